@@ -1,0 +1,38 @@
+"""Bytes <-> tunnel messages. Pure: no sockets, no clock, no state but partial input.
+
+May import nothing of this package but :mod:`tailrace.errors`.
+"""
+
+from .codec import DataHeader, decode, encode, encode_frame
+from .framing import MessageSplitter
+from .limits import (
+    MAX_CONNECTION_ID,
+    MAX_FRAME,
+    MAX_MESSAGE,
+    MAX_PAYLOAD,
+    MAX_STREAM_ID,
+    SUBPROTOCOL_V1,
+    SUBPROTOCOL_V2,
+    SUBPROTOCOL_V3,
+    SUBPROTOCOLS,
+)
+from .message import Message, MessageType
+
+__all__ = [
+    "MAX_CONNECTION_ID",
+    "MAX_FRAME",
+    "MAX_MESSAGE",
+    "MAX_PAYLOAD",
+    "MAX_STREAM_ID",
+    "SUBPROTOCOLS",
+    "SUBPROTOCOL_V1",
+    "SUBPROTOCOL_V2",
+    "SUBPROTOCOL_V3",
+    "DataHeader",
+    "Message",
+    "MessageSplitter",
+    "MessageType",
+    "decode",
+    "encode",
+    "encode_frame",
+]

@@ -1,0 +1,43 @@
+"""The one message type of the tunnel protocol."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+__all__ = ["Message", "MessageType"]
+
+
+class MessageType(IntEnum):
+    """Field 1 of every message; values are those of the protocol's schema."""
+
+    UNKNOWN = 0
+    DATA = 1
+    STREAM_START = 2
+    STREAM_RESET = 3
+    SESSION_RESET = 4
+    SERVICE_IDS = 5
+    CONNECTION_START = 6
+    CONNECTION_RESET = 7
+
+
+class Message(NamedTuple):
+    """One decoded tunnel message.
+
+    A named tuple and not a dataclass: one is made for each message on the data
+    path, and a tuple costs a quarter of a frozen dataclass.
+
+    ``type`` is an int because peers may send types this version does not know;
+    the known ones compare equal to :class:`MessageType`. ``stream_id`` is a signed
+    32-bit number, ``connection_id`` an unsigned one; 0 and "" mean "not set".
+    ``payload`` of a decoded message is a view into the received frame and dies
+    with it.
+    """
+
+    type: int
+    stream_id: int = 0
+    service_id: str = ""
+    connection_id: int = 0
+    payload: bytes | memoryview = b""
+    available_service_ids: tuple[str, ...] = ()
+    ignorable: bool = False
