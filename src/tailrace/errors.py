@@ -110,7 +110,15 @@ class ConnectFailed(LinkError):
 
 
 class ProxyRefused(LinkError):
-    """The web proxy refused to open a tunnel to the service."""
+    """The web proxy did not open a way to the service.
+
+    ``retryable`` differs from one to the next: a proxy that forbids the way, or wants other
+    credentials, will say the same again, and may lock the account for it.
+    """
+
+    def __init__(self, text: str, *, retryable: bool = True) -> None:
+        super().__init__(text)
+        self.retryable = retryable
 
 
 class TLSFailed(LinkError):
@@ -130,15 +138,17 @@ class ServiceUnavailable(HandshakeFailed):
 class AccessRefused(HandshakeFailed):
     """The service refused the upgrade for good (any status but 101 and 5xx).
 
-    ``status`` is the HTTP status, ``reason`` its phrase, ``body`` the answer's
-    text (trimmed).
+    ``status`` is the HTTP status, ``reason`` its phrase, ``body`` the answer's text
+    (trimmed), ``advice`` what to do about it.
     """
 
     exit_code = ExitCode.TOKEN_REFUSED
     retryable = False
 
-    def __init__(self, status: int, reason: str, body: str) -> None:
-        super().__init__(f'HTTP/1.1 {status} {reason}: "{body}"')
+    def __init__(self, status: int, reason: str, body: str, advice: str = "") -> None:
+        text = f'HTTP/1.1 {status} {reason}: "{body}"'
+        super().__init__(f"{text}. {advice}" if advice else text)
         self.status = status
         self.reason = reason
         self.body = body
+        self.advice = advice

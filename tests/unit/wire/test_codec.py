@@ -133,6 +133,7 @@ class TestDecode:
                 id="service ids add up, also apart and empty",
             ),
             pytest.param("1880808001", Message(0, ignorable=True), id="any bool but 0 is true"),
+            pytest.param("18" + "80" * 9 + "02", Message(0), id="bits beyond 64 do not count"),
             pytest.param("1081 8080 00", Message(0, 1), id="a padded varint"),
             pytest.param("10" + "81" + "80" * 8 + "00", Message(0, 1), id="a varint of ten bytes"),
             pytest.param("10" + "81" + "80" * 9 + "00", None, id="a varint of eleven is refused"),
