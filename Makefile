@@ -1,0 +1,72 @@
+# Everything happens in a virtual environment of its own, $(VENV); it is made on first
+# use and again when pyproject.toml changes. Nothing else on the machine is touched,
+# but by `make apt`.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+# Real servers that some tests talk to; those tests are skipped without them.
+APT_PACKAGES := curl openssh-client openssh-server openssl tinyproxy-bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check cover apt clean
+
+help:
+	@echo "make setup   make the virtual environment $(VENV)"
+	@echo "make demo    send files through a tunnel on this machine and measure it"
+	@echo "make test    run all tests; PYTEST_ARGS='tests/unit -x' narrows them down"
+	@echo "make check   lint, format check and types"
+	@echo "make cover   run all tests and write htmlcov/index.html"
+	@echo "make apt     install Debian packages for tests with real servers (as root)"
+	@echo "make clean   remove everything made here, the virtual environment too"
+
+setup: $(READY)
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is older than 3.11: make setup PYTHON=python3.11")'
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(PIP) install --upgrade 'pip>=25.1'
+	$(PIP) install --editable '.[service,socks]' --group dev
+	@touch $@
+
+demo: $(READY)
+	@$(BIN)/tailrace demo
+
+# The gate is silent when all is well, so that pytest's summary stays the last line.
+# Parts of the tests are held to nothing: then PYTEST_ARGS is not empty.
+test: $(READY)
+	@mkdir -p build
+	@rm -f .coverage .coverage.*
+	@$(BIN)/python -m pytest --cov --cov-report= $(PYTEST_ARGS)
+ifeq ($(strip $(PYTEST_ARGS)),)
+	@$(BIN)/coverage json --quiet -o build/coverage.json
+	@$(BIN)/python tests/coverage_gate.py build/coverage.json
+endif
+
+check: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy --strict src
+
+cover: $(READY)
+	@rm -f .coverage .coverage.*
+	@$(BIN)/python -m pytest --cov --cov-report=html --cov-report=term $(PYTEST_ARGS)
+
+apt:
+	@missing=$$(for name in $(APT_PACKAGES); do \
+	    dpkg-query --show --showformat='$${db:Status-Status}\n' $$name 2>/dev/null \
+	        | grep -qx installed || echo $$name; \
+	done); \
+	if [ -n "$$missing" ]; then \
+	    export DEBIAN_FRONTEND=noninteractive; \
+	    apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi
+
+clean:
+	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,37 @@
+"""What every test gets: leak checks, a choice of event loops, settings of Hypothesis."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+
+import hypothesis
+import pytest
+
+from support_loops import LOOP_FACTORIES
+
+pytest_plugins = ["support_leaks", "pytester"]
+
+# No deadline: a test never judges by the clock.
+_HOUSE = hypothesis.settings(deadline=None, print_blob=True)
+hypothesis.settings.register_profile("house", _HOUSE)
+hypothesis.settings.register_profile("deep", _HOUSE, max_examples=5_000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "house"))
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run the async tests that ask for ``loop_kind`` on each loop, the others on asyncio's."""
+    marker = item.get_closest_marker("asyncio")
+    chosen_by_mark = marker is not None and "loop_factories" in marker.kwargs
+    if chosen_by_mark or "loop_kind" in getattr(item, "fixturenames", ()):
+        return LOOP_FACTORIES
+    return {"asyncio": LOOP_FACTORIES["asyncio"]}
+
+
+@pytest.fixture
+async def loop_kind() -> str:
+    """The loop this async test runs on: ``asyncio`` or ``uvloop``; asking for it means both."""
+    return type(asyncio.get_running_loop()).__module__.partition(".")[0]

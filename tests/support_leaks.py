@@ -1,0 +1,133 @@
+"""Leak checks around every test: tasks, file descriptors, child processes, warnings.
+
+A pytest plugin, loaded by ``conftest.py``. A snapshot is taken before a test's own
+fixtures are set up and compared after they are torn down, so that what fixtures of a
+wider scope hold open is not counted. The loop gets some turns before the comparison,
+as transports close asynchronously; what is still there afterwards was left behind.
+Garbage is collected first, so that unclosed objects warn in the report of the test
+they belong to.
+
+Descriptors and processes are read from ``/proc`` and go unchecked where there is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from pytest_asyncio import is_async_test
+
+__all__ = ["Snapshot"]
+
+_DESCRIPTORS = Path("/proc/self/fd")
+_THREADS = Path("/proc/self/task")
+
+_TURNS = 200
+_TURN = 0.01
+"""Loop turns, and seconds of each, that transports and tasks get for closing."""
+
+
+def _descriptors() -> dict[int, str]:
+    found = {}
+    for name in os.listdir(_DESCRIPTORS) if _DESCRIPTORS.is_dir() else ():
+        try:
+            found[int(name)] = os.readlink(_DESCRIPTORS / name)
+        except FileNotFoundError:
+            continue  # the descriptor of the listing itself
+    return found
+
+
+def _children() -> frozenset[int]:
+    found: set[int] = set()
+    for path in _THREADS.glob("*/children"):
+        found.update(map(int, path.read_text().split()))
+    return frozenset(found)
+
+
+def _describe(pid: int) -> str:
+    try:
+        raw = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return "has just ended"
+    # A process that nobody has waited for, or that is about to begin, shows nothing.
+    return raw.replace(b"\0", b" ").decode(errors="replace").strip() or "no command line"
+
+
+def _tasks() -> frozenset[asyncio.Task[object]]:
+    try:
+        return frozenset(asyncio.all_tasks() - {asyncio.current_task()})
+    except RuntimeError:
+        return frozenset()  # no loop is running
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the process holds at one moment."""
+
+    descriptors: dict[int, str]
+    """Number -> what it stands for. Only numbers are compared: uvloop replaces its own."""
+    children: frozenset[int]
+    tasks: frozenset[asyncio.Task[object]]
+
+    @classmethod
+    def take(cls) -> Snapshot:
+        """Look now; tasks are those of the running loop, if any."""
+        return cls(_descriptors(), _children(), _tasks())
+
+    def leaked_since(self, before: Snapshot) -> list[str]:
+        """Return one line for each thing that was not there before."""
+        return [
+            *(f"task {task!r}" for task in self.tasks - before.tasks),
+            *(
+                f"fd {number} -> {self.descriptors[number]}"
+                for number in sorted(self.descriptors.keys() - before.descriptors.keys())
+            ),
+            *(
+                f"process {pid}: {_describe(pid)}"
+                for pid in sorted(self.children - before.children)
+            ),
+        ]
+
+
+def _fail_if(leaks: list[str]) -> None:
+    if leaks:
+        pytest.fail("left behind:\n  " + "\n  ".join(leaks), pytrace=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _only_new_garbage_is_collected() -> Iterator[None]:
+    """Keep the collection after each test short: what was imported never is garbage."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture
+async def _nothing_left_in_loop() -> AsyncIterator[None]:
+    before = Snapshot.take()
+    yield
+    gc.collect()
+    for _ in range(_TURNS):
+        if not Snapshot.take().leaked_since(before):
+            break
+        await asyncio.sleep(_TURN)
+    _fail_if(Snapshot.take().leaked_since(before))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    if is_async_test(request.node):
+        # The loop's own descriptors are there when this one looks, before and after.
+        request.getfixturevalue("_nothing_left_in_loop")
+        yield
+    else:
+        before = Snapshot.take()
+        yield
+        gc.collect()
+        _fail_if(Snapshot.take().leaked_since(before))
