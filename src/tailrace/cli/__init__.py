@@ -1,0 +1,1 @@
+"""The commands ``localproxy`` and ``tailrace``: argv -> one call into a room below."""

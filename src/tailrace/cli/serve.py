@@ -1,0 +1,250 @@
+"""``tailrace serve`` runs the tunneling service, ``tailrace env`` tells shells about it.
+
+Nothing of the extra ``[service]`` is imported before :func:`run_serve` needs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.util
+import logging
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from ..errors import ConfigurationError, ExitCode, TailraceError
+from ..service.config import Endpoints, ServiceConfig, default_state_dir, parse_address
+from ..service.trust import write_bundle
+
+if TYPE_CHECKING:
+    from ..service.server import Service
+
+__all__ = ["add_env_parser", "add_serve_parser", "run_env", "run_serve"]
+
+_EXTRA: Final = ("aiofastnet", "cryptography", "picows", "starlette", "uvicorn")
+_LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+
+_Subparsers: TypeAlias = "argparse._SubParsersAction[Any]"
+_LoopFactory: TypeAlias = Callable[[], asyncio.AbstractEventLoop]
+
+
+def add_serve_parser(subparsers: _Subparsers) -> argparse.ArgumentParser:
+    """Add the sub-command ``serve``; its arguments go to :func:`run_serve`."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "serve",
+        help="run a tunneling service",
+        description="Run a tunneling service that AWS SDKs, the AWS CLI and local proxies can use.",
+    )
+    _add_state_dir(parser)
+    parser.add_argument(
+        "--api-listen",
+        metavar="HOST:PORT",
+        default="127.0.0.1:7443",
+        help="where the control API listens; port 0 picks one (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--data-listen",
+        metavar="HOST:PORT",
+        default="127.0.0.1:7444",
+        help="where local proxies connect; port 0 picks one (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--ready-file",
+        metavar="FILE",
+        type=Path,
+        help="file to write endpoints and the access key to, once requests are accepted",
+    )
+    parser.add_argument(
+        "--host-name",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a name or address by which clients reach this service; may be repeated",
+    )
+    parser.add_argument(
+        "--region", default="us-east-1", help="AWS region to play (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--loop",
+        choices=("auto", "asyncio", "uvloop"),
+        default="auto",
+        help="event loop; auto takes uvloop where it is installed",
+    )
+    parser.add_argument(
+        "--log-level", choices=_LOG_LEVELS, default="info", help="default: %(default)s"
+    )
+    return parser
+
+
+def add_env_parser(subparsers: _Subparsers) -> argparse.ArgumentParser:
+    """Add the sub-command ``env``; its arguments go to :func:`run_env`."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "env",
+        help="print shell exports that point AWS tools and local proxies to a running service",
+        description='Use it as: eval "$(tailrace env)"',
+    )
+    _add_state_dir(parser)
+    return parser
+
+
+def _add_state_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--state-dir",
+        metavar="DIR",
+        type=Path,
+        help="directory of the service's files (default: ~/.local/state/tailrace)",
+    )
+
+
+def run_serve(args: argparse.Namespace) -> int:
+    """Run a service until SIGTERM or SIGINT; return the exit status."""
+    try:
+        _check_extra()
+        config = _config(args)
+        loop_factory = _loop_factory(args.loop)
+        logging.basicConfig(
+            level=args.log_level.upper(),
+            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+            stream=sys.stderr,
+        )
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            return runner.run(_serve(config))
+    except TailraceError as error:
+        print(f"tailrace serve: {error}", file=sys.stderr)
+        return int(error.exit_code)
+
+
+def run_env(args: argparse.Namespace) -> int:
+    """Print shell exports for the running service; return the exit status."""
+    try:
+        state_dir = _state_dir(args)
+        endpoints = Endpoints.read(state_dir / "ready.json")
+        _check_running(endpoints, state_dir)
+        bundle = state_dir / "tls" / "bundle.pem"
+        write_bundle(bundle, Path(endpoints.ca_file))
+    except TailraceError as error:
+        print(f"tailrace env: {error}", file=sys.stderr)
+        return int(error.exit_code)
+    for name, value in _variables(endpoints, bundle).items():
+        print(f"export {name}={shlex.quote(value)}")
+    # A token of other credentials would be sent along with ours, and refused.
+    print("unset AWS_SESSION_TOKEN")
+    return int(ExitCode.OK)
+
+
+def _variables(endpoints: Endpoints, bundle: Path) -> dict[str, str]:
+    return {
+        "AWS_ENDPOINT_URL_IOTSECURETUNNELING": endpoints.api_endpoint,
+        "AWS_CA_BUNDLE": str(bundle),
+        "AWS_ACCESS_KEY_ID": endpoints.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": endpoints.secret_access_key,
+        "AWS_REGION": endpoints.region,
+        "AWS_DEFAULT_REGION": endpoints.region,
+        "AWSIOT_TUNNEL_ENDPOINT": endpoints.data_endpoint,
+        "SSL_CERT_FILE": str(bundle),
+    }
+
+
+def _state_dir(args: argparse.Namespace) -> Path:
+    chosen: Path = args.state_dir or default_state_dir(os.environ)
+    return chosen.absolute()
+
+
+def _config(args: argparse.Namespace) -> ServiceConfig:
+    return ServiceConfig(
+        state_dir=_state_dir(args),
+        api_listen=parse_address(args.api_listen, "--api-listen"),
+        data_listen=parse_address(args.data_listen, "--data-listen"),
+        ready_file=args.ready_file,
+        region=args.region,
+        host_names=tuple(args.host_name),
+        environment=os.environ,
+    )
+
+
+def _check_extra() -> None:
+    if any(importlib.util.find_spec(name) is None for name in _EXTRA):
+        raise ConfigurationError("tailrace serve needs the extra: pip install 'tailrace[service]'")
+
+
+def _check_running(endpoints: Endpoints, state_dir: Path) -> None:
+    try:
+        os.kill(endpoints.pid, 0)
+    except PermissionError:
+        pass
+    except OSError:
+        raise ConfigurationError(
+            f"the service in {state_dir} is not running any more (pid {endpoints.pid}); "
+            f"start it with: tailrace serve --state-dir {state_dir}"
+        ) from None
+
+
+def _loop_factory(choice: str) -> _LoopFactory | None:
+    if choice == "asyncio":
+        return None
+    try:
+        import uvloop
+    except ImportError:
+        if choice == "uvloop":
+            raise ConfigurationError(
+                "--loop uvloop: uvloop is not installed here; use --loop asyncio"
+            ) from None
+        return None
+    return uvloop.new_event_loop
+
+
+async def _serve(config: ServiceConfig) -> int:
+    from ..service.server import Service
+
+    service = Service(config)
+    stopping = asyncio.Event()
+    with _Signals(stopping.set):
+        await service.start()
+        try:
+            shell = f"tailrace env --state-dir {shlex.quote(str(config.state_dir))}"
+            print(f"API {service.endpoints.api_endpoint}", flush=True)
+            print(f"local proxies {service.endpoints.data_endpoint}", flush=True)
+            print(f'for a shell: eval "$({shell})"', flush=True)
+            return await _wait(service, stopping)
+        finally:
+            await service.stop()
+
+
+async def _wait(service: Service, stopping: asyncio.Event) -> int:
+    loop = asyncio.get_running_loop()
+    waiters = [loop.create_task(stopping.wait()), loop.create_task(service.failed())]
+    await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
+    for waiter in waiters:
+        waiter.cancel()
+    if stopping.is_set():
+        return int(ExitCode.OK)
+    print("tailrace serve: the control API has ended unexpectedly", file=sys.stderr)
+    return int(ExitCode.LISTEN)
+
+
+class _Signals:
+    """Calls ``stop`` on the first SIGTERM or SIGINT; a second one ends the process."""
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        self._stop = stop
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._previous[number] = signal.getsignal(number)
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(self._first))
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _first(self) -> None:
+        for number in self._previous:
+            signal.signal(number, signal.SIG_DFL)
+        self._stop()

@@ -1,0 +1,121 @@
+"""Check the parameters of a request against the service model.
+
+Two kinds of fault, as AWS tells them apart: a value of the wrong JSON type cannot
+be read at all (SerializationException), a readable value may break constraints
+(ValidationException, which names all of them).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+from .errors import ApiError, ErrorType
+from .model import Boolean, Integer, Listing, Shape, Structure, Text
+
+__all__ = ["read_parameters"]
+
+_SHOWN: Final = 5
+"""Broken constraints spelled out in one message; the rest is counted."""
+
+
+def read_parameters(body: bytes, shape: Structure) -> dict[str, Any]:
+    """Parse a request body and check it; members that are null or unknown are left out.
+
+    Raises:
+        ApiError: SerializationException or ValidationException.
+    """
+    try:
+        document = json.loads(body or b"{}", parse_constant=_refuse_constant)
+        # Lone surrogates can be written in JSON, but are not text.
+        json.dumps(document, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        raise ApiError(ErrorType.SERIALIZATION, "The request body is not valid JSON") from None
+    parameters = _convert(document, shape, "")
+    if not isinstance(parameters, dict):
+        raise _unreadable("", "an object")
+    broken = list(_broken(parameters, shape, ""))
+    if broken:
+        count = f"{len(broken)} validation error{'s' if len(broken) > 1 else ''} detected: "
+        raise ApiError(ErrorType.VALIDATION, count + "; ".join(broken[:_SHOWN]))
+    return parameters
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _unreadable(path: str, expected: str) -> ApiError:
+    where = f"The value of {path}" if path else "The request body"
+    return ApiError(ErrorType.SERIALIZATION, f"{where} must be {expected}")
+
+
+def _convert(value: object, shape: Shape, path: str) -> object:
+    """Return ``value`` without unknown and null members; refuse wrong JSON types."""
+    match shape:
+        case Text():
+            if not isinstance(value, str):
+                raise _unreadable(path, "a string")
+        case Integer():
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise _unreadable(path, "a whole number")
+        case Boolean():
+            if not isinstance(value, bool):
+                raise _unreadable(path, "true or false")
+        case Listing(member=member):
+            if not isinstance(value, list):
+                raise _unreadable(path, "a list")
+            return [
+                _convert(item, member, f"{path}.{index}.member")
+                for index, item in enumerate(value, 1)
+            ]
+        case Structure(members=members):
+            if not isinstance(value, dict):
+                raise _unreadable(path, "an object")
+            return {
+                name: _convert(value[name], inner, f"{path}.{name}".lstrip("."))
+                for name, inner in members.items()
+                if value.get(name) is not None
+            }
+    return value
+
+
+def _broken(value: Any, shape: Shape, path: str) -> Iterator[str]:
+    """Yield a sentence for each constraint that does not hold."""
+    match shape:
+        case Text():
+            yield from _broken_text(value, shape, path)
+        case Integer(min=low, max=high):
+            yield from _broken_range("value", value, low, high, path)
+        case Listing(member=member, min=low, max=high):
+            yield from _broken_range("length", len(value), low, high, path)
+            for index, item in enumerate(value, 1):
+                yield from _broken(item, member, f"{path}.{index}.member")
+        case Structure(members=members, required=required):
+            for name in required:
+                if name not in value:
+                    yield _sentence(f"{path}.{name}".lstrip("."), "not be null")
+            for name, item in value.items():
+                yield from _broken(item, members[name], f"{path}.{name}".lstrip("."))
+
+
+def _broken_text(value: str, shape: Text, path: str) -> Iterator[str]:
+    yield from _broken_range("length", len(value), shape.min, shape.max, path)
+    if shape.pattern is not None and not shape.pattern.matches(value):
+        yield _sentence(path, f"satisfy regular expression pattern: {shape.pattern.text}")
+    if shape.enum and value not in shape.enum:
+        yield _sentence(path, f"satisfy enum value set: [{', '.join(shape.enum)}]")
+
+
+def _broken_range(
+    what: str, actual: int, low: int | None, high: int | None, path: str
+) -> Iterator[str]:
+    if low is not None and actual < low:
+        yield _sentence(path, f"have {what} greater than or equal to {low}")
+    if high is not None and actual > high:
+        yield _sentence(path, f"have {what} less than or equal to {high}")
+
+
+def _sentence(path: str, constraint: str) -> str:
+    return f"Value at '{path}' failed to satisfy constraint: Member must {constraint}"

@@ -1,0 +1,151 @@
+"""Settings of the service, and what it tells other programs about itself."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from ..errors import ConfigurationError
+
+__all__ = [
+    "EVERY_ADDRESS",
+    "Address",
+    "DataSettings",
+    "Endpoints",
+    "ServiceConfig",
+    "default_state_dir",
+    "parse_address",
+]
+
+
+EVERY_ADDRESS: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
+"""Hosts that mean all addresses of the machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen; port 0 lets the system choose."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str, option: str) -> Address:
+    """Parse ``HOST:PORT``, ``[IPV6]:PORT`` or ``PORT`` (on 127.0.0.1).
+
+    Raises:
+        ConfigurationError: ``text`` is none of these; ``option`` is named.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        host = "127.0.0.1"
+    bare = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
+    valid = port.isascii() and port.isdigit() and int(port) <= 65535
+    if not valid or not bare or (":" in bare and bare is host):
+        raise ConfigurationError(
+            f"{option} {text!r} is not HOST:PORT, for example 127.0.0.1:7443 or [::1]:7443"
+        )
+    return Address(bare, int(port))
+
+
+def default_state_dir(environment: Mapping[str, str]) -> Path:
+    """Return where state is kept when nothing else is said (XDG base directories)."""
+    base = environment.get("XDG_STATE_HOME", "")
+    root = Path(base) if os.path.isabs(base) else Path.home() / ".local" / "state"
+    return root / "tailrace"
+
+
+@dataclass(frozen=True, slots=True)
+class DataSettings:
+    """Times in seconds, sizes in bytes."""
+
+    handshake_timeout: float = 10.0
+    """For TLS, and again for the upgrade request."""
+    close_timeout: float = 5.0
+    """From our close frame until the link is dropped."""
+    sweep_interval: float = 10.0
+    write_high: int = 256 * 1024
+    """Unsent bytes of one link above which the other side is not read."""
+    write_low: int = 64 * 1024
+    read_buffer: int = 16 * 1024
+    """First size of a link's receive buffer; it doubles under load up to two frames."""
+    use_aiofastnet: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceConfig:
+    """What a service is to be like."""
+
+    state_dir: Path
+    api_listen: Address = Address("127.0.0.1", 7443)
+    data_listen: Address = Address("127.0.0.1", 7444)
+    ready_file: Path | None = None
+    region: str = "us-east-1"
+    account_id: str = "000000000000"
+    host_names: tuple[str, ...] = ()
+    """Further names by which clients reach the service; the first one is advertised
+    when a listener is bound to all addresses."""
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Where an access key may be given; see :mod:`tailrace.service.credentials`."""
+    data: DataSettings = field(default_factory=DataSettings)
+
+    @property
+    def own_ready_file(self) -> Path:
+        """The ready file in the state directory, by which other commands find the service."""
+        return self.state_dir / "ready.json"
+
+    @property
+    def certificate_hosts(self) -> tuple[str, ...]:
+        """Names that the certificate needs besides those of this machine."""
+        bound = (self.api_listen.host, self.data_listen.host)
+        return (*self.host_names, *(host for host in bound if host not in EVERY_ADDRESS))
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file of the tunnel store."""
+        return self.state_dir / "tunnels.sqlite3"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """What a client needs to use a running service; the content of the ready file."""
+
+    api_endpoint: str
+    data_endpoint: str
+    ca_file: str
+    ca_dir: str
+    region: str
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    pid: int = 0
+
+    def to_json(self) -> bytes:
+        """Return the ready file's content."""
+        return json.dumps(asdict(self), indent=2).encode() + b"\n"
+
+    @classmethod
+    def read(cls, path: Path) -> Endpoints:
+        """Read a ready file.
+
+        Raises:
+            ConfigurationError: there is none, or it is not one.
+        """
+        try:
+            document: dict[str, Any] = json.loads(path.read_bytes())
+            return cls(**document)
+        except FileNotFoundError:
+            raise ConfigurationError(
+                f"no service is running here: {path} does not exist; "
+                f"start one with: tailrace serve --state-dir {path.parent}"
+            ) from None
+        except OSError as error:
+            raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
+        except (ValueError, TypeError):
+            raise ConfigurationError(f"{path} is not the ready file of a service") from None

@@ -1,0 +1,80 @@
+"""What the service can be asked to do, whoever asks: one object over store, fabric and time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..secret import Secret
+from .fabric import Fabric
+from .queries import TunnelQueries
+from .store import Side, TunnelRecord
+from .tunnels import IdSource, OpenedTunnel, Tunnels, TunnelSpec
+
+__all__ = ["ControlPlane"]
+
+
+class ControlPlane:
+    """Commands of the control API, and the admissions that the data listener needs.
+
+    ``clock`` gives seconds since the epoch. ``schedule`` is called whenever the time
+    of the next expiry may have changed.
+    """
+
+    def __init__(
+        self,
+        tunnels: Tunnels,
+        queries: TunnelQueries,
+        fabric: Fabric,
+        ids: IdSource,
+        clock: Callable[[], float],
+    ) -> None:
+        self.queries = queries
+        self.clock = clock
+        self.schedule: Callable[[], None] = lambda: None
+        self._tunnels = tunnels
+        self._fabric = fabric
+        self._ids = ids
+
+    def open_tunnel(self, spec: TunnelSpec) -> OpenedTunnel:
+        """Open a tunnel.
+
+        Raises:
+            TunnelLimitReached: a limit does not allow it.
+        """
+        opened = self._tunnels.open(spec, self.clock())
+        self.schedule()
+        return opened
+
+    def close_tunnel(self, tunnel_id: str, *, delete: bool) -> None:
+        """Close a tunnel and disconnect both its sides.
+
+        Raises:
+            TunnelNotFound: there is no such tunnel.
+        """
+        self._tunnels.close(tunnel_id, self.clock(), delete=delete)
+        self._fabric.close_tunnel(tunnel_id, "The tunnel was closed")
+        self.schedule()
+
+    def expire(self) -> float | None:
+        """Close what is due; return when to call again, in seconds since the epoch."""
+        for tunnel_id in self._tunnels.expire(self.clock()):
+            self._fabric.close_tunnel(tunnel_id, "The tunnel has expired")
+        return self._tunnels.next_expiry()
+
+    def request_id(self) -> str:
+        """Return an id for an API request."""
+        return self._ids.request_id()
+
+    # For the data listener
+
+    def admit(self, token: Secret, side: Side, client_token: Secret | None) -> TunnelRecord:
+        return self._tunnels.admit(token, side, client_token, self.clock())
+
+    def channel_id(self) -> str:
+        return self._ids.channel_id()
+
+    def connected(self, tunnel_id: str, side: Side) -> None:
+        self._tunnels.set_connected(tunnel_id, side, True, self.clock())
+
+    def disconnected(self, tunnel_id: str, side: Side) -> None:
+        self._tunnels.set_connected(tunnel_id, side, False, self.clock())

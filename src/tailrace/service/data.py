@@ -1,0 +1,438 @@
+"""The data listener: WebSockets of local proxies, on picows.
+
+Handshakes are judged synchronously when the request has been read; a connection
+gets no task, queue or future of its own. Frames go from one WebSocket to the other
+as views of the receive buffer: picows writes frame header and view with one
+``writelines``, and the aiofastnet transports copy what they cannot write at once.
+On any other transport the view is copied first, because asyncio (3.12 on) and
+uvloop keep it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Final, Protocol
+
+import aiofastnet
+from picows import (
+    WSCloseCode,
+    WSFrame,
+    WSListener,
+    WSMsgType,
+    WSTransport,
+    WSUpgradeRequest,
+    WSUpgradeResponse,
+    WSUpgradeResponseWithListener,
+    ws_create_server,
+)
+
+from ..errors import RemoteProtocolError
+from ..secret import Secret
+from ..wire import MAX_FRAME, SUBPROTOCOL_V1
+from .config import DataSettings
+from .errors import StoreFailed
+from .fabric import Fabric
+from .handshake import Handshake, HandshakeRefused, UpgradeRequest, read_handshake, refuse_admission
+from .relay import RelayEnd, service_ids_message
+from .store import Side, TunnelRecord
+from .tunnels import AdmissionRefused
+
+__all__ = ["Admissions", "DataListener"]
+
+_log = logging.getLogger(__name__)
+
+_REASON_LIMIT: Final = 123
+"""Bytes of reason in a close frame (RFC 6455 section 5.5)."""
+
+_HEADROOM: Final = 14
+"""Bytes that picows wants in front of a buffer it may write a frame header into."""
+
+_BINARY: Final = WSMsgType.BINARY
+_CONTINUATION: Final = WSMsgType.CONTINUATION
+_DATA_FRAMES: Final = (_BINARY, _CONTINUATION)
+
+
+class Admissions(Protocol):
+    """What the listener asks and tells the rest of the service."""
+
+    def admit(self, token: Secret, side: Side, client_token: Secret | None) -> TunnelRecord:
+        """Let a bearer in.
+
+        Raises:
+            AdmissionRefused: the token does not open this side of an open tunnel.
+            StoreFailed: the tokens cannot be looked up.
+        """
+
+    def channel_id(self) -> str:
+        """Return an id for a new connection."""
+
+    def connected(self, tunnel_id: str, side: Side) -> None:
+        """Record that this side now has a connection."""
+
+    def disconnected(self, tunnel_id: str, side: Side) -> None:
+        """Record that this side no longer has a connection."""
+
+
+class DataListener:
+    """Accepts local proxies and joins them to the relay's fabric."""
+
+    def __init__(
+        self, admissions: Admissions, fabric: Fabric, settings: DataSettings | None = None
+    ) -> None:
+        self._admissions = admissions
+        self.fabric = fabric
+        self.settings = settings or DataSettings()
+        self._links: set[_DataLink] = set()
+        self._current: dict[tuple[str, Side], _DataLink] = {}
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def link_count(self) -> int:
+        """Open WebSockets."""
+        return len(self._links)
+
+    async def start(self, listening: socket.socket, tls: ssl.SSLContext | None) -> None:
+        """Accept connections on a bound socket; ``tls`` is ``None`` behind a TLS terminator."""
+        self._server = await ws_create_server(
+            self._accept,
+            sock=listening,
+            ssl=tls,
+            backlog=1024,
+            logger_name=_picows_logger(),
+            websocket_handshake_timeout=self.settings.handshake_timeout,
+            enable_auto_pong=False,
+            max_frame_size=MAX_FRAME,
+            read_buffer_init_size=self.settings.read_buffer,
+            use_aiofastnet=self.settings.use_aiofastnet,
+            ssl_handshake_timeout=self.settings.handshake_timeout if tls else None,
+            ssl_shutdown_timeout=self.settings.close_timeout if tls else None,
+        )
+        self._schedule_sweep()
+
+    async def stop(self) -> None:
+        """Drop all links without a close frame, so that clients come back."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        if self._server is not None:
+            self._server.close()
+        for link in list(self._links):
+            link.drop()
+        # Each of them aborts itself when its client does not let it end in time.
+        await self._idle.wait()
+
+    def _schedule_sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._sweeper = loop.call_later(self.settings.sweep_interval, self._sweep)
+
+    def _sweep(self) -> None:
+        for link in tuple(self._links):
+            link.sweep()
+        self._schedule_sweep()
+
+    def _accept(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
+        """Judge an upgrade request; the one place where tokens are looked at."""
+        channel_id = self._admissions.channel_id()
+        try:
+            handshake = read_handshake(_upgrade_request(request))
+            tunnel = self._admit(handshake)
+        except HandshakeRefused as refused:
+            _log.warning("channel %s: handshake refused: %s", channel_id, refused.text)
+            return _refusal(refused, channel_id)
+        # The token list may hold more than the one value that picows looks for
+        # (browsers send "keep-alive, Upgrade").
+        request.headers["Connection"] = "Upgrade"
+        request.headers["Upgrade"] = "websocket"
+        response = WSUpgradeResponse.create_101_response(
+            {"Sec-WebSocket-Protocol": handshake.subprotocol, "channel-id": channel_id}
+        )
+        link = _DataLink(self, tunnel, handshake, channel_id)
+        return WSUpgradeResponseWithListener(response, link)
+
+    def _admit(self, handshake: Handshake) -> TunnelRecord:
+        try:
+            return self._admissions.admit(handshake.token, handshake.side, handshake.client_token)
+        except AdmissionRefused as refused:
+            raise refuse_admission(refused.refusal) from None
+        except StoreFailed as failed:
+            _log.error("%s", failed)
+            raise HandshakeRefused(
+                HTTPStatus.SERVICE_UNAVAILABLE, "The service cannot look up the access token"
+            ) from None
+
+    def link_opened(self, link: _DataLink) -> None:
+        """Take note of a link whose handshake is done."""
+        self._links.add(link)
+        self._idle.clear()
+        self._current[link.tunnel_id, link.side] = link
+        self._tell(self._admissions.connected, link)
+
+    def link_closed(self, link: _DataLink) -> None:
+        """Take note of a link whose connection is gone."""
+        self._links.discard(link)
+        if not self._links:
+            self._idle.set()
+        # A link that was replaced leaves while its successor is connected.
+        if self._current.get((link.tunnel_id, link.side)) is link:
+            del self._current[link.tunnel_id, link.side]
+            self._tell(self._admissions.disconnected, link)
+
+    def _tell(self, event: Callable[[str, Side], None], link: _DataLink) -> None:
+        try:
+            event(link.tunnel_id, link.side)
+        except StoreFailed as failed:
+            _log.error("channel %s: connection state not recorded: %s", link.channel_id, failed)
+
+
+def _upgrade_request(request: WSUpgradeRequest) -> UpgradeRequest:
+    headers = list(request.headers.items())
+    target = request.path.decode("latin-1")
+    # Counted with one space behind each colon, as everybody writes them: picows
+    # does not keep the bytes.
+    size = len(request.method) + len(request.path) + len(request.version) + 6
+    size += sum(len(name) + len(value) + 4 for name, value in headers)
+    return UpgradeRequest(request.method.decode("latin-1"), target, headers, size)
+
+
+def _refusal(refused: HandshakeRefused, channel_id: str) -> WSUpgradeResponseWithListener:
+    headers = {"X-Status-Reason": refused.text, "channel-id": channel_id}
+    if refused.status is HTTPStatus.UPGRADE_REQUIRED:
+        headers |= {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    response = WSUpgradeResponse.create_error_response(
+        refused.status, refused.text.encode(), headers
+    )
+    return WSUpgradeResponseWithListener(response, None)
+
+
+class _DataLink(WSListener):
+    """One WebSocket of a local proxy: picows' callbacks on one side, the relay's on the other."""
+
+    __slots__ = (
+        "_closer",
+        "_closing",
+        "_end",
+        "_fragmented",
+        "_listener",
+        "_owed_pong",
+        "_reading",
+        "_reading_wanted",
+        "_transport",
+        "_writing_paused",
+        "_zero_copy",
+        "channel_id",
+        "services",
+        "side",
+        "subprotocol",
+        "tunnel_id",
+    )
+
+    def __init__(
+        self, listener: DataListener, tunnel: TunnelRecord, handshake: Handshake, channel_id: str
+    ) -> None:
+        self.tunnel_id = tunnel.tunnel_id
+        self.side = handshake.side
+        self.channel_id = channel_id
+        self.services = tunnel.services
+        self.subprotocol = handshake.subprotocol
+        self._listener = listener
+        self._end = RelayEnd(self, handshake.side, tunnel.services)
+        self._transport: WSTransport
+        self._zero_copy = False
+        self._closing = False
+        self._fragmented = False
+        self._writing_paused = False
+        self._owed_pong: bytes | None = None
+        self._reading = True
+        self._reading_wanted = True
+        self._closer: asyncio.TimerHandle | None = None
+
+    # picows -> relay
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self._transport = transport
+        settings = self._listener.settings
+        below = transport.underlying_transport
+        below.set_write_buffer_limits(settings.write_high, settings.write_low)
+        self._zero_copy = isinstance(below, aiofastnet.Transport)
+        _log.info(
+            "channel %s: %s of tunnel %s connected from %s, %s",
+            self.channel_id,
+            self.side,
+            self.tunnel_id,
+            below.get_extra_info("peername"),
+            self.subprotocol,
+        )
+        if self.subprotocol != SUBPROTOCOL_V1:
+            self.send(service_ids_message(self.services))
+        self._listener.link_opened(self)
+        self._end.join(self._listener.fabric, self.tunnel_id)
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        kind = frame.msg_type
+        if self._closing:
+            if kind == WSMsgType.CLOSE:
+                transport.disconnect()
+        elif kind in _DATA_FRAMES:
+            # Fragments need not be put together: the frames of a link carry one
+            # byte stream, wherever they begin and end.
+            if (kind == _CONTINUATION) is not self._fragmented or frame.rsv1:
+                self._break_off(WSCloseCode.PROTOCOL_ERROR, "frame is out of sequence")
+                return
+            self._fragmented = not frame.fin
+            try:
+                self._end.frame_received(frame.get_payload_as_memoryview())
+            except RemoteProtocolError as error:
+                self._break_off(WSCloseCode.PROTOCOL_ERROR, str(error))
+        else:
+            self._other_frame(kind, frame)
+
+    def _other_frame(self, kind: WSMsgType, frame: WSFrame) -> None:
+        if kind == WSMsgType.PING:
+            self._answer_ping(frame.get_payload_as_bytes())
+        elif kind == WSMsgType.PONG:
+            self._end.pong_received(frame.get_payload_as_bytes())
+        elif kind == WSMsgType.CLOSE:
+            code = frame.get_close_code()
+            _log.info("channel %s: closed by the client, code %d", self.channel_id, code.value)
+            self._end.leave()
+            self._begin_closing()
+            self._transport.send_close(code)
+            self._transport.disconnect()
+        else:
+            self._break_off(WSCloseCode.UNSUPPORTED_DATA, "only binary frames are accepted")
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        if self._closer is not None:
+            self._closer.cancel()
+        sent = transport.close_handshake and transport.close_handshake.sent
+        if sent and not self._closing:
+            # picows found the fault, and its own log is kept quiet.
+            _log.warning("channel %s: disconnected: %s", self.channel_id, sent.reason)
+        self._closing = True
+        self._end.leave()
+        self._listener.link_closed(self)
+        _log.info("channel %s: disconnected", self.channel_id)
+
+    def pause_writing(self) -> None:
+        self._writing_paused = True
+        self._end.writing_paused()
+
+    def resume_writing(self) -> None:
+        self._writing_paused = False
+        payload, self._owed_pong = self._owed_pong, None
+        if payload is not None:
+            self._transport.send_pong(payload)
+        self._end.writing_resumed()
+
+    def _answer_ping(self, payload: bytes) -> None:
+        """Answer at once, or only the latest to a client that takes nothing in.
+
+        So pongs cannot pile up (RFC 6455 section 5.5.3 allows it).
+        """
+        if self._writing_paused:
+            self._owed_pong = payload
+        else:
+            self._transport.send_pong(payload)
+
+    # relay -> picows
+
+    def send(self, run: bytes | memoryview) -> None:
+        if self._zero_copy:
+            self._transport.send(_BINARY, run)
+        else:
+            message = bytearray(_HEADROOM)
+            message += run
+            self._transport.send_reuse_external_bytearray(_BINARY, message, _HEADROOM)
+
+    def ping(self, payload: bytes) -> None:
+        self._transport.send_ping(payload)
+
+    def pause_reading(self) -> None:
+        if not self._closing:
+            self._want_reading(False)
+
+    def resume_reading(self) -> None:
+        self._want_reading(True)
+
+    def _want_reading(self, wanted: bool) -> None:
+        if self._reading_wanted is not wanted:
+            self._reading_wanted = wanted
+            # Never from within a read: aiofastnet 1.2 would strand what it has
+            # decrypted beyond that point until the client sends again.
+            asyncio.get_running_loop().call_soon(self._apply_reading)
+
+    def _apply_reading(self) -> None:
+        if self._reading is self._reading_wanted:
+            return
+        self._reading = self._reading_wanted
+        if self._reading:
+            self._transport.underlying_transport.resume_reading()
+        else:
+            self._transport.underlying_transport.pause_reading()
+
+    def close(self, code: int, reason: str) -> None:
+        if self._closing:
+            return
+        _log.info("channel %s: closing, code %d: %s", self.channel_id, code, reason)
+        self._begin_closing()
+        self._transport.send_close(WSCloseCode(code), reason.encode()[:_REASON_LIMIT])
+
+    def _break_off(self, code: WSCloseCode, reason: str) -> None:
+        """Disconnect a client that broke the protocol."""
+        _log.warning("channel %s: client broke the protocol: %s", self.channel_id, reason)
+        self._end.leave()
+        self._begin_closing()
+        text = reason.encode()[:_REASON_LIMIT].decode(errors="ignore")
+        self._transport.send_close(code, text)
+
+    def _begin_closing(self) -> None:
+        """Take no more messages, and see to it that the link ends."""
+        self._closing = True
+        # The client's answer to a close frame has to be read.
+        self.resume_reading()
+        loop = asyncio.get_running_loop()
+        self._closer = loop.call_later(self._listener.settings.close_timeout, self.abort)
+
+    # listener -> link
+
+    def sweep(self) -> None:
+        if not self._closing:
+            self._end.sweep()
+
+    def drop(self) -> None:
+        """Flush and end the link without a close frame: to the client it was lost."""
+        self._end.leave()
+        if not self._closing:
+            self._begin_closing()
+        self._transport.disconnect()
+
+    def abort(self) -> None:
+        """End the link at once."""
+        self._transport.disconnect(graceful=False)
+
+
+class _OnlyFailures(logging.Filter):
+    """Passes on records about exceptions that nobody expected."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return bool(record.exc_info)
+
+
+def _picows_logger() -> logging.LoggerAdapter[logging.Logger]:
+    """Return a logger for picows that is silent about what is logged here already.
+
+    Its level also keeps picows from ever logging requests, which hold tokens. An
+    adapter, because picows makes a child logger per connection of anything else.
+    """
+    logger = logging.getLogger(f"{__name__}.picows")
+    logger.setLevel(logging.ERROR)
+    if not logger.filters:
+        logger.addFilter(_OnlyFailures())
+    return logging.LoggerAdapter(logger)

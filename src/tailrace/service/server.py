@@ -1,0 +1,298 @@
+"""The service as a whole: listeners, store, certificates and timers, started and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ..errors import ConfigurationError, ListenError
+from .api.app import build_app
+from .api.sigv4 import Verifier
+from .ca import Certificates, certificate_names, ensure_certificates
+from .config import EVERY_ADDRESS, Address, Endpoints, ServiceConfig
+from .control import ControlPlane
+from .credentials import Credentials, ensure_credentials
+from .data import DataListener
+from .errors import StoreFailed
+from .fabric import LocalFabric
+from .files import make_private_directory, write_file
+from .queries import TunnelQueries
+from .sqlite_store import SqliteStore
+from .tunnels import RandomIds, Tunnels
+
+__all__ = ["Service"]
+
+_log = logging.getLogger(__name__)
+
+_SIGNING_NAME: Final = "IoTSecuredTunneling"
+_API_STOP_SECONDS: Final = 3
+_EXPIRY_CHECK_SECONDS: Final = 60.0
+"""At the latest: the wall clock may be set, and CLOSED tunnels have to go."""
+
+
+class Service:
+    """One tunneling service in this process.
+
+    Create, :meth:`start`, and :meth:`stop` it in one event loop. Stopping keeps all
+    tunnels; clients whose links are dropped come back to the next start.
+    """
+
+    def __init__(self, config: ServiceConfig, clock: Callable[[], float] = time.time) -> None:
+        self._config = config
+        self._clock = clock
+        self._running = contextlib.AsyncExitStack()
+        self._endpoints: Endpoints | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+        self._control: ControlPlane
+        self._api_done: asyncio.Task[None]
+
+    @property
+    def endpoints(self) -> Endpoints:
+        """How clients reach the service, while it runs."""
+        if self._endpoints is None:
+            raise RuntimeError("the service is not running")
+        return self._endpoints
+
+    @property
+    def queries(self) -> TunnelQueries:
+        """Reads of the service's state."""
+        return self._control.queries
+
+    async def start(self) -> None:
+        """Open the state directory, listen, and write the ready files.
+
+        Raises:
+            ConfigurationError: the state directory cannot be used, or another
+                service uses it.
+            ListenError: an address cannot be bound.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            await self._start(stack)
+            self._running = stack.pop_all()
+
+    async def stop(self) -> None:
+        """Drop all links without a close frame and release everything."""
+        await self._running.aclose()
+        self._endpoints = None
+
+    async def failed(self) -> None:
+        """Return when the control API has ended without being asked to."""
+        await asyncio.wait([self._api_done])
+
+    async def _start(self, stack: contextlib.AsyncExitStack) -> None:
+        config = self._config
+        make_private_directory(config.state_dir)
+        stack.enter_context(_lock(config))
+        store = SqliteStore.open(config.database)
+        stack.callback(store.close)
+        credentials = ensure_credentials(config.state_dir / "credentials.json", config.environment)
+        certificates = ensure_certificates(
+            config.state_dir / "tls", certificate_names(config.certificate_hosts), self._clock()
+        )
+        api_socket = _bind(config.api_listen, "--api-listen")
+        stack.callback(api_socket.close)
+        data_socket = _bind(config.data_listen, "--data-listen")
+        stack.callback(data_socket.close)
+
+        ids = RandomIds()
+        fabric = LocalFabric()
+        queries = TunnelQueries(store, config.region, config.account_id)
+        tunnels = Tunnels(store, ids)
+        tunnels.start(self._clock())
+        self._control = ControlPlane(tunnels, queries, fabric, ids, self._clock)
+        self._control.schedule = self._schedule_expiry
+
+        listener = DataListener(self._control, fabric, config.data)
+        stack.push_async_callback(listener.stop)
+        await listener.start(data_socket, certificates.server_context())
+        await self._start_api(stack, api_socket, certificates, credentials)
+        self._expire()
+        stack.callback(self._stop_expiry)
+        self._publish(stack, _endpoints(config, api_socket, data_socket, certificates, credentials))
+
+    async def _start_api(
+        self,
+        stack: contextlib.AsyncExitStack,
+        listening: socket.socket,
+        certificates: Certificates,
+        credentials: Credentials,
+    ) -> None:
+        verifier = Verifier(self._config.region, _SIGNING_NAME, credentials.secret_of)
+        server = _ApiServer(
+            uvicorn.Config(
+                build_app(self._control, verifier),
+                http=_ApiProtocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=_API_STOP_SECONDS,
+                ssl_context_factory=lambda _config, _default: certificates.server_context(),
+            )
+        )
+        self._api_done = asyncio.get_running_loop().create_task(server.serve([listening]))
+        stack.push_async_callback(_stop_api, server, self._api_done)
+        waiter = asyncio.get_running_loop().create_task(server.ready.wait())
+        await asyncio.wait([self._api_done, waiter], return_when=asyncio.FIRST_COMPLETED)
+        waiter.cancel()
+        if self._api_done.done():
+            self._api_done.result()
+            raise ListenError("the control API could not be started")
+
+    def _publish(self, stack: contextlib.AsyncExitStack, endpoints: Endpoints) -> None:
+        self._endpoints = endpoints
+        for path in {self._config.own_ready_file, self._config.ready_file} - {None}:
+            assert path is not None
+            write_file(path, endpoints.to_json())
+            stack.callback(path.unlink, missing_ok=True)
+        _log.info(
+            "service is ready: api %s, data %s", endpoints.api_endpoint, endpoints.data_endpoint
+        )
+
+    # Expiry
+
+    def _schedule_expiry(self) -> None:
+        asyncio.get_running_loop().call_soon(self._expire)
+
+    def _expire(self) -> None:
+        self._stop_expiry()
+        try:
+            due = self._control.expire()
+        except StoreFailed as failed:
+            _log.error("%s", failed)
+            due = None
+        delay = _EXPIRY_CHECK_SECONDS if due is None else max(0.0, due - self._clock())
+        self._expiry = asyncio.get_running_loop().call_later(
+            min(delay, _EXPIRY_CHECK_SECONDS), self._expire
+        )
+
+    def _stop_expiry(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+
+
+class _ApiProtocol(H11Protocol):
+    """One connection to the control API."""
+
+    def shutdown(self) -> None:
+        idle = self.cycle is None or self.cycle.response_complete
+        super().shutdown()
+        if idle:
+            # Kept alive by the client; it would not answer the end of TLS.
+            self.transport.abort()
+
+
+class _ApiServer(uvicorn.Server):
+    """uvicorn without signal handlers, and with a way to wait until it accepts requests."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _stop_api(server: _ApiServer, task: asyncio.Task[None]) -> None:
+    server.should_exit = True
+    await asyncio.wait([task])
+
+
+@contextlib.contextmanager
+def _lock(config: ServiceConfig) -> Iterator[None]:
+    """Keep a second service out of the state directory."""
+    path = config.state_dir / "lock"
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        _lock_file(handle, config)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock_file(handle: int, config: ServiceConfig) -> None:
+    try:
+        import fcntl
+    except ImportError:  # not POSIX: SQLite's own locks have to do
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise ConfigurationError(
+            f"another service uses {config.state_dir}; stop it, or choose another --state-dir"
+        ) from None
+
+
+def _bind(address: Address, option: str) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, kind, protocol, _, target = found[0]
+        listening = socket.socket(family, kind, protocol)
+        try:
+            if os.name == "posix":
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if address.host == "::":
+                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            listening.bind(target)
+            # Already here, so that an address in use is found before anything starts.
+            listening.listen(1024)
+            listening.setblocking(False)
+        except OSError:
+            listening.close()
+            raise
+    except OSError as error:
+        raise ListenError(
+            f"cannot listen on {address} ({option}): {error.strerror or error}"
+        ) from error
+    return listening
+
+
+def _endpoints(
+    config: ServiceConfig,
+    api_socket: socket.socket,
+    data_socket: socket.socket,
+    certificates: Certificates,
+    credentials: Credentials,
+) -> Endpoints:
+    api = _advertised(config, config.api_listen.host, api_socket)
+    data = _advertised(config, config.data_listen.host, data_socket)
+    return Endpoints(
+        api_endpoint=f"https://{api}",
+        data_endpoint=str(data),
+        ca_file=str(certificates.ca_file.absolute()),
+        ca_dir=str(certificates.ca_dir.absolute()),
+        region=config.region,
+        access_key_id=credentials.access_key_id,
+        secret_access_key=credentials.secret_access_key.reveal(),
+        pid=os.getpid(),
+    )
+
+
+def _advertised(config: ServiceConfig, host: str, listening: socket.socket) -> Address:
+    """Return an address that clients can use and that the certificate names."""
+    if host in EVERY_ADDRESS:
+        host = config.host_names[0] if config.host_names else "localhost"
+    return Address(host, listening.getsockname()[1])

@@ -1,0 +1,275 @@
+"""``tailrace serve`` and ``tailrace env`` as processes."""
+
+import argparse
+import asyncio
+import importlib.util
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support_service import HANG, api, dial
+from tailrace.cli.serve import add_env_parser, add_serve_parser, run_env, run_serve
+from tailrace.errors import ExitCode
+from tailrace.service.config import Endpoints
+from tailrace.wire import Message, MessageType
+
+CLIENT = "2da438cf-9a30-4148-b236-c338182f243c"
+
+MAIN = """
+import argparse, sys
+from tailrace.cli.serve import add_env_parser, add_serve_parser, run_env, run_serve
+parser = argparse.ArgumentParser("tailrace")
+subparsers = parser.add_subparsers(dest="command")
+add_serve_parser(subparsers)
+add_env_parser(subparsers)
+args = parser.parse_args()
+sys.exit({"serve": run_serve, "env": run_env}[args.command](args))
+"""
+
+
+def parse(*argv: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    subparsers = parser.add_subparsers(dest="command")
+    add_serve_parser(subparsers)
+    add_env_parser(subparsers)
+    return parser.parse_args(argv)
+
+
+class Served:
+    """A ``serve`` process."""
+
+    def __init__(self, tmp_path: Path, *options: str) -> None:
+        self.state_dir = tmp_path / "state"
+        self.ready_file = tmp_path / "ready"
+        self.ready_file.unlink(missing_ok=True)
+        command = [sys.executable, "-c", MAIN, "serve", "--state-dir", str(self.state_dir)]
+        command += ["--ready-file", str(self.ready_file), *options]
+        for option in ("--api-listen", "--data-listen"):
+            if option not in options:
+                command += [option, "127.0.0.1:0"]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def wait_ready(self) -> Endpoints:
+        deadline = time.monotonic() + HANG
+        while not self.ready_file.exists():
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        return Endpoints.read(self.ready_file)
+
+    def end(self, number: signal.Signals) -> tuple[int, str, str]:
+        self.process.send_signal(number)
+        return self.result()
+
+    def result(self) -> tuple[int, str, str]:
+        out, err = self.process.communicate(timeout=HANG)
+        return self.process.returncode, out, err
+
+
+Serve = Callable[..., Served]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    processes: list[Served] = []
+
+    def start(*options: str) -> Served:
+        processes.append(Served(tmp_path, *options))
+        return processes[-1]
+
+    yield start
+    for served in processes:
+        served.process.kill()
+        served.process.communicate()
+
+
+def run_command(*argv: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", MAIN, *argv],
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+        check=False,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_end_it_with_status_0(serve: Serve, loop: str, number: signal.Signals) -> None:
+    if loop == "uvloop":
+        pytest.importorskip("uvloop")
+    served = serve("--loop", loop)
+    endpoints = served.wait_ready()
+    status, out, err = served.end(number)
+    assert status == ExitCode.OK, err
+    assert endpoints.api_endpoint in out
+    assert "Traceback" not in err
+    assert not served.ready_file.exists()
+
+
+async def test_kill_9_loses_nothing(serve: Serve) -> None:
+    """Open tunnels are still open, used tokens still used, after the hardest end."""
+    served = serve()
+    endpoints = await asyncio.to_thread(served.wait_ready)
+    client = api(endpoints)
+    opened = await asyncio.to_thread(client.open_tunnel, destinationConfig={"services": ["S"]})
+    closed = await asyncio.to_thread(client.open_tunnel)
+    await asyncio.to_thread(client.close_tunnel, tunnelId=closed["tunnelId"])
+    client.close()
+    async with (
+        dial(endpoints, "source", opened["sourceAccessToken"], expect_ids=["S"]) as source,
+        dial(
+            endpoints,
+            "destination",
+            opened["destinationAccessToken"],
+            client_token=CLIENT,
+            expect_ids=["S"],
+        ) as destination,
+    ):
+        served.process.kill()
+        assert (await source.close_code())[0] == 1006
+        assert (await destination.close_code())[0] == 1006
+    await asyncio.to_thread(served.result)
+    again = await asyncio.to_thread(serve().wait_ready)
+    assert again.secret_access_key == endpoints.secret_access_key
+    client = api(again)
+    summaries = (await asyncio.to_thread(client.list_tunnels))["tunnelSummaries"]
+    assert [(s["tunnelId"], s["status"]) for s in summaries] == [
+        (closed["tunnelId"], "CLOSED"),
+        (opened["tunnelId"], "OPEN"),
+    ]
+    described = await asyncio.to_thread(client.describe_tunnel, tunnelId=opened["tunnelId"])
+    assert described["tunnel"]["destinationConnectionState"]["status"] == "DISCONNECTED"
+    client.close()
+    with pytest.raises(Exception, match="400"):
+        async with dial(again, "source", opened["sourceAccessToken"]):
+            pass
+    token = opened["destinationAccessToken"]
+    async with dial(again, "destination", token, client_token=CLIENT, expect_ids=["S"]) as peer:
+        await peer.socket.ping()
+
+
+async def test_the_hashed_directory_is_enough_trust(serve: Serve) -> None:
+    import ssl
+
+    endpoints = await asyncio.to_thread(serve().wait_ready)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(capath=endpoints.ca_dir)
+    client = api(endpoints)
+    opened = await asyncio.to_thread(client.open_tunnel)
+    client.close()
+    async with dial(endpoints, "source", opened["sourceAccessToken"], ssl=context) as peer:
+        await peer.send(Message(MessageType.STREAM_START, 1))
+        assert (await peer.recv()).type == MessageType.STREAM_RESET
+
+
+@pytest.mark.parametrize("option", ["--api-listen", "--data-listen"])
+def test_a_busy_port_is_status_5(serve: Serve, option: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        address = f"127.0.0.1:{busy.getsockname()[1]}"
+        status, _, err = serve(option, address).result()
+    assert status == ExitCode.LISTEN
+    assert err.splitlines()[-1].startswith(f"tailrace serve: cannot listen on {address} ({option})")
+    assert "Traceback" not in err
+
+
+def test_a_second_service_is_refused(serve: Serve) -> None:
+    serve().wait_ready()
+    status, _, err = serve().result()
+    assert status == ExitCode.USAGE
+    assert "another service" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--api-listen", "nonsense"], "--api-listen 'nonsense'"),
+        (["--host-name", "a b\u00e9"], "--host-name"),
+    ],
+)
+def test_wrong_options_are_one_line(serve: Serve, options: list[str], text: str) -> None:
+    status, _, err = serve(*options).result()
+    assert status == ExitCode.USAGE
+    assert text in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_missing_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "starlette" else find_spec(name)
+    )
+    assert run_serve(parse("serve", "--state-dir", str(tmp_path))) == ExitCode.USAGE
+    assert capsys.readouterr().err == (
+        "tailrace serve: tailrace serve needs the extra: pip install 'tailrace[service]'\n"
+    )
+
+
+def test_importing_the_commands_is_cheap() -> None:
+    heavy = "{'starlette', 'uvicorn', 'picows', 'cryptography', 'uvloop'}"
+    code = f"import sys, tailrace.cli.serve; print({heavy} & set(sys.modules))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=HANG
+    )
+    assert result.stdout == "set()\n"
+
+
+class TestEnv:
+    def test_a_shell_gets_all_it_needs(self, serve: Serve) -> None:
+        served = serve()
+        endpoints = served.wait_ready()
+        script = (
+            f'eval "$({sys.executable} -c "$MAIN" env --state-dir "{served.state_dir}")"; '
+            'exec "$PYTHON" -c "import boto3, json, os;'
+            "c = boto3.client('iotsecuretunneling');"
+            "print(json.dumps([c.open_tunnel()['tunnelArn'], os.environ['AWSIOT_TUNNEL_ENDPOINT'],"
+            "os.environ['SSL_CERT_FILE'], os.environ['AWS_DEFAULT_REGION']]))\""
+        )
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("AWS")}
+        environment |= {"MAIN": MAIN, "PYTHON": sys.executable, "AWS_SESSION_TOKEN": "stale"}
+        result = subprocess.run(
+            ["/bin/sh", "-c", script],
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=HANG,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr
+        arn, data_endpoint, bundle, region = json.loads(result.stdout)
+        assert arn.startswith("arn:aws:iot:us-east-1:")
+        assert data_endpoint == endpoints.data_endpoint
+        assert region == "us-east-1"
+        assert Path(endpoints.ca_file).read_text() in Path(bundle).read_text()
+        ready = served.state_dir / "ready.json"
+        assert stat.S_IMODE(ready.stat().st_mode) == 0o600
+
+    def test_no_service(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run_env(parse("env", "--state-dir", str(tmp_path))) == ExitCode.USAGE
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.startswith("tailrace env: no service is running here: ")
+
+    def test_a_dead_service(self, serve: Serve) -> None:
+        served = serve()
+        served.wait_ready()
+        served.end(signal.SIGKILL)
+        result = run_command("env", "--state-dir", str(served.state_dir))
+        assert result.returncode == ExitCode.USAGE
+        assert "is not running any more" in result.stderr
+        assert result.stdout == ""

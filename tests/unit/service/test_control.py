@@ -1,0 +1,97 @@
+"""The control plane: what it changes, whom it tells."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tailrace.service.control import ControlPlane
+from tailrace.service.errors import TunnelNotFound
+from tailrace.service.fabric import LocalFabric
+from tailrace.service.queries import TunnelQueries
+from tailrace.service.sqlite_store import SqliteStore
+from tailrace.service.store import ConnectionStatus, Side, TunnelStatus
+from tailrace.service.tunnels import RandomIds, Tunnels, TunnelSpec
+
+
+class Clock:
+    """Time as the test wants it."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class ClosingFabric(LocalFabric):
+    """Notes which tunnels are closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed: list[tuple[str, str]] = []
+
+    def close_tunnel(self, tunnel_id: str, reason: str) -> None:
+        self.closed.append((tunnel_id, reason))
+
+
+@pytest.fixture
+def fabric() -> ClosingFabric:
+    return ClosingFabric()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def control(tmp_path: Path, fabric: ClosingFabric, clock: Clock) -> Iterator[ControlPlane]:
+    store = SqliteStore.open(tmp_path / "db")
+    ids = RandomIds()
+    yield ControlPlane(Tunnels(store, ids), TunnelQueries(store, "r", "a"), fabric, ids, clock)
+    store.close()
+
+
+def test_opening_and_closing_reschedule_expiry(
+    control: ControlPlane, fabric: ClosingFabric
+) -> None:
+    scheduled: list[None] = []
+    control.schedule = lambda: scheduled.append(None)
+    tunnel_id = control.open_tunnel(TunnelSpec()).tunnel.tunnel_id
+    assert len(scheduled) == 1
+    control.close_tunnel(tunnel_id, delete=False)
+    assert len(scheduled) == 2
+    assert fabric.closed == [(tunnel_id, "The tunnel was closed")]
+    assert control.queries.describe(tunnel_id).status is TunnelStatus.CLOSED
+    with pytest.raises(TunnelNotFound):
+        control.close_tunnel("unknown", delete=True)
+    assert len(fabric.closed) == 1
+
+
+def test_expiry_closes_and_says_when_to_come_again(
+    control: ControlPlane, fabric: ClosingFabric, clock: Clock
+) -> None:
+    assert control.expire() is None
+    first = control.open_tunnel(TunnelSpec(lifetime_minutes=1)).tunnel.tunnel_id
+    control.open_tunnel(TunnelSpec(lifetime_minutes=3))
+    assert control.expire() == 1060.0
+    clock.now = 1060.0
+    assert control.expire() == 1180.0
+    assert fabric.closed == [(first, "The tunnel has expired")]
+
+
+def test_connections_are_recorded(control: ControlPlane, clock: Clock) -> None:
+    opened = control.open_tunnel(TunnelSpec())
+    tunnel_id = opened.tunnel.tunnel_id
+    assert control.admit(opened.source_token, Side.SOURCE, None).tunnel_id == tunnel_id
+    clock.now = 1001.0
+    control.connected(tunnel_id, Side.SOURCE)
+    state = control.queries.describe(tunnel_id).source
+    assert (state.status, state.last_updated_at) == (ConnectionStatus.CONNECTED, 1001.0)
+    control.disconnected(tunnel_id, Side.SOURCE)
+    assert control.queries.describe(tunnel_id).source.status is ConnectionStatus.DISCONNECTED
+
+
+def test_ids_differ(control: ControlPlane) -> None:
+    assert control.channel_id() != control.channel_id()
+    assert control.request_id() != control.request_id()

@@ -1,0 +1,646 @@
+"""The data listener over real TLS: handshakes, frames, flow, replacement, shutdown."""
+
+import asyncio
+import hashlib
+import random
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from support_service import HANG, Peer, api, config, dial, running, trust
+from tailrace.service.config import DataSettings
+from tailrace.service.control import ControlPlane
+from tailrace.service.data import DataListener
+from tailrace.service.errors import StoreFailed
+from tailrace.service.fabric import LocalFabric
+from tailrace.service.queries import TunnelQueries
+from tailrace.service.server import Service
+from tailrace.service.sqlite_store import SqliteStore
+from tailrace.service.tunnels import RandomIds, Tunnels, TunnelSpec
+from tailrace.wire import (
+    MAX_PAYLOAD,
+    SUBPROTOCOL_V1,
+    SUBPROTOCOL_V2,
+    SUBPROTOCOL_V3,
+    Message,
+    MessageType,
+    encode_frame,
+)
+
+DATA = MessageType.DATA
+START = MessageType.STREAM_START
+RESET = MessageType.STREAM_RESET
+
+CLIENT = "2da438cf-9a30-4148-b236-c338182f243c"
+USED = "Invalid access token: The access token was previously used and can not be used again."
+DIFFERS = (
+    "Invalid client token: The provided client token does not match the client token that was "
+    "previously set."
+)
+
+
+@pytest.fixture
+def use_aiofastnet() -> bool:
+    return True
+
+
+@pytest.fixture
+async def service(tmp_path: Path, use_aiofastnet: bool) -> AsyncIterator[Service]:
+    data = DataSettings(use_aiofastnet=use_aiofastnet, sweep_interval=0.2, close_timeout=2.0)
+    async with running(config(tmp_path / "state", data=data)) as service:
+        yield service
+
+
+@pytest.fixture
+async def tunnel(service: Service) -> dict[str, Any]:
+    return await open_tunnel(service)
+
+
+async def open_tunnel(service: Service, *services: str) -> dict[str, Any]:
+    request = {"destinationConfig": {"services": list(services)}} if services else {}
+    client = api(service.endpoints)
+    try:
+        return await asyncio.to_thread(client.open_tunnel, **request)
+    finally:
+        client.close()
+
+
+def start(stream: int = 1, service: str = "", connection: int = 1) -> Message:
+    return Message(START, stream, service, connection)
+
+
+def data(payload: bytes, stream: int = 1, service: str = "", connection: int = 1) -> Message:
+    return Message(DATA, stream, service, connection, payload)
+
+
+async def refused(service: Service, mode: str, token: str, **options: Any) -> tuple[int, str]:
+    """Expect a refusal; return status and body, which X-Status-Reason must repeat."""
+    with pytest.raises(InvalidStatus) as caught:
+        async with dial(service.endpoints, mode, token, **options):
+            pass
+    response = caught.value.response
+    text = response.body.decode()
+    assert response.headers["X-Status-Reason"] == text
+    assert response.headers["channel-id"]
+    return response.status_code, text
+
+
+async def raw_answer(service: Service, request: bytes) -> bytes:
+    """Send bytes on a fresh TLS connection; return what comes until its end."""
+    host, _, port = service.endpoints.data_endpoint.rpartition(":")
+    reader, writer = await asyncio.open_connection(
+        host, int(port), ssl=trust(service.endpoints), server_hostname=host
+    )
+    try:
+        writer.write(request)
+        await writer.drain()
+        return await asyncio.wait_for(reader.read(), HANG)
+    finally:
+        writer.transport.abort()
+
+
+class TestHandshake:
+    async def test_the_answer(self, service: Service, tunnel: dict[str, Any]) -> None:
+        async with dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as peer:
+            response = peer.socket.response
+            assert response is not None
+            assert response.headers["Sec-WebSocket-Protocol"] == SUBPROTOCOL_V3
+            assert response.headers["channel-id"]
+
+    async def test_a_token_in_a_cookie(self, service: Service, tunnel: dict[str, Any]) -> None:
+        cookie = {"Cookie": f"awsiot-tunnel-token={tunnel['sourceAccessToken']}"}
+        async with dial(service.endpoints, "source", "", additional_headers=cookie):
+            pass
+
+    async def test_used_once_without_client_token(
+        self, service: Service, tunnel: dict[str, Any]
+    ) -> None:
+        token = tunnel["sourceAccessToken"]
+        async with dial(service.endpoints, "source", token):
+            assert await refused(service, "source", token) == (400, USED)
+        assert await refused(service, "source", token, client_token=CLIENT) == (400, USED)
+
+    async def test_used_again_with_the_same_client_token(
+        self, service: Service, tunnel: dict[str, Any]
+    ) -> None:
+        token = tunnel["destinationAccessToken"]
+        for _ in range(2):
+            async with dial(service.endpoints, "destination", token, client_token=CLIENT):
+                pass
+        other = "f" * 32
+        answer = await refused(service, "destination", token, client_token=other)
+        assert answer == (400, DIFFERS)
+        assert await refused(service, "destination", token) == (400, USED)
+
+    async def test_unknown_token(self, service: Service) -> None:
+        assert await refused(service, "source", "nonsense") == (403, "Invalid access-token")
+
+    async def test_wrong_mode(self, service: Service, tunnel: dict[str, Any]) -> None:
+        token = tunnel["sourceAccessToken"]
+        status, _ = await refused(service, "destination", token)
+        assert status == 400
+        assert (await refused(service, "both", token))[0] == 400
+        async with dial(service.endpoints, "source", token):
+            pass
+
+    async def test_closed_tunnel(self, service: Service, tunnel: dict[str, Any]) -> None:
+        client = api(service.endpoints)
+        await asyncio.to_thread(client.close_tunnel, tunnelId=tunnel["tunnelId"])
+        client.close()
+        answer = await refused(service, "source", tunnel["sourceAccessToken"])
+        assert answer == (400, "Tunnel is closed")
+
+    async def test_two_tokens(self, service: Service, tunnel: dict[str, Any]) -> None:
+        token = tunnel["sourceAccessToken"]
+        cookie = {"Cookie": f"awsiot-tunnel-token={token}"}
+        for headers in (
+            {"access-token": token} | cookie,
+            [("access-token", token), ("access-token", token)],
+        ):
+            status, _ = await refused(service, "source", "", additional_headers=headers)
+            assert status == 400
+
+    async def test_wrong_path(self, service: Service, tunnel: dict[str, Any]) -> None:
+        uri = f"wss://{service.endpoints.data_endpoint}/x?local-proxy-mode=source"
+        with pytest.raises(InvalidStatus) as caught:
+            async with connect(uri, ssl=trust(service.endpoints), proxy=None):
+                pass
+        assert caught.value.response.status_code == 400
+
+    async def test_large_request(self, service: Service, tunnel: dict[str, Any]) -> None:
+        headers = {"access-token": tunnel["sourceAccessToken"], "x-padding": "a" * 5000}
+        status, _ = await refused(service, "source", "", additional_headers=headers)
+        assert status == 431
+
+    async def test_unknown_subprotocol(self, service: Service, tunnel: dict[str, Any]) -> None:
+        token = tunnel["sourceAccessToken"]
+        status, _ = await refused(service, "source", token, subprotocols=("mqtt",))
+        assert status == 400
+        async with dial(service.endpoints, "source", token):
+            pass
+
+    async def test_what_is_no_upgrade_does_not_use_the_token_up(
+        self, service: Service, tunnel: dict[str, Any]
+    ) -> None:
+        token = tunnel["sourceAccessToken"]
+        request = (
+            "GET /tunnel?local-proxy-mode=source HTTP/1.1\r\nHost: localhost\r\n"
+            f"access-token: {token}\r\nSec-WebSocket-Protocol: {SUBPROTOCOL_V3}\r\n\r\n"
+        )
+        answer = await raw_answer(service, request.encode())
+        assert answer.startswith(b"HTTP/1.1 426 ")
+        async with dial(service.endpoints, "source", token):
+            pass
+
+    async def test_a_browsers_upgrade(self, service: Service, tunnel: dict[str, Any]) -> None:
+        request = (
+            "GET /tunnel?local-proxy-mode=source HTTP/1.1\r\nHost: localhost\r\n"
+            "Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n"
+            "Sec-WebSocket-Key: 9/h0zvwMEXrg06G+RjnmcA==\r\nSec-WebSocket-Version: 13\r\n"
+            f"Cookie: awsiot-tunnel-token={tunnel['sourceAccessToken']}\r\n"
+            f"Sec-WebSocket-Protocol: {SUBPROTOCOL_V3}\r\n\r\n"
+        )
+        # Followed by a frame without a mask, so that the connection ends.
+        answer = await raw_answer(service, request.encode() + b"\x82\x00")
+        assert answer.startswith(b"HTTP/1.1 101 ")
+
+    async def test_garbage_is_answered_and_dropped(self, service: Service) -> None:
+        assert (await raw_answer(service, b"\x00garbage\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
+        assert await raw_answer(service, b"x" * 20_000) == b""
+
+    async def test_a_silent_client_is_dropped(self, tmp_path: Path) -> None:
+        quick = DataSettings(handshake_timeout=0.2)
+        async with running(config(tmp_path / "state", data=quick)) as service:
+            assert await raw_answer(service, b"GET ") == b""
+            host, _, port = service.endpoints.data_endpoint.rpartition(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            assert await asyncio.wait_for(reader.read(), HANG) == b""
+            writer.close()
+
+    async def test_old_tls_is_refused(self, service: Service) -> None:
+        context = trust(service.endpoints)
+        with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+            context.maximum_version = ssl.TLSVersion.TLSv1_1
+        context.set_ciphers("DEFAULT@SECLEVEL=0")
+        host, _, port = service.endpoints.data_endpoint.rpartition(":")
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await asyncio.open_connection(host, int(port), ssl=context, server_hostname=host)
+
+
+class TestFailingStore:
+    async def test_no_admission_without_the_store(
+        self, service: Service, tunnel: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object) -> None:
+            raise StoreFailed("disk gone")
+
+        token = tunnel["sourceAccessToken"]
+        with monkeypatch.context() as patch:
+            patch.setattr(SqliteStore, "token", fail)
+            status, text = await refused(service, "source", token)
+            assert status == 503
+            assert "disk" not in text
+        with monkeypatch.context() as patch:
+            patch.setattr(SqliteStore, "set_connection", fail)
+            async with dial(service.endpoints, "source", token):
+                pass
+        record = service.queries.describe(tunnel["tunnelId"])
+        assert record.source.status == "DISCONNECTED"
+
+
+class TestGreeting:
+    @pytest.mark.parametrize("services", [(), ("SSH",), ("b", "a", "x:1")])
+    async def test_service_ids_come_first_and_alone(
+        self, service: Service, services: tuple[str, ...]
+    ) -> None:
+        tunnel = await open_tunnel(service, *services)
+        for subprotocol, mode, key in (
+            (SUBPROTOCOL_V3, "source", "sourceAccessToken"),
+            (SUBPROTOCOL_V2, "destination", "destinationAccessToken"),
+        ):
+            async with dial(
+                service.endpoints, mode, tunnel[key], subprotocols=[subprotocol], expect_ids=None
+            ) as peer:
+                first = await peer.socket.recv()
+                expected = Message(MessageType.SERVICE_IDS, available_service_ids=services)
+                assert first == encode_frame(expected)
+
+    async def test_a_version_1_client_gets_none(
+        self, service: Service, tunnel: dict[str, Any]
+    ) -> None:
+        async with dial(
+            service.endpoints,
+            "source",
+            tunnel["sourceAccessToken"],
+            subprotocols=[SUBPROTOCOL_V1],
+            expect_ids=None,
+        ) as peer:
+            await peer.send(start(4, connection=0))
+            assert await peer.recv() == Message(RESET, 4)
+
+
+class TestRelaying:
+    @pytest.fixture(params=[True, False], ids=["aiofastnet", "asyncio"])
+    def use_aiofastnet(self, request: pytest.FixtureRequest) -> bool:
+        return bool(request.param)
+
+    async def test_bytes_arrive_whatever_the_frames(
+        self, service: Service, tunnel: dict[str, Any]
+    ) -> None:
+        """Random messages, split and joined at random, fragmented as the C++ proxy does."""
+        chance = random.Random(7)
+        async with (
+            dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as source,
+            dial(service.endpoints, "destination", tunnel["destinationAccessToken"]) as destination,
+        ):
+            await source.send(start())
+            assert await destination.recv() == start()
+            await asyncio.gather(
+                exchange(source, destination, random.Random(chance.random())),
+                exchange(destination, source, random.Random(chance.random())),
+            )
+
+    async def test_a_stream_start_shares_no_frame(
+        self, service: Service, tunnel: dict[str, Any]
+    ) -> None:
+        async with (
+            dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as source,
+            dial(service.endpoints, "destination", tunnel["destinationAccessToken"]) as destination,
+        ):
+            await source.send(start(1), data(b"a"), data(b"b"), start(2), data(b"c", 2))
+            frames = [await destination.socket.recv() for _ in range(4)]
+            assert frames == [
+                encode_frame(start(1)),
+                encode_frame(data(b"a")) + encode_frame(data(b"b")),
+                encode_frame(start(2)),
+                encode_frame(data(b"c", 2)),
+            ]
+
+    async def test_pings_are_answered(self, service: Service, tunnel: dict[str, Any]) -> None:
+        async with dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as peer:
+            pong = await peer.socket.ping(b"1716900000000")
+            await asyncio.wait_for(pong, HANG)
+
+    async def test_tunnels_do_not_mix(self, service: Service, tunnel: dict[str, Any]) -> None:
+        other = await open_tunnel(service)
+        async with (
+            dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as source,
+            dial(service.endpoints, "destination", other["destinationAccessToken"]) as stranger,
+        ):
+            await source.send(start())
+            assert await source.recv() == Message(RESET, 1, "", 1)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(stranger.recv(), 0.2)
+
+
+async def exchange(sender: Peer, receiver: Peer, chance: random.Random) -> None:
+    """Send a few MB in messages of all sizes, frames of all sizes; compare checksums."""
+    payloads = [chance.randbytes(chance.choice([1, 40, 4000, MAX_PAYLOAD])) for _ in range(120)]
+    stream = b"".join(encode_frame(data(payload)) for payload in payloads)
+
+    async def send() -> None:
+        at = 0
+        while at < len(stream):
+            size = chance.choice([1, 100, 4096, 65_000, 131_076])
+            piece = stream[at : at + size]
+            fragments = [piece[n : n + 4096] for n in range(0, len(piece), 4096)]
+            await sender.socket.send(fragments if chance.random() < 0.3 else piece)
+            at += size
+
+    async def receive() -> bytes:
+        total = sum(map(len, payloads))
+        digest = hashlib.sha256()
+        while total:
+            payload = (await receiver.recv()).payload
+            digest.update(payload)
+            total -= len(payload)
+        return digest.digest()
+
+    _, digest = await asyncio.gather(send(), receive())
+    assert digest == hashlib.sha256(b"".join(payloads)).digest()
+
+
+class TestRules:
+    @pytest.mark.parametrize("mode", ["source", "destination"])
+    @pytest.mark.parametrize(
+        "message",
+        [
+            Message(MessageType.SERVICE_IDS, available_service_ids=("SSH",)),
+            Message(MessageType.SESSION_RESET),
+            Message(MessageType.UNKNOWN, 1),
+            data(b"x", 0, "SSH"),
+            data(b"x", 1, "VNC"),
+            data(b"x", 1, "SSH"),
+        ],
+        ids=lambda message: f"{message.type}-{message.stream_id}-{message.service_id}",
+    )
+    async def test_a_client_that_breaks_them_is_disconnected(
+        self, service: Service, mode: str, message: Message
+    ) -> None:
+        tunnel = await open_tunnel(service, "SSH")
+        token = tunnel[f"{mode}AccessToken"]
+        async with dial(service.endpoints, mode, token, expect_ids=["SSH"]) as peer:
+            await peer.send(message)
+            code, reason = await peer.close_code()
+            assert code == 1002
+            assert reason
+
+    async def test_a_payload_that_is_too_long(
+        self, service: Service, tunnel: dict[str, Any]
+    ) -> None:
+        async with dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as peer:
+            body = b"\x08\x01\x10\x01\x22\x81\xf8\x03" + bytes(MAX_PAYLOAD + 1)
+            await peer.socket.send(len(body).to_bytes(2, "big") + body)
+            assert (await peer.close_code())[0] == 1002
+
+    async def test_a_frame_that_is_too_long(self, service: Service, tunnel: dict[str, Any]) -> None:
+        async with dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as peer:
+            with pytest.raises(ConnectionClosed) as caught:
+                await peer.socket.send(bytes(131_077))
+                await peer.socket.recv()
+            assert caught.value.rcvd is not None
+            assert caught.value.rcvd.code == 1009
+
+    async def test_a_text_frame(self, service: Service, tunnel: dict[str, Any]) -> None:
+        async with dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as peer:
+            await peer.socket.send("text")
+            assert (await peer.close_code())[0] == 1003
+
+    async def test_the_other_side_of_a_disconnected_client(
+        self, service: Service, tunnel: dict[str, Any]
+    ) -> None:
+        async with (
+            dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as source,
+            dial(service.endpoints, "destination", tunnel["destinationAccessToken"]) as destination,
+        ):
+            await source.send(start(), data(b"fine"))
+            await source.socket.send("text")
+            assert [await destination.recv() for _ in range(3)] == [
+                start(),
+                data(b"fine"),
+                Message(RESET, 1, "", 1),
+            ]
+
+
+class TestComingAndGoing:
+    async def test_a_newer_connection_replaces_an_older_one(
+        self, service: Service, tunnel: dict[str, Any]
+    ) -> None:
+        token = tunnel["sourceAccessToken"]
+        async with (
+            dial(service.endpoints, "destination", tunnel["destinationAccessToken"]) as destination,
+            dial(service.endpoints, "source", token, client_token=CLIENT) as old,
+        ):
+            await old.send(start(3))
+            assert await destination.recv() == start(3)
+            async with dial(service.endpoints, "source", token, client_token=CLIENT) as new:
+                assert await old.close_code() == (1008, "replaced by a newer connection")
+                assert await destination.recv() == Message(RESET, 3, "", 1)
+                await new.send(start(1))
+                assert await destination.recv() == start(1)
+                await destination.send(data(b"banner"))
+                assert await new.recv() == data(b"banner")
+
+    async def test_a_lost_client_resets_the_other_sides_streams(
+        self, service: Service, tunnel: dict[str, Any]
+    ) -> None:
+        async with (
+            dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as source,
+            dial(service.endpoints, "destination", tunnel["destinationAccessToken"]) as destination,
+        ):
+            await source.send(start())
+            await destination.recv()
+            destination.socket.transport.abort()
+            assert await source.recv() == Message(RESET, 1, "", 1)
+            await source.send(start(2))
+            assert await source.recv() == Message(RESET, 2, "", 1)
+
+    async def test_connection_states(self, service: Service, tunnel: dict[str, Any]) -> None:
+        def states() -> tuple[str, str]:
+            record = service.queries.describe(tunnel["tunnelId"])
+            return record.source.status.value, record.destination.status.value
+
+        assert states() == ("DISCONNECTED", "DISCONNECTED")
+        token = tunnel["sourceAccessToken"]
+        async with dial(service.endpoints, "source", token, client_token=CLIENT) as old:
+            assert states() == ("CONNECTED", "DISCONNECTED")
+            async with dial(service.endpoints, "source", token, client_token=CLIENT):
+                await old.close_code()
+                assert states() == ("CONNECTED", "DISCONNECTED")
+        assert states() == ("DISCONNECTED", "DISCONNECTED")
+
+    async def test_stopping_sends_no_close_frame(self, tmp_path: Path) -> None:
+        service = Service(config(tmp_path / "state"))
+        await service.start()
+        tunnel = await open_tunnel(service)
+        async with dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as peer:
+            await service.stop()
+            assert await peer.close_code() == (1006, "")
+
+    async def test_stopping_does_not_wait_for_dead_clients(self, tmp_path: Path) -> None:
+        settings = DataSettings(close_timeout=0.3)
+        service = Service(config(tmp_path / "state", data=settings))
+        await service.start()
+        tunnel = await open_tunnel(service)
+        async with dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as peer:
+            peer.socket.transport.pause_reading()
+            await asyncio.wait_for(service.stop(), HANG)
+            peer.socket.transport.abort()
+
+
+class TestFlow:
+    @pytest.fixture(params=[True, False], ids=["aiofastnet", "asyncio"])
+    def use_aiofastnet(self, request: pytest.FixtureRequest) -> bool:
+        return bool(request.param)
+
+    async def test_a_stalled_client_stops_the_flood(
+        self, service: Service, tunnel: dict[str, Any]
+    ) -> None:
+        """One side does not read while the other one sends: bounded, and nothing is lost."""
+        async with (
+            dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as source,
+            dial(service.endpoints, "destination", tunnel["destinationAccessToken"]) as destination,
+        ):
+            await source.send(start())
+            assert await destination.recv() == start()
+            destination.socket.transport.pause_reading()
+            before = resident_bytes()
+            sent = hashlib.sha256()
+            frames = 0
+
+            async def flood() -> None:
+                nonlocal frames
+                for number in range(3000):
+                    payload = number.to_bytes(4, "big") * (MAX_PAYLOAD // 4)
+                    await source.send(data(payload))
+                    sent.update(payload)
+                    frames += 1
+
+            flooding = asyncio.get_running_loop().create_task(flood())
+            reached = -1
+            while reached != frames:
+                reached = frames
+                await asyncio.sleep(1.0)
+            # Kernel buffers of two sockets pairs, the mark, and a frame or two.
+            assert frames < 500
+            # Sender and receiver live in this process too, with buffers of their own.
+            assert resident_bytes() - before < 48 * 1024 * 1024
+            destination.socket.transport.resume_reading()
+            received = hashlib.sha256()
+            for _ in range(3000):
+                received.update((await destination.recv()).payload)
+            await flooding
+            assert received.digest() == sent.digest()
+
+    async def test_a_client_that_is_not_read_still_sees_signs_of_life(
+        self, service: Service, tunnel: dict[str, Any]
+    ) -> None:
+        async with (
+            dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as source,
+            dial(service.endpoints, "destination", tunnel["destinationAccessToken"]) as destination,
+        ):
+            await source.send(start())
+            await destination.recv()
+            destination.socket.transport.pause_reading()
+            pinged = asyncio.Event()
+            heard = source.socket.protocol.recv_frame
+
+            def spy(frame: Any) -> None:
+                if frame.opcode == 9:
+                    pinged.set()
+                heard(frame)
+
+            source.socket.protocol.recv_frame = spy
+
+            async def flood() -> None:
+                while True:
+                    await source.send(data(bytes(MAX_PAYLOAD)))
+
+            flooding = asyncio.get_running_loop().create_task(flood())
+            await asyncio.wait_for(pinged.wait(), HANG)
+            flooding.cancel()
+            source.socket.transport.abort()
+            destination.socket.transport.abort()
+
+    async def test_pongs_do_not_pile_up(self, tmp_path: Path) -> None:
+        """A client that pings and never reads is answered as far as it reads, then once."""
+        small = DataSettings(write_high=16 * 1024, write_low=4 * 1024)
+        async with running(config(tmp_path / "state", data=small)) as service:
+            tunnel = await open_tunnel(service)
+            reader, writer = await upgraded(service, tunnel["sourceAccessToken"])
+            total = 250_000
+            for begin in range(0, total, 5000):
+                pings = (b"\x89\xfd" + bytes(4) + b"%0125d" % n for n in range(begin, begin + 5000))
+                writer.write(b"".join(pings))
+                await asyncio.wait_for(writer.drain(), HANG)
+            while writer.transport.get_write_buffer_size():
+                await asyncio.sleep(0.05)
+            last = b"\x8a\x7d" + b"%0125d" % (total - 1)
+            answered = 0
+            while True:
+                await asyncio.wait_for(reader.readuntil(b"\x8a\x7d"), HANG)
+                pong = await asyncio.wait_for(reader.readexactly(125), HANG)
+                answered += 1
+                if last.endswith(pong):
+                    break
+            assert answered < total
+            writer.transport.abort()
+
+
+async def upgraded(
+    service: Service, token: str
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect and upgrade by hand; nothing is read from then on but what the test reads."""
+    host, _, port = service.endpoints.data_endpoint.rpartition(":")
+    reader, writer = await asyncio.open_connection(
+        host, int(port), ssl=trust(service.endpoints), server_hostname=host
+    )
+    writer.write(
+        b"GET /tunnel?local-proxy-mode=source HTTP/1.1\r\nHost: localhost\r\n"
+        b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Key: 9/h0zvwMEXrg06G+RjnmcA==\r\nSec-WebSocket-Version: 13\r\n"
+        + f"access-token: {token}\r\n".encode()
+        + f"Sec-WebSocket-Protocol: {SUBPROTOCOL_V3}\r\n\r\n".encode()
+    )
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), HANG)
+    assert head.startswith(b"HTTP/1.1 101 ")
+    return reader, writer
+
+
+def resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
+
+
+async def test_plain_tcp_behind_a_terminator(tmp_path: Path) -> None:
+    """Without TLS of its own the listener serves a proxy that ends TLS in front of it."""
+    store = SqliteStore.open(tmp_path / "db")
+    fabric = LocalFabric()
+    ids = RandomIds()
+    queries = TunnelQueries(store, "r", "a")
+    control = ControlPlane(Tunnels(store, ids), queries, fabric, ids, lambda: 1.0)
+    opened = control.open_tunnel(TunnelSpec())
+    listener = DataListener(control, fabric, replace(DataSettings(), close_timeout=1.0))
+    listening = socket.create_server(("127.0.0.1", 0))
+    await listener.start(listening, None)
+    uri = f"ws://127.0.0.1:{listening.getsockname()[1]}/tunnel?local-proxy-mode=source"
+    async with connect(
+        uri,
+        subprotocols=[SUBPROTOCOL_V3],
+        additional_headers={"access-token": opened.source_token.reveal()},
+        proxy=None,
+    ) as client:
+        peer = Peer(client)
+        assert (await peer.recv()).type == MessageType.SERVICE_IDS
+        assert listener.link_count == 1
+        await listener.stop()
+        assert await peer.close_code() == (1006, "")
+    assert listener.link_count == 0
+    store.close()

@@ -1,0 +1,449 @@
+"""Relay ends joined by the local fabric; links write down what they are told."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tailrace.errors import RemoteProtocolError
+from tailrace.service.fabric import LocalFabric
+from tailrace.service.relay import RelayEnd, service_ids_message
+from tailrace.service.store import Side
+from tailrace.wire import MAX_PAYLOAD, Message, MessageSplitter, MessageType, decode, encode_frame
+
+DATA = MessageType.DATA
+START = MessageType.STREAM_START
+RESET = MessageType.STREAM_RESET
+CONNECT = MessageType.CONNECTION_START
+HANG_UP = MessageType.CONNECTION_RESET
+
+
+class Recorder:
+    """A link that keeps what the relay does with it."""
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+        self.pings: list[bytes] = []
+        self.reading = True
+        self.closed: tuple[int, str] | None = None
+
+    def send(self, run: bytes | memoryview) -> None:
+        self.frames.append(bytes(run))
+
+    def ping(self, payload: bytes) -> None:
+        self.pings.append(payload)
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def close(self, code: int, reason: str) -> None:
+        self.closed = (code, reason)
+
+    def take(self) -> list[Message]:
+        """Return and forget the messages sent so far."""
+        splitter = MessageSplitter()
+        found = []
+        for frame in self.frames:
+            for body in splitter.feed(memoryview(frame)):
+                message = decode(body)
+                found.append(message._replace(payload=bytes(message.payload)))
+        assert splitter.pending == 0
+        self.frames.clear()
+        return found
+
+
+class Tunnel:
+    """One tunnel with services A and B, both sides connected."""
+
+    def __init__(self) -> None:
+        self.fabric = LocalFabric()
+        self.source, self.source_link = self.connect(Side.SOURCE)
+        self.destination, self.destination_link = self.connect(Side.DESTINATION)
+
+    def connect(self, side: Side) -> tuple[RelayEnd, Recorder]:
+        link = Recorder()
+        end = RelayEnd(link, side, ("A", "B"))
+        end.join(self.fabric, "t")
+        return end, link
+
+
+@pytest.fixture
+def tunnel() -> Tunnel:
+    return Tunnel()
+
+
+def feed(end: RelayEnd, *messages: Message) -> None:
+    end.frame_received(memoryview(b"".join(encode_frame(message) for message in messages)))
+
+
+def start(stream: int = 1, service: str = "A", connection: int = 1) -> Message:
+    return Message(START, stream, service, connection)
+
+
+def data(
+    payload: bytes = b"x", stream: int = 1, service: str = "A", connection: int = 1
+) -> Message:
+    return Message(DATA, stream, service, connection, payload)
+
+
+def reset(stream: int = 1, service: str = "A", connection: int = 1) -> Message:
+    return Message(RESET, stream, service, connection)
+
+
+def test_service_ids_message() -> None:
+    assert service_ids_message(["SSH1", "HTTP1", "SSH1"]).hex() == (
+        "000f080532045353483132054854545031"
+    )
+    assert service_ids_message([]).hex() == "00020805"
+
+
+class TestPassingOn:
+    def test_whole_frames_pass_unchanged_and_undivided(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start())
+        tunnel.destination_link.take()
+        frame = b"".join(
+            (
+                encode_frame(data(b"one")),
+                # fields in another order, as the C library writes them
+                bytes.fromhex("000e08011001380122036f6e652a0141"),
+                encode_frame(Message(CONNECT, 1, "A", 2)),
+                encode_frame(data(b"two", connection=2)),
+                encode_frame(Message(HANG_UP, 1, "A", 2)),
+            )
+        )
+        tunnel.source.frame_received(memoryview(frame))
+        assert tunnel.destination_link.frames == [frame]
+
+    def test_stream_start_travels_alone(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start())
+        tunnel.destination_link.frames.clear()
+        feed(tunnel.source, data(b"a"), start(7, "B"), data(b"b", 7, "B"), data(b"c", 7, "B"))
+        assert tunnel.destination_link.frames == [
+            encode_frame(data(b"a")),
+            encode_frame(start(7, "B")),
+            encode_frame(data(b"b", 7, "B")) + encode_frame(data(b"c", 7, "B")),
+        ]
+
+    def test_both_directions(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start())
+        feed(tunnel.destination, data(b"answer"), Message(HANG_UP, 1, "A", 1), reset())
+        assert tunnel.source_link.take() == [
+            data(b"answer"),
+            Message(HANG_UP, 1, "A", 1),
+            reset(),
+        ]
+
+    def test_views_are_passed_on_not_copies(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start())
+        seen: list[memoryview] = []
+        tunnel.destination_link.send = seen.append
+        frame = bytearray(encode_frame(data(b"x" * 1000)))
+        tunnel.source.frame_received(memoryview(frame))
+        assert seen[0].obj is frame
+
+    @settings(deadline=None)
+    @given(seed=st.integers(0, 2**32))
+    def test_any_split_of_the_byte_stream(self, seed: int) -> None:
+        tunnel = Tunnel()
+        chance = random.Random(seed)
+        sent = [start()]
+        for _ in range(chance.randrange(1, 12)):
+            kind = chance.randrange(4)
+            if kind == 0:
+                sent.append(start(len(sent) + 1, chance.choice("AB")))
+            else:
+                size = chance.choice([0, 1, 5, 300, 5000, MAX_PAYLOAD])
+                sent.append(data(chance.randbytes(size)))
+        stream = b"".join(encode_frame(message) for message in sent)
+        at = 0
+        while at < len(stream):
+            size = chance.choice([1, 2, 3, 100, 4096, 131_076])
+            # A fresh buffer each time that is wiped at once, as picows reuses its own.
+            buffer = bytearray(stream[at : at + size])
+            tunnel.source.frame_received(memoryview(buffer))
+            buffer[:] = bytes(len(buffer))
+            at += size
+        assert tunnel.destination_link.take() == sent
+
+    def test_a_started_message_waits_for_its_end(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start())
+        tunnel.destination_link.frames.clear()
+        frame = encode_frame(data(b"hello")) * 2
+        tunnel.source.frame_received(memoryview(frame[:-1]))
+        assert tunnel.destination_link.frames == [encode_frame(data(b"hello"))]
+        tunnel.source.frame_received(memoryview(frame[-1:]))
+        assert tunnel.destination_link.frames == [encode_frame(data(b"hello"))] * 2
+
+    def test_empty_frames_are_harmless(self, tunnel: Tunnel) -> None:
+        tunnel.source.frame_received(memoryview(b""))
+        tunnel.source.frame_received(memoryview(b"\x00"))
+        tunnel.source.frame_received(memoryview(b""))
+        tunnel.source.frame_received(memoryview(encode_frame(start())[1:]))
+        assert tunnel.destination_link.take() == [start()]
+
+    def test_unknown_ignorable_messages_are_dropped(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start())
+        tunnel.destination_link.frames.clear()
+        feed(tunnel.source, data(b"a"), Message(99, ignorable=True), data(b"b"))
+        assert tunnel.destination_link.take() == [data(b"a"), data(b"b")]
+
+
+class TestRecognisedMessages:
+    """Messages in a row are recognised without being decoded; the rules stay the same."""
+
+    @pytest.fixture(params=["A", ""])
+    def service(self, request: pytest.FixtureRequest) -> str:
+        return str(request.param)
+
+    def warm(self, tunnel: Tunnel, service: str) -> None:
+        feed(tunnel.source, start(1, service))
+        for _ in range(4):
+            feed(tunnel.source, data(b"warm up", 1, service))
+            feed(tunnel.destination, data(b"warm up", 1, service))
+        tunnel.source_link.frames.clear()
+        tunnel.destination_link.frames.clear()
+
+    def test_they_pass(self, tunnel: Tunnel, service: str) -> None:
+        self.warm(tunnel, service)
+        feed(tunnel.source, data(b"one", 1, service), data(b"two", 1, service, 2))
+        assert tunnel.destination_link.take() == [
+            data(b"one", 1, service),
+            data(b"two", 1, service, 2),
+        ]
+
+    @pytest.mark.parametrize("who", ["source", "destination"])
+    def test_not_after_a_reset(self, tunnel: Tunnel, service: str, who: str) -> None:
+        self.warm(tunnel, service)
+        feed(getattr(tunnel, who), reset(1, service))
+        feed(tunnel.source, data(b"stale", 1, service))
+        assert tunnel.destination_link.take() in ([], [reset(1, service)])
+
+    def test_not_after_the_peer_left(self, tunnel: Tunnel, service: str) -> None:
+        self.warm(tunnel, service)
+        tunnel.destination.leave()
+        _, link = tunnel.connect(Side.DESTINATION)
+        feed(tunnel.source, data(b"stale", 1, service))
+        assert link.take() == []
+
+    def test_not_after_an_unnamed_message(self, tunnel: Tunnel) -> None:
+        self.warm(tunnel, "A")
+        feed(tunnel.source, start(2, ""))
+        with pytest.raises(RemoteProtocolError):
+            feed(tunnel.source, data(b"named", 1, "A"))
+
+
+class TestRefusing:
+    @pytest.mark.parametrize("side", list(Side))
+    @pytest.mark.parametrize(
+        "raw",
+        [
+            pytest.param(bytes.fromhex("0000"), id="length 0"),
+            pytest.param(bytes.fromhex("00021001"), id="type 0"),
+            pytest.param(bytes.fromhex("00020804"), id="SESSION_RESET"),
+            pytest.param(service_ids_message(["A"]), id="SERVICE_IDS"),
+            pytest.param(bytes.fromhex("00020863"), id="unknown type"),
+            pytest.param(encode_frame(data(stream=0)), id="stream id 0"),
+            pytest.param(encode_frame(data(stream=-1)), id="negative stream id"),
+            pytest.param(encode_frame(reset(stream=0)), id="reset of stream id 0"),
+            pytest.param(encode_frame(data(service="C")), id="unknown service id"),
+            pytest.param(encode_frame(data(service="B")), id="service without a stream"),
+            pytest.param(encode_frame(data(service="")), id="no stream at all"),
+            pytest.param(bytes.fromhex("000b0801100122017a42026869"), id="unknown field"),
+            pytest.param(bytes.fromhex("0003ffffff"), id="garbage"),
+            pytest.param(
+                (len(body := b"\x08\x01\x10\x01\x22\x81\xf8\x03" + bytes(64513))).to_bytes(2, "big")
+                + body,
+                id="payload of 64513 bytes",
+            ),
+        ],
+    )
+    def test_what_no_client_may_send(self, tunnel: Tunnel, side: Side, raw: bytes) -> None:
+        end = tunnel.source if side is Side.SOURCE else tunnel.destination
+        with pytest.raises(RemoteProtocolError):
+            end.frame_received(memoryview(raw))
+
+    @pytest.mark.parametrize("side", list(Side))
+    def test_also_when_split(self, tunnel: Tunnel, side: Side) -> None:
+        end = tunnel.source if side is Side.SOURCE else tunnel.destination
+        frame = service_ids_message(["A"])
+        end.frame_received(memoryview(frame[:3]))
+        with pytest.raises(RemoteProtocolError):
+            end.frame_received(memoryview(frame[3:]))
+
+    @pytest.mark.parametrize("message", [start(), Message(CONNECT, 1, "A", 1)])
+    def test_a_destination_starts_nothing(self, tunnel: Tunnel, message: Message) -> None:
+        with pytest.raises(RemoteProtocolError, match="destination"):
+            feed(tunnel.destination, message)
+
+    def test_named_after_unnamed(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start(service=""), data(service=""))
+        with pytest.raises(RemoteProtocolError, match="after one without"):
+            feed(tunnel.source, start(2))
+
+    def test_what_was_legal_before_the_fault_has_passed(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start())
+        tunnel.destination_link.frames.clear()
+        feed(tunnel.source, data(b"fine"))
+        with pytest.raises(RemoteProtocolError):
+            feed(tunnel.source, data(service="C"))
+        assert tunnel.destination_link.take() == [data(b"fine")]
+
+
+class TestDialects:
+    def test_version_1_both_ways(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start(1, "", 0), data(b"up", 1, "", 0))
+        feed(tunnel.destination, data(b"down", 1, "", 0), reset(1, "", 0))
+        assert tunnel.destination_link.take() == [start(1, "", 0), data(b"up", 1, "", 0)]
+        assert tunnel.source_link.take() == [data(b"down", 1, "", 0), reset(1, "", 0)]
+
+    def test_an_old_destination_answers_a_named_start_without_name(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start())
+        feed(tunnel.destination, data(b"down", 1, "", 0))
+        assert tunnel.source_link.take() == [data(b"down", 1, "", 0)]
+
+
+class TestAbsentPeer:
+    def test_a_start_is_answered_with_a_reset(self) -> None:
+        fabric = LocalFabric()
+        link = Recorder()
+        source = RelayEnd(link, Side.SOURCE, ("A", "B"))
+        source.join(fabric, "t")
+        feed(source, start(3), data(b"dropped", 3), start(4, "B", 0))
+        assert link.take() == [reset(3), reset(4, "B", 0)]
+        destination_link = Recorder()
+        RelayEnd(destination_link, Side.DESTINATION, ("A", "B")).join(fabric, "t")
+        feed(source, data(b"of a refused stream", 3), start(5), data(b"kept", 5))
+        assert destination_link.take() == [start(5), data(b"kept", 5)]
+
+    def test_a_connection_on_a_dead_stream_is_answered_with_a_reset(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start())
+        tunnel.destination.leave()
+        assert tunnel.source_link.take() == [reset()]
+        _, link = tunnel.connect(Side.DESTINATION)
+        feed(tunnel.source, Message(CONNECT, 1, "A", 2), data(b"late"), Message(HANG_UP, 1, "A", 1))
+        assert tunnel.source_link.take() == [reset(connection=2)]
+        assert link.take() == []
+
+    def test_a_client_that_reads_nothing_gets_its_answers_later(self) -> None:
+        link = Recorder()
+        source = RelayEnd(link, Side.SOURCE, ("A",))
+        source.join(LocalFabric(), "t")
+        source.writing_paused()
+        for stream in range(1, 1025):
+            feed(source, start(stream))
+        assert link.frames == []
+        with pytest.raises(RemoteProtocolError, match="not read"):
+            feed(source, start(2000))
+        source.writing_resumed()
+        assert link.take()[:2] == [reset(1), reset(2)]
+
+
+class TestReplacement:
+    def test_the_destination_is_replaced(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start(1, "A", 1), start(5, "B", 0))
+        _, new = tunnel.connect(Side.DESTINATION)
+        assert tunnel.destination_link.closed == (1008, "replaced by a newer connection")
+        assert tunnel.source_link.frames == [
+            encode_frame(reset(1, "A", 1)),
+            encode_frame(reset(5, "B", 0)),
+        ]
+        feed(tunnel.destination, data(b"from the old one"))
+        assert data(b"from the old one") not in tunnel.source_link.take()
+        feed(tunnel.source, start(2))
+        assert new.take() == [start(2)]
+
+    def test_streams_that_were_reset_are_not_reset_again(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start(1), start(2, "B"))
+        feed(tunnel.source, reset(1))
+        feed(tunnel.destination, reset(2, "B"))
+        tunnel.source_link.take()
+        tunnel.connect(Side.DESTINATION)
+        assert tunnel.source_link.take() == []
+
+    def test_old_data_of_a_destination_does_not_reach_a_new_source(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start())
+        source, link = tunnel.connect(Side.SOURCE)
+        assert tunnel.destination_link.take() == [start(), reset()]
+        assert tunnel.destination_link.pings == [b"1"]
+        feed(source, start())
+        feed(tunnel.destination, data(b"sent before the reset came"), reset())
+        assert link.take() == []
+        tunnel.destination.pong_received(b"something else")
+        feed(tunnel.destination, data(b"still old"))
+        tunnel.destination.pong_received(b"1")
+        feed(tunnel.destination, data(b"new"))
+        assert link.take() == [data(b"new")]
+
+    def test_a_destination_without_streams_needs_no_fence(self, tunnel: Tunnel) -> None:
+        source, link = tunnel.connect(Side.SOURCE)
+        feed(source, start())
+        feed(tunnel.destination, data(b"banner"))
+        assert tunnel.destination_link.pings == []
+        assert link.take() == [data(b"banner")]
+
+    def test_a_destination_that_answers_no_ping_is_heard_again(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start())
+        source, link = tunnel.connect(Side.SOURCE)
+        feed(source, start())
+        tunnel.destination.sweep()
+        feed(tunnel.destination, data(b"dropped"))
+        tunnel.destination.sweep()
+        feed(tunnel.destination, data(b"heard"))
+        assert link.take() == [data(b"heard")]
+
+
+class TestFlow:
+    def test_a_stalled_client_stops_the_other_one(self, tunnel: Tunnel) -> None:
+        tunnel.destination.writing_paused()
+        assert not tunnel.source_link.reading
+        assert tunnel.destination_link.reading
+        tunnel.destination.writing_resumed()
+        assert tunnel.source_link.reading
+
+    def test_a_stalled_client_that_leaves_lets_the_other_one_go(self, tunnel: Tunnel) -> None:
+        tunnel.destination.writing_paused()
+        tunnel.destination.leave()
+        assert tunnel.source_link.reading
+
+    def test_a_client_that_is_not_read_is_pinged(self, tunnel: Tunnel) -> None:
+        tunnel.source.sweep()
+        assert tunnel.source_link.pings == []
+        tunnel.destination.writing_paused()
+        tunnel.source.sweep()
+        assert tunnel.source_link.pings == [b"0"]
+
+    def test_streams_are_remembered_within_bounds(self, tunnel: Tunnel) -> None:
+        for stream in range(1, 2001):
+            feed(tunnel.source, start(stream))
+        tunnel.source_link.take()
+        tunnel.destination.leave()
+        assert [m.stream_id for m in tunnel.source_link.take()] == list(range(977, 2001))
+
+
+def test_closing_the_tunnel_ends_both_sides(tunnel: Tunnel) -> None:
+    tunnel.fabric.close_tunnel("t", "over")
+    assert tunnel.source_link.closed == (1000, "over")
+    assert tunnel.destination_link.closed == (1000, "over")
+    tunnel.source.leave()
+    tunnel.source.writing_resumed()
+    assert tunnel.destination_link.frames == []
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    frames=st.lists(st.binary(max_size=60), max_size=8),
+    side=st.sampled_from(list(Side)),
+)
+def test_garbage_is_refused_in_our_terms(frames: list[bytes], side: Side) -> None:
+    tunnel = Tunnel()
+    feed(tunnel.source, start())
+    end = tunnel.source if side is Side.SOURCE else tunnel.destination
+    try:
+        for frame in frames:
+            end.frame_received(memoryview(frame))
+    except RemoteProtocolError:
+        pass

@@ -1,0 +1,169 @@
+"""The service as a whole: start, stop, restart, expiry."""
+
+import asyncio
+import json
+import os
+import socket
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from support_service import HANG, api, config, dial, running
+from tailrace.errors import ConfigurationError, ListenError
+from tailrace.service.config import Address, Endpoints
+from tailrace.service.server import Service
+
+CLIENT = "2da438cf-9a30-4148-b236-c338182f243c"
+
+
+async def test_ready_files(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    settings = config(tmp_path / "state", ready_file=ready)
+    async with running(settings) as service:
+        document = json.loads(ready.read_bytes())
+        assert set(document) == {
+            "api_endpoint",
+            "data_endpoint",
+            "ca_file",
+            "ca_dir",
+            "region",
+            "access_key_id",
+            "secret_access_key",
+            "pid",
+        }
+        assert stat.S_IMODE(ready.stat().st_mode) == 0o600
+        assert document["pid"] == os.getpid()
+        assert Endpoints.read(ready) == service.endpoints
+        assert Endpoints.read(settings.own_ready_file) == service.endpoints
+    assert not ready.exists()
+    assert not settings.own_ready_file.exists()
+
+
+async def test_tunnels_and_tokens_survive_a_restart(tmp_path: Path) -> None:
+    settings = config(tmp_path / "state")
+    async with running(settings) as service:
+        first = service.endpoints
+        client = api(first)
+        opened = await asyncio.to_thread(client.open_tunnel)
+        client.close()
+        token = opened["sourceAccessToken"]
+        async with dial(first, "source", token, client_token=CLIENT):
+            pass
+    async with running(settings) as service:
+        second = service.endpoints
+        assert second.access_key_id == first.access_key_id
+        assert second.secret_access_key == first.secret_access_key
+        record = service.queries.describe(opened["tunnelId"])
+        assert record.status == "OPEN"
+        assert record.source.status == "DISCONNECTED"
+        async with dial(second, "source", token, client_token=CLIENT):
+            pass
+
+
+async def test_expiry_ends_links_with_close_1000(tmp_path: Path) -> None:
+    """The service's clock jumps to the end of the tunnel; the timer notices."""
+    offset = 0.0
+
+    def clock() -> float:
+        return time.time() + offset
+
+    async with running(config(tmp_path / "state"), clock=clock) as service:
+        client = api(service.endpoints)
+        opened = await asyncio.to_thread(
+            client.open_tunnel, timeoutConfig={"maxLifetimeTimeoutMinutes": 1}
+        )
+        async with dial(service.endpoints, "source", opened["sourceAccessToken"]) as peer:
+            offset = 59.5
+            # Any change makes the service look at its timer again.
+            service._schedule_expiry()
+            code = await asyncio.wait_for(peer.close_code(), HANG)
+            assert code == (1000, "The tunnel has expired")
+        assert service.queries.describe(opened["tunnelId"]).status == "CLOSED"
+        client.close()
+
+
+@pytest.mark.parametrize("option", ["api_listen", "data_listen"])
+async def test_a_busy_port(tmp_path: Path, option: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        service = Service(config(tmp_path / "state", **{option: Address("127.0.0.1", port)}))
+        with pytest.raises(ListenError) as caught:
+            await service.start()
+    text = str(caught.value)
+    assert f"127.0.0.1:{port}" in text
+    assert "--" + option.replace("_", "-") in text
+    # Nothing is held back by the failed start.
+    async with running(config(tmp_path / "state")):
+        pass
+
+
+async def test_a_host_that_does_not_exist(tmp_path: Path) -> None:
+    settings = config(tmp_path / "state", api_listen=Address("no.such.host.invalid", 0))
+    with pytest.raises(ListenError, match=r"no\.such\.host\.invalid"):
+        await Service(settings).start()
+
+
+async def test_one_service_per_state_directory(tmp_path: Path) -> None:
+    async with running(config(tmp_path / "state")):
+        with pytest.raises(ConfigurationError, match="another service"):
+            await Service(config(tmp_path / "state")).start()
+
+
+async def test_all_addresses(tmp_path: Path) -> None:
+    settings = config(
+        tmp_path / "state",
+        api_listen=Address("0.0.0.0", 0),
+        data_listen=Address("::", 0),
+        region="eu-west-1",
+    )
+    async with running(settings) as service:
+        assert service.endpoints.api_endpoint.startswith("https://localhost:")
+        assert service.endpoints.data_endpoint.startswith("localhost:")
+        client = api(service.endpoints)
+        opened = await asyncio.to_thread(client.open_tunnel)
+        client.close()
+        assert opened["tunnelArn"].startswith("arn:aws:iot:eu-west-1:000000000000:tunnel/")
+        async with dial(service.endpoints, "source", opened["sourceAccessToken"]):
+            pass
+    named = config(
+        tmp_path / "state", data_listen=Address("0.0.0.0", 0), host_names=("tunnel.example",)
+    )
+    async with running(named) as service:
+        assert service.endpoints.data_endpoint.startswith("tunnel.example:")
+
+
+async def test_a_service_that_does_not_run_has_no_endpoints(tmp_path: Path) -> None:
+    service = Service(config(tmp_path / "state"))
+    with pytest.raises(RuntimeError):
+        _ = service.endpoints
+    await service.stop()
+
+
+async def test_the_end_of_the_api_is_noticed(tmp_path: Path) -> None:
+    async with running(config(tmp_path / "state")) as service:
+        failed = asyncio.get_running_loop().create_task(service.failed())
+        await asyncio.sleep(0)
+        assert not failed.done()
+        service._api_done.cancel()
+        await asyncio.wait_for(failed, HANG)
+
+
+async def test_secrets_stay_out_of_logs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(1)
+    async with running(config(tmp_path / "state")) as service:
+        client = api(service.endpoints)
+        opened = await asyncio.to_thread(client.open_tunnel)
+        client.close()
+        async with dial(
+            service.endpoints, "source", opened["sourceAccessToken"], client_token=CLIENT
+        ):
+            pass
+        secret = service.endpoints.secret_access_key
+    ours = [record for record in caplog.records if record.name.startswith("tailrace")]
+    assert ours
+    for record in ours:
+        text = record.getMessage()
+        for hidden in (opened["sourceAccessToken"], CLIENT, secret):
+            assert hidden not in text
