@@ -1,0 +1,45 @@
+"""One end of a tunnel as a pure state machine: streams, connections, dialects.
+
+No sockets, no clock, no await. May import :mod:`tailrace.wire` and
+:mod:`tailrace.errors` only.
+"""
+
+from .dialect import V1, V2, V3, Dialect
+from .events import (
+    ConnectionEnded,
+    ConnectionRequested,
+    DialectLearned,
+    EndCause,
+    Event,
+    MessageIgnored,
+    SessionHandler,
+    TunnelReady,
+)
+from .services import agree
+from .session import Session, SessionState
+from .streams import Connection, DataSink, Stream, StreamState
+from .transitions import Action, Role
+
+__all__ = [
+    "V1",
+    "V2",
+    "V3",
+    "Action",
+    "Connection",
+    "ConnectionEnded",
+    "ConnectionRequested",
+    "DataSink",
+    "Dialect",
+    "DialectLearned",
+    "EndCause",
+    "Event",
+    "MessageIgnored",
+    "Role",
+    "Session",
+    "SessionHandler",
+    "SessionState",
+    "Stream",
+    "StreamState",
+    "TunnelReady",
+    "agree",
+]

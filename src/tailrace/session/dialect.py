@@ -1,0 +1,24 @@
+"""The dialects of the tunnel protocol as data: what messages of a version carry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["V1", "V2", "V3", "Dialect"]
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """One version's message format (guide V3, backward compatibility)."""
+
+    name: str
+    named: bool
+    """Messages carry the service id."""
+    numbered: bool
+    """Messages carry a connection id, and a stream may have many connections."""
+
+
+V1: Final = Dialect("V1", named=False, numbered=False)
+V2: Final = Dialect("V2", named=True, numbered=False)
+V3: Final = Dialect("V3", named=True, numbered=True)

@@ -1,0 +1,88 @@
+"""What a session tells the room above. Past tense; data itself goes to the sinks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol, TypeAlias
+
+from .dialect import Dialect
+from .streams import Connection
+
+__all__ = [
+    "ConnectionEnded",
+    "ConnectionRequested",
+    "DialectLearned",
+    "EndCause",
+    "Event",
+    "MessageIgnored",
+    "SessionHandler",
+    "TunnelReady",
+]
+
+
+class EndCause(Enum):
+    """Why a connection ended without this end having asked for it."""
+
+    CONNECTION_RESET = "the peer closed the connection"
+    STREAM_RESET = "the peer or the service reset the stream"
+    STREAM_REPLACED = "the peer started a new stream"
+    SESSION_RESET = "the service reset the session"
+    PROTOCOL_ERROR = "the peer broke the protocol"
+    LINK_LOST = "the link to the service was lost"
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelReady:
+    """The service ids are known and match; ``("",)`` on a tunnel without any."""
+
+    service_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionRequested:
+    """Destination: the peer opened a connection; set its ``sink`` before returning."""
+
+    connection: Connection
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionEnded:
+    """A connection ended; what was received before must still be delivered."""
+
+    connection: Connection
+    cause: EndCause
+
+
+@dataclass(frozen=True, slots=True)
+class DialectLearned:
+    """Source: the peer's answers show that it speaks an older dialect; told once."""
+
+    dialect: Dialect
+
+
+@dataclass(frozen=True, slots=True)
+class MessageIgnored:
+    """A message had no effect; ``reason`` says why, for the log."""
+
+    type: int
+    service_id: str
+    reason: str
+
+
+Event: TypeAlias = (
+    TunnelReady | ConnectionRequested | ConnectionEnded | DialectLearned | MessageIgnored
+)
+
+
+class SessionHandler(Protocol):
+    """The room above a session."""
+
+    def event_occurred(self, event: Event) -> None:
+        """Take one event, in the order of the messages that caused them."""
+
+    def send_control(self, frame: bytes) -> None:
+        """Send one control message, alone in its WebSocket message, before any later data.
+
+        C++ peers lose what follows a STREAM_START in the same WebSocket message.
+        """

@@ -1,0 +1,393 @@
+"""One end of a tunnel over one link, as a pure state machine.
+
+Frames go in through :meth:`Session.receive_frame`; events and control messages come
+out through the handler, application data through each connection's sink. A session
+lives as long as its link: after a reconnect a new one is made, ids start again
+(guide V3, reconnecting).
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from ..errors import LocalProtocolError, RemoteProtocolError, ServiceIdMismatch
+from ..wire import Message, MessageSplitter, MessageType, decode, encode_frame
+from .dialect import V1, V2, V3, Dialect
+from .events import (
+    ConnectionEnded,
+    ConnectionRequested,
+    DialectLearned,
+    EndCause,
+    MessageIgnored,
+    SessionHandler,
+    TunnelReady,
+)
+from .services import MAX_SERVICE_ID, agree
+from .streams import Connection, Stream, StreamState
+from .transitions import DESTINATION, SOURCE, STREAM_MESSAGES, Action, Role
+
+__all__ = ["Session", "SessionState"]
+
+
+class SessionState(Enum):
+    """Phases of a session."""
+
+    AWAITING_SERVICE_IDS = "awaiting service ids"
+    READY = "ready"
+    CLOSED = "closed"
+
+
+class Session:
+    """The state machine of one end.
+
+    ``configured`` are the service ids this end was started with, see
+    :func:`~tailrace.session.services.agree`. ``dialect`` fixes the message format a
+    source uses; ``None`` means V3, giving way to an older one where the peer's answers
+    show it. A destination always answers in the form it was addressed.
+    """
+
+    def __init__(
+        self,
+        role: Role,
+        handler: SessionHandler,
+        configured: tuple[str, ...] | None = None,
+        dialect: Dialect | None = None,
+    ) -> None:
+        self.role = role
+        self.state = SessionState.AWAITING_SERVICE_IDS
+        self.dialect = dialect or V3
+        self._may_learn = dialect is None and role is Role.SOURCE
+        self._configured = configured
+        self._handler = handler
+        self._table = SOURCE if role is Role.SOURCE else DESTINATION
+        self._splitter = MessageSplitter()
+        self._announced: tuple[str, ...] = ()
+        self._streams: dict[str, Stream] = {}
+
+    # -- what the link brings -------------------------------------------------------
+
+    def receive_frame(self, frame: memoryview) -> None:
+        """Take the payload of one WebSocket frame.
+
+        Raises:
+            RemoteProtocolError: the link cannot go on; close it with code 1002.
+            ServiceIdMismatch: this end was started with the wrong service ids.
+        """
+        for body in self._splitter.feed(frame):
+            if self.closed:
+                return
+            message = decode(body)
+            if message.type in STREAM_MESSAGES:
+                self._receive_stream_message(message)
+            else:
+                self._receive_session_message(message)
+
+    def link_lost(self) -> None:
+        """End the session: every connection ends, nothing can be sent any more."""
+        self.state = SessionState.CLOSED
+        for stream in self._streams.values():
+            self._end_stream(stream, EndCause.LINK_LOST)
+
+    # -- what the room above asks for ------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether the link of this session is gone."""
+        return self.state is SessionState.CLOSED
+
+    @property
+    def service_ids(self) -> tuple[str, ...]:
+        """The agreed service ids; empty before the tunnel is ready."""
+        return tuple(self._streams)
+
+    @property
+    def connections(self) -> list[Connection]:
+        """All open connections."""
+        return [c for stream in self._streams.values() for c in stream.connections.values()]
+
+    def count(self, service_id: str) -> int:
+        """Return the number of open connections of a service."""
+        stream = self._streams.get(service_id)
+        return len(stream.connections) if stream is not None else 0
+
+    def can_open(self, service_id: str) -> bool:
+        """Tell whether :meth:`open` would succeed now; V1 and V2 carry one connection a stream."""
+        stream = self._streams.get(service_id)
+        if self.state is not SessionState.READY or stream is None:
+            return False
+        return self.dialect.numbered or not stream.connections
+
+    def open(self, service_id: str) -> Connection:
+        """Open a connection (source only): STREAM_START, or CONNECTION_START on an open stream.
+
+        Data may be sent at once; a refusal comes back as a reset.
+
+        Raises:
+            LocalProtocolError: not a source, not ready, unknown service, or the stream is
+                taken and the dialect knows one connection only.
+        """
+        if self.role is not Role.SOURCE:
+            raise LocalProtocolError("only a source opens connections")
+        if not self.can_open(service_id):
+            raise LocalProtocolError(f"service {service_id!r} cannot take a connection now")
+        stream = self._streams[service_id]
+        numbered = self.dialect.numbered
+        if stream.state is StreamState.OPEN and numbered:
+            kind = MessageType.CONNECTION_START
+        else:
+            kind = MessageType.STREAM_START
+            stream.wire_name = self._wire_name(service_id)
+            stream.begin(stream.next_stream_id())
+        connection = stream.add(stream.next_connection_id(), numbered)
+        self._send(kind, connection)
+        return connection
+
+    def reset(self, connection: Connection) -> None:
+        """End a connection from this side; does nothing if it has already ended.
+
+        Sends CONNECTION_RESET, or STREAM_RESET where connections carry no id.
+        """
+        if not connection.is_open:
+            return
+        stream = connection.stream
+        if connection.numbered:
+            stream.remove(connection)
+            self._send(MessageType.CONNECTION_RESET, connection)
+        else:
+            self._reset_stream(connection)
+
+    def refuse(self, connection: Connection) -> None:
+        """End a connection (destination only) whose application could not be reached.
+
+        STREAM_RESET answers a STREAM_START, CONNECTION_RESET a CONNECTION_START
+        (guide V3, when to send); a stream with other live connections is never reset.
+        """
+        stream = connection.stream
+        if connection.is_open and stream.first is connection and len(stream.connections) == 1:
+            self._reset_stream(connection)
+        else:
+            self.reset(connection)
+
+    def reset_all(self) -> None:
+        """End every open connection from this side."""
+        for connection in self.connections:
+            self.reset(connection)
+
+    # -- messages of the session -----------------------------------------------------
+
+    def _receive_session_message(self, message: Message) -> None:
+        if message.type == MessageType.SERVICE_IDS:
+            self._receive_service_ids(message)
+        elif message.type == MessageType.SESSION_RESET:
+            for stream in self._streams.values():
+                self._end_stream(stream, EndCause.SESSION_RESET)
+        elif message.ignorable:
+            self._ignore(message, "unknown type, marked ignorable")
+        else:
+            raise RemoteProtocolError(f"message type {message.type} is unknown and not ignorable")
+
+    def _receive_service_ids(self, message: Message) -> None:
+        announced = message.available_service_ids
+        if self.state is SessionState.READY:
+            if set(announced) != set(self._announced):
+                raise RemoteProtocolError("the service announced other service ids than before")
+            self._ignore(message, "service ids announced again")
+            return
+        if any(len(name.encode()) > MAX_SERVICE_ID for name in announced):
+            raise RemoteProtocolError(
+                f"the service announced a service id longer than {MAX_SERVICE_ID} bytes"
+            )
+        service_ids = agree(self._configured, announced)
+        if self.dialect is V1 and len(service_ids) > 1:
+            raise ServiceIdMismatch(
+                "a V1 peer carries one service, the tunnel has "
+                f"[{', '.join(service_ids)}]: leave out -y V1"
+            )
+        self._announced = announced
+        self._streams = {name: Stream(name, self._wire_name(name)) for name in service_ids}
+        self.state = SessionState.READY
+        self._handler.event_occurred(TunnelReady(service_ids))
+
+    def _wire_name(self, service_id: str) -> str:
+        return service_id if self.dialect.named else ""
+
+    # -- messages of a stream --------------------------------------------------------
+
+    def _receive_stream_message(self, message: Message) -> None:
+        if self.state is SessionState.AWAITING_SERVICE_IDS:
+            raise RemoteProtocolError("a stream message came before the service ids")
+        stream = self._find_stream(message)
+        if stream is None:
+            self._refuse_unknown_service(message)
+        elif message.stream_id <= 0:
+            self._ignore(message, f"stream id {message.stream_id} is invalid")
+        else:
+            action = self._table[stream.state, message.type]
+            if action is Action.DELIVER:
+                self._deliver(stream, message)
+            else:
+                self._perform(action, stream, message)
+
+    def _find_stream(self, message: Message) -> Stream | None:
+        stream = self._streams.get(message.service_id)
+        if stream is None and not message.service_id and len(self._streams) == 1:
+            # A V1 peer names no service; where there is only one, it means that one.
+            (stream,) = self._streams.values()
+        return stream
+
+    def _refuse_unknown_service(self, message: Message) -> None:
+        """Answer a start that cannot be served, so that the peer's client is not left hanging."""
+        if message.stream_id > 0 and message.type in (
+            MessageType.STREAM_START,
+            MessageType.CONNECTION_START,
+        ):
+            self._answer_reset(message)
+        self._ignore(message, "the tunnel has no such service")
+
+    def _deliver(self, stream: Stream, message: Message) -> None:
+        if message.stream_id != stream.stream_id:
+            self._ignore(message, f"stream {message.stream_id} is not the current one")
+            return
+        connection = stream.find(message.connection_id)
+        if connection is None:
+            self._ignore(message, f"connection {message.connection_id} is not open")
+            return
+        if not connection.heard:
+            connection.heard = True
+            if self._may_learn:
+                self._learn(stream, message)
+        payload = message.payload
+        if isinstance(payload, memoryview) and payload and connection.sink is not None:
+            connection.sink.data_received(payload)
+
+    def _learn(self, stream: Stream, message: Message) -> None:
+        """Adopt the dialect of a peer whose first answer lacks what V3 and V2 carry.
+
+        Safe only while no stream has more than one connection: then nothing that is
+        under way needs what the older dialect cannot say.
+        """
+        self._may_learn = False
+        if message.connection_id or any(len(s.connections) > 1 for s in self._streams.values()):
+            return
+        # A V1 peer skips the service id, and names must not come and go on one link
+        # (guide V2, backward compatibility): towards either, messages are those of V2.
+        self.dialect = V2
+        for connection in self.connections:
+            connection.drop_number()
+        learned = V2 if message.service_id == stream.service_id else V1
+        self._handler.event_occurred(DialectLearned(learned))
+
+    def _perform(self, action: Action, stream: Stream, message: Message) -> None:
+        if action in (Action.OPEN_STREAM, Action.REPLACE_STREAM):
+            self._open_stream(stream, message)
+        elif action is Action.ADD_CONNECTION:
+            self._add_connection(stream, message)
+        elif action is Action.CLOSE_CONNECTION:
+            self._close_connection(stream, message)
+        elif action is Action.CLOSE_STREAM:
+            if message.stream_id == stream.stream_id:
+                self._end_stream(stream, EndCause.STREAM_RESET)
+            else:
+                self._ignore(message, f"stream {message.stream_id} is not the current one")
+        elif action is Action.REFUSE_STREAM:
+            self._refuse_stream(stream, message)
+        elif action is Action.REFUSE_CONNECTION:
+            self._refuse_start(stream, message, "a destination must not start connections")
+        else:
+            self._ignore(message, "the stream is not open")
+
+    def _open_stream(self, stream: Stream, message: Message) -> None:
+        starts_connection = message.type == MessageType.CONNECTION_START
+        if starts_connection and message.stream_id == stream.ended_stream_id:
+            self._refuse_start(stream, message, "its stream has been reset")
+            return
+        if stream.connections and message.stream_id == stream.stream_id:
+            self._ignore(message, "the stream is already open")
+            return
+        self._end_stream(stream, EndCause.STREAM_REPLACED)
+        stream.begin(message.stream_id)
+        stream.wire_name = message.service_id
+        self._request(stream, message)
+
+    def _add_connection(self, stream: Stream, message: Message) -> None:
+        if message.stream_id != stream.stream_id:
+            self._refuse_start(stream, message, "its stream is not the current one")
+        elif (message.connection_id or 1) in stream.connections:
+            self._refuse_start(stream, message, "the connection id is in use")
+        else:
+            self._request(stream, message)
+
+    def _request(self, stream: Stream, message: Message) -> None:
+        # Guide V3, message schema: a missing connection id is read as 1; the answers
+        # then carry none either.
+        numbered = message.connection_id != 0
+        connection = stream.add(message.connection_id or 1, numbered)
+        self._handler.event_occurred(ConnectionRequested(connection))
+
+    def _close_connection(self, stream: Stream, message: Message) -> None:
+        if message.stream_id != stream.stream_id:
+            self._ignore(message, f"stream {message.stream_id} is not the current one")
+            return
+        connection = stream.find(message.connection_id)
+        if connection is None:
+            self._ignore(message, f"connection {message.connection_id} is not open")
+            return
+        stream.remove(connection)
+        self._handler.event_occurred(ConnectionEnded(connection, EndCause.CONNECTION_RESET))
+
+    def _refuse_stream(self, stream: Stream, message: Message) -> None:
+        """Answer a STREAM_START with a reset; the active stream ends too, on both sides.
+
+        Resets go out first: told of an end, the room above may open the next stream,
+        and that one must not be hit.
+        """
+        self._answer_reset(message)
+        if stream.state is StreamState.OPEN and stream.stream_id != message.stream_id:
+            self._send_stream_reset(stream)
+        self._end_stream(stream, EndCause.PROTOCOL_ERROR)
+        self._ignore(message, "a destination must not start streams")
+
+    def _refuse_start(self, stream: Stream, message: Message, reason: str) -> None:
+        """Answer a CONNECTION_START with a reset; a live connection of that id ends too."""
+        self._answer_reset(message)
+        connection = stream.find(message.connection_id)
+        if connection is not None and message.stream_id == stream.stream_id:
+            stream.remove(connection)
+            self._handler.event_occurred(ConnectionEnded(connection, EndCause.PROTOCOL_ERROR))
+        self._ignore(message, reason)
+
+    # -- ending and sending ------------------------------------------------------------
+
+    def _end_stream(self, stream: Stream, cause: EndCause) -> None:
+        for connection in stream.end():
+            self._handler.event_occurred(ConnectionEnded(connection, cause))
+
+    def _reset_stream(self, connection: Connection) -> None:
+        """Reset the stream of a connection that this side ends; any others end with it."""
+        stream = connection.stream
+        stream.remove(connection)
+        stream.ended_stream_id = stream.stream_id
+        self._send_stream_reset(stream)
+        self._end_stream(stream, EndCause.STREAM_RESET)
+
+    def _send_stream_reset(self, stream: Stream) -> None:
+        message = Message(MessageType.STREAM_RESET, stream.stream_id, stream.wire_name)
+        self._handler.send_control(encode_frame(message))
+
+    def _answer_reset(self, message: Message) -> None:
+        """Answer a start with the reset of the same kind and the same ids."""
+        if message.type == MessageType.CONNECTION_START:
+            kind, number = MessageType.CONNECTION_RESET, message.connection_id
+        else:
+            kind, number = MessageType.STREAM_RESET, 0
+        answer = Message(kind, message.stream_id, message.service_id, number)
+        self._handler.send_control(encode_frame(answer))
+
+    def _send(self, kind: MessageType, connection: Connection) -> None:
+        stream = connection.stream
+        number = connection.connection_id if connection.numbered else 0
+        message = Message(kind, stream.stream_id, stream.wire_name, number)
+        self._handler.send_control(encode_frame(message))
+
+    def _ignore(self, message: Message, reason: str) -> None:
+        self._handler.event_occurred(MessageIgnored(message.type, message.service_id, reason))
