@@ -1,0 +1,86 @@
+"""Who a certificate is for and who signed it, read from its DER form.
+
+The standard library shows the names of a certificate only once it has been verified, and the
+names matter most when that failed. Just enough of X.509 (RFC 5280 section 4.1) for one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+__all__ = ["describe"]
+
+_SEQUENCE: Final = 0x30
+_VERSION: Final = 0xA0
+_UNKNOWN: Final = "?"
+
+# Object identifiers in DER (RFC 4519): those that tell a reader whose certificate it is.
+_ATTRIBUTES: Final = {
+    b"\x55\x04\x03": "CN",
+    b"\x55\x04\x0a": "O",
+    b"\x55\x04\x0b": "OU",
+}
+_UTF16_STRING: Final = 0x1E
+
+
+def describe(der: bytes) -> str:
+    """Return ``'CN=..., O=...' issued by 'CN=...'`` for one certificate; never raises.
+
+    What cannot be read shows as ``?``: the certificate came from a peer nobody trusts.
+    """
+    try:
+        subject, issuer = _names(der)
+    except (IndexError, StopIteration):
+        subject = issuer = _UNKNOWN
+    return f"'{subject}' issued by '{issuer}'"
+
+
+def _names(der: bytes) -> tuple[str, str]:
+    certificate = _content(der)
+    fields = _elements(_content(certificate))
+    if next(fields)[0] == _VERSION:  # absent in version 1, which begins with the serial number
+        next(fields)
+    next(fields)  # the signature's algorithm
+    issuer = next(fields)[1]
+    next(fields)  # the validity
+    subject = next(fields)[1]
+    return _name(subject), _name(issuer)
+
+
+def _name(name: bytes) -> str:
+    parts = []
+    for _, relative in _elements(name):
+        for _, pair in _elements(relative):
+            elements = _elements(pair)
+            label = _ATTRIBUTES.get(next(elements)[1])
+            tag, value = next(elements)
+            if label:
+                codec = "utf-16-be" if tag == _UTF16_STRING else "utf-8"
+                parts.append(f"{label}={value.decode(codec, 'replace')}")
+    text = ", ".join(reversed(parts))  # most specific first
+    return "".join(c if c.isprintable() and c != "'" else " " for c in text)[:200] or _UNKNOWN
+
+
+def _content(der: bytes) -> bytes:
+    """Return the content of the sequence that ``der`` begins with."""
+    tag, content = next(_elements(der))
+    if tag != _SEQUENCE:
+        raise IndexError
+    return content
+
+
+def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield tag and content of each element (ITU-T X.690, one-byte tags, definite lengths)."""
+    at = 0
+    while at < len(data):
+        tag, length = data[at], data[at + 1]
+        at += 2
+        if length & 0x80:
+            octets = length & 0x7F
+            length = int.from_bytes(data[at : at + octets], "big")
+            at += octets
+        if at + length > len(data):
+            raise IndexError
+        yield tag, data[at : at + length]
+        at += length

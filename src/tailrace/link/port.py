@@ -1,0 +1,124 @@
+"""What a WebSocket link looks like to the rooms above: one port, two back ends.
+
+A link carries opaque binary frames. It knows neither messages nor streams; the
+session above knows neither WebSocket nor TLS.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol, TypeAlias
+
+__all__ = ["Buffer", "CloseCode", "ClosedBy", "Link", "LinkClosed", "LinkHandler", "LinkInfo"]
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+
+class CloseCode:
+    """WebSocket close codes used here (RFC 6455 section 7.4.1)."""
+
+    OK = 1000
+    GOING_AWAY = 1001
+    PROTOCOL_ERROR = 1002
+    UNSUPPORTED_DATA = 1003
+    NO_STATUS = 1005
+    ABNORMAL = 1006
+    MESSAGE_TOO_BIG = 1009
+    INTERNAL_ERROR = 1011
+
+
+class ClosedBy(Enum):
+    """Who ended a link."""
+
+    PEER = "peer"
+    US = "us"
+    NETWORK = "network"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkClosed:
+    """How a link ended.
+
+    ``code`` and ``reason`` are those of the close frame, 1006 and the network's
+    error text when there was none.
+    """
+
+    by: ClosedBy
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkInfo:
+    """What the upgrade told about an open link."""
+
+    subprotocol: str
+    channel_id: str
+    """The service's id of this link, for support requests; "" when not sent."""
+    backend: str
+    """``picows`` or ``websockets``."""
+    remote_address: str
+
+
+class LinkHandler(Protocol):
+    """The room above a link. All calls come from the event loop's thread."""
+
+    def frame_received(self, payload: memoryview) -> None:
+        """Take the payload of one binary frame; the view dies when this returns.
+
+        A :class:`~tailrace.errors.RemoteProtocolError` raised here ends the link
+        with close code 1002.
+        """
+
+    def writing_paused(self) -> None:
+        """Stop calling :meth:`Link.send` for bulk data: the write buffer is over its mark."""
+
+    def writing_resumed(self) -> None:
+        """Go on sending: the write buffer has drained."""
+
+    def pong_received(self, payload: bytes) -> None:
+        """Take the payload of a pong (unsolicited ones too, RFC 6455 section 5.5.3)."""
+
+    def link_closed(self, closed: LinkClosed) -> None:
+        """Learn that the link has ended; called exactly once, nothing follows."""
+
+
+class Link(Protocol):
+    """One open WebSocket."""
+
+    @property
+    def info(self) -> LinkInfo: ...
+
+    @property
+    def write_buffer_size(self) -> int:
+        """Bytes accepted by :meth:`send` and not yet handed to the operating system."""
+
+    @property
+    def last_received(self) -> float:
+        """Loop time at which the last bytes came in."""
+
+    def send(self, message: Buffer) -> None:
+        """Send one binary frame; ``message`` may be reused as soon as this returns.
+
+        Never blocks and never refuses: watch :meth:`LinkHandler.writing_paused`.
+        Does nothing on a link that is closing.
+        """
+
+    def send_ping(self, payload: bytes) -> None:
+        """Send a ping with at most 125 bytes."""
+
+    def pause_reading(self) -> None:
+        """Receive no further frames until :meth:`resume_reading`.
+
+        Frames that already lie in user space may still be delivered.
+        """
+
+    def resume_reading(self) -> None:
+        """Receive frames again."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Flush, send a close frame, wait for the peer's (bounded), end the link."""
+
+    def abort(self) -> None:
+        """Drop the link at once, without a close frame."""

@@ -1,0 +1,100 @@
+"""Delays between tries."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tailrace.errors import ConfigurationError
+from tailrace.link.backoff import LASTED, MIN_DELAY, SETTLED, Backoff
+
+
+class Highest(random.Random):
+    """Dice that always show the upper limit."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return b
+
+
+class Lowest(random.Random):
+    """Dice that always show the lower limit."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return a
+
+
+def delays(backoff: Backoff, count: int) -> list[float]:
+    return [backoff.next_delay() for _ in range(count)]
+
+
+def test_the_limit_doubles_up_to_the_cap() -> None:
+    assert delays(Backoff(2.5, 20.0, Highest()), 6) == [2.5, 5.0, 10.0, 20.0, 20.0, 20.0]
+
+
+@pytest.mark.parametrize(
+    "backoff",
+    [Backoff(2.5, 20.0, Lowest()), Backoff(0.0, 20.0, Highest()), Backoff(2.5, 0.0, Highest())],
+)
+def test_there_is_never_no_delay(backoff: Backoff) -> None:
+    assert delays(backoff, 5) == [MIN_DELAY] * 5
+    backoff.link_lasted(SETTLED)
+    assert backoff.next_delay() == MIN_DELAY
+
+
+def test_reset_starts_afresh() -> None:
+    backoff = Backoff(1.0, 100.0, Highest())
+    assert delays(backoff, 3) == [1.0, 2.0, 4.0]
+    backoff.reset()
+    assert delays(backoff, 2) == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("lasted", "expected"),
+    [
+        (0.0, [8.0, 16.0]),
+        (LASTED - 0.1, [8.0, 16.0]),
+        (LASTED, [1.0, 8.0]),
+        (SETTLED - 0.1, [1.0, 8.0]),
+        (SETTLED, [1.0, 2.0]),
+    ],
+)
+def test_a_link_that_lasted_earns_shorter_delays(lasted: float, expected: list[float]) -> None:
+    backoff = Backoff(1.0, 100.0, Highest())
+    delays(backoff, 3)
+    backoff.link_lasted(lasted)
+    assert delays(backoff, 2) == expected
+
+
+def test_a_settled_link_forgets_an_earned_short_delay() -> None:
+    backoff = Backoff(1.0, 100.0, Highest())
+    backoff.link_lasted(LASTED)
+    backoff.reset()
+    assert delays(backoff, 3) == [1.0, 2.0, 4.0]
+
+
+@pytest.mark.parametrize(("base", "cap"), [(-1.0, 1.0), (1.0, -1.0)])
+def test_negative_delays_are_refused(base: float, cap: float) -> None:
+    with pytest.raises(ConfigurationError, match="negative"):
+        Backoff(base, cap, random.Random())
+
+
+@given(
+    base=st.floats(0, 1e6),
+    cap=st.floats(0, 1e6),
+    seed=st.integers(),
+    tries=st.integers(1, 3000),
+)
+def test_delays_stay_in_bounds_for_ever(base: float, cap: float, seed: int, tries: int) -> None:
+    backoff = Backoff(base, cap, random.Random(seed))
+    for delay in delays(backoff, tries):
+        assert MIN_DELAY <= delay <= max(MIN_DELAY, cap)
+
+
+@given(seed=st.integers())
+def test_clients_do_not_come_back_together(seed: int) -> None:
+    dice = random.Random(seed)
+    first = {Backoff(60.0, 120.0, dice).next_delay() for _ in range(20)}
+    assert len(first) > 10
