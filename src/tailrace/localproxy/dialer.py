@@ -1,0 +1,118 @@
+"""Reach the application a destination forwards to."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import os
+import socket
+from collections.abc import Sequence
+
+from .settings import LocalAddress, ProxySettings, TCPAddress, UnixAddress
+
+__all__ = ["DialFailed", "dial"]
+
+_SocketAddress = tuple[str, int]
+_AddressInfo = tuple[socket.AddressFamily, _SocketAddress]
+
+
+class DialFailed(Exception):
+    """The application could not be reached; internal to the room, ends as a reset."""
+
+
+async def dial(address: LocalAddress, settings: ProxySettings) -> socket.socket:
+    """Return a connected, non-blocking socket to ``address``.
+
+    Every address of a host name is tried, each for at most ``settings.dial_timeout``
+    seconds; all of them again ``settings.dial_retry_count`` times (-1: until one answers).
+
+    Raises:
+        DialFailed: none could be reached; the text says why, for the log.
+    """
+    tries = 0
+    while True:
+        try:
+            return await _dial_once(address, settings)
+        except DialFailed:
+            if tries == settings.dial_retry_count:
+                raise
+        tries += 1
+        await asyncio.sleep(settings.dial_retry_delay)
+
+
+async def _dial_once(address: LocalAddress, settings: ProxySettings) -> socket.socket:
+    if isinstance(address, UnixAddress):
+        return await _connect(socket.AF_UNIX, address.path, None, settings.dial_timeout)
+    # The reference's default target is 127.0.0.1, not whatever "localhost" means.
+    infos = await _resolve(address.host or "127.0.0.1", address.port, settings.dial_timeout)
+    local = await _resolve_local(settings)
+    failures: list[str] = []
+    for family, target in infos:
+        source = next((a for f, a in local if f == family), None)
+        if local and source is None:
+            failures.append(f"{target[0]}: no local address of its family in -b")
+            continue
+        try:
+            return await _connect(family, target, source, settings.dial_timeout)
+        except DialFailed as error:
+            failures.append(str(error))
+    raise DialFailed("; ".join(failures))
+
+
+async def _resolve(host: str, port: int, timeout: float) -> Sequence[_AddressInfo]:
+    try:
+        literal = ipaddress.ip_address(host)
+    except ValueError:
+        pass
+    else:
+        family = socket.AF_INET if literal.version == 4 else socket.AF_INET6
+        return [(family, (host, port))]
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(timeout):
+            infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except TimeoutError:
+        raise DialFailed(f"{host}: name resolution took longer than {timeout:g} s") from None
+    except OSError as error:
+        raise DialFailed(f"{host}: {error.strerror or error}") from None
+    except UnicodeError:
+        raise DialFailed(f"{host}: not a host name") from None
+    return [(family, (str(where[0]), port)) for family, _, _, _, where in infos]
+
+
+async def _resolve_local(settings: ProxySettings) -> Sequence[_AddressInfo]:
+    if not settings.bind_address:
+        return []
+    return await _resolve(settings.bind_address, 0, settings.dial_timeout)
+
+
+async def _connect(
+    family: socket.AddressFamily,
+    target: str | _SocketAddress,
+    source: _SocketAddress | None,
+    timeout: float,
+) -> socket.socket:
+    where = target if isinstance(target, str) else str(TCPAddress(*target))
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        hint = "; raise the limit of open files (ulimit -n)" if error.errno == errno.EMFILE else ""
+        raise DialFailed(f"{where} -- {error.strerror}{hint}") from None
+    try:
+        sock.setblocking(False)
+        if source is not None:
+            sock.bind(source)
+        async with asyncio.timeout(timeout):
+            await asyncio.get_running_loop().sock_connect(sock, target)
+    except TimeoutError:
+        sock.close()
+        raise DialFailed(f"{where} -- no answer within {timeout:g} s") from None
+    except OSError as error:
+        sock.close()
+        text = os.strerror(error.errno) if error.errno else str(error)
+        raise DialFailed(f"{where} -- {text}") from None
+    except BaseException:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,114 @@
+"""A box on the way from a proxy to the service, which can drop what goes through it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from tailrace.localproxy.settings import ProxySettings
+
+__all__ = ["Middlebox", "middlebox"]
+
+_CHUNK = 256 * 1024
+
+
+class Middlebox:
+    """Forwards TCP connections to one address."""
+
+    def __init__(self, host: str, port: int, listen_host: str) -> None:
+        self._target = (host, port)
+        self._listen_host = listen_host
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._open = asyncio.Event()
+        self._open.set()
+        self._server: asyncio.Server
+        self.passed = 0
+        """Connections that came so far."""
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._came, self._listen_host, 0)
+
+    @property
+    def port(self) -> int:
+        """Where to connect instead of the service."""
+        return int(self._server.sockets[0].getsockname()[1])
+
+    def behind(self, settings: ProxySettings) -> ProxySettings:
+        """Return the settings with this box in front of the service."""
+        return replace(settings, host=self._listen_host, port=self.port)
+
+    def cut(self) -> None:
+        """Drop every connection, as a middlebox that has forgotten about them does."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    def close_road(self) -> None:
+        """Drop every connection, and let no new one through until :meth:`open_road`."""
+        self._open.clear()
+        self.cut()
+
+    def open_road(self) -> None:
+        """Let connections through, those that wait already too."""
+        self._open.set()
+
+    async def stop(self) -> None:
+        self._server.close()
+        self.cut()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()
+
+    def _came(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._forward(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.passed += 1
+        self._writers.add(writer)
+        try:
+            await self._open.wait()
+            far_reader, far_writer = await asyncio.open_connection(*self._target)
+        except OSError:
+            await self._drop(writer)
+            return
+        except asyncio.CancelledError:
+            await self._drop(writer)
+            raise
+        self._writers.add(far_writer)
+        try:
+            await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
+        finally:
+            await self._drop(writer)
+            await self._drop(far_writer)
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(_CHUNK):
+                writer.write(data)
+                await writer.drain()
+            writer.close()
+
+    async def _drop(self, writer: asyncio.StreamWriter) -> None:
+        self._writers.discard(writer)
+        writer.transport.abort()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+@asynccontextmanager
+async def middlebox(
+    settings: ProxySettings, listen_host: str = "127.0.0.1"
+) -> AsyncIterator[Middlebox]:
+    """A box in front of the service of ``settings``."""
+    box = Middlebox(settings.host, settings.port, listen_host)
+    await box.start()
+    try:
+        yield box
+    finally:
+        await box.stop()

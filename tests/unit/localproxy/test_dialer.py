@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tailrace.localproxy.dialer import DialFailed, dial
+from tailrace.localproxy.settings import Mode, ProxySettings, TCPAddress, UnixAddress
+from tailrace.secret import Secret
+
+
+def settings(**changes: Any) -> ProxySettings:
+    return ProxySettings(
+        mode=Mode.DESTINATION, host="localhost", access_token=Secret("token"), **changes
+    )
+
+
+def unused_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("family", "listen", "host"),
+    [
+        (socket.AF_INET, "127.0.0.1", "127.0.0.1"),
+        (socket.AF_INET, "127.0.0.1", ""),
+        (socket.AF_INET, "127.0.0.1", "localhost"),
+        (socket.AF_INET6, "::1", "::1"),
+    ],
+)
+async def test_reaches_an_application(family: socket.AddressFamily, listen: str, host: str):
+    with socket.create_server((listen, 0), family=family) as listening:
+        port = listening.getsockname()[1]
+        sock = await dial(TCPAddress(host, port), settings())
+        with sock:
+            assert sock.getpeername()[:2] == (listen, port)
+            assert not sock.getblocking()
+
+
+async def test_reaches_a_unix_socket(tmp_path: Path):
+    path = str(tmp_path / "app.sock")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen()
+        with await dial(UnixAddress(path), settings()) as sock:
+            assert sock.getpeername() == path
+
+
+async def test_the_bind_address_is_the_local_end():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = TCPAddress("127.0.0.1", listening.getsockname()[1])
+        with await dial(address, settings(bind_address="127.0.0.2")) as sock:
+            assert sock.getsockname()[0] == "127.0.0.2"
+
+
+async def test_a_refusal_names_the_address_and_the_reason():
+    port = unused_port()
+    with pytest.raises(DialFailed, match=rf"127\.0\.0\.1:{port} -- Connection refused"):
+        await dial(TCPAddress("127.0.0.1", port), settings())
+
+
+async def test_a_missing_unix_socket_is_named(tmp_path: Path):
+    with pytest.raises(DialFailed, match=r"none\.sock -- No such file"):
+        await dial(UnixAddress(str(tmp_path / "none.sock")), settings())
+
+
+async def test_an_unknown_name_is_named():
+    with pytest.raises(DialFailed, match=r"no-such-host\.invalid"):
+        await dial(TCPAddress("no-such-host.invalid", 22), settings())
+
+
+async def test_what_is_no_name_is_named():
+    name = 70 * "x" + ".invalid"
+    with pytest.raises(DialFailed, match=f"{name}: not a host name"):
+        await dial(TCPAddress(name, 22), settings())
+
+
+async def test_a_lack_of_descriptors_is_said():
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        with pytest.raises(DialFailed, match=r"127\.0\.0\.1:9 -- Too many open files.*ulimit -n"):
+            await dial(TCPAddress("127.0.0.1", 9), settings())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+async def test_a_bind_address_of_another_family_is_said():
+    with pytest.raises(DialFailed, match="no local address of its family"):
+        await dial(TCPAddress("127.0.0.1", 9), settings(bind_address="::1"))
+
+
+async def test_a_silent_address_is_given_up_after_the_timeout():
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listening:
+        address = listening.getsockname()
+        fillers = [socket.socket() for _ in range(8)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(address)
+        with pytest.raises(DialFailed, match=r"no answer within 0\.3 s"):
+            await dial(TCPAddress(*address), settings(dial_timeout=0.3))
+        for filler in fillers:
+            filler.close()
+
+
+async def test_all_addresses_of_a_name_are_tried():
+    """``localhost`` is ::1 and 127.0.0.1; the application listens on the second only."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        with await dial(TCPAddress("localhost", port), settings()) as sock:
+            assert sock.getpeername()[1] == port
+
+
+async def test_a_refused_application_is_tried_again_as_often_as_told():
+    port = unused_port()
+    wanted = settings(dial_retry_count=100, dial_retry_delay=0.01)
+    task = asyncio.get_running_loop().create_task(dial(TCPAddress("127.0.0.1", port), wanted))
+    await asyncio.sleep(0.05)
+    with socket.create_server(("127.0.0.1", port)), await task as sock:
+        assert sock.getpeername()[1] == port
+
+
+async def test_a_cancelled_dial_leaves_no_socket():
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listening:
+        address = listening.getsockname()
+        filler = [socket.socket() for _ in range(8)]
+        for sock in filler:
+            sock.setblocking(False)
+            sock.connect_ex(address)
+        task = asyncio.get_running_loop().create_task(dial(TCPAddress(*address), settings()))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        for sock in filler:
+            sock.close()

@@ -1,0 +1,47 @@
+"""Arguments that others must not see."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tailrace.localproxy.processargs import hide_argument
+from tailrace.secret import Secret
+
+TOKEN = "AQGAAXlKn0Tqd8Vn3Cn4Zf2bPzAAQABAAdU"
+SCRIPT = """
+import sys
+from tailrace.localproxy.processargs import hide_argument
+from tailrace.secret import Secret
+print(hide_argument(Secret(sys.argv[2])))
+print(sys.argv[2])
+print(open("/proc/self/cmdline").read().split(chr(0))[3:-1])
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_hidden_from_the_list_of_processes() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, "-t", TOKEN, f"--client={TOKEN}", "rest"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    hidden = "x" * len(TOKEN)
+    assert done.stdout.splitlines() == [
+        "True",
+        TOKEN,
+        repr(["-t", hidden, f"--client={hidden}", "rest"]),
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "short", "not an argument of this process at all"])
+def test_nothing_to_hide(text: str) -> None:
+    assert not hide_argument(Secret(text))
+
+
+def test_other_systems(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert not hide_argument(Secret(TOKEN))

@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from pathlib import Path
+
+import pytest
+
+from support_tunnel import (
+    RunningProxy,
+    ServiceProcess,
+    application,
+    both_proxies,
+    check_echo,
+    client,
+    echo,
+    running_proxy,
+    tunnel_of,
+)
+from tailrace.errors import (
+    AccessRefused,
+    ExitCode,
+    ListenError,
+    RemoteProtocolError,
+    ServiceIdMismatch,
+)
+from tailrace.link import Link
+from tailrace.localproxy.events import (
+    Connected,
+    Connecting,
+    ConnectionRefused,
+    Ended,
+    Listening,
+    Reconnecting,
+    Started,
+)
+from tailrace.localproxy.settings import Mode, PeerVersion, TCPAddress
+
+
+def link_of(running: RunningProxy) -> Link:
+    tunnel = running.proxy._tunnel
+    assert tunnel is not None
+    assert tunnel.link is not None
+    return tunnel.link
+
+
+async def test_a_source_tells_what_happens_in_order(service: ServiceProcess):
+    with tunnel_of(service, "SSH") as tunnel:
+        async with running_proxy(tunnel.settings(Mode.SOURCE)) as source:
+            listening = await source.ready()
+            assert await source.stop() is ExitCode.OK
+    kinds = [type(event).__name__ for event in source.events]
+    assert kinds == ["Started", "Connecting", "Connected", "ServicesMapped", "Listening", "Ended"]
+    assert source.all(Started) == [Started(Mode.SOURCE)]
+    assert source.all(Connecting)[0].endpoint == source.all(Connected)[0].endpoint
+    assert source.all(Listening) == [Listening("SSH", listening["SSH"], True)]
+    assert source.all(Ended) == [Ended(1000, "")]
+
+
+async def test_a_lone_port_serves_the_one_service_of_the_tunnel(service: ServiceProcess):
+    with tunnel_of(service, "SSH") as tunnel:
+        settings = tunnel.settings(Mode.SOURCE, services={"": TCPAddress("", 0)})
+        async with application(echo) as app:
+            far = tunnel.settings(Mode.DESTINATION, services={"": app})
+            async with both_proxies(settings, far) as ends:
+                assert list(ends.listening) == ["SSH"]
+                async with client(ends.listening["SSH"]) as streams:
+                    await check_echo(streams, b"hello")
+
+
+async def test_ids_without_an_address_take_that_of_the_config_files(service: ServiceProcess):
+    with tunnel_of(service, "A", "B") as tunnel:
+        async with application(echo) as app:
+            far = tunnel.settings(Mode.DESTINATION, fallback_services={"A": app, "B": app})
+            async with both_proxies(tunnel.settings(Mode.SOURCE), far) as ends:
+                for address in ends.listening.values():
+                    async with client(address) as streams:
+                        await check_echo(streams, b"hello")
+
+
+async def test_a_destination_needs_an_address_for_every_id(service: ServiceProcess):
+    with tunnel_of(service, "A", "B") as tunnel:
+        far = tunnel.settings(Mode.DESTINATION, fallback_services={"A": TCPAddress("", 22)})
+        async with running_proxy(far) as destination:
+            with pytest.raises(ServiceIdMismatch, match=r"no destination for \[B\].*-d"):
+                await destination.ended()
+
+
+async def test_both_lists_are_named_when_they_differ(service: ServiceProcess):
+    with tunnel_of(service, "HTTP", "SSH") as tunnel:
+        wrong = tunnel.settings(Mode.SOURCE, services={"VNC": TCPAddress("", 0)})
+        async with running_proxy(wrong) as source:
+            with pytest.raises(ServiceIdMismatch, match=r"\[HTTP, SSH\], you gave \[VNC\]"):
+                await source.ended()
+
+
+async def test_a_busy_port_ends_it_before_the_token_is_used(service: ServiceProcess):
+    with tunnel_of(service, "SSH") as tunnel, socket.create_server(("127.0.0.1", 0)) as taken:
+        busy = TCPAddress("", taken.getsockname()[1])
+        async with running_proxy(tunnel.settings(Mode.SOURCE, services={"SSH": busy})) as source:
+            with pytest.raises(ListenError, match="Address already in use"):
+                await source.ended()
+            assert source.all(Connecting) == []
+        async with running_proxy(tunnel.settings(Mode.SOURCE)) as source:
+            await source.ready()
+
+
+async def test_a_busy_port_of_a_config_file_ends_it_too(service: ServiceProcess):
+    with tunnel_of(service, "SSH") as tunnel, socket.create_server(("127.0.0.1", 0)) as taken:
+        busy = TCPAddress("", taken.getsockname()[1])
+        settings = tunnel.settings(Mode.SOURCE, fallback_services={"SSH": busy})
+        async with running_proxy(settings) as source:
+            with pytest.raises(ListenError, match=r"-s SSH="):
+                await source.ended()
+
+
+async def test_a_refused_token_is_explained(
+    service: ServiceProcess, caplog: pytest.LogCaptureFixture
+):
+    with tunnel_of(service, "SSH") as tunnel:
+        async with running_proxy(tunnel.settings(Mode.SOURCE)) as source:
+            await source.ready()
+        async with running_proxy(tunnel.settings(Mode.SOURCE)) as second:
+            with pytest.raises(AccessRefused, match="rotate-tunnel-access-token"):
+                await second.ended()
+    assert "Proxy server rejected web socket upgrade request: (HTTP/1.1 400 Bad Request)" in (
+        caplog.text
+    )
+    assert tunnel.tokens[Mode.SOURCE].reveal() not in caplog.text
+
+
+async def test_a_state_directory_lets_a_restarted_proxy_in_again(
+    service: ServiceProcess, tmp_path: Path
+):
+    with tunnel_of(service, "SSH") as tunnel:
+        settings = tunnel.settings(Mode.SOURCE, state_dir=tmp_path / "state")
+        for _ in range(2):
+            async with running_proxy(settings) as source:
+                await source.ready()
+
+
+async def test_listening_for_the_world_is_warned_about(
+    service: ServiceProcess, caplog: pytest.LogCaptureFixture
+):
+    with tunnel_of(service, "SSH") as tunnel:
+        settings = tunnel.settings(Mode.SOURCE, bind_address="0.0.0.0")
+        async with running_proxy(settings) as source:
+            await source.ready()
+    (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert "whoever reaches this host" in warning.getMessage()
+
+
+async def test_clients_beyond_the_limit_are_refused(service: ServiceProcess):
+    with tunnel_of(service, "SSH") as tunnel:
+        async with application(echo) as app:
+            near = tunnel.settings(Mode.SOURCE, max_connections=1)
+            far = tunnel.settings(Mode.DESTINATION, services={"SSH": app})
+            async with both_proxies(near, far) as ends, client(ends.listening["SSH"]) as first:
+                await check_echo(first, b"one")
+                async with client(ends.listening["SSH"]) as (reader, _):
+                    assert await reader.read() == b""
+                refused = await ends.source.seen(ConnectionRefused)
+                assert "limit of 1" in refused.reason
+                await check_echo(first, b"still one")
+
+
+async def test_a_destination_has_the_same_limit(service: ServiceProcess):
+    with tunnel_of(service, "SSH") as tunnel:
+        async with application(echo) as app:
+            far = tunnel.settings(Mode.DESTINATION, services={"SSH": app}, max_connections=1)
+            async with (
+                both_proxies(tunnel.settings(Mode.SOURCE), far) as ends,
+                client(ends.listening["SSH"]) as first,
+            ):
+                await check_echo(first, b"one")
+                async with client(ends.listening["SSH"]) as (reader, _):
+                    assert await reader.read() == b""
+                await check_echo(first, b"still one")
+
+
+async def test_a_second_client_of_an_old_peer_waits(service: ServiceProcess):
+    with tunnel_of(service, "SSH") as tunnel:
+        async with application(echo) as app:
+            near = tunnel.settings(Mode.SOURCE, peer_version=PeerVersion.V2)
+            far = tunnel.settings(Mode.DESTINATION, services={"SSH": app})
+            async with both_proxies(near, far) as ends:
+                async with client(ends.listening["SSH"]) as first:
+                    await check_echo(first, b"one")
+                    async with client(ends.listening["SSH"]) as second:
+                        second[1].write(b"two")
+                        await check_echo(first, b"still one")
+                        first[1].close()
+                        assert await second[0].readexactly(3) == b"two"
+
+
+async def test_a_client_that_waits_for_an_old_peer_is_let_go_at_the_end(service: ServiceProcess):
+    with tunnel_of(service, "SSH") as tunnel:
+        async with application(echo) as app:
+            near = tunnel.settings(Mode.SOURCE, peer_version=PeerVersion.V1)
+            far = tunnel.settings(Mode.DESTINATION, services={"SSH": app})
+            async with both_proxies(near, far) as ends:
+                async with (
+                    client(ends.listening["SSH"]) as first,
+                    client(ends.listening["SSH"]) as (reader, _),
+                ):
+                    await check_echo(first, b"one")
+                    await ends.source.stop()
+                    assert await reader.read() == b""
+
+
+async def test_errors_of_the_peer_end_it_when_told_so(service: ServiceProcess):
+    """``websocket.reconnect_on_data_error`` of the settings file."""
+    with tunnel_of(service, "SSH") as tunnel:
+        services = {"": TCPAddress("", 22)}
+        settings = tunnel.settings(
+            Mode.DESTINATION, services=services, reconnect_on_data_error=False
+        )
+        async with running_proxy(settings) as destination:
+            await destination.ready()
+            link_of(destination).close(1002, "length prefix is 0")
+            with pytest.raises(RemoteProtocolError, match="length prefix"):
+                await destination.ended()
+
+
+async def test_a_lost_link_is_told_with_its_cause(service: ServiceProcess):
+    with tunnel_of(service, "SSH") as tunnel:
+        async with running_proxy(tunnel.settings(Mode.SOURCE)) as source:
+            before = await source.ready()
+            link_of(source).abort()
+            again = await source.seen(Reconnecting)
+            assert "1006" in again.cause
+            assert again.delay > 0
+            assert await source.ready(links=2) == before
+
+
+async def test_stop_during_the_first_connect_ends_at_once(service: ServiceProcess):
+    with tunnel_of(service, "SSH") as tunnel:
+        async with running_proxy(tunnel.settings(Mode.SOURCE)) as source:
+            await source.seen(Connecting)
+            assert await source.stop() is ExitCode.OK
+            assert source.all(Connected) == []
+
+
+async def test_a_client_that_takes_nothing_does_not_hold_up_the_end_for_ever(
+    service: ServiceProcess, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("tailrace.localproxy.proxy._FLUSH_TIMEOUT", 0.2)
+
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            writer.write(bytes(65536))
+            await writer.drain()
+
+    with tunnel_of(service, "SSH") as tunnel:
+        async with application(flood) as app:
+            far = tunnel.settings(Mode.DESTINATION, services={"SSH": app})
+            async with both_proxies(tunnel.settings(Mode.SOURCE), far) as ends:
+                address = ends.listening["SSH"]
+                assert isinstance(address, TCPAddress)
+                with socket.socket() as stalled:
+                    stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                    stalled.setblocking(False)
+                    loop = asyncio.get_running_loop()
+                    await loop.sock_connect(stalled, (address.host, address.port))
+                    tunnel_of_source = ends.source.proxy._tunnel
+                    assert tunnel_of_source is not None
+                    while not tunnel_of_source._inbound.total:
+                        await asyncio.sleep(0.01)
+                    assert await ends.source.stop() is ExitCode.OK

@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from support_tunnel import (
+    ServiceProcess,
+    application,
+    both_proxies,
+    check_echo,
+    client,
+    echo,
+    noise,
+    read_to_the_end,
+    tunnel_of,
+    until,
+    unused_port,
+)
+from tailrace.localproxy.events import ConnectionClosed, ConnectionOpened, ConnectionRefused
+from tailrace.localproxy.flow import CONNECTION_HIGH, TOTAL_HIGH
+from tailrace.localproxy.settings import Mode, PeerVersion, TCPAddress, UnixAddress
+from tailrace.localproxy.tunnel import Tunnel
+
+
+async def test_bytes_are_counted_at_both_ends(service: ServiceProcess):
+    with tunnel_of(service, "SSH") as tunnel:
+        async with application(echo) as app:
+            far = tunnel.settings(Mode.DESTINATION, services={"SSH": app})
+            async with both_proxies(tunnel.settings(Mode.SOURCE, linger=0.1), far) as ends:
+                async with client(ends.listening["SSH"]) as streams:
+                    await check_echo(streams, b"hello")
+                near = await ends.source.seen(ConnectionClosed)
+                end = await ends.destination.seen(ConnectionClosed)
+    assert (near.bytes_in, near.bytes_out) == (5, 5)
+    assert (end.bytes_in, end.bytes_out) == (5, 5)
+    assert (near.service_id, near.connection_id) == ("SSH", 1)
+
+
+async def test_an_application_that_refuses_ends_its_connection_alone(service: ServiceProcess):
+    with tunnel_of(service, "UP", "DOWN") as tunnel:
+        async with application(echo) as app:
+            services = {"UP": app, "DOWN": TCPAddress("127.0.0.1", unused_port())}
+            far = tunnel.settings(Mode.DESTINATION, services=services)
+            async with (
+                both_proxies(tunnel.settings(Mode.SOURCE), far) as ends,
+                client(ends.listening["UP"]) as streams,
+            ):
+                await check_echo(streams, b"before")
+                async with client(ends.listening["DOWN"]) as (reader, _):
+                    assert await reader.read() == b""
+                refused = await ends.destination.seen(ConnectionRefused)
+                assert "Connection refused" in refused.reason
+                await check_echo(streams, b"after")
+                opened = ends.destination.all(ConnectionOpened)
+                assert [event.service_id for event in opened] == ["UP"]
+
+
+async def test_a_client_that_leaves_while_the_application_is_dialed(service: ServiceProcess):
+    """The application's backlog is full, so the dial hangs until it is cancelled."""
+    with (
+        tunnel_of(service, "SSH") as tunnel,
+        socket.create_server(("127.0.0.1", 0), backlog=0) as listening,
+    ):
+        address = TCPAddress(*listening.getsockname())
+        fillers = [socket.socket() for _ in range(8)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex((address.host, address.port))
+        far = tunnel.settings(Mode.DESTINATION, services={"SSH": address})
+        async with both_proxies(tunnel.settings(Mode.SOURCE, linger=0.1), far) as ends:
+            dialing = ends.destination.proxy._tunnel
+            assert isinstance(dialing, Tunnel)
+            async with client(ends.listening["SSH"]):
+                await until(lambda: dialing._dials, "a dial")
+            await until(lambda: not dialing._dials and dialing.is_drained, "no dial")
+        for filler in fillers:
+            filler.close()
+
+
+async def test_the_tunnel_ending_cancels_dials(service: ServiceProcess):
+    with (
+        tunnel_of(service, "SSH") as tunnel,
+        socket.create_server(("127.0.0.1", 0), backlog=0) as listening,
+    ):
+        address = TCPAddress(*listening.getsockname())
+        fillers = [socket.socket() for _ in range(8)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex((address.host, address.port))
+        far = tunnel.settings(Mode.DESTINATION, services={"SSH": address})
+        async with both_proxies(tunnel.settings(Mode.SOURCE), far) as ends:
+            dialing = ends.destination.proxy._tunnel
+            assert isinstance(dialing, Tunnel)
+            async with client(ends.listening["SSH"]) as (_, writer):
+                writer.write(b"waits for the dial")
+                await until(lambda: any(local.waiting for local in dialing._local.values()), "data")
+                ends.destination.proxy.stop()
+                ends.destination.proxy.stop()
+                await ends.destination.ended()
+        for filler in fillers:
+            filler.close()
+
+
+async def test_a_silent_peer_is_named_with_the_flag(
+    service: ServiceProcess, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("tailrace.localproxy.tunnel._SILENT_PEER", 0.1)
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    with tunnel_of(service, "SSH") as tunnel:
+        async with application(silent) as app:
+            far = tunnel.settings(Mode.DESTINATION, services={"SSH": app})
+            async with (
+                both_proxies(tunnel.settings(Mode.SOURCE), far) as ends,
+                client(ends.listening["SSH"]),
+            ):
+                await until(lambda: "--destination-client-type V1" in caplog.text, "the hint")
+
+
+async def test_an_older_peer_is_told_about_once(
+    service: ServiceProcess, caplog: pytest.LogCaptureFixture
+):
+    """A source that says V2 makes the destination answer in V2, which a V3 source follows."""
+    caplog.set_level(logging.WARNING)
+    with tunnel_of(service, "SSH") as tunnel:
+        async with application(echo) as app:
+            far = tunnel.settings(Mode.DESTINATION, services={"SSH": app})
+            near = tunnel.settings(Mode.SOURCE)
+            async with both_proxies(near, far) as ends:
+                source = ends.source.proxy._tunnel
+                destination = ends.destination.proxy._tunnel
+                assert isinstance(source, Tunnel)
+                assert isinstance(destination, Tunnel)
+                async with client(ends.listening["SSH"]) as streams:
+                    await until(lambda: destination._local, "the connection")
+                    for connection in destination._local:
+                        connection.drop_number()
+                    await check_echo(streams, b"hello")
+                    await check_echo(streams, b"again")
+    told = [r.getMessage() for r in caplog.records if "speaks V2" in r.getMessage()]
+    assert len(told) == 1
+
+
+async def test_a_half_closed_client_makes_room_for_the_next_of_an_old_peer(
+    service: ServiceProcess,
+):
+    with tunnel_of(service, "SSH") as tunnel:
+        async with application(echo) as app:
+            near = tunnel.settings(Mode.SOURCE, peer_version=PeerVersion.V2, linger=3600.0)
+            far = tunnel.settings(Mode.DESTINATION, services={"SSH": app})
+            async with both_proxies(near, far) as ends:
+                async with client(ends.listening["SSH"]) as first:
+                    await check_echo(first, b"one")
+                async with client(ends.listening["SSH"]) as second:
+                    await check_echo(second, b"two")
+
+
+@asynccontextmanager
+async def deaf_application(path: Path) -> AsyncIterator[tuple[socket.socket, UnixAddress]]:
+    """A listening unix socket whose clients are accepted by nobody but the test.
+
+    Unlike TCP's, the buffers of unix sockets in the kernel do not grow.
+    """
+    address = UnixAddress(str(path / "deaf"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(address.path)
+        listening.listen(100)
+        listening.setblocking(False)
+        yield listening, address
+
+
+async def test_an_application_that_takes_nothing_stops_the_link_and_loses_nothing(
+    service: ServiceProcess, tmp_path: Path, loop_kind: str
+):
+    content = noise(8_000_000)
+    with tunnel_of(service, "SSH") as tunnel:
+        async with deaf_application(tmp_path) as (listening, app):
+            far = tunnel.settings(Mode.DESTINATION, services={"SSH": app}, stall_timeout=0.1)
+            async with (
+                both_proxies(tunnel.settings(Mode.SOURCE), far) as ends,
+                client(ends.listening["SSH"]) as (_, writer),
+            ):
+                writer.write(content)
+                destination = ends.destination.proxy._tunnel
+                assert isinstance(destination, Tunnel)
+                await until(lambda: not destination._reading, "the link to stop")
+                waiting = destination._inbound.total
+                assert CONNECTION_HIGH < waiting < len(content)
+                await asyncio.sleep(0.3)  # alone, it may take as long as it likes
+                loop = asyncio.get_running_loop()
+                with (await loop.sock_accept(listening))[0] as sock:
+                    taken = bytearray()
+                    while len(taken) < len(content):
+                        taken += await loop.sock_recv(sock, 1_000_000)
+                assert taken == content
+                await until(lambda: destination._reading, "the link to go on")
+                assert destination._inbound.total == 0
+
+
+async def test_the_one_that_stalls_is_given_up_when_there_are_others(
+    service: ServiceProcess, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    with tunnel_of(service, "DEAF", "ECHO") as tunnel:
+        async with deaf_application(tmp_path) as (_, deaf), application(echo) as app:
+            services = {"DEAF": deaf, "ECHO": app}
+            far = tunnel.settings(Mode.DESTINATION, services=services, stall_timeout=0.2)
+            async with (
+                both_proxies(tunnel.settings(Mode.SOURCE), far) as ends,
+                client(ends.listening["DEAF"]) as stalled,
+                client(ends.listening["ECHO"]) as other,
+            ):
+                await check_echo(other, b"before")
+                stalled[1].write(noise(8_000_000))
+                await read_to_the_end(stalled)
+                await check_echo(other, b"after")
+    assert "deaf: reset: it has taken nothing for 0.2 s while others waited" in caplog.text
+
+
+async def test_those_that_stall_together_are_given_up_until_the_rest_can_go_on(
+    service: ServiceProcess, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """None of them is over its own mark."""
+    count = 2 * TOTAL_HIGH // CONNECTION_HIGH
+    with tunnel_of(service, "DEAF", "ECHO") as tunnel:
+        async with (
+            deaf_application(tmp_path) as (_, deaf),
+            application(echo) as app,
+            AsyncExitStack() as stack,
+        ):
+            services = {"DEAF": deaf, "ECHO": app}
+            far = tunnel.settings(Mode.DESTINATION, services=services, stall_timeout=0.2)
+            ends = await stack.enter_async_context(both_proxies(tunnel.settings(Mode.SOURCE), far))
+            other = await stack.enter_async_context(client(ends.listening["ECHO"]))
+            await check_echo(other, b"before")
+            for _ in range(count):
+                stalled = await stack.enter_async_context(client(ends.listening["DEAF"]))
+                stalled[1].write(bytes(CONNECTION_HIGH))
+            await until(lambda: "has taken nothing" in caplog.text, "the first reset")
+            await check_echo(other, b"after")
+            destination = ends.destination.proxy._tunnel
+            assert isinstance(destination, Tunnel)
+            assert destination._inbound.total <= TOTAL_HIGH
+    resets = [r for r in caplog.records if "has taken nothing" in r.getMessage()]
+    assert 0 < len(resets) < count
