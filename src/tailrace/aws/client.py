@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import ssl
 import time
 from collections.abc import Mapping
@@ -20,13 +21,15 @@ __all__ = ["SIGNING_NAME", "ControlClient", "ControlError"]
 SIGNING_NAME: Final = "IoTSecuredTunneling"
 _TARGET_PREFIX: Final = "IoTSecuredTunneling"
 _MAX_ANSWER: Final = 16 * 1024 * 1024
+_HOST: Final = re.compile(r"[A-Za-z0-9._:-]{1,253}")
+_REGION: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
 class ControlError(TailraceError):
     """The control API refused a call, or could not be reached.
 
     ``code`` is the AWS error code, such as ``ResourceNotFoundException``, or "" when there
-    was no answer.
+    was no answer. ``exit_code`` is ``TLS`` when the certificate does not verify.
     """
 
     exit_code = ExitCode.NETWORK
@@ -43,7 +46,8 @@ class ControlClient:
     certificates; ``timeout`` is in seconds.
 
     Raises:
-        ConfigurationError: the endpoint is not an https URL, or the CA file cannot be read.
+        ConfigurationError: the endpoint is not an https URL of a host, the region is not one,
+            or the CA file cannot be read.
     """
 
     def __init__(
@@ -54,13 +58,10 @@ class ControlClient:
         ca_file: Path | None = None,
         timeout: float = 30.0,
     ) -> None:
-        parts = urlsplit(endpoint)
-        if parts.scheme != "https" or not parts.hostname:
-            raise ConfigurationError(f"endpoint {endpoint!r} is not an https:// URL")
+        self._host, self._port, self._host_header = _place(endpoint)
+        if not _REGION.fullmatch(region):
+            raise ConfigurationError(f"region {region!r} is not the name of a region")
         self._endpoint = endpoint
-        self._host = parts.hostname
-        self._netloc = parts.netloc
-        self._port = parts.port or http.client.HTTPS_PORT
         self._region = region
         self._credentials = credentials
         self._timeout = timeout
@@ -85,17 +86,29 @@ class ControlClient:
             connection.request("POST", "/", body, self._headers(operation, body))
             response = connection.getresponse()
             content = response.read(_MAX_ANSWER)
-        except (OSError, http.client.HTTPException) as error:
-            raise ControlError("", f"{operation} at {self._endpoint}: {error}") from None
+            if response.length:
+                raise http.client.IncompleteRead(content, response.length)
+        except (OSError, http.client.HTTPException, UnicodeError) as error:
+            raise self._failure(operation, error) from None
         finally:
             connection.close()
-        return self._answer(response.status, content)
+        return self._answer(operation, response.status, content)
+
+    def _failure(self, operation: str, error: Exception) -> ControlError:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            reason = f"the certificate does not verify: {error.verify_message}"
+        else:
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        failure = ControlError("", f"{operation} at {self._endpoint}: {reason}")
+        if isinstance(error, ssl.SSLCertVerificationError):
+            failure.exit_code = ExitCode.TLS
+        return failure
 
     def _headers(self, operation: str, body: bytes) -> dict[str, str]:
         date = sigv4.timestamp(time.time())
         headers = [
             ("content-type", "application/x-amz-json-1.1"),
-            ("host", self._netloc),
+            ("host", self._host_header),
             ("x-amz-date", date),
             ("x-amz-target", f"{_TARGET_PREFIX}.{operation}"),
         ]
@@ -113,15 +126,33 @@ class ControlClient:
         )
         return {**dict(headers), "authorization": signed}
 
-    def _answer(self, status: int, content: bytes) -> dict[str, Any]:
+    def _answer(self, operation: str, status: int, content: bytes) -> dict[str, Any]:
         try:
             document = json.loads(content or b"{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             document = None
         if not isinstance(document, dict):
-            raise ControlError("", f"{self._endpoint} answered {status} without a JSON object")
+            text = f"{operation} at {self._endpoint}: answered {status} without a JSON object"
+            raise ControlError("", text)
         if status != http.client.OK:
             code = str(document.get("__type", status)).rpartition("#")[2]
             message = document.get("message") or document.get("Message") or "no reason given"
-            raise ControlError(code, str(message))
+            raise ControlError(code, " ".join(str(message).split()))
         return document
+
+
+def _place(endpoint: str) -> tuple[str, int, str]:
+    """Return host, port and ``Host`` header of an endpoint."""
+    try:
+        parts = urlsplit(endpoint)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    else:
+        if parts.scheme != "https" or parts.path not in ("", "/") or parts.query or "@" in endpoint:
+            host = None
+    if not host or not _HOST.fullmatch(host) or port == 0 or not endpoint.isprintable():
+        shown = endpoint.rpartition("@")[2]  # what stands before it may be a password
+        raise ConfigurationError(f"endpoint {shown!r} is not https://HOST or https://HOST:PORT")
+    name = f"[{host}]" if ":" in host else host
+    return host, port or http.client.HTTPS_PORT, f"{name}:{port}" if port else name

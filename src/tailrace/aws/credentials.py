@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from ..errors import ConfigurationError
 from ..secret import Secret
 
 __all__ = ["Credentials"]
 
+_VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
+
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """An access key, with the session token of temporary ones."""
+    """An access key, with the session token of temporary ones.
+
+    Raises:
+        ConfigurationError: a part holds what no credential has: a line break would end up as
+            a header of its own.
+    """
 
     access_key_id: str
     secret_access_key: Secret
     session_token: Secret | None = None
+
+    def __post_init__(self) -> None:
+        _check("access key id", self.access_key_id)
+        _check("secret access key", self.secret_access_key.reveal())
+        if self.session_token is not None:
+            _check("session token", self.session_token.reveal())
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Credentials:
@@ -36,4 +51,12 @@ class Credentials:
             environment["AWS_ACCESS_KEY_ID"],
             Secret(environment["AWS_SECRET_ACCESS_KEY"]),
             Secret(token) if token else None,
+        )
+
+
+def _check(what: str, text: str) -> None:
+    if not _VISIBLE.fullmatch(text):
+        raise ConfigurationError(
+            f"the {what} is empty or holds a blank, a control character or a character outside"
+            " ASCII; was it copied in one piece?"
         )

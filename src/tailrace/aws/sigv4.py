@@ -76,8 +76,11 @@ def signature(secret: Secret, scope: str, date: str, canonical: str) -> str:
 def authorization(
     key_id: str, secret: Secret, region: str, service: str, date: str, headers: Headers, body: bytes
 ) -> str:
-    """Return the ``Authorization`` header of a ``POST /`` that signs all ``headers``."""
-    signed = sorted(name for name, _ in headers)
+    """Return the ``Authorization`` header of a ``POST /`` that signs all ``headers``.
+
+    Header names are in lower case; ``date`` is the value of the header ``x-amz-date``.
+    """
+    signed = sorted({name for name, _ in headers})
     scope = f"{date[:8]}/{region}/{service}/aws4_request"
     body_hash = hashlib.sha256(body).hexdigest()
     canonical = canonical_request("POST", "/", "", headers, signed, body_hash)
