@@ -1,0 +1,156 @@
+"""Many connections in one tunnel, at once and one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from support_tunnel import (
+    HANG,
+    ProxyProcess,
+    ServiceProcess,
+    Streams,
+    application,
+    both_processes,
+    check_closed,
+    check_echo,
+    client,
+    echo,
+    hang_up,
+    tunnel_of,
+    until,
+)
+from tailrace.localproxy.settings import LocalAddress
+
+MANY = 1_000
+NEEDED = 2 * MANY + 200
+"""Descriptors of this process: clients, applications, what pytest holds."""
+SHORT_LINGER = ("--linger", "0.2")
+"""The connection of a client that has closed is held that long: it might still be reading."""
+
+
+@pytest.fixture
+def _enough_descriptors() -> Iterator[None]:
+    """Raise this process' own limit; the proxies raise theirs by themselves."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < NEEDED:
+        pytest.skip(f"needs {NEEDED} open files, this system allows {hard} (ulimit -Hn)")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, NEEDED), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def back_to(descriptors: int, proxy: ProxyProcess) -> None:
+    await until(lambda: proxy.descriptors <= descriptors, f"{proxy.name} to close its sockets")
+
+
+async def connect_all(at: LocalAddress, count: int, stack: AsyncExitStack) -> list[Streams]:
+    """Return ``count`` connections, all asked for at the same moment."""
+
+    async def connect() -> Streams:
+        return await stack.enter_async_context(client(at))
+
+    async with asyncio.timeout(HANG):
+        return await asyncio.gather(*(connect() for _ in range(count)))
+
+
+@pytest.mark.usefixtures("_enough_descriptors")
+async def test_a_thousand_connections_at_once(service: ServiceProcess, tmp_path: Path):
+    with tunnel_of(service, "ECHO") as tunnel:
+        async with (
+            application(echo) as where,
+            both_processes(tmp_path, tunnel, {"ECHO": where}, *SHORT_LINGER) as (
+                source,
+                destination,
+                ports,
+            ),
+        ):
+            held = [proxy.descriptors for proxy in (source, destination)]
+            async with AsyncExitStack() as stack:
+                clients = await connect_all(ports["ECHO"], MANY, stack)
+                for turn in range(2):
+                    texts = [f"{turn}:{n}:".encode() * (n % 50 + 1) for n in range(MANY)]
+                    async with asyncio.TaskGroup() as group:
+                        for streams, text in zip(clients, texts, strict=True):
+                            group.create_task(check_echo(streams, text))
+                assert source.descriptors >= held[0] + MANY
+                assert destination.descriptors >= held[1] + MANY
+                await asyncio.gather(*(hang_up(writer) for _, writer in clients))
+            await back_to(held[0], source)
+            await back_to(held[1], destination)
+            async with client(ports["ECHO"]) as streams:
+                await check_echo(streams, b"one more")
+
+
+async def test_two_hundred_clients_at_the_same_moment_are_all_served(
+    service: ServiceProcess, tmp_path: Path
+):
+    """Each speaks at once, as browsers do, and goes away again."""
+
+    async def visit(at: LocalAddress, number: int) -> None:
+        async with client(at) as streams:
+            await check_echo(streams, f"client {number}".encode())
+
+    with tunnel_of(service, "ECHO") as tunnel:
+        async with (
+            application(echo) as where,
+            both_processes(tmp_path, tunnel, {"ECHO": where}) as (_, _, ports),
+        ):
+            for _ in range(2):
+                async with asyncio.TaskGroup() as group:
+                    for number in range(200):
+                        group.create_task(visit(ports["ECHO"], number))
+
+
+async def test_connections_one_after_the_other_leave_nothing_behind(
+    service: ServiceProcess, tmp_path: Path
+):
+    with tunnel_of(service, "ECHO") as tunnel:
+        async with (
+            application(echo) as where,
+            both_processes(tmp_path, tunnel, {"ECHO": where}, *SHORT_LINGER) as (
+                source,
+                destination,
+                ports,
+            ),
+        ):
+            proxies = (source, destination)
+            descriptors = [proxy.descriptors for proxy in proxies]
+            memory: list[list[int]] = []
+            for count in (200, 800):
+                for number in range(count):
+                    async with client(ports["ECHO"]) as streams:
+                        await check_echo(streams, str(number).encode())
+                for proxy, held in zip(proxies, descriptors, strict=True):
+                    await back_to(held, proxy)
+                memory.append([proxy.memory for proxy in proxies])
+            for before, after in zip(*memory, strict=True):
+                assert after - before < 8 * 1024 * 1024
+
+
+async def test_connections_beyond_the_limit_are_refused_cleanly(
+    service: ServiceProcess, tmp_path: Path
+):
+    with tunnel_of(service, "ECHO") as tunnel:
+        async with (
+            application(echo) as where,
+            both_processes(tmp_path, tunnel, {"ECHO": where}, "--max-connections", "2") as (
+                source,
+                _,
+                ports,
+            ),
+            client(ports["ECHO"]) as first,
+            client(ports["ECHO"]) as second,
+        ):
+            await check_echo(first, b"first")
+            await check_echo(second, b"second")
+            async with client(ports["ECHO"]) as third:
+                await check_closed(third)
+            assert "the limit of 2 connections is reached" in source.log
+            await check_echo(first, b"first still")
+            await check_echo(second, b"second still")
