@@ -24,10 +24,27 @@ from hypothesis.stateful import (
 
 from support_messages import bodies
 from support_pair import ConnectionPair, End, Half, other
-from support_playbook import Playbook, budget, feed, service_ids
+from support_playbook import Data, Playbook, Sent, Step, budget, feed, service_ids
+from support_protobuf import oracle_decode
 from tailrace.errors import LocalProtocolError, RemoteProtocolError, ServiceIdMismatch
-from tailrace.session import V1, V2, V3, Dialect, Role
-from tailrace.wire import MAX_CONNECTION_ID, MAX_FRAME, MAX_STREAM_ID, Message, encode_frame
+from tailrace.session import (
+    V1,
+    V2,
+    V3,
+    ConnectionEnded,
+    ConnectionRequested,
+    Dialect,
+    Event,
+    Role,
+)
+from tailrace.wire import (
+    MAX_CONNECTION_ID,
+    MAX_FRAME,
+    MAX_STREAM_ID,
+    Message,
+    MessageType,
+    encode_frame,
+)
 
 ROLES = st.sampled_from(Role)
 PICKS = st.integers(0, 40)
@@ -252,7 +269,7 @@ class UnfencedTunnelModel(TunnelModel):
 pytestmark = pytest.mark.timeout(900)
 
 TestTunnel = TunnelModel.TestCase
-TestTunnel.settings = budget(250)
+TestTunnel.settings = budget(200)
 
 TestUnfencedTunnel = UnfencedTunnelModel.TestCase
 TestUnfencedTunnel.settings = budget(120)
@@ -305,14 +322,27 @@ def act(book: Playbook, action: str, pick: int) -> None:
     dialect=st.sampled_from([None, V1, V2, V3]),
     ids=st.sampled_from([(), ("SSH1",), ("SSH1", "HTTP1")]),
     steps=STEPS,
+    eager=st.booleans(),
 )
 def test_no_message_raises_anything_but_the_documented_errors(
     role: Role,
     dialect: Dialect | None,
     ids: tuple[str, ...],
     steps: list[list[Message] | tuple[str, int]],
+    eager: bool,
 ) -> None:
     book = Playbook(role, None, dialect)
+
+    def react(event: Event) -> None:
+        if isinstance(event, ConnectionRequested):
+            book.session.refuse(event.connection)
+        elif isinstance(event, ConnectionEnded) and role is Role.SOURCE:
+            name = event.connection.service_id
+            if book.session.can_open(name):
+                book.session.open(name)
+
+    if eager:
+        book.react = react
     try:
         feed(book.session, encode_frame(service_ids(*ids)))
         for step in steps:
@@ -327,6 +357,21 @@ def test_no_message_raises_anything_but_the_documented_errors(
         pass
     book.session.link_lost()
     assert book.session.connections == []
+    check_sent(role, book.steps)
+
+
+def check_sent(role: Role, steps: list[Step]) -> None:
+    """Check what no peer can talk an end into."""
+    allowed = {MessageType.STREAM_RESET, MessageType.CONNECTION_RESET}
+    if role is Role.SOURCE:
+        allowed |= {MessageType.STREAM_START, MessageType.CONNECTION_START}
+    for step in steps:
+        if isinstance(step, Sent):
+            sent = oracle_decode(step.frame[2:])
+            assert sent.type in allowed
+            assert sent.stream_id > 0
+        elif isinstance(step, Data):
+            assert step.payload
 
 
 @budget(25)

@@ -1,0 +1,156 @@
+"""What a strict service accepts from one client: the rules of the guides, written once more.
+
+Independent of the session on purpose: nothing here comes from its tables or its state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tailrace.session import Dialect, Role
+from tailrace.wire import Message, MessageType
+
+__all__ = ["StrictChecker"]
+
+_STARTS = (MessageType.STREAM_START, MessageType.CONNECTION_START)
+
+
+@dataclass
+class _StreamRules:
+    """What one client has said and heard about the stream of one service."""
+
+    number: int = 0
+    numbered: bool = False
+    ended: bool = True
+    resets_told: int = 0
+    """Resets of the active stream in the frame that is being delivered."""
+    begun: set[int] = field(default_factory=set)
+    heard: set[tuple[int, int]] = field(default_factory=set)
+    """Destination: connections it was told to open, as (stream, connection)."""
+    opened: set[tuple[int, int]] = field(default_factory=set)
+    reset_connections: set[tuple[int, int]] = field(default_factory=set)
+    reset_streams: set[int] = field(default_factory=set)
+
+
+class StrictChecker:
+    """What the service accepts from one client on one link (guides V1 to V3).
+
+    Raises AssertionError for each message that a strict service would answer by
+    closing the link, and for some that it would only waste time on.
+    """
+
+    def __init__(
+        self, role: Role, service_ids: tuple[str, ...], dialect: Dialect | None = None
+    ) -> None:
+        self._role = role
+        self._service_ids = service_ids
+        self._dialect = dialect
+        """What a source was told to speak."""
+        self._named: bool | None = None
+        self._streams: dict[str, _StreamRules] = {}
+
+    def _rules(self, service_id: str) -> _StreamRules:
+        return self._streams.setdefault(service_id, _StreamRules())
+
+    def told(self, message: Message) -> None:
+        """Note a message that the service delivered to this client."""
+        if message.type == MessageType.SESSION_RESET:
+            for rules in self._streams.values():
+                rules.ended = True
+                rules.resets_told += 1
+            return
+        rules = self._rules(message.service_id)
+        if message.type in _STARTS:
+            rules.heard.add((message.stream_id, message.connection_id))
+            if message.type == MessageType.STREAM_START or not rules.number:
+                rules.number = message.stream_id
+                rules.numbered = message.connection_id > 0
+                # Ids may come back: a new source starts at 1.
+                rules.reset_streams.discard(message.stream_id)
+                rules.reset_connections = {
+                    key for key in rules.reset_connections if key[0] != message.stream_id
+                }
+        elif message.type == MessageType.STREAM_RESET and message.stream_id == rules.number:
+            rules.ended = True
+            rules.resets_told += 1
+
+    def frame_delivered(self) -> None:
+        """Note that the client has seen all it was told."""
+        for rules in self._streams.values():
+            # A start sent from inside the frame may have been hit by what came behind.
+            rules.ended = rules.ended or rules.resets_told > 1
+            rules.resets_told = 0
+
+    def check(self, message: Message) -> None:
+        """Check a message of this client."""
+        sends_starts = self._role is Role.SOURCE
+        allowed = {MessageType.DATA, MessageType.STREAM_RESET, MessageType.CONNECTION_RESET}
+        assert message.type in (allowed | set(_STARTS) if sends_starts else allowed)
+        assert 0 < message.stream_id < 2**31
+        assert message.service_id in (*self._service_ids, "")
+        assert len(message.payload) <= 64_512
+        assert not message.available_service_ids
+        assert not message.ignorable
+        named = bool(message.service_id)
+        assert self._named in (None, named), "named and unnamed messages on one link"
+        self._named = named
+        rules = self._rules(message.service_id)
+        key = (message.stream_id, message.connection_id)
+        if message.type == MessageType.STREAM_START:
+            self._check_stream_start(rules, message)
+        elif message.type == MessageType.CONNECTION_START:
+            self._check_connection_start(rules, key)
+        elif message.type == MessageType.STREAM_RESET:
+            self._check_stream_reset(rules, message)
+        elif message.type == MessageType.CONNECTION_RESET:
+            self._check_connection_reset(rules, key)
+        else:
+            self._check_data(rules, message)
+
+    def _check_stream_start(self, rules: _StreamRules, message: Message) -> None:
+        assert message.stream_id not in rules.begun, "a stream id was used twice on one link"
+        if not message.connection_id:
+            assert rules.ended, "V1 and V2 carry one connection a stream"
+        rules.begun.add(message.stream_id)
+        rules.number = message.stream_id
+        rules.numbered = message.connection_id > 0
+        if self._dialect is not None:
+            assert rules.numbered is self._dialect.numbered
+            assert bool(message.service_id) is (self._dialect.named and bool(self._service_ids))
+        rules.ended = False
+        rules.opened.add((message.stream_id, message.connection_id))
+
+    def _check_connection_start(self, rules: _StreamRules, key: tuple[int, int]) -> None:
+        assert rules.number == key[0], "CONNECTION_START for a stream that was not started"
+        assert rules.numbered, "CONNECTION_START in a stream without connection ids"
+        assert key[1], "CONNECTION_START without a connection id"
+        assert key not in rules.opened, "a connection id was used twice"
+        rules.opened.add(key)
+
+    def _known(self, rules: _StreamRules) -> set[tuple[int, int]]:
+        return rules.opened if self._role is Role.SOURCE else rules.heard
+
+    def _check_stream_reset(self, rules: _StreamRules, message: Message) -> None:
+        assert not message.payload
+        assert not message.connection_id
+        number = message.stream_id
+        assert number in {stream for stream, _ in self._known(rules)}, "reset of an unknown stream"
+        assert number not in rules.reset_streams, "a stream was reset twice"
+        rules.reset_streams.add(number)
+        if number == rules.number:
+            rules.ended = True
+
+    def _check_connection_reset(self, rules: _StreamRules, key: tuple[int, int]) -> None:
+        assert key[1], "CONNECTION_RESET without a connection id"
+        assert key in self._known(rules), "reset of an unknown connection"
+        assert key not in rules.reset_connections, "a connection was reset twice"
+        rules.reset_connections.add(key)
+
+    def _check_data(self, rules: _StreamRules, message: Message) -> None:
+        key = (message.stream_id, message.connection_id)
+        assert message.payload, "DATA without data"
+        assert rules.number == message.stream_id, "DATA for a stream that was not started"
+        assert rules.numbered is bool(message.connection_id), "numbered and unnumbered mixed"
+        assert key in self._known(rules), "DATA for a connection that was not opened"
+        assert key not in rules.reset_connections, "DATA after the reset of its connection"
+        assert message.stream_id not in rules.reset_streams, "DATA after the reset of its stream"
