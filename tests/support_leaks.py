@@ -13,6 +13,7 @@ Descriptors and processes are read from ``/proc`` and go unchecked where there i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -45,7 +46,9 @@ def _descriptors() -> dict[int, str]:
 def _children() -> frozenset[int]:
     found: set[int] = set()
     for path in _THREADS.glob("*/children"):
-        found.update(map(int, path.read_text().split()))
+        # A thread may end between the listing and the reading of its children.
+        with contextlib.suppress(OSError):
+            found.update(map(int, path.read_text().split()))
     return frozenset(found)
 
 
