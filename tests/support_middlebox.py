@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -42,8 +44,11 @@ class Middlebox:
         return replace(settings, host=self._listen_host, port=self.port)
 
     def cut(self) -> None:
-        """Drop every connection, as a middlebox that has forgotten about them does."""
+        """Reset every connection, as a box that has forgotten about them does."""
         for writer in self._writers:
+            sock = writer.get_extra_info("socket")
+            if sock is not None and sock.fileno() >= 0:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
 
     def close_road(self) -> None:

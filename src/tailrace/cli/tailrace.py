@@ -21,6 +21,8 @@ _Subparsers: TypeAlias = "argparse._SubParsersAction[Any]"
 
 _INTERRUPTED: Final = 130
 """What shells expect of a program that Ctrl-C has ended."""
+_BROKEN_PIPE: Final = 141
+"""What they see of a program that wrote to a pipe without a reader."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,14 +36,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(error.exit_code)
     except KeyboardInterrupt:
         return _INTERRUPTED
+    except BrokenPipeError:
+        # Nobody reads on; let the flush at the end of the process not fail a second time.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
 
 
 class _Parser(argparse.ArgumentParser):
-    """Ends usage errors with the exit status the documents promise."""
+    """Ends usage errors with one line and the exit status the documents promise."""
 
     def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(1, f"{self.prog}: {message}\n")
+        self.exit(ExitCode.USAGE, f"{self.prog}: {message}; try {self.prog} --help\n")
 
 
 def _parser() -> argparse.ArgumentParser:

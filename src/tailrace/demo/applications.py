@@ -19,6 +19,8 @@ __all__ = ["EchoServer", "FileServer"]
 _CHUNK: Final = 1 << 18
 _MAX_UPLOAD: Final = 1 << 30
 _DIGITS: Final = 20
+_POLL: Final = 0.05
+"""Seconds that ending a server may take at most."""
 _LOOPBACK: Final = ("127.0.0.1", 0)
 
 
@@ -79,7 +81,9 @@ class _Server:
 
     def __init__(self, server: socketserver.TCPServer) -> None:
         self._server = server
-        self._thread = threading.Thread(target=server.serve_forever, daemon=True)
+        self._thread = threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": _POLL}, daemon=True
+        )
 
     @property
     def port(self) -> int:

@@ -117,7 +117,7 @@ async def _through_tls(target: LinkTarget, proxy: WebProxy) -> socket.socket:
 
 
 async def _through_socks(target: LinkTarget, proxy: WebProxy) -> socket.socket:
-    check_socks(target, proxy)
+    check_socks(proxy)
     hosts = [target.host]
     if proxy.scheme == "socks5":
         endpoints = await resolve(target.host, target.port, target.connect_timeout)

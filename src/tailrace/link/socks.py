@@ -30,7 +30,7 @@ _PASSING: Final = {
 }
 
 
-def check_socks(target: LinkTarget, proxy: WebProxy) -> None:
+def check_socks(proxy: WebProxy) -> None:
     """Find out before anything is sent whether a SOCKS5 proxy can be used at all.
 
     Raises:
@@ -48,10 +48,6 @@ def check_socks(target: LinkTarget, proxy: WebProxy) -> None:
             raise ConfigurationError(f"{who}: user and password must be ASCII for SOCKS5")
         if not proxy.password:
             raise ConfigurationError(f"{who}: a password must not be empty for SOCKS5 (RFC 1929)")
-    try:
-        target.host.encode("idna")
-    except UnicodeError:
-        raise ConfigurationError(f"{target.host} is no name that {who} could resolve") from None
 
 
 async def open_socks(sock: socket.socket, target: LinkTarget, proxy: WebProxy, host: str) -> None:

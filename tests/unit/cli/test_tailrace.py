@@ -1,124 +1,215 @@
+"""The command ``tailrace``: mistakes end in one line, and each exit status means something."""
+
 from __future__ import annotations
 
+import argparse
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tailrace import __version__
+from tailrace import __version__, errors
+from tailrace.cli import tailrace as command
 from tailrace.cli.tailrace import main
+from tailrace.demo import runner
 from tailrace.demo.runner import DemoFailed
-from tailrace.errors import ExitCode
+from tailrace.errors import ExitCode, TailraceError
+
+HANG = 30.0
+COMMAND = [sys.executable, "-m", "tailrace.cli.tailrace"]
+TOKEN = "AQGAAXlKn0Tqd8Vn3Cn4Zf2bPzAAQABAAdU"
 
 
-def test_version(capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit) as ended:
-        main(["--version"])
-    assert ended.value.code == 0
-    assert capsys.readouterr().out == f"tailrace {__version__}\n"
-
-
-def test_help_names_every_command(capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit) as ended:
-        main(["--help"])
-    assert ended.value.code == 0
-    text = capsys.readouterr().out
-    for command in ("serve", "env", "demo", "config"):
-        assert f"\n    {command} " in text
+def result(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    """Run the command in this process; return status, output and errors."""
+    try:
+        status = main(argv)
+    except SystemExit as end:
+        status = int(end.code or 0)
+    out, err = capsys.readouterr()
+    return status, out, err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("argv", "line"),
     [
-        ([], "COMMAND"),
-        (["fly"], "fly"),
-        (["serve", "--no-such-option"], "--no-such-option"),
-        (["config"], "ACTION"),
+        ([], "tailrace: the following arguments are required: COMMAND; try tailrace --help"),
+        (["--nope"], "tailrace: the following arguments are required: COMMAND; "),
+        (["demo", "--nope"], "tailrace: unrecognized arguments: --nope; try tailrace --help"),
+        (["demo", "x"], "tailrace: unrecognized arguments: x; try tailrace --help"),
+        (["dance"], "tailrace: argument COMMAND: invalid choice: 'dance' (choose from "),
+        (["serve", "--loop", "x"], "tailrace serve: argument --loop: invalid choice: 'x'"),
+        (["serve", "--state-dir"], "tailrace serve: argument --state-dir: expected one argument"),
+        (["config"], "tailrace config: the following arguments are required: ACTION; "),
     ],
 )
-def test_usage_errors(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    assert ended.value.code == ExitCode.USAGE
-    assert words in capsys.readouterr().err.splitlines()[-1]
+def test_usage_errors_are_one_line(
+    capsys: pytest.CaptureFixture[str], argv: list[str], line: str
+) -> None:
+    status, out, err = result(capsys, *argv)
+    assert status == ExitCode.USAGE
+    assert out == ""
+    assert err.startswith(line)
+    assert err.count("\n") == 1
+    assert err.endswith(" --help\n")
 
 
-def test_errors_are_one_line_with_their_exit_code(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    def fail(say: object, stay: bool) -> int:
-        raise DemoFailed("the service ended with status 1")
-
-    monkeypatch.setattr("tailrace.demo.runner.run_demo", fail)
-    assert main(["demo"]) == ExitCode.PROTOCOL
-    assert capsys.readouterr().err == "tailrace demo: the service ended with status 1\n"
+@pytest.mark.parametrize("option", ["-V", "--version"])
+def test_version(capsys: pytest.CaptureFixture[str], option: str) -> None:
+    assert result(capsys, option) == (0, f"tailrace {__version__}\n", "")
 
 
-def test_ctrl_c(monkeypatch: pytest.MonkeyPatch):
-    def interrupted(say: object, stay: bool) -> int:
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("argv", [[], ["serve"], ["env"], ["demo"], ["config"]])
+def test_help(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, argv: list[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    status, out, err = result(capsys, *argv, "--help")
+    assert (status, err) == (0, "")
+    assert out.startswith(f"usage: {' '.join(['tailrace', *argv])} ")
+    assert max(map(len, out.splitlines())) <= 100
 
-    monkeypatch.setattr("tailrace.demo.runner.run_demo", interrupted)
-    assert main(["demo"]) == 130
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    out = result(capsys, "--help")[1]
+    for name in ("serve", "env", "demo", "config"):
+        assert f"\n    {name} " in out
 
 
-def test_the_demonstration_says_what_it_does_and_ends_without_a_terminal(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    stays = []
+def raising(error: BaseException) -> Callable[..., int]:
+    def run_demo(say: Callable[[str], None], stay: bool) -> int:
+        raise error
 
-    def demo(say: object, stay: bool) -> int:
-        assert callable(say)
-        say("sha256 match: download upload")
-        stays.append(stay)
+    return run_demo
+
+
+KINDS = [
+    kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type)
+    and issubclass(kind, TailraceError)
+    and kind.__init__ is Exception.__init__
+]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, DemoFailed])
+def test_an_error_becomes_its_line_and_its_status(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kind: type[TailraceError]
+) -> None:
+    monkeypatch.setattr(runner, "run_demo", raising(kind("the reason")))
+    assert result(capsys, "demo") == (kind.exit_code, "", "tailrace demo: the reason\n")
+
+
+def test_ctrl_c(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "run_demo", raising(KeyboardInterrupt()))
+    assert result(capsys, "demo") == (128 + signal.SIGINT, "", "")
+
+
+def test_a_bug_is_not_dressed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "run_demo", raising(ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        main(["demo"])
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_demo_stays_on_a_terminal_only(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    def run_demo(say: Callable[[str], None], stay: bool) -> int:
+        say(f"stay: {stay}")
         return 0
 
-    monkeypatch.setattr("tailrace.demo.runner.run_demo", demo)
-    assert main(["demo"]) == 0
-    assert stays == [False]
-    assert capsys.readouterr().out == "sha256 match: download upload\n"
-
-
-def test_config_show_names_value_and_origin(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    monkeypatch.setenv("AWSIOT_TUNNEL_ACCESS_TOKEN", "secret-token-in-the-environment")
-    assert main(["config", "show", "-e", "localhost:1234", "-s", "SSH=5555"]) == 0
-    text = capsys.readouterr().out
-    rows = {line.split()[0]: line.split(maxsplit=2)[1:] for line in text.splitlines()}
-    assert rows["port"] == ["1234", "command line -e"]
-    assert rows["services"] == ["SSH=5555", "command line -s"]
-    assert rows["linger"] == ["5", "default"]
-    assert rows["access_token"] == ["<redacted>", "environment variable AWSIOT_TUNNEL_ACCESS_TOKEN"]
-    assert "secret-token" not in text
+    monkeypatch.setattr(runner, "run_demo", run_demo)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
+    assert result(capsys, "demo") == (0, f"stay: {terminal}\n", "")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
-    [(["-e"], "--proxy-endpoint"), (["--help"], "leave out --help")],
+    ("argv", "function"), [(["serve", "--region", "x"], "run_serve"), (["env"], "run_env")]
 )
-def test_config_show_reports_what_localproxy_would(
-    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
-):
-    assert main(["config", "show", *arguments]) == ExitCode.USAGE
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert words in captured.err
-    assert captured.err.startswith("tailrace config: ")
+def test_other_commands_are_handed_over(
+    monkeypatch: pytest.MonkeyPatch, argv: list[str], function: str
+) -> None:
+    given: list[argparse.Namespace] = []
+
+    def run(args: argparse.Namespace) -> int:
+        given.append(args)
+        return 42
+
+    monkeypatch.setattr(command, function, run)
+    assert main(argv) == 42
+    assert given[0].command == argv[0]
 
 
-def test_the_installed_command_is_this_one():
-    command = Path(sys.executable).parent / "tailrace"
-    done = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout == f"tailrace {__version__}\n"
+# -- config show -----------------------------------------------------------------------------
 
 
-def test_it_runs_as_a_module():
+@pytest.fixture
+def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        if name.startswith(("AWSIOT_", "TAILRACE_")) or name.lower() in ("https_proxy", "no_proxy"):
+            monkeypatch.delenv(name)
+
+
+def test_config_show(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, no_settings: None
+) -> None:
+    monkeypatch.setenv("AWSIOT_TUNNEL_ACCESS_TOKEN", TOKEN)
+    status, out, err = result(capsys, "config", "show", "-r", "eu-west-1", "-s", "5555", "-v", "5")
+    assert (status, err) == (0, "")
+    assert TOKEN not in out
+    rows = {line.split()[0]: line for line in out.splitlines()}
+    assert "data.tunneling.iot.eu-west-1.amazonaws.com" in rows["host"]
+    assert "AWSIOT_TUNNEL_ACCESS_TOKEN" in rows["access_token"]
+    # Three columns, each of one width: where the third begins, a blank goes before.
+    start = rows["host"].index(rows["host"].split("  ")[-1])
+    assert all(line[start - 1] == " " and line[start] != " " for line in out.splitlines())
+
+
+def test_config_show_with_a_mistake(capsys: pytest.CaptureFixture[str], no_settings: None) -> None:
+    status, out, err = result(capsys, "config", "show", "-r", "eu-west-1")
+    assert status == ExitCode.USAGE
+    assert out == ""
+    assert err.startswith("tailrace config: ")
+    assert "access-token" in err
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_config_show_shows_settings_only(
+    capsys: pytest.CaptureFixture[str], no_settings: None, option: str
+) -> None:
+    status, _, err = result(capsys, "config", "show", option)
+    assert status == ExitCode.USAGE
+    assert err == ("tailrace config: leave out --help, --version and --export-default-settings\n")
+
+
+# -- as a process ----------------------------------------------------------------------------
+
+
+def test_as_a_module() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tailrace.cli.tailrace", "--version"],
-        capture_output=True,
-        text=True,
-        check=True,
+        [*COMMAND, "-V"], capture_output=True, text=True, timeout=HANG, check=True
     )
     assert done.stdout == f"tailrace {__version__}\n"
+
+
+def test_an_output_that_nobody_reads(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = {**os.environ, "AWSIOT_TUNNEL_ACCESS_TOKEN": TOKEN}
+    done = subprocess.run(
+        [*COMMAND, "config", "show", "-r", "eu-west-1", "-s", "5555"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env=environment,
+        timeout=HANG,
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")

@@ -5,34 +5,21 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 
+from support_loops import LOOP_FACTORIES
 from support_ws import Certificates
 from tailrace.link import transport
 
 
-def _uvloop() -> asyncio.AbstractEventLoop:
-    """Return a loop that holds already what libuv keeps from its first stream on."""
-    loop = uvloop.new_event_loop()
-
-    async def open_a_stream() -> None:
-        left, right = socket.socketpair()
-        with right:
-            made, _ = await loop.create_connection(asyncio.Protocol, sock=left)
-            made.abort()
-        await asyncio.sleep(0)
-
-    loop.run_until_complete(open_a_stream())
-    return loop
-
-
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
-) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    return {"asyncio": asyncio.new_event_loop, "uvloop": _uvloop}
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]] | None:
+    """Run each async test of this room on each loop, whether it asks for ``loop_kind`` or not."""
+    return LOOP_FACTORIES if Path(__file__).parent in item.path.parents else None
 
 
 @pytest.fixture(scope="session")

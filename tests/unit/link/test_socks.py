@@ -56,7 +56,7 @@ async def ask(
 
 @pytest.mark.parametrize("proxy", [PLAIN, known("user", "p"), known("u" * 255, "p" * 255)])
 def test_what_fits(proxy: WebProxy) -> None:
-    check_socks(target(), proxy)
+    check_socks(proxy)
 
 
 @pytest.mark.parametrize(
@@ -69,22 +69,14 @@ def test_what_fits(proxy: WebProxy) -> None:
 )
 def test_credentials_that_do_not_fit(proxy: WebProxy, said: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        check_socks(target(), proxy)
+        check_socks(proxy)
     assert str(caught.value) == f"web proxy socks5://proxy.example:1080: {said}"
-
-
-def test_a_name_that_does_not_fit() -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        check_socks(target(host="a" * 64), PLAIN)
-    assert str(caught.value) == (
-        f"{'a' * 64} is no name that web proxy socks5h://proxy.example:1080 could resolve"
-    )
 
 
 def test_the_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "python_socks.async_.asyncio", None)
     with pytest.raises(ConfigurationError) as caught:
-        check_socks(target(), PLAIN)
+        check_socks(PLAIN)
     assert str(caught.value) == (
         "web proxy socks5h://proxy.example:1080 needs the package python-socks:"
         " pip install 'tailrace[socks]'"

@@ -245,8 +245,5 @@ async def test_those_that_stall_together_are_given_up_until_the_rest_can_go_on(
                 stalled[1].write(bytes(CONNECTION_HIGH))
             await until(lambda: "has taken nothing" in caplog.text, "the first reset")
             await check_echo(other, b"after")
-            destination = ends.destination.proxy._tunnel
-            assert isinstance(destination, Tunnel)
-            assert destination._inbound.total <= TOTAL_HIGH
     resets = [r for r in caplog.records if "has taken nothing" in r.getMessage()]
     assert 0 < len(resets) < count
