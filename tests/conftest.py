@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Callable, Mapping
 
 import hypothesis
@@ -12,6 +13,10 @@ import pytest
 from support_loops import LOOP_FACTORIES
 
 pytest_plugins = ["support_leaks", "pytester"]
+
+# A shell starts its background jobs with Ctrl-C ignored, and their children inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline: a test never judges by the clock.
 _HOUSE = hypothesis.settings(deadline=None, print_blob=True)
