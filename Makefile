@@ -4,6 +4,8 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+# Files are spread over the cores; the tests of a file stay together and in order.
+PYTEST_WORKERS ?= -n auto --dist loadfile
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -42,7 +44,7 @@ demo: $(READY)
 test: $(READY)
 	@mkdir -p build
 	@rm -f .coverage .coverage.*
-	@$(BIN)/python -m pytest --cov --cov-report= $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PYTEST_WORKERS) --cov --cov-report= $(PYTEST_ARGS)
 ifeq ($(strip $(PYTEST_ARGS)),)
 	@$(BIN)/coverage json --quiet -o build/coverage.json
 	@$(BIN)/python tests/coverage_gate.py build/coverage.json
@@ -55,7 +57,7 @@ check: $(READY)
 
 cover: $(READY)
 	@rm -f .coverage .coverage.*
-	@$(BIN)/python -m pytest --cov --cov-report=html --cov-report=term $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PYTEST_WORKERS) --cov --cov-report=html --cov-report=term $(PYTEST_ARGS)
 
 apt:
 	@missing=$$(for name in $(APT_PACKAGES); do \

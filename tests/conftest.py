@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 
 import hypothesis
 import pytest
@@ -23,6 +23,16 @@ _HOUSE = hypothesis.settings(deadline=None, print_blob=True)
 hypothesis.settings.register_profile("house", _HOUSE)
 hypothesis.settings.register_profile("deep", _HOUSE, max_examples=5_000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "house"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Make every report fit to travel between processes: logs may hold what is not text."""
+    report = yield
+    report.sections = [
+        (name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report
 
 
 def pytest_asyncio_loop_factories(
