@@ -308,6 +308,8 @@ class ConnectionPair:
         self.fenced = fenced
         self.transfers: list[Transfer] = []
         self._active: dict[str, int] = {}
+        self._started: dict[str, int] = {}
+        """The last stream the present source has started, by service."""
         self._fences: dict[Role, dict[_Fence, Callable[[Message], bool]]] = {}
         self.ends: dict[Role, End] = {}
         for role in Role:
@@ -346,9 +348,18 @@ class ConnectionPair:
         assert old.session.connections == []
         assert all(half.cause is EndCause.LINK_LOST for half in halves)
         self._connect(role)
+        survivor = other(role)
         for service_id in list(self._active):
-            self._reset(other(role), service_id)
+            self._reset(survivor, service_id)
         self._active.clear()
+        # Streams that the old end itself has reset are no less stale: the survivor may
+        # not know of that yet, and the new end never will.
+        if survivor is Role.DESTINATION:
+            self._started.clear()
+            self._push_fence(survivor, lambda _: True)
+        else:
+            known = dict(self._started)
+            self._push_fence(survivor, lambda m: m.stream_id <= known.get(m.service_id, 0))
 
     def reset_stream(self, service_id: str) -> None:
         """Reset the active stream of a service (as messages name it) on both sides."""
@@ -384,12 +395,15 @@ class ConnectionPair:
         self._push_reset(role, message, lambda m: (m.stream_id, m.service_id) == stale)
 
     def _push_reset(self, role: Role, message: bytes, stale: Callable[[Message], bool]) -> None:
-        end = self.ends[role]
-        end.inbox.push(message, last_in_frame=False)
+        self.ends[role].inbox.push(message, last_in_frame=False)
+        self._push_fence(role, stale)
+
+    def _push_fence(self, role: Role, stale: Callable[[Message], bool]) -> None:
+        """Drop what is ``stale`` until the end has seen all that is on its way to it now."""
         if self.fenced:
             fence = _Fence()
             self._fences[role][fence] = stale
-            end.inbox.push_fence(fence)
+            self.ends[role].inbox.push_fence(fence)
 
     def _refuse(self, role: Role, start: Message, transfer: Transfer) -> None:
         """Answer a start that was dropped: it may have been sent in view of the reset."""
@@ -420,6 +434,7 @@ class ConnectionPair:
             receiver.starts.append(transfer)
         if decoded.type == MessageType.STREAM_START:
             self._active[decoded.service_id] = decoded.stream_id
+            self._started[decoded.service_id] = decoded.stream_id
         elif (
             decoded.type == MessageType.STREAM_RESET
             and self._active.get(decoded.service_id) == decoded.stream_id

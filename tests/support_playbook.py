@@ -48,6 +48,7 @@ __all__ = [
     "Sent",
     "Step",
     "budget",
+    "effort",
     "feed",
     "frame_of",
     "ready",
@@ -58,14 +59,17 @@ _USUAL_EXAMPLES = 100
 """Examples of a test without settings of its own, in the house profile."""
 
 
-def budget(examples: int) -> settings:
-    """Hypothesis settings for a test that runs ``examples`` examples on every commit.
-
-    A profile that asks for more than usual gets as many times more.
-    """
+def effort() -> float:
+    """Return how many times more than usual the profile of Hypothesis asks for."""
     profile = settings.get_profile(settings.get_current_profile_name())
+    return profile.max_examples / _USUAL_EXAMPLES
+
+
+def budget(examples: int) -> settings:
+    """Hypothesis settings for a test that runs ``examples`` examples on every commit."""
     return settings(
-        max_examples=max(1, examples * profile.max_examples // _USUAL_EXAMPLES),
+        max_examples=max(1, int(examples * effort())),
+        report_multiple_bugs=False,
         phases=[phase for phase in Phase if phase is not Phase.explain],
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )

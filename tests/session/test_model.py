@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 
 from support_messages import bodies
 from support_pair import ConnectionPair, End, Half, other
-from support_playbook import Data, Playbook, Sent, Step, budget, feed, service_ids
+from support_playbook import Data, Playbook, Sent, Step, budget, effort, feed, service_ids
 from support_protobuf import oracle_decode
 from tailrace.errors import LocalProtocolError, RemoteProtocolError, ServiceIdMismatch
 from tailrace.session import (
@@ -266,7 +266,7 @@ class UnfencedTunnelModel(TunnelModel):
 
 
 # Shrinking a failure of the model takes longer than the usual guard against hangs allows.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(600 * max(1, effort()))
 
 TestTunnel = TunnelModel.TestCase
 TestTunnel.settings = budget(200)

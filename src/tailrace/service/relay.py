@@ -332,7 +332,8 @@ class RelayEnd:
         self._shape = None
         for key, connection_id in streams.items():
             self._send_reset(key, connection_id)
-        if streams and self._side is Side.DESTINATION:
+        # Also without streams: the source may have reset one that data is still on its way for.
+        if self._started and self._side is Side.DESTINATION:
             self._fences += 1
             self._fence = str(self._fences).encode()
             self._fence_sweeps = 0

@@ -378,6 +378,18 @@ class TestReplacement:
         feed(tunnel.destination, data(b"new"))
         assert link.take() == [data(b"new")]
 
+    def test_data_of_a_stream_that_the_old_source_reset_does_not_reach_a_new_one(
+        self, tunnel: Tunnel
+    ) -> None:
+        feed(tunnel.source, start(), reset())
+        source, link = tunnel.connect(Side.SOURCE)
+        assert tunnel.destination_link.pings == [b"1"]
+        feed(source, start())
+        feed(tunnel.destination, data(b"sent before the reset came"))
+        tunnel.destination.pong_received(b"1")
+        feed(tunnel.destination, data(b"new"))
+        assert link.take() == [data(b"new")]
+
     def test_a_destination_without_streams_needs_no_fence(self, tunnel: Tunnel) -> None:
         source, link = tunnel.connect(Side.SOURCE)
         feed(source, start())
