@@ -10,13 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import os
+import json
 import random
-import signal
 import socket
 import struct
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -24,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from support_process import HANG, POLL, Process, clean_environment, installed, process, until
 from tailrace.aws import ControlClient, Credentials
 from tailrace.errors import ExitCode
 from tailrace.localproxy.events import Connected, Listening, ProxyEvent, ServicesMapped
@@ -39,156 +37,52 @@ from tailrace.localproxy.settings import (
 from tailrace.secret import Secret
 from tailrace.service.config import Endpoints, parse_address
 
-HANG = 60.0
-"""Seconds after which a wait counts as hung."""
+__all__ = [
+    "HANG",
+    "Ends",
+    "Handler",
+    "Process",
+    "ProxyProcess",
+    "RunningProxy",
+    "ServiceProcess",
+    "Streams",
+    "Tunnel",
+    "application",
+    "arguments_for",
+    "both_processes",
+    "both_proxies",
+    "check_closed",
+    "check_echo",
+    "clean_environment",
+    "client",
+    "control_client",
+    "echo",
+    "exchange",
+    "hang_up",
+    "installed",
+    "mirror",
+    "noise",
+    "open_tunnel",
+    "process",
+    "proxy_process",
+    "read_ready_file",
+    "read_to_the_end",
+    "reset",
+    "running_proxy",
+    "service_process",
+    "tunnel_of",
+    "tunnel_process",
+    "until",
+    "unused_port",
+]
 
 ANY_PORT = TCPAddress("127.0.0.1", 0)
 
-_POLL = 0.01
-_LOG_TAIL = 60
 _STREAM_LIMIT = 1024 * 1024
 
 E = TypeVar("E", bound=ProxyEvent)
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-async def until(condition: Callable[[], object], what: str) -> None:
-    """Wait until ``condition()`` holds; ``what`` is said when it never does."""
-    try:
-        async with asyncio.timeout(HANG):
-            while not condition():
-                await asyncio.sleep(_POLL)
-    except TimeoutError:
-        raise AssertionError(f"waited {HANG:g} s in vain for: {what}") from None
-
-
-# -- processes -------------------------------------------------------------------------------
-
-
-def installed(name: str) -> str:
-    """Return the path of an installed command of this Python."""
-    return str(Path(sys.executable).parent / name)
-
-
-def clean_environment(**extra: str) -> dict[str, str]:
-    """Return this process' environment without settings that lead a proxy astray."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("AWSIOT_TUNNEL_", "TAILRACE_", "AWS_"))
-        and not name.lower().endswith("_proxy")
-        and name not in ("NOTIFY_SOCKET", "SSL_CERT_FILE", "SSL_CERT_DIR")
-    }
-    return kept | extra
-
-
-class Process:
-    """A child process; standard output and standard error go to files."""
-
-    def __init__(self, name: str, popen: subprocess.Popen[bytes], directory: Path) -> None:
-        self.name = name
-        self._popen = popen
-        self._directory = directory
-
-    @property
-    def pid(self) -> int:
-        return self._popen.pid
-
-    @property
-    def running(self) -> bool:
-        return self._popen.poll() is None
-
-    @property
-    def output(self) -> str:
-        """Standard output so far."""
-        return (self._directory / f"{self.name}.out").read_text(errors="replace")
-
-    @property
-    def log(self) -> str:
-        """Standard error so far."""
-        return (self._directory / f"{self.name}.log").read_text(errors="replace")
-
-    @property
-    def fatal_line(self) -> str:
-        """The text of the one line of the log that says why the process gave up."""
-        lines = [line for line in self.log.splitlines() if "[fatal]" in line]
-        assert len(lines) == 1, self.log
-        assert "Traceback" not in self.log, self.log
-        return lines[0].partition("[fatal] ")[2]
-
-    @property
-    def memory(self) -> int:
-        """Resident bytes."""
-        return self._status("VmRSS") * 1024
-
-    @property
-    def descriptors(self) -> int:
-        """Open file descriptors."""
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
-
-    def signal(self, number: int) -> None:
-        self._popen.send_signal(number)
-
-    def terminate(self) -> None:
-        self.signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End the process whatever it does, and reap it."""
-        if self.running:
-            self._popen.kill()
-        self._popen.wait(HANG)
-
-    def wait(self) -> int:
-        """Return the exit status, blocking."""
-        return self._popen.wait(HANG)
-
-    async def exit_code(self) -> int:
-        """Return the exit status once there is one."""
-        await until(lambda: not self.running, f"end of {self.name}")
-        return self._popen.wait()
-
-    async def said(self, text: str) -> None:
-        """Wait for ``text`` in the log."""
-        await until(lambda: text in self.log or not self.running, f"{text!r} from {self.name}")
-        assert text in self.log, self.log
-
-    def print_log(self) -> None:
-        tail = self.log.splitlines()[-_LOG_TAIL:]
-        print(f"--- {self.name} (status {self._popen.poll()}) ---", *tail, sep="\n")
-
-    def _status(self, field: str) -> int:
-        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith(field + ":"):
-                return int(line.split()[1])
-        raise AssertionError(f"{self.name} has no {field}: it has ended")
-
-
-@contextmanager
-def process(
-    name: str, command: Sequence[str], directory: Path, environment: Mapping[str, str]
-) -> Iterator[Process]:
-    """A running process, killed and reaped at the end if it is still there."""
-    with (
-        (directory / f"{name}.out").open("ab") as out,
-        (directory / f"{name}.log").open("ab") as log,
-    ):
-        popen = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=log,
-            env=environment,
-            cwd=directory,
-        )
-    started = Process(name, popen, directory)
-    try:
-        yield started
-    except BaseException:
-        started.print_log()
-        raise
-    finally:
-        started.kill()
 
 
 # -- the service -----------------------------------------------------------------------------
@@ -221,7 +115,7 @@ class ServiceProcess:
         while not self._ready.exists():
             assert self.process.running, self.process.log
             assert time.monotonic() < deadline, self.process.log
-            time.sleep(_POLL)
+            time.sleep(POLL)
         self.endpoints = Endpoints.read(self._ready)
         self.control = control_client(self.endpoints)
 
@@ -343,8 +237,6 @@ class ProxyProcess(Process):
 
 def read_ready_file(path: Path) -> dict[str, LocalAddress]:
     """Return the addresses in a proxy's ready file."""
-    import json
-
     services = json.loads(path.read_text())["services"]
     return {
         service_id: UnixAddress(where["path"])

@@ -270,7 +270,7 @@ async def test_a_reset_connection_harms_no_other(service: ServiceProcess, tmp_pa
             asyncio.TaskGroup() as group,
         ):
             group.create_task(exchange(ports["GOOD"], 8_000_000))
-            for _ in range(20):
+            for _ in range(10):
                 async with client(ports["BAD"]) as near:
                     near[1].write(noise(100_000))
                     far = await accepted.get()

@@ -122,7 +122,7 @@ async def test_connections_one_after_the_other_leave_nothing_behind(
             proxies = (source, destination)
             descriptors = [proxy.descriptors for proxy in proxies]
             memory: list[list[int]] = []
-            for count in (200, 800):
+            for count in (100, 300):
                 for number in range(count):
                     async with client(ports["ECHO"]) as streams:
                         await check_echo(streams, str(number).encode())
