@@ -30,9 +30,10 @@ class Bridge:
     """Carries the bytes; ends by itself, with the connection or with the socket.
 
     Back-pressure passes through both ways. When the connection ends, what has come is still
-    delivered. When the socket is closed, what was written to it is still sent, for the time
-    that the transport allows for closing. TLS has no half-close: a socket that is shut down
-    for writing counts as closed.
+    delivered (but for uvloop's own TLS, which drops what it holds if it is paused just then).
+    When the socket is closed, what was written to it is still sent, for the time that the
+    transport allows for closing. TLS has no half-close: a socket that is shut down for
+    writing counts as closed.
     """
 
     def __init__(self, connection: asyncio.Transport) -> None:

@@ -99,6 +99,21 @@ def test_any_name_is_shown(subject: str, issuer: str) -> None:
     assert describe(der) == f"{left} issued by {right}"
 
 
+def wrapped(content: bytes) -> bytes:
+    """Return a DER sequence of more than 255 bytes."""
+    return b"\x30\x82" + len(content).to_bytes(2, "big") + content
+
+
+def test_a_certificate_of_version_1() -> None:
+    der = certificate([named(NameOID.COMMON_NAME, "host")], [named(NameOID.COMMON_NAME, "ca")])
+    body = x509.load_der_x509_certificate(der).tbs_certificate_bytes
+    content = body[-int.from_bytes(body[2:4], "big") :] if body[1] == 0x82 else body[3:]
+    # No version field is what makes it version 1 (RFC 5280 section 4.1.2.1).
+    assert content[:5] == b"\xa0\x03\x02\x01\x02"
+    old = wrapped(wrapped(content[5:]) + bytes(300))
+    assert describe(old) == "'CN=host' issued by 'CN=ca'"
+
+
 SAMPLE = certificate([named(NameOID.COMMON_NAME, "host")], [named(NameOID.COMMON_NAME, "ca")])
 
 
