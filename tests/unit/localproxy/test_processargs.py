@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tailrace.localproxy import processargs
 from tailrace.localproxy.processargs import hide_argument
 from tailrace.secret import Secret
 
@@ -45,3 +46,14 @@ def test_nothing_to_hide(text: str) -> None:
 def test_other_systems(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     assert not hide_argument(Secret(TOKEN))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+@pytest.mark.parametrize(
+    ("name", "value"), [("_MAX_ARGUMENTS", 1), ("_ARG_END", 400)], ids=["long", "missing"]
+)
+def test_arguments_that_cannot_be_told(
+    name: str, value: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processargs, name, value)
+    assert not hide_argument(Secret("pytest --"))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tailrace.errors import ConfigurationError
+from tailrace.service import trust
 from tailrace.service.ca import ensure_certificates
 from tailrace.service.trust import system_trust, write_bundle
 
@@ -33,3 +34,16 @@ def test_earlier_bundles_are_not_taken_for_the_systems(
 def test_a_missing_authority(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"ca\.pem"):
         write_bundle(tmp_path / "bundle.pem", tmp_path / "ca.pem")
+
+
+def test_a_python_whose_openssl_was_built_for_another_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = ssl.get_default_verify_paths()._replace(openssl_cafile=str(tmp_path / "none"))
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: elsewhere)
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_bytes(b"the distribution's")
+    monkeypatch.setattr(trust, "_KNOWN_BUNDLES", (str(tmp_path / "missing"), str(bundle)))
+    assert system_trust() == b"the distribution's"
+    bundle.unlink()
+    assert system_trust() == b""
