@@ -13,7 +13,7 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 # Real servers that some tests talk to; those tests are skipped without them.
-APT_PACKAGES := curl openssh-client openssh-server openssl tinyproxy-bin
+APT_PACKAGES := curl haproxy libnginx-mod-stream mosquitto nginx-light openssh-client openssh-server openssl tinyproxy-bin
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check cover apt clean
@@ -33,7 +33,7 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is older than 3.11: make setup PYTHON=python3.11")'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(PIP) install --upgrade 'pip>=25.1'
-	$(PIP) install --editable '.[service,socks]' --group dev
+	$(PIP) install --editable '.[service,mqtt,agent,socks]' --group dev
 	@touch $@
 
 demo: $(READY)

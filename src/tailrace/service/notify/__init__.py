@@ -1,0 +1,19 @@
+"""Tell things about their tunnels: over MQTT, or through a command."""
+
+from .command import CommandNotifier, parse_command
+from .mqtt import MqttNotifier, MqttSettings, parse_mqtt_url
+from .outbox import Outbox, OutboxSettings
+from .port import Notification, Notifier, NotifyFailed
+
+__all__ = [
+    "CommandNotifier",
+    "MqttNotifier",
+    "MqttSettings",
+    "Notification",
+    "Notifier",
+    "NotifyFailed",
+    "Outbox",
+    "OutboxSettings",
+    "parse_command",
+    "parse_mqtt_url",
+]

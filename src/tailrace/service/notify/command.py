@@ -1,0 +1,99 @@
+"""Notify through a command: for brokers and devices that are reached in other ways."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shlex
+import signal
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Sequence
+from typing import Final
+
+from ...errors import ConfigurationError
+from .port import Notification, NotifyFailed
+
+__all__ = ["CommandNotifier", "parse_command"]
+
+_TIMEOUT: Final = 30.0
+
+
+def parse_command(text: str, option: str) -> tuple[str, ...]:
+    """Split a command line as a shell would; no shell runs it.
+
+    Raises:
+        ConfigurationError: it is empty, or a quote is not closed; ``option`` is named.
+    """
+    try:
+        command = tuple(shlex.split(text))
+    except ValueError as error:
+        raise ConfigurationError(f"{option} {text!r}: {error}") from None
+    if not command:
+        raise ConfigurationError(f"{option} is empty: give a program with its arguments")
+    return command
+
+
+class CommandNotifier:
+    """Runs ``command`` once for each notification, with a JSON object as standard input.
+
+    The object has ``thingName``, ``tunnelId``, ``topic`` and ``notification``, which is
+    what would be published. Arguments and environment hold nothing of it: other users
+    could read them. Status 0 within ``timeout`` seconds means delivered. Standard output
+    is dropped; standard error is the service's.
+    """
+
+    def __init__(self, command: Sequence[str], timeout: float = _TIMEOUT) -> None:
+        self._command = tuple(command)
+        self._timeout = timeout
+
+    @property
+    def name(self) -> str:
+        """The program, without arguments: those may hold credentials."""
+        return f"command {os.path.basename(self._command[0])}"
+
+    async def deliver(self, notification: Notification) -> None:
+        """Run the command.
+
+        Raises:
+            NotifyFailed: it could not be started, failed, or took too long.
+        """
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._command, stdin=PIPE, stdout=DEVNULL, start_new_session=True
+            )
+        except OSError as error:
+            raise NotifyFailed(f"{self._command[0]}: {error.strerror or error}") from None
+        try:
+            async with asyncio.timeout(self._timeout):
+                # One that does not read its input may still be content with it.
+                await process.communicate(_document(notification))
+        except TimeoutError:
+            raise NotifyFailed(f"it did not end within {self._timeout:g} seconds") from None
+        finally:
+            if process.returncode is None:
+                await _kill(process)
+        if process.returncode:
+            raise NotifyFailed(f"it ended with status {process.returncode}")
+
+    async def close(self) -> None:
+        """Do nothing: no process outlives :meth:`deliver`."""
+
+
+def _document(notification: Notification) -> bytes:
+    document = {
+        "thingName": notification.thing_name,
+        "tunnelId": notification.tunnel_id,
+        "topic": notification.topic,
+        "notification": notification.document(),
+    }
+    return json.dumps(document).encode() + b"\n"
+
+
+async def _kill(process: Process) -> None:
+    """End the command and everything it has started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    # Reads to the end of standard input's pipe too, so that its transport is closed.
+    await process.communicate()

@@ -1,0 +1,162 @@
+"""Notifications that wait to be delivered.
+
+They are kept in memory only: they hold access tokens, and the service stores no token
+in clear. After a restart of the service, rotate the tokens of tunnels whose things
+did not hear of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .port import Notification, Notifier, NotifyFailed
+
+__all__ = ["Outbox", "OutboxSettings"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxSettings:
+    """Times in seconds."""
+
+    capacity: int = 10_000
+    """Notifications that may wait; beyond that the oldest one is given up."""
+    retry_first: float = 1.0
+    retry_most: float = 60.0
+    """After a failure the next try waits for half to all of a time that doubles."""
+    flush_timeout: float = 2.0
+    """How long a stopping service goes on delivering."""
+
+
+class Outbox:
+    """Hands notifications to a notifier one at a time, until it has taken them.
+
+    A tunnel has at most one notification waiting: a newer one takes its place, as the
+    rotation that made it has revoked the older token.
+    """
+
+    def __init__(
+        self,
+        notifier: Notifier,
+        clock: Callable[[], float],
+        settings: OutboxSettings | None = None,
+    ) -> None:
+        self._notifier = notifier
+        self._clock = clock
+        self._settings = settings or OutboxSettings()
+        self._waiting: dict[str, Notification] = {}
+        self._wake = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.delivered = 0
+        self.failed = 0
+        self.given_up = 0
+
+    @property
+    def name(self) -> str:
+        """The notifier's."""
+        return self._notifier.name
+
+    @property
+    def waiting(self) -> int:
+        """Notifications that are not delivered yet."""
+        return len(self._waiting)
+
+    def start(self) -> None:
+        """Begin to deliver, in the running loop."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        """Deliver what can be delivered at once, then release everything."""
+        if self._task is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.flush_timeout):
+                    await self._settled.wait()
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+        await self._notifier.close()
+        for notification in self._waiting.values():
+            self._give_up(notification, "the service stops")
+        self._waiting.clear()
+
+    def put(self, notification: Notification) -> None:
+        """Take over a notification; a waiting one of the same tunnel is dropped."""
+        self._waiting.pop(notification.tunnel_id, None)
+        self._waiting[notification.tunnel_id] = notification
+        if len(self._waiting) > self._settings.capacity:
+            oldest = self._waiting.pop(next(iter(self._waiting)))
+            self._give_up(oldest, "too many are waiting")
+        self._settled.clear()
+        self._wake.set()
+
+    def cancel(self, tunnel_id: str) -> None:
+        """Drop what waits for a tunnel: it is closed."""
+        self._waiting.pop(tunnel_id, None)
+
+    async def _run(self) -> None:
+        delay = 0.0
+        while True:
+            while not self._waiting:
+                self._settled.set()
+                self._wake.clear()
+                await self._wake.wait()
+            notification = next(iter(self._waiting.values()))
+            if notification.expires_at <= self._clock():
+                self._forget(notification)
+                self._give_up(notification, "the tunnel has expired")
+            elif await self._deliver(notification):
+                delay = 0.0
+            else:
+                delay = min(max(self._settings.retry_first, 2 * delay), self._settings.retry_most)
+                self._settled.set()
+                await asyncio.sleep(random.uniform(delay / 2, delay))  # noqa: S311 - only jitter
+
+    async def _deliver(self, notification: Notification) -> bool:
+        try:
+            await self._notifier.deliver(notification)
+        except NotifyFailed as failed:
+            self.failed += 1
+            _log.warning(
+                "tunnel %s: thing %s not notified by %s, trying again: %s",
+                notification.tunnel_id,
+                notification.thing_name,
+                self.name,
+                failed,
+            )
+            # The others need not wait behind one that fails for its own reasons.
+            if self._forget(notification):
+                self._waiting[notification.tunnel_id] = notification
+            return False
+        self._forget(notification)
+        self.delivered += 1
+        _log.info(
+            "tunnel %s: thing %s notified by %s",
+            notification.tunnel_id,
+            notification.thing_name,
+            self.name,
+        )
+        return True
+
+    def _forget(self, notification: Notification) -> bool:
+        """Remove a notification, unless something newer has taken its place meanwhile."""
+        if self._waiting.get(notification.tunnel_id) is not notification:
+            return False
+        del self._waiting[notification.tunnel_id]
+        return True
+
+    def _give_up(self, notification: Notification, why: str) -> None:
+        self.given_up += 1
+        _log.warning(
+            "tunnel %s: thing %s will not be notified by %s: %s; rotate its token to try again",
+            notification.tunnel_id,
+            notification.thing_name,
+            self.name,
+            why,
+        )
