@@ -24,7 +24,13 @@ if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
 
-__all__ = ["Certificates", "certificate_names", "ensure_certificates", "subject_hash"]
+__all__ = [
+    "Certificates",
+    "certificate_names",
+    "ensure_certificates",
+    "fill_ca_dir",
+    "subject_hash",
+]
 
 _CA_DAYS: Final = 3650
 _SERVER_DAYS: Final = 397
@@ -88,7 +94,7 @@ def ensure_certificates(directory: Path, names: Sequence[str], now: float) -> Ce
             certificates.server_key_file,
             *_make_server(authority, names, today),
         )
-    _fill_ca_dir(certificates, authority[0])
+    fill_ca_dir(certificates.ca_dir, [authority[0]])
     return certificates
 
 
@@ -124,6 +130,30 @@ def _der(tag: int, content: bytes) -> bytes:
         return bytes((tag, size)) + content
     length = size.to_bytes((size.bit_length() + 7) // 8, "big")
     return bytes((tag, 0x80 | len(length))) + length + content
+
+
+def fill_ca_dir(directory: Path, authorities: Sequence[x509.Certificate]) -> None:
+    """Put certificates into ``directory`` under the names OpenSSL looks them up by.
+
+    Whatever else is there is removed.
+
+    Raises:
+        ConfigurationError: a file cannot be written.
+    """
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    make_private_directory(directory)
+    wanted: dict[Path, bytes] = {}
+    for authority in authorities:
+        digest = subject_hash(authority)
+        number = sum(path.stem == digest for path in wanted)
+        wanted[directory / f"{digest}.{number}"] = authority.public_bytes(Encoding.PEM)
+    for other in directory.iterdir():
+        if other not in wanted:
+            other.unlink()
+    for path, pem in wanted.items():
+        if not path.exists() or path.read_bytes() != pem:
+            write_file(path, pem, 0o644)
 
 
 _Pair = tuple["x509.Certificate", "ec.EllipticCurvePrivateKey"]
@@ -284,14 +314,3 @@ def _key_usage(*, authority: bool) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
-
-
-def _fill_ca_dir(certificates: Certificates, authority: x509.Certificate) -> None:
-    make_private_directory(certificates.ca_dir)
-    path = certificates.ca_dir / f"{subject_hash(authority)}.0"
-    for other in certificates.ca_dir.iterdir():
-        if other != path:
-            other.unlink()
-    pem = certificates.ca_file.read_bytes()
-    if not path.exists() or path.read_bytes() != pem:
-        write_file(path, pem, 0o644)

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import ConfigurationError
+from .notify.mqtt import MqttSettings
+from .proxy_protocol import Network
 
 __all__ = [
     "EVERY_ADDRESS",
     "Address",
     "DataSettings",
     "Endpoints",
+    "OperationSettings",
     "ServiceConfig",
     "default_state_dir",
     "parse_address",
@@ -77,6 +80,24 @@ class DataSettings:
     read_buffer: int = 16 * 1024
     """First size of a link's receive buffer; it doubles under load up to two frames."""
     use_aiofastnet: bool = True
+    proxies: tuple[Network, ...] = ()
+    """Networks of load balancers, which put a PROXY header in front of a connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperationSettings:
+    """What operators want besides tunnels; all of it is optional."""
+
+    tls_cert: Path | None = None
+    """Certificate with its chain, in PEM, instead of one of the service's own authority."""
+    tls_key: Path | None = None
+    tls_ca: Path | None = None
+    """What clients of that certificate have to trust."""
+    metrics_listen: Address | None = None
+    """Where metrics and health are served over plain HTTP, instead of at the control API."""
+    audit_log: Path | None = None
+    mqtt: MqttSettings | None = None
+    notify_command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +116,7 @@ class ServiceConfig:
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Where an access key may be given; see :mod:`tailrace.service.credentials`."""
     data: DataSettings = field(default_factory=DataSettings)
+    operation: OperationSettings = field(default_factory=OperationSettings)
 
     @property
     def own_ready_file(self) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from ..secret import Secret
 from .fabric import Fabric
@@ -10,14 +11,33 @@ from .queries import TunnelQueries
 from .store import Side, TunnelRecord
 from .tunnels import IdSource, OpenedTunnel, Tunnels, TunnelSpec
 
-__all__ = ["ControlPlane"]
+__all__ = ["Announcements", "ControlPlane"]
+
+
+class Announcements(Protocol):
+    """Who learns of tunnels that are for a thing."""
+
+    def announce(self, tunnel: TunnelRecord, destination_token: Secret) -> None:
+        """Tell the thing of a tunnel, if it has one, about a new destination token."""
+
+    def withdraw(self, tunnel_id: str) -> None:
+        """Tell nobody any more: the tunnel is closed."""
+
+
+class _Nobody:
+    def announce(self, tunnel: TunnelRecord, destination_token: Secret) -> None:
+        pass
+
+    def withdraw(self, tunnel_id: str) -> None:
+        pass
 
 
 class ControlPlane:
     """Commands of the control API, and the admissions that the data listener needs.
 
     ``clock`` gives seconds since the epoch. ``schedule`` is called whenever the time
-    of the next expiry may have changed.
+    of the next expiry may have changed, ``expired`` with the id of each tunnel whose
+    lifetime has ended. ``announcements`` learn of tunnels and of tokens for things.
     """
 
     def __init__(
@@ -31,6 +51,8 @@ class ControlPlane:
         self.queries = queries
         self.clock = clock
         self.schedule: Callable[[], None] = lambda: None
+        self.expired: Callable[[str], None] = lambda _: None
+        self.announcements: Announcements = _Nobody()
         self._tunnels = tunnels
         self._fabric = fabric
         self._ids = ids
@@ -42,6 +64,7 @@ class ControlPlane:
             TunnelLimitReached: a limit does not allow it.
         """
         opened = self._tunnels.open(spec, self.clock())
+        self.announcements.announce(opened.tunnel, opened.destination_token)
         self.schedule()
         return opened
 
@@ -52,12 +75,15 @@ class ControlPlane:
             TunnelNotFound: there is no such tunnel.
         """
         self._tunnels.close(tunnel_id, self.clock(), delete=delete)
+        self.announcements.withdraw(tunnel_id)
         self._fabric.close_tunnel(tunnel_id, "The tunnel was closed")
         self.schedule()
 
     def expire(self) -> float | None:
         """Close what is due; return when to call again, in seconds since the epoch."""
         for tunnel_id in self._tunnels.expire(self.clock()):
+            self.expired(tunnel_id)
+            self.announcements.withdraw(tunnel_id)
             self._fabric.close_tunnel(tunnel_id, "The tunnel has expired")
         return self._tunnels.next_expiry()
 

@@ -14,6 +14,7 @@ import asyncio
 import logging
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final, Protocol
@@ -34,10 +35,13 @@ from picows import (
 from ..errors import RemoteProtocolError
 from ..secret import Secret
 from ..wire import MAX_FRAME, SUBPROTOCOL_V1
+from .audit import AuditLog
 from .config import DataSettings
+from .counters import Counters
 from .errors import StoreFailed
 from .fabric import Fabric
 from .handshake import Handshake, HandshakeRefused, UpgradeRequest, read_handshake, refuse_admission
+from .proxy_protocol import ProxyListener
 from .relay import RelayEnd, service_ids_message
 from .store import Side, TunnelRecord
 from .tunnels import AdmissionRefused
@@ -51,6 +55,10 @@ _REASON_LIMIT: Final = 123
 
 _HEADROOM: Final = 14
 """Bytes that picows wants in front of a buffer it may write a frame header into."""
+
+_LOST: Final = "lost"
+_PROTOCOL_ERROR: Final = "protocol_error"
+_CLOSE_CAUSES: Final = {1000: "tunnel_closed", 1008: "replaced"}
 
 _BINARY: Final = WSMsgType.BINARY
 _CONTINUATION: Final = WSMsgType.CONTINUATION
@@ -82,11 +90,21 @@ class DataListener:
     """Accepts local proxies and joins them to the relay's fabric."""
 
     def __init__(
-        self, admissions: Admissions, fabric: Fabric, settings: DataSettings | None = None
+        self,
+        admissions: Admissions,
+        fabric: Fabric,
+        settings: DataSettings | None = None,
+        *,
+        counters: Counters | None = None,
+        audit: AuditLog | None = None,
     ) -> None:
         self._admissions = admissions
         self.fabric = fabric
         self.settings = settings or DataSettings()
+        self.counters = counters or Counters(time.monotonic)
+        self._audit = audit or AuditLog(None, time.time)
+        self._proxies: ProxyListener | None = None
+        self._stopping = False
         self._links: set[_DataLink] = set()
         self._current: dict[tuple[str, Side], _DataLink] = {}
         self._server: asyncio.Server | None = None
@@ -101,6 +119,11 @@ class DataListener:
 
     async def start(self, listening: socket.socket, tls: ssl.SSLContext | None) -> None:
         """Accept connections on a bound socket; ``tls`` is ``None`` behind a TLS terminator."""
+        if self.settings.proxies:
+            self._proxies = ProxyListener(
+                listening, self.settings.proxies, self.settings.handshake_timeout
+            )
+            listening = self._proxies.server_socket
         self._server = await ws_create_server(
             self._accept,
             sock=listening,
@@ -115,12 +138,21 @@ class DataListener:
             ssl_handshake_timeout=self.settings.handshake_timeout if tls else None,
             ssl_shutdown_timeout=self.settings.close_timeout if tls else None,
         )
+        if self._proxies is not None:
+            self._proxies.start()
         self._schedule_sweep()
 
     async def stop(self) -> None:
-        """Drop all links without a close frame, so that clients come back."""
+        """Drop all links without a close frame, so that clients come back.
+
+        What is recorded of their tunnels stays as it is: whoever stops the listener
+        turns all of them DISCONNECTED in one go.
+        """
+        self._stopping = True
         if self._sweeper is not None:
             self._sweeper.cancel()
+        if self._proxies is not None:
+            self._proxies.stop()
         if self._server is not None:
             self._server.close()
         for link in list(self._links):
@@ -142,8 +174,9 @@ class DataListener:
         channel_id = self._admissions.channel_id()
         try:
             handshake = read_handshake(_upgrade_request(request))
-            tunnel = self._admit(handshake)
+            tunnel = self._admit(handshake, channel_id)
         except HandshakeRefused as refused:
+            self.counters.refusals[refused.cause] += 1
             _log.warning("channel %s: handshake refused: %s", channel_id, refused.text)
             return _refusal(refused, channel_id)
         # The token list may hold more than the one value that picows looks for
@@ -156,13 +189,13 @@ class DataListener:
         link = _DataLink(self, tunnel, handshake, channel_id)
         return WSUpgradeResponseWithListener(response, link)
 
-    def _admit(self, handshake: Handshake) -> TunnelRecord:
+    def _admit(self, handshake: Handshake, channel_id: str) -> TunnelRecord:
         try:
             return self._admissions.admit(handshake.token, handshake.side, handshake.client_token)
         except AdmissionRefused as refused:
             raise refuse_admission(refused.refusal) from None
         except StoreFailed as failed:
-            _log.error("%s", failed)
+            _log.error("channel %s: %s", channel_id, failed)
             raise HandshakeRefused(
                 HTTPStatus.SERVICE_UNAVAILABLE, "The service cannot look up the access token"
             ) from None
@@ -171,6 +204,8 @@ class DataListener:
         """Take note of a link whose handshake is done."""
         self._links.add(link)
         self._idle.clear()
+        self.counters.traffic[link.side].links += 1
+        self._record("connected", link)
         self._current[link.tunnel_id, link.side] = link
         self._tell(self._admissions.connected, link)
 
@@ -179,16 +214,30 @@ class DataListener:
         self._links.discard(link)
         if not self._links:
             self._idle.set()
+        self.counters.traffic[link.side].links -= 1
+        self.counters.ended[link.cause] += 1
+        self._record("disconnected", link)
         # A link that was replaced leaves while its successor is connected.
         if self._current.get((link.tunnel_id, link.side)) is link:
             del self._current[link.tunnel_id, link.side]
-            self._tell(self._admissions.disconnected, link)
+            if not self._stopping:
+                self._tell(self._admissions.disconnected, link)
+
+    def _record(self, event: str, link: _DataLink) -> None:
+        self._audit.link(event, link.tunnel_id, link.side, link.address, link.channel_id)
 
     def _tell(self, event: Callable[[str, Side], None], link: _DataLink) -> None:
         try:
             event(link.tunnel_id, link.side)
         except StoreFailed as failed:
             _log.error("channel %s: connection state not recorded: %s", link.channel_id, failed)
+
+
+def _address(peer: tuple[str, int] | None) -> str:
+    """Format an address of the socket module; the peer may be gone already."""
+    if not peer:
+        return "unknown"
+    return f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
 
 
 def _upgrade_request(request: WSUpgradeRequest) -> UpgradeRequest:
@@ -223,9 +272,12 @@ class _DataLink(WSListener):
         "_owed_pong",
         "_reading",
         "_reading_wanted",
+        "_stall_began",
         "_transport",
         "_writing_paused",
         "_zero_copy",
+        "address",
+        "cause",
         "channel_id",
         "services",
         "side",
@@ -242,7 +294,9 @@ class _DataLink(WSListener):
         self.services = tunnel.services
         self.subprotocol = handshake.subprotocol
         self._listener = listener
-        self._end = RelayEnd(self, handshake.side, tunnel.services)
+        self.address = ""
+        self.cause = _LOST
+        self._end = RelayEnd(self, handshake.side, tunnel.services, listener.counters)
         self._transport: WSTransport
         self._zero_copy = False
         self._closing = False
@@ -251,6 +305,7 @@ class _DataLink(WSListener):
         self._owed_pong: bytes | None = None
         self._reading = True
         self._reading_wanted = True
+        self._stall_began = 0.0
         self._closer: asyncio.TimerHandle | None = None
 
     # picows -> relay
@@ -261,12 +316,13 @@ class _DataLink(WSListener):
         below = transport.underlying_transport
         below.set_write_buffer_limits(settings.write_high, settings.write_low)
         self._zero_copy = isinstance(below, aiofastnet.Transport)
+        self.address = _address(below.get_extra_info("peername"))
         _log.info(
             "channel %s: %s of tunnel %s connected from %s, %s",
             self.channel_id,
             self.side,
             self.tunnel_id,
-            below.get_extra_info("peername"),
+            self.address,
             self.subprotocol,
         )
         if self.subprotocol != SUBPROTOCOL_V1:
@@ -301,6 +357,7 @@ class _DataLink(WSListener):
         elif kind == WSMsgType.CLOSE:
             code = frame.get_close_code()
             _log.info("channel %s: closed by the client, code %d", self.channel_id, code.value)
+            self.cause = "client"
             self._end.leave()
             self._begin_closing()
             self._transport.send_close(code)
@@ -314,8 +371,10 @@ class _DataLink(WSListener):
         sent = transport.close_handshake and transport.close_handshake.sent
         if sent and not self._closing:
             # picows found the fault, and its own log is kept quiet.
+            self.cause = _PROTOCOL_ERROR
             _log.warning("channel %s: disconnected: %s", self.channel_id, sent.reason)
         self._closing = True
+        self._want_reading(True)
         self._end.leave()
         self._listener.link_closed(self)
         _log.info("channel %s: disconnected", self.channel_id)
@@ -364,6 +423,11 @@ class _DataLink(WSListener):
     def _want_reading(self, wanted: bool) -> None:
         if self._reading_wanted is not wanted:
             self._reading_wanted = wanted
+            stalls = self._listener.counters.stalls
+            if wanted:
+                stalls.end(self._stall_began)
+            else:
+                self._stall_began = stalls.begin()
             # Never from within a read: aiofastnet 1.2 would strand what it has
             # decrypted beyond that point until the client sends again.
             asyncio.get_running_loop().call_soon(self._apply_reading)
@@ -381,12 +445,14 @@ class _DataLink(WSListener):
         if self._closing:
             return
         _log.info("channel %s: closing, code %d: %s", self.channel_id, code, reason)
+        self.cause = _CLOSE_CAUSES.get(code, f"code_{code}")
         self._begin_closing()
         self._transport.send_close(WSCloseCode(code), reason.encode()[:_REASON_LIMIT])
 
     def _break_off(self, code: WSCloseCode, reason: str) -> None:
         """Disconnect a client that broke the protocol."""
         _log.warning("channel %s: client broke the protocol: %s", self.channel_id, reason)
+        self.cause = _PROTOCOL_ERROR
         self._end.leave()
         self._begin_closing()
         text = reason.encode()[:_REASON_LIMIT].decode(errors="ignore")
@@ -410,6 +476,7 @@ class _DataLink(WSListener):
         """Flush and end the link without a close frame: to the client it was lost."""
         self._end.leave()
         if not self._closing:
+            self.cause = "shutdown"
             self._begin_closing()
         self._transport.disconnect()
 

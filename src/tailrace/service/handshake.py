@@ -65,12 +65,16 @@ class Handshake:
 
 
 class HandshakeRefused(TailraceError):
-    """The upgrade is answered with ``status`` and ``text`` as body and ``X-Status-Reason``."""
+    """The upgrade is answered with ``status`` and ``text`` as body and ``X-Status-Reason``.
 
-    def __init__(self, status: HTTPStatus, text: str) -> None:
+    ``cause`` is a word for statistics; without one it is the name of the status.
+    """
+
+    def __init__(self, status: HTTPStatus, text: str, cause: str = "") -> None:
         super().__init__(text)
         self.status = status
         self.text = text
+        self.cause = cause or status.name.lower()
 
 
 def read_handshake(request: UpgradeRequest) -> Handshake:
@@ -197,4 +201,4 @@ _ADMISSION: Final = {
 
 def refuse_admission(refusal: Refusal) -> HandshakeRefused:
     """Return the answer to a bearer whom :meth:`Tunnels.admit` refused."""
-    return HandshakeRefused(*_ADMISSION[refusal])
+    return HandshakeRefused(*_ADMISSION[refusal], refusal.name.lower())

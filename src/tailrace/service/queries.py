@@ -7,7 +7,7 @@ the store or the relay.
 from __future__ import annotations
 
 from .errors import TunnelNotFound
-from .store import TunnelPage, TunnelRecord, TunnelStore
+from .store import TunnelPage, TunnelRecord, TunnelStatus, TunnelStore
 
 __all__ = ["TunnelQueries"]
 
@@ -51,3 +51,11 @@ class TunnelQueries:
             InvalidCursor: ``cursor`` does not come from an earlier page.
         """
         return self._store.list_tunnels(thing_name, cursor, limit)
+
+    def count_by_status(self) -> dict[TunnelStatus, int]:
+        """Return how many tunnels there are of each status.
+
+        Raises:
+            StoreFailed: the store cannot be read.
+        """
+        return self._store.count_by_status()

@@ -17,11 +17,13 @@ section 5.5.3).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Final, Protocol
 
 from ..errors import RemoteProtocolError
 from ..wire import Message, MessageType, decode, encode_frame
+from .counters import Counters, ResetCause
 from .fabric import Fabric, Port
 from .shapes import DataShape
 from .store import Side
@@ -44,6 +46,10 @@ _CLIENT_TYPES: Final = _KNOWN_TYPES - {
     MessageType.UNKNOWN,
     MessageType.SESSION_RESET,
     MessageType.SERVICE_IDS,
+}
+_ASKED_FOR: Final = {
+    Side.SOURCE: ResetCause.SOURCE,
+    Side.DESTINATION: ResetCause.DESTINATION,
 }
 _SOURCE_ONLY: Final = frozenset({MessageType.STREAM_START, MessageType.CONNECTION_START})
 
@@ -75,6 +81,7 @@ class RelayEnd:
 
     __slots__ = (
         "_choked",
+        "_counters",
         "_fence",
         "_fence_sweeps",
         "_fences",
@@ -89,11 +96,20 @@ class RelayEnd:
         "_stalled",
         "_started",
         "_streams",
+        "_traffic",
         "_unnamed",
     )
 
-    def __init__(self, link: RelayLink, side: Side, services: Sequence[str]) -> None:
+    def __init__(
+        self,
+        link: RelayLink,
+        side: Side,
+        services: Sequence[str],
+        counters: Counters | None = None,
+    ) -> None:
         self._link = link
+        self._counters = counters = counters or Counters(time.monotonic)
+        self._traffic = counters.traffic[side]
         self._side = side
         self._services = frozenset((*services, ""))
         self._port: Port = _NOWHERE
@@ -143,11 +159,13 @@ class RelayEnd:
         """
         begin = at = self._complete(frame) if self._partial else 0
         end = len(frame)
+        count = 0
         while end - at >= 2:
             stop = at + 2 + (frame[at] << 8 | frame[at + 1])
             if stop > end:
                 break
             body = frame[at + 2 : stop]
+            count += 1
             shape = self._shape
             if shape is not None and shape.matches(body):
                 at = stop
@@ -163,6 +181,8 @@ class RelayEnd:
             self._forward(frame[begin:at] if at - begin < end else frame)
         if at < end:
             self._partial += frame[at:]
+        self._traffic.messages += count
+        self._traffic.bytes += end
 
     def pong_received(self, payload: bytes) -> None:
         """Take a pong of the client."""
@@ -196,6 +216,7 @@ class RelayEnd:
         if len(frame) - at < missing:
             return len(frame)
         self._partial = bytearray()
+        self._traffic.messages += 1
         run = memoryview(partial)
         single = self._judge(run[2:])
         if single is None:
@@ -280,6 +301,7 @@ class RelayEnd:
         elif message.type == _STREAM_RESET:
             self._forget(key)
             if self._fence is None:
+                self._counters.resets[_ASKED_FOR[self._side]] += 1
                 self._port.forward(run, message)
         elif message.type == _CONNECTION_START:
             self._answer_reset(key, message.connection_id)
@@ -298,6 +320,7 @@ class RelayEnd:
 
     def _answer_reset(self, key: tuple[str, int], connection_id: int) -> None:
         """Refuse a stream; to a client that does not read, later."""
+        self._counters.resets[ResetCause.PEER_ABSENT] += 1
         if not self._choked:
             self._send_reset(key, connection_id)
             return
@@ -330,6 +353,7 @@ class RelayEnd:
     def peer_left(self) -> None:
         streams, self._streams = self._streams, {}
         self._shape = None
+        self._counters.resets[ResetCause.PEER_LEFT] += len(streams)
         for key, connection_id in streams.items():
             self._send_reset(key, connection_id)
         # Also without streams: the source may have reset one that data is still on its way for.

@@ -7,26 +7,34 @@ import contextlib
 import logging
 import os
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
 import uvicorn
+from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..errors import ConfigurationError, ListenError
 from .api.app import build_app
 from .api.sigv4 import Verifier
+from .audit import AuditLog
 from .ca import Certificates, certificate_names, ensure_certificates
 from .config import EVERY_ADDRESS, Address, Endpoints, ServiceConfig
 from .control import ControlPlane
+from .counters import Counters
 from .credentials import Credentials, ensure_credentials
 from .data import DataListener
 from .errors import StoreFailed
 from .fabric import LocalFabric
 from .files import make_private_directory, write_file
+from .metrics import Metrics
+from .monitoring import build_monitoring_app, health_routes, metrics_routes
+from .notify import Announcer, CommandNotifier, MqttNotifier, Notifier, Outbox
 from .queries import TunnelQueries
 from .sqlite_store import SqliteStore
+from .tls import ServerTls, given_certificates
 from .tunnels import RandomIds, Tunnels
 
 __all__ = ["Service"]
@@ -52,7 +60,12 @@ class Service:
         self._running = contextlib.AsyncExitStack()
         self._endpoints: Endpoints | None = None
         self._expiry: asyncio.TimerHandle | None = None
+        self._accepting = False
+        self.metrics_address: Address | None = None
+        """Where metrics are served, when that is not the control API."""
         self._control: ControlPlane
+        self._tls: ServerTls
+        self._audit: AuditLog
         self._api_done: asyncio.Task[None]
 
     @property
@@ -80,9 +93,25 @@ class Service:
             self._running = stack.pop_all()
 
     async def stop(self) -> None:
-        """Drop all links without a close frame and release everything."""
+        """Stop accepting, finish API requests, drop all links without a close frame.
+
+        Takes a few seconds at most. Notifications that cannot be delivered are given up.
+        """
+        self._accepting = False
         await self._running.aclose()
         self._endpoints = None
+
+    def reload(self) -> None:
+        """Load the certificates again, and go on in a new audit log if the old one was moved.
+
+        Connections that are open keep theirs.
+
+        Raises:
+            ConfigurationError: something cannot be used; the service goes on as it was.
+        """
+        self._tls.reload()
+        self._audit.reopen()
+        _log.info("certificates and audit log were loaded again")
 
     async def failed(self) -> None:
         """Return when the control API has ended without being asked to."""
@@ -95,9 +124,9 @@ class Service:
         store = SqliteStore.open(config.database)
         stack.callback(store.close)
         credentials = ensure_credentials(config.state_dir / "credentials.json", config.environment)
-        certificates = ensure_certificates(
-            config.state_dir / "tls", certificate_names(config.certificate_hosts), self._clock()
-        )
+        self._tls = ServerTls(self._certificates)
+        self._audit = AuditLog(config.operation.audit_log, self._clock)
+        stack.callback(self._audit.close)
         api_socket = _bind(config.api_listen, "--api-listen")
         stack.callback(api_socket.close)
         data_socket = _bind(config.data_listen, "--data-listen")
@@ -110,46 +139,73 @@ class Service:
         tunnels.start(self._clock())
         self._control = ControlPlane(tunnels, queries, fabric, ids, self._clock)
         self._control.schedule = self._schedule_expiry
+        self._control.expired = self._audit.expired
 
-        listener = DataListener(self._control, fabric, config.data)
+        counters = Counters(time.monotonic)
+        counters.lag.start()
+        stack.callback(counters.lag.stop)
+        outboxes = self._start_notifying(stack)
+        metrics = Metrics(counters, queries, outboxes)
+        listener = DataListener(
+            self._control, fabric, config.data, counters=counters, audit=self._audit
+        )
+        stack.callback(_forget_links, tunnels, self._clock)
         stack.push_async_callback(listener.stop)
-        await listener.start(data_socket, certificates.server_context())
-        await self._start_api(stack, api_socket, certificates, credentials)
+        await listener.start(data_socket, self._tls.context)
+        await self._start_http(stack, api_socket, credentials, counters, metrics)
         self._expire()
         stack.callback(self._stop_expiry)
+        self._accepting = True
+        certificates = self._tls.certificates
         self._publish(stack, _endpoints(config, api_socket, data_socket, certificates, credentials))
 
-    async def _start_api(
+    def _certificates(self) -> Certificates:
+        config, operation = self._config, self._config.operation
+        directory = config.state_dir / "tls"
+        if operation.tls_cert is not None:
+            return given_certificates(
+                directory, operation.tls_cert, operation.tls_key, operation.tls_ca
+            )
+        return ensure_certificates(
+            directory, certificate_names(config.certificate_hosts), self._clock()
+        )
+
+    def _start_notifying(self, stack: contextlib.AsyncExitStack) -> list[Outbox]:
+        operation = self._config.operation
+        notifiers: list[Notifier] = []
+        if operation.mqtt is not None:
+            notifiers.append(MqttNotifier(operation.mqtt))
+        if operation.notify_command:
+            notifiers.append(CommandNotifier(operation.notify_command))
+        outboxes = [Outbox(notifier, self._clock) for notifier in notifiers]
+        for outbox in outboxes:
+            outbox.start()
+            stack.push_async_callback(outbox.stop)
+        self._control.announcements = Announcer(outboxes, self._config.region)
+        return outboxes
+
+    async def _start_http(
         self,
         stack: contextlib.AsyncExitStack,
-        listening: socket.socket,
-        certificates: Certificates,
+        api_socket: socket.socket,
         credentials: Credentials,
+        counters: Counters,
+        metrics: Metrics,
     ) -> None:
+        """Serve the control API, health and metrics."""
+        routes = health_routes(self._control.queries, lambda: self._accepting)
+        address = self._config.operation.metrics_listen
+        if address is None:
+            routes += metrics_routes(metrics)
+        else:
+            metrics_socket = _bind(address, "--metrics-listen")
+            stack.callback(metrics_socket.close)
+            app = build_monitoring_app([*routes, *metrics_routes(metrics)])
+            await _serve_http(stack, metrics_socket, app, None)
+            self.metrics_address = Address(address.host, metrics_socket.getsockname()[1])
         verifier = Verifier(self._config.region, _SIGNING_NAME, credentials.secret_of)
-        server = _ApiServer(
-            uvicorn.Config(
-                build_app(self._control, verifier),
-                http=_ApiProtocol,
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                timeout_graceful_shutdown=_API_STOP_SECONDS,
-                ssl_context_factory=lambda _config, _default: certificates.server_context(),
-            )
-        )
-        self._api_done = asyncio.get_running_loop().create_task(server.serve([listening]))
-        stack.push_async_callback(_stop_api, server, self._api_done)
-        waiter = asyncio.get_running_loop().create_task(server.ready.wait())
-        await asyncio.wait([self._api_done, waiter], return_when=asyncio.FIRST_COMPLETED)
-        waiter.cancel()
-        if self._api_done.done():
-            self._api_done.result()
-            raise ListenError("the control API could not be started")
+        app = build_app(self._control, verifier, counters, self._audit, routes)
+        self._api_done = await _serve_http(stack, api_socket, app, self._tls.context)
 
     def _publish(self, stack: contextlib.AsyncExitStack, endpoints: Endpoints) -> None:
         self._endpoints = endpoints
@@ -184,8 +240,8 @@ class Service:
             self._expiry = None
 
 
-class _ApiProtocol(H11Protocol):
-    """One connection to the control API."""
+class _HttpProtocol(H11Protocol):
+    """One HTTP connection."""
 
     def shutdown(self) -> None:
         idle = self.cycle is None or self.cycle.response_complete
@@ -195,7 +251,7 @@ class _ApiProtocol(H11Protocol):
             self.transport.abort()
 
 
-class _ApiServer(uvicorn.Server):
+class _HttpServer(uvicorn.Server):
     """uvicorn without signal handlers, and with a way to wait until it accepts requests."""
 
     def __init__(self, config: uvicorn.Config) -> None:
@@ -211,9 +267,51 @@ class _ApiServer(uvicorn.Server):
         yield
 
 
-async def _stop_api(server: _ApiServer, task: asyncio.Task[None]) -> None:
+async def _serve_http(
+    stack: contextlib.AsyncExitStack,
+    listening: socket.socket,
+    app: Starlette,
+    tls: ssl.SSLContext | None,
+) -> asyncio.Task[None]:
+    """Serve an application until the stack unwinds; return once it accepts requests."""
+    server = _HttpServer(
+        uvicorn.Config(
+            app,
+            http=_HttpProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=_API_STOP_SECONDS,
+            ssl_context_factory=None if tls is None else lambda _config, _default: tls,
+        )
+    )
+    loop = asyncio.get_running_loop()
+    done = loop.create_task(server.serve([listening]))
+    stack.push_async_callback(_stop_http, server, done)
+    waiter = loop.create_task(server.ready.wait())
+    await asyncio.wait([done, waiter], return_when=asyncio.FIRST_COMPLETED)
+    waiter.cancel()
+    if done.done():
+        done.result()
+        raise ListenError("the HTTP server could not be started")
+    return done
+
+
+async def _stop_http(server: _HttpServer, task: asyncio.Task[None]) -> None:
     server.should_exit = True
     await asyncio.wait([task])
+
+
+def _forget_links(tunnels: Tunnels, clock: Callable[[], float]) -> None:
+    """Record in one go that no local proxy is connected any more."""
+    try:
+        tunnels.start(clock())
+    except StoreFailed as failed:
+        _log.error("connection states not recorded: %s", failed)
 
 
 @contextlib.contextmanager

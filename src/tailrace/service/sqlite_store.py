@@ -285,6 +285,14 @@ class SqliteStore:
         value: float | None = rows[0][0]
         return value
 
+    def count_by_status(self) -> dict[TunnelStatus, int]:
+        # One at a time: each is answered from the index of its status.
+        counts = {}
+        for status in TunnelStatus:
+            rows = self._query(f"SELECT count(*) FROM tunnels WHERE status = '{status}'")  # noqa: S608 - enum
+            counts[status] = int(rows[0][0])
+        return counts
+
     def purge_closed(self, closed_before: float) -> int:
         return self._change(
             "DELETE FROM tunnels WHERE status = 'CLOSED' AND closed_at < ?", closed_before

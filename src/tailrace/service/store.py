@@ -154,6 +154,9 @@ class TunnelStore(Protocol):
     def next_expiry(self) -> float | None:
         """Return when the next OPEN tunnel expires, ``None`` without one."""
 
+    def count_by_status(self) -> dict[TunnelStatus, int]:
+        """Return how many tunnels there are of each status."""
+
     def purge_closed(self, closed_before: float) -> int:
         """Forget tunnels closed before that time; return how many."""
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
+from ..audit import AuditLog
 from ..control import ControlPlane
+from ..counters import Counters
 from ..errors import StoreFailed
 from .errors import ApiError, ErrorType
 from .model import OPERATIONS
@@ -31,18 +37,45 @@ _TARGET_PREFIX: Final = "IoTSecuredTunneling."
 _CONTENT_TYPE: Final = "application/x-amz-json-1.1"
 
 
-def build_app(control: ControlPlane, verifier: Verifier) -> Starlette:
-    """Return the ASGI application."""
-    endpoint = _Endpoint(control, verifier)
+def build_app(
+    control: ControlPlane,
+    verifier: Verifier,
+    counters: Counters | None = None,
+    audit: AuditLog | None = None,
+    routes: Sequence[BaseRoute] = (),
+) -> Starlette:
+    """Return the ASGI application; ``routes`` are served besides the control API."""
+    endpoint = _Endpoint(
+        control,
+        verifier,
+        counters or Counters(time.monotonic),
+        audit or AuditLog(None, time.time),
+    )
     return Starlette(
-        routes=[Route("/", endpoint.handle, methods=["POST"])],
+        routes=[Route("/", endpoint.handle, methods=["POST"]), *routes],
         exception_handlers={HTTPException: endpoint.handle_stray},
     )
 
 
+@dataclass(slots=True)
+class _Entry:
+    """What is recorded of one request."""
+
+    operation: str
+    parameters: Mapping[str, Any]
+    key: str
+    address: str
+    request_id: str
+    tunnel: str | None = None
+
+
 class _Endpoint:
-    def __init__(self, control: ControlPlane, verifier: Verifier) -> None:
+    def __init__(
+        self, control: ControlPlane, verifier: Verifier, counters: Counters, audit: AuditLog
+    ) -> None:
         self._control = control
+        self._counters = counters
+        self._audit = audit
         self._verifier = verifier
         self._operations = Operations(control)
 
@@ -50,18 +83,29 @@ class _Endpoint:
         request_id = self._control.request_id()
         try:
             body = await _read_body(request)
+            began = time.perf_counter()
             document = self._answer(request, body, request_id)
+            self._counters.request_seconds += time.perf_counter() - began
         except ApiError as error:
             _log.info("request %s: %s: %s", request_id, error.type, error.message)
+            self._count(request, error.type)
             return _error(error, request_id)
         except ClientDisconnect:
             return Response(status_code=400)
         except StoreFailed as failed:
             _log.error("request %s: %s", request_id, failed)
+            self._count(request, ErrorType.INTERNAL[0])
             return _error(
                 ApiError(ErrorType.INTERNAL, "The service cannot reach its store"), request_id
             )
+        self._count(request, "ok")
         return _json(document, 200, {"x-amzn-RequestId": request_id})
+
+    def _count(self, request: Request, outcome: str) -> None:
+        # Only names that exist: a label per nonsense would fill the memory.
+        name = request.headers.get("x-amz-target", "").removeprefix(_TARGET_PREFIX)
+        operation = name if name in self._operations else "unknown"
+        self._counters.requests[operation, outcome] += 1
 
     async def handle_stray(self, request: Request, error: Exception) -> Response:
         """Answer requests for other paths and methods in the shape SDKs parse."""
@@ -75,9 +119,34 @@ class _Endpoint:
         if name not in self._operations:
             raise ApiError(ErrorType.UNKNOWN_OPERATION, "The operation is not known")
         parameters = read_parameters(body, OPERATIONS[name])
-        document = self._operations.call(name, parameters)
+        client = request.client
+        entry = _Entry(name, parameters, signer, client.host if client else "unknown", request_id)
+        with self._audited(entry):
+            document = self._operations.call(name, parameters)
+            entry.tunnel = document.get("tunnelId")
         _log.info("request %s: %s by %s", request_id, name, signer)
         return document
+
+    @contextmanager
+    def _audited(self, entry: _Entry) -> Iterator[None]:
+        """Record one authenticated operation, however it ends."""
+        outcome = ErrorType.INTERNAL[0]
+        try:
+            yield
+            outcome = "ok"
+        except ApiError as error:
+            outcome = error.type
+            raise
+        finally:
+            self._audit.request(
+                entry.operation,
+                entry.parameters,
+                key=entry.key,
+                address=entry.address,
+                request=entry.request_id,
+                outcome=outcome,
+                tunnel=entry.tunnel,
+            )
 
 
 async def _read_body(request: Request) -> bytes:
