@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import importlib.util
 import logging
 import os
@@ -18,16 +19,37 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ..errors import ConfigurationError, ExitCode, TailraceError
-from ..service.config import Endpoints, ServiceConfig, default_state_dir, parse_address
+from ..service.config import (
+    DataSettings,
+    Endpoints,
+    ServiceConfig,
+    default_state_dir,
+    parse_address,
+)
 from ..service.trust import write_bundle
+from .serve_options import (
+    add_operation_options,
+    operation_settings,
+    proxy_networks,
+    start_logging,
+)
 
 if TYPE_CHECKING:
     from ..service.server import Service
 
 __all__ = ["add_env_parser", "add_serve_parser", "run_env", "run_serve"]
 
-_EXTRA: Final = ("aiofastnet", "cryptography", "picows", "starlette", "uvicorn")
+_EXTRA: Final = (
+    "aiofastnet",
+    "cryptography",
+    "picows",
+    "prometheus_client",
+    "starlette",
+    "uvicorn",
+)
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+
+_log = logging.getLogger(__name__)
 
 _Subparsers: TypeAlias = "argparse._SubParsersAction[Any]"
 _LoopFactory: TypeAlias = Callable[[], asyncio.AbstractEventLoop]
@@ -78,6 +100,7 @@ def add_serve_parser(subparsers: _Subparsers) -> argparse.ArgumentParser:
     parser.add_argument(
         "--log-level", choices=_LOG_LEVELS, default="info", help="default: %(default)s"
     )
+    add_operation_options(parser)
     return parser
 
 
@@ -107,11 +130,8 @@ def run_serve(args: argparse.Namespace) -> int:
         _check_extra()
         config = _config(args)
         loop_factory = _loop_factory(args.loop)
-        logging.basicConfig(
-            level=args.log_level.upper(),
-            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-            stream=sys.stderr,
-        )
+        start_logging(args)
+        _raise_open_files()
         with asyncio.Runner(loop_factory=loop_factory) as runner:
             return runner.run(_serve(config))
     except TailraceError as error:
@@ -164,6 +184,8 @@ def _config(args: argparse.Namespace) -> ServiceConfig:
         region=args.region,
         host_names=tuple(args.host_name),
         environment=os.environ,
+        data=DataSettings(proxies=proxy_networks(args)),
+        operation=operation_settings(args, os.environ),
     )
 
 
@@ -182,6 +204,19 @@ def _check_running(endpoints: Endpoints, state_dir: Path) -> None:
             f"the service in {state_dir} is not running any more (pid {endpoints.pid}); "
             f"start it with: tailrace serve --state-dir {state_dir}"
         ) from None
+
+
+def _raise_open_files() -> None:
+    """Use all descriptors that the system allows: each link needs one."""
+    try:
+        import resource
+    except ImportError:  # not POSIX
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    _log.debug("open files: %d", soft)
 
 
 def _loop_factory(choice: str) -> _LoopFactory | None:
@@ -203,8 +238,9 @@ async def _serve(config: ServiceConfig) -> int:
 
     service = Service(config)
     stopping = asyncio.Event()
-    with _Signals(stopping.set):
+    with _Signals(stopping.set, lambda: _reload(service)) as signals:
         await service.start()
+        signals.started = True
         try:
             shell = f"tailrace env --state-dir {shlex.quote(str(config.state_dir))}"
             print(f"API {service.endpoints.api_endpoint}", flush=True)
@@ -213,6 +249,13 @@ async def _serve(config: ServiceConfig) -> int:
             return await _wait(service, stopping)
         finally:
             await service.stop()
+
+
+def _reload(service: Service) -> None:
+    try:
+        service.reload()
+    except TailraceError as error:
+        _log.error("not reloaded, everything stays as it was: %s", error)
 
 
 async def _wait(service: Service, stopping: asyncio.Event) -> int:
@@ -228,23 +271,38 @@ async def _wait(service: Service, stopping: asyncio.Event) -> int:
 
 
 class _Signals:
-    """Calls ``stop`` on the first SIGTERM or SIGINT; a second one ends the process."""
+    """Calls ``stop`` on the first SIGTERM or SIGINT; a second one ends the process.
 
-    def __init__(self, stop: Callable[[], None]) -> None:
+    SIGHUP calls ``reload`` once ``started`` is set, and does nothing before.
+    """
+
+    def __init__(self, stop: Callable[[], None], reload: Callable[[], None]) -> None:
         self._stop = stop
+        self._reload = reload
         self._previous: dict[signal.Signals, Any] = {}
+        self.started = False
 
-    def __enter__(self) -> None:
-        loop = asyncio.get_running_loop()
+    def __enter__(self) -> _Signals:
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._previous[number] = signal.getsignal(number)
-            signal.signal(number, lambda *_: loop.call_soon_threadsafe(self._first))
+            self._handle(number, self._first)
+        if hasattr(signal, "SIGHUP"):
+            self._handle(signal.SIGHUP, self._hang_up)
+        return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    def _handle(self, number: signal.Signals, action: Callable[[], None]) -> None:
+        loop = asyncio.get_running_loop()
+        self._previous[number] = signal.getsignal(number)
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(action))
+
     def _first(self) -> None:
-        for number in self._previous:
+        for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         self._stop()
+
+    def _hang_up(self) -> None:
+        if self.started:
+            self._reload()

@@ -53,7 +53,7 @@ class AuditLog:
         Raises:
             ConfigurationError: the file cannot be written; the old one stays in use.
         """
-        if self._path is not None:
+        if self._path is not None and self._handle >= 0:
             handle = _open(self._path)
             os.close(self._handle)
             self._handle = handle
