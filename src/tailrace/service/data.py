@@ -151,10 +151,10 @@ class DataListener:
         self._stopping = True
         if self._sweeper is not None:
             self._sweeper.cancel()
-        if self._proxies is not None:
-            self._proxies.stop()
         if self._server is not None:
             self._server.close()
+        if self._proxies is not None:
+            self._proxies.stop()
         for link in list(self._links):
             link.drop()
         # Each of them aborts itself when its client does not let it end in time.

@@ -179,7 +179,10 @@ class ProxyListener:
         asyncio.get_running_loop().add_reader(self._listening.fileno(), self._accept)
 
     def stop(self) -> None:
-        """Accept no more; connections whose header is not there yet are dropped."""
+        """Accept no more; connections whose header is not there yet are dropped.
+
+        Close the server first: it still watches :attr:`server_socket`.
+        """
         loop = asyncio.get_running_loop()
         if self._listening.fileno() >= 0:
             loop.remove_reader(self._listening.fileno())

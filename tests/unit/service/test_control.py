@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from tailrace.secret import Secret
 from tailrace.service.control import ControlPlane
 from tailrace.service.errors import TunnelNotFound
 from tailrace.service.fabric import LocalFabric
 from tailrace.service.queries import TunnelQueries
 from tailrace.service.sqlite_store import SqliteStore
-from tailrace.service.store import ConnectionStatus, Side, TunnelStatus
+from tailrace.service.store import ConnectionStatus, Side, TunnelRecord, TunnelStatus
 from tailrace.service.tunnels import RandomIds, Tunnels, TunnelSpec
 
 
@@ -32,6 +33,20 @@ class ClosingFabric(LocalFabric):
 
     def close_tunnel(self, tunnel_id: str, reason: str) -> None:
         self.closed.append((tunnel_id, reason))
+
+
+class Announcements:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.announced: list[tuple[TunnelRecord, Secret]] = []
+        self.withdrawn: list[str] = []
+
+    def announce(self, tunnel: TunnelRecord, destination_token: Secret) -> None:
+        self.announced.append((tunnel, destination_token))
+
+    def withdraw(self, tunnel_id: str) -> None:
+        self.withdrawn.append(tunnel_id)
 
 
 @pytest.fixture
@@ -90,6 +105,24 @@ def test_connections_are_recorded(control: ControlPlane, clock: Clock) -> None:
     assert (state.status, state.last_updated_at) == (ConnectionStatus.CONNECTED, 1001.0)
     control.disconnected(tunnel_id, Side.SOURCE)
     assert control.queries.describe(tunnel_id).source.status is ConnectionStatus.DISCONNECTED
+
+
+def test_things_and_auditors_are_told(control: ControlPlane, clock: Clock) -> None:
+    announcements = Announcements()
+    control.announcements = announcements
+    expired: list[str] = []
+    control.expired = expired.append
+    first = control.open_tunnel(TunnelSpec(thing_name="lamp", services=("SSH",)))
+    second = control.open_tunnel(TunnelSpec(lifetime_minutes=1))
+    control.close_tunnel(first.tunnel.tunnel_id, delete=False)
+    clock.now += 60
+    control.expire()
+    assert announcements.announced == [
+        (first.tunnel, first.destination_token),
+        (second.tunnel, second.destination_token),
+    ]
+    assert announcements.withdrawn == [first.tunnel.tunnel_id, second.tunnel.tunnel_id]
+    assert expired == [second.tunnel.tunnel_id]
 
 
 def test_ids_differ(control: ControlPlane) -> None:

@@ -2,20 +2,23 @@
 
 import asyncio
 import hashlib
+import json
 import random
 import socket
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from support_service import HANG, Peer, api, config, dial, running, trust
-from tailrace.service.config import DataSettings
+from tailrace.service.config import DataSettings, OperationSettings
 from tailrace.service.control import ControlPlane
 from tailrace.service.data import DataListener
 from tailrace.service.errors import StoreFailed
@@ -644,3 +647,121 @@ async def test_plain_tcp_behind_a_terminator(tmp_path: Path) -> None:
         assert await peer.close_code() == (1006, "")
     assert listener.link_count == 0
     store.close()
+
+
+class TestCounting:
+    """What operators get to see of links: counters and the audit log."""
+
+    @pytest.fixture
+    async def audited(self, tmp_path: Path) -> AsyncIterator[Service]:
+        operation = OperationSettings(audit_log=tmp_path / "audit")
+        settings = config(
+            tmp_path / "state",
+            data=DataSettings(
+                close_timeout=2.0, sweep_interval=0.2, proxies=(ip_network("127.0.0.0/8"),)
+            ),
+            operation=operation,
+        )
+        async with running(settings) as service:
+            yield service
+
+    async def test_links_from_behind_a_load_balancer(
+        self, audited: Service, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO")
+        tunnel = await open_tunnel(audited)
+        host, _, port = audited.endpoints.data_endpoint.rpartition(":")
+        behind = await asyncio.to_thread(socket.create_connection, (host, int(port)))
+        behind.sendall(b"PROXY TCP6 2001:db8::7 ::1 40000 443\r\n")
+        async with dial(
+            audited.endpoints, "source", tunnel["sourceAccessToken"], sock=behind
+        ) as peer:
+            assert peer.socket.response is not None
+            channel = peer.socket.response.headers["channel-id"]
+            await peer.send(start())
+            assert (await peer.recv()).type == RESET
+            links = await metrics(audited)
+            assert 'tailrace_links{side="source"} 1.0' in links
+            assert 'tailrace_messages_total{side="source"} 1.0' in links
+            assert 'tailrace_stream_resets_total{cause="peer_absent"} 1.0' in links
+        async with asyncio.timeout(HANG):
+            while 'tailrace_links{side="source"} 0.0' not in await metrics(audited):
+                await asyncio.sleep(0.01)
+        assert 'tailrace_links_ended_total{cause="client"} 1.0' in await metrics(audited)
+        assert f"channel {channel}: source of tunnel" in caplog.text
+        assert "connected from [2001:db8::7]:40000" in caplog.text
+        text = await asyncio.to_thread((tmp_path / "audit").read_text)
+        events = [json.loads(line) for line in text.splitlines()]
+        assert [event["event"] for event in events] == ["OpenTunnel", "connected", "disconnected"]
+        for event in events[1:]:
+            assert event["tunnelId"] == tunnel["tunnelId"]
+            assert event["address"] == "[2001:db8::7]:40000"
+            assert event["channel"] == channel
+            assert event["side"] == "source"
+        assert tunnel["sourceAccessToken"] not in text
+
+    async def test_a_load_balancer_that_sends_no_header(self, audited: Service) -> None:
+        tunnel = await open_tunnel(audited)
+        with pytest.raises((ConnectionError, ssl.SSLError)):
+            async with dial(audited.endpoints, "source", tunnel["sourceAccessToken"]):
+                pass
+
+    async def test_why_links_end_and_handshakes_fail(self, service: Service) -> None:
+        tunnel = await open_tunnel(service)
+        client = api(service.endpoints)
+        for expected in ("token_used", "unknown_token", "bad_request"):
+            token = {"token_used": tunnel["sourceAccessToken"]}.get(expected, "junk")
+            path = "source" if expected != "bad_request" else "sideways"
+            if expected == "token_used":
+                async with dial(service.endpoints, "source", token) as peer:
+                    await peer.send(data(b"without a start"))
+                    assert (await peer.close_code())[0] == 1002
+            await refused(service, path, token)
+            assert f'refused_total{{cause="{expected}"}} 1.0' in await metrics(service)
+        for number in range(3):
+            token = tunnel["destinationAccessToken"]
+            async with dial(service.endpoints, "destination", token, client_token=CLIENT) as peer:
+                if number == 0:
+                    peer.socket.transport.abort()
+                elif number == 1:
+                    async with dial(service.endpoints, "destination", token, client_token=CLIENT):
+                        assert (await peer.close_code())[0] == 1008
+                else:
+                    await asyncio.to_thread(client.close_tunnel, tunnelId=tunnel["tunnelId"])
+                    assert (await peer.close_code())[0] == 1000
+        client.close()
+        for cause in ("protocol_error", "lost", "replaced", "tunnel_closed"):
+            async with asyncio.timeout(HANG):
+                while f'ended_total{{cause="{cause}"}} 1.0' not in await metrics(service):
+                    await asyncio.sleep(0.01)
+
+    async def test_time_without_reading(self, service: Service) -> None:
+        tunnel = await open_tunnel(service)
+        async with (
+            dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as source,
+            dial(service.endpoints, "destination", tunnel["destinationAccessToken"]) as destination,
+        ):
+            await source.send(start())
+            await destination.recv()
+            destination.socket.transport.pause_reading()
+
+            async def flood() -> None:
+                while True:
+                    await source.send(data(bytes(MAX_PAYLOAD)))
+
+            flooding = asyncio.get_running_loop().create_task(flood())
+            async with asyncio.timeout(HANG):
+                while "tailrace_relay_stalled_links 1.0" not in await metrics(service):
+                    await asyncio.sleep(0.01)
+            flooding.cancel()
+            source.socket.transport.abort()
+            destination.socket.transport.abort()
+        async with asyncio.timeout(HANG):
+            while "tailrace_relay_stalled_links 0.0" not in await metrics(service):
+                await asyncio.sleep(0.01)
+        assert "tailrace_relay_backpressure_seconds_total 0.0\n" not in await metrics(service)
+
+
+async def metrics(service: Service) -> str:
+    async with httpx.AsyncClient(verify=trust(service.endpoints), trust_env=False) as client:
+        return (await client.get(f"{service.endpoints.api_endpoint}/metrics")).text

@@ -197,6 +197,8 @@ def test_admission_answers() -> None:
         "that was previously set."
     )
     assert answers[Refusal.TUNNEL_CLOSED].text == "Tunnel is closed"
+    assert answers[Refusal.TUNNEL_CLOSED].cause == "tunnel_closed"
+    assert refused(PROTOCOL).cause == "bad_request"
 
 
 @given(

@@ -8,6 +8,7 @@ import pytest
 from tailrace.service.errors import TunnelNotFound
 from tailrace.service.queries import TunnelQueries
 from tailrace.service.sqlite_store import SqliteStore
+from tailrace.service.store import TunnelStatus
 from tailrace.service.tunnels import RandomIds, Tunnels, TunnelSpec
 
 
@@ -35,3 +36,14 @@ def test_describe_and_page(store: SqliteStore) -> None:
     assert queries.describe(tunnel.tunnel_id) == tunnel
     assert queries.page("x", None, 5).tunnels == (tunnel,)
     assert queries.page("y", None, 5).tunnels == ()
+
+
+def test_counts(store: SqliteStore) -> None:
+    queries = TunnelQueries(store, "r", "a")
+    assert queries.count_by_status() == {TunnelStatus.OPEN: 0, TunnelStatus.CLOSED: 0}
+    tunnels = Tunnels(store, RandomIds())
+    first = tunnels.open(TunnelSpec(), 1.0).tunnel.tunnel_id
+    tunnels.open(TunnelSpec(), 1.0)
+    tunnels.open(TunnelSpec(), 1.0)
+    tunnels.close(first, 2.0)
+    assert queries.count_by_status() == {TunnelStatus.OPEN: 2, TunnelStatus.CLOSED: 1}

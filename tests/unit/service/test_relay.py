@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tailrace.errors import RemoteProtocolError
+from tailrace.service.counters import Counters, ResetCause
 from tailrace.service.fabric import LocalFabric
 from tailrace.service.relay import RelayEnd, service_ids_message
 from tailrace.service.store import Side
@@ -61,12 +62,13 @@ class Tunnel:
 
     def __init__(self) -> None:
         self.fabric = LocalFabric()
+        self.counters = Counters(lambda: 0.0)
         self.source, self.source_link = self.connect(Side.SOURCE)
         self.destination, self.destination_link = self.connect(Side.DESTINATION)
 
     def connect(self, side: Side) -> tuple[RelayEnd, Recorder]:
         link = Recorder()
-        end = RelayEnd(link, side, ("A", "B"))
+        end = RelayEnd(link, side, ("A", "B"), self.counters)
         end.join(self.fabric, "t")
         return end, link
 
@@ -459,3 +461,29 @@ def test_garbage_is_refused_in_our_terms(frames: list[bytes], side: Side) -> Non
             end.frame_received(memoryview(frame))
     except RemoteProtocolError:
         pass
+
+
+class TestCounting:
+    def test_messages_and_bytes_however_they_are_framed(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start())
+        run = b"".join(encode_frame(data(b"some payload")) for _ in range(20))
+        for size in (len(run), 3, 17):
+            for at in range(0, len(run), size):
+                tunnel.source.frame_received(memoryview(run[at : at + size]))
+        traffic = tunnel.counters.traffic[Side.SOURCE]
+        assert traffic.messages == 61
+        assert traffic.bytes == 3 * len(run) + len(encode_frame(start()))
+        assert tunnel.counters.traffic[Side.DESTINATION].messages == 0
+
+    def test_resets_by_cause(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start(1), start(2, "B"), reset(2, "B"))
+        feed(tunnel.destination, reset(1))
+        feed(tunnel.source, start(3), start(4, "B"))
+        tunnel.destination.leave()
+        feed(tunnel.source, start(5))
+        assert tunnel.counters.resets == {
+            ResetCause.SOURCE: 1,
+            ResetCause.DESTINATION: 1,
+            ResetCause.PEER_LEFT: 2,
+            ResetCause.PEER_ABSENT: 1,
+        }

@@ -4,16 +4,23 @@ import asyncio
 import json
 import os
 import socket
+import ssl
 import stat
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+import trustme
 
-from support_service import HANG, api, config, dial, running
+from support_service import HANG, api, config, dial, running, trust
 from tailrace.errors import ConfigurationError, ListenError
-from tailrace.service.config import Address, Endpoints
+from tailrace.service.config import Address, Endpoints, OperationSettings
+from tailrace.service.errors import StoreFailed
+from tailrace.service.notify import MqttSettings
 from tailrace.service.server import Service
+from tailrace.service.sqlite_store import SqliteStore
+from tailrace.wire import Message, MessageType
 
 CLIENT = "2da438cf-9a30-4148-b236-c338182f243c"
 
@@ -167,3 +174,144 @@ async def test_secrets_stay_out_of_logs(tmp_path: Path, caplog: pytest.LogCaptur
         text = record.getMessage()
         for hidden in (opened["sourceAccessToken"], CLIENT, secret):
             assert hidden not in text
+
+
+async def test_the_certificate_is_loaded_again(tmp_path: Path) -> None:
+    def issue() -> trustme.CA:
+        authority = trustme.CA()
+        issued = authority.issue_cert("localhost", "127.0.0.1")
+        authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+        issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+        return authority
+
+    issue()
+    operation = OperationSettings(
+        tls_cert=tmp_path / "server.pem",
+        tls_ca=tmp_path / "ca.pem",
+        audit_log=tmp_path / "audit",
+    )
+    async with running(config(tmp_path / "state", operation=operation)) as service:
+        client = api(service.endpoints)
+        opened = await asyncio.to_thread(client.open_tunnel)
+        old = trust(service.endpoints)
+        async with dial(service.endpoints, "source", opened["sourceAccessToken"], ssl=old) as peer:
+            issue()
+            os.rename(tmp_path / "audit", tmp_path / "audit.1")
+            service.reload()
+            with pytest.raises(ssl.SSLCertVerificationError):
+                async with dial(
+                    service.endpoints, "destination", opened["destinationAccessToken"], ssl=old
+                ):
+                    pass
+            async with dial(
+                service.endpoints, "destination", opened["destinationAccessToken"]
+            ) as other:
+                # Whoever was connected stays.
+                await peer.send(Message(MessageType.STREAM_START, 1))
+                assert (await other.recv()).type == MessageType.STREAM_START
+        client.close()
+        fresh = api(service.endpoints)
+        await asyncio.to_thread(fresh.close_tunnel, tunnelId=opened["tunnelId"])
+        fresh.close()
+        (tmp_path / "server.pem").write_text("junk")
+        with pytest.raises(ConfigurationError, match=r"server\.pem"):
+            service.reload()
+        assert "CloseTunnel" in (tmp_path / "audit").read_text()
+        assert "OpenTunnel" in (tmp_path / "audit.1").read_text()
+
+
+async def test_its_own_certificate_is_renewed_by_reloading(tmp_path: Path) -> None:
+    offset = 0.0
+    settings = config(tmp_path / "state")
+    async with running(settings, clock=lambda: time.time() + offset) as service:
+        before = (tmp_path / "state" / "tls" / "server.pem").read_bytes()
+        service.reload()
+        assert (tmp_path / "state" / "tls" / "server.pem").read_bytes() == before
+        offset = 380 * 86400
+        service.reload()
+        assert (tmp_path / "state" / "tls" / "server.pem").read_bytes() != before
+
+
+async def test_requests_under_way_are_answered_before_it_stops(tmp_path: Path) -> None:
+    service = Service(config(tmp_path / "state"))
+    await service.start()
+    parts = urlsplit(service.endpoints.api_endpoint)
+    reader, writer = await asyncio.open_connection(
+        parts.hostname, parts.port, ssl=trust(service.endpoints)
+    )
+    writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{")
+    await writer.drain()
+    client = api(service.endpoints)
+    await asyncio.to_thread(client.list_tunnels)
+    client.close()
+    stopping = asyncio.get_running_loop().create_task(service.stop())
+    while service._endpoints is None or service._accepting:
+        await asyncio.sleep(0)
+    writer.write(b"}")
+    async with asyncio.timeout(HANG):
+        answer = await reader.read()
+        await stopping
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert b"MissingAuthenticationTokenException" in answer
+    writer.transport.abort()
+
+
+async def test_stopping_records_all_links_as_gone(tmp_path: Path) -> None:
+    settings = config(tmp_path / "state")
+    async with running(settings) as service:
+        client = api(service.endpoints)
+        opened = await asyncio.to_thread(client.open_tunnel)
+        client.close()
+        async with dial(service.endpoints, "source", opened["sourceAccessToken"]) as peer:
+            await service.stop()
+            assert await peer.close_code() == (1006, "")
+    store = SqliteStore.open(settings.database)
+    record = store.tunnel(opened["tunnelId"])
+    store.close()
+    assert record is not None
+    assert record.source.status == "DISCONNECTED"
+
+
+async def test_things_are_notified(tmp_path: Path) -> None:
+    saved = tmp_path / "saved"
+    operation = OperationSettings(
+        notify_command=("/bin/sh", "-c", f"cat > {saved}.new; mv {saved}.new {saved}"),
+        mqtt=MqttSettings("127.0.0.1", 1),
+    )
+    async with running(config(tmp_path / "state", operation=operation)) as service:
+        client = api(service.endpoints)
+        opened = await asyncio.to_thread(
+            client.open_tunnel, destinationConfig={"thingName": "lamp", "services": ["SSH"]}
+        )
+        await asyncio.to_thread(client.open_tunnel)
+        client.close()
+        async with asyncio.timeout(HANG):
+            while not saved.exists():
+                await asyncio.sleep(0.01)
+        document = json.loads(saved.read_text())
+        assert document["thingName"] == "lamp"
+        assert document["notification"] == {
+            "clientAccessToken": opened["destinationAccessToken"],
+            "clientMode": "destination",
+            "region": "us-east-1",
+            "services": ["SSH"],
+        }
+
+
+async def test_a_busy_metrics_port(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        address = Address("127.0.0.1", busy.getsockname()[1])
+        operation = OperationSettings(metrics_listen=address)
+        with pytest.raises(ListenError, match="--metrics-listen"):
+            await Service(config(tmp_path / "state", operation=operation)).start()
+
+
+async def test_a_store_that_fails_at_the_end_is_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise StoreFailed("disk full")
+
+    async with running(config(tmp_path / "state")):
+        monkeypatch.setattr(SqliteStore, "reset_connections", fail)
+    assert "connection states not recorded: disk full" in caplog.text

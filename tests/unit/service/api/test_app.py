@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 
 from support_service import api, config, running, trust
 from tailrace.service.api.app import MAX_BODY
+from tailrace.service.config import OperationSettings
 from tailrace.service.server import Service
 
 
@@ -126,3 +127,36 @@ async def test_a_failing_store_is_an_internal_failure(
     answer = await http.post("/", content=b"{}", headers=headers)
     check_error(answer, 500, "InternalFailure")
     assert "disk" not in json.dumps(answer.json())
+
+
+async def test_requests_are_counted_and_audited(tmp_path: Path) -> None:
+    operation = OperationSettings(audit_log=tmp_path / "audit")
+    async with (
+        running(config(tmp_path / "state", operation=operation)) as service,
+        httpx.AsyncClient(
+            base_url=service.endpoints.api_endpoint,
+            verify=trust(service.endpoints),
+            trust_env=False,
+        ) as http,
+    ):
+        client = api(service.endpoints)
+        opened = await asyncio.to_thread(client.open_tunnel)
+        with pytest.raises(ClientError):
+            await asyncio.to_thread(client.close_tunnel, tunnelId="unknown")
+        client.close()
+        await http.post("/", content=b"{}", headers={"x-amz-target": "no such thing"})
+        metrics = (await http.get("/metrics")).text
+        key = service.endpoints.access_key_id
+    assert 'requests_total{operation="OpenTunnel",outcome="ok"} 1.0' in metrics
+    outcome = 'operation="CloseTunnel",outcome="ResourceNotFoundException"'
+    assert f"requests_total{{{outcome}}} 1.0" in metrics
+    outcome = 'operation="unknown",outcome="MissingAuthenticationTokenException"'
+    assert f"requests_total{{{outcome}}} 1.0" in metrics
+    text = await asyncio.to_thread((tmp_path / "audit").read_text)
+    first, second = map(json.loads, text.splitlines())
+    assert (first["event"], first["key"], first["address"]) == ("OpenTunnel", key, "127.0.0.1")
+    assert (first["tunnelId"], first["outcome"]) == (opened["tunnelId"], "ok")
+    assert (second["event"], second["tunnelId"]) == ("CloseTunnel", "unknown")
+    assert second["outcome"] == "ResourceNotFoundException"
+    for token in (opened["sourceAccessToken"], opened["destinationAccessToken"]):
+        assert token not in text

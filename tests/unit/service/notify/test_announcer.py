@@ -1,0 +1,36 @@
+"""From tunnels to notifications."""
+
+from dataclasses import replace
+
+from tailrace.secret import Secret
+from tailrace.service.notify.announcer import Announcer
+from tailrace.service.notify.outbox import Outbox
+from tailrace.service.notify.port import Notification
+from tailrace.service.store import ConnectionState, ConnectionStatus, TunnelRecord, TunnelStatus
+
+STATE = ConnectionState(ConnectionStatus.DISCONNECTED, 0.0)
+TUNNEL = TunnelRecord(
+    "t1", TunnelStatus.OPEN, 0.0, 0.0, 99.0, 1, STATE, STATE, thing_name="lamp", services=("SSH",)
+)
+
+
+class Nowhere:
+    name = "nowhere"
+
+    async def deliver(self, notification: Notification) -> None:
+        raise AssertionError
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_announcing_and_withdrawing() -> None:
+    outboxes = [Outbox(Nowhere(), lambda: 0.0) for _ in range(2)]
+    announcer = Announcer(outboxes, "eu-west-1")
+    announcer.announce(replace(TUNNEL, thing_name=None), Secret("unheard"))
+    assert [outbox.waiting for outbox in outboxes] == [0, 0]
+    announcer.announce(TUNNEL, Secret("token"))
+    (waiting,) = outboxes[1]._waiting.values()
+    assert waiting == Notification("t1", "lamp", Secret("token"), "eu-west-1", ("SSH",), 99.0)
+    announcer.withdraw("t1")
+    assert [outbox.waiting for outbox in outboxes] == [0, 0]
