@@ -209,8 +209,9 @@ class Service:
 
     def _publish(self, stack: contextlib.AsyncExitStack, endpoints: Endpoints) -> None:
         self._endpoints = endpoints
-        for path in {self._config.own_ready_file, self._config.ready_file} - {None}:
-            assert path is not None
+        # The one that was asked for comes last: whoever waits for it finds the other too.
+        paths = (self._config.own_ready_file, self._config.ready_file)
+        for path in dict.fromkeys(path for path in paths if path is not None):
             write_file(path, endpoints.to_json())
             stack.callback(path.unlink, missing_ok=True)
         _log.info(

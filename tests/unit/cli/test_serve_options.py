@@ -1,0 +1,225 @@
+"""The operators' options of ``tailrace serve``, as options and in a real process."""
+
+import argparse
+import asyncio
+import json
+import logging
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from ipaddress import ip_network
+from pathlib import Path
+
+import httpx
+import pytest
+import trustme
+
+from support_mosquitto import broker, needs_mosquitto
+from support_service import HANG, api, dial, trust
+from tailrace.cli.serve import add_serve_parser
+from tailrace.cli.serve_options import operation_settings, proxy_networks, start_logging
+from tailrace.errors import ConfigurationError
+from tailrace.service.config import Address, Endpoints, OperationSettings
+from tailrace.service.logs import JsonFormatter
+
+
+def parse(*argv: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_serve_parser(parser.add_subparsers())
+    return parser.parse_args(["serve", *argv])
+
+
+def test_nothing_is_said() -> None:
+    assert operation_settings(parse(), {}) == OperationSettings()
+    assert proxy_networks(parse()) == ()
+
+
+def test_everything_is_said() -> None:
+    args = parse(
+        *("--tls-cert", "c.pem", "--tls-key", "k.pem", "--tls-ca", "ca.pem"),
+        *("--metrics-listen", "127.0.0.1:9100", "--audit-log", "audit.log"),
+        *("--mqtt-url", "mqtt://broker", "--notify-command", "notify --all"),
+        *("--proxy-protocol", "10.0.0.0/8", "--proxy-protocol", "::1"),
+    )
+    settings = operation_settings(args, {"TAILRACE_MQTT_USER": "me"})
+    assert settings.mqtt is not None
+    assert (settings.mqtt.host, settings.mqtt.user) == ("broker", "me")
+    assert settings.tls_cert == Path("c.pem")
+    assert settings.tls_key == Path("k.pem")
+    assert settings.tls_ca == Path("ca.pem")
+    assert settings.metrics_listen == Address("127.0.0.1", 9100)
+    assert settings.audit_log == Path("audit.log")
+    assert settings.notify_command == ("notify", "--all")
+    assert proxy_networks(args) == (ip_network("10.0.0.0/8"), ip_network("::1"))
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--tls-key", "k.pem"], "--tls-key needs --tls-cert"),
+        (["--tls-ca", "k.pem"], "--tls-ca needs --tls-cert"),
+        (["--mqtt-ca", "k.pem"], "--mqtt-ca needs --mqtt-url"),
+        (["--mqtt-cert", "k.pem"], "--mqtt-cert needs --mqtt-url"),
+        (["--mqtt-key", "k.pem"], "--mqtt-key needs --mqtt-url"),
+        (["--metrics-listen", "here"], "--metrics-listen 'here' is not HOST:PORT"),
+        (["--notify-command", ""], "--notify-command is empty"),
+    ],
+)
+def test_what_does_not_fit(argv: list[str], said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        operation_settings(parse(*argv), {})
+    assert said in str(caught.value)
+
+
+def test_what_is_no_network() -> None:
+    with pytest.raises(ConfigurationError, match="--proxy-protocol"):
+        proxy_networks(parse("--proxy-protocol", "haproxy"))
+
+
+def test_the_formats_of_the_log() -> None:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    try:
+        for options in ([], ["--log-format", "json"]):
+            root.handlers.clear()
+            start_logging(parse(*options))
+            (handler,) = root.handlers
+            assert isinstance(handler.formatter, JsonFormatter) is bool(options)
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+
+
+MAIN = """
+import argparse, sys
+from tailrace.cli.serve import add_serve_parser, run_serve
+parser = argparse.ArgumentParser("tailrace")
+add_serve_parser(parser.add_subparsers())
+sys.exit(run_serve(parser.parse_args()))
+"""
+
+
+class Served:
+    """A ``serve`` process with its log."""
+
+    def __init__(self, directory: Path, *options: str) -> None:
+        self.log = directory / "serve.log"
+        ready = directory / "ready"
+        command = [sys.executable, "-c", MAIN, "serve", "--state-dir", str(directory / "state")]
+        command += ["--api-listen", "127.0.0.1:0", "--data-listen", "127.0.0.1:0"]
+        command += ["--ready-file", str(ready), *options]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
+        deadline = time.monotonic() + HANG
+        while not ready.exists():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        self.endpoints = Endpoints.read(ready)
+
+    def wait_logged(self, text: str) -> None:
+        """Wait until the log holds ``text``."""
+        deadline = time.monotonic() + HANG
+        while text not in self.log.read_text():
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.02)
+
+    def stop(self) -> int:
+        self.process.terminate()
+        return self.process.wait(HANG)
+
+
+@pytest.fixture
+def processes() -> Iterator[list[Served]]:
+    started: list[Served] = []
+    yield started
+    for served in started:
+        served.process.kill()
+        served.process.wait()
+
+
+def certificate(directory: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(directory / "ca.pem")
+    issued = authority.issue_cert("localhost", "127.0.0.1")
+    issued.private_key_and_cert_chain_pem.write_to_path(directory / "server.pem")
+
+
+async def test_json_logs_audit_and_reload(tmp_path: Path, processes: list[Served]) -> None:
+    certificate(tmp_path)
+    served = await asyncio.to_thread(
+        Served,
+        tmp_path,
+        *("--log-format", "json", "--audit-log", str(tmp_path / "audit")),
+        *("--tls-cert", str(tmp_path / "server.pem"), "--tls-ca", str(tmp_path / "ca.pem")),
+    )
+    processes.append(served)
+    client = api(served.endpoints)
+    opened = await asyncio.to_thread(client.open_tunnel)
+    client.close()
+    async with dial(served.endpoints, "source", opened["sourceAccessToken"]):
+        old = trust(served.endpoints)
+        certificate(tmp_path)
+        served.process.send_signal(signal.SIGHUP)
+        await asyncio.to_thread(served.wait_logged, "were loaded again")
+        url = f"{served.endpoints.api_endpoint}/healthz"
+        async with httpx.AsyncClient(verify=trust(served.endpoints), trust_env=False) as http:
+            assert (await http.get(url)).status_code == 200
+        async with httpx.AsyncClient(verify=old, trust_env=False) as http:
+            with pytest.raises(httpx.ConnectError):
+                await http.get(url)
+        (tmp_path / "server.pem").write_text("junk")
+        served.process.send_signal(signal.SIGHUP)
+        await asyncio.to_thread(served.wait_logged, "everything stays as it was")
+    assert await asyncio.to_thread(served.stop) == 0
+    lines = [json.loads(line) for line in served.log.read_text().splitlines()]
+    assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
+    assert any("request" in line for line in lines)
+    assert any("channel" in line for line in lines)
+    audited = (tmp_path / "audit").read_text()
+    assert '"connected"' in audited
+    for text in (served.log.read_text(), audited):
+        assert opened["sourceAccessToken"] not in text
+
+
+@needs_mosquitto
+async def test_a_thing_learns_of_its_tunnel(tmp_path: Path, processes: list[Served]) -> None:
+    import aiomqtt
+
+    with broker(tmp_path) as running:
+        served = await asyncio.to_thread(
+            Served, tmp_path, "--mqtt-url", f"mqtt://127.0.0.1:{running.port}"
+        )
+        processes.append(served)
+        async with aiomqtt.Client("127.0.0.1", running.port) as thing:
+            await thing.subscribe("$aws/things/lamp/tunnels/notify", qos=1)
+            client = api(served.endpoints)
+            opened = await asyncio.to_thread(
+                client.open_tunnel, destinationConfig={"thingName": "lamp", "services": ["SSH"]}
+            )
+            client.close()
+            async with asyncio.timeout(HANG):
+                message = await anext(aiter(thing.messages))
+        assert isinstance(message.payload, bytes)
+        assert (
+            json.loads(message.payload)["clientAccessToken"] == (opened["destinationAccessToken"])
+        )
+        assert await asyncio.to_thread(served.stop) == 0
+    assert opened["destinationAccessToken"] not in served.log.read_text()
+
+
+def test_as_many_open_files_as_allowed(tmp_path: Path, processes: list[Served]) -> None:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, hard), hard))
+    try:
+        served = Served(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    processes.append(served)
+    limits = resource.prlimit(served.process.pid, resource.RLIMIT_NOFILE)
+    assert limits == (hard, hard)
+    assert served.stop() == 0
