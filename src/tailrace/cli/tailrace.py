@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 from .. import __version__
 from ..errors import ConfigurationError, ExitCode, TailraceError
 from .serve import add_env_parser, add_serve_parser, run_env, run_serve
+from .tunnel import add_tunnel_parser, run_tunnel
 
 if TYPE_CHECKING:
     from ..localproxy.sources import Effective
@@ -59,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     add_serve_parser(commands).set_defaults(run=run_serve)
     add_env_parser(commands).set_defaults(run=run_env)
+    add_tunnel_parser(commands).set_defaults(run=run_tunnel)
     _add_config_parser(commands)
     demo = commands.add_parser(
         "demo",

@@ -17,7 +17,7 @@ import ssl
 import time
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 import aiofastnet
 from picows import (
@@ -47,6 +47,8 @@ from .store import Side, TunnelRecord
 from .tunnels import AdmissionRefused
 
 __all__ = ["Admissions", "DataListener"]
+
+_LoopHandler: TypeAlias = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object]
 
 _log = logging.getLogger(__name__)
 
@@ -105,6 +107,7 @@ class DataListener:
         self._audit = audit or AuditLog(None, time.time)
         self._proxies: ProxyListener | None = None
         self._stopping = False
+        self._loop_handler: _LoopHandler | None = None
         self._links: set[_DataLink] = set()
         self._current: dict[tuple[str, Side], _DataLink] = {}
         self._server: asyncio.Server | None = None
@@ -140,6 +143,9 @@ class DataListener:
         )
         if self._proxies is not None:
             self._proxies.start()
+        loop = asyncio.get_running_loop()
+        self._loop_handler = loop.get_exception_handler()
+        loop.set_exception_handler(self._loop_fault)
         self._schedule_sweep()
 
     async def stop(self) -> None:
@@ -153,12 +159,26 @@ class DataListener:
             self._sweeper.cancel()
         if self._server is not None:
             self._server.close()
+            asyncio.get_running_loop().set_exception_handler(self._loop_handler)
         if self._proxies is not None:
             self._proxies.stop()
         for link in list(self._links):
             link.drop()
         # Each of them aborts itself when its client does not let it end in time.
         await self._idle.wait()
+
+    def _loop_fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Keep quiet about clients that leave before TLS is set up, as health checks do.
+
+        aiofastnet 1.2 reports those with the exception's class in place of the exception,
+        which logging cannot format.
+        """
+        if context.get("exception") is ConnectionResetError:
+            self.counters.refusals["tls_not_finished"] += 1
+        elif self._loop_handler is not None:
+            self._loop_handler(loop, context)
+        else:
+            loop.default_exception_handler(context)
 
     def _schedule_sweep(self) -> None:
         loop = asyncio.get_running_loop()

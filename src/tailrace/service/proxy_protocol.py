@@ -8,7 +8,6 @@ The header stands in front of everything else, TLS included. :func:`header_size`
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ipaddress
 import logging
 import socket
@@ -125,6 +124,7 @@ class _ClientSocket(socket.socket):
     """An accepted connection that says it comes from where the header said."""
 
     client: ClientAddress | None = None
+    accepted_from: object = None
 
     def getpeername(self) -> object:
         return super().getpeername() if self.client is None else self.client
@@ -144,7 +144,7 @@ class _Handover(socket.socket):
     def accept(self) -> tuple[socket.socket, object]:
         self.recv(1)
         connection = self.ready.popleft()
-        return connection, connection.getpeername()
+        return connection, connection.client or connection.accepted_from
 
 
 class ProxyListener:
@@ -196,7 +196,7 @@ class ProxyListener:
 
     def _accept(self) -> None:
         try:
-            accepted, _ = self._listening.accept()
+            accepted, address = self._listening.accept()
         except OSError as error:
             if not isinstance(error, BlockingIOError | ConnectionAbortedError):
                 _log.error("cannot accept connections: %s", error.strerror)
@@ -204,7 +204,8 @@ class ProxyListener:
             return
         connection = _ClientSocket(fileno=accepted.detach())
         connection.setblocking(False)
-        if not self._is_trusted(connection):
+        connection.accepted_from = address
+        if not self._is_trusted(address[0]):
             self._hand_over(connection)
             return
         loop = asyncio.get_running_loop()
@@ -222,11 +223,8 @@ class ProxyListener:
         if self._listening.fileno() >= 0:
             self.start()
 
-    def _is_trusted(self, connection: socket.socket) -> bool:
-        try:
-            address = ipaddress.ip_address(connection.getpeername()[0].partition("%")[0])
-        except OSError:
-            return False
+    def _is_trusted(self, host: str) -> bool:
+        address = ipaddress.ip_address(host.partition("%")[0])
         mapped = getattr(address, "ipv4_mapped", None)
         return any((mapped or address) in network for network in self._trusted)
 
@@ -266,10 +264,7 @@ class ProxyListener:
         self._handover.ready.append(connection)
 
     def _refuse(self, connection: _ClientSocket, reason: str) -> None:
-        peer: object = None
-        with contextlib.suppress(OSError):
-            peer = connection.getpeername()
-        _log.warning("connection from %s refused: %s", peer, reason)
+        _log.warning("connection from %s refused: %s", connection.accepted_from, reason)
         self._drop(connection)
 
     def _drop(self, connection: _ClientSocket) -> None:

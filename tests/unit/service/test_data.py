@@ -735,6 +735,30 @@ class TestCounting:
                 while f'ended_total{{cause="{cause}"}} 1.0' not in await metrics(service):
                     await asyncio.sleep(0.01)
 
+    async def test_clients_that_leave_before_tls_are_only_counted(
+        self, service: Service, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        host, _, port = service.endpoints.data_endpoint.rpartition(":")
+        socket.create_connection((host, int(port))).close()
+        async with asyncio.timeout(HANG):
+            while 'refused_total{cause="tls_not_finished"} 1.0' not in await metrics(service):
+                await asyncio.sleep(0.01)
+        assert caplog.text == ""
+
+    async def test_other_faults_of_the_loop_are_reported(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        seen: list[str] = []
+        for handler in (None, lambda _, context: seen.append(context["message"])):
+            loop.set_exception_handler(handler)
+            async with running(config(tmp_path / "state")):
+                loop.call_exception_handler({"message": "something else"})
+            assert loop.get_exception_handler() is handler
+        loop.set_exception_handler(None)
+        assert seen == ["something else"]
+        assert caplog.text.count("something else") == 1
+
     async def test_time_without_reading(self, service: Service) -> None:
         tunnel = await open_tunnel(service)
         async with (

@@ -1,0 +1,129 @@
+"""Local proxies behind real load balancers: TLS passes through, the address is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from support_mosquitto import free_port
+from support_service import HANG, api, config, dial, running
+from tailrace.service.config import DataSettings, OperationSettings
+from tailrace.wire import Message, MessageType
+
+PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
+STREAM_MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
+
+HAPROXY = """
+global
+  maxconn 100
+defaults
+  mode tcp
+  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+listen tunnels
+  bind 127.0.0.1:{port}
+  server tailrace 127.0.0.1:{target} {send} check
+"""
+
+NGINX = """
+load_module {module};
+daemon off;
+pid {directory}/nginx.pid;
+error_log stderr warn;
+events {{ worker_connections 64; }}
+stream {{
+  server {{
+    listen 127.0.0.1:{port};
+    proxy_pass 127.0.0.1:{target};
+    proxy_protocol on;
+    proxy_timeout 60s;
+  }}
+}}
+"""
+
+
+@contextmanager
+def process(command: Sequence[str], port: int, log: Path) -> Iterator[None]:
+    """A load balancer that accepts connections on ``port``."""
+    with log.open("wb") as output:
+        running_process = subprocess.Popen(command, stdout=output, stderr=output)
+    try:
+        for _ in range(int(HANG / 0.02)):
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                assert running_process.poll() is None, log.read_text()
+                time.sleep(0.02)
+        yield
+    finally:
+        running_process.terminate()
+        running_process.wait()
+
+
+def balancer(kind: str, directory: Path, port: int, target: int) -> list[str]:
+    """Write a configuration; return the command that uses it, or skip."""
+    name = kind.partition(" ")[0]
+    program = shutil.which(name, path=PATH)
+    if program is None or (name == "nginx" and not STREAM_MODULE.exists()):
+        pytest.skip(f"{name} is not installed: make apt installs it")
+    path = directory / f"{name}.conf"
+    if name == "haproxy":
+        path.write_text(HAPROXY.format(port=port, target=target, send=kind.partition(" ")[2]))
+        return [program, "-db", "-f", str(path)]
+    path.write_text(
+        NGINX.format(port=port, target=target, directory=directory, module=STREAM_MODULE)
+    )
+    return [program, "-p", str(directory), "-c", str(path), "-e", "stderr"]
+
+
+@pytest.mark.parametrize("kind", ["haproxy send-proxy-v2", "haproxy send-proxy", "nginx"])
+async def test_the_clients_address_is_audited(tmp_path: Path, kind: str) -> None:
+    settings = config(
+        tmp_path / "state",
+        data=DataSettings(proxies=(ip_network("127.0.0.1"),)),
+        operation=OperationSettings(audit_log=tmp_path / "audit"),
+    )
+    port = free_port()
+    async with running(settings) as service:
+        target = int(service.endpoints.data_endpoint.rpartition(":")[2])
+        command = balancer(kind, tmp_path, port, target)
+        opened_by = api(service.endpoints)
+        opened = await asyncio.to_thread(opened_by.open_tunnel)
+        opened_by.close()
+        in_front = replace(service.endpoints, data_endpoint=f"127.0.0.1:{port}")
+        with process(command, port, tmp_path / "log"):
+            async with (
+                dial(
+                    in_front, "source", opened["sourceAccessToken"], local_addr=("127.0.0.9", 0)
+                ) as source,
+                # Not from the load balancer's address: it is taken as it is.
+                dial(
+                    service.endpoints,
+                    "destination",
+                    opened["destinationAccessToken"],
+                    local_addr=("127.0.0.8", 0),
+                ) as destination,
+            ):
+                await source.send(Message(MessageType.STREAM_START, 1))
+                assert (await destination.recv()).type == MessageType.STREAM_START
+    events = [json.loads(line) for line in (tmp_path / "audit").read_text().splitlines()]
+    addresses = {
+        event["side"]: event["address"].rpartition(":")[0]
+        for event in events
+        if event["event"] == "connected"
+    }
+    assert addresses == {"source": "127.0.0.9", "destination": "127.0.0.8"}
