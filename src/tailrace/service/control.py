@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from ..secret import Secret
 from .fabric import Fabric
 from .queries import TunnelQueries
 from .store import Side, TunnelRecord
-from .tunnels import IdSource, OpenedTunnel, Tunnels, TunnelSpec
+from .tunnels import (
+    Destination,
+    IdSource,
+    OpenedTunnel,
+    RotatedTunnel,
+    Tunnels,
+    TunnelSpec,
+)
 
 __all__ = ["Announcements", "ControlPlane"]
 
@@ -78,6 +85,47 @@ class ControlPlane:
         self.announcements.withdraw(tunnel_id)
         self._fabric.close_tunnel(tunnel_id, "The tunnel was closed")
         self.schedule()
+
+    def rotate(
+        self, tunnel_id: str, sides: Iterable[Side], destination: Destination | None
+    ) -> RotatedTunnel:
+        """Replace access tokens, and disconnect who came with the old ones.
+
+        Raises:
+            TunnelNotFound: there is no such tunnel.
+            TunnelClosed: it has ended.
+            TunnelLimitReached: a limit does not allow the new destination.
+        """
+        rotated = self._tunnels.rotate(tunnel_id, sides, destination, self.clock())
+        for side in rotated.disconnect:
+            reason = (
+                "The access token was rotated"
+                if side in rotated.tokens
+                else "The service ids of the tunnel have changed"
+            )
+            self._fabric.disconnect(tunnel_id, side, reason)
+        if Side.DESTINATION in rotated.tokens:
+            # A notification that is still under way holds a token that is dead by now.
+            self.announcements.withdraw(tunnel_id)
+            self.announcements.announce(rotated.tunnel, rotated.tokens[Side.DESTINATION])
+        return rotated
+
+    def tag(self, tunnel_id: str, tags: Mapping[str, str]) -> None:
+        """Add tags to a tunnel.
+
+        Raises:
+            TunnelNotFound: there is no such tunnel.
+            TunnelLimitReached: it would have too many.
+        """
+        self._tunnels.tag(tunnel_id, tags, self.clock())
+
+    def untag(self, tunnel_id: str, keys: Iterable[str]) -> None:
+        """Remove tags from a tunnel.
+
+        Raises:
+            TunnelNotFound: there is no such tunnel.
+        """
+        self._tunnels.untag(tunnel_id, keys, self.clock())
 
     def expire(self) -> float | None:
         """Close what is due; return when to call again, in seconds since the epoch."""

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from ..errors import TailraceError
 
-__all__ = ["InvalidCursor", "ServiceError", "StoreFailed", "TunnelLimitReached", "TunnelNotFound"]
+__all__ = [
+    "InvalidCursor",
+    "ServiceError",
+    "StoreFailed",
+    "TunnelClosed",
+    "TunnelLimitReached",
+    "TunnelNotFound",
+]
 
 
 class ServiceError(TailraceError):
@@ -16,6 +23,14 @@ class TunnelNotFound(ServiceError):
 
     def __init__(self, tunnel_id: str) -> None:
         super().__init__(f"Tunnel {tunnel_id} does not exist")
+        self.tunnel_id = tunnel_id
+
+
+class TunnelClosed(ServiceError):
+    """The tunnel has ended; it can be looked at, not used."""
+
+    def __init__(self, tunnel_id: str) -> None:
+        super().__init__(f"Tunnel {tunnel_id} is closed")
         self.tunnel_id = tunnel_id
 
 

@@ -37,6 +37,9 @@ class Inbox(Protocol):
     def replaced(self) -> None:
         """Learn that a newer connection has taken this side; the port is dead."""
 
+    def revoked(self, reason: str) -> None:
+        """Learn that this side may no longer be connected; the port is dead."""
+
     def tunnel_closed(self, reason: str) -> None:
         """Learn that the tunnel has ended; the port is dead."""
 
@@ -74,6 +77,9 @@ class Fabric(Protocol):
         that its peer has left, before this returns.
         """
 
+    def disconnect(self, tunnel_id: str, side: Side, reason: str) -> None:
+        """Turn out whoever is connected as ``side``; the other side learns that it has left."""
+
     def close_tunnel(self, tunnel_id: str, reason: str) -> None:
         """End a tunnel: both sides learn that it was closed."""
 
@@ -97,6 +103,12 @@ class LocalFabric:
             if peer.stalling:
                 inbox.peer_stalled()
         return port
+
+    def disconnect(self, tunnel_id: str, side: Side, reason: str) -> None:
+        port = self._ports.get((tunnel_id, side))
+        if port is not None:
+            port.leave()
+            port.inbox.revoked(reason)
 
     def close_tunnel(self, tunnel_id: str, reason: str) -> None:
         ports = [self._ports.pop((tunnel_id, side), None) for side in Side]

@@ -377,6 +377,10 @@ class RelayEnd:
         self._port = _NOWHERE
         self._link.close(1008, "replaced by a newer connection")
 
+    def revoked(self, reason: str) -> None:
+        self._port = _NOWHERE
+        self._link.close(1008, reason)
+
     def tunnel_closed(self, reason: str) -> None:
         self._port = _NOWHERE
         self._link.close(1000, reason)

@@ -192,13 +192,7 @@ class SqliteStore:
                 f"INSERT INTO tunnels ({_COLUMNS}) VALUES ({marks})",  # noqa: S608 - constants
                 _row(tunnel),
             )
-            connection.executemany(
-                "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?)",
-                [
-                    (t.digest, t.tunnel_id, t.side, t.issued_at, t.first_used_at, t.client_digest)
-                    for t in tokens
-                ],
-            )
+            _insert_tokens(connection, tokens)
 
     def tunnel(self, tunnel_id: str) -> TunnelRecord | None:
         rows = self._query(
@@ -232,6 +226,22 @@ class SqliteStore:
         )
         return changed > 0
 
+    def count_open(self, now: float) -> int:
+        rows = self._query(
+            "SELECT count(*) FROM tunnels WHERE status = 'OPEN' AND expires_at > ?", now
+        )
+        count: int = rows[0][0]
+        return count
+
+    def set_tags(self, tunnel_id: str, tags: Sequence[tuple[str, str]], now: float) -> bool:
+        changed = self._change(
+            "UPDATE tunnels SET tags = ?, last_updated_at = ? WHERE tunnel_id = ?",
+            json.dumps(tags),
+            now,
+            tunnel_id,
+        )
+        return changed > 0
+
     def delete_tunnel(self, tunnel_id: str) -> bool:
         return self._change("DELETE FROM tunnels WHERE tunnel_id = ?", tunnel_id) > 0
 
@@ -255,6 +265,26 @@ class SqliteStore:
             digest,
         )
         return changed > 0
+
+    def replace_tokens(self, tunnel: TunnelRecord, tokens: Sequence[TokenRecord]) -> bool:
+        with self._transaction() as connection:
+            changed = connection.execute(
+                "UPDATE tunnels SET services = ?, thing_name = ?, last_updated_at = ? "
+                "WHERE tunnel_id = ? AND status = 'OPEN'",
+                (
+                    json.dumps(tunnel.services),
+                    tunnel.thing_name,
+                    tunnel.last_updated_at,
+                    tunnel.tunnel_id,
+                ),
+            )
+            if changed.rowcount:
+                connection.executemany(
+                    "DELETE FROM tokens WHERE tunnel_id = ? AND side = ?",
+                    [(tunnel.tunnel_id, token.side) for token in tokens],
+                )
+                _insert_tokens(connection, tokens)
+        return changed.rowcount > 0
 
     def set_connection(self, tunnel_id: str, side: Side, state: ConnectionState) -> None:
         self._change(
@@ -300,6 +330,16 @@ class SqliteStore:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def _insert_tokens(connection: sqlite3.Connection, tokens: Sequence[TokenRecord]) -> None:
+    connection.executemany(
+        "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?)",
+        [
+            (t.digest, t.tunnel_id, t.side, t.issued_at, t.first_used_at, t.client_digest)
+            for t in tokens
+        ],
+    )
 
 
 def _parse_cursor(cursor: str | None) -> int:

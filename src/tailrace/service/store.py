@@ -133,6 +133,12 @@ class TunnelStore(Protocol):
     def close_tunnel(self, tunnel_id: str, now: float) -> bool:
         """Turn an OPEN tunnel CLOSED; false when it is not there or closed already."""
 
+    def count_open(self, now: float) -> int:
+        """Return how many tunnels are OPEN and have lifetime left."""
+
+    def set_tags(self, tunnel_id: str, tags: Sequence[tuple[str, str]], now: float) -> bool:
+        """Replace all tags of a tunnel; false when it is not there."""
+
     def delete_tunnel(self, tunnel_id: str) -> bool:
         """Forget a tunnel and its tokens; false when it is not there."""
 
@@ -141,6 +147,13 @@ class TunnelStore(Protocol):
 
     def mark_token_used(self, digest: str, client_digest: str | None, now: float) -> bool:
         """Record the first use of a token; false when another use came first."""
+
+    def replace_tokens(self, tunnel: TunnelRecord, tokens: Sequence[TokenRecord]) -> bool:
+        """Forget the tokens of the sides that ``tokens`` are for, and keep these instead.
+
+        Services, thing name and time of update of ``tunnel`` are kept along with them.
+        Nothing changes, and false is returned, unless the tunnel is there and OPEN.
+        """
 
     def set_connection(self, tunnel_id: str, side: Side, state: ConnectionState) -> None:
         """Replace the connection state of one side; nothing happens to unknown tunnels."""

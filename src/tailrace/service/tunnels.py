@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import secrets
 import uuid
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final, Protocol
 
 from ..secret import Secret
-from .errors import ServiceError, TunnelLimitReached, TunnelNotFound
+from .errors import ServiceError, TunnelClosed, TunnelLimitReached, TunnelNotFound
 from .store import (
     ConnectionState,
     ConnectionStatus,
@@ -27,11 +28,14 @@ from .store import (
 __all__ = [
     "CLOSED_VISIBLE_SECONDS",
     "DEFAULT_LIFETIME_MINUTES",
+    "MAX_TAGS",
     "AdmissionRefused",
+    "Destination",
     "IdSource",
     "OpenedTunnel",
     "RandomIds",
     "Refusal",
+    "RotatedTunnel",
     "TunnelLimits",
     "TunnelSpec",
     "Tunnels",
@@ -42,6 +46,10 @@ DEFAULT_LIFETIME_MINUTES: Final = 720
 
 CLOSED_VISIBLE_SECONDS: Final = 3 * 3600
 """How long a CLOSED tunnel can still be described and listed."""
+
+
+MAX_TAGS: Final = 200
+"""Tags of one tunnel, as many as one request can bring."""
 
 
 class IdSource(Protocol):
@@ -101,11 +109,32 @@ class OpenedTunnel:
 
 
 @dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a tunnel leads to; already validated against the service model."""
+
+    services: tuple[str, ...]
+    thing_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RotatedTunnel:
+    """A tunnel after a rotation, and the only copy of its new tokens."""
+
+    tunnel: TunnelRecord
+    tokens: Mapping[Side, Secret]
+    """One for each side that was rotated."""
+    disconnect: tuple[Side, ...]
+    """Sides whose connections rest on what is no longer true."""
+
+
+@dataclass(frozen=True, slots=True)
 class TunnelLimits:
-    """What one tunnel may have."""
+    """How many tunnels there may be, and what one of them may have."""
 
     services: int = 100
     """Service ids per tunnel; the message that names them must fit one frame."""
+    open_tunnels: int = 100_000
+    """Tunnels that are OPEN at the same time."""
 
 
 class Refusal(Enum):
@@ -141,12 +170,13 @@ class Tunnels:
         """Open a tunnel and issue one access token for each side.
 
         Raises:
-            TunnelLimitReached: the tunnel would have too many services.
+            TunnelLimitReached: the tunnel would have too many services, or there are
+                too many open tunnels.
         """
-        if len(spec.services) > self._limits.services:
+        self._check_services(spec.services)
+        if self._store.count_open(now) >= self._limits.open_tunnels:
             raise TunnelLimitReached(
-                f"A tunnel can have at most {self._limits.services} services, "
-                f"{len(spec.services)} were given"
+                f"There can be at most {self._limits.open_tunnels} open tunnels; close one first"
             )
         disconnected = ConnectionState(ConnectionStatus.DISCONNECTED, now)
         tunnel = TunnelRecord(
@@ -170,6 +200,70 @@ class Tunnels:
         self._store.add_tunnel(tunnel, records)
         return OpenedTunnel(tunnel, tokens[Side.SOURCE], tokens[Side.DESTINATION])
 
+    def _check_services(self, services: tuple[str, ...]) -> None:
+        if len(services) > self._limits.services:
+            raise TunnelLimitReached(
+                f"A tunnel can have at most {self._limits.services} services, "
+                f"{len(services)} were given"
+            )
+
+    def rotate(
+        self, tunnel_id: str, sides: Iterable[Side], destination: Destination | None, now: float
+    ) -> RotatedTunnel:
+        """Replace the access tokens of ``sides``; the old ones are good for nothing from now on.
+
+        The lifetime stays what it was. ``destination`` replaces services and thing name.
+        The connections of the rotated sides have to go, because their token no longer
+        opens the tunnel; other service ids concern both sides.
+
+        Raises:
+            TunnelNotFound: there is no such tunnel.
+            TunnelClosed: it has ended.
+            TunnelLimitReached: it would have too many services.
+        """
+        tunnel = self._existing(tunnel_id)
+        services, thing_name = tunnel.services, tunnel.thing_name
+        if destination is not None:
+            services, thing_name = destination.services, destination.thing_name
+            self._check_services(services)
+        changed = replace(tunnel, services=services, thing_name=thing_name, last_updated_at=now)
+        tokens = {side: self._ids.access_token() for side in sides}
+        records = [
+            TokenRecord(token.digest, tunnel_id, side, now) for side, token in tokens.items()
+        ]
+        if tunnel.expires_at <= now or not self._store.replace_tokens(changed, records):
+            raise TunnelClosed(tunnel_id)
+        same = set(services) == set(tunnel.services)
+        return RotatedTunnel(changed, tokens, tuple(tokens) if same else tuple(Side))
+
+    def tag(self, tunnel_id: str, tags: Mapping[str, str], now: float) -> None:
+        """Add tags to a tunnel, or give its tags other values.
+
+        Raises:
+            TunnelNotFound: there is no such tunnel.
+            TunnelLimitReached: it would have more than :data:`MAX_TAGS`.
+        """
+        merged = dict(self._existing(tunnel_id).tags) | dict(tags)
+        if len(merged) > MAX_TAGS:
+            raise TunnelLimitReached(f"A tunnel can have at most {MAX_TAGS} tags")
+        self._store.set_tags(tunnel_id, tuple(merged.items()), now)
+
+    def untag(self, tunnel_id: str, keys: Iterable[str], now: float) -> None:
+        """Remove tags from a tunnel; keys that it does not have are no fault.
+
+        Raises:
+            TunnelNotFound: there is no such tunnel.
+        """
+        gone = set(keys)
+        tags = tuple(tag for tag in self._existing(tunnel_id).tags if tag[0] not in gone)
+        self._store.set_tags(tunnel_id, tags, now)
+
+    def _existing(self, tunnel_id: str) -> TunnelRecord:
+        tunnel = self._store.tunnel(tunnel_id)
+        if tunnel is None:
+            raise TunnelNotFound(tunnel_id)
+        return tunnel
+
     def close(self, tunnel_id: str, now: float, *, delete: bool = False) -> None:
         """Close a tunnel for good; closing a closed one changes nothing.
 
@@ -178,8 +272,7 @@ class Tunnels:
         Raises:
             TunnelNotFound: there is no such tunnel.
         """
-        if self._store.tunnel(tunnel_id) is None:
-            raise TunnelNotFound(tunnel_id)
+        self._existing(tunnel_id)
         if delete:
             self._store.delete_tunnel(tunnel_id)
         else:

@@ -12,7 +12,7 @@ from tailrace.service.fabric import LocalFabric
 from tailrace.service.queries import TunnelQueries
 from tailrace.service.sqlite_store import SqliteStore
 from tailrace.service.store import ConnectionStatus, Side, TunnelRecord, TunnelStatus
-from tailrace.service.tunnels import RandomIds, Tunnels, TunnelSpec
+from tailrace.service.tunnels import Destination, RandomIds, Tunnels, TunnelSpec
 
 
 class Clock:
@@ -30,6 +30,10 @@ class ClosingFabric(LocalFabric):
     def __init__(self) -> None:
         super().__init__()
         self.closed: list[tuple[str, str]] = []
+        self.disconnected: list[tuple[str, Side, str]] = []
+
+    def disconnect(self, tunnel_id: str, side: Side, reason: str) -> None:
+        self.disconnected.append((tunnel_id, side, reason))
 
     def close_tunnel(self, tunnel_id: str, reason: str) -> None:
         self.closed.append((tunnel_id, reason))
@@ -128,3 +132,41 @@ def test_things_and_auditors_are_told(control: ControlPlane, clock: Clock) -> No
 def test_ids_differ(control: ControlPlane) -> None:
     assert control.channel_id() != control.channel_id()
     assert control.request_id() != control.request_id()
+
+
+def test_rotation_disconnects_who_came_with_the_old_token(
+    control: ControlPlane, fabric: ClosingFabric
+) -> None:
+    tunnel_id = control.open_tunnel(TunnelSpec(services=("A",))).tunnel.tunnel_id
+    rotated = control.rotate(tunnel_id, [Side.SOURCE], None)
+    assert control.admit(rotated.tokens[Side.SOURCE], Side.SOURCE, None).tunnel_id == tunnel_id
+    reason = "The access token was rotated"
+    assert fabric.disconnected == [(tunnel_id, Side.SOURCE, reason)]
+    fabric.disconnected.clear()
+    control.rotate(tunnel_id, [Side.DESTINATION], Destination(("B",)))
+    assert fabric.disconnected == [
+        (tunnel_id, Side.SOURCE, "The service ids of the tunnel have changed"),
+        (tunnel_id, Side.DESTINATION, reason),
+    ]
+
+
+def test_tags(control: ControlPlane) -> None:
+    tunnel_id = control.open_tunnel(TunnelSpec()).tunnel.tunnel_id
+    control.tag(tunnel_id, {"a": "1", "b": "2"})
+    control.untag(tunnel_id, ["a"])
+    assert control.queries.describe(tunnel_id).tags == (("b", "2"),)
+
+
+def test_things_learn_their_new_token(control: ControlPlane) -> None:
+    announcements = Announcements()
+    control.announcements = announcements
+    opened = control.open_tunnel(TunnelSpec(thing_name="thing", services=("A",)))
+    tunnel_id = opened.tunnel.tunnel_id
+    announcements.announced.clear()
+    control.rotate(tunnel_id, [Side.SOURCE], None)
+    assert announcements.announced == announcements.withdrawn == []
+    rotated = control.rotate(tunnel_id, Side, Destination(("A",), "other"))
+    # Not the old one any more, should it be on its way still.
+    assert announcements.withdrawn == [tunnel_id]
+    assert announcements.announced == [(rotated.tunnel, rotated.tokens[Side.DESTINATION])]
+    assert rotated.tunnel.thing_name == "other"

@@ -26,6 +26,9 @@ class Box:
     def replaced(self) -> None:
         self.heard.append("replaced")
 
+    def revoked(self, reason: str) -> None:
+        self.heard.append(f"revoked: {reason}")
+
     def tunnel_closed(self, reason: str) -> None:
         self.heard.append(reason)
 
@@ -110,3 +113,20 @@ def test_closing_a_tunnel() -> None:
     assert destination.heard == ["over"]
     fresh = Box()
     assert not fabric.join("t", Side.SOURCE, fresh).peer_present
+
+
+def test_turning_one_side_out() -> None:
+    fabric = LocalFabric()
+    source, destination = Box(), Box()
+    port = fabric.join("t", Side.SOURCE, source)
+    fabric.join("t", Side.DESTINATION, destination)
+    port.stall()
+    fabric.disconnect("t", Side.SOURCE, "why")
+    assert source.heard == ["revoked: why"]
+    assert destination.heard == ["stalled", "drained", "left"]
+    assert not port.peer_present
+    fabric.disconnect("t", Side.SOURCE, "nobody there")
+    assert len(source.heard) == 1
+    # The place is free again.
+    fabric.join("t", Side.SOURCE, Box())
+    assert source.heard == ["revoked: why"]

@@ -345,6 +345,14 @@ class TestAbsentPeer:
 
 
 class TestReplacement:
+    def test_the_destination_is_turned_out(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start())
+        tunnel.fabric.disconnect("t", Side.DESTINATION, "rotated")
+        assert tunnel.destination_link.closed == (1008, "rotated")
+        assert tunnel.source_link.take() == [reset()]
+        feed(tunnel.destination, data(b"late"))
+        assert tunnel.source_link.take() == []
+
     def test_the_destination_is_replaced(self, tunnel: Tunnel) -> None:
         feed(tunnel.source, start(1, "A", 1), start(5, "B", 0))
         _, new = tunnel.connect(Side.DESTINATION)

@@ -211,3 +211,37 @@ def test_unusable_files_are_refused(tmp_path: Path) -> None:
         SqliteStore.open(junk)
     with pytest.raises(ConfigurationError, match="missing"):
         SqliteStore.open(tmp_path / "missing" / "db")
+
+
+def test_tokens_are_replaced_by_side(store: SqliteStore) -> None:
+    old = [TokenRecord(str(side), "t", side, 100.0) for side in Side]
+    store.add_tunnel(tunnel("t"), old)
+    changed = replace(tunnel("t"), services=("X",), thing_name="thing", last_updated_at=130.0)
+    new = TokenRecord("new", "t", Side.SOURCE, 130.0)
+    assert store.replace_tokens(changed, [new])
+    assert store.tunnel("t") == changed
+    assert store.token("source") is None
+    assert store.token("new") == new
+    assert store.token("destination") == old[1]
+    store.close_tunnel("t", 140.0)
+    assert not store.replace_tokens(changed, [replace(new, digest="newer")])
+    assert store.token("new") == new
+    assert not store.replace_tokens(replace(changed, tunnel_id="unknown"), [])
+
+
+def test_tags_are_replaced(store: SqliteStore) -> None:
+    store.add_tunnel(tunnel("t", tags=(("old", ""),)), [])
+    assert store.set_tags("t", [("caf\u00e9", "1")], 150.0)
+    record = store.tunnel("t")
+    assert record is not None
+    assert (record.tags, record.last_updated_at) == ((("caf\u00e9", "1"),), 150.0)
+    assert not store.set_tags("unknown", [], 150.0)
+
+
+def test_open_tunnels_are_counted(store: SqliteStore) -> None:
+    assert store.count_open(0.0) == 0
+    for tunnel_id in ("a", "b", "c"):
+        store.add_tunnel(tunnel(tunnel_id), [])
+    store.close_tunnel("a", 110.0)
+    assert store.count_open(110.0) == 2
+    assert store.count_open(160.0) == 0

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from tailrace.secret import Secret
-from tailrace.service.errors import TunnelLimitReached, TunnelNotFound
+from tailrace.service.errors import TunnelClosed, TunnelLimitReached, TunnelNotFound
 from tailrace.service.sqlite_store import SqliteStore
 from tailrace.service.store import ConnectionStatus, Side, TunnelStatus
 from tailrace.service.tunnels import (
     CLOSED_VISIBLE_SECONDS,
+    MAX_TAGS,
     AdmissionRefused,
+    Destination,
     RandomIds,
     Refusal,
     TunnelLimits,
@@ -187,3 +189,117 @@ def test_connection_states(tunnels: Tunnels, store: SqliteStore) -> None:
         ConnectionStatus.DISCONNECTED,
         7.0,
     )
+
+
+def test_open_tunnels_are_limited(store: SqliteStore) -> None:
+    tunnels = Tunnels(store, CountingIds(), TunnelLimits(open_tunnels=2))
+    tunnels.open(TunnelSpec(lifetime_minutes=1), 0.0)
+    tunnels.open(TunnelSpec(), 0.0)
+    with pytest.raises(TunnelLimitReached, match="at most 2 open tunnels"):
+        tunnels.open(TunnelSpec(), 59.0)
+    # One that has run out counts no more, even before its expiry was dealt with.
+    tunnels.open(TunnelSpec(), 60.0)
+    with pytest.raises(TunnelLimitReached):
+        tunnels.open(TunnelSpec(), 61.0)
+    tunnels.close("tunnel-2", 62.0)
+    tunnels.open(TunnelSpec(), 62.0)
+
+
+class TestRotation:
+    @pytest.mark.parametrize("sides", [(Side.SOURCE,), (Side.DESTINATION,), tuple(Side)])
+    def test_old_tokens_are_dead_and_new_ones_good(
+        self, tunnels: Tunnels, sides: tuple[Side, ...]
+    ) -> None:
+        opened = tunnels.open(TunnelSpec(services=("S",)), 0.0)
+        old = {Side.SOURCE: opened.source_token, Side.DESTINATION: opened.destination_token}
+        for side in Side:
+            tunnels.admit(old[side], side, CLIENT, 1.0)
+        rotated = tunnels.rotate("tunnel-1", sides, None, 5.0)
+        assert tuple(rotated.tokens) == rotated.disconnect == sides
+        for side in Side:
+            if side in sides:
+                assert refusal(tunnels, old[side], side, CLIENT, 6.0) is Refusal.UNKNOWN_TOKEN
+                # The new token is a fresh one: whatever client token comes first is kept.
+                tunnels.admit(rotated.tokens[side], side, OTHER_CLIENT, 7.0)
+                assert (
+                    refusal(tunnels, rotated.tokens[side], side, CLIENT, 8.0)
+                    is Refusal.CLIENT_TOKEN_DIFFERS
+                )
+            else:
+                tunnels.admit(old[side], side, CLIENT, 7.0)
+
+    def test_again_and_again(self, tunnels: Tunnels) -> None:
+        tunnels.open(TunnelSpec(), 0.0)
+        first = tunnels.rotate("tunnel-1", [Side.SOURCE], None, 1.0).tokens[Side.SOURCE]
+        second = tunnels.rotate("tunnel-1", [Side.SOURCE], None, 2.0).tokens[Side.SOURCE]
+        assert refusal(tunnels, first, Side.SOURCE, None, 3.0) is Refusal.UNKNOWN_TOKEN
+        tunnels.admit(second, Side.SOURCE, None, 3.0)
+
+    def test_lifetime_stays(self, tunnels: Tunnels, store: SqliteStore) -> None:
+        opened = tunnels.open(TunnelSpec(lifetime_minutes=2), 0.0)
+        rotated = tunnels.rotate("tunnel-1", Side, None, 90.0)
+        record = store.tunnel("tunnel-1")
+        assert record == rotated.tunnel
+        assert record.expires_at == opened.tunnel.expires_at
+        assert record.last_updated_at == 90.0
+        token = rotated.tokens[Side.SOURCE]
+        assert refusal(tunnels, token, Side.SOURCE, None, 120.0) is Refusal.TUNNEL_CLOSED
+
+    def test_another_destination(self, tunnels: Tunnels, store: SqliteStore) -> None:
+        tunnels.open(TunnelSpec(thing_name="old", services=("A", "B")), 0.0)
+        same = Destination(("B", "A"), "new")
+        rotated = tunnels.rotate("tunnel-1", [Side.DESTINATION], same, 1.0)
+        assert rotated.disconnect == (Side.DESTINATION,)
+        record = store.tunnel("tunnel-1")
+        assert record is not None
+        assert (record.thing_name, record.services) == ("new", ("B", "A"))
+        other = Destination(("C",))
+        rotated = tunnels.rotate("tunnel-1", [Side.DESTINATION], other, 2.0)
+        assert rotated.disconnect == tuple(Side)
+        assert tuple(rotated.tokens) == (Side.DESTINATION,)
+        assert rotated.tunnel.thing_name is None
+
+    def test_what_cannot_be_rotated(self, tunnels: Tunnels, store: SqliteStore) -> None:
+        with pytest.raises(TunnelNotFound):
+            tunnels.rotate("unknown", Side, None, 0.0)
+        opened = tunnels.open(TunnelSpec(lifetime_minutes=1), 0.0)
+        strict = Tunnels(store, CountingIds(), TunnelLimits(services=1))
+        with pytest.raises(TunnelLimitReached):
+            strict.rotate("tunnel-1", Side, Destination(("A", "B")), 1.0)
+        with pytest.raises(TunnelClosed, match="tunnel-1"):
+            tunnels.rotate("tunnel-1", Side, None, 60.0)
+        tunnels.admit(opened.source_token, Side.SOURCE, CLIENT, 59.0)
+        tunnels.close("tunnel-1", 59.0)
+        with pytest.raises(TunnelClosed):
+            tunnels.rotate("tunnel-1", Side, None, 59.0)
+        assert store.token(opened.source_token.digest) is not None
+
+
+class TestTags:
+    def test_adding_replacing_removing(self, tunnels: Tunnels, store: SqliteStore) -> None:
+        def tags() -> dict[str, str]:
+            record = store.tunnel("tunnel-1")
+            assert record is not None
+            return dict(record.tags)
+
+        tunnels.open(TunnelSpec(tags=(("a", "1"),)), 0.0)
+        tunnels.tag("tunnel-1", {"a": "2", "b": ""}, 5.0)
+        assert tags() == {"a": "2", "b": ""}
+        tunnels.untag("tunnel-1", ["a", "never"], 6.0)
+        assert tags() == {"b": ""}
+        record = store.tunnel("tunnel-1")
+        assert record is not None
+        assert record.last_updated_at == 6.0
+
+    def test_no_tunnel(self, tunnels: Tunnels) -> None:
+        with pytest.raises(TunnelNotFound):
+            tunnels.tag("unknown", {}, 0.0)
+        with pytest.raises(TunnelNotFound):
+            tunnels.untag("unknown", [], 0.0)
+
+    def test_too_many(self, tunnels: Tunnels) -> None:
+        tunnels.open(TunnelSpec(tags=(("a", "1"),)), 0.0)
+        tunnels.tag("tunnel-1", {f"k{number}": "" for number in range(MAX_TAGS - 1)}, 1.0)
+        with pytest.raises(TunnelLimitReached, match="200 tags"):
+            tunnels.tag("tunnel-1", {"one more": ""}, 1.0)
+        tunnels.tag("tunnel-1", {"a": "changed"}, 1.0)

@@ -7,14 +7,20 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 from ..control import ControlPlane
-from ..errors import InvalidCursor, TunnelLimitReached, TunnelNotFound
-from ..store import ConnectionState, TunnelRecord
-from ..tunnels import DEFAULT_LIFETIME_MINUTES, TunnelSpec
+from ..errors import InvalidCursor, TunnelClosed, TunnelLimitReached, TunnelNotFound
+from ..store import ConnectionState, Side, TunnelRecord
+from ..tunnels import DEFAULT_LIFETIME_MINUTES, Destination, TunnelSpec
 from .errors import ApiError, ErrorType
 
 __all__ = ["Operations"]
 
 _Document: TypeAlias = dict[str, Any]
+
+_MODES: Final[Mapping[str, tuple[Side, ...]]] = {
+    "SOURCE": (Side.SOURCE,),
+    "DESTINATION": (Side.DESTINATION,),
+    "ALL": tuple(Side),
+}
 
 _PAGE: Final = 100
 """Tunnels per page when the request does not say."""
@@ -28,8 +34,12 @@ class Operations:
         self._handlers: Mapping[str, Callable[[_Document], _Document]] = {
             "CloseTunnel": self._close_tunnel,
             "DescribeTunnel": self._describe_tunnel,
+            "ListTagsForResource": self._list_tags,
             "ListTunnels": self._list_tunnels,
             "OpenTunnel": self._open_tunnel,
+            "RotateTunnelAccessToken": self._rotate_tokens,
+            "TagResource": self._tag,
+            "UntagResource": self._untag,
         }
 
     def __contains__(self, name: str) -> bool:
@@ -44,18 +54,49 @@ class Operations:
         """
         try:
             return self._handlers[name](parameters)
-        except TunnelNotFound as error:
+        except (TunnelNotFound, TunnelClosed) as error:
+            # The only error that the model knows for operations on one tunnel.
             raise ApiError(ErrorType.RESOURCE_NOT_FOUND, str(error)) from None
         except TunnelLimitReached as error:
             raise ApiError(ErrorType.LIMIT_EXCEEDED, str(error)) from None
 
+    def _rotate_tokens(self, parameters: _Document) -> _Document:
+        mode, config = parameters["clientMode"], parameters.get("destinationConfig")
+        if config is not None and mode == "SOURCE":
+            raise ApiError(
+                ErrorType.VALIDATION, "destinationConfig cannot be used with clientMode SOURCE"
+            )
+        rotated = self._control.rotate(
+            parameters["tunnelId"],
+            _MODES[mode],
+            _read_destination(config) if config is not None else None,
+        )
+        document = {"tunnelArn": self._control.queries.arn(rotated.tunnel.tunnel_id)}
+        for side, token in rotated.tokens.items():
+            document[f"{side}AccessToken"] = token.reveal()
+        return document
+
+    def _tag(self, parameters: _Document) -> _Document:
+        tunnel_id = self._control.queries.tunnel_id(parameters["resourceArn"])
+        self._control.tag(tunnel_id, dict(_read_tags(parameters["tags"])))
+        return {}
+
+    def _untag(self, parameters: _Document) -> _Document:
+        tunnel_id = self._control.queries.tunnel_id(parameters["resourceArn"])
+        self._control.untag(tunnel_id, parameters["tagKeys"])
+        return {}
+
+    def _list_tags(self, parameters: _Document) -> _Document:
+        tunnel_id = self._control.queries.tunnel_id(parameters["resourceArn"])
+        return {"tags": _write_tags(self._control.queries.describe(tunnel_id))}
+
     def _open_tunnel(self, parameters: _Document) -> _Document:
-        destination = parameters.get("destinationConfig", {})
+        destination = _read_destination(parameters.get("destinationConfig", {}))
         timeout = parameters.get("timeoutConfig", {})
         spec = TunnelSpec(
             description=parameters.get("description"),
-            thing_name=destination.get("thingName"),
-            services=tuple(dict.fromkeys(destination.get("services", ()))),
+            thing_name=destination.thing_name,
+            services=destination.services,
             lifetime_minutes=timeout.get("maxLifetimeTimeoutMinutes", DEFAULT_LIFETIME_MINUTES),
             tags=_read_tags(parameters.get("tags", [])),
         )
@@ -83,7 +124,7 @@ class Operations:
             if tunnel.thing_name is not None:
                 document["destinationConfig"]["thingName"] = tunnel.thing_name
         if tunnel.tags:
-            document["tags"] = [{"key": key, "value": value} for key, value in tunnel.tags]
+            document["tags"] = _write_tags(tunnel)
         return {"tunnel": document}
 
     def _list_tunnels(self, parameters: _Document) -> _Document:
@@ -115,6 +156,14 @@ class Operations:
 
 def _connection(state: ConnectionState) -> _Document:
     return {"status": state.status.value, "lastUpdatedAt": round(state.last_updated_at, 3)}
+
+
+def _read_destination(config: _Document) -> Destination:
+    return Destination(tuple(dict.fromkeys(config.get("services", ()))), config.get("thingName"))
+
+
+def _write_tags(tunnel: TunnelRecord) -> list[_Document]:
+    return [{"key": key, "value": value} for key, value in tunnel.tags]
 
 
 def _read_tags(tags: list[dict[str, str]]) -> tuple[tuple[str, str], ...]:

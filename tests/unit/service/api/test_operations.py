@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from websockets.exceptions import InvalidStatus
 
 from support_service import api, config, dial, running
 from tailrace.service.server import Service
+from tailrace.wire import Message, MessageType
 
 
 @pytest.fixture
@@ -121,9 +123,16 @@ async def test_closing_disconnects_both_sides(service: Service, client: Client) 
             assert await peer.close_code() == (1000, "The tunnel was closed")
 
 
-@pytest.mark.parametrize("operation", ["describe_tunnel", "close_tunnel"])
-async def test_unknown_tunnels(client: Client, operation: str) -> None:
-    error = await client.error(operation, tunnelId="no-such-tunnel")
+@pytest.mark.parametrize(
+    ("operation", "more"),
+    [
+        ("describe_tunnel", {}),
+        ("close_tunnel", {}),
+        ("rotate_tunnel_access_token", {"clientMode": "ALL"}),
+    ],
+)
+async def test_unknown_tunnels(client: Client, operation: str, more: dict[str, str]) -> None:
+    error = await client.error(operation, tunnelId="no-such-tunnel", **more)
     assert isinstance(error, client.boto.exceptions.ResourceNotFoundException)
     assert "no-such-tunnel" in error.response["Error"]["Message"]
     assert error.response["ResponseMetadata"]["RequestId"]
@@ -143,3 +152,116 @@ async def test_what_boto3_lets_through_is_validated_here(client: Client) -> None
     ):
         error = await client.error("open_tunnel", **parameters)
         assert error.response["Error"]["Code"] == "ValidationException"
+
+
+@pytest.mark.parametrize(
+    ("operation", "more"),
+    [
+        ("tag_resource", {"tags": [{"key": "k", "value": "v"}]}),
+        ("untag_resource", {"tagKeys": []}),
+        ("list_tags_for_resource", {}),
+    ],
+)
+@pytest.mark.parametrize(
+    "arn",
+    [
+        "arn:aws:iot:us-east-1:000000000000:tunnel/no-such-tunnel",
+        "arn:aws:iot:us-east-1:000000000000:thing/x",
+        "nonsense",
+    ],
+)
+async def test_tags_of_nothing(
+    client: Client, operation: str, more: dict[str, Any], arn: str
+) -> None:
+    error = await client.error(operation, resourceArn=arn, **more)
+    assert isinstance(error, client.boto.exceptions.ResourceNotFoundException)
+
+
+async def test_tags(client: Client) -> None:
+    arn = (await client.call("open_tunnel", tags=[{"key": "a", "value": "1"}]))["tunnelArn"]
+
+    async def tags() -> dict[str, str]:
+        found = await client.call("list_tags_for_resource", resourceArn=arn)
+        return {tag["key"]: tag["value"] for tag in found["tags"]}
+
+    assert await tags() == {"a": "1"}
+    more = [{"key": "a", "value": "2"}, {"key": "\u540d:1", "value": ""}]
+    await client.call("tag_resource", resourceArn=arn, tags=more)
+    assert await tags() == {"a": "2", "\u540d:1": ""}
+    await client.call("untag_resource", resourceArn=arn, tagKeys=["a", "not there"])
+    assert await tags() == {"\u540d:1": ""}
+    await client.call("untag_resource", resourceArn=arn, tagKeys=["\u540d:1"])
+    assert await tags() == {}
+    full = [{"key": f"k{number}", "value": ""} for number in range(200)]
+    await client.call("tag_resource", resourceArn=arn, tags=full)
+    error = await client.error("tag_resource", resourceArn=arn, tags=[{"key": "more", "value": ""}])
+    assert isinstance(error, client.boto.exceptions.LimitExceededException)
+    for key in ("\u20ac", "a\n", "#"):
+        wrong = [{"key": key, "value": ""}]
+        error = await client.error("tag_resource", resourceArn=arn, tags=wrong)
+        assert error.response["Error"]["Code"] == "ValidationException"
+
+
+@pytest.mark.parametrize(
+    ("mode", "keys"),
+    [
+        ("SOURCE", {"sourceAccessToken"}),
+        ("DESTINATION", {"destinationAccessToken"}),
+        ("ALL", {"sourceAccessToken", "destinationAccessToken"}),
+    ],
+)
+async def test_rotation(service: Service, client: Client, mode: str, keys: set[str]) -> None:
+    opened = await client.call(
+        "open_tunnel", timeoutConfig={"maxLifetimeTimeoutMinutes": 30}, description="d"
+    )
+    tunnel_id = opened["tunnelId"]
+    before = service.queries.describe(tunnel_id)
+    async with (
+        dial(service.endpoints, "source", opened["sourceAccessToken"]) as source,
+        dial(service.endpoints, "destination", opened["destinationAccessToken"]) as destination,
+    ):
+        await source.send(Message(MessageType.STREAM_START, 1, "", 1))
+        await destination.recv()
+        rotated = await client.call(
+            "rotate_tunnel_access_token", tunnelId=tunnel_id, clientMode=mode
+        )
+        assert set(rotated) == {"tunnelArn", "ResponseMetadata"} | keys
+        assert rotated["tunnelArn"] == opened["tunnelArn"]
+        for peer, key in ((source, "sourceAccessToken"), (destination, "destinationAccessToken")):
+            if key in keys:
+                assert await peer.close_code() == (1008, "The access token was rotated")
+                side = key.removesuffix("AccessToken")
+                async with dial(service.endpoints, side, rotated[key]):
+                    pass
+                with pytest.raises(InvalidStatus) as caught:
+                    async with dial(service.endpoints, side, opened[key]):
+                        pass
+                assert caught.value.response.status_code == 403
+            else:
+                # Its streams have ended, it has not.
+                assert await peer.recv() == Message(MessageType.STREAM_RESET, 1, "", 1)
+                await (await peer.socket.ping())
+    after = service.queries.describe(tunnel_id)
+    assert after.expires_at == before.expires_at
+    assert after.last_updated_at > before.last_updated_at
+
+
+async def test_rotation_to_another_destination(client: Client) -> None:
+    opened = await client.call("open_tunnel", destinationConfig={"services": ["A"]})
+    config = {"thingName": "thing", "services": ["B"]}
+    request = {"tunnelId": opened["tunnelId"], "destinationConfig": config}
+    error = await client.error("rotate_tunnel_access_token", clientMode="SOURCE", **request)
+    assert error.response["Error"]["Code"] == "ValidationException"
+    await client.call("rotate_tunnel_access_token", clientMode="ALL", **request)
+    tunnel = (await client.call("describe_tunnel", tunnelId=opened["tunnelId"]))["tunnel"]
+    assert tunnel["destinationConfig"] == config
+    listed = await client.call("list_tunnels", thingName="thing")
+    assert [s["tunnelId"] for s in listed["tunnelSummaries"]] == [opened["tunnelId"]]
+
+
+async def test_closed_tunnels_cannot_be_rotated(client: Client) -> None:
+    tunnel_id = (await client.call("open_tunnel"))["tunnelId"]
+    await client.call("close_tunnel", tunnelId=tunnel_id)
+    error = await client.error("rotate_tunnel_access_token", tunnelId=tunnel_id, clientMode="ALL")
+    assert isinstance(error, client.boto.exceptions.ResourceNotFoundException)
+    assert "closed" in error.response["Error"]["Message"]
