@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import ConfigurationError
+from .limits import DEFAULT, Limits
 from .notify.mqtt import MqttSettings
 from .proxy_protocol import Network
 
@@ -69,8 +70,6 @@ def default_state_dir(environment: Mapping[str, str]) -> Path:
 class DataSettings:
     """Times in seconds, sizes in bytes."""
 
-    handshake_timeout: float = 10.0
-    """For TLS, and again for the upgrade request."""
     close_timeout: float = 5.0
     """From our close frame until the link is dropped."""
     sweep_interval: float = 10.0
@@ -117,6 +116,7 @@ class ServiceConfig:
     """Where an access key may be given; see :mod:`tailrace.service.credentials`."""
     data: DataSettings = field(default_factory=DataSettings)
     operation: OperationSettings = field(default_factory=OperationSettings)
+    limits: Limits = DEFAULT
 
     @property
     def own_ready_file(self) -> Path:

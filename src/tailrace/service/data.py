@@ -36,12 +36,17 @@ from ..errors import RemoteProtocolError
 from ..secret import Secret
 from ..wire import MAX_FRAME, SUBPROTOCOL_V1
 from .audit import AuditLog
+from .buckets import Bucket, Buckets
 from .config import DataSettings
 from .counters import Counters
 from .errors import StoreFailed
 from .fabric import Fabric
+from .gate import Gate
 from .handshake import Handshake, HandshakeRefused, UpgradeRequest, read_handshake, refuse_admission
+from .limits import DEFAULT, Limits, network
+from .picows_log import PicowsLog
 from .proxy_protocol import ProxyListener
+from .refusals import RefusalLog
 from .relay import RelayEnd, service_ids_message
 from .store import Side, TunnelRecord
 from .tunnels import AdmissionRefused
@@ -54,6 +59,9 @@ _log = logging.getLogger(__name__)
 
 _REASON_LIMIT: Final = 123
 """Bytes of reason in a close frame (RFC 6455 section 5.5)."""
+
+_ACCEPT_AT_ONCE: Final = 8
+"""Connections accepted in one turn of the loop: each will ask for a millisecond of TLS."""
 
 _HEADROOM: Final = 14
 """Bytes that picows wants in front of a buffer it may write a frame header into."""
@@ -96,6 +104,7 @@ class DataListener:
         admissions: Admissions,
         fabric: Fabric,
         settings: DataSettings | None = None,
+        limits: Limits = DEFAULT,
         *,
         counters: Counters | None = None,
         audit: AuditLog | None = None,
@@ -108,6 +117,11 @@ class DataListener:
         self._proxies: ProxyListener | None = None
         self._stopping = False
         self._loop_handler: _LoopHandler | None = None
+        self.limits = limits
+        self.clock = time.monotonic
+        self.refusals = RefusalLog(_log, self.clock)
+        self._connections = Buckets(limits.connection_rate, limits.connection_rate)
+        self._bandwidth: dict[str, Bucket] = {}
         self._links: set[_DataLink] = set()
         self._current: dict[tuple[str, Side], _DataLink] = {}
         self._server: asyncio.Server | None = None
@@ -124,21 +138,21 @@ class DataListener:
         """Accept connections on a bound socket; ``tls`` is ``None`` behind a TLS terminator."""
         if self.settings.proxies:
             self._proxies = ProxyListener(
-                listening, self.settings.proxies, self.settings.handshake_timeout
+                listening, self.settings.proxies, self.limits.handshake_seconds
             )
             listening = self._proxies.server_socket
         self._server = await ws_create_server(
             self._accept,
-            sock=listening,
+            sock=Gate(listening, self._let_in, self._out_of_files),
             ssl=tls,
-            backlog=1024,
-            logger_name=_picows_logger(),
-            websocket_handshake_timeout=self.settings.handshake_timeout,
+            backlog=_ACCEPT_AT_ONCE,
+            logger_name=PicowsLog(self.refusals),
+            websocket_handshake_timeout=self.limits.handshake_seconds,
             enable_auto_pong=False,
             max_frame_size=MAX_FRAME,
             read_buffer_init_size=self.settings.read_buffer,
             use_aiofastnet=self.settings.use_aiofastnet,
-            ssl_handshake_timeout=self.settings.handshake_timeout if tls else None,
+            ssl_handshake_timeout=self.limits.handshake_seconds if tls else None,
             ssl_shutdown_timeout=self.settings.close_timeout if tls else None,
         )
         if self._proxies is not None:
@@ -162,6 +176,7 @@ class DataListener:
             asyncio.get_running_loop().set_exception_handler(self._loop_handler)
         if self._proxies is not None:
             self._proxies.stop()
+        self.refusals.flush()
         for link in list(self._links):
             link.drop()
         # Each of them aborts itself when its client does not let it end in time.
@@ -185,19 +200,55 @@ class DataListener:
         self._sweeper = loop.call_later(self.settings.sweep_interval, self._sweep)
 
     def _sweep(self) -> None:
+        now = self.clock()
         for link in tuple(self._links):
-            link.sweep()
+            link.sweep(now)
+        for tunnel_id, bucket in tuple(self._bandwidth.items()):
+            connected = any((tunnel_id, side) in self._current for side in Side)
+            # Not with the last link: coming back must not fill the bucket.
+            if not connected and bucket.is_full(now):
+                del self._bandwidth[tunnel_id]
+        self.refusals.flush()
         self._schedule_sweep()
+
+    def bandwidth_of(self, tunnel_id: str) -> Bucket | None:
+        """Return the bucket that all connections of a tunnel share, ``None`` without a limit."""
+        rate = self.limits.bandwidth
+        if not rate:
+            return None
+        bucket = self._bandwidth.get(tunnel_id)
+        if bucket is None:
+            bucket = self._bandwidth[tunnel_id] = Bucket(rate, rate, self.clock())
+        return bucket
+
+    def _let_in(self, host: str) -> bool:
+        if self._connections.try_take(network(host), self.clock()):
+            return True
+        self.refusals.add(
+            "connections per second",
+            "connection from %s refused: more than %g in a second",
+            host,
+            self.limits.connection_rate,
+        )
+        return False
+
+    def _out_of_files(self) -> None:
+        self.refusals.add(
+            "out of file descriptors",
+            "connection refused: the process is out of file descriptors; raise its limit",
+        )
 
     def _accept(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         """Judge an upgrade request; the one place where tokens are looked at."""
         channel_id = self._admissions.channel_id()
         try:
-            handshake = read_handshake(_upgrade_request(request))
+            handshake = read_handshake(_upgrade_request(request), self.limits.handshake_bytes)
             tunnel = self._admit(handshake, channel_id)
         except HandshakeRefused as refused:
             self.counters.refusals[refused.cause] += 1
-            _log.warning("channel %s: handshake refused: %s", channel_id, refused.text)
+            self.refusals.add(
+                refused.cause, "channel %s: handshake refused: %s", channel_id, refused.text
+            )
             return _refusal(refused, channel_id)
         # The token list may hold more than the one value that picows looks for
         # (browsers send "keep-alive, Upgrade").
@@ -284,15 +335,20 @@ class _DataLink(WSListener):
     """One WebSocket of a local proxy: picows' callbacks on one side, the relay's on the other."""
 
     __slots__ = (
+        "_bandwidth",
         "_closer",
         "_closing",
         "_end",
         "_fragmented",
+        "_heard",
         "_listener",
         "_owed_pong",
+        "_quiet_since",
         "_reading",
         "_reading_wanted",
         "_stall_began",
+        "_stalled",
+        "_thaw",
         "_transport",
         "_writing_paused",
         "_zero_copy",
@@ -326,7 +382,12 @@ class _DataLink(WSListener):
         self._reading = True
         self._reading_wanted = True
         self._stall_began = 0.0
+        self._stalled = False
         self._closer: asyncio.TimerHandle | None = None
+        self._bandwidth: Bucket | None = None
+        self._thaw: asyncio.TimerHandle | None = None
+        self._heard = True
+        self._quiet_since = 0.0
 
     # picows -> relay
 
@@ -347,11 +408,15 @@ class _DataLink(WSListener):
         )
         if self.subprotocol != SUBPROTOCOL_V1:
             self.send(service_ids_message(self.services))
+        self._bandwidth = self._listener.bandwidth_of(self.tunnel_id)
         self._listener.link_opened(self)
         self._end.join(self._listener.fabric, self.tunnel_id)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
+        self._heard = True
+        if self._bandwidth is not None:
+            self._charge(frame.payload_size)
         if self._closing:
             if kind == WSMsgType.CLOSE:
                 transport.disconnect()
@@ -388,13 +453,14 @@ class _DataLink(WSListener):
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         if self._closer is not None:
             self._closer.cancel()
+        self._stop_thaw()
         sent = transport.close_handshake and transport.close_handshake.sent
         if sent and not self._closing:
             # picows found the fault, and its own log is kept quiet.
             self.cause = _PROTOCOL_ERROR
-            _log.warning("channel %s: disconnected: %s", self.channel_id, sent.reason)
+            self._say_broken(sent.reason)
         self._closing = True
-        self._want_reading(True)
+        self._decide_reading()
         self._end.leave()
         self._listener.link_closed(self)
         _log.info("channel %s: disconnected", self.channel_id)
@@ -434,13 +500,38 @@ class _DataLink(WSListener):
         self._transport.send_ping(payload)
 
     def pause_reading(self) -> None:
-        if not self._closing:
-            self._want_reading(False)
+        self._stalled = True
+        self._decide_reading()
 
     def resume_reading(self) -> None:
-        self._want_reading(True)
+        self._stalled = False
+        self._decide_reading()
 
-    def _want_reading(self, wanted: bool) -> None:
+    def _charge(self, size: int) -> None:
+        """Pay for a frame; when the tunnel is in debt, read nothing until it is paid.
+
+        Only the link that overdraws waits: the first frame of the other direction
+        still passes, so that a bulk transfer does not silence an interactive answer.
+        """
+        assert self._bandwidth is not None
+        delay = self._bandwidth.take(size, self._listener.clock())
+        if delay > 0 and not self._closing:
+            self._stop_thaw()
+            self._thaw = asyncio.get_running_loop().call_later(delay, self._thawed)
+            self._decide_reading()
+
+    def _thawed(self) -> None:
+        self._thaw = None
+        self._decide_reading()
+
+    def _stop_thaw(self) -> None:
+        if self._thaw is not None:
+            self._thaw.cancel()
+            self._thaw = None
+
+    def _decide_reading(self) -> None:
+        # The client's answer to a close frame has to be read.
+        wanted = self._closing or not (self._stalled or self._thaw is not None)
         if self._reading_wanted is not wanted:
             self._reading_wanted = wanted
             stalls = self._listener.counters.stalls
@@ -471,26 +562,45 @@ class _DataLink(WSListener):
 
     def _break_off(self, code: WSCloseCode, reason: str) -> None:
         """Disconnect a client that broke the protocol."""
-        _log.warning("channel %s: client broke the protocol: %s", self.channel_id, reason)
+        self._say_broken(reason)
         self.cause = _PROTOCOL_ERROR
         self._end.leave()
         self._begin_closing()
         text = reason.encode()[:_REASON_LIMIT].decode(errors="ignore")
         self._transport.send_close(code, text)
 
+    def _say_broken(self, reason: str | None) -> None:
+        self._listener.refusals.add(
+            "protocol broken",
+            "channel %s: client broke the protocol: %s",
+            self.channel_id,
+            reason,
+        )
+
     def _begin_closing(self) -> None:
         """Take no more messages, and see to it that the link ends."""
         self._closing = True
-        # The client's answer to a close frame has to be read.
-        self.resume_reading()
+        self._stop_thaw()
+        self._decide_reading()
         loop = asyncio.get_running_loop()
         self._closer = loop.call_later(self._listener.settings.close_timeout, self.abort)
 
     # listener -> link
 
-    def sweep(self) -> None:
-        if not self._closing:
-            self._end.sweep()
+    def sweep(self, now: float) -> None:
+        if self._closing:
+            return
+        self._end.sweep()
+        if self._thaw is not None:
+            # As for a stalled link: no pongs come while nothing is read.
+            self.ping(b"0")
+        idle = self._listener.limits.idle_seconds
+        if self._heard or not self._reading:
+            self._heard = False
+            self._quiet_since = now
+        elif idle and now - self._quiet_since >= idle:
+            _log.info("channel %s: dropped, idle for %g s", self.channel_id, idle)
+            self.drop()
 
     def drop(self) -> None:
         """Flush and end the link without a close frame: to the client it was lost."""
@@ -503,23 +613,3 @@ class _DataLink(WSListener):
     def abort(self) -> None:
         """End the link at once."""
         self._transport.disconnect(graceful=False)
-
-
-class _OnlyFailures(logging.Filter):
-    """Passes on records about exceptions that nobody expected."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return bool(record.exc_info)
-
-
-def _picows_logger() -> logging.LoggerAdapter[logging.Logger]:
-    """Return a logger for picows that is silent about what is logged here already.
-
-    Its level also keeps picows from ever logging requests, which hold tokens. An
-    adapter, because picows makes a child logger per connection of anything else.
-    """
-    logger = logging.getLogger(f"{__name__}.picows")
-    logger.setLevel(logging.ERROR)
-    if not logger.filters:
-        logger.addFilter(_OnlyFailures())
-    return logging.LoggerAdapter(logger)

@@ -77,16 +77,16 @@ class HandshakeRefused(TailraceError):
         self.cause = cause or status.name.lower()
 
 
-def read_handshake(request: UpgradeRequest) -> Handshake:
-    """Check an upgrade request and return what it asks for.
+def read_handshake(request: UpgradeRequest, max_head: int = MAX_REQUEST_HEAD) -> Handshake:
+    """Check an upgrade request and return what it asks for; ``max_head`` is in bytes.
 
     Raises:
         HandshakeRefused: the request breaks a rule; always a 4xx.
     """
-    if request.head_size > MAX_REQUEST_HEAD:
+    if request.head_size > max_head:
         raise HandshakeRefused(
             HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-            f"The upgrade request is larger than {MAX_REQUEST_HEAD} bytes",
+            f"The upgrade request is larger than {max_head} bytes",
         )
     side = _read_target(request)
     _check_upgrade(request)

@@ -135,7 +135,7 @@ class Service:
         ids = RandomIds()
         fabric = LocalFabric()
         queries = TunnelQueries(store, config.region, config.account_id)
-        tunnels = Tunnels(store, ids)
+        tunnels = Tunnels(store, ids, config.limits)
         tunnels.start(self._clock())
         self._control = ControlPlane(tunnels, queries, fabric, ids, self._clock)
         self._control.schedule = self._schedule_expiry
@@ -147,7 +147,12 @@ class Service:
         outboxes = self._start_notifying(stack)
         metrics = Metrics(counters, queries, outboxes)
         listener = DataListener(
-            self._control, fabric, config.data, counters=counters, audit=self._audit
+            self._control,
+            fabric,
+            config.data,
+            config.limits,
+            counters=counters,
+            audit=self._audit,
         )
         stack.callback(_forget_links, tunnels, self._clock)
         stack.push_async_callback(listener.stop)

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 from ..secret import Secret
 from .errors import ServiceError, TunnelClosed, TunnelLimitReached, TunnelNotFound
+from .limits import DEFAULT, Limits
 from .store import (
     ConnectionState,
     ConnectionStatus,
@@ -36,7 +37,6 @@ __all__ = [
     "RandomIds",
     "Refusal",
     "RotatedTunnel",
-    "TunnelLimits",
     "TunnelSpec",
     "Tunnels",
 ]
@@ -127,16 +127,6 @@ class RotatedTunnel:
     """Sides whose connections rest on what is no longer true."""
 
 
-@dataclass(frozen=True, slots=True)
-class TunnelLimits:
-    """How many tunnels there may be, and what one of them may have."""
-
-    services: int = 100
-    """Service ids per tunnel; the message that names them must fit one frame."""
-    open_tunnels: int = 100_000
-    """Tunnels that are OPEN at the same time."""
-
-
 class Refusal(Enum):
     """Why an access token does not let its bearer in."""
 
@@ -159,12 +149,10 @@ class AdmissionRefused(ServiceError):
 class Tunnels:
     """Opens, admits to, and closes tunnels; every change is in the store on return."""
 
-    def __init__(
-        self, store: TunnelStore, ids: IdSource, limits: TunnelLimits | None = None
-    ) -> None:
+    def __init__(self, store: TunnelStore, ids: IdSource, limits: Limits = DEFAULT) -> None:
         self._store = store
         self._ids = ids
-        self._limits = limits or TunnelLimits()
+        self._limits = limits
 
     def open(self, spec: TunnelSpec, now: float) -> OpenedTunnel:
         """Open a tunnel and issue one access token for each side.

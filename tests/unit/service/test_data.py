@@ -1,13 +1,15 @@
 """The data listener over real TLS: handshakes, frames, flow, replacement, shutdown."""
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import random
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from contextlib import asynccontextmanager
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -18,16 +20,20 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from support_service import HANG, Peer, api, config, dial, running, trust
+from tailrace.secret import Secret
 from tailrace.service.config import DataSettings, OperationSettings
 from tailrace.service.control import ControlPlane
 from tailrace.service.data import DataListener
 from tailrace.service.errors import StoreFailed
 from tailrace.service.fabric import LocalFabric
+from tailrace.service.limits import Limits
 from tailrace.service.queries import TunnelQueries
 from tailrace.service.server import Service
 from tailrace.service.sqlite_store import SqliteStore
+from tailrace.service.store import Side
 from tailrace.service.tunnels import RandomIds, Tunnels, TunnelSpec
 from tailrace.wire import (
+    MAX_FRAME,
     MAX_PAYLOAD,
     SUBPROTOCOL_V1,
     SUBPROTOCOL_V2,
@@ -219,8 +225,8 @@ class TestHandshake:
         assert await raw_answer(service, b"x" * 20_000) == b""
 
     async def test_a_silent_client_is_dropped(self, tmp_path: Path) -> None:
-        quick = DataSettings(handshake_timeout=0.2)
-        async with running(config(tmp_path / "state", data=quick)) as service:
+        quick = Limits(handshake_seconds=0.2)
+        async with running(config(tmp_path / "state", limits=quick)) as service:
             assert await raw_answer(service, b"GET ") == b""
             host, _, port = service.endpoints.data_endpoint.rpartition(":")
             reader, writer = await asyncio.open_connection(host, int(port))
@@ -622,31 +628,285 @@ def resident_bytes() -> int:
     return pages * 4096
 
 
+class Plain:
+    """A listener without TLS, and tunnels to go with it."""
+
+    def __init__(self, tmp_path: Path, limits: Limits, settings: DataSettings) -> None:
+        self.store = SqliteStore.open(tmp_path / "db")
+        fabric = LocalFabric()
+        ids = RandomIds()
+        self.queries = TunnelQueries(self.store, "r", "a")
+        tunnels = Tunnels(self.store, ids)
+        self.control = ControlPlane(tunnels, self.queries, fabric, ids, lambda: 1.0)
+        self.listener = DataListener(self.control, fabric, settings, limits)
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listening.getsockname()[1]
+
+    def dial(self, side: Side, token: Secret, **options: Any) -> connect:
+        return connect(
+            f"ws://127.0.0.1:{self.port}/tunnel?local-proxy-mode={side}",
+            subprotocols=[SUBPROTOCOL_V3],
+            additional_headers={"access-token": token.reveal()} | options.pop("headers", {}),
+            proxy=None,
+            compression=None,
+            ping_interval=None,
+            max_queue=None,
+            **options,
+        )
+
+    @asynccontextmanager
+    async def pair(self) -> AsyncIterator[tuple[Peer, Peer]]:
+        """Both sides of a new tunnel, with one stream between them."""
+        opened = self.control.open_tunnel(TunnelSpec())
+        async with (
+            self.dial(Side.SOURCE, opened.source_token) as left,
+            self.dial(Side.DESTINATION, opened.destination_token) as right,
+        ):
+            source, destination = Peer(left), Peer(right)
+            for peer in (source, destination):
+                assert (await peer.recv()).type == MessageType.SERVICE_IDS
+            await source.send(start())
+            assert await destination.recv() == start()
+            yield source, destination
+
+
+@asynccontextmanager
+async def plain(
+    tmp_path: Path, limits: Limits | None = None, settings: DataSettings | None = None
+) -> AsyncIterator[Plain]:
+    quick = DataSettings(close_timeout=1.0, sweep_interval=0.05)
+    served = Plain(tmp_path, limits or Limits(), settings or quick)
+    await served.listener.start(served.listening, None)
+    try:
+        yield served
+    finally:
+        await served.listener.stop()
+        assert served.listener.link_count == 0
+        served.store.close()
+
+
 async def test_plain_tcp_behind_a_terminator(tmp_path: Path) -> None:
     """Without TLS of its own the listener serves a proxy that ends TLS in front of it."""
-    store = SqliteStore.open(tmp_path / "db")
-    fabric = LocalFabric()
-    ids = RandomIds()
-    queries = TunnelQueries(store, "r", "a")
-    control = ControlPlane(Tunnels(store, ids), queries, fabric, ids, lambda: 1.0)
-    opened = control.open_tunnel(TunnelSpec())
-    listener = DataListener(control, fabric, replace(DataSettings(), close_timeout=1.0))
-    listening = socket.create_server(("127.0.0.1", 0))
-    await listener.start(listening, None)
-    uri = f"ws://127.0.0.1:{listening.getsockname()[1]}/tunnel?local-proxy-mode=source"
-    async with connect(
-        uri,
-        subprotocols=[SUBPROTOCOL_V3],
-        additional_headers={"access-token": opened.source_token.reveal()},
-        proxy=None,
-    ) as client:
-        peer = Peer(client)
-        assert (await peer.recv()).type == MessageType.SERVICE_IDS
-        assert listener.link_count == 1
-        await listener.stop()
-        assert await peer.close_code() == (1006, "")
-    assert listener.link_count == 0
-    store.close()
+    async with plain(tmp_path) as served, served.pair() as (source, destination):
+        assert served.listener.link_count == 2
+        await served.listener.stop()
+        assert await source.close_code() == (1006, "")
+        assert await destination.close_code() == (1006, "")
+
+
+class TestLimits:
+    async def test_bandwidth_holds_both_directions_back_and_loses_nothing(
+        self, tmp_path: Path
+    ) -> None:
+        rate = 1_000_000
+        async with (
+            plain(tmp_path, Limits(bandwidth=rate)) as served,
+            served.pair() as (source, destination),
+        ):
+            began = time.monotonic()
+            sent = await asyncio.gather(
+                stream(source, destination, 2_500_000), stream(destination, source, 2_500_000)
+            )
+            # At once come the burst, and what two links take in before they stop reading:
+            # twice what one turn of the loop reads, and the read buffer. The rest takes its
+            # time; on a slow machine, more than that.
+            at_once = rate + 2 * 2 * (256 * 1024 + 2 * MAX_FRAME)
+            assert time.monotonic() - began > (sum(sent) - at_once) / rate
+            assert sum(sent) == 5_000_000
+
+    async def test_a_tunnel_that_waits_holds_up_no_other(self, tmp_path: Path) -> None:
+        async with (
+            plain(tmp_path, Limits(bandwidth=20_000)) as served,
+            served.pair() as (source, destination),
+            served.pair() as (other, answering),
+        ):
+            # In debt for a minute and more.
+            for _ in range(20):
+                await source.send(data(bytes(60_000)))
+            for _ in range(100):
+                await other.send(data(b"ping"))
+                assert (await answering.recv()).payload == b"ping"
+            # The flood is read no more, but answered in the other direction, once.
+            await destination.send(data(b"interactive"))
+            assert (await source.recv()).payload == b"interactive"
+            source.socket.transport.abort()
+            destination.socket.transport.abort()
+
+    async def test_pings_and_pongs_count(self, tmp_path: Path) -> None:
+        async with (
+            plain(tmp_path, Limits(bandwidth=1_000_000)) as served,
+            served.pair() as (source, _),
+        ):
+            listener = served.listener
+            (tunnel_id,) = listener._bandwidth
+            listener.clock = lambda: 1.0
+            bucket = listener.bandwidth_of(tunnel_id)
+            assert bucket is not None
+            bucket._at = 2.0
+            before = bucket._level
+            for _ in range(3):
+                await (await source.socket.ping(bytes(100)))
+            await source.socket.pong(bytes(50))
+            await (await source.socket.ping(b""))
+            assert before - bucket._level == 350
+
+    async def test_coming_back_does_not_fill_the_bucket(self, tmp_path: Path) -> None:
+        async with plain(tmp_path, Limits(bandwidth=100_000)) as served:
+            listener = served.listener
+            listener.clock = lambda: 1.0
+            opened = served.control.open_tunnel(TunnelSpec())
+            client = {"client-token": CLIENT}
+            levels = []
+            for _ in range(3):
+                async with served.dial(Side.SOURCE, opened.source_token, headers=client) as socket:
+                    await (await socket.ping(bytes(100)))
+                    bucket = listener.bandwidth_of(opened.tunnel.tunnel_id)
+                    assert bucket is not None
+                    levels.append(bucket._level)
+            # Close frames count, too.
+            assert levels == [99_900, 99_798, 99_696]
+            # Nobody is connected, and time has filled it: it is not kept for ever.
+            listener.clock = lambda: 2.0
+            async with asyncio.timeout(HANG):
+                while listener._bandwidth:
+                    await asyncio.sleep(0.01)
+
+    async def test_a_held_up_client_still_sees_signs_of_life(self, tmp_path: Path) -> None:
+        async with (
+            plain(tmp_path, Limits(bandwidth=20_000)) as served,
+            served.pair() as (source, destination),
+        ):
+            pinged = asyncio.Event()
+            heard = source.socket.protocol.recv_frame
+
+            def spy(frame: Any) -> None:
+                if frame.opcode == 9:
+                    pinged.set()
+                heard(frame)
+
+            source.socket.protocol.recv_frame = spy
+            await source.send(data(bytes(60_000)))
+            await asyncio.wait_for(pinged.wait(), HANG)
+            source.socket.transport.abort()
+            destination.socket.transport.abort()
+
+    async def test_a_held_up_client_is_let_go_with_its_tunnel(self, tmp_path: Path) -> None:
+        async with (
+            plain(tmp_path, Limits(bandwidth=20_000)) as served,
+            served.pair() as (source, destination),
+        ):
+            await source.send(data(bytes(60_000)))
+            await destination.recv()
+            (record,) = served.queries.page(None, None, 1).tunnels
+            served.control.close_tunnel(record.tunnel_id, delete=False)
+            assert await source.close_code() == (1000, "The tunnel was closed")
+            assert await destination.close_code() == (1000, "The tunnel was closed")
+
+    async def test_silent_links_are_dropped_and_others_are_not(self, tmp_path: Path) -> None:
+        async with (
+            plain(tmp_path, Limits(idle_seconds=0.4)) as served,
+            served.pair() as (source, destination),
+        ):
+            dropped = asyncio.get_running_loop().create_task(destination.close_code())
+            while not dropped.done():
+                await (await source.socket.ping())
+                await asyncio.sleep(0.05)
+            # As if the connection was lost, so that the client comes back.
+            assert dropped.result() == (1006, "")
+            assert await source.recv() == Message(RESET, 1, "", 1)
+            await (await source.socket.ping())
+
+    async def test_a_client_that_is_not_read_is_not_silent(self, tmp_path: Path) -> None:
+        settings = DataSettings(close_timeout=1.0, sweep_interval=0.05)
+        async with (
+            plain(tmp_path, Limits(idle_seconds=0.4, bandwidth=10_000), settings) as served,
+            served.pair() as (source, destination),
+        ):
+            # Twelve seconds of debt for the source, while it has nothing more to say.
+            await source.send(*(data(bytes(60_000)) for _ in range(2)))
+            assert (await destination.close_code())[0] == 1006
+            (link,) = served.listener._links
+            assert link.side is Side.SOURCE
+            for _ in range(20):
+                await asyncio.sleep(0.05)
+            assert served.listener.link_count == 1
+            source.socket.transport.abort()
+
+    async def test_no_idle_limit(self, tmp_path: Path) -> None:
+        async with (
+            plain(tmp_path, Limits(idle_seconds=0)) as served,
+            served.pair() as (source, _),
+        ):
+            await asyncio.sleep(0.5)
+            assert served.listener.link_count == 2
+            await (await source.socket.ping())
+
+    async def test_connections_per_second(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with plain(tmp_path, Limits(connection_rate=3)) as served:
+            served.listener.clock = lambda: 1.0
+            answers = []
+            for _ in range(5):
+                reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+                with contextlib.suppress(ConnectionError):
+                    writer.write(b"x\r\n\r\n")
+                    answers.append(await asyncio.wait_for(reader.read(), HANG))
+                writer.close()
+            assert [answer[:12] for answer in answers if answer] == [b"HTTP/1.1 400"] * 3
+            refused = "connection from 127.0.0.1 refused: more than 3 in a second"
+            assert caplog.messages.count(refused) == 2
+            served.listener.clock = lambda: 2.0
+            async with served.pair():
+                pass
+
+    async def test_out_of_files_is_said(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with plain(tmp_path) as served:
+            served.listener._out_of_files()
+        assert "out of file descriptors" in caplog.text
+
+    async def test_handshake_size(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        async with plain(tmp_path, Limits(handshake_bytes=1000)) as served:
+            opened = served.control.open_tunnel(TunnelSpec())
+            padded = {"x-padding": "a" * 1000}
+            with pytest.raises(InvalidStatus) as caught:
+                async with served.dial(Side.SOURCE, opened.source_token, headers=padded):
+                    pass
+            assert caught.value.response.status_code == 431
+            assert "larger than 1000 bytes" in caplog.text
+            async with served.dial(Side.SOURCE, opened.source_token):
+                pass
+
+    async def test_refusals_that_only_picows_knows_of_are_logged(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with plain(tmp_path, Limits(handshake_seconds=0.1)) as served:
+            for content in (b"GET ", b"x" * 20_000):
+                reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+                writer.write(content)
+                assert await asyncio.wait_for(reader.read(), HANG) == b""
+                writer.close()
+        assert "connection refused: no upgrade request in time" in caplog.messages
+        assert "connection refused: the upgrade request has no end" in caplog.messages
+
+
+async def stream(sender: Peer, receiver: Peer, total: int) -> int:
+    """Send so many bytes one way; return how many arrived, all of them intact."""
+    content = random.Random(total).randbytes(total)
+
+    async def send() -> None:
+        for at in range(0, total, 50_000):
+            await sender.send(data(content[at : at + 50_000]))
+
+    sending = asyncio.get_running_loop().create_task(send())
+    arrived = bytearray()
+    while len(arrived) < total:
+        arrived += (await receiver.recv()).payload
+    await sending
+    assert arrived == content
+    return len(arrived)
 
 
 class TestCounting:

@@ -8,6 +8,7 @@ import pytest
 
 from tailrace.secret import Secret
 from tailrace.service.errors import TunnelClosed, TunnelLimitReached, TunnelNotFound
+from tailrace.service.limits import Limits
 from tailrace.service.sqlite_store import SqliteStore
 from tailrace.service.store import ConnectionStatus, Side, TunnelStatus
 from tailrace.service.tunnels import (
@@ -17,7 +18,6 @@ from tailrace.service.tunnels import (
     Destination,
     RandomIds,
     Refusal,
-    TunnelLimits,
     Tunnels,
     TunnelSpec,
 )
@@ -89,7 +89,7 @@ def test_random_tokens_have_256_bits_and_are_safe_everywhere() -> None:
 
 
 def test_service_limit(store: SqliteStore) -> None:
-    tunnels = Tunnels(store, RandomIds(), TunnelLimits(services=2))
+    tunnels = Tunnels(store, RandomIds(), Limits(services=2))
     tunnels.open(TunnelSpec(services=("a", "b")), 0.0)
     with pytest.raises(TunnelLimitReached, match="at most 2"):
         tunnels.open(TunnelSpec(services=("a", "b", "c")), 0.0)
@@ -192,7 +192,7 @@ def test_connection_states(tunnels: Tunnels, store: SqliteStore) -> None:
 
 
 def test_open_tunnels_are_limited(store: SqliteStore) -> None:
-    tunnels = Tunnels(store, CountingIds(), TunnelLimits(open_tunnels=2))
+    tunnels = Tunnels(store, CountingIds(), Limits(open_tunnels=2))
     tunnels.open(TunnelSpec(lifetime_minutes=1), 0.0)
     tunnels.open(TunnelSpec(), 0.0)
     with pytest.raises(TunnelLimitReached, match="at most 2 open tunnels"):
@@ -263,7 +263,7 @@ class TestRotation:
         with pytest.raises(TunnelNotFound):
             tunnels.rotate("unknown", Side, None, 0.0)
         opened = tunnels.open(TunnelSpec(lifetime_minutes=1), 0.0)
-        strict = Tunnels(store, CountingIds(), TunnelLimits(services=1))
+        strict = Tunnels(store, CountingIds(), Limits(services=1))
         with pytest.raises(TunnelLimitReached):
             strict.rotate("tunnel-1", Side, Destination(("A", "B")), 1.0)
         with pytest.raises(TunnelClosed, match="tunnel-1"):
