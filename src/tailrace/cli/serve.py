@@ -27,6 +27,7 @@ from ..service.config import (
     parse_address,
 )
 from ..service.trust import write_bundle
+from .limits import add_limit_options, read_limits
 from .serve_options import (
     add_operation_options,
     operation_settings,
@@ -101,6 +102,7 @@ def add_serve_parser(subparsers: _Subparsers) -> argparse.ArgumentParser:
         "--log-level", choices=_LOG_LEVELS, default="info", help="default: %(default)s"
     )
     add_operation_options(parser)
+    add_limit_options(parser)
     return parser
 
 
@@ -186,6 +188,7 @@ def _config(args: argparse.Namespace) -> ServiceConfig:
         environment=os.environ,
         data=DataSettings(proxies=proxy_networks(args)),
         operation=operation_settings(args, os.environ),
+        limits=read_limits(args),
     )
 
 

@@ -31,12 +31,17 @@ class RefusalLog:
     def add(self, cause: str, text: str, *args: object) -> None:
         """Log one refusal; ``cause`` is one of few, ``text`` and ``args`` are the line."""
         if self._lines.try_take(cause, self._clock()):
+            self._say_unsaid(cause)
             self._logger.warning(text, *args)
         else:
             self._unsaid[cause] += 1
 
     def flush(self) -> None:
         """Log how many refusals had no line of their own; call it every few seconds."""
-        unsaid, self._unsaid = self._unsaid, Counter()
-        for cause, count in unsaid.items():
+        for cause in tuple(self._unsaid):
+            self._say_unsaid(cause)
+
+    def _say_unsaid(self, cause: str) -> None:
+        count = self._unsaid.pop(cause, 0)
+        if count:
             self._logger.warning("%d more refused: %s", count, cause)

@@ -14,21 +14,22 @@ from typing import Final
 
 import uvicorn
 from starlette.applications import Starlette
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..errors import ConfigurationError, ListenError
 from .api.app import build_app
+from .api.protocol import ConnectionGuard, GuardedProtocol
 from .api.sigv4 import Verifier
 from .audit import AuditLog
 from .ca import Certificates, certificate_names, ensure_certificates
 from .config import EVERY_ADDRESS, Address, Endpoints, ServiceConfig
 from .control import ControlPlane
 from .counters import Counters
-from .credentials import Credentials, ensure_credentials
+from .credentials import KeyRing, credentials_file
 from .data import DataListener
 from .errors import StoreFailed
 from .fabric import LocalFabric
 from .files import make_private_directory, write_file
+from .limits import Limits
 from .metrics import Metrics
 from .monitoring import build_monitoring_app, health_routes, metrics_routes
 from .notify import Announcer, CommandNotifier, MqttNotifier, Notifier, Outbox
@@ -123,7 +124,9 @@ class Service:
         stack.enter_context(_lock(config))
         store = SqliteStore.open(config.database)
         stack.callback(store.close)
-        credentials = ensure_credentials(config.state_dir / "credentials.json", config.environment)
+        credentials = KeyRing.open(
+            credentials_file(config.state_dir), config.environment, self._clock()
+        )
         self._tls = ServerTls(self._certificates)
         self._audit = AuditLog(config.operation.audit_log, self._clock)
         stack.callback(self._audit.close)
@@ -193,11 +196,12 @@ class Service:
         self,
         stack: contextlib.AsyncExitStack,
         api_socket: socket.socket,
-        credentials: Credentials,
+        credentials: KeyRing,
         counters: Counters,
         metrics: Metrics,
     ) -> None:
         """Serve the control API, health and metrics."""
+        limits = self._config.limits
         routes = health_routes(self._control.queries, lambda: self._accepting)
         address = self._config.operation.metrics_listen
         if address is None:
@@ -206,11 +210,11 @@ class Service:
             metrics_socket = _bind(address, "--metrics-listen")
             stack.callback(metrics_socket.close)
             app = build_monitoring_app([*routes, *metrics_routes(metrics)])
-            await _serve_http(stack, metrics_socket, app, None)
+            await _serve_http(stack, metrics_socket, app, None, limits)
             self.metrics_address = Address(address.host, metrics_socket.getsockname()[1])
-        verifier = Verifier(self._config.region, _SIGNING_NAME, credentials.secret_of)
-        app = build_app(self._control, verifier, counters, self._audit, routes)
-        self._api_done = await _serve_http(stack, api_socket, app, self._tls.context)
+        verifier = Verifier(self._config.region, _SIGNING_NAME, credentials.find)
+        app = build_app(self._control, verifier, counters, self._audit, routes, limits=limits)
+        self._api_done = await _serve_http(stack, api_socket, app, self._tls.context, limits)
 
     def _publish(self, stack: contextlib.AsyncExitStack, endpoints: Endpoints) -> None:
         self._endpoints = endpoints
@@ -246,7 +250,7 @@ class Service:
             self._expiry = None
 
 
-class _HttpProtocol(H11Protocol):
+class _HttpProtocol(GuardedProtocol):
     """One HTTP connection."""
 
     def shutdown(self) -> None:
@@ -278,12 +282,13 @@ async def _serve_http(
     listening: socket.socket,
     app: Starlette,
     tls: ssl.SSLContext | None,
+    limits: Limits,
 ) -> asyncio.Task[None]:
     """Serve an application until the stack unwinds; return once it accepts requests."""
     server = _HttpServer(
         uvicorn.Config(
             app,
-            http=_HttpProtocol,
+            http=_HttpProtocol.guarded_by(ConnectionGuard(limits, time.monotonic)),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -379,7 +384,7 @@ def _endpoints(
     api_socket: socket.socket,
     data_socket: socket.socket,
     certificates: Certificates,
-    credentials: Credentials,
+    credentials: KeyRing,
 ) -> Endpoints:
     api = _advertised(config, config.api_listen.host, api_socket)
     data = _advertised(config, config.data_listen.host, data_socket)
@@ -389,8 +394,8 @@ def _endpoints(
         ca_file=str(certificates.ca_file.absolute()),
         ca_dir=str(certificates.ca_dir.absolute()),
         region=config.region,
-        access_key_id=credentials.access_key_id,
-        secret_access_key=credentials.secret_access_key.reveal(),
+        access_key_id=credentials.own.access_key_id,
+        secret_access_key=credentials.own.secret_access_key.reveal(),
         pid=os.getpid(),
     )
 

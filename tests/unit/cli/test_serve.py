@@ -198,6 +198,7 @@ def test_a_second_service_is_refused(serve: Serve) -> None:
     [
         (["--api-listen", "nonsense"], "--api-listen 'nonsense'"),
         (["--host-name", "a b\u00e9"], "--host-name"),
+        (["--max-services", "0"], "--max-services '0' is not a whole number from 1 to 450"),
     ],
 )
 def test_wrong_options_are_one_line(serve: Serve, options: list[str], text: str) -> None:
@@ -273,3 +274,20 @@ class TestEnv:
         assert result.returncode == ExitCode.USAGE
         assert "is not running any more" in result.stderr
         assert result.stdout == ""
+
+
+async def test_limits_are_those_of_the_command_line(serve: Serve) -> None:
+    served = serve("--limits", "aws", "--max-open-tunnels", "1")
+    endpoints = await asyncio.to_thread(served.wait_ready)
+    client = api(endpoints)
+    limit = client.exceptions.LimitExceededException
+    with pytest.raises(limit, match="at most 3 services"):
+        await asyncio.to_thread(
+            client.open_tunnel, destinationConfig={"services": ["a", "b", "c", "d"]}
+        )
+    opened = await asyncio.to_thread(client.open_tunnel)
+    with pytest.raises(limit, match="at most 1 open tunnels"):
+        await asyncio.to_thread(client.open_tunnel)
+    await asyncio.to_thread(client.close_tunnel, tunnelId=opened["tunnelId"])
+    await asyncio.to_thread(client.open_tunnel)
+    client.close()

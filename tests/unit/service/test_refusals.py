@@ -49,3 +49,7 @@ def test_a_flood_is_counted_and_hides_nothing(
     for number in range(10):
         refusals.add("flood", "again %d", number)
     assert caplog.messages == ["again 0", "again 1", "again 2"]
+    caplog.clear()
+    clock.now = 4.0
+    refusals.add("flood", "and again")
+    assert caplog.messages == ["7 more refused: flood", "and again"]

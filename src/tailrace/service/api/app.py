@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,22 +17,23 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from ..access import AccessKey
 from ..audit import AuditLog
+from ..buckets import Buckets
 from ..control import ControlPlane
 from ..counters import Counters
 from ..errors import StoreFailed
+from ..limits import DEFAULT, Limits, network
+from ..refusals import RefusalLog
 from .errors import ApiError, ErrorType
 from .model import OPERATIONS
 from .operations import Operations
 from .sigv4 import SignedRequest, Verifier
 from .validation import read_parameters
 
-__all__ = ["MAX_BODY", "build_app"]
+__all__ = ["build_app"]
 
 _log = logging.getLogger(__name__)
-
-MAX_BODY: Final = 1024 * 1024
-"""Bytes of a request body; the largest legal request has a third of that."""
 
 _TARGET_PREFIX: Final = "IoTSecuredTunneling."
 _CONTENT_TYPE: Final = "application/x-amz-json-1.1"
@@ -43,6 +45,8 @@ def build_app(
     counters: Counters | None = None,
     audit: AuditLog | None = None,
     routes: Sequence[BaseRoute] = (),
+    *,
+    limits: Limits = DEFAULT,
 ) -> Starlette:
     """Return the ASGI application; ``routes`` are served besides the control API."""
     endpoint = _Endpoint(
@@ -50,6 +54,7 @@ def build_app(
         verifier,
         counters or Counters(time.monotonic),
         audit or AuditLog(None, time.time),
+        limits,
     )
     return Starlette(
         routes=[Route("/", endpoint.handle, methods=["POST"]), *routes],
@@ -71,23 +76,33 @@ class _Entry:
 
 class _Endpoint:
     def __init__(
-        self, control: ControlPlane, verifier: Verifier, counters: Counters, audit: AuditLog
+        self,
+        control: ControlPlane,
+        verifier: Verifier,
+        counters: Counters,
+        audit: AuditLog,
+        limits: Limits,
     ) -> None:
         self._control = control
         self._counters = counters
         self._audit = audit
         self._verifier = verifier
         self._operations = Operations(control)
+        self._limits = limits
+        self._throttle = _Throttle(limits, time.monotonic)
+        self._refusals = RefusalLog(_log, time.monotonic)
 
     async def handle(self, request: Request) -> Response:
         request_id = self._control.request_id()
         try:
-            body = await _read_body(request)
+            body = await _read_body(request, self._limits)
             began = time.perf_counter()
             document = self._answer(request, body, request_id)
             self._counters.request_seconds += time.perf_counter() - began
         except ApiError as error:
-            _log.info("request %s: %s: %s", request_id, error.type, error.message)
+            self._refusals.add(
+                error.type, "request %s: %s: %s", request_id, error.type, error.message
+            )
             self._count(request, error.type)
             return _error(error, request_id)
         except ClientDisconnect:
@@ -114,7 +129,8 @@ class _Endpoint:
         return _error(stray, self._control.request_id())
 
     def _answer(self, request: Request, body: bytes, request_id: str) -> dict[str, Any]:
-        signer = self._verifier.verify(_signed_request(request, body), self._control.clock())
+        key = self._verified(request, body)
+        signer = key.access_key_id
         name = request.headers.get("x-amz-target", "").removeprefix(_TARGET_PREFIX)
         if name not in self._operations:
             raise ApiError(ErrorType.UNKNOWN_OPERATION, "The operation is not known")
@@ -122,10 +138,17 @@ class _Endpoint:
         client = request.client
         entry = _Entry(name, parameters, signer, client.host if client else "unknown", request_id)
         with self._audited(entry):
-            document = self._operations.call(name, parameters)
+            document = self._operations.call(name, parameters, key)
             entry.tunnel = document.get("tunnelId")
         _log.info("request %s: %s by %s", request_id, name, signer)
         return document
+
+    def _verified(self, request: Request, body: bytes) -> AccessKey:
+        address = network(request.client.host if request.client else "")
+        with self._throttle.of_address(address):
+            key = self._verifier.verify(_signed_request(request, body), self._control.clock())
+        self._throttle.of_key(key)
+        return key
 
     @contextmanager
     def _audited(self, entry: _Entry) -> Iterator[None]:
@@ -149,12 +172,60 @@ class _Endpoint:
             )
 
 
-async def _read_body(request: Request) -> bytes:
+class _Throttle:
+    """Requests per second of each key, and of each address that cannot show one.
+
+    Who is refused before the key is known for sure must not use up what its owner may
+    have; so such requests are charged to where they come from.
+    """
+
+    def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._keys = Buckets(limits.request_rate, limits.request_rate)
+        self._strangers = Buckets(limits.request_rate, limits.request_rate)
+
+    @contextmanager
+    def of_address(self, address: str) -> Iterator[None]:
+        """Charge ``address`` when the signature, checked in the body, is refused.
+
+        Raises:
+            ApiError: ThrottlingException, or what the body raises.
+        """
+        if self._strangers.is_empty(address, self._clock()):
+            raise _throttled("Too many requests were refused")
+        try:
+            yield
+        except ApiError:
+            self._strangers.try_take(address, self._clock())
+            raise
+
+    def of_key(self, key: AccessKey) -> None:
+        """Charge a key.
+
+        Raises:
+            ApiError: ThrottlingException.
+        """
+        if not self._keys.try_take(key.access_key_id, self._clock()):
+            raise _throttled("Rate exceeded")
+
+
+def _throttled(text: str) -> ApiError:
+    return ApiError(ErrorType.THROTTLING, text)
+
+
+async def _read_body(request: Request, limits: Limits) -> bytes:
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise ApiError(ErrorType.TOO_LARGE, f"The request body exceeds {MAX_BODY} bytes")
+    try:
+        async with asyncio.timeout(limits.handshake_seconds):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limits.request_bytes:
+                    raise ApiError(
+                        ErrorType.TOO_LARGE,
+                        f"The request body exceeds {limits.request_bytes} bytes",
+                    )
+    except TimeoutError:
+        raise ApiError(ErrorType.REQUEST_TIMEOUT, "The request body did not come in time") from None
     return bytes(body)
 
 

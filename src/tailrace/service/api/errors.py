@@ -27,6 +27,10 @@ class ErrorType:
     INVALID_SIGNATURE = ("InvalidSignatureException", HTTPStatus.FORBIDDEN)
     UNRECOGNIZED_CLIENT = ("UnrecognizedClientException", HTTPStatus.FORBIDDEN)
     REQUEST_EXPIRED = ("RequestExpired", HTTPStatus.FORBIDDEN)
+    EXPIRED_TOKEN = ("ExpiredTokenException", HTTPStatus.FORBIDDEN)
+    ACCESS_DENIED = ("AccessDeniedException", HTTPStatus.FORBIDDEN)
+    THROTTLING = ("ThrottlingException", HTTPStatus.BAD_REQUEST)
+    REQUEST_TIMEOUT = ("RequestTimeoutException", HTTPStatus.REQUEST_TIMEOUT)
     INTERNAL = ("InternalFailure", HTTPStatus.INTERNAL_SERVER_ERROR)
 
 

@@ -6,11 +6,14 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
+from ..access import AccessKey, Policy
 from ..control import ControlPlane
 from ..errors import InvalidCursor, TunnelClosed, TunnelLimitReached, TunnelNotFound
 from ..store import ConnectionState, Side, TunnelRecord
 from ..tunnels import DEFAULT_LIFETIME_MINUTES, Destination, TunnelSpec
+from .authorization import authorize
 from .errors import ApiError, ErrorType
+from .model import OPERATIONS
 
 __all__ = ["Operations"]
 
@@ -35,7 +38,6 @@ class Operations:
             "CloseTunnel": self._close_tunnel,
             "DescribeTunnel": self._describe_tunnel,
             "ListTagsForResource": self._list_tags,
-            "ListTunnels": self._list_tunnels,
             "OpenTunnel": self._open_tunnel,
             "RotateTunnelAccessToken": self._rotate_tokens,
             "TagResource": self._tag,
@@ -43,16 +45,19 @@ class Operations:
         }
 
     def __contains__(self, name: str) -> bool:
-        return name in self._handlers
+        return name in OPERATIONS
 
-    def call(self, name: str, parameters: _Document) -> _Document:
-        """Carry out one operation.
+    def call(self, name: str, parameters: _Document, key: AccessKey) -> _Document:
+        """Carry out one operation for the bearer of an access key.
 
         Raises:
-            ApiError: a modelled error of the operation.
+            ApiError: a modelled error of the operation, or the key does not allow it.
             StoreFailed: the store cannot be read or written.
         """
         try:
+            authorize(key, name, parameters, self._control.queries)
+            if name == "ListTunnels":
+                return self._list_tunnels(parameters, key.policy)
             return self._handlers[name](parameters)
         except (TunnelNotFound, TunnelClosed) as error:
             # The only error that the model knows for operations on one tunnel.
@@ -127,7 +132,8 @@ class Operations:
             document["tags"] = _write_tags(tunnel)
         return {"tunnel": document}
 
-    def _list_tunnels(self, parameters: _Document) -> _Document:
+    def _list_tunnels(self, parameters: _Document, policy: Policy) -> _Document:
+        """List what the policy lets see; so a page may have less than was asked for."""
         try:
             page = self._control.queries.page(
                 parameters.get("thingName"),
@@ -136,7 +142,13 @@ class Operations:
             )
         except InvalidCursor as error:
             raise ApiError(ErrorType.VALIDATION, str(error)) from None
-        document: _Document = {"tunnelSummaries": [self._summary(t) for t in page.tunnels]}
+        document: _Document = {
+            "tunnelSummaries": [
+                self._summary(tunnel)
+                for tunnel in page.tunnels
+                if policy.allows_thing(tunnel.thing_name)
+            ]
+        }
         if page.cursor is not None:
             document["nextToken"] = urlsafe_b64encode(page.cursor.encode()).decode()
         return document

@@ -1,8 +1,8 @@
-"""Verify AWS Signature Version 4, given in the Authorization header.
+"""Verify AWS Signature Version 4, in the Authorization header or in the query.
 
 Source: AWS Identity and Access Management user guide, "Create a signed AWS API
-request". Pure: the request, the time and a way to look up secrets in, the access
-key id of the signer out.
+request". Pure: the request, the time and a way to look keys up in, the key of the
+signer out.
 """
 
 from __future__ import annotations
@@ -10,25 +10,32 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
+from urllib.parse import unquote_plus
 
 from ...aws.sigv4 import ALGORITHM, canonical_request, signature, timestamp
 from ...secret import Secret
+from ..access import AccessKey
 from .errors import ApiError, ErrorType
 
-__all__ = ["MAX_SKEW_SECONDS", "SignedRequest", "Verifier"]
+__all__ = ["MAX_EXPIRES_SECONDS", "MAX_SKEW_SECONDS", "SignedRequest", "Verifier"]
 
 MAX_SKEW_SECONDS: Final = 300
 """How far the clock of a client may be off."""
 
+MAX_EXPIRES_SECONDS: Final = 7 * 24 * 3600
+"""How long a presigned request may be good for."""
+
 _AUTHORIZATION: Final = re.compile(
-    ALGORITHM + r"\s+Credential=(?P<credential>[^,\s]+)\s*,\s*"
-    r"SignedHeaders=(?P<signed_headers>[^,\s]+)\s*,\s*Signature=(?P<signature>[0-9a-f]{64})"
+    ALGORITHM + r" +Credential=(?P<credential>[^, ]+), *"
+    r"SignedHeaders=(?P<signed_headers>[^, ]+), *Signature=(?P<signature>[0-9a-f]{64})"
 )
+_SIGNATURE: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _DATE: Final = re.compile(r"\d{8}T\d{6}Z", re.ASCII)
+_SECONDS: Final = re.compile(r"\d{1,6}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,113 +53,192 @@ class SignedRequest:
         return [value for field, value in self.headers if field == name]
 
 
-@dataclass(frozen=True, slots=True)
-class _Authorization:
+class _Credential(NamedTuple):
     access_key_id: str
-    date: str
+    day: str
     region: str
     service: str
-    signed_headers: tuple[str, ...]
-    signature: str
+
+    @classmethod
+    def parse(cls, text: str) -> _Credential:
+        parts = text.rsplit("/", 4)
+        if len(parts) != 5 or parts.pop() != "aws4_request":
+            raise _incomplete("Credential must be KEY/DATE/REGION/SERVICE/aws4_request.")
+        return cls(*parts)
 
     @property
     def scope(self) -> str:
-        return f"{self.date}/{self.region}/{self.service}/aws4_request"
+        return f"{self.day}/{self.region}/{self.service}/aws4_request"
+
+
+@dataclass(frozen=True, slots=True)
+class _Authorization:
+    """What a request says about its signature."""
+
+    credential: _Credential
+    signed_headers: tuple[str, ...]
+    signature: str
+    date: str
+    session_tokens: tuple[str, ...]
+    claimed_hashes: tuple[str, ...]
+    query: str
+    """The query as it was signed."""
+    expires: int | None
+    """Seconds for which a presigned request is good, ``None`` for one in the header."""
 
 
 class Verifier:
     """Checks signatures for one region and service name."""
 
     def __init__(
-        self, region: str, service: str, secret_of: Callable[[str], Secret | None]
+        self, region: str, service: str, find_key: Callable[[str], AccessKey | None]
     ) -> None:
         self._region = region
         self._service = service
-        self._secret_of = secret_of
+        self._find_key = find_key
 
-    def verify(self, request: SignedRequest, now: float) -> str:
-        """Return the id of the access key that signed ``request``.
+    def verify(self, request: SignedRequest, now: float) -> AccessKey:
+        """Return the access key that signed ``request``.
 
         Raises:
             ApiError: the request is not signed, not by a known key, not now, or was
                 changed after it was signed.
         """
         authorization = _read_authorization(request)
-        self._check_scope(authorization)
-        date = _check_date(request, authorization, now)
+        self._check_scope(authorization.credential)
+        _check_date(authorization, now)
         _check_signed_headers(request, authorization)
-        secret = self._secret_of(authorization.access_key_id)
-        if secret is None or request.values("x-amz-security-token"):
+        key = self._find_key(authorization.credential.access_key_id)
+        if key is None or not _carries_token(authorization, key):
             raise ApiError(
                 ErrorType.UNRECOGNIZED_CLIENT,
                 "The security token included in the request is invalid.",
             )
         body_hash = hashlib.sha256(request.body).hexdigest()
-        claimed = request.values("x-amz-content-sha256")
-        expected = _signature(request, authorization, date, body_hash, secret)
-        if not hmac.compare_digest(expected, authorization.signature) or claimed not in (
-            [],
-            [body_hash],
-        ):
+        expected = _signature(request, authorization, body_hash, key)
+        honest = set(authorization.claimed_hashes) <= {body_hash}
+        if not hmac.compare_digest(expected, authorization.signature) or not honest:
             raise ApiError(
                 ErrorType.INVALID_SIGNATURE,
                 "The request signature we calculated does not match the signature you provided. "
                 "Check your AWS Secret Access Key and signing method.",
             )
-        return authorization.access_key_id
+        if key.has_expired(now):
+            raise ApiError(
+                ErrorType.EXPIRED_TOKEN, "The security token included in the request is expired"
+            )
+        return key
 
-    def _check_scope(self, authorization: _Authorization) -> None:
-        if authorization.region != self._region:
+    def _check_scope(self, credential: _Credential) -> None:
+        if credential.region != self._region:
             raise ApiError(
                 ErrorType.INVALID_SIGNATURE,
                 f"Credential should be scoped to a valid region, not "
-                f"'{authorization.region}': this service is '{self._region}'.",
+                f"'{credential.region}': this service is '{self._region}'.",
             )
-        if authorization.service != self._service:
+        if credential.service != self._service:
             raise ApiError(
                 ErrorType.INVALID_SIGNATURE,
                 f"Credential should be scoped to correct service: '{self._service}'.",
             )
 
 
+def _incomplete(text: str) -> ApiError:
+    return ApiError(ErrorType.INCOMPLETE_SIGNATURE, text)
+
+
 def _read_authorization(request: SignedRequest) -> _Authorization:
     fields = request.values("authorization")
+    query = _query_fields(request.query)
+    presigned = "X-Amz-Signature" in query or "X-Amz-Algorithm" in query
+    if fields and presigned:
+        raise _incomplete("The signature must be in the Authorization header or in the query.")
+    if presigned:
+        return _read_query(request, query)
     if not fields:
         raise ApiError(ErrorType.MISSING_AUTHENTICATION, "Missing Authentication Token")
-    parsed = _AUTHORIZATION.fullmatch(fields[0].strip()) if len(fields) == 1 else None
-    scope = parsed["credential"].rsplit("/", 4) if parsed else []
-    if parsed is None or len(scope) != 5 or scope[4] != "aws4_request":
-        raise ApiError(
-            ErrorType.INCOMPLETE_SIGNATURE,
+    return _read_header(request, fields)
+
+
+def _query_fields(query: str) -> Mapping[str, list[str]]:
+    fields: dict[str, list[str]] = {}
+    for part in query.split("&") if query else ():
+        name, _, value = part.partition("=")
+        fields.setdefault(unquote_plus(name), []).append(unquote_plus(value))
+    return fields
+
+
+def _read_header(request: SignedRequest, fields: list[str]) -> _Authorization:
+    parsed = _AUTHORIZATION.fullmatch(fields[0]) if len(fields) == 1 else None
+    if parsed is None:
+        raise _incomplete(
             "The Authorization header must hold Credential, SignedHeaders and Signature "
-            f"of {ALGORITHM}.",
+            f"of {ALGORITHM}."
         )
-    names = tuple(parsed["signed_headers"].split(";"))
-    return _Authorization(scope[0], scope[1], scope[2], scope[3], names, parsed["signature"])
-
-
-def _check_date(request: SignedRequest, authorization: _Authorization, now: float) -> str:
     dates = request.values("x-amz-date")
-    if len(dates) != 1 or not _DATE.fullmatch(dates[0]):
-        raise ApiError(
-            ErrorType.INCOMPLETE_SIGNATURE, "The header X-Amz-Date must hold a date, once."
-        )
+    if len(dates) != 1:
+        raise _incomplete("The header X-Amz-Date must hold a date, once.")
+    return _Authorization(
+        credential=_Credential.parse(parsed["credential"]),
+        signed_headers=tuple(parsed["signed_headers"].split(";")),
+        signature=parsed["signature"],
+        date=dates[0],
+        session_tokens=tuple(request.values("x-amz-security-token")),
+        claimed_hashes=tuple(request.values("x-amz-content-sha256")),
+        query=request.query,
+        expires=None,
+    )
+
+
+def _read_query(request: SignedRequest, query: Mapping[str, list[str]]) -> _Authorization:
+    def one(name: str) -> str:
+        values = query.get(f"X-Amz-{name}", [])
+        if len(values) != 1:
+            raise _incomplete(f"The query parameter X-Amz-{name} must be given, once.")
+        return values[0]
+
+    signed, expires = one("Signature"), one("Expires")
+    if one("Algorithm") != ALGORITHM:
+        raise _incomplete(f"X-Amz-Algorithm must be {ALGORITHM}.")
+    if not _SIGNATURE.fullmatch(signed):
+        raise _incomplete("The query parameter X-Amz-Signature is not a signature.")
+    if not _SECONDS.fullmatch(expires) or not 1 <= int(expires) <= MAX_EXPIRES_SECONDS:
+        raise _incomplete(f"X-Amz-Expires must be a number from 1 to {MAX_EXPIRES_SECONDS}.")
+    parts = request.query.split("&")
+    tokens = query.get("X-Amz-Security-Token", [])
+    hashes = query.get("X-Amz-Content-Sha256", [])
+    return _Authorization(
+        credential=_Credential.parse(one("Credential")),
+        signed_headers=tuple(one("SignedHeaders").split(";")),
+        signature=signed,
+        date=one("Date"),
+        session_tokens=(*tokens, *request.values("x-amz-security-token")),
+        claimed_hashes=(*hashes, *request.values("x-amz-content-sha256")),
+        query="&".join(
+            part for part in parts if unquote_plus(part.partition("=")[0]) != "X-Amz-Signature"
+        ),
+        expires=int(expires),
+    )
+
+
+def _check_date(authorization: _Authorization, now: float) -> None:
+    date = authorization.date
     try:
-        sent = datetime.strptime(dates[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
+        if not _DATE.fullmatch(date):
+            raise ValueError
+        sent = datetime.strptime(date, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
     except ValueError:
-        raise ApiError(
-            ErrorType.INCOMPLETE_SIGNATURE, "The header X-Amz-Date is not a date."
-        ) from None
-    if dates[0][:8] != authorization.date:
+        raise _incomplete("X-Amz-Date is not a date.") from None
+    if date[:8] != authorization.credential.day:
         raise ApiError(
             ErrorType.INVALID_SIGNATURE, "Date in Credential scope does not match X-Amz-Date."
         )
-    if abs(now - sent) > MAX_SKEW_SECONDS:
+    good_for = MAX_SKEW_SECONDS if authorization.expires is None else authorization.expires
+    if not sent - MAX_SKEW_SECONDS <= now <= sent + good_for:
         raise ApiError(
             ErrorType.REQUEST_EXPIRED,
-            f"Signature expired: {dates[0]} is more than 5 minutes away from {timestamp(now)}.",
+            f"Signature of {date} is good for {good_for} seconds, and it is {timestamp(now)}.",
         )
-    return dates[0]
 
 
 def _check_signed_headers(request: SignedRequest, authorization: _Authorization) -> None:
@@ -168,19 +254,25 @@ def _check_signed_headers(request: SignedRequest, authorization: _Authorization)
         )
 
 
+def _carries_token(authorization: _Authorization, key: AccessKey) -> bool:
+    """Say whether the session token is the key's, or absent for a key without one."""
+    tokens = authorization.session_tokens
+    if key.session_token is None:
+        return not tokens
+    return len(tokens) == 1 and tokens[0].isascii() and Secret(tokens[0]) == key.session_token
+
+
 def _signature(
-    request: SignedRequest,
-    authorization: _Authorization,
-    date: str,
-    body_hash: str,
-    secret: Secret,
+    request: SignedRequest, authorization: _Authorization, body_hash: str, key: AccessKey
 ) -> str:
     canonical = canonical_request(
         request.method,
         request.path,
-        request.query,
+        authorization.query,
         request.headers,
         authorization.signed_headers,
         body_hash,
     )
-    return signature(secret, authorization.scope, date, canonical)
+    return signature(
+        key.secret_access_key, authorization.credential.scope, authorization.date, canonical
+    )

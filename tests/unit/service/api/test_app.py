@@ -3,18 +3,24 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
+from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
-from support_service import api, config, running, trust
-from tailrace.service.api.app import MAX_BODY
+from support_service import HANG, api, config, running, trust
+from tailrace.service.access import AccessKey
+from tailrace.service.api.model import OPERATIONS
 from tailrace.service.config import OperationSettings
+from tailrace.service.credentials import KeyFile, credentials_file, new_key
+from tailrace.service.limits import DEFAULT, Limits
 from tailrace.service.server import Service
 
 
@@ -32,11 +38,15 @@ async def http(service: Service) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-def signed(service: Service, target: str, body: bytes) -> dict[str, str]:
+def signed(
+    service: Service, target: str, body: bytes, key: AccessKey | None = None
+) -> dict[str, str]:
     endpoints = service.endpoints
     request = AWSRequest("POST", f"{endpoints.api_endpoint}/", data=body)
     request.headers["X-Amz-Target"] = target
     credentials = Credentials(endpoints.access_key_id, endpoints.secret_access_key)
+    if key is not None:
+        credentials = Credentials(key.access_key_id, key.secret_access_key.reveal())
     SigV4Auth(credentials, "IoTSecuredTunneling", endpoints.region).add_auth(request)
     return dict(request.headers.items())
 
@@ -99,7 +109,7 @@ async def test_other_paths_and_methods(http: httpx.AsyncClient) -> None:
 
 async def test_a_body_without_end(http: httpx.AsyncClient) -> None:
     async def endless() -> AsyncIterator[bytes]:
-        for _ in range(MAX_BODY // 65536 + 1):
+        for _ in range(DEFAULT.request_bytes // 65536 + 1):
             yield bytes(65536)
 
     answer = await http.post("/", content=endless())
@@ -127,6 +137,100 @@ async def test_a_failing_store_is_an_internal_failure(
     answer = await http.post("/", content=b"{}", headers=headers)
     check_error(answer, 500, "InternalFailure")
     assert "disk" not in json.dumps(answer.json())
+
+
+class TestLimits:
+    async def test_request_size(self, tmp_path: Path) -> None:
+        async with served(tmp_path, request_bytes=100) as (service, http):
+            body = b'{"maxResults": 1}'.ljust(100)
+            headers = signed(service, LIST, body)
+            assert (await http.post("/", content=body, headers=headers)).status_code == 200
+            answer = await http.post("/", content=body + b" ")
+            check_error(answer, 413, "RequestEntityTooLargeException")
+
+    async def test_requests_of_a_key(self, tmp_path: Path) -> None:
+        """Each key has its own share, whoever asks and from wherever."""
+        async with served(tmp_path, request_rate=0.01) as (service, http):
+            other = new_key("other", 1.0)
+            file = KeyFile(credentials_file(tmp_path / "state"))
+            file.add(other, 1.0)
+            headers = signed(service, LIST, b"{}")
+            assert (await http.post("/", content=b"{}", headers=headers)).status_code == 200
+            check_error(
+                await http.post("/", content=b"{}", headers=headers), 400, "ThrottlingException"
+            )
+            headers = signed(service, LIST, b"{}", other)
+            assert (await http.post("/", content=b"{}", headers=headers)).status_code == 200
+
+    async def test_boto3_knows_throttling_when_it_sees_it(self, tmp_path: Path) -> None:
+        async with served(tmp_path, request_rate=0.01) as (service, _):
+            patient = Config(retries={"total_max_attempts": 2, "mode": "standard"})
+            client = api(service.endpoints, config=patient)
+            await asyncio.to_thread(client.list_tunnels)
+            with pytest.raises(ClientError) as caught:
+                await asyncio.to_thread(client.list_tunnels)
+            client.close()
+            assert caught.value.response["Error"]["Code"] == "ThrottlingException"
+            assert caught.value.response["ResponseMetadata"]["RetryAttempts"] == 1
+
+    async def test_strangers_use_up_their_own_share(self, tmp_path: Path) -> None:
+        async with served(tmp_path, request_rate=0.01) as (service, http):
+            check_error(await http.post("/"), 403, "MissingAuthenticationTokenException")
+            check_error(await http.post("/"), 400, "ThrottlingException")
+        async with served(tmp_path, request_rate=2) as (service, http):
+            check_error(await http.post("/"), 403, "MissingAuthenticationTokenException")
+            headers = signed(service, LIST, b"{}")
+            assert (await http.post("/", content=b"{}", headers=headers)).status_code == 200
+
+    async def test_refusals_do_not_fill_the_disk(
+        self, service: Service, http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for _ in range(40):
+            await http.post("/")
+        lines = [line for line in caplog.messages if "MissingAuthentication" in line]
+        assert 20 <= len(lines) < 40
+
+
+LIST = "IoTSecuredTunneling.ListTunnels"
+
+
+@asynccontextmanager
+async def served(tmp_path: Path, **limits: Any) -> AsyncIterator[tuple[Service, httpx.AsyncClient]]:
+    async with running(config(tmp_path / "state", limits=Limits(**limits))) as service:
+        endpoint = service.endpoints.api_endpoint
+        trusted = trust(service.endpoints)
+        async with httpx.AsyncClient(
+            base_url=endpoint, verify=trusted, trust_env=False, timeout=HANG
+        ) as http:
+            yield service, http
+
+
+async def test_a_presigned_request(service: Service, http: httpx.AsyncClient) -> None:
+    """As ``generate_presigned_url`` makes it: without a body, which is as good as {}."""
+    endpoints = service.endpoints
+    client = api(endpoints)
+    url = client.generate_presigned_url("list_tunnels", ExpiresIn=3600, HttpMethod="POST")
+    client.close()
+    headers = {
+        "x-amz-target": LIST,
+        "content-type": "application/x-amz-json-1.1",
+        "host": url.split("/")[2],
+    }
+    answer = await http.post(url, headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == {"tunnelSummaries": []}
+    answer = await http.post(url, headers=headers | {"x-amz-target": LIST.replace("List", "Open")})
+    check_error(answer, 403, "InvalidSignatureException")
+    answer = await http.post(url, headers=headers, content=b"{ }")
+    check_error(answer, 403, "InvalidSignatureException")
+
+
+async def test_every_operation_is_there(service: Service, http: httpx.AsyncClient) -> None:
+    body = b'{"thingName": 5, "tunnelId": 5, "resourceArn": 5, "tags": 5}'
+    for name in OPERATIONS:
+        headers = signed(service, f"IoTSecuredTunneling.{name}", body)
+        answer = await http.post("/", content=body, headers=headers)
+        check_error(answer, 400, "SerializationException")
 
 
 async def test_requests_are_counted_and_audited(tmp_path: Path) -> None:

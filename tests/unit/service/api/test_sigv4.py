@@ -1,23 +1,41 @@
 """Signatures, with botocore as the signer."""
 
+import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import unquote_plus
 
 import botocore.auth
 import pytest
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tailrace.secret import Secret
+from tailrace.service.access import AccessKey
 from tailrace.service.api.errors import ApiError
 from tailrace.service.api.sigv4 import SignedRequest, Verifier
 
 KEY = "AKIDEXAMPLE"
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
+TEMPORARY = "ASIAEXAMPLE"
+TOKEN = "trs_/+=session"
+DAY = timedelta(days=1)
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 NAME = "IoTSecuredTunneling"
+
+
+class Presigner(botocore.auth.SigV4QueryAuth):
+    """Signs the body where it is, as the SDKs for other languages do."""
+
+    def __init__(self, body: bytes, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._body = body
+
+    def payload(self, request: Any) -> str:
+        return hashlib.sha256(self._body).hexdigest()
 
 
 def sign(
@@ -30,24 +48,35 @@ def sign(
     secret: str = SECRET,
     token: str | None = None,
     headers: dict[str, str] | None = None,
-    monkeypatch: pytest.MonkeyPatch | None = None,
+    expires: int | None = None,
 ) -> SignedRequest:
-    """Sign with botocore at the time NOW."""
-    request = AWSRequest("POST", url, data=body, headers=headers or {})
+    """Sign with botocore at the time NOW; with ``expires``, in the query."""
+    credentials = Credentials(key, secret, token)
+    request = AWSRequest("POST", url, headers=headers or {})
     request.headers["X-Amz-Target"] = f"{NAME}.ListTunnels"
-    patch = pytest.MonkeyPatch()
-    with patch.context() as context:
+    request.headers["Content-Type"] = "application/x-amz-json-1.1"
+    if expires is None:
+        request.data = body
+        signer: Any = botocore.auth.SigV4Auth(credentials, service, region)
+    else:
+        signer = Presigner(body, credentials, service, region, expires=expires)
+    with pytest.MonkeyPatch().context() as context:
         context.setattr(botocore.auth, "get_current_datetime", lambda *_: NOW.replace(tzinfo=None))
-        signer: Any = botocore.auth.SigV4Auth(Credentials(key, secret, token), service, region)
         signer.add_auth(request)
-    path, _, query = url.removeprefix("https://localhost:7443").partition("?")
+    path, _, query = request.url.removeprefix("https://localhost:7443").partition("?")
     found = [(name.lower(), value) for name, value in request.headers.items()]
     return SignedRequest("POST", path, query, [("host", "localhost:7443"), *found], body)
 
 
+ACCESS_KEYS = {
+    KEY: AccessKey(KEY, Secret(SECRET)),
+    TEMPORARY: AccessKey(TEMPORARY, Secret(SECRET), Secret(TOKEN), (NOW + DAY).timestamp()),
+}
+
+
 def verify(request: SignedRequest, now: datetime = NOW) -> str:
-    verifier = Verifier("us-east-1", NAME, lambda key: Secret(SECRET) if key == KEY else None)
-    return verifier.verify(request, now.timestamp())
+    verifier = Verifier("us-east-1", NAME, ACCESS_KEYS.get)
+    return verifier.verify(request, now.timestamp()).access_key_id
 
 
 def change(request: SignedRequest, name: str, value: str | None) -> SignedRequest:
@@ -130,30 +159,153 @@ def test_the_claimed_body_hash_must_be_true() -> None:
     assert error_of(request) == "InvalidSignatureException"
 
 
-@settings(max_examples=200)
-@given(where=st.sampled_from(["body", "path", "query", "method", "header"]), at=st.integers(0))
-def test_one_flipped_bit_is_refused(where: str, at: int) -> None:
-    request = sign(url="https://localhost:7443/?q=abc")
-    method, path, query, body = request.method, request.path, request.query, request.body
+class TestSessionTokens:
+    @pytest.mark.parametrize("expires", [None, 60])
+    def test_temporary_keys_need_their_token(self, expires: int | None) -> None:
+        temporary = {"key": TEMPORARY, "expires": expires}
+        assert verify(sign(token=TOKEN, **temporary)) == TEMPORARY
+        assert error_of(sign(**temporary)) == "UnrecognizedClientException"
+        assert error_of(sign(token="trs_other", **temporary)) == "UnrecognizedClientException"
+        assert error_of(sign(token=TOKEN, expires=expires)) == "UnrecognizedClientException"
+
+    def test_a_token_that_is_no_text(self) -> None:
+        request = change(sign(token=TOKEN, key=TEMPORARY), "x-amz-security-token", "\udcff")
+        assert error_of(request) == "UnrecognizedClientException"
+
+    def test_twice(self) -> None:
+        request = sign(token=TOKEN, key=TEMPORARY)
+        doubled = [*request.headers, ("x-amz-security-token", TOKEN)]
+        assert (
+            error_of(SignedRequest("POST", "/", "", doubled, request.body))
+            == "UnrecognizedClientException"
+        )
+
+    def test_their_time_ends(self) -> None:
+        request = sign(token=TOKEN, key=TEMPORARY, expires=7 * 86400)
+        assert verify(request, NOW + DAY - timedelta(seconds=1)) == TEMPORARY
+        assert error_of(request, NOW + DAY) == "ExpiredTokenException"
+
+
+class TestPresigned:
+    @pytest.mark.parametrize("body", [b"", b"{}", bytes(range(256))])
+    @pytest.mark.parametrize("query", ["", "?b=2&a=1&c=%2F%20x"])
+    def test_what_botocore_presigns_is_accepted(self, body: bytes, query: str) -> None:
+        assert verify(sign(body, url=f"https://localhost:7443/{query}", expires=60)) == KEY
+
+    def test_the_request_may_have_been_signed_long_ago(self) -> None:
+        request = sign(expires=7 * 86400)
+        assert verify(request, NOW + timedelta(days=7)) == KEY
+        assert error_of(request, NOW + timedelta(days=7, seconds=1)) == "RequestExpired"
+        request = sign(expires=10)
+        assert verify(request, NOW + timedelta(seconds=10)) == KEY
+        assert error_of(request, NOW + timedelta(seconds=11)) == "RequestExpired"
+        # Of a client whose clock is ahead.
+        assert verify(request, NOW - timedelta(minutes=5)) == KEY
+        assert error_of(request, NOW - timedelta(minutes=6)) == "RequestExpired"
+
+    @pytest.mark.parametrize("expires", ["0", "604801", "-1", "", "1e3", "9999999", "\u0661"])
+    def test_lifetimes(self, expires: str) -> None:
+        request = sign(expires=60)
+        query = request.query.replace("X-Amz-Expires=60", f"X-Amz-Expires={expires}")
+        assert error_of(replace(request, query=query)) == "IncompleteSignatureException"
+
+    @pytest.mark.parametrize(
+        "name", ["Algorithm", "Credential", "Date", "Expires", "SignedHeaders", "Signature"]
+    )
+    def test_every_part_is_needed_once(self, name: str) -> None:
+        request = sign(expires=60)
+        parts = request.query.split("&")
+        (part,) = [part for part in parts if part.startswith(f"X-Amz-{name}=")]
+        for query in ("&".join(p for p in parts if p != part), f"{request.query}&{part}"):
+            assert error_of(replace(request, query=query)) == "IncompleteSignatureException"
+
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [
+            ("AWS4-HMAC-SHA256", "AWS4-HMAC-SHA1"),
+            ("aws4_request", "aws5_request"),
+            ("X-Amz-Signature=", "X-Amz-Signature=x"),
+            ("X-Amz-Date=2", "X-Amz-Date=x"),
+        ],
+    )
+    def test_broken_parts(self, old: str, new: str) -> None:
+        request = sign(expires=60)
+        assert old in request.query
+        changed = replace(request, query=request.query.replace(old, new))
+        assert error_of(changed) == "IncompleteSignatureException"
+
+    def test_not_in_both_places(self) -> None:
+        request, header = sign(expires=60), sign()
+        both = [*request.headers, ("authorization", header.values("authorization")[0])]
+        assert error_of(replace(request, headers=both)) == "IncompleteSignatureException"
+
+    @pytest.mark.parametrize("claim", ["UNSIGNED-PAYLOAD", "0" * 64])
+    def test_the_body_is_always_checked(self, claim: str) -> None:
+        url = f"https://localhost:7443/?X-Amz-Content-Sha256={claim}"
+        assert error_of(sign(url=url, expires=60)) == "InvalidSignatureException"
+        request = sign(headers={"x-amz-content-sha256": claim}, expires=60)
+        assert error_of(request) == "InvalidSignatureException"
+        assert error_of(replace(sign(expires=60), body=b"")) == "InvalidSignatureException"
+        true = hashlib.sha256(b"{}").hexdigest()
+        url = f"https://localhost:7443/?X-Amz-Content-Sha256={true}"
+        assert verify(sign(b"{}", url=url, expires=60)) == KEY
+
+
+SAMPLES = {
+    "header": sign(url="https://localhost:7443/?q=abc", token=TOKEN, key=TEMPORARY),
+    "presigned": sign(expires=3600, token=TOKEN, key=TEMPORARY),
+}
+
+
+@settings(max_examples=1500)
+@given(
+    st.sampled_from(sorted(SAMPLES)),
+    st.sampled_from(["method", "path", "query", "name", "value", "body"]),
+    st.integers(0),
+    st.integers(0),
+    st.integers(1, 255),
+)
+def test_one_changed_byte_is_refused(
+    sample: str, where: str, which: int, at: int, mask: int
+) -> None:
+    """Any byte of what is signed, to any other value; unless it means the same.
+
+    The case of a header's name means nothing, and %2f is %2F.
+    """
+    request = SAMPLES[sample]
+    assert verify(request) == TEMPORARY
     headers = list(request.headers)
-    if where == "body":
-        body = flip(body, at)
+    which %= len(headers)
+    name, value = headers[which]
+    if where == "method":
+        changed = replace(request, method=flip_target(request.method, at, mask))
     elif where == "path":
-        path += "x"
+        changed = replace(request, path=flip_target(request.path, at, mask))
     elif where == "query":
-        query = flip(query.encode(), at).decode("latin-1")
-    elif where == "method":
-        method = "PUT"
+        changed = replace(request, query=flip_target(request.query, at, mask))
+        assume(unquote_plus(changed.query) != unquote_plus(request.query))
+    elif where == "body":
+        body = bytearray(request.body)
+        body[at % len(body)] ^= mask
+        changed = replace(request, body=bytes(body))
     else:
-        signed = [n for n, (name, _) in enumerate(headers) if name != "user-agent"]
-        index = signed[at % len(signed)]
-        name, value = headers[index]
-        headers[index] = (name, flip(value.encode(), at).decode("latin-1"))
-    changed = SignedRequest(method, path, query, headers, body)
+        if where == "name":
+            name = flip(name, at, mask).lower()
+        else:
+            value = flip(value, at, mask)
+        assume((name, value) != headers[which])
+        headers[which] = (name, value)
+        changed = replace(request, headers=headers)
     with pytest.raises(ApiError):
         verify(changed)
 
 
-def flip(content: bytes, at: int) -> bytes:
-    index = at % len(content)
-    return content[:index] + bytes((content[index] ^ 1,)) + content[index + 1 :]
+def flip(text: str, at: int, mask: int) -> str:
+    """Change one byte; what is no text then comes as the service would read it."""
+    content = bytearray(text.encode())
+    content[at % len(content)] ^= mask
+    return content.decode("utf-8", "surrogateescape")
+
+
+def flip_target(text: str, at: int, mask: int) -> str:
+    return flip(text, at, mask).encode("utf-8", "surrogateescape").decode("latin-1")

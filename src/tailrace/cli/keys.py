@@ -1,0 +1,182 @@
+"""``tailrace keys`` makes, lists and revokes the access keys of a service."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from ..errors import ConfigurationError, ExitCode, TailraceError
+from ..service.access import AccessKey, Policy
+from ..service.api.model import OPERATIONS
+from ..service.config import default_state_dir
+from ..service.credentials import KeyFile, credentials_file, new_key
+from ..service.files import make_private_directory
+
+__all__ = ["add_keys_parser", "run_keys"]
+
+_Subparsers: TypeAlias = "argparse._SubParsersAction[Any]"
+
+_UNITS: Final = {"m": 60, "h": 3600, "d": 86400}
+_DURATION: Final = re.compile(r"(\d{1,6})([mhd])", re.ASCII)
+_LONGEST: Final = 10 * 366 * 86400
+_NAME: Final = re.compile(r"[^\W_][\w.@ +-]{0,63}")
+_PATTERN: Final = re.compile(r"[a-zA-Z0-9:_*?-]{1,128}")
+
+
+def add_keys_parser(subparsers: _Subparsers) -> argparse.ArgumentParser:
+    """Add the sub-command ``keys``; its arguments go to :func:`run_keys`."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "keys",
+        help="make, list and revoke access keys of a service",
+        description="Access keys for tailrace serve. A running service notices changes at once.",
+    )
+    parser.add_argument(
+        "--state-dir",
+        metavar="DIR",
+        type=Path,
+        help="directory of the service's files (default: ~/.local/state/tailrace)",
+    )
+    actions = parser.add_subparsers(dest="keys_action", metavar="ACTION", required=True)
+    _add_add_parser(actions)
+    listing = actions.add_parser("list", help="list keys, without their secrets")
+    listing.add_argument("--json", action="store_true", help="print a JSON document")
+    revoke = actions.add_parser("revoke", help="make a key good for nothing, at once")
+    revoke.add_argument("access_key_id", metavar="KEY_ID")
+    return parser
+
+
+def _add_add_parser(actions: _Subparsers) -> None:
+    add = actions.add_parser(
+        "add",
+        help="make a key and print it; its secret is never shown again",
+        description="Prints the new key as variables that AWS tools read.",
+    )
+    add.add_argument("--name", default="", help="what the key is for, shown by list")
+    add.add_argument("--read-only", action="store_true", help="allow only to describe and list")
+    add.add_argument(
+        "--operation",
+        metavar="NAME",
+        action="append",
+        help="allow this operation, such as OpenTunnel, and no other; may be repeated",
+    )
+    add.add_argument(
+        "--thing",
+        metavar="PATTERN",
+        action="append",
+        help="allow only tunnels for things whose name matches, with * and ?; may be repeated",
+    )
+    add.add_argument(
+        "--valid-for",
+        metavar="TIME",
+        help="make a temporary key with a session token: 90m, 12h or 30d",
+    )
+
+
+def run_keys(args: argparse.Namespace) -> int:
+    """Carry out one action on the keys of a service; return the exit status."""
+    actions: dict[str, Callable[[KeyFile, argparse.Namespace], None]] = {
+        "add": _add,
+        "list": _list,
+        "revoke": _revoke,
+    }
+    state_dir: Path = args.state_dir or default_state_dir(os.environ)
+    try:
+        actions[args.keys_action](KeyFile(credentials_file(state_dir.absolute())), args)
+    except TailraceError as error:
+        print(f"tailrace keys: {error}", file=sys.stderr)
+        return int(error.exit_code)
+    return int(ExitCode.OK)
+
+
+def _add(file: KeyFile, args: argparse.Namespace) -> None:
+    if args.name and not _NAME.fullmatch(args.name):
+        raise ConfigurationError(
+            f"--name {args.name!r} must be up to 64 letters, digits, spaces or any of ._@+-"
+        )
+    now = time.time()
+    seconds = None if args.valid_for is None else _seconds(args.valid_for)
+    key = new_key(args.name, now, _policy(args), seconds)
+    make_private_directory(file.path.parent)
+    file.add(key, now)
+    print(f"AWS_ACCESS_KEY_ID={key.access_key_id}")
+    print(f"AWS_SECRET_ACCESS_KEY={key.secret_access_key.reveal()}")
+    if key.session_token is not None:
+        print(f"AWS_SESSION_TOKEN={key.session_token.reveal()}")
+    sys.stdout.flush()
+    print("Keep it now: the secret is not shown again.", file=sys.stderr)
+
+
+def _policy(args: argparse.Namespace) -> Policy:
+    for name in args.operation or ():
+        if name not in OPERATIONS:
+            raise ConfigurationError(
+                f"--operation {name!r} is not one of {', '.join(sorted(OPERATIONS))}"
+            )
+    for pattern in args.thing or ():
+        if not _PATTERN.fullmatch(pattern):
+            raise ConfigurationError(
+                f"--thing {pattern!r} must be up to 128 letters, digits or any of :_-*?"
+            )
+    return Policy(_unique(args.operation), _unique(args.thing), args.read_only)
+
+
+def _unique(values: Iterable[str] | None) -> tuple[str, ...] | None:
+    return None if values is None else tuple(dict.fromkeys(values))
+
+
+def _seconds(text: str) -> int:
+    parsed = _DURATION.fullmatch(text)
+    seconds = int(parsed[1]) * _UNITS[parsed[2]] if parsed else 0
+    if not 0 < seconds <= _LONGEST:
+        raise ConfigurationError(
+            f"--valid-for {text!r} is not a time of at most ten years, such as 90m, 12h or 30d"
+        )
+    return seconds
+
+
+def _revoke(file: KeyFile, args: argparse.Namespace) -> None:
+    revoked = file.revoke(args.access_key_id)
+    if revoked is None:
+        raise ConfigurationError(
+            f"there is no access key {args.access_key_id!r} in {file.path}; see: tailrace keys list"
+        )
+    print(f"revoked {revoked.access_key_id} {revoked.name}".rstrip())
+
+
+def _list(file: KeyFile, args: argparse.Namespace) -> None:
+    keys = file.read()
+    if args.json:
+        print(json.dumps({"keys": [_public(key) for key in keys]}, indent=2))
+        return
+    for key in keys:
+        until = "for ever" if key.expires_at is None else f"until {_date(key.expires_at)}"
+        print(
+            f"{key.access_key_id}  {_date(key.created_at)}  {until}  "
+            f"{_rights(key.policy)}  {key.name}".rstrip()
+        )
+
+
+def _public(key: AccessKey) -> dict[str, Any]:
+    hidden = ("secret_access_key", "session_token")
+    return {name: value for name, value in key.to_document().items() if name not in hidden}
+
+
+def _date(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _rights(policy: Policy) -> str:
+    parts = [
+        "read-only" if policy.read_only else "",
+        ",".join(policy.operations or ()),
+        "things " + ",".join(policy.things) if policy.things else "",
+    ]
+    return "; ".join(part for part in parts if part) or "everything"

@@ -1,0 +1,134 @@
+"""The options of ``tailrace serve`` that limit what clients may have."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from ..errors import ConfigurationError
+from ..service.limits import PRESETS, Limits
+
+__all__ = ["add_limit_options", "read_limits"]
+
+_FACTORS: Final = {"": 1, "k": 1000, "M": 1000**2, "G": 1000**3}
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    """One option: where its value goes, what it may be (0 besides, if that means none)."""
+
+    field: str
+    least: float
+    most: float
+    metavar: str
+    help: str
+    none: bool = False
+    """Whether 0 is allowed and turns the limit off."""
+    whole: bool = True
+
+    @property
+    def flag(self) -> str:
+        return "--max-" + self.field.replace("_", "-")
+
+    @property
+    def dest(self) -> str:
+        return f"limit_{self.field}"
+
+
+_OPTIONS: Final = (
+    _Option("services", 1, 450, "N", "services per tunnel"),
+    _Option("open_tunnels", 1, 10**9, "N", "tunnels that are open at the same time"),
+    _Option(
+        "bandwidth",
+        1000,
+        10**12,
+        "BYTES",
+        "bytes per second of one tunnel, both directions together; k, M and G may follow",
+        none=True,
+    ),
+    _Option(
+        "connection_rate",
+        0.01,
+        10**6,
+        "N",
+        "new connections per second from one address",
+        none=True,
+        whole=False,
+    ),
+    _Option(
+        "handshake_seconds",
+        0.1,
+        600,
+        "SECONDS",
+        "for TLS, and again for the upgrade request",
+        whole=False,
+    ),
+    _Option("handshake_bytes", 256, 16 * 1024, "BYTES", "size of an upgrade request"),
+    _Option(
+        "idle_seconds",
+        1,
+        10**6,
+        "SECONDS",
+        "after which a link is dropped on which the client sent nothing, not even a ping",
+        none=True,
+        whole=False,
+    ),
+    _Option("request_bytes", 1024, 64 * 1024**2, "BYTES", "size of an API request"),
+    _Option(
+        "request_rate",
+        0.01,
+        10**6,
+        "N",
+        "API requests per second of one access key",
+        none=True,
+        whole=False,
+    ),
+)
+
+
+def add_limit_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options; :func:`read_limits` reads them."""
+    group = parser.add_argument_group(
+        "limits", "0 means no limit, where there is a way to have none"
+    )
+    group.add_argument(
+        "--limits",
+        choices=sorted(PRESETS),
+        default="default",
+        help="figures to begin with: generous ones or those of AWS (default: %(default)s); "
+        "the options below change single ones",
+    )
+    for option in _OPTIONS:
+        group.add_argument(option.flag, dest=option.dest, metavar=option.metavar, help=option.help)
+
+
+def read_limits(args: argparse.Namespace) -> Limits:
+    """Return the limits that the options ask for.
+
+    Raises:
+        ConfigurationError: a value is no number or out of range; the option is named.
+    """
+    given: dict[str, Any] = {
+        option.field: _read(option, text)
+        for option in _OPTIONS
+        if (text := getattr(args, option.dest)) is not None
+    }
+    return replace(PRESETS[args.limits], **given)
+
+
+def _read(option: _Option, text: str) -> float:
+    suffix = text[-1:] if text[-1:] in _FACTORS else ""
+    try:
+        value = float(text.removesuffix(suffix)) * _FACTORS[suffix]
+    except ValueError:
+        value = math.nan
+    fits = option.least <= value <= option.most or (option.none and value == 0)
+    if not fits or (option.whole and value != int(value)):
+        kind = "a whole number" if option.whole else "a number"
+        off = ", or 0 for no limit" if option.none else ""
+        raise ConfigurationError(
+            f"{option.flag} {text!r} is not {kind} from {option.least:g} to {option.most:g}{off}"
+        )
+    return int(value) if option.whole else value
