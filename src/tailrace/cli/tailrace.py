@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 
 from .. import __version__
 from ..errors import ConfigurationError, ExitCode, TailraceError
+from .keys import add_keys_parser, run_keys
 from .serve import add_env_parser, add_serve_parser, run_env, run_serve
 from .tunnel import add_tunnel_parser, run_tunnel
 
@@ -60,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     add_serve_parser(commands).set_defaults(run=run_serve)
     add_env_parser(commands).set_defaults(run=run_env)
+    add_keys_parser(commands).set_defaults(run=run_keys)
     add_tunnel_parser(commands).set_defaults(run=run_tunnel)
     _add_config_parser(commands)
     demo = commands.add_parser(

@@ -28,7 +28,10 @@ from .fabric import Fabric, Port
 from .shapes import DataShape
 from .store import Side
 
-__all__ = ["RelayEnd", "RelayLink", "service_ids_message"]
+__all__ = ["REPLACED", "RelayEnd", "RelayLink", "service_ids_message"]
+
+REPLACED: Final = "replaced by a newer connection"
+"""Reason of the close frame for a connection that another one has taken the place of."""
 
 _MAX_STREAMS: Final = 1024
 """Streams remembered per end; a client that opens more loses the oldest."""
@@ -375,7 +378,7 @@ class RelayEnd:
         # Neither 1000, which tells clients that the tunnel has ended, nor a bare
         # drop, after which both connections would take the place from each other.
         self._port = _NOWHERE
-        self._link.close(1008, "replaced by a newer connection")
+        self._link.close(1008, REPLACED)
 
     def revoked(self, reason: str) -> None:
         self._port = _NOWHERE

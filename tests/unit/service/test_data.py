@@ -2,14 +2,10 @@
 
 import asyncio
 import contextlib
-import hashlib
 import json
-import random
 import socket
 import ssl
-import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -17,37 +13,23 @@ from typing import Any
 import httpx
 import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import InvalidStatus
 
-from support_service import HANG, Peer, api, config, dial, running, trust
-from tailrace.secret import Secret
+from support_data_plane import CLIENT, RESET, data, open_tunnel, plain, start
+from support_service import HANG, api, config, dial, running, trust
 from tailrace.service.config import DataSettings, OperationSettings
-from tailrace.service.control import ControlPlane
-from tailrace.service.data import DataListener
 from tailrace.service.errors import StoreFailed
-from tailrace.service.fabric import LocalFabric
 from tailrace.service.limits import Limits
-from tailrace.service.queries import TunnelQueries
 from tailrace.service.server import Service
 from tailrace.service.sqlite_store import SqliteStore
 from tailrace.service.store import Side
-from tailrace.service.tunnels import RandomIds, Tunnels, TunnelSpec
+from tailrace.service.tunnels import TunnelSpec
 from tailrace.wire import (
-    MAX_FRAME,
     MAX_PAYLOAD,
-    SUBPROTOCOL_V1,
-    SUBPROTOCOL_V2,
     SUBPROTOCOL_V3,
     Message,
-    MessageType,
-    encode_frame,
 )
 
-DATA = MessageType.DATA
-START = MessageType.STREAM_START
-RESET = MessageType.STREAM_RESET
-
-CLIENT = "2da438cf-9a30-4148-b236-c338182f243c"
 USED = "Invalid access token: The access token was previously used and can not be used again."
 DIFFERS = (
     "Invalid client token: The provided client token does not match the client token that was "
@@ -70,23 +52,6 @@ async def service(tmp_path: Path, use_aiofastnet: bool) -> AsyncIterator[Service
 @pytest.fixture
 async def tunnel(service: Service) -> dict[str, Any]:
     return await open_tunnel(service)
-
-
-async def open_tunnel(service: Service, *services: str) -> dict[str, Any]:
-    request = {"destinationConfig": {"services": list(services)}} if services else {}
-    client = api(service.endpoints)
-    try:
-        return await asyncio.to_thread(client.open_tunnel, **request)
-    finally:
-        client.close()
-
-
-def start(stream: int = 1, service: str = "", connection: int = 1) -> Message:
-    return Message(START, stream, service, connection)
-
-
-def data(payload: bytes, stream: int = 1, service: str = "", connection: int = 1) -> Message:
-    return Message(DATA, stream, service, connection, payload)
 
 
 async def refused(service: Service, mode: str, token: str, **options: Any) -> tuple[int, str]:
@@ -264,180 +229,6 @@ class TestFailingStore:
         assert record.source.status == "DISCONNECTED"
 
 
-class TestGreeting:
-    @pytest.mark.parametrize("services", [(), ("SSH",), ("b", "a", "x:1")])
-    async def test_service_ids_come_first_and_alone(
-        self, service: Service, services: tuple[str, ...]
-    ) -> None:
-        tunnel = await open_tunnel(service, *services)
-        for subprotocol, mode, key in (
-            (SUBPROTOCOL_V3, "source", "sourceAccessToken"),
-            (SUBPROTOCOL_V2, "destination", "destinationAccessToken"),
-        ):
-            async with dial(
-                service.endpoints, mode, tunnel[key], subprotocols=[subprotocol], expect_ids=None
-            ) as peer:
-                first = await peer.socket.recv()
-                expected = Message(MessageType.SERVICE_IDS, available_service_ids=services)
-                assert first == encode_frame(expected)
-
-    async def test_a_version_1_client_gets_none(
-        self, service: Service, tunnel: dict[str, Any]
-    ) -> None:
-        async with dial(
-            service.endpoints,
-            "source",
-            tunnel["sourceAccessToken"],
-            subprotocols=[SUBPROTOCOL_V1],
-            expect_ids=None,
-        ) as peer:
-            await peer.send(start(4, connection=0))
-            assert await peer.recv() == Message(RESET, 4)
-
-
-class TestRelaying:
-    @pytest.fixture(params=[True, False], ids=["aiofastnet", "asyncio"])
-    def use_aiofastnet(self, request: pytest.FixtureRequest) -> bool:
-        return bool(request.param)
-
-    async def test_bytes_arrive_whatever_the_frames(
-        self, service: Service, tunnel: dict[str, Any]
-    ) -> None:
-        """Random messages, split and joined at random, fragmented as the C++ proxy does."""
-        chance = random.Random(7)
-        async with (
-            dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as source,
-            dial(service.endpoints, "destination", tunnel["destinationAccessToken"]) as destination,
-        ):
-            await source.send(start())
-            assert await destination.recv() == start()
-            await asyncio.gather(
-                exchange(source, destination, random.Random(chance.random())),
-                exchange(destination, source, random.Random(chance.random())),
-            )
-
-    async def test_a_stream_start_shares_no_frame(
-        self, service: Service, tunnel: dict[str, Any]
-    ) -> None:
-        async with (
-            dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as source,
-            dial(service.endpoints, "destination", tunnel["destinationAccessToken"]) as destination,
-        ):
-            await source.send(start(1), data(b"a"), data(b"b"), start(2), data(b"c", 2))
-            frames = [await destination.socket.recv() for _ in range(4)]
-            assert frames == [
-                encode_frame(start(1)),
-                encode_frame(data(b"a")) + encode_frame(data(b"b")),
-                encode_frame(start(2)),
-                encode_frame(data(b"c", 2)),
-            ]
-
-    async def test_pings_are_answered(self, service: Service, tunnel: dict[str, Any]) -> None:
-        async with dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as peer:
-            pong = await peer.socket.ping(b"1716900000000")
-            await asyncio.wait_for(pong, HANG)
-
-    async def test_tunnels_do_not_mix(self, service: Service, tunnel: dict[str, Any]) -> None:
-        other = await open_tunnel(service)
-        async with (
-            dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as source,
-            dial(service.endpoints, "destination", other["destinationAccessToken"]) as stranger,
-        ):
-            await source.send(start())
-            assert await source.recv() == Message(RESET, 1, "", 1)
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(stranger.recv(), 0.2)
-
-
-async def exchange(sender: Peer, receiver: Peer, chance: random.Random) -> None:
-    """Send a few MB in messages of all sizes, frames of all sizes; compare checksums."""
-    payloads = [chance.randbytes(chance.choice([1, 40, 4000, MAX_PAYLOAD])) for _ in range(120)]
-    stream = b"".join(encode_frame(data(payload)) for payload in payloads)
-
-    async def send() -> None:
-        at = 0
-        while at < len(stream):
-            size = chance.choice([1, 100, 4096, 65_000, 131_076])
-            piece = stream[at : at + size]
-            fragments = [piece[n : n + 4096] for n in range(0, len(piece), 4096)]
-            await sender.socket.send(fragments if chance.random() < 0.3 else piece)
-            at += size
-
-    async def receive() -> bytes:
-        total = sum(map(len, payloads))
-        digest = hashlib.sha256()
-        while total:
-            payload = (await receiver.recv()).payload
-            digest.update(payload)
-            total -= len(payload)
-        return digest.digest()
-
-    _, digest = await asyncio.gather(send(), receive())
-    assert digest == hashlib.sha256(b"".join(payloads)).digest()
-
-
-class TestRules:
-    @pytest.mark.parametrize("mode", ["source", "destination"])
-    @pytest.mark.parametrize(
-        "message",
-        [
-            Message(MessageType.SERVICE_IDS, available_service_ids=("SSH",)),
-            Message(MessageType.SESSION_RESET),
-            Message(MessageType.UNKNOWN, 1),
-            data(b"x", 0, "SSH"),
-            data(b"x", 1, "VNC"),
-            data(b"x", 1, "SSH"),
-        ],
-        ids=lambda message: f"{message.type}-{message.stream_id}-{message.service_id}",
-    )
-    async def test_a_client_that_breaks_them_is_disconnected(
-        self, service: Service, mode: str, message: Message
-    ) -> None:
-        tunnel = await open_tunnel(service, "SSH")
-        token = tunnel[f"{mode}AccessToken"]
-        async with dial(service.endpoints, mode, token, expect_ids=["SSH"]) as peer:
-            await peer.send(message)
-            code, reason = await peer.close_code()
-            assert code == 1002
-            assert reason
-
-    async def test_a_payload_that_is_too_long(
-        self, service: Service, tunnel: dict[str, Any]
-    ) -> None:
-        async with dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as peer:
-            body = b"\x08\x01\x10\x01\x22\x81\xf8\x03" + bytes(MAX_PAYLOAD + 1)
-            await peer.socket.send(len(body).to_bytes(2, "big") + body)
-            assert (await peer.close_code())[0] == 1002
-
-    async def test_a_frame_that_is_too_long(self, service: Service, tunnel: dict[str, Any]) -> None:
-        async with dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as peer:
-            with pytest.raises(ConnectionClosed) as caught:
-                await peer.socket.send(bytes(131_077))
-                await peer.socket.recv()
-            assert caught.value.rcvd is not None
-            assert caught.value.rcvd.code == 1009
-
-    async def test_a_text_frame(self, service: Service, tunnel: dict[str, Any]) -> None:
-        async with dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as peer:
-            await peer.socket.send("text")
-            assert (await peer.close_code())[0] == 1003
-
-    async def test_the_other_side_of_a_disconnected_client(
-        self, service: Service, tunnel: dict[str, Any]
-    ) -> None:
-        async with (
-            dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as source,
-            dial(service.endpoints, "destination", tunnel["destinationAccessToken"]) as destination,
-        ):
-            await source.send(start(), data(b"fine"))
-            await source.socket.send("text")
-            assert [await destination.recv() for _ in range(3)] == [
-                start(),
-                data(b"fine"),
-                Message(RESET, 1, "", 1),
-            ]
-
-
 class TestComingAndGoing:
     async def test_a_newer_connection_replaces_an_older_one(
         self, service: Service, tunnel: dict[str, Any]
@@ -504,187 +295,6 @@ class TestComingAndGoing:
             peer.socket.transport.abort()
 
 
-class TestFlow:
-    @pytest.fixture(params=[True, False], ids=["aiofastnet", "asyncio"])
-    def use_aiofastnet(self, request: pytest.FixtureRequest) -> bool:
-        return bool(request.param)
-
-    async def test_a_stalled_client_stops_the_flood(
-        self, service: Service, tunnel: dict[str, Any]
-    ) -> None:
-        """One side does not read while the other one sends: bounded, and nothing is lost."""
-        async with (
-            dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as source,
-            dial(service.endpoints, "destination", tunnel["destinationAccessToken"]) as destination,
-        ):
-            await source.send(start())
-            assert await destination.recv() == start()
-            destination.socket.transport.pause_reading()
-            before = resident_bytes()
-            sent = hashlib.sha256()
-            frames = 0
-
-            async def flood() -> None:
-                nonlocal frames
-                for number in range(3000):
-                    payload = number.to_bytes(4, "big") * (MAX_PAYLOAD // 4)
-                    await source.send(data(payload))
-                    sent.update(payload)
-                    frames += 1
-
-            flooding = asyncio.get_running_loop().create_task(flood())
-            reached = -1
-            while reached != frames:
-                reached = frames
-                await asyncio.sleep(1.0)
-            # Kernel buffers of two sockets pairs, the mark, and a frame or two.
-            assert frames < 500
-            # Sender and receiver live in this process too, with buffers of their own.
-            assert resident_bytes() - before < 48 * 1024 * 1024
-            destination.socket.transport.resume_reading()
-            received = hashlib.sha256()
-            for _ in range(3000):
-                received.update((await destination.recv()).payload)
-            await flooding
-            assert received.digest() == sent.digest()
-
-    async def test_a_client_that_is_not_read_still_sees_signs_of_life(
-        self, service: Service, tunnel: dict[str, Any]
-    ) -> None:
-        async with (
-            dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as source,
-            dial(service.endpoints, "destination", tunnel["destinationAccessToken"]) as destination,
-        ):
-            await source.send(start())
-            await destination.recv()
-            destination.socket.transport.pause_reading()
-            pinged = asyncio.Event()
-            heard = source.socket.protocol.recv_frame
-
-            def spy(frame: Any) -> None:
-                if frame.opcode == 9:
-                    pinged.set()
-                heard(frame)
-
-            source.socket.protocol.recv_frame = spy
-
-            async def flood() -> None:
-                while True:
-                    await source.send(data(bytes(MAX_PAYLOAD)))
-
-            flooding = asyncio.get_running_loop().create_task(flood())
-            await asyncio.wait_for(pinged.wait(), HANG)
-            flooding.cancel()
-            source.socket.transport.abort()
-            destination.socket.transport.abort()
-
-    async def test_pongs_do_not_pile_up(self, tmp_path: Path) -> None:
-        """A client that pings and never reads is answered as far as it reads, then once."""
-        small = DataSettings(write_high=16 * 1024, write_low=4 * 1024)
-        async with running(config(tmp_path / "state", data=small)) as service:
-            tunnel = await open_tunnel(service)
-            reader, writer = await upgraded(service, tunnel["sourceAccessToken"])
-            total = 250_000
-            for begin in range(0, total, 5000):
-                pings = (b"\x89\xfd" + bytes(4) + b"%0125d" % n for n in range(begin, begin + 5000))
-                writer.write(b"".join(pings))
-                await asyncio.wait_for(writer.drain(), HANG)
-            while writer.transport.get_write_buffer_size():
-                await asyncio.sleep(0.05)
-            last = b"\x8a\x7d" + b"%0125d" % (total - 1)
-            answered = 0
-            while True:
-                await asyncio.wait_for(reader.readuntil(b"\x8a\x7d"), HANG)
-                pong = await asyncio.wait_for(reader.readexactly(125), HANG)
-                answered += 1
-                if last.endswith(pong):
-                    break
-            assert answered < total
-            writer.transport.abort()
-
-
-async def upgraded(
-    service: Service, token: str
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Connect and upgrade by hand; nothing is read from then on but what the test reads."""
-    host, _, port = service.endpoints.data_endpoint.rpartition(":")
-    reader, writer = await asyncio.open_connection(
-        host, int(port), ssl=trust(service.endpoints), server_hostname=host
-    )
-    writer.write(
-        b"GET /tunnel?local-proxy-mode=source HTTP/1.1\r\nHost: localhost\r\n"
-        b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
-        b"Sec-WebSocket-Key: 9/h0zvwMEXrg06G+RjnmcA==\r\nSec-WebSocket-Version: 13\r\n"
-        + f"access-token: {token}\r\n".encode()
-        + f"Sec-WebSocket-Protocol: {SUBPROTOCOL_V3}\r\n\r\n".encode()
-    )
-    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), HANG)
-    assert head.startswith(b"HTTP/1.1 101 ")
-    return reader, writer
-
-
-def resident_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096
-
-
-class Plain:
-    """A listener without TLS, and tunnels to go with it."""
-
-    def __init__(self, tmp_path: Path, limits: Limits, settings: DataSettings) -> None:
-        self.store = SqliteStore.open(tmp_path / "db")
-        fabric = LocalFabric()
-        ids = RandomIds()
-        self.queries = TunnelQueries(self.store, "r", "a")
-        tunnels = Tunnels(self.store, ids)
-        self.control = ControlPlane(tunnels, self.queries, fabric, ids, lambda: 1.0)
-        self.listener = DataListener(self.control, fabric, settings, limits)
-        self.listening = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listening.getsockname()[1]
-
-    def dial(self, side: Side, token: Secret, **options: Any) -> connect:
-        return connect(
-            f"ws://127.0.0.1:{self.port}/tunnel?local-proxy-mode={side}",
-            subprotocols=[SUBPROTOCOL_V3],
-            additional_headers={"access-token": token.reveal()} | options.pop("headers", {}),
-            proxy=None,
-            compression=None,
-            ping_interval=None,
-            max_queue=None,
-            **options,
-        )
-
-    @asynccontextmanager
-    async def pair(self) -> AsyncIterator[tuple[Peer, Peer]]:
-        """Both sides of a new tunnel, with one stream between them."""
-        opened = self.control.open_tunnel(TunnelSpec())
-        async with (
-            self.dial(Side.SOURCE, opened.source_token) as left,
-            self.dial(Side.DESTINATION, opened.destination_token) as right,
-        ):
-            source, destination = Peer(left), Peer(right)
-            for peer in (source, destination):
-                assert (await peer.recv()).type == MessageType.SERVICE_IDS
-            await source.send(start())
-            assert await destination.recv() == start()
-            yield source, destination
-
-
-@asynccontextmanager
-async def plain(
-    tmp_path: Path, limits: Limits | None = None, settings: DataSettings | None = None
-) -> AsyncIterator[Plain]:
-    quick = DataSettings(close_timeout=1.0, sweep_interval=0.05)
-    served = Plain(tmp_path, limits or Limits(), settings or quick)
-    await served.listener.start(served.listening, None)
-    try:
-        yield served
-    finally:
-        await served.listener.stop()
-        assert served.listener.link_count == 0
-        served.store.close()
-
-
 async def test_plain_tcp_behind_a_terminator(tmp_path: Path) -> None:
     """Without TLS of its own the listener serves a proxy that ends TLS in front of it."""
     async with plain(tmp_path) as served, served.pair() as (source, destination):
@@ -692,221 +302,6 @@ async def test_plain_tcp_behind_a_terminator(tmp_path: Path) -> None:
         await served.listener.stop()
         assert await source.close_code() == (1006, "")
         assert await destination.close_code() == (1006, "")
-
-
-class TestLimits:
-    async def test_bandwidth_holds_both_directions_back_and_loses_nothing(
-        self, tmp_path: Path
-    ) -> None:
-        rate = 1_000_000
-        async with (
-            plain(tmp_path, Limits(bandwidth=rate)) as served,
-            served.pair() as (source, destination),
-        ):
-            began = time.monotonic()
-            sent = await asyncio.gather(
-                stream(source, destination, 2_500_000), stream(destination, source, 2_500_000)
-            )
-            # At once come the burst, and what two links take in before they stop reading:
-            # twice what one turn of the loop reads, and the read buffer. The rest takes its
-            # time; on a slow machine, more than that.
-            at_once = rate + 2 * 2 * (256 * 1024 + 2 * MAX_FRAME)
-            assert time.monotonic() - began > (sum(sent) - at_once) / rate
-            assert sum(sent) == 5_000_000
-
-    async def test_a_tunnel_that_waits_holds_up_no_other(self, tmp_path: Path) -> None:
-        async with (
-            plain(tmp_path, Limits(bandwidth=20_000)) as served,
-            served.pair() as (source, destination),
-            served.pair() as (other, answering),
-        ):
-            # In debt for a minute and more.
-            for _ in range(20):
-                await source.send(data(bytes(60_000)))
-            for _ in range(100):
-                await other.send(data(b"ping"))
-                assert (await answering.recv()).payload == b"ping"
-            # The flood is read no more, but answered in the other direction, once.
-            await destination.send(data(b"interactive"))
-            assert (await source.recv()).payload == b"interactive"
-            source.socket.transport.abort()
-            destination.socket.transport.abort()
-
-    async def test_pings_and_pongs_count(self, tmp_path: Path) -> None:
-        async with (
-            plain(tmp_path, Limits(bandwidth=1_000_000)) as served,
-            served.pair() as (source, _),
-        ):
-            listener = served.listener
-            (tunnel_id,) = listener._bandwidth
-            listener.clock = lambda: 1.0
-            bucket = listener.bandwidth_of(tunnel_id)
-            assert bucket is not None
-            bucket._at = 2.0
-            before = bucket._level
-            for _ in range(3):
-                await (await source.socket.ping(bytes(100)))
-            await source.socket.pong(bytes(50))
-            await (await source.socket.ping(b""))
-            assert before - bucket._level == 350
-
-    async def test_coming_back_does_not_fill_the_bucket(self, tmp_path: Path) -> None:
-        async with plain(tmp_path, Limits(bandwidth=100_000)) as served:
-            listener = served.listener
-            listener.clock = lambda: 1.0
-            opened = served.control.open_tunnel(TunnelSpec())
-            client = {"client-token": CLIENT}
-            levels = []
-            for _ in range(3):
-                async with served.dial(Side.SOURCE, opened.source_token, headers=client) as socket:
-                    await (await socket.ping(bytes(100)))
-                    bucket = listener.bandwidth_of(opened.tunnel.tunnel_id)
-                    assert bucket is not None
-                    levels.append(bucket._level)
-            # Close frames count, too.
-            assert levels == [99_900, 99_798, 99_696]
-            # Nobody is connected, and time has filled it: it is not kept for ever.
-            listener.clock = lambda: 2.0
-            async with asyncio.timeout(HANG):
-                while listener._bandwidth:
-                    await asyncio.sleep(0.01)
-
-    async def test_a_held_up_client_still_sees_signs_of_life(self, tmp_path: Path) -> None:
-        async with (
-            plain(tmp_path, Limits(bandwidth=20_000)) as served,
-            served.pair() as (source, destination),
-        ):
-            pinged = asyncio.Event()
-            heard = source.socket.protocol.recv_frame
-
-            def spy(frame: Any) -> None:
-                if frame.opcode == 9:
-                    pinged.set()
-                heard(frame)
-
-            source.socket.protocol.recv_frame = spy
-            await source.send(data(bytes(60_000)))
-            await asyncio.wait_for(pinged.wait(), HANG)
-            source.socket.transport.abort()
-            destination.socket.transport.abort()
-
-    async def test_a_held_up_client_is_let_go_with_its_tunnel(self, tmp_path: Path) -> None:
-        async with (
-            plain(tmp_path, Limits(bandwidth=20_000)) as served,
-            served.pair() as (source, destination),
-        ):
-            await source.send(data(bytes(60_000)))
-            await destination.recv()
-            (record,) = served.queries.page(None, None, 1).tunnels
-            served.control.close_tunnel(record.tunnel_id, delete=False)
-            assert await source.close_code() == (1000, "The tunnel was closed")
-            assert await destination.close_code() == (1000, "The tunnel was closed")
-
-    async def test_silent_links_are_dropped_and_others_are_not(self, tmp_path: Path) -> None:
-        async with (
-            plain(tmp_path, Limits(idle_seconds=0.4)) as served,
-            served.pair() as (source, destination),
-        ):
-            dropped = asyncio.get_running_loop().create_task(destination.close_code())
-            while not dropped.done():
-                await (await source.socket.ping())
-                await asyncio.sleep(0.05)
-            # As if the connection was lost, so that the client comes back.
-            assert dropped.result() == (1006, "")
-            assert await source.recv() == Message(RESET, 1, "", 1)
-            await (await source.socket.ping())
-
-    async def test_a_client_that_is_not_read_is_not_silent(self, tmp_path: Path) -> None:
-        settings = DataSettings(close_timeout=1.0, sweep_interval=0.05)
-        async with (
-            plain(tmp_path, Limits(idle_seconds=0.4, bandwidth=10_000), settings) as served,
-            served.pair() as (source, destination),
-        ):
-            # Twelve seconds of debt for the source, while it has nothing more to say.
-            await source.send(*(data(bytes(60_000)) for _ in range(2)))
-            assert (await destination.close_code())[0] == 1006
-            (link,) = served.listener._links
-            assert link.side is Side.SOURCE
-            for _ in range(20):
-                await asyncio.sleep(0.05)
-            assert served.listener.link_count == 1
-            source.socket.transport.abort()
-
-    async def test_no_idle_limit(self, tmp_path: Path) -> None:
-        async with (
-            plain(tmp_path, Limits(idle_seconds=0)) as served,
-            served.pair() as (source, _),
-        ):
-            await asyncio.sleep(0.5)
-            assert served.listener.link_count == 2
-            await (await source.socket.ping())
-
-    async def test_connections_per_second(
-        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        async with plain(tmp_path, Limits(connection_rate=3)) as served:
-            served.listener.clock = lambda: 1.0
-            answers = []
-            for _ in range(5):
-                reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
-                with contextlib.suppress(ConnectionError):
-                    writer.write(b"x\r\n\r\n")
-                    answers.append(await asyncio.wait_for(reader.read(), HANG))
-                writer.close()
-            assert [answer[:12] for answer in answers if answer] == [b"HTTP/1.1 400"] * 3
-            refused = "connection from 127.0.0.1 refused: more than 3 in a second"
-            assert caplog.messages.count(refused) == 2
-            served.listener.clock = lambda: 2.0
-            async with served.pair():
-                pass
-
-    async def test_out_of_files_is_said(
-        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        async with plain(tmp_path) as served:
-            served.listener._out_of_files()
-        assert "out of file descriptors" in caplog.text
-
-    async def test_handshake_size(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        async with plain(tmp_path, Limits(handshake_bytes=1000)) as served:
-            opened = served.control.open_tunnel(TunnelSpec())
-            padded = {"x-padding": "a" * 1000}
-            with pytest.raises(InvalidStatus) as caught:
-                async with served.dial(Side.SOURCE, opened.source_token, headers=padded):
-                    pass
-            assert caught.value.response.status_code == 431
-            assert "larger than 1000 bytes" in caplog.text
-            async with served.dial(Side.SOURCE, opened.source_token):
-                pass
-
-    async def test_refusals_that_only_picows_knows_of_are_logged(
-        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        async with plain(tmp_path, Limits(handshake_seconds=0.1)) as served:
-            for content in (b"GET ", b"x" * 20_000):
-                reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
-                writer.write(content)
-                assert await asyncio.wait_for(reader.read(), HANG) == b""
-                writer.close()
-        assert "connection refused: no upgrade request in time" in caplog.messages
-        assert "connection refused: the upgrade request has no end" in caplog.messages
-
-
-async def stream(sender: Peer, receiver: Peer, total: int) -> int:
-    """Send so many bytes one way; return how many arrived, all of them intact."""
-    content = random.Random(total).randbytes(total)
-
-    async def send() -> None:
-        for at in range(0, total, 50_000):
-            await sender.send(data(content[at : at + 50_000]))
-
-    sending = asyncio.get_running_loop().create_task(send())
-    arrived = bytearray()
-    while len(arrived) < total:
-        arrived += (await receiver.recv()).payload
-    await sending
-    assert arrived == content
-    return len(arrived)
 
 
 class TestCounting:
@@ -1049,3 +444,69 @@ class TestCounting:
 async def metrics(service: Service) -> str:
     async with httpx.AsyncClient(verify=trust(service.endpoints), trust_env=False) as client:
         return (await client.get(f"{service.endpoints.api_endpoint}/metrics")).text
+
+
+async def test_a_connection_that_is_turned_out_is_counted_as_such(tmp_path: Path) -> None:
+    async with plain(tmp_path) as served, served.pair() as (source, destination):
+        (record,) = served.queries.page(None, None, 1).tunnels
+        served.control.rotate(record.tunnel_id, [Side.SOURCE], None)
+        assert await source.close_code() == (1008, "The access token was rotated")
+        assert await destination.recv() == Message(RESET, 1, "", 1)
+        async with asyncio.timeout(HANG):
+            while not served.listener.counters.ended:
+                await asyncio.sleep(0.01)
+        assert served.listener.counters.ended == {"revoked": 1}
+
+
+class TestLimits:
+    async def test_connections_per_second(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with plain(tmp_path, Limits(connection_rate=3)) as served:
+            served.listener.clock = lambda: 1.0
+            answers = []
+            for _ in range(5):
+                reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+                with contextlib.suppress(ConnectionError):
+                    writer.write(b"x\r\n\r\n")
+                    answers.append(await asyncio.wait_for(reader.read(), HANG))
+                writer.close()
+            assert [answer[:12] for answer in answers if answer] == [b"HTTP/1.1 400"] * 3
+            assert served.listener.counters.refusals == {"connection_rate": 2}
+            refused = "connection from 127.0.0.1 refused: more than 3 in a second"
+            assert caplog.messages.count(refused) == 2
+            served.listener.clock = lambda: 2.0
+            async with served.pair():
+                pass
+
+    async def test_out_of_files_is_said(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with plain(tmp_path) as served:
+            served.listener._out_of_files()
+            assert served.listener.counters.refusals == {"out_of_files": 1}
+        assert "out of file descriptors" in caplog.text
+
+    async def test_handshake_size(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        async with plain(tmp_path, Limits(handshake_bytes=1000)) as served:
+            opened = served.control.open_tunnel(TunnelSpec())
+            padded = {"x-padding": "a" * 1000}
+            with pytest.raises(InvalidStatus) as caught:
+                async with served.dial(Side.SOURCE, opened.source_token, headers=padded):
+                    pass
+            assert caught.value.response.status_code == 431
+            assert "larger than 1000 bytes" in caplog.text
+            async with served.dial(Side.SOURCE, opened.source_token):
+                pass
+
+    async def test_refusals_that_only_picows_knows_of_are_logged(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with plain(tmp_path, Limits(handshake_seconds=0.1)) as served:
+            for content in (b"GET ", b"x" * 20_000):
+                reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+                writer.write(content)
+                assert await asyncio.wait_for(reader.read(), HANG) == b""
+                writer.close()
+        assert "connection refused: no upgrade request in time" in caplog.messages
+        assert "connection refused: the upgrade request has no end" in caplog.messages
