@@ -29,7 +29,7 @@ class Limits:
     """After which a link on which the client sent nothing, not even a ping, is dropped; 0: none."""
     request_bytes: int = 1024 * 1024
     """Of the body of an API request; the largest legal one has a third of the default."""
-    request_rate: float = 1000.0
+    request_rate: float = 2000.0
     """API requests per second of one access key, and refused ones of one address; 0: none."""
 
 

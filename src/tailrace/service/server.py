@@ -44,8 +44,12 @@ _log = logging.getLogger(__name__)
 
 _SIGNING_NAME: Final = "IoTSecuredTunneling"
 _API_STOP_SECONDS: Final = 3
-_EXPIRY_CHECK_SECONDS: Final = 60.0
-"""At the latest: the wall clock may be set, and CLOSED tunnels have to go."""
+_EXPIRY_CHECK_SECONDS: Final = 1.0
+"""At the latest: the wall clock may be set, the machine may sleep, and CLOSED tunnels
+have to go. A look costs some microseconds."""
+
+_EXPIRY_RETRY_SECONDS: Final = 30.0
+"""After the store could not be asked."""
 
 
 class Service:
@@ -234,15 +238,16 @@ class Service:
 
     def _expire(self) -> None:
         self._stop_expiry()
+        delay = _EXPIRY_CHECK_SECONDS
         try:
             due = self._control.expire()
         except StoreFailed as failed:
             _log.error("%s", failed)
-            due = None
-        delay = _EXPIRY_CHECK_SECONDS if due is None else max(0.0, due - self._clock())
-        self._expiry = asyncio.get_running_loop().call_later(
-            min(delay, _EXPIRY_CHECK_SECONDS), self._expire
-        )
+            delay = _EXPIRY_RETRY_SECONDS
+        else:
+            if due is not None:
+                delay = min(delay, max(0.0, due - self._clock()))
+        self._expiry = asyncio.get_running_loop().call_later(delay, self._expire)
 
     def _stop_expiry(self) -> None:
         if self._expiry is not None:

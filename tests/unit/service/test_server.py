@@ -82,9 +82,8 @@ async def test_expiry_ends_links_with_close_1000(tmp_path: Path) -> None:
             client.open_tunnel, timeoutConfig={"maxLifetimeTimeoutMinutes": 1}
         )
         async with dial(service.endpoints, "source", opened["sourceAccessToken"]) as peer:
-            offset = 59.5
-            # Any change makes the service look at its timer again.
-            service._schedule_expiry()
+            # As if the clock was set, or the machine had slept: nobody tells the service.
+            offset = 60.0
             code = await asyncio.wait_for(peer.close_code(), HANG)
             assert code == (1000, "The tunnel has expired")
         assert service.queries.describe(opened["tunnelId"]).status == "CLOSED"
@@ -315,3 +314,34 @@ async def test_a_store_that_fails_at_the_end_is_logged(
     async with running(config(tmp_path / "state")):
         monkeypatch.setattr(SqliteStore, "reset_connections", fail)
     assert "connection states not recorded: disk full" in caplog.text
+
+
+async def test_closed_tunnels_are_forgotten_after_three_hours(tmp_path: Path) -> None:
+    offset = 0.0
+    async with running(config(tmp_path / "state"), clock=lambda: time.time() + offset) as service:
+        client = api(service.endpoints)
+        tunnel_id = (await asyncio.to_thread(client.open_tunnel))["tunnelId"]
+        await asyncio.to_thread(client.close_tunnel, tunnelId=tunnel_id)
+        client.close()
+        offset = 3 * 3600 - 60.0
+        service._expire()
+        assert service.queries.describe(tunnel_id).status == "CLOSED"
+        offset = 3 * 3600 + 60.0
+        async with asyncio.timeout(HANG):
+            while service.queries.page(None, None, 1).tunnels:
+                await asyncio.sleep(0.05)
+
+
+async def test_a_store_that_fails_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise StoreFailed("disk gone")
+
+    async with running(config(tmp_path / "state")) as service:
+        with monkeypatch.context() as patch:
+            patch.setattr(SqliteStore, "due_tunnels", fail)
+            service._expire()
+        assert "disk gone" in caplog.text
+        assert service._expiry is not None
+        service._expire()
