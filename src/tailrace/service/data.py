@@ -34,7 +34,6 @@ from .fabric import Fabric
 from .gate import Gate
 from .handshake import Handshake, HandshakeRefused, UpgradeRequest, read_handshake, refuse_admission
 from .limits import DEFAULT, Limits, network
-from .loop_faults import LoopFaults
 from .picows_log import PicowsLog
 from .proxy_protocol import ProxyListener
 from .refusals import RefusalLog
@@ -96,7 +95,6 @@ class DataListener:
         self.limits = limits
         self.clock: Callable[[], float] = time.monotonic
         self.refusals = RefusalLog(_log, self.clock)
-        self._faults = LoopFaults(self.refusals)
         self._connections = Buckets(limits.connection_rate, limits.connection_rate)
         self._bandwidth: dict[str, Bucket] = {}
         self._links: set[DataLink] = set()
@@ -113,7 +111,6 @@ class DataListener:
 
     async def start(self, listening: socket.socket, tls: ssl.SSLContext | None) -> None:
         """Accept connections on a bound socket; ``tls`` is ``None`` behind a TLS terminator."""
-        self._faults.install(asyncio.get_running_loop())
         if self.settings.proxies:
             self._proxies = ProxyListener(
                 listening, self.settings.proxies, self.limits.handshake_seconds
@@ -159,7 +156,6 @@ class DataListener:
             link.drop("shutdown")
         # Each of them aborts itself when its client does not let it end in time.
         await self._idle.wait()
-        self._faults.remove()
 
     def _loop_fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Keep quiet about clients that leave before TLS is set up, as health checks do.
