@@ -262,6 +262,7 @@ def main() -> int:
     if args.helper:
         asyncio.run(hold_links(args.ping))
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     if files < args.links + 100:
         sys.exit(f"{files} open files are allowed, {args.links + 100} are needed: ulimit -n")
     with tempfile.TemporaryDirectory() as directory:
