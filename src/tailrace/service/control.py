@@ -28,7 +28,7 @@ class Announcements(Protocol):
         """Tell the thing of a tunnel, if it has one, about a new destination token."""
 
     def withdraw(self, tunnel_id: str) -> None:
-        """Tell nobody any more: the tunnel is closed."""
+        """Tell nobody any more: the tunnel is closed, or its token has arrived."""
 
 
 class _Nobody:
@@ -148,6 +148,10 @@ class ControlPlane:
         return self._ids.channel_id()
 
     def connected(self, tunnel_id: str, side: Side) -> None:
+        if side is Side.DESTINATION:
+            # The thing has its token, so what still tries to tell it would say it twice:
+            # a broker may die between passing a message on and acknowledging it.
+            self.announcements.withdraw(tunnel_id)
         self._tunnels.set_connected(tunnel_id, side, True, self.clock())
 
     def disconnected(self, tunnel_id: str, side: Side) -> None:

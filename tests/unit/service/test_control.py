@@ -170,3 +170,15 @@ def test_things_learn_their_new_token(control: ControlPlane) -> None:
     assert announcements.withdrawn == [tunnel_id]
     assert announcements.announced == [(rotated.tunnel, rotated.tokens[Side.DESTINATION])]
     assert rotated.tunnel.thing_name == "other"
+
+
+def test_a_thing_that_has_connected_is_told_no_more(control: ControlPlane) -> None:
+    """Whatever became of the notification: its token has arrived."""
+    announcements = Announcements()
+    control.announcements = announcements
+    opened = control.open_tunnel(TunnelSpec(thing_name="thing", services=("A",)))
+    tunnel_id = opened.tunnel.tunnel_id
+    control.connected(tunnel_id, Side.SOURCE)
+    assert announcements.withdrawn == []
+    control.connected(tunnel_id, Side.DESTINATION)
+    assert announcements.withdrawn == [tunnel_id]

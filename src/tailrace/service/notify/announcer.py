@@ -35,6 +35,6 @@ class Announcer:
             outbox.put(notification)
 
     def withdraw(self, tunnel_id: str) -> None:
-        """Tell nobody of a tunnel any more: it is closed."""
+        """Tell nobody of a tunnel any more: it is closed, or its token has arrived."""
         for outbox in self._outboxes:
             outbox.cancel(tunnel_id)

@@ -97,7 +97,7 @@ class Outbox:
         self._wake.set()
 
     def cancel(self, tunnel_id: str) -> None:
-        """Drop what waits for a tunnel: it is closed."""
+        """Drop what waits for a tunnel: nobody needs it any more."""
         self._waiting.pop(tunnel_id, None)
 
     async def _run(self) -> None:
