@@ -29,7 +29,7 @@ class ErrorType:
     REQUEST_EXPIRED = ("RequestExpired", HTTPStatus.FORBIDDEN)
     EXPIRED_TOKEN = ("ExpiredTokenException", HTTPStatus.FORBIDDEN)
     ACCESS_DENIED = ("AccessDeniedException", HTTPStatus.FORBIDDEN)
-    THROTTLING = ("ThrottlingException", HTTPStatus.BAD_REQUEST)
+    THROTTLING = ("ThrottlingException", HTTPStatus.TOO_MANY_REQUESTS)
     REQUEST_TIMEOUT = ("RequestTimeoutException", HTTPStatus.REQUEST_TIMEOUT)
     INTERNAL = ("InternalFailure", HTTPStatus.INTERNAL_SERVER_ERROR)
 

@@ -157,7 +157,7 @@ class TestLimits:
             headers = signed(service, LIST, b"{}")
             assert (await http.post("/", content=b"{}", headers=headers)).status_code == 200
             check_error(
-                await http.post("/", content=b"{}", headers=headers), 400, "ThrottlingException"
+                await http.post("/", content=b"{}", headers=headers), 429, "ThrottlingException"
             )
             headers = signed(service, LIST, b"{}", other)
             assert (await http.post("/", content=b"{}", headers=headers)).status_code == 200
@@ -176,7 +176,7 @@ class TestLimits:
     async def test_strangers_use_up_their_own_share(self, tmp_path: Path) -> None:
         async with served(tmp_path, request_rate=0.01) as (service, http):
             check_error(await http.post("/"), 403, "MissingAuthenticationTokenException")
-            check_error(await http.post("/"), 400, "ThrottlingException")
+            check_error(await http.post("/"), 429, "ThrottlingException")
         async with served(tmp_path, request_rate=2) as (service, http):
             check_error(await http.post("/"), 403, "MissingAuthenticationTokenException")
             headers = signed(service, LIST, b"{}")
