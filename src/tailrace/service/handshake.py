@@ -195,6 +195,10 @@ _ADMISSION: Final = {
         "Invalid client token: The provided client token does not match the client token "
         "that was previously set.",
     ),
+    Refusal.CLIENT_TOKEN_TAKEN: (
+        HTTPStatus.BAD_REQUEST,
+        "Invalid client token: The provided client token belongs to another open tunnel.",
+    ),
     Refusal.TUNNEL_CLOSED: (HTTPStatus.BAD_REQUEST, "Tunnel is closed"),
 }
 

@@ -69,6 +69,12 @@ CREATE TABLE tokens (
 CREATE INDEX tokens_by_tunnel ON tokens (tunnel_id);
 """
 
+# Also for files that were made before there was this index.
+_CLIENT_INDEX: Final = """
+CREATE INDEX IF NOT EXISTS tokens_by_client ON tokens (client_digest)
+    WHERE client_digest IS NOT NULL
+"""
+
 _COLUMNS: Final = (
     "tunnel_id, status, created_at, last_updated_at, expires_at, lifetime_minutes, "
     "source_status, source_updated_at, destination_status, destination_updated_at, "
@@ -153,13 +159,15 @@ class SqliteStore:
         known = run("SELECT 1 FROM sqlite_master WHERE name = 'schema_version'").fetchone()
         if known is None:
             self._connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT")
-            return
-        (version,) = run("SELECT version FROM schema_version").fetchone()
+            version = _VERSION
+        else:
+            (version,) = run("SELECT version FROM schema_version").fetchone()
         if version != _VERSION:
             raise ConfigurationError(
                 f"the tunnel store {path} has schema version {version}, this version of "
                 f"tailrace knows {_VERSION}: use the version that wrote it, or another --state-dir"
             )
+        run(_CLIENT_INDEX)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -265,6 +273,17 @@ class SqliteStore:
             digest,
         )
         return changed > 0
+
+    def client_token_elsewhere(self, client_digest: str, tunnel_id: str, now: float) -> bool:
+        rows = self._query(
+            "SELECT 1 FROM tokens JOIN tunnels USING (tunnel_id) "
+            "WHERE client_digest = ? AND tunnel_id != ? AND status = 'OPEN' AND expires_at > ? "
+            "LIMIT 1",
+            client_digest,
+            tunnel_id,
+            now,
+        )
+        return bool(rows)
 
     def replace_tokens(self, tunnel: TunnelRecord, tokens: Sequence[TokenRecord]) -> bool:
         with self._transaction() as connection:

@@ -148,6 +148,9 @@ class TunnelStore(Protocol):
     def mark_token_used(self, digest: str, client_digest: str | None, now: float) -> bool:
         """Record the first use of a token; false when another use came first."""
 
+    def client_token_elsewhere(self, client_digest: str, tunnel_id: str, now: float) -> bool:
+        """Say whether another tunnel, OPEN and with lifetime left, knows this client token."""
+
     def replace_tokens(self, tunnel: TunnelRecord, tokens: Sequence[TokenRecord]) -> bool:
         """Forget the tokens of the sides that ``tokens`` are for, and keep these instead.
 

@@ -134,6 +134,7 @@ class Refusal(Enum):
     WRONG_SIDE = "token of the other side"
     TOKEN_USED = "token was used before"  # noqa: S105 - not a password
     CLIENT_TOKEN_DIFFERS = "client token differs"  # noqa: S105 - not a password
+    CLIENT_TOKEN_TAKEN = "client token of another tunnel"  # noqa: S105 - not a password
     TUNNEL_CLOSED = "tunnel is closed"
 
 
@@ -272,7 +273,8 @@ class Tunnels:
         """Let the bearer of an access token connect as ``side``, and use the token up.
 
         Without a client token the access token is dead after this. With one, it lets
-        in again whoever brings the same client token (guide V3, "Handshake").
+        in again whoever brings the same client token (guide V3, "Handshake"). No two open
+        tunnels may have a client token in common; the two sides of one tunnel may.
 
         Raises:
             AdmissionRefused: the token does not open this side of an open tunnel.
@@ -289,6 +291,10 @@ class Tunnels:
         if tunnel.status is TunnelStatus.CLOSED or tunnel.expires_at <= now:
             raise AdmissionRefused(Refusal.TUNNEL_CLOSED, tunnel.tunnel_id)
         if record.first_used_at is None:
+            if client_digest is not None and self._store.client_token_elsewhere(
+                client_digest, tunnel.tunnel_id, now
+            ):
+                raise AdmissionRefused(Refusal.CLIENT_TOKEN_TAKEN, tunnel.tunnel_id)
             if self._store.mark_token_used(record.digest, client_digest, now):
                 return tunnel
             # Another service of the same store was faster.

@@ -90,11 +90,6 @@ def shell(capsys: pytest.CaptureFixture[str]) -> Shell:
     return Shell(capsys)
 
 
-@pytest.fixture
-def terminal(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-
-
 class TestService:
     async def test_from_opening_to_closing(self, service: Service, shell: Shell) -> None:
         opened = await shell.json(
@@ -152,11 +147,12 @@ class TestService:
         # Nothing was opened whose tokens would be lost.
         assert len((await shell.json("list"))["tunnelSummaries"]) == 1
 
-    @pytest.mark.usefixtures("terminal")
+    @pytest.mark.usefixtures("service")
     async def test_on_a_terminal(
-        self, service: Service, capsys: pytest.CaptureFixture[str], tmp_path: Path, shell: Shell
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shell: Shell
     ) -> None:
-        sys.stdout.isatty = lambda: True  # type: ignore[method-assign]
+        # Not in a fixture: standard output is another object while the test runs.
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
         kept = tmp_path / "tokens"
         out = await shell("open", "--service", "SSH", "--tokens-to", str(kept), "--tag", "k=v")
         tunnel_id = json.loads(kept.read_text())["tunnelId"]
@@ -192,7 +188,7 @@ class TestService:
             (["open", "--thing", "lamp"], "--thing needs --service"),
             (["list", "--max", "0"], "--max must be at least 1"),
             (["list", "--ca-bundle", "/no/such/file"], "CA file /no/such/file"),
-            (["list", "--endpoint-url", "http://x"], "not an https:// URL"),
+            (["list", "--endpoint-url", "http://x"], "is not https://HOST"),
         ],
     )
     async def test_wrong_arguments(

@@ -196,6 +196,10 @@ def test_admission_answers() -> None:
         "Invalid client token: The provided client token does not match the client token "
         "that was previously set."
     )
+    assert answers[Refusal.CLIENT_TOKEN_TAKEN].status is HTTPStatus.BAD_REQUEST
+    assert answers[Refusal.CLIENT_TOKEN_TAKEN].text == (
+        "Invalid client token: The provided client token belongs to another open tunnel."
+    )
     assert answers[Refusal.TUNNEL_CLOSED].text == "Tunnel is closed"
     assert answers[Refusal.TUNNEL_CLOSED].cause == "tunnel_closed"
     assert refused(PROTOCOL).cause == "bad_request"

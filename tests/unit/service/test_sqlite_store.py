@@ -75,6 +75,33 @@ def test_unknown_things_are_none(store: SqliteStore) -> None:
     assert not store.mark_token_used("x", None, 1.0)
 
 
+def test_client_tokens_of_other_tunnels(store: SqliteStore) -> None:
+    store.add_tunnel(tunnel("t1"), [TokenRecord("d1", "t1", Side.SOURCE, 100.0)])
+    assert not store.client_token_elsewhere("c1", "t2", 101.0)
+    store.mark_token_used("d1", "c1", 101.0)
+    assert store.client_token_elsewhere("c1", "t2", 159.0)
+    assert not store.client_token_elsewhere("c1", "t1", 159.0)
+    assert not store.client_token_elsewhere("c2", "t2", 159.0)
+    assert not store.client_token_elsewhere("c1", "t2", 160.0)
+    store.close_tunnel("t1", 110.0)
+    assert not store.client_token_elsewhere("c1", "t2", 111.0)
+
+
+def test_an_older_file_gets_the_index_of_client_tokens(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    SqliteStore.open(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP INDEX tokens_by_client")
+    connection.close()
+    SqliteStore.open(path).close()
+    with sqlite3.connect(path) as connection:
+        plan = connection.execute(
+            "EXPLAIN QUERY PLAN SELECT 1 FROM tokens WHERE client_digest = 'c'"
+        ).fetchall()
+    connection.close()
+    assert "tokens_by_client" in plan[0][-1]
+
+
 def test_a_token_is_used_first_only_once(store: SqliteStore) -> None:
     store.add_tunnel(tunnel("t"), [TokenRecord("d", "t", Side.SOURCE, 1.0)])
     assert store.mark_token_used("d", None, 2.0)

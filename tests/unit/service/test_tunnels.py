@@ -113,6 +113,22 @@ class TestAdmission:
         assert refusal(tunnels, token, Side.DESTINATION, None, 5.0) is Refusal.TOKEN_USED
         tunnels.admit(token, Side.DESTINATION, CLIENT, 6.0)
 
+    def test_a_client_token_belongs_to_one_open_tunnel(self, tunnels: Tunnels) -> None:
+        first = tunnels.open(TunnelSpec(lifetime_minutes=1), 0.0)
+        second = tunnels.open(TunnelSpec(), 0.0)
+        tunnels.admit(first.source_token, Side.SOURCE, CLIENT, 1.0)
+        tunnels.admit(first.destination_token, Side.DESTINATION, CLIENT, 1.0)
+        assert (
+            refusal(tunnels, second.source_token, Side.SOURCE, CLIENT, 2.0)
+            is Refusal.CLIENT_TOKEN_TAKEN
+        )
+        # Neither token has been used up by that, and a tunnel that has ended keeps none.
+        tunnels.admit(first.source_token, Side.SOURCE, CLIENT, 3.0)
+        tunnels.admit(second.source_token, Side.SOURCE, CLIENT, 60.0)
+        third = tunnels.open(TunnelSpec(), 60.0)
+        tunnels.close(second.tunnel.tunnel_id, 61.0)
+        tunnels.admit(third.source_token, Side.SOURCE, CLIENT, 62.0)
+
     def test_wrong_side_does_not_use_the_token_up(self, tunnels: Tunnels) -> None:
         token = tunnels.open(TunnelSpec(), 0.0).source_token
         assert refusal(tunnels, token, Side.DESTINATION, None, 1.0) is Refusal.WRONG_SIDE

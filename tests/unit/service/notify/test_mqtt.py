@@ -80,7 +80,10 @@ class TestBroker:
         }
 
     async def test_a_broker_that_was_away(
-        self, plain: Broker, caplog: pytest.LogCaptureFixture
+        self,
+        plain: Broker,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """What is put while it is down arrives once it is back, exactly once."""
         caplog.set_level(1)
@@ -105,7 +108,7 @@ class TestBroker:
                 await gate.wait()
                 await deliver(notification)
 
-            outbox._notifier.deliver = held_back  # type: ignore[method-assign]
+            monkeypatch.setattr(outbox._notifier, "deliver", held_back)
             await started(plain)
             async with subscribed(plain.port) as thing:
                 gate.set()
