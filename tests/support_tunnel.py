@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import random
+import signal
 import socket
 import struct
 import time
@@ -119,16 +120,19 @@ class ServiceProcess:
         self.endpoints = Endpoints.read(self._ready)
         self.control = control_client(self.endpoints)
 
-    def stop(self) -> int:
-        """End in order; return the exit status."""
-        self.process.terminate()
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """End, by default in order; return the exit status."""
+        self.process.signal(number)
         status = self.process.wait()
         self._stack.close()
         return status
 
-    def restart(self) -> None:
-        """Stop the service and start it again at the same addresses."""
-        assert self.stop() == ExitCode.OK
+    def restart(self, number: int = signal.SIGTERM) -> None:
+        """End the service with a signal and start it again at the same addresses."""
+        assert self.stop(number) == (-number if number == signal.SIGKILL else ExitCode.OK)
+        # Only who is killed leaves it behind.
+        assert self._ready.exists() is (number == signal.SIGKILL)
+        self._ready.unlink(missing_ok=True)
         data = parse_address(self.endpoints.data_endpoint, "data")
         api = parse_address(self.endpoints.api_endpoint.removeprefix("https://"), "api")
         self.start(api.port, data.port, data.host)

@@ -162,8 +162,9 @@ async def test_a_client_that_waits_for_an_old_peer_is_served_after_a_drop(
             assert await second[0].readexactly(6) == b"second"
 
 
-async def test_a_restarted_service_is_found_again(tmp_path: Path):
-    """Its tunnels and tokens outlive it."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
+async def test_a_restarted_service_is_found_again(tmp_path: Path, number: signal.Signals):
+    """Its tunnels and tokens outlive it, however it ends."""
     with service_process(tmp_path) as service, tunnel_of(service, "SSH") as tunnel:
         async with (
             application(mirror) as where,
@@ -173,7 +174,7 @@ async def test_a_restarted_service_is_found_again(tmp_path: Path):
             ) as ends,
         ):
             await exchange(ends.listening["SSH"], 100_000)
-            await asyncio.to_thread(service.restart)
+            await asyncio.to_thread(service.restart, number)
             await ends.destination.ready(links=2)
             assert await ends.source.ready(links=2) == ends.listening
             await exchange(ends.listening["SSH"], 100_000)

@@ -185,29 +185,56 @@ async def test_json_logs_audit_and_reload(tmp_path: Path, processes: list[Served
 
 
 @needs_mosquitto
-async def test_a_thing_learns_of_its_tunnel(tmp_path: Path, processes: list[Served]) -> None:
+async def test_a_thing_learns_of_its_tokens_once_each(
+    tmp_path: Path, processes: list[Served]
+) -> None:
+    """Of the first one, and of those that rotations of its side bring."""
     import aiomqtt
 
+    lamp = {"thingName": "lamp", "services": ["SSH"]}
     with broker(tmp_path) as running:
         served = await asyncio.to_thread(
             Served, tmp_path, "--mqtt-url", f"mqtt://127.0.0.1:{running.port}"
         )
         processes.append(served)
         async with aiomqtt.Client("127.0.0.1", running.port) as thing:
-            await thing.subscribe("$aws/things/lamp/tunnels/notify", qos=1)
+            await thing.subscribe("$aws/things/+/tunnels/notify", qos=1)
             client = api(served.endpoints)
-            opened = await asyncio.to_thread(
-                client.open_tunnel, destinationConfig={"thingName": "lamp", "services": ["SSH"]}
-            )
+            messages = aiter(thing.messages)
+            issued = []
+
+            async def heard() -> str:
+                async with asyncio.timeout(HANG):
+                    message = await anext(messages)
+                assert (str(message.topic), message.qos) == ("$aws/things/lamp/tunnels/notify", 1)
+                assert isinstance(message.payload, bytes)
+                document = json.loads(message.payload)
+                assert document | {"clientAccessToken": ""} == {
+                    "clientAccessToken": "",
+                    "clientMode": "destination",
+                    "region": served.endpoints.region,
+                    "services": ["SSH"],
+                }
+                text: str = document["clientAccessToken"]
+                return text
+
+            opened = await asyncio.to_thread(client.open_tunnel, destinationConfig=lamp)
+            issued.append(opened["destinationAccessToken"])
+            assert await heard() == issued[-1]
+            for mode in ("SOURCE", "DESTINATION", "ALL"):
+                rotated = await asyncio.to_thread(
+                    client.rotate_tunnel_access_token, tunnelId=opened["tunnelId"], clientMode=mode
+                )
+                if mode != "SOURCE":
+                    issued.append(rotated["destinationAccessToken"])
+                    assert await heard() == issued[-1]
+            # Would anything be said twice, it would come before this one.
+            last = await asyncio.to_thread(client.open_tunnel, destinationConfig=lamp)
+            assert await heard() == last["destinationAccessToken"]
             client.close()
-            async with asyncio.timeout(HANG):
-                message = await anext(aiter(thing.messages))
-        assert isinstance(message.payload, bytes)
-        assert (
-            json.loads(message.payload)["clientAccessToken"] == (opened["destinationAccessToken"])
-        )
         assert await asyncio.to_thread(served.stop) == 0
-    assert opened["destinationAccessToken"] not in served.log.read_text()
+    for token in issued:
+        assert token not in served.log.read_text()
 
 
 def test_as_many_open_files_as_allowed(tmp_path: Path, processes: list[Served]) -> None:
