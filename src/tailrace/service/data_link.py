@@ -24,8 +24,9 @@ from .counters import Counters
 from .fabric import Fabric
 from .handshake import Handshake
 from .limits import Limits
+from .pacing import PacedProtocol
 from .refusals import RefusalLog
-from .relay import REPLACED, RelayEnd, service_ids_message
+from .relay import REPLACED, SHARE, RelayEnd, service_ids_message
 from .store import TunnelRecord
 
 __all__ = ["DataLink", "LinkHome"]
@@ -40,6 +41,17 @@ _HEADROOM: Final = 14
 
 _LOST: Final = "lost"
 _PROTOCOL_ERROR: Final = "protocol_error"
+
+_SHARE_LOW: Final = SHARE // 2
+"""Below this, the end's share is renewed in the next turn of the loop: a link that moves
+large messages does not ask for it with every read."""
+
+_RETRY: Final = "_retry_ssl_read"
+"""How aiofastnet 1.2 is told to look at what it has received but not decrypted yet. It does
+not by itself when reading was paused from within a read, until the client sends again."""
+
+_FRAME: Final = 8
+"""What a control frame takes of the share."""
 
 _BINARY: Final = WSMsgType.BINARY
 _CONTINUATION: Final = WSMsgType.CONTINUATION
@@ -79,13 +91,16 @@ class DataLink(WSListener):
 
     __slots__ = (
         "_bandwidth",
+        "_behind",
         "_closer",
         "_closing",
+        "_departing",
         "_end",
         "_fragmented",
         "_heard",
         "_listener",
         "_owed_pong",
+        "_pause_at_once",
         "_quiet_since",
         "_reading",
         "_reading_wanted",
@@ -93,6 +108,7 @@ class DataLink(WSListener):
         "_stalled",
         "_thaw",
         "_transport",
+        "_turning",
         "_writing_paused",
         "_zero_copy",
         "address",
@@ -118,10 +134,14 @@ class DataLink(WSListener):
         self._end = RelayEnd(self, handshake.side, tunnel.services, listener.counters)
         self._transport: WSTransport
         self._zero_copy = False
+        self._pause_at_once = False
         self._closing = False
         self._fragmented = False
         self._writing_paused = False
         self._owed_pong: bytes | None = None
+        self._behind = False
+        self._turning = False
+        self._departing = False
         self._reading = True
         self._reading_wanted = True
         self._stall_began = 0.0
@@ -140,6 +160,12 @@ class DataLink(WSListener):
         below = transport.underlying_transport
         below.set_write_buffer_limits(settings.write_high, settings.write_low)
         self._zero_copy = isinstance(below, aiofastnet.Transport)
+        encrypted = below.get_extra_info("ssl_object") is not None
+        if self._zero_copy and (hasattr(below, _RETRY) or not encrypted):
+            self._pause_at_once = True
+            inner = below.get_protocol()
+            assert isinstance(inner, asyncio.BufferedProtocol)
+            below.set_protocol(PacedProtocol(inner))
         self.address = _address(below.get_extra_info("peername"))
         _log.info(
             "channel %s: %s of tunnel %s connected from %s, %s",
@@ -161,6 +187,7 @@ class DataLink(WSListener):
         if self._bandwidth is not None:
             self._charge(frame.payload_size)
         if self._closing:
+            self._end.share -= 1
             if kind == WSMsgType.CLOSE:
                 transport.disconnect()
         elif kind in _DATA_FRAMES:
@@ -175,7 +202,10 @@ class DataLink(WSListener):
             except RemoteProtocolError as error:
                 self._break_off(WSCloseCode.PROTOCOL_ERROR, str(error))
         else:
+            self._end.share -= _FRAME
             self._other_frame(kind, frame)
+        if self._end.share < _SHARE_LOW and not self._behind:
+            self._run_low()
 
     def _other_frame(self, kind: WSMsgType, frame: WSFrame) -> None:
         if kind == WSMsgType.PING:
@@ -186,7 +216,7 @@ class DataLink(WSListener):
             code = frame.get_close_code()
             _log.info("channel %s: closed by the client, code %d", self.channel_id, code.value)
             self.cause = "client"
-            self._end.leave()
+            self._leave()
             self._begin_closing()
             self._transport.send_close(code)
             self._transport.disconnect()
@@ -204,9 +234,52 @@ class DataLink(WSListener):
             self._say_broken(sent.reason)
         self._closing = True
         self._decide_reading()
-        self._end.leave()
+        self._leave()
         self._listener.link_closed(self)
         _log.info("channel %s: disconnected", self.channel_id)
+
+    def _run_low(self) -> None:
+        """Ask for another turn of the loop; with nothing left of the share, read no more till then.
+
+        A read may bring thousands of tiny frames, which cannot be told to wait: so what
+        they hold is kept aside as quickly as can be.
+        """
+        if not self._turning:
+            self._turning = True
+            asyncio.get_running_loop().call_soon(self._turn)
+        if self._end.share <= 0:
+            self._behind = True
+            self._decide_reading()
+            if self._pause_at_once:
+                self._apply_reading()
+
+    def _turn(self) -> None:
+        """Go on with what was received, after other links had their turn."""
+        self._turning = False
+        try:
+            self._end.proceed()
+        except RemoteProtocolError as error:
+            if not self._closing:
+                self._break_off(WSCloseCode.PROTOCOL_ERROR, str(error))
+            else:
+                self._say_broken(str(error))
+                self._end.leave()
+        if not self._writing_paused:
+            self._answer_owed()
+        self._behind = bool(self._end.backlog)
+        if self._behind:
+            self._turning = True
+            asyncio.get_running_loop().call_soon(self._turn)
+        elif self._departing:
+            self._end.leave()
+        self._decide_reading()
+
+    def _leave(self) -> None:
+        """Give up the place in the tunnel, when all that the client has sent is passed on."""
+        if self._end.backlog:
+            self._departing = True
+        else:
+            self._end.leave()
 
     def pause_writing(self) -> None:
         self._writing_paused = True
@@ -214,24 +287,30 @@ class DataLink(WSListener):
 
     def resume_writing(self) -> None:
         self._writing_paused = False
-        payload, self._owed_pong = self._owed_pong, None
-        if payload is not None:
-            self._transport.send_pong(payload)
+        self._answer_owed()
         self._end.writing_resumed()
 
     def _answer_ping(self, payload: bytes) -> None:
         """Answer at once, or only the latest to a client that takes nothing in.
 
-        So pongs cannot pile up (RFC 6455 section 5.5.3 allows it).
+        So pongs cannot pile up, and a flood of pings takes no more than its share of
+        the time (RFC 6455 section 5.5.3 allows it).
         """
-        if self._writing_paused:
+        if self._writing_paused or self._end.share <= 0:
             self._owed_pong = payload
         else:
+            self._transport.send_pong(payload)
+
+    def _answer_owed(self) -> None:
+        payload, self._owed_pong = self._owed_pong, None
+        if payload is not None and not self._closing:
             self._transport.send_pong(payload)
 
     # relay -> picows
 
     def send(self, run: bytes | memoryview) -> None:
+        if self._departing:
+            return
         if self._zero_copy:
             self._transport.send(_BINARY, run)
         else:
@@ -240,7 +319,8 @@ class DataLink(WSListener):
             self._transport.send_reuse_external_bytearray(_BINARY, message, _HEADROOM)
 
     def ping(self, payload: bytes) -> None:
-        self._transport.send_ping(payload)
+        if not self._departing:
+            self._transport.send_ping(payload)
 
     def pause_reading(self) -> None:
         self._stalled = True
@@ -274,7 +354,9 @@ class DataLink(WSListener):
 
     def _decide_reading(self) -> None:
         # The client's answer to a close frame has to be read.
-        wanted = self._closing or not (self._stalled or self._thaw is not None)
+        wanted = not self._behind and (
+            self._closing or not (self._stalled or self._thaw is not None)
+        )
         if self._reading_wanted is not wanted:
             self._reading_wanted = wanted
             stalls = self._listener.counters.stalls
@@ -282,18 +364,21 @@ class DataLink(WSListener):
                 stalls.end(self._stall_began)
             else:
                 self._stall_began = stalls.begin()
-            # Never from within a read: aiofastnet 1.2 would strand what it has
-            # decrypted beyond that point until the client sends again.
+            # Not from within a read, unless that is known to be safe.
             asyncio.get_running_loop().call_soon(self._apply_reading)
 
     def _apply_reading(self) -> None:
         if self._reading is self._reading_wanted:
             return
         self._reading = self._reading_wanted
+        below = self._transport.underlying_transport
         if self._reading:
-            self._transport.underlying_transport.resume_reading()
+            below.resume_reading()
+            retry = getattr(below, _RETRY, None)
+            if retry is not None:
+                retry()
         else:
-            self._transport.underlying_transport.pause_reading()
+            below.pause_reading()
 
     def close(self, code: int, reason: str) -> None:
         if self._closing:

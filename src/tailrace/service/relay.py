@@ -13,6 +13,10 @@ follows from the stream id. A destination's old streams may carry the ids that a
 source uses again, so it is sent a ping behind the resets, and everything it sends
 before the pong belongs to the old streams (frames are answered in order, RFC 6455
 section 5.5.3).
+
+One turn of the event loop may bring thousands of tiny messages. An end looks at so many
+of them only as take about a millisecond, and keeps the others in
+:attr:`RelayEnd.backlog`, so that other tunnels get their turn.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from .fabric import Fabric, Port
 from .shapes import DataShape
 from .store import Side
 
-__all__ = ["REPLACED", "RelayEnd", "RelayLink", "service_ids_message"]
+__all__ = ["REPLACED", "SHARE", "RelayEnd", "RelayLink", "service_ids_message"]
 
 REPLACED: Final = "replaced by a newer connection"
 """Reason of the close frame for a connection that another one has taken the place of."""
@@ -38,6 +42,12 @@ _MAX_STREAMS: Final = 1024
 
 _FENCE_SWEEPS: Final = 2
 """Sweeps after which a client that answers no ping is listened to again."""
+
+SHARE: Final = 1024
+"""Messages that one end may pass on in one turn of the loop; some count for more."""
+
+_JUDGED: Final = 8
+"""What a message that is not recognised counts for, and a frame for itself."""
 
 # Plain ints: looking up an enum member costs more than the comparison.
 _DATA: Final = int(MessageType.DATA)
@@ -83,9 +93,11 @@ class RelayEnd:
     """
 
     __slots__ = (
+        "_backlog_at",
         "_choked",
         "_counters",
         "_fence",
+        "_fence_end",
         "_fence_sweeps",
         "_fences",
         "_last_routing",
@@ -101,6 +113,8 @@ class RelayEnd:
         "_streams",
         "_traffic",
         "_unnamed",
+        "backlog",
+        "share",
     )
 
     def __init__(
@@ -117,6 +131,11 @@ class RelayEnd:
         self._services = frozenset((*services, ""))
         self._port: Port = _NOWHERE
         self._partial = bytearray()
+        self.backlog = bytearray()
+        """What was received and has to wait for :meth:`proceed`; empty most of the time."""
+        self._backlog_at = 0
+        self.share = SHARE
+        """What is left of :data:`SHARE`; to be set again with every turn of the loop."""
         self._streams: dict[tuple[str, int], int] = {}
         self._started: set[str] = set()
         self._shape: DataShape | None = None
@@ -126,6 +145,7 @@ class RelayEnd:
         self._choked = False
         self._owed: dict[tuple[str, int], int] = {}
         self._fence: bytes | None = None
+        self._fence_end: int | None = None
         self._fence_sweeps = 0
         self._fences = 0
 
@@ -135,6 +155,7 @@ class RelayEnd:
 
     def leave(self) -> None:
         """Give the place up: the link is gone. The other side's streams are reset."""
+        self.backlog = bytearray()
         self._port.leave()
         self._port = _NOWHERE
 
@@ -160,10 +181,38 @@ class RelayEnd:
             RemoteProtocolError: the client sent what it may not send. It has to be
                 disconnected; the rest of the frame is lost.
         """
+        if self.share <= 0 or self.backlog:
+            self.backlog += frame
+            return
+        self.share -= _JUDGED
+        at = self._take(frame)
+        if at < len(frame):
+            self.backlog += frame[at:]
+
+    def proceed(self) -> None:
+        """Pass on the next part of :attr:`backlog`; call it every turn until there is none.
+
+        Raises:
+            RemoteProtocolError: as for :meth:`frame_received`.
+        """
+        self.share = SHARE
+        size = len(self.backlog)
+        end = size if self._fence_end is None else self._fence_end
+        at = self._backlog_at
+        at += self._take(memoryview(self.backlog)[at:end])
+        if at == self._fence_end:
+            self._fence = self._fence_end = None
+        if at == size:
+            self.backlog = bytearray()
+            at = 0
+        self._backlog_at = at
+
+    def _take(self, frame: memoryview) -> int:
+        """Pass on as many messages as the share allows; return where they end."""
         begin = at = self._complete(frame) if self._partial else 0
         end = len(frame)
-        count = 0
-        while end - at >= 2:
+        count, left = 0, self.share
+        while end - at >= 2 and left > 0:
             stop = at + 2 + (frame[at] << 8 | frame[at + 1])
             if stop > end:
                 break
@@ -171,9 +220,17 @@ class RelayEnd:
             count += 1
             shape = self._shape
             if shape is not None and shape.matches(body):
+                left -= 1
                 at = stop
                 continue
-            single = self._judge(body)
+            left -= _JUDGED
+            try:
+                single = self._judge(body)
+            except RemoteProtocolError:
+                if begin < at:
+                    # What came before it was legal.
+                    self._forward(frame[begin:at])
+                raise
             if single is not None:
                 if begin < at:
                     self._forward(frame[begin:at])
@@ -182,15 +239,21 @@ class RelayEnd:
             at = stop
         if begin < at:
             self._forward(frame[begin:at] if at - begin < end else frame)
-        if at < end:
+        if at < end and left > 0:
             self._partial += frame[at:]
+            at = end
+        self.share = left
         self._traffic.messages += count
-        self._traffic.bytes += end
+        self._traffic.bytes += at
+        return at
 
     def pong_received(self, payload: bytes) -> None:
         """Take a pong of the client."""
         if payload == self._fence:
-            self._fence = None
+            if self.backlog:
+                self._fence_end = len(self.backlog)
+            else:
+                self._fence = None
 
     def writing_paused(self) -> None:
         """The client takes in too little: the other side has to wait."""
@@ -363,6 +426,7 @@ class RelayEnd:
         if self._started and self._side is Side.DESTINATION:
             self._fences += 1
             self._fence = str(self._fences).encode()
+            self._fence_end = None
             self._fence_sweeps = 0
             self._link.ping(self._fence)
 
@@ -377,16 +441,18 @@ class RelayEnd:
     def replaced(self) -> None:
         # Neither 1000, which tells clients that the tunnel has ended, nor a bare
         # drop, after which both connections would take the place from each other.
-        self._port = _NOWHERE
-        self._link.close(1008, REPLACED)
+        self._dismiss(1008, REPLACED)
 
     def revoked(self, reason: str) -> None:
-        self._port = _NOWHERE
-        self._link.close(1008, reason)
+        self._dismiss(1008, reason)
 
     def tunnel_closed(self, reason: str) -> None:
+        self._dismiss(1000, reason)
+
+    def _dismiss(self, code: int, reason: str) -> None:
         self._port = _NOWHERE
-        self._link.close(1000, reason)
+        self.backlog = bytearray()
+        self._link.close(code, reason)
 
 
 class _NoPort:

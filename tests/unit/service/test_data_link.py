@@ -14,7 +14,9 @@ from websockets.exceptions import ConnectionClosed
 from support_data_plane import CLIENT, DATA, RESET, data, open_tunnel, plain, start
 from support_service import HANG, Peer, config, dial, running, trust
 from tailrace.service.config import DataSettings
+from tailrace.service.data_link import DataLink
 from tailrace.service.limits import Limits
+from tailrace.service.pacing import BITE
 from tailrace.service.server import Service
 from tailrace.service.store import Side
 from tailrace.service.tunnels import TunnelSpec
@@ -392,6 +394,76 @@ class TestFlow:
                     break
             assert answered < total
             writer.transport.abort()
+
+
+class TestShare:
+    """A flood of tiny frames takes turns with everybody else, and nothing of it is lost."""
+
+    @pytest.fixture
+    def largest_turn(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """Return a list whose one item is the most frames that one turn of the loop has seen."""
+        largest, now = [0], [0]
+        take = DataLink.on_ws_frame
+
+        def count(link: DataLink, transport: Any, frame: Any) -> None:
+            if not now[0]:
+                asyncio.get_running_loop().call_soon(now.clear)
+                asyncio.get_running_loop().call_soon(now.append, 0)
+            now[0] += 1
+            largest[0] = max(largest[0], now[0])
+            take(link, transport, frame)
+
+        monkeypatch.setattr(DataLink, "on_ws_frame", count)
+        return largest
+
+    @pytest.mark.parametrize("flood", [b"\x89\x80", b"\x82\x80"], ids=["pings", "empty"])
+    async def test_tiny_frames(
+        self, service: Service, tunnel: dict[str, Any], largest_turn: list[int], flood: bytes
+    ) -> None:
+        reader, writer = await upgraded(service, tunnel["sourceAccessToken"])
+        writer.write((flood + bytes(4)) * 100_000 + b"\x89\x84" + bytes(4) + b"last")
+        async with asyncio.timeout(HANG):
+            await reader.readuntil(b"\x8a\x04last")
+        writer.transport.abort()
+        # What one read brings may have begun in the middle of a turn.
+        assert largest_turn[0] <= 2 * BITE // 6
+
+    @pytest.mark.parametrize("goodbye", ["close frame", "end of stream"])
+    async def test_what_was_sent_before_the_end_arrives(
+        self, service: Service, tunnel: dict[str, Any], goodbye: str
+    ) -> None:
+        sent = [data(b"%d" % number) for number in range(9000)]
+        run = b"".join(map(encode_frame, [start(), *sent]))
+        assert len(run) < MAX_FRAME
+        token = tunnel["destinationAccessToken"]
+        async with dial(service.endpoints, "destination", token) as destination:
+            _, writer = await upgraded(service, tunnel["sourceAccessToken"])
+            writer.write(b"\x82\xff" + len(run).to_bytes(8, "big") + bytes(4) + run)
+            if goodbye == "close frame":
+                writer.write(b"\x88\x82" + bytes(4) + (1000).to_bytes(2, "big"))
+            else:
+                writer.close()
+            async with asyncio.timeout(HANG):
+                assert await destination.recv() == start()
+                assert [await destination.recv() for _ in sent] == sent
+                assert await destination.recv() == Message(RESET, 1, "", 1)
+            writer.transport.abort()
+
+    async def test_a_fault_behind_a_flood_is_found(
+        self, service: Service, tunnel: dict[str, Any]
+    ) -> None:
+        token = tunnel["destinationAccessToken"]
+        async with (
+            dial(service.endpoints, "destination", token) as destination,
+            dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as source,
+        ):
+            sent = [data(b"%d" % number) for number in range(5000)]
+            await source.send(start(), *sent, Message(MessageType.SESSION_RESET))
+            async with asyncio.timeout(HANG):
+                assert (await source.close_code())[0] == 1002
+                assert await destination.recv() == start()
+                assert [await destination.recv() for _ in sent] == sent
+                assert await destination.recv() == Message(RESET, 1, "", 1)
 
 
 async def upgraded(

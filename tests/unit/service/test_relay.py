@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tailrace.errors import RemoteProtocolError
 from tailrace.service.counters import Counters, ResetCause
 from tailrace.service.fabric import LocalFabric
-from tailrace.service.relay import RelayEnd, service_ids_message
+from tailrace.service.relay import SHARE, RelayEnd, service_ids_message
 from tailrace.service.store import Side
 from tailrace.wire import MAX_PAYLOAD, Message, MessageSplitter, MessageType, decode, encode_frame
 
@@ -80,6 +80,14 @@ def tunnel() -> Tunnel:
 
 def feed(end: RelayEnd, *messages: Message) -> None:
     end.frame_received(memoryview(b"".join(encode_frame(message) for message in messages)))
+    catch_up(end)
+
+
+def catch_up(end: RelayEnd) -> None:
+    """Let the loop turn until nothing waits."""
+    end.proceed()
+    while end.backlog:
+        end.proceed()
 
 
 def start(stream: int = 1, service: str = "A", connection: int = 1) -> Message:
@@ -169,6 +177,9 @@ class TestPassingOn:
             tunnel.source.frame_received(memoryview(buffer))
             buffer[:] = bytes(len(buffer))
             at += size
+            if chance.randrange(8) == 0:
+                tunnel.source.proceed()
+        catch_up(tunnel.source)
         assert tunnel.destination_link.take() == sent
 
     def test_a_started_message_waits_for_its_end(self, tunnel: Tunnel) -> None:
@@ -418,6 +429,79 @@ class TestReplacement:
         assert link.take() == [data(b"heard")]
 
 
+class TestShare:
+    """What one turn of the loop may take, and what waits for the next."""
+
+    def test_a_flood_of_tiny_messages_is_passed_on_in_parts(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start())
+        tunnel.destination_link.take()
+        sent = [data(b"%d" % number) for number in range(5000)]
+        stream = b"".join(map(encode_frame, sent))
+        tunnel.source.frame_received(memoryview(bytearray(stream)))
+        # Behind what waits, however little it is.
+        tunnel.source.frame_received(memoryview(encode_frame(data(b"last"))))
+        turns, received = 0, tunnel.destination_link.take()
+        while tunnel.source.backlog:
+            assert 0 < len(received) <= SHARE
+            turns += 1
+            tunnel.source.proceed()
+            sent, passed = sent[len(received) :], sent[: len(received)]
+            assert received == passed
+            received = tunnel.destination_link.take()
+        assert turns >= 4
+        assert received == [*sent, data(b"last")]
+
+    def test_messages_that_have_to_be_judged_count_for_more(self, tunnel: Tunnel) -> None:
+        run = b"".join(encode_frame(start(number)) for number in range(1, 1000))
+        tunnel.source.frame_received(memoryview(run))
+        assert 0 < len(tunnel.destination_link.frames) <= SHARE // 8
+
+    def test_frames_count_however_little_they_hold(self, tunnel: Tunnel) -> None:
+        for _ in range(SHARE):
+            tunnel.source.frame_received(memoryview(b""))
+        tunnel.source.frame_received(memoryview(encode_frame(start())))
+        assert tunnel.destination_link.take() == []
+        catch_up(tunnel.source)
+        assert tunnel.destination_link.take() == [start()]
+
+    def test_large_messages_never_wait(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start())
+        frame = memoryview(encode_frame(data(bytes(MAX_PAYLOAD))) * 2)
+        for _ in range(8):
+            tunnel.source.frame_received(frame)
+        assert not tunnel.source.backlog
+
+    def test_a_fault_is_found_in_its_turn(self, tunnel: Tunnel) -> None:
+        sent = [start(number) for number in range(1, 500)] + [data(b"", 499)] * 20
+        frames = b"".join(map(encode_frame, [*sent, Message(MessageType.SESSION_RESET)]))
+        tunnel.source.frame_received(memoryview(frames))
+        with pytest.raises(RemoteProtocolError, match="type 4"):
+            catch_up(tunnel.source)
+        assert b"" not in tunnel.destination_link.frames
+        assert tunnel.destination_link.take() == sent
+
+    def test_the_answer_to_a_fence_comes_behind_what_waits(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start())
+        source, link = tunnel.connect(Side.SOURCE)
+        feed(source, start())
+        old = b"".join(encode_frame(data(b"old %d" % number)) for number in range(5000))
+        tunnel.destination.frame_received(memoryview(old))
+        tunnel.destination.pong_received(b"1")
+        tunnel.destination.frame_received(memoryview(encode_frame(data(b"new"))))
+        catch_up(tunnel.destination)
+        assert link.take() == [data(b"new")]
+
+    def test_nothing_waits_for_a_tunnel_that_has_ended(self, tunnel: Tunnel) -> None:
+        run = b"".join(encode_frame(start(number)) for number in range(1, 1000))
+        for end in (lambda: tunnel.source.leave(), lambda: tunnel.fabric.close_tunnel("t", "over")):
+            tunnel.source.frame_received(memoryview(run))
+            assert tunnel.source.backlog
+            end()
+            assert not tunnel.source.backlog
+            tunnel.source.proceed()
+            tunnel.source.join(tunnel.fabric, "t")
+
+
 class TestFlow:
     def test_a_stalled_client_stops_the_other_one(self, tunnel: Tunnel) -> None:
         tunnel.destination.writing_paused()
@@ -467,6 +551,7 @@ def test_garbage_is_refused_in_our_terms(frames: list[bytes], side: Side) -> Non
     try:
         for frame in frames:
             end.frame_received(memoryview(frame))
+            end.proceed()
     except RemoteProtocolError:
         pass
 
@@ -478,6 +563,7 @@ class TestCounting:
         for size in (len(run), 3, 17):
             for at in range(0, len(run), size):
                 tunnel.source.frame_received(memoryview(run[at : at + size]))
+            catch_up(tunnel.source)
         traffic = tunnel.counters.traffic[Side.SOURCE]
         assert traffic.messages == 61
         assert traffic.bytes == 3 * len(run) + len(encode_frame(start()))

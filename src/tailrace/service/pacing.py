@@ -1,0 +1,50 @@
+"""Small bites: a transport reads no more at once than a link can be made to stop behind.
+
+picows doubles its receive buffer whenever one read fills it, without end, and takes in
+all frames of a read before anybody can pause. aiofastnet fills the buffer it is given, so
+a client that sends faster than it is read would bring megabytes of tiny frames in one turn
+of the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+__all__ = ["BITE", "PacedProtocol"]
+
+BITE: Final = 16 * 1024
+"""Bytes of one read: a TLS record."""
+
+
+class PacedProtocol(asyncio.BufferedProtocol):
+    """Stands between a transport and its protocol, and offers :data:`BITE` bytes at a time."""
+
+    __slots__ = ("_inner",)
+
+    def __init__(self, inner: asyncio.BufferedProtocol) -> None:
+        self._inner = inner
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return the beginning of the buffer that the inner protocol has free."""
+        return memoryview(self._inner.get_buffer(sizehint))[:BITE]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Hand on what was read."""
+        self._inner.buffer_updated(nbytes)
+
+    def eof_received(self) -> bool | None:
+        """Hand on the end of what the client sends."""
+        return self._inner.eof_received()
+
+    def pause_writing(self) -> None:
+        """Hand on that the client takes in too little."""
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Hand on that the client has caught up."""
+        self._inner.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Hand on the end of the connection."""
+        self._inner.connection_lost(exc)
