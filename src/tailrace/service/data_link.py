@@ -24,7 +24,7 @@ from .counters import Counters
 from .fabric import Fabric
 from .handshake import Handshake
 from .limits import Limits
-from .pacing import PacedProtocol
+from .pacing import BITE, NIBBLE, PacedProtocol
 from .refusals import RefusalLog
 from .relay import REPLACED, SHARE, RelayEnd, service_ids_message
 from .store import TunnelRecord
@@ -100,7 +100,7 @@ class DataLink(WSListener):
         "_heard",
         "_listener",
         "_owed_pong",
-        "_pause_at_once",
+        "_paced",
         "_quiet_since",
         "_reading",
         "_reading_wanted",
@@ -134,7 +134,7 @@ class DataLink(WSListener):
         self._end = RelayEnd(self, handshake.side, tunnel.services, listener.counters)
         self._transport: WSTransport
         self._zero_copy = False
-        self._pause_at_once = False
+        self._paced: PacedProtocol | None = None
         self._closing = False
         self._fragmented = False
         self._writing_paused = False
@@ -162,10 +162,10 @@ class DataLink(WSListener):
         self._zero_copy = isinstance(below, aiofastnet.Transport)
         encrypted = below.get_extra_info("ssl_object") is not None
         if self._zero_copy and (hasattr(below, _RETRY) or not encrypted):
-            self._pause_at_once = True
             inner = below.get_protocol()
             assert isinstance(inner, asyncio.BufferedProtocol)
-            below.set_protocol(PacedProtocol(inner))
+            self._paced = PacedProtocol(inner)
+            below.set_protocol(self._paced)
         self.address = _address(below.get_extra_info("peername"))
         _log.info(
             "channel %s: %s of tunnel %s connected from %s, %s",
@@ -250,7 +250,9 @@ class DataLink(WSListener):
         if self._end.share <= 0:
             self._behind = True
             self._decide_reading()
-            if self._pause_at_once:
+        if self._paced is not None:
+            self._paced.bite = NIBBLE if self._behind else BITE
+            if self._behind:
                 self._apply_reading()
 
     def _turn(self) -> None:

@@ -11,23 +11,27 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-__all__ = ["BITE", "PacedProtocol"]
+__all__ = ["BITE", "NIBBLE", "PacedProtocol"]
 
 BITE: Final = 16 * 1024
 """Bytes of one read: a TLS record."""
 
+NIBBLE: Final = 2 * 1024
+"""Bytes of one read from a client whose frames are tiny."""
+
 
 class PacedProtocol(asyncio.BufferedProtocol):
-    """Stands between a transport and its protocol, and offers :data:`BITE` bytes at a time."""
+    """Stands between a transport and its protocol, and offers ``bite`` bytes at a time."""
 
-    __slots__ = ("_inner",)
+    __slots__ = ("_inner", "bite")
 
     def __init__(self, inner: asyncio.BufferedProtocol) -> None:
         self._inner = inner
+        self.bite = BITE
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return the beginning of the buffer that the inner protocol has free."""
-        return memoryview(self._inner.get_buffer(sizehint))[:BITE]
+        return memoryview(self._inner.get_buffer(sizehint))[: self.bite]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Hand on what was read."""

@@ -425,7 +425,7 @@ class TestShare:
         async with asyncio.timeout(HANG):
             await reader.readuntil(b"\x8a\x04last")
         writer.transport.abort()
-        # What one read brings may have begun in the middle of a turn.
+        # Resuming and reading may fall into one turn.
         assert largest_turn[0] <= 2 * BITE // 6
 
     @pytest.mark.parametrize("goodbye", ["close frame", "end of stream"])

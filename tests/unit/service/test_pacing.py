@@ -2,7 +2,7 @@
 
 import asyncio
 
-from tailrace.service.pacing import BITE, PacedProtocol
+from tailrace.service.pacing import BITE, NIBBLE, PacedProtocol
 
 
 class Recorder(asyncio.BufferedProtocol):
@@ -34,8 +34,11 @@ class Recorder(asyncio.BufferedProtocol):
 
 def test_one_bite_of_the_buffer() -> None:
     inner = Recorder()
-    offered = PacedProtocol(inner).get_buffer(-1)
+    paced = PacedProtocol(inner)
+    offered = paced.get_buffer(-1)
     assert len(offered) == BITE
+    paced.bite = NIBBLE
+    assert len(paced.get_buffer(-1)) == NIBBLE
     offered[:3] = b"abc"
     assert inner.buffer[:3] == b"abc"
     inner.buffer = bytearray(5)
