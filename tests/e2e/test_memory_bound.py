@@ -1,0 +1,107 @@
+"""However much a client sends, a link makes the service grow by a fixed amount at most."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from support_tunnel import HANG, ServiceProcess, service_process
+from tailrace.wire import MAX_FRAME, MAX_PAYLOAD, SUBPROTOCOL_V3, Message, MessageType, encode_frame
+
+TUNNELS = 8
+SENT = 5 * 1024 * 1024
+"""Bytes that each source tries to get rid of."""
+BOUND = 1280 * 1024
+"""What a link may cost: docs/service.md, "Limits", and TLS."""
+
+START, DATA = MessageType.STREAM_START, MessageType.DATA
+
+
+def frame(payload: bytes, opcode: int = 2) -> bytes:
+    """Return one frame of a client, masked with zeros."""
+    size = len(payload)
+    if size < 126:
+        return bytes((0x80 | opcode, 0x80 | size)) + bytes(4) + payload
+    return bytes((0x80 | opcode, 0xFF)) + size.to_bytes(8, "big") + bytes(4) + payload
+
+
+def many(*messages: Message) -> bytes:
+    """Return one frame that is full of these messages."""
+    run = b"".join(map(encode_frame, messages))
+    return frame(run * (MAX_FRAME // len(run)))
+
+
+FLOODS = {
+    "bulk": many(Message(DATA, 1, "", 1, bytes(MAX_PAYLOAD))),
+    "tiny frames": frame(encode_frame(Message(DATA, 1, "", 1, b"x"))) * 1000,
+    "streams": many(*(Message(START, n, "", n) for n in range(2, 2000))),
+    # All but the last byte of the largest frame there may be, again and again.
+    "unfinished": frame(bytes(MAX_FRAME))[:-1],
+}
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[ServiceProcess]:
+    """A service that has not grown with another flood."""
+    with service_process(tmp_path) as service:
+        yield service
+
+
+@asynccontextmanager
+async def link(service: ServiceProcess, side: str, token: str) -> AsyncIterator[asyncio.Transport]:
+    """A link that reads nothing after its handshake."""
+    host, _, port = service.endpoints.data_endpoint.rpartition(":")
+    context = ssl.create_default_context(cafile=service.endpoints.ca_file)
+    reader, writer = await asyncio.open_connection(
+        host, int(port), ssl=context, server_hostname=host
+    )
+    writer.write(
+        f"GET /tunnel?local-proxy-mode={side} HTTP/1.1\r\nHost: {host}\r\n"
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: 9/h0zvwMEXrg06G+RjnmcA==\r\n"
+        f"Sec-WebSocket-Protocol: {SUBPROTOCOL_V3}\r\naccess-token: {token}\r\n\r\n".encode()
+    )
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), HANG)
+    assert head.startswith(b"HTTP/1.1 101 ")
+    writer.transport.pause_reading()
+    try:
+        yield writer.transport
+    finally:
+        writer.transport.abort()
+
+
+async def settled(service: ServiceProcess) -> int:
+    """Return the service's memory when it no longer changes."""
+    looks = [service.process.memory]
+    async with asyncio.timeout(HANG):
+        while len(looks) < 4 or len(set(looks[-4:])) > 1:
+            await asyncio.sleep(0.1)
+            looks.append(service.process.memory)
+    return max(looks)
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+async def test_a_link_costs_so_much_and_no_more(small: ServiceProcess, flood: str):
+    content, fresh = FLOODS[flood], small.process.memory
+    async with contextlib.AsyncExitStack() as stack:
+        sources = []
+        for _ in range(TUNNELS):
+            opened = await asyncio.to_thread(small.control.call, "OpenTunnel", {})
+            links = [
+                await stack.enter_async_context(link(small, side, opened[f"{side}AccessToken"]))
+                for side in ("destination", "source")
+            ]
+            sources.append(links[1])
+        for source in sources:
+            source.write(frame(encode_frame(Message(START, 1, "", 1))))
+            source.write(content * (SENT // len(content)))
+        assert await settled(small) - fresh < 2 * TUNNELS * BOUND
+        # It is what was sent that would have been kept.
+        assert TUNNELS * SENT > 1.5 * 2 * TUNNELS * BOUND
+        assert small.process.running
