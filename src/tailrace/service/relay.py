@@ -49,6 +49,9 @@ SHARE: Final = 1024
 _JUDGED: Final = 8
 """What a message that is not recognised counts for, and a frame for itself."""
 
+_ROUTED: Final = 32
+"""What one counts for in addition that travels alone, or is answered."""
+
 # Plain ints: looking up an enum member costs more than the comparison.
 _DATA: Final = int(MessageType.DATA)
 _STREAM_START: Final = int(MessageType.STREAM_START)
@@ -232,6 +235,7 @@ class RelayEnd:
                     self._forward(frame[begin:at])
                 raise
             if single is not None:
+                left -= _ROUTED
                 if begin < at:
                     self._forward(frame[begin:at])
                 self._route(single, frame[at:stop])

@@ -454,7 +454,7 @@ class TestShare:
     def test_messages_that_have_to_be_judged_count_for_more(self, tunnel: Tunnel) -> None:
         run = b"".join(encode_frame(start(number)) for number in range(1, 1000))
         tunnel.source.frame_received(memoryview(run))
-        assert 0 < len(tunnel.destination_link.frames) <= SHARE // 8
+        assert 0 < len(tunnel.destination_link.frames) <= SHARE // 32
 
     def test_frames_count_however_little_they_hold(self, tunnel: Tunnel) -> None:
         for _ in range(SHARE):
