@@ -5,6 +5,7 @@ from typing import Any
 import botocore.loaders
 import pytest
 
+from tailrace.service.api.errors import ErrorType
 from tailrace.service.api.model import (
     OPERATIONS,
     Boolean,
@@ -65,6 +66,16 @@ def from_table(shape: Shape) -> object:
 
 def test_all_operations_are_there() -> None:
     assert sorted(OPERATIONS) == sorted(MODEL["operations"])
+
+
+def test_modelled_errors_are_known() -> None:
+    """By the names that SDKs make exceptions of."""
+    errors = {
+        error["shape"]
+        for operation in MODEL["operations"].values()
+        for error in operation.get("errors", [])
+    }
+    assert errors == {ErrorType.LIMIT_EXCEEDED[0], ErrorType.RESOURCE_NOT_FOUND[0]}
 
 
 @pytest.mark.parametrize("name", sorted(MODEL["operations"]))
