@@ -76,12 +76,12 @@ class Plain:
         )
 
     @asynccontextmanager
-    async def pair(self) -> AsyncIterator[tuple[Peer, Peer]]:
+    async def pair(self, **options: Any) -> AsyncIterator[tuple[Peer, Peer]]:
         """Both sides of a new tunnel, with one stream between them."""
         opened = self.control.open_tunnel(TunnelSpec())
         async with (
-            self.dial(Side.SOURCE, opened.source_token) as left,
-            self.dial(Side.DESTINATION, opened.destination_token) as right,
+            self.dial(Side.SOURCE, opened.source_token, **options) as left,
+            self.dial(Side.DESTINATION, opened.destination_token, **options) as right,
         ):
             source, destination = Peer(left), Peer(right)
             for peer in (source, destination):

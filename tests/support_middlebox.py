@@ -1,4 +1,4 @@
-"""A box on the way from a proxy to the service, which can drop what goes through it."""
+"""A box on the way from a proxy to the service, which can drop or slow what goes through it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from tailrace.localproxy.settings import ProxySettings
 __all__ = ["Middlebox", "middlebox"]
 
 _CHUNK = 256 * 1024
+_SLOW_CHUNK = 8 * 1024
 
 
 class Middlebox:
-    """Forwards TCP connections to one address."""
+    """Forwards TCP connections to one address, each way at ``rate`` bytes a second at most."""
 
-    def __init__(self, host: str, port: int, listen_host: str) -> None:
+    def __init__(self, host: str, port: int, listen_host: str, rate: float | None = None) -> None:
+        self._rate = rate
         self._target = (host, port)
         self._listen_host = listen_host
         self._writers: set[asyncio.StreamWriter] = set()
@@ -93,8 +95,14 @@ class Middlebox:
             await self._drop(far_writer)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        clock = asyncio.get_running_loop().time
+        due = 0.0
         with contextlib.suppress(ConnectionError):
-            while data := await reader.read(_CHUNK):
+            while data := await reader.read(_SLOW_CHUNK if self._rate else _CHUNK):
+                if self._rate:
+                    # What a late wake-up costs is made up for, up to a bound.
+                    due = max(due, clock() - 0.05) + len(data) / self._rate
+                    await asyncio.sleep(max(0.0, due - clock()))
                 writer.write(data)
                 await writer.drain()
             writer.close()
@@ -108,10 +116,10 @@ class Middlebox:
 
 @asynccontextmanager
 async def middlebox(
-    settings: ProxySettings, listen_host: str = "127.0.0.1"
+    settings: ProxySettings, listen_host: str = "127.0.0.1", rate: float | None = None
 ) -> AsyncIterator[Middlebox]:
     """A box in front of the service of ``settings``."""
-    box = Middlebox(settings.host, settings.port, listen_host)
+    box = Middlebox(settings.host, settings.port, listen_host, rate)
     await box.start()
     try:
         yield box

@@ -17,6 +17,7 @@ from support_source import MODULES, PACKAGE
 FLOORS = {
     "errors": 0,
     "secret": 0,
+    "window": 0,
     "aws": 1,
     "wire": 1,
     "session": 2,
@@ -36,7 +37,7 @@ FORBIDDEN = {
     "service": {"session", "link", "localproxy"},
 }
 
-PURE = {"wire", "session"}
+PURE = {"wire", "session", "window"}
 """Rooms without sockets, clock, chance, threads or an event loop."""
 
 IMPURE_MODULES = {

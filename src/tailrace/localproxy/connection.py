@@ -69,8 +69,11 @@ class ConnectionHost(Protocol):
     stall_timeout: float
     read_buffer: ReadBuffer
 
-    def may_send(self, connection: LocalConnection) -> bool:
-        """Tell whether the link takes data now; if not, the connection is parked."""
+    def allowance(self, connection: LocalConnection) -> int:
+        """Return how many bytes may be read and sent now; with 0 the connection is parked."""
+
+    def turn_taken(self, connection: LocalConnection) -> None:
+        """Let the connection go on reading, or park it again."""
 
     def send_data(self, message: memoryview) -> None:
         """Send one DATA message on the link; the memory may be reused on return."""
@@ -146,8 +149,15 @@ class LocalConnection:
         if self._pieces:
             self._start_writing()
 
+    def take_turn(self) -> None:
+        """Read once after the connection was parked."""
+        if self.state is ConnectionState.OPEN and not self._reading:
+            self._readable()
+            if self.state is ConnectionState.OPEN:
+                self._host.turn_taken(self)
+
     def resume_reading(self) -> None:
-        """Read the socket again after the connection was parked."""
+        """Read the socket whenever there is something to read."""
         if self.state is ConnectionState.OPEN and not self._reading:
             self._reading = True
             self._loop.add_reader(self._fd, self._readable)
@@ -180,14 +190,15 @@ class LocalConnection:
 
     def _readable(self) -> None:
         host = self._host
-        if not host.may_send(self):
+        limit = host.allowance(self)
+        if not limit:
             self._stop_reading()
             return
         buffer = host.read_buffer
         sock = self._sock
         assert sock is not None
         try:
-            size = sock.recv_into(buffer.payload)
+            size = sock.recv_into(buffer.payload, limit)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:

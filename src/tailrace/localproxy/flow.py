@@ -1,9 +1,10 @@
 """Who slows whom: the high-water marks between local sockets and the link.
 
 The protocol has no window for a single stream. Towards the tunnel, a full link parks
-the local sockets that want to send. From the tunnel, a local socket that does not
-take its data stops the reading of the whole link, which loses nothing; if it takes
-nothing at all for ``stall_timeout`` while others wait behind it, it alone is given up.
+the local sockets that want to send, except for those that send little. From the tunnel,
+a local socket that does not take its data stops the reading of the whole link, which
+loses nothing; if it takes nothing at all for ``stall_timeout`` while others wait behind
+it, it alone is given up.
 
 Pure bookkeeping: no sockets, no clock.
 """
@@ -11,9 +12,21 @@ Pure bookkeeping: no sockets, no clock.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-__all__ = ["CONNECTION_HIGH", "CONNECTION_LOW", "TOTAL_HIGH", "TOTAL_LOW", "InboundFlow", "Parking"]
+__all__ = [
+    "AHEAD",
+    "CONNECTION_HIGH",
+    "CONNECTION_LOW",
+    "GRANT",
+    "INTERACTIVE_BURST",
+    "INTERACTIVE_RATE",
+    "TOTAL_HIGH",
+    "TOTAL_LOW",
+    "InboundFlow",
+    "Turns",
+]
 
 CONNECTION_HIGH: Final = 1024 * 1024
 """Bytes one connection may have waiting for its local socket before the link stops."""
@@ -21,6 +34,14 @@ CONNECTION_LOW: Final = 256 * 1024
 TOTAL_HIGH: Final = 16 * 1024 * 1024
 """Bytes all connections together may have waiting."""
 TOTAL_LOW: Final = 8 * 1024 * 1024
+
+INTERACTIVE_BURST: Final = 16 * 1024
+INTERACTIVE_RATE: Final = 8 * 1024
+"""What an interactive connection sends at most: bytes at once, and bytes a second."""
+GRANT: Final = 4096
+"""Bytes with which an interactive connection may go ahead at a time."""
+AHEAD: Final = 16 * GRANT
+"""Bytes that may go ahead, of all connections together, before the link is open again."""
 
 C = TypeVar("C")
 
@@ -91,31 +112,72 @@ class InboundFlow(Generic[C]):
         return sorted(found, key=self._waiting_since.__getitem__)
 
 
-class Parking(Generic[C]):
-    """Sockets to tunnel: connections that wait for the link, in the order they came.
+@dataclass(slots=True)
+class _Account:
+    """What a connection has sent of late, as far as it was looked at."""
 
-    Connections are parked one by one as they become readable, so that the cost of a
-    pause depends on how many are active and not on how many there are; they are let go
-    in the same order, so that bulk senders take turns.
+    seen: int
+    debt: float
+    time: float
+
+
+class Turns(Generic[C]):
+    """Sockets to tunnel: who may send now, and whose turn comes next.
+
+    While the link is full, connections that want to send are parked, in the order in
+    which they came, and take turns when it goes on. So the cost of a pause depends on how
+    many are active and not on how many there are. One that has sent little of late is
+    interactive: it may go ahead with the little it has, in bounds, because its few bytes
+    fill nothing and somebody waits for the answer.
     """
 
     def __init__(self) -> None:
-        self.closed = False
-        """Whether the link is full: connections that want to send must park."""
+        self.link_paused = False
+        """Whether the link's write buffer is over its mark."""
+        self.window_full = False
+        """Whether as much is on its way as may be."""
         self._parked: deque[C] = deque()
+        self._accounts: dict[C, _Account] = {}
+        self._ahead = 0
+
+    @property
+    def closed(self) -> bool:
+        """Whether bulk data has to wait."""
+        return self.link_paused or self.window_full
+
+    @property
+    def waiting(self) -> int:
+        """Connections that are parked."""
+        return len(self._parked)
+
+    def allowance(self, connection: C, total: int, now: float) -> int:
+        """Return how many bytes a connection may send although the link is full.
+
+        ``total`` counts what it has sent in its life, ``now`` is in seconds. With 0 it
+        has to be parked.
+        """
+        account = self._accounts.get(connection)
+        if account is None:
+            account = self._accounts[connection] = _Account(0, 0.0, now)
+        elapsed = now - account.time
+        debt = max(0.0, account.debt - INTERACTIVE_RATE * elapsed) + total - account.seen
+        account.seen, account.debt, account.time = total, debt, now
+        if debt >= INTERACTIVE_BURST or self._ahead >= AHEAD:
+            return 0
+        self._ahead += GRANT
+        return GRANT
 
     def park(self, connection: C) -> None:
-        """Add a connection that has stopped reading its socket."""
+        """Add a connection that wants to send and may not."""
         self._parked.append(connection)
 
+    def next(self) -> C | None:
+        """Take out the connection that has waited longest, if the link is open."""
+        self._ahead = 0
+        return self._parked.popleft() if self._parked and not self.closed else None
+
     def forget(self, connection: C) -> None:
-        """Remove a connection that has ended, if it is parked."""
+        """Remove a connection that has ended."""
+        self._accounts.pop(connection, None)
         if connection in self._parked:
             self._parked.remove(connection)
-
-    def release(self) -> list[C]:
-        """Open the gate; return those that were parked, first come first."""
-        self.closed = False
-        released = list(self._parked)
-        self._parked.clear()
-        return released

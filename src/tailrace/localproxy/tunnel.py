@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from typing import Final, Protocol
 
 from ..errors import ServiceIdMismatch, TailraceError
@@ -27,10 +28,11 @@ from ..session import (
     Session,
     TunnelReady,
 )
+from ..window import PATIENCE, SendWindow
 from .connection import ConnectionState, LocalConnection, ReadBuffer
 from .dialer import DialFailed, dial
 from .events import ConnectionClosed, ConnectionOpened, ConnectionRefused, ProxyEvent
-from .flow import InboundFlow, Parking
+from .flow import InboundFlow, Turns
 from .settings import Mode, PeerVersion, ProxySettings, ServiceMap
 
 __all__ = ["Tunnel", "TunnelOwner"]
@@ -99,7 +101,10 @@ class Tunnel:
         self._dials: dict[LocalConnection, asyncio.Task[None]] = {}
         self._inbound: InboundFlow[LocalConnection] = InboundFlow()
         self._reading = True
-        self._parking: Parking[LocalConnection] = Parking()
+        self._turns: Turns[LocalConnection] = Turns()
+        self._window = SendWindow()
+        self._quantum = self._allowed_quantum()
+        self._window_timer: asyncio.TimerHandle | None = None
         self._change: asyncio.Future[None] | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
         self._silence_timer: asyncio.TimerHandle | None = None
@@ -172,21 +177,27 @@ class Tunnel:
             self._owner.tunnel_failed(error)
 
     def writing_paused(self) -> None:
-        self._parking.closed = True
+        self._turns.link_paused = True
 
     def writing_resumed(self) -> None:
-        for local in self._parking.release():
-            local.resume_reading()
+        self._turns.link_paused = False
+        # Not at once: the transport is in the middle of writing.
+        self.loop.call_soon(self._give_turns)
 
     def pong_received(self, payload: bytes) -> None:
-        """Pongs matter to the link's keep-alive only."""
+        """Learn from a pong how much of what was sent has been read."""
+        ping = self._window.pong_received(payload, time.perf_counter())
+        if ping is not None and self._link is not None:
+            self._link.send_ping(ping)
+        self._quantum = self._allowed_quantum()
+        self._reopen_window()
 
     def link_closed(self, closed: LinkClosed) -> None:
         self._link = None
-        for timer in (self._stall_timer, self._silence_timer):
+        for timer in (self._stall_timer, self._silence_timer, self._window_timer):
             if timer is not None:
                 timer.cancel()
-        self._stall_timer = self._silence_timer = None
+        self._stall_timer = self._silence_timer = self._window_timer = None
         self._session.link_lost()
 
     # -- session handler -----------------------------------------------------------------
@@ -225,7 +236,7 @@ class Tunnel:
     def _detach(self, local: LocalConnection) -> None:
         """Let go of a connection that has ended in the tunnel; its socket drains by itself."""
         self._local.pop(local.connection, None)
-        self._parking.forget(local)
+        self._turns.forget(local)
         self._draining.add(local)
         if local.state is ConnectionState.DIALING and not local.waiting:
             self._cancel_dial(local)
@@ -270,7 +281,8 @@ class Tunnel:
             )
 
     def _check_silence(self, connection: Connection) -> None:
-        if connection.is_open and not connection.heard and self._session.dialect is V3:
+        answered = any(other.heard for other in self._session.connections)
+        if connection.is_open and not answered and self._session.dialect is V3:
             logger.warning(
                 "The peer has answered nothing on service '%s' for %g s. If the device runs an "
                 "older client (Device Client, Greengrass, console), start this side with "
@@ -321,15 +333,66 @@ class Tunnel:
 
     # -- host of the connections ---------------------------------------------------------------
 
-    def may_send(self, connection: LocalConnection) -> bool:
-        if self._parking.closed:
-            self._parking.park(connection)
-            return False
-        return True
+    def allowance(self, connection: LocalConnection) -> int:
+        turns = self._turns
+        if not turns.closed:
+            return self._quantum
+        allowance = turns.allowance(connection, connection.bytes_in, self.loop.time())
+        if not allowance:
+            turns.park(connection)
+        return allowance
+
+    def turn_taken(self, connection: LocalConnection) -> None:
+        if self._turns.closed:
+            self._turns.park(connection)
+        else:
+            connection.resume_reading()
 
     def send_data(self, message: memoryview) -> None:
         assert self._link is not None
         self._link.send(message)
+        window = self._window
+        window.sent += len(message)
+        if window.sent >= window.mark:
+            self._mark_reached()
+
+    def _mark_reached(self) -> None:
+        assert self._link is not None
+        ping = self._window.mark_reached(time.perf_counter())
+        if ping is not None:
+            self._link.send_ping(ping)
+        if self._window.full:
+            self._turns.window_full = True
+            if self._window_timer is None:
+                self._window_timer = self.loop.call_later(PATIENCE, self._check_window)
+
+    def _check_window(self) -> None:
+        """Let data pass when pongs are overdue."""
+        self._window_timer = None
+        left = self._window.patience_left(time.perf_counter())
+        if not self._window.full:
+            return
+        if left > 0.0:
+            self._window_timer = self.loop.call_later(left, self._check_window)
+        else:
+            self._window.expire()
+            self._reopen_window()
+
+    def _reopen_window(self) -> None:
+        if self._turns.window_full and not self._window.full:
+            self._turns.window_full = False
+            self._give_turns()
+
+    def _give_turns(self) -> None:
+        """Let each parked connection read once, for as long as the link takes it."""
+        for _ in range(self._turns.waiting):
+            local = self._turns.next()
+            if local is None:
+                break
+            local.take_turn()
+
+    def _allowed_quantum(self) -> int:
+        return min(self._settings.max_payload, self._window.quantum)
 
     def data_buffered(self, connection: LocalConnection, size: int) -> None:
         self._inbound.buffered(connection, size, connection.waiting, self.loop.time())
@@ -345,14 +408,14 @@ class Tunnel:
 
     def local_ended(self, connection: LocalConnection) -> None:
         self._local.pop(connection.connection, None)
-        self._parking.forget(connection)
+        self._turns.forget(connection)
         self._draining.add(connection)
         self._session.reset(connection.connection)
         self._service_freed(connection.connection.service_id)
 
     def closed(self, connection: LocalConnection) -> None:
         self._local.pop(connection.connection, None)
-        self._parking.forget(connection)
+        self._turns.forget(connection)
         self._draining.discard(connection)
         self._inbound.removed(connection, connection.waiting)
         self._regulate()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -17,6 +18,7 @@ import aiofastnet
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from ..errors import RemoteProtocolError
+from ..window import PATIENCE, SendWindow
 from ..wire import SUBPROTOCOL_V1
 from .buckets import Bucket
 from .config import DataSettings
@@ -92,6 +94,7 @@ class DataLink(WSListener):
     __slots__ = (
         "_bandwidth",
         "_behind",
+        "_choked",
         "_closer",
         "_closing",
         "_departing",
@@ -109,6 +112,8 @@ class DataLink(WSListener):
         "_thaw",
         "_transport",
         "_turning",
+        "_window",
+        "_window_timer",
         "_writing_paused",
         "_zero_copy",
         "address",
@@ -138,6 +143,9 @@ class DataLink(WSListener):
         self._closing = False
         self._fragmented = False
         self._writing_paused = False
+        self._choked = False
+        self._window = SendWindow() if handshake.answers_pings else None
+        self._window_timer: asyncio.TimerHandle | None = None
         self._owed_pong: bytes | None = None
         self._behind = False
         self._turning = False
@@ -211,7 +219,7 @@ class DataLink(WSListener):
         if kind == WSMsgType.PING:
             self._answer_ping(frame.get_payload_as_bytes())
         elif kind == WSMsgType.PONG:
-            self._end.pong_received(frame.get_payload_as_bytes())
+            self._pong_received(frame.get_payload_as_bytes())
         elif kind == WSMsgType.CLOSE:
             code = frame.get_close_code()
             _log.info("channel %s: closed by the client, code %d", self.channel_id, code.value)
@@ -224,8 +232,9 @@ class DataLink(WSListener):
             self._break_off(WSCloseCode.UNSUPPORTED_DATA, "only binary frames are accepted")
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
-        if self._closer is not None:
-            self._closer.cancel()
+        for timer in (self._closer, self._window_timer):
+            if timer is not None:
+                timer.cancel()
         self._stop_thaw()
         sent = transport.close_handshake and transport.close_handshake.sent
         if sent and not self._closing:
@@ -285,12 +294,52 @@ class DataLink(WSListener):
 
     def pause_writing(self) -> None:
         self._writing_paused = True
-        self._end.writing_paused()
+        self._decide_writing()
 
     def resume_writing(self) -> None:
         self._writing_paused = False
         self._answer_owed()
-        self._end.writing_resumed()
+        self._decide_writing()
+
+    def _decide_writing(self) -> None:
+        """Let the other side send while this client takes things in."""
+        full = self._window is not None and self._window.full
+        choked = self._writing_paused or full
+        if full and self._window_timer is None:
+            self._window_timer = asyncio.get_running_loop().call_later(PATIENCE, self._check_window)
+        if choked is not self._choked:
+            self._choked = choked
+            if choked:
+                self._end.writing_paused()
+            else:
+                self._end.writing_resumed()
+
+    def _pong_received(self, payload: bytes) -> None:
+        self._end.pong_received(payload)
+        if self._window is not None:
+            ping = self._window.pong_received(payload, time.perf_counter())
+            if ping is not None:
+                self.ping(ping)
+            self._decide_writing()
+
+    def _mark_reached(self, window: SendWindow) -> None:
+        ping = window.mark_reached(time.perf_counter())
+        if ping is not None:
+            self.ping(ping)
+        if window.full:
+            self._decide_writing()
+
+    def _check_window(self) -> None:
+        """Let data pass when pongs are overdue."""
+        self._window_timer = None
+        if self._window is not None and self._window.full:
+            left = self._window.patience_left(time.perf_counter())
+            if left > 0.0:
+                loop = asyncio.get_running_loop()
+                self._window_timer = loop.call_later(left, self._check_window)
+            else:
+                self._window.expire()
+                self._decide_writing()
 
     def _answer_ping(self, payload: bytes) -> None:
         """Answer at once, or only the latest to a client that takes nothing in.
@@ -319,6 +368,11 @@ class DataLink(WSListener):
             message = bytearray(_HEADROOM)
             message += run
             self._transport.send_reuse_external_bytearray(_BINARY, message, _HEADROOM)
+        window = self._window
+        if window is not None:
+            window.sent += len(run)
+            if window.sent >= window.mark:
+                self._mark_reached(window)
 
     def ping(self, payload: bytes) -> None:
         if not self._departing:

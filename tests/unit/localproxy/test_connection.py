@@ -24,6 +24,8 @@ class Host:
         self.loop = asyncio.get_running_loop()
         self.read_buffer = ReadBuffer()
         self.full = False
+        self.limit = len(self.read_buffer.payload)
+        self.turns = 0
         self.parked: list[LocalConnection] = []
         self.sent = bytearray()
         self.buffered = 0
@@ -32,15 +34,28 @@ class Host:
         self.changed = asyncio.Event()
         self._splitter = MessageSplitter()
 
-    def may_send(self, connection: LocalConnection) -> bool:
+    def allowance(self, connection: LocalConnection) -> int:
         if self.full:
             self.parked.append(connection)
-        return not self.full
+            return 0
+        return self.limit
+
+    def turn_taken(self, connection: LocalConnection) -> None:
+        self.turns += 1
+        if self.full:
+            self.parked.append(connection)
+        else:
+            connection.resume_reading()
 
     def send_data(self, message: memoryview) -> None:
         for body in self._splitter.feed(message):
             self.sent += decode(body).payload
         self.changed.set()
+
+    def fill(self, message: memoryview) -> None:
+        """Send, and be full from then on."""
+        Host.send_data(self, message)
+        self.full = True
 
     def data_buffered(self, connection: LocalConnection, size: int) -> None:
         self.buffered += size
@@ -131,9 +146,39 @@ async def test_a_full_link_stops_the_reading_and_a_free_one_resumes_it(client: R
     assert client.host.parked == [client.local]
     assert client.host.sent == b""
     client.host.full = False
-    client.local.resume_reading()
-    await client.host.until_sent(5)
+    client.local.take_turn()
     assert client.host.sent == b"hello"
+    assert client.host.turns == 1
+    await client.host.loop.sock_sendall(client.peer, b" again")
+    await client.host.until_sent(11)
+    assert client.host.sent == b"hello again"
+
+
+async def test_a_turn_reads_as_much_as_is_allowed_and_the_link_may_be_full_again(client: Rig):
+    client.host.full = True
+    await client.host.loop.sock_sendall(client.peer, b"hello")
+    while not client.host.parked:
+        await asyncio.sleep(0)
+    client.host.limit = 3
+    client.host.send_data, send = client.host.fill, client.host.send_data
+    client.host.full = False
+    client.local.take_turn()
+    assert client.host.sent == b"hel"
+    assert client.host.parked == [client.local, client.local]
+    client.host.send_data = send
+    client.host.full = False
+    client.local.take_turn()
+    assert client.host.sent == b"hello"
+
+
+async def test_a_turn_with_nothing_to_say(client: Rig):
+    client.local._stop_reading()
+    client.local.take_turn()
+    assert client.host.turns == 1
+    client.local.take_turn()  # it reads already
+    assert client.host.turns == 1
+    await client.host.loop.sock_sendall(client.peer, b"hello")
+    await client.host.until_sent(5)
 
 
 async def test_what_the_socket_does_not_take_is_copied_and_arrives_unharmed(client: Rig):
@@ -275,7 +320,7 @@ async def test_a_reset_behind_parked_data_is_passed_on(client: Rig, loop_kind: s
     client.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.peer.close()
     client.host.full = False
-    client.local.resume_reading()
+    client.local.take_turn()
     async with asyncio.timeout(60):
         await client.host.gone.wait()
     assert client.host.ended == 1

@@ -4,12 +4,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tailrace.localproxy.flow import (
+    AHEAD,
     CONNECTION_HIGH,
     CONNECTION_LOW,
+    GRANT,
+    INTERACTIVE_BURST,
+    INTERACTIVE_RATE,
     TOTAL_HIGH,
     TOTAL_LOW,
     InboundFlow,
-    Parking,
+    Turns,
 )
 
 
@@ -106,13 +110,103 @@ def test_the_total_is_the_sum_and_an_empty_flow_is_never_paused(steps: list[tupl
     assert flow.total == 0
 
 
-def test_parked_connections_go_on_in_the_order_they_came():
-    parking: Parking[str] = Parking()
-    parking.closed = True
+def full_link() -> Turns[str]:
+    turns: Turns[str] = Turns()
+    turns.window_full = True
+    return turns
+
+
+def test_the_link_is_open_when_neither_buffer_nor_window_is_full():
+    turns: Turns[str] = Turns()
+    assert not turns.closed
+    for name in ("link_paused", "window_full"):
+        setattr(turns, name, True)
+        assert turns.closed
+        setattr(turns, name, False)
+    assert not turns.closed
+
+
+def test_parked_connections_take_turns_in_the_order_they_came():
+    turns = full_link()
     for name in "abc":
-        parking.park(name)
-    parking.forget("b")
-    parking.forget("never parked")
-    assert parking.release() == ["a", "c"]
-    assert not parking.closed
-    assert parking.release() == []
+        turns.park(name)
+    turns.forget("b")
+    turns.forget("never parked")
+    assert turns.waiting == 2
+    assert turns.next() is None
+    turns.window_full = False
+    assert turns.next() == "a"
+    turns.park("a")
+    turns.link_paused = True
+    assert turns.next() is None
+    turns.link_paused = False
+    assert [turns.next(), turns.next(), turns.next()] == ["c", "a", None]
+
+
+def test_one_that_has_sent_little_goes_ahead():
+    turns = full_link()
+    assert turns.allowance("typist", 0, 0.0) == GRANT
+    assert turns.allowance("typist", 64, 0.1) == GRANT
+    # It has sent much, but long ago.
+    assert turns.allowance("reader", 10 * INTERACTIVE_BURST, 0.0) == 0
+    assert turns.allowance("reader", 10 * INTERACTIVE_BURST, 1000.0) == GRANT
+
+
+def test_one_that_has_sent_much_waits():
+    turns = full_link()
+    assert turns.allowance("bulk", INTERACTIVE_BURST, 5.0) == 0
+    # What it sent while the link was open counts too.
+    assert turns.allowance("later", 0, 0.0) == GRANT
+    assert turns.allowance("later", INTERACTIVE_BURST + INTERACTIVE_RATE, 0.5) == 0
+
+
+def test_a_rate_above_that_of_a_person_is_bulk_in_the_end():
+    turns = full_link()
+    seconds = 0
+    while turns.allowance("steady", int(1.5 * INTERACTIVE_RATE * seconds), float(seconds)):
+        turns.next()
+        seconds += 1
+    assert seconds == 2
+
+
+def test_silence_is_no_credit_beyond_the_burst():
+    turns = full_link()
+    assert turns.allowance("quiet", 0, 0.0) == GRANT
+    assert turns.allowance("quiet", 0, 10_000.0) == GRANT
+    assert turns.allowance("quiet", INTERACTIVE_BURST, 10_000.1) == 0
+
+
+def test_those_that_go_ahead_are_bounded_together():
+    turns = full_link()
+    granted = [turns.allowance(f"client {number}", 0, 0.0) for number in range(100)]
+    assert sum(granted) == AHEAD
+    turns.window_full = False
+    turns.next()
+    turns.window_full = True
+    assert turns.allowance("client 100", 0, 0.0) == GRANT
+
+
+@given(
+    sizes=st.lists(st.integers(1, 100), min_size=2, max_size=8),
+    capacity=st.integers(1, 5),
+)
+def test_bulk_senders_get_equal_shares(sizes: list[int], capacity: int):
+    """Each has data for so many turns; the link takes ``capacity`` turns at a time."""
+    turns: Turns[int] = Turns()
+    left = dict(enumerate(sizes))
+    served = dict.fromkeys(left, 0)
+    for sender in left:
+        turns.park(sender)
+    while turns.waiting:
+        for _ in range(capacity):
+            sender = turns.next()
+            if sender is None:
+                break
+            served[sender] += 1
+            left[sender] -= 1
+            if left[sender]:
+                turns.park(sender)
+        busy = [served[sender] for sender in left if left[sender]]
+        if busy:
+            assert max(busy) - min(busy) <= 1
+    assert list(served.values()) == sizes

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from support_data_plane import CLIENT, DATA, RESET, data, open_tunnel, plain, start
+from support_data_plane import CLIENT, DATA, RESET, Plain, data, open_tunnel, plain, start
 from support_service import HANG, Peer, config, dial, running, trust
 from tailrace.service.config import DataSettings
 from tailrace.service.data_link import DataLink
@@ -488,6 +488,15 @@ async def upgraded(
     return reader, writer
 
 
+OURS = "localproxy linux 64-bit/python-3.11/openssl-3.0/tailrace-0.1.0"
+
+
+def link_to(served: Plain, side: Side) -> DataLink:
+    """Return the open link of one side."""
+    (link,) = (link for link in served.listener._links if link.side is side)
+    return link
+
+
 def resident_bytes() -> int:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096
@@ -640,6 +649,55 @@ class TestLimits:
             await asyncio.sleep(0.5)
             assert served.listener.link_count == 2
             await (await source.socket.ping())
+
+
+class TestWindow:
+    """Bytes in flight to clients that are known to answer pings, told by their name."""
+
+    @pytest.fixture
+    async def served(self, tmp_path: Path) -> AsyncIterator[Plain]:
+        async with plain(tmp_path) as served:
+            yield served
+
+    async def test_it_is_measured_while_data_flows(self, served: Plain) -> None:
+        async with served.pair(user_agent_header=OURS) as (source, destination):
+            assert await stream(source, destination, 4_000_000) == 4_000_000
+            window = link_to(served, Side.DESTINATION)._window
+            assert window is not None
+            assert window.sent > 4_000_000
+            assert window.in_flight < 4_000_000
+
+    async def test_others_are_not_pinged(self, served: Plain) -> None:
+        async with served.pair():
+            assert link_to(served, Side.DESTINATION)._window is None
+
+    async def test_one_who_does_not_answer_is_sent_all_the_same(
+        self, served: Plain, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for module in ("window", "service.data_link"):
+            monkeypatch.setattr(f"tailrace.{module}.PATIENCE", 0.05)
+        monkeypatch.setattr(DataLink, "_pong_received", lambda link, payload: None)
+        async with served.pair(user_agent_header=OURS) as (source, destination):
+            assert await stream(source, destination, 4_000_000) == 4_000_000
+
+    async def test_a_full_window_holds_the_other_side_back(
+        self, served: Plain, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        answer = DataLink._pong_received
+        owed: list[tuple[DataLink, bytes]] = []
+        monkeypatch.setattr(DataLink, "_pong_received", lambda *pong: owed.append(pong))
+        async with served.pair(user_agent_header=OURS) as (source, destination):
+            window = link_to(served, Side.DESTINATION)._window
+            assert window is not None
+            sending = asyncio.get_running_loop().create_task(stream(source, destination, 4_000_000))
+            while not window.full:
+                await asyncio.sleep(0.01)
+            assert not link_to(served, Side.SOURCE)._reading_wanted
+            monkeypatch.setattr(DataLink, "_pong_received", answer)
+            for pong in owed:
+                answer(*pong)
+            assert link_to(served, Side.SOURCE)._reading_wanted
+            assert await sending == 4_000_000
 
 
 async def stream(sender: Peer, receiver: Peer, total: int) -> int:

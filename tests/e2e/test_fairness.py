@@ -1,0 +1,87 @@
+"""Keystrokes next to a bulk transfer over a slow link.
+
+Nothing here looks at the clock: what a keystroke has to wait for is told by the bytes
+of the bulk transfer that arrive between it and its echo.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+
+import pytest
+
+from support_middlebox import middlebox
+from support_tunnel import (
+    ServiceProcess,
+    Streams,
+    application,
+    both_proxies,
+    check_echo,
+    client,
+    echo,
+    noise,
+    tunnel_of,
+    until,
+)
+from tailrace.localproxy.settings import Mode
+
+RATE = 800_000
+"""Bytes a second: what AWS allows a tunnel."""
+BEFORE = 2 * RATE
+"""Bytes by which the transfer has found its pace."""
+KEYSTROKES = 20
+QUEUE = 300_000
+"""Bytes that a keystroke and its echo may have to wait for. Socket buffers hold more."""
+
+
+class Transfer:
+    """A bulk transfer that goes on until it is cut off."""
+
+    def __init__(self) -> None:
+        self.arrived = 0
+
+    async def send(self, streams: Streams) -> None:
+        block = noise(64 * 1024)
+        while True:
+            streams[1].write(block)
+            await streams[1].drain()
+
+    async def receive(self, streams: Streams) -> None:
+        while data := await streams[0].read(65_536):
+            self.arrived += len(data)
+
+
+@pytest.mark.parametrize("slow", list(Mode))
+@pytest.mark.parametrize("way", ["up", "down"])
+async def test_keystrokes_do_not_wait_behind_bulk(service: ServiceProcess, way: str, slow: Mode):
+    transfer = Transfer()
+
+    async def bulk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        streams = (reader, writer)
+        await (transfer.receive(streams) if way == "up" else transfer.send(streams))
+
+    with tunnel_of(service, "BULK", "KEYS") as tunnel:
+        async with application(bulk) as bulk_app, application(echo) as echo_app:
+            near = tunnel.settings(Mode.SOURCE)
+            far = tunnel.settings(Mode.DESTINATION, services={"BULK": bulk_app, "KEYS": echo_app})
+            async with middlebox(near, rate=RATE) as box:
+                if slow is Mode.SOURCE:
+                    near = box.behind(near)
+                else:
+                    far = box.behind(far)
+                async with (
+                    both_proxies(near, far) as ends,
+                    client(ends.listening["KEYS"]) as keys,
+                    client(ends.listening["BULK"]) as streams,
+                ):
+                    work = transfer.send(streams) if way == "up" else transfer.receive(streams)
+                    task = asyncio.get_running_loop().create_task(work)
+                    await until(lambda: transfer.arrived > BEFORE, "the transfer")
+                    waits = []
+                    for number in range(KEYSTROKES):
+                        before = transfer.arrived
+                        await check_echo(keys, b"%d" % number)
+                        waits.append(transfer.arrived - before)
+                    task.cancel()
+    assert statistics.median(waits) < QUEUE
