@@ -11,7 +11,7 @@ from __future__ import annotations
 from enum import Enum
 
 from ..errors import LocalProtocolError, RemoteProtocolError, ServiceIdMismatch
-from ..wire import Message, MessageSplitter, MessageType, decode, encode_frame
+from ..wire import HeadIndex, Message, MessageSplitter, MessageType, decode, encode_frame
 from .dialect import V1, V2, V3, Dialect
 from .events import (
     ConnectionEnded,
@@ -23,7 +23,7 @@ from .events import (
     TunnelReady,
 )
 from .services import MAX_SERVICE_ID, agree
-from .streams import Connection, Stream, StreamState
+from .streams import Connection, DataSink, Stream, StreamState
 from .transitions import DESTINATION, SOURCE, STREAM_MESSAGES, Action, Role
 
 __all__ = ["Session", "SessionState"]
@@ -63,6 +63,7 @@ class Session:
         self._splitter = MessageSplitter()
         self._announced: tuple[str, ...] = ()
         self._streams: dict[str, Stream] = {}
+        self._heads: HeadIndex[DataSink] = HeadIndex()
 
     # -- what the link brings -------------------------------------------------------
 
@@ -73,12 +74,19 @@ class Session:
             RemoteProtocolError: the link cannot go on; close it with code 1002.
             ServiceIdMismatch: this end was started with the wrong service ids.
         """
+        find = self._heads.find
         for body in self._splitter.feed(frame):
+            # Known are the heads of open connections that have been heard.
+            known = find(body)
+            if known is not None:
+                sink, payload = known
+                sink.data_received(payload)
+                continue
             if self.closed:
                 return
             message = decode(body)
             if message.type in STREAM_MESSAGES:
-                self._receive_stream_message(message)
+                self._receive_stream_message(message, body)
             else:
                 self._receive_session_message(message)
 
@@ -149,9 +157,8 @@ class Session:
         """
         if not connection.is_open:
             return
-        stream = connection.stream
         if connection.numbered:
-            stream.remove(connection)
+            self._remove(connection)
             self._send(MessageType.CONNECTION_RESET, connection)
         else:
             self._reset_stream(connection)
@@ -213,7 +220,7 @@ class Session:
 
     # -- messages of a stream --------------------------------------------------------
 
-    def _receive_stream_message(self, message: Message) -> None:
+    def _receive_stream_message(self, message: Message, body: memoryview) -> None:
         if self.state is SessionState.AWAITING_SERVICE_IDS:
             raise RemoteProtocolError("a stream message came before the service ids")
         stream = self._find_stream(message)
@@ -224,7 +231,7 @@ class Session:
         else:
             action = self._table[stream.state, message.type]
             if action is Action.DELIVER:
-                self._deliver(stream, message)
+                self._deliver(stream, message, body)
             else:
                 self._perform(action, stream, message)
 
@@ -244,7 +251,7 @@ class Session:
             self._answer_reset(message)
         self._ignore(message, "the tunnel has no such service")
 
-    def _deliver(self, stream: Stream, message: Message) -> None:
+    def _deliver(self, stream: Stream, message: Message, body: memoryview) -> None:
         if message.stream_id != stream.stream_id:
             self._ignore(message, f"stream {message.stream_id} is not the current one")
             return
@@ -256,6 +263,8 @@ class Session:
             connection.heard = True
             if self._may_learn:
                 self._learn(stream, message)
+            if connection.sink is not None:
+                connection.head = self._heads.add(body, message, connection.sink)
         payload = message.payload
         if isinstance(payload, memoryview) and payload and connection.sink is not None:
             connection.sink.data_received(payload)
@@ -332,7 +341,7 @@ class Session:
         if connection is None:
             self._ignore(message, f"connection {message.connection_id} is not open")
             return
-        stream.remove(connection)
+        self._remove(connection)
         self._handler.event_occurred(ConnectionEnded(connection, EndCause.CONNECTION_RESET))
 
     def _refuse_stream(self, stream: Stream, message: Message) -> None:
@@ -352,20 +361,27 @@ class Session:
         self._answer_reset(message)
         connection = stream.find(message.connection_id)
         if connection is not None and message.stream_id == stream.stream_id:
-            stream.remove(connection)
+            self._remove(connection)
             self._handler.event_occurred(ConnectionEnded(connection, EndCause.PROTOCOL_ERROR))
         self._ignore(message, reason)
 
     # -- ending and sending ------------------------------------------------------------
 
+    def _remove(self, connection: Connection) -> None:
+        connection.stream.remove(connection)
+        self._heads.remove(connection.head)
+
     def _end_stream(self, stream: Stream, cause: EndCause) -> None:
-        for connection in stream.end():
+        ended = stream.end()
+        for connection in ended:
+            self._heads.remove(connection.head)
+        for connection in ended:
             self._handler.event_occurred(ConnectionEnded(connection, cause))
 
     def _reset_stream(self, connection: Connection) -> None:
         """Reset the stream of a connection that this side ends; any others end with it."""
         stream = connection.stream
-        stream.remove(connection)
+        self._remove(connection)
         stream.ended_stream_id = stream.stream_id
         self._send_stream_reset(stream)
         self._end_stream(stream, EndCause.STREAM_RESET)

@@ -31,6 +31,7 @@ class Connection:
     __slots__ = (
         "_header",
         "connection_id",
+        "head",
         "heard",
         "is_open",
         "numbered",
@@ -49,6 +50,8 @@ class Connection:
         self.is_open = True
         self.heard = False
         """Whether any data has come from the peer."""
+        self.head = b""
+        """How the peer's data messages begin, once that is known."""
         self.sink: DataSink | None = None
         self._header = self._new_header()
 

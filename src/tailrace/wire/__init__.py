@@ -5,6 +5,7 @@ May import nothing of this package but :mod:`tailrace.errors`.
 
 from .codec import DataHeader, decode, encode, encode_frame
 from .framing import MessageSplitter
+from .heads import HeadIndex
 from .limits import (
     MAX_CONNECTION_ID,
     MAX_FRAME,
@@ -29,6 +30,7 @@ __all__ = [
     "SUBPROTOCOL_V2",
     "SUBPROTOCOL_V3",
     "DataHeader",
+    "HeadIndex",
     "Message",
     "MessageSplitter",
     "MessageType",
