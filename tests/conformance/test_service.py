@@ -1,0 +1,198 @@
+"""Our service, as scripted clients see it."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+
+from conformance.caller import Caller, fields
+from conformance.lab import Lab
+from conformance.laboratory import scenario
+from conformance.messages import (
+    CONNECTION_START,
+    DATA,
+    SERVICE_IDS,
+    SESSION_RESET,
+    STREAM_RESET,
+    STREAM_START,
+    data,
+    message,
+    service_ids,
+)
+from support_tunnel import Tunnel, open_tunnel
+from support_ws import TEXT
+from tailrace.localproxy.settings import Mode
+
+SOURCE, DESTINATION = Mode.SOURCE.value, Mode.DESTINATION.value
+
+
+class Clients:
+    """Both sides of a fresh tunnel; each side keeps its client token."""
+
+    def __init__(self, lab: Lab, tunnel: Tunnel) -> None:
+        self._lab = lab
+        self.tunnel = tunnel
+        self._client_tokens = {SOURCE: str(uuid.uuid4()), DESTINATION: str(uuid.uuid4())}
+
+    def token(self, mode: str) -> str:
+        return self.tunnel.tokens[Mode(mode)].reveal()
+
+    async def caller(self) -> Caller:
+        """Return a connection on which nothing was said yet."""
+        caller = await Caller.connect(self.tunnel.endpoints)
+        self._lab.on_exit(caller.aclose)
+        return caller
+
+    async def join(self, mode: str) -> Caller:
+        """Return an accepted client that has been told the service ids."""
+        caller = await self.caller()
+        header = fields(self.token(mode), self._client_tokens[mode])
+        assert await caller.ask(header, mode) == (101, "")
+        await caller.expect(service_ids(*self.tunnel.services))
+        assert len(caller.frames) == 1, "something shares the frame of the service ids"
+        return caller
+
+
+async def clients_of(lab: Lab, *services: str) -> Clients:
+    service = await lab.service()
+    opened = await asyncio.to_thread(open_tunnel, service.endpoints, service.control, *services)
+    return Clients(lab, opened)
+
+
+@scenario("S57", about_service=True)
+async def test_s57_bad_handshakes(lab: Lab) -> None:
+    """Each is refused, and none of them uses the token up."""
+    clients = await clients_of(lab, "SSH1")
+    token = clients.token(SOURCE)
+    good = fields(token)
+    cookie = ("Cookie", f"awsiot-tunnel-token={token}")
+    target = "/tunnel?local-proxy-mode="
+    bad = {
+        "two access-token fields": ([*good, ("access-token", token)], ""),
+        "cookie and field": ([*good, cookie], ""),
+        "two cookies": ([*fields(None), cookie, cookie], ""),
+        "no token": (fields(None), ""),
+        "unknown token": (fields("A" * 100), ""),
+        "token of the other side": (fields(clients.token(DESTINATION)), ""),
+        "mode of the other side": (good, f"{target}destination"),
+        "unknown mode": (good, f"{target}both"),
+        "no mode": (good, "/tunnel"),
+        "another path": (good, "/x?local-proxy-mode=source"),
+        "5 kB": ([*good, ("X-Filler", "x" * 5000)], ""),
+        "unknown subprotocol": (fields(token, subprotocol="aws.iot.securetunneling-9.0"), ""),
+        "no subprotocol": (fields(token, subprotocol=None), ""),
+        "short client token": (fields(token, "short"), ""),
+        "two client tokens": ([*fields(token, "c" * 32), ("client-token", "d" * 32)], ""),
+    }
+    for what, (header, path) in bad.items():
+        status, body = await (await clients.caller()).ask(header, target=path)
+        assert 400 <= status < 500, f"{what}: status {status}"
+        assert body, f"{what}: no text"
+    status, _ = await (await clients.caller()).ask(good)
+    assert status == 101
+    status, body = await (await clients.caller()).ask(good)
+    assert status == 400
+    assert "previously used" in body
+
+
+@scenario("S57", about_service=True)
+async def test_s57_cookie_and_offers(lab: Lab) -> None:
+    clients = await clients_of(lab, "SSH1")
+    cookie = ("Cookie", f"a=b; awsiot-tunnel-token={clients.token(SOURCE)}")
+    offer = "aws.iot.securetunneling-9.0, aws.iot.securetunneling-2.0"
+    status, _ = await (await clients.caller()).ask([*fields(None, subprotocol=offer), cookie])
+    assert status == 101
+
+
+@scenario("S58", about_service=True)
+async def test_s58_destination_replaced(lab: Lab) -> None:
+    clients = await clients_of(lab, "SSH1", "HTTP1")
+    old = await clients.join(DESTINATION)
+    source = await clients.join(SOURCE)
+    starts = [
+        message(STREAM_START, 4, "SSH1", 9),
+        message(CONNECTION_START, 4, "SSH1", 10),
+        message(STREAM_START, 7, "HTTP1", 3),
+    ]
+    for start in starts:
+        await source.send(start)
+        await old.expect(start)
+    new = await clients.join(DESTINATION)
+    assert await old.over() not in (None, 1000)
+    resets = [await source.next() for _ in range(2)]
+    assert {r[:3] for r in resets} == {(STREAM_RESET, 4, "SSH1"), (STREAM_RESET, 7, "HTTP1")}
+    assert await source.settled() == []
+    await source.send(message(STREAM_START, 5, "SSH1", 11))
+    await new.expect(message(STREAM_START, 5, "SSH1", 11))
+    await new.send(*data(b"hello", 5, "SSH1", 11))
+    await source.expect(*data(b"hello", 5, "SSH1", 11))
+
+
+@scenario("S58", about_service=True)
+async def test_s58_source_replaced(lab: Lab) -> None:
+    clients = await clients_of(lab, "SSH1")
+    destination = await clients.join(DESTINATION)
+    old = await clients.join(SOURCE)
+    await old.send(message(STREAM_START, 4, "SSH1", 9))
+    await destination.expect(message(STREAM_START, 4, "SSH1", 9))
+    await clients.join(SOURCE)
+    assert await old.over() not in (None, 1000)
+    assert (await destination.next())[:3] == (STREAM_RESET, 4, "SSH1")
+
+
+@scenario("S59", about_service=True)
+async def test_s59_no_peer(lab: Lab) -> None:
+    """Answered at once; and a stream is carried as soon as there is a peer."""
+    clients = await clients_of(lab, "SSH1")
+    source = await clients.join(SOURCE)
+    await source.send(message(STREAM_START, 1, "SSH1", 1))
+    assert (await source.next())[:3] == (STREAM_RESET, 1, "SSH1")
+    await source.send(*data(b"late", 1, "SSH1", 1))
+    destination = await clients.join(DESTINATION)
+    await source.send(message(STREAM_START, 2, "SSH1", 2), *data(b"hello", 2, "SSH1", 2))
+    await destination.expect(message(STREAM_START, 2, "SSH1", 2))
+    await destination.expect(*data(b"hello", 2, "SSH1", 2))
+
+
+@scenario("S60", about_service=True)
+async def test_s60_forbidden_messages_of_a_source(lab: Lab) -> None:
+    clients = await clients_of(lab, "SSH1")
+    destination = await clients.join(DESTINATION)
+    start = message(STREAM_START, 1, "SSH1", 1)
+    forbidden = {
+        "SERVICE_IDS": [service_ids("SSH1")],
+        "SESSION_RESET": [message(SESSION_RESET)],
+        "type 0": [message(0, 1, "SSH1", 1)],
+        "length 0": ["0000"],
+        "unknown type": ["00020863"],
+        "stream id 0": [message(STREAM_START, 0, "SSH1", 1)],
+        "negative stream id": ["000d080210ffffffffffffffffff01"],
+        "unknown service": [message(STREAM_START, 1, "VNC", 1)],
+        "payload of 64,513": [start, message(DATA, 1, "SSH1", 1, bytes(64_513))],
+        "unknown field": [start, "00130801100122017a2a0453534831380142026869"],
+        "data before a start": [*data(b"x", 1, "SSH1", 1)],
+        "named after unnamed": [message(STREAM_START, 1), message(STREAM_START, 1, "SSH1", 1)],
+        "broken message": ["0003ffffff"],
+    }
+    for what, pieces in forbidden.items():
+        source = await clients.join(SOURCE)
+        await source.send(*pieces)
+        code = await source.over()
+        assert code not in (None, 1000), f"{what}: close code {code}"
+    source = await clients.join(SOURCE)
+    await source.send_frame(TEXT, b"hello")
+    assert await source.over() in (1003, 1002)
+    for received in await destination.settled():
+        assert received.kind in (STREAM_START, STREAM_RESET), f"{received} was passed on"
+
+
+@scenario("S60", about_service=True)
+async def test_s60_forbidden_messages_of_a_destination(lab: Lab) -> None:
+    clients = await clients_of(lab, "SSH1")
+    source = await clients.join(SOURCE)
+    for kind in (STREAM_START, CONNECTION_START, SERVICE_IDS, SESSION_RESET):
+        destination = await clients.join(DESTINATION)
+        await destination.send(message(kind, 1, "SSH1", 1))
+        code = await destination.over()
+        assert code not in (None, 1000), f"type {kind}: close code {code}"
+    assert await source.settled() == []

@@ -1,0 +1,204 @@
+"""The suite itself: nothing is forgotten, and failures are seen."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from conformance import report
+from conformance.lab import Lab
+from conformance.laboratory import Laboratory, Outcome, Trial
+from conformance.messages import (
+    CONNECTION_RESET,
+    CONNECTION_START,
+    DATA,
+    SESSION_RESET,
+    STREAM_RESET,
+    STREAM_START,
+    data,
+    message,
+    read,
+    service_ids,
+)
+from conformance.results import Results, Verdict, summary, table
+from conformance.targets import Target
+from conformance.titles import DECIDED, KINDS, TITLES
+
+HERE = Path(__file__).parent
+
+
+def carried(source: str) -> list[tuple[str, list[str]]]:
+    """Return function name and numbers of each scenario in a module."""
+    found = []
+    for node in ast.parse(source).body:
+        for each in getattr(node, "decorator_list", ()):
+            if isinstance(each, ast.Call) and ast.unparse(each.func) == "scenario":
+                found.append((node.name, [ast.literal_eval(arg) for arg in each.args]))
+    return found
+
+
+SCENARIOS = [each for file in sorted(HERE.glob("test_*.py")) for each in carried(file.read_text())]
+
+
+def test_every_number_is_shown() -> None:
+    shown = {number for _, numbers in SCENARIOS for number in numbers}
+    assert shown == set(TITLES)
+    assert set(DECIDED) <= set(TITLES)
+    kinds = Counter(number[0] for number in TITLES)
+    assert (kinds["S"], kinds["B"], kinds["R"]) == (62, 21, 14)
+    assert set(kinds) == set(KINDS)
+
+
+def test_names_carry_their_numbers() -> None:
+    names = [name for name, _ in SCENARIOS]
+    assert len(set(names)) == len(names)
+    for name, numbers in SCENARIOS:
+        start = "_".join(["test", *(n.lower().replace("-", "_") for n in numbers)])
+        assert name.startswith(f"{start}_"), f"{name} carries {numbers}"
+
+
+@pytest.mark.parametrize(
+    ("built", "expected"),
+    [
+        (message(STREAM_START, 1), "000408021001"),
+        (message(DATA, 1, payload=b"hello"), "000b08011001220568656c6c6f"),
+        (message(STREAM_RESET, 1), "000408031001"),
+        (message(SESSION_RESET), "00020804"),
+        (service_ids(), "00020805"),
+        (service_ids("SSH1", "HTTP1"), "000f080532045353483132054854545031"),
+        (message(STREAM_START, 1, "SSH1"), "000a080210012a0453534831"),
+        (message(STREAM_START, 1, "SSH1", 1), "000c080210012a04535348313801"),
+        (message(CONNECTION_START, 1, "SSH1", 2), "000c080610012a04535348313802"),
+        (data(b"hello", 1, "SSH1", 2)[0], "001308011001220568656c6c6f2a04535348313802"),
+        (message(DATA, 300, "", 70000, b"x"), "000c080110ac0222017838f0a204"),
+        (message(STREAM_START, 2**31 - 1), "0008080210ffffffff07"),
+        (message(CONNECTION_RESET, 1, "", 2**32 - 1), "000a0807100138ffffffff0f"),
+    ],
+)
+def test_messages_are_those_of_the_document(built: bytes, expected: str) -> None:
+    assert built.hex() == expected
+    assert read(built).raw == built
+
+
+def test_messages_are_read_strictly() -> None:
+    assert read(message(DATA, 3, "SSH1", 4, b"hi"))[:5] == (DATA, 3, "SSH1", 4, b"hi")
+    for bad in ("000408011808", "00020805ff", "000b0801100122017a42026869"):
+        with pytest.raises((AssertionError, IndexError)):
+            read(bytes.fromhex(bad))
+
+
+# -- the laboratory can fail ---------------------------------------------------------------
+
+
+def attempt(script, command: str, directory: Path, ours: bool = False) -> Outcome:
+    """Run a scenario against a shell command that stands for a local proxy."""
+    target = Target(("sh", "-c", command, "sh"), ours, "stand-in", patience=2.0)
+    trials = {"it": Trial(script, ("S1",), 0.0, False)}
+    with Laboratory(target, trials, directory, False) as laboratory:
+        return laboratory.outcome("it")
+
+
+async def wants_a_link(lab: Lab) -> None:
+    stage = lab.stage()
+    lab.proxy("-e", stage.endpoint)
+    await stage.link()
+
+
+async def wants_success(lab: Lab) -> None:
+    proxy = lab.proxy()
+    code = await proxy.ended()
+    assert code == 0, f"exit status {code}"
+
+
+async def does_nothing(lab: Lab) -> None:
+    lab.proxy()
+    await asyncio.sleep(0.3)
+
+
+def test_a_wait_in_vain_is_seen(tmp_path: Path) -> None:
+    outcome = attempt(wants_a_link, "exec sleep 60", tmp_path)
+    assert outcome.reason == "waited in vain for connection 1 to the service"
+    with pytest.raises(pytest.xfail.Exception, match="in vain"):
+        outcome.judge()
+
+
+def test_an_unexpected_end_is_seen(tmp_path: Path) -> None:
+    outcome = attempt(wants_a_link, "exit 7", tmp_path)
+    assert outcome.reason == "the proxy ended with status 7"
+
+
+def test_a_crash_is_seen(tmp_path: Path) -> None:
+    outcome = attempt(wants_a_link, "kill -SEGV $$", tmp_path)
+    assert outcome.reason == "the proxy ended with status -11 (SIGSEGV)"
+
+
+def test_a_false_claim_is_seen(tmp_path: Path) -> None:
+    outcome = attempt(wants_success, "exit 3", tmp_path, ours=True)
+    assert outcome.reason == "exit status 3"
+    with pytest.raises(AssertionError, match="exit status 3"):
+        outcome.judge()
+
+
+def test_a_traceback_is_seen(tmp_path: Path) -> None:
+    outcome = attempt(does_nothing, "echo Traceback >&2; exec sleep 60", tmp_path)
+    assert outcome.reason == "a traceback in the log"
+
+
+def test_a_token_in_the_log_is_seen(tmp_path: Path) -> None:
+    outcome = attempt(does_nothing, "env >&2; exec sleep 60", tmp_path)
+    assert outcome.reason == "the access token in the log"
+
+
+def test_success_is_seen(tmp_path: Path) -> None:
+    outcome = attempt(wants_success, "exit 0", tmp_path)
+    assert (outcome.error, outcome.reason) == (None, "")
+    outcome.judge()
+
+
+# -- results ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def results() -> Results:
+    noted = Results("other v1")
+    noted.note(["S1", "B3"], Verdict.PASS)
+    noted.note(["S1"], Verdict.FAIL, "it | crashed")
+    noted.note(["S1"], Verdict.PASS)
+    noted.note(["S57"], Verdict.NOT_RUN, "no service")
+    return noted
+
+
+def test_the_worst_counts(results: Results, tmp_path: Path) -> None:
+    assert results.verdicts == {
+        "S1": Verdict.FAIL,
+        "B3": Verdict.PASS,
+        "S57": Verdict.NOT_RUN,
+    }
+    assert summary(results, KINDS) == "other v1: S 0/1, B 1/1, R 0/0"
+    results.write(tmp_path / "run.json")
+    assert Results.read(tmp_path / "run.json") == results
+
+
+def test_table(results: Results) -> None:
+    assert table([results], ["S1", "B3"]) == [
+        f"S1        FAIL  {TITLES['S1']}",
+        "          it | crashed",
+        f"B3        pass  {TITLES['B3']}",
+    ]
+
+
+def test_report(results: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ours = Results("tailrace, picows", {"S1": Verdict.PASS}, {})
+    files = [tmp_path / "ours.json", tmp_path / "other.json"]
+    for run, file in zip([ours, results], files, strict=True):
+        run.write(file)
+    assert report.main([str(file) for file in files]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"| S1 | {TITLES['S1']} | pass | FAIL | it \\| crashed |" in lines
+    assert f"| B3 | {TITLES['B3']} | - | pass |  |" in lines
+    assert "|  | passed | 1/1 | 0/1 |  |" in lines
+    assert report.main([]) == 2
