@@ -4,8 +4,11 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
-# Files are spread over the cores; the tests of a file stay together and in order.
+# Files are spread over the cores; the tests of a file stay together and in order, and those
+# of tests/conformance too.
 PYTEST_WORKERS ?= -n auto --dist loadfile
+# Another local proxy for `make conformance` to try.
+TARGET ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,16 +19,17 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 APT_PACKAGES := curl haproxy libnginx-mod-stream mosquitto nginx-light openssh-client openssh-server openssl tinyproxy-bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check cover apt clean
+.PHONY: help setup demo test conformance check cover apt clean
 
 help:
-	@echo "make setup   make the virtual environment $(VENV)"
-	@echo "make demo    send files through a tunnel on this machine and measure it"
-	@echo "make test    run all tests; PYTEST_ARGS='tests/unit -x' narrows them down"
-	@echo "make check   lint, format check and types"
-	@echo "make cover   run all tests and write htmlcov/index.html"
-	@echo "make apt     install Debian packages for tests with real servers (as root)"
-	@echo "make clean   remove everything made here, the virtual environment too"
+	@echo "make setup        make the virtual environment $(VENV)"
+	@echo "make demo         send files through a tunnel on this machine and measure it"
+	@echo "make test         run all tests; PYTEST_ARGS='tests/unit -x' narrows them down"
+	@echo "make conformance  run all scenarios over both link back ends; TARGET=PATH adds another proxy"
+	@echo "make check        lint, format check and types"
+	@echo "make cover        run all tests and write htmlcov/index.html"
+	@echo "make apt          install Debian packages for tests with real servers (as root)"
+	@echo "make clean        remove everything made here, the virtual environment too"
 
 setup: $(READY)
 
@@ -49,6 +53,10 @@ ifeq ($(strip $(PYTEST_ARGS)),)
 	@$(BIN)/coverage json --quiet -o build/coverage.json
 	@$(BIN)/python tests/coverage_gate.py build/coverage.json
 endif
+
+conformance: $(READY)
+	@mkdir -p build
+	@$(BIN)/python -m pytest -q tests/conformance --link all $(if $(TARGET),--target '$(TARGET)') --record build/conformance.json $(PYTEST_ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check

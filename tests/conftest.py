@@ -6,11 +6,13 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Generator, Mapping
+from typing import Any
 
 import hypothesis
 import pytest
 
 from support_loops import LOOP_FACTORIES
+from support_scheduling import scheduler
 
 pytest_plugins = ["support_leaks", "pytester"]
 
@@ -33,6 +35,12 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         (name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections
     ]
     return report
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the scenarios of the conformance suite in one process: they share a laboratory."""
+    return scheduler(config, log)
 
 
 def pytest_asyncio_loop_factories(

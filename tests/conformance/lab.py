@@ -87,8 +87,7 @@ class Proxy(Process):
 class Shared:
     """What all scenarios of a session share."""
 
-    def __init__(self, target: Target, directory: Path, full: bool) -> None:
-        self.target = target
+    def __init__(self, directory: Path, full: bool) -> None:
         self.full = full
         self.directory = directory
         self.certificates = Certificates(directory)
@@ -135,8 +134,14 @@ class Shared:
 class Lab:
     """One scenario's workplace; all it starts is gone when the scenario ends."""
 
-    def __init__(self, shared: Shared, directory: Path, stack: contextlib.AsyncExitStack) -> None:
-        self.target = shared.target
+    def __init__(
+        self,
+        shared: Shared,
+        target: Target,
+        directory: Path,
+        stack: contextlib.AsyncExitStack,
+    ) -> None:
+        self.target = target
         self.full = shared.full
         """Whether sizes and counts are to be those of the documents."""
         self.certificates = shared.certificates

@@ -26,7 +26,7 @@ from conformance.lab import Lab, Shared
 from conformance.progress import Progress
 from conformance.targets import Target
 
-__all__ = ["Laboratory", "Outcome", "Script", "Trial", "scenario"]
+__all__ = ["Laboratory", "Outcome", "Script", "Task", "Trial", "scenario"]
 
 _AT_ONCE: Final = 8
 """Scenarios that run at the same time."""
@@ -75,6 +75,14 @@ def scenario(
 
 
 @dataclass(frozen=True)
+class Task:
+    """A scenario, and whom it is for."""
+
+    trial: Trial
+    target: Target
+
+
+@dataclass(frozen=True)
 class Outcome:
     """How a scenario ended."""
 
@@ -97,15 +105,12 @@ class Outcome:
 class Laboratory:
     """Runs the scenarios of a session."""
 
-    def __init__(
-        self, target: Target, trials: Mapping[str, Trial], directory: Path, full: bool
-    ) -> None:
-        self._target = target
-        self._trials = trials
+    def __init__(self, tasks: Mapping[str, Task], directory: Path, full: bool) -> None:
+        self._tasks = tasks
         self._directory = directory
         self._full = full
         self._futures: dict[str, concurrent.futures.Future[Outcome]] = {
-            name: concurrent.futures.Future() for name in trials
+            name: concurrent.futures.Future() for name in tasks
         }
         self._fetched = 0
         self._thread = threading.Thread(target=self._run, name="laboratory")
@@ -161,30 +166,29 @@ class Laboratory:
         self._loop.set_exception_handler(_heed_bugs)
         self._started.set()
         turnstile = asyncio.Semaphore(_AT_ONCE)
-        with Shared(self._target, self._directory, self._full) as shared:
+        with Shared(self._directory, self._full) as shared:
             async with asyncio.TaskGroup() as group:
-                for name, trial in self._trials.items():
-                    group.create_task(self._run_one(name, trial, shared, turnstile))
+                for name in self._tasks:
+                    group.create_task(self._run_one(name, shared, turnstile))
 
-    async def _run_one(
-        self, name: str, trial: Trial, shared: Shared, turnstile: asyncio.Semaphore
-    ) -> None:
+    async def _run_one(self, name: str, shared: Shared, turnstile: asyncio.Semaphore) -> None:
+        task = self._tasks[name]
         async with turnstile:
             try:
-                outcome = await self._attempt(trial, shared)
+                outcome = await self._attempt(task.trial, task.target, shared)
             except Exception as error:
-                outcome = Outcome(self._target, error, f"{type(error).__name__}: {error}")
+                outcome = Outcome(task.target, error, f"{type(error).__name__}: {error}")
         self._futures[name].set_result(outcome)
 
-    async def _attempt(self, trial: Trial, shared: Shared) -> Outcome:
-        target = self._target
+    async def _attempt(self, trial: Trial, target: Target, shared: Shared) -> Outcome:
         if trial.about_service and not target.is_ours:
             return Outcome(target, pytest.skip.Exception("is about our own service"))
         progress = Progress()
         patience = target.patience if target.is_ours else max(trial.patience, target.patience)
         error: BaseException | None = None
         async with contextlib.AsyncExitStack() as stack:
-            lab = Lab(shared, self._directory / trial.script.__name__, stack)
+            directory = self._directory / f"{trial.script.__name__}-{target.key}"
+            lab = Lab(shared, target, directory, stack)
             try:
                 async with asyncio.timeout(patience):
                     await lab.perform(trial.script)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from conformance.titles import TITLES
 
-__all__ = ["Results", "Verdict", "summary", "table"]
+__all__ = ["Results", "Verdict", "read", "summary", "table", "write"]
 
 
 class Verdict(StrEnum):
@@ -41,32 +41,37 @@ class Results:
             if reason:
                 self.reasons.setdefault(number, []).append(reason)
 
-    def write(self, path: Path) -> None:
-        """Keep them in a file, for ``report.py``."""
-        path.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
-
-    @classmethod
-    def read(cls, path: Path) -> Results:
-        """Read what :meth:`write` wrote."""
-        kept = json.loads(path.read_text())
-        verdicts = {number: Verdict(text) for number, text in kept["verdicts"].items()}
-        return cls(kept["target"], verdicts, kept["reasons"])
-
     def passed(self, kind: str) -> str:
         """Return how many of a kind passed, of those that were run."""
         mine = [v for n, v in self.verdicts.items() if n[0] == kind and v is not Verdict.NOT_RUN]
         return f"{mine.count(Verdict.PASS)}/{len(mine)}"
 
 
-def table(results: Sequence[Results], numbers: Iterable[str] = TITLES) -> list[str]:
-    """Return lines for a terminal: number, verdicts, title."""
-    lines = []
+def write(runs: Iterable[Results], path: Path) -> None:
+    """Keep results in a file, for ``report.py``."""
+    kept = [asdict(run) for run in runs]
+    path.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+
+
+def read(path: Path) -> list[Results]:
+    """Read what :func:`write` wrote."""
+    runs = []
+    for kept in json.loads(path.read_text()):
+        verdicts = {number: Verdict(text) for number, text in kept["verdicts"].items()}
+        runs.append(Results(kept["target"], verdicts, kept["reasons"]))
+    return runs
+
+
+def table(runs: Sequence[Results], numbers: Iterable[str] = TITLES) -> list[str]:
+    """Return lines for a terminal: who they are about, then number, verdicts, title."""
+    lines = [f"{'':<9} {'      ' * at}{run.target}" for at, run in enumerate(runs)]
     for number in numbers:
-        verdicts = [each.verdicts.get(number, Verdict.NOT_RUN) for each in results]
+        verdicts = [run.verdicts.get(number, Verdict.NOT_RUN) for run in runs]
         shown = "  ".join(f"{verdict:<4}" for verdict in verdicts)
         lines.append(f"{number:<9} {shown}  {TITLES[number]}")
-        for each in results:
-            lines += [f"{'':<9} {reason}" for reason in each.reasons.get(number, ())]
+        for run in runs:
+            reasons = dict.fromkeys(run.reasons.get(number, ()))
+            lines += [f"{'':<9} {run.target}: {reason}" for reason in reasons]
     return lines
 
 

@@ -45,6 +45,7 @@ class Socket:
         """Send all of ``data``."""
         waiting(f"{self.name}: to send {len(data)} bytes")
         await self._loop.sock_sendall(self._sock, data)
+        await asyncio.sleep(0)  # what the system takes at once takes no turn of the loop
 
     async def fill(self, most: int, calm: float) -> int:
         """Send zeros until nothing has been taken for ``calm`` seconds; return how many were.

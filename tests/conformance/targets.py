@@ -12,7 +12,8 @@ from support_process import clean_environment, installed
 
 __all__ = ["LINKS", "Target"]
 
-LINKS: Final = ("auto", "picows", "websockets")
+LINKS: Final = ("picows", "websockets")
+"""Link back ends of ours, the one it prefers first."""
 
 _OUR_PATIENCE: Final = 100.0
 _THEIR_PATIENCE: Final = 15.0
@@ -33,9 +34,8 @@ class Target:
     @classmethod
     def ours(cls, link: str) -> Target:
         """Return our own command, over a link back end."""
-        name = "tailrace" if link == "auto" else f"tailrace, {link}"
         command = (installed("localproxy"), "--link", link)
-        return cls(command, True, name, _OUR_PATIENCE)
+        return cls(command, True, f"tailrace, {link}", _OUR_PATIENCE)
 
     @classmethod
     def foreign(cls, path: str) -> Target:
@@ -52,6 +52,11 @@ class Target:
         version = re.search(r"\bv\d[\w.+-]*", asked.stdout)
         name = f"{Path(path).name} {version.group()}" if version else Path(path).name
         return cls((command,), False, name, _THEIR_PATIENCE)
+
+    @property
+    def key(self) -> str:
+        """The name as part of a file name."""
+        return re.sub(r"[^\w.]+", "-", self.name)
 
     def environment(self, trusted: Path, **extra: str) -> dict[str, str]:
         """Return an environment in which only one certificate file is trusted."""

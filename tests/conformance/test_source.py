@@ -26,6 +26,7 @@ START_2 = "000c080610012a04535348313802"
 HELLO_2 = "001308011001220568656c6c6f2a04535348313802"
 RESET_2 = "000c080710012a04535348313802"
 STREAM_RESET_1 = "000a080310012a0453534831"
+MOST = 16_000_000
 LAST = b"and these are the last bytes"
 
 
@@ -374,11 +375,11 @@ async def test_r88_data_and_pings_over_a_slow_link(lab: Lab) -> None:
             await asyncio.sleep(0.1)
 
     lab.background(be_alive())
-    sent = {start.connection: b"" for _, start in clients}
+    sent = {start.connection: bytearray() for _, start in clients}
 
     async def press(client: Socket, connection: int) -> None:
         chance = random.Random(connection)
-        while len(rig.link.pings) < pings + 2:
+        while len(rig.link.pings) < pings + 2 and len(sent[connection]) < MOST:
             part = chance.randbytes(100_000)
             sent[connection] += part
             await client.send(part)
@@ -387,11 +388,12 @@ async def test_r88_data_and_pings_over_a_slow_link(lab: Lab) -> None:
 
     for client, start in clients:
         lab.background(press(client, start.connection))
-    received = dict.fromkeys(sent, b"")
+    received = {connection: bytearray() for connection in sent}
     while not all(content.endswith(LAST) for content in received.values()):
         part = await rig.link.find(DATA)
         received[part.connection] += part.payload
     assert received == sent, "other bytes than were sent"
+    assert len(rig.link.pings) > pings, "no ping meanwhile"
 
 
 @scenario("R567080b", patience=60)

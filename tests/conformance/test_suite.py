@@ -11,7 +11,7 @@ import pytest
 
 from conformance import report
 from conformance.lab import Lab
-from conformance.laboratory import Laboratory, Outcome, Trial
+from conformance.laboratory import Laboratory, Outcome, Task, Trial
 from conformance.messages import (
     CONNECTION_RESET,
     CONNECTION_START,
@@ -24,9 +24,10 @@ from conformance.messages import (
     read,
     service_ids,
 )
-from conformance.results import Results, Verdict, summary, table
+from conformance.results import Results, Verdict, summary, table, write
+from conformance.results import read as read_results
 from conformance.targets import Target
-from conformance.titles import DECIDED, KINDS, TITLES
+from conformance.titles import DECIDED, KINDS, OVER_EACH_LINK, TITLES
 
 HERE = Path(__file__).parent
 
@@ -48,6 +49,7 @@ def test_every_number_is_shown() -> None:
     shown = {number for _, numbers in SCENARIOS for number in numbers}
     assert shown == set(TITLES)
     assert set(DECIDED) <= set(TITLES)
+    assert set(TITLES) >= OVER_EACH_LINK
     kinds = Counter(number[0] for number in TITLES)
     assert (kinds["S"], kinds["B"], kinds["R"]) == (62, 21, 14)
     assert set(kinds) == set(KINDS)
@@ -97,8 +99,8 @@ def test_messages_are_read_strictly() -> None:
 def attempt(script, command: str, directory: Path, ours: bool = False) -> Outcome:
     """Run a scenario against a shell command that stands for a local proxy."""
     target = Target(("sh", "-c", command, "sh"), ours, "stand-in", patience=2.0)
-    trials = {"it": Trial(script, ("S1",), 0.0, False)}
-    with Laboratory(target, trials, directory, False) as laboratory:
+    tasks = {"it": Task(Trial(script, ("S1",), 0.0, False), target)}
+    with Laboratory(tasks, directory, False) as laboratory:
         return laboratory.outcome("it")
 
 
@@ -179,15 +181,18 @@ def test_the_worst_counts(results: Results, tmp_path: Path) -> None:
         "S57": Verdict.NOT_RUN,
     }
     assert summary(results, KINDS) == "other v1: S 0/1, B 1/1, R 0/0"
-    results.write(tmp_path / "run.json")
-    assert Results.read(tmp_path / "run.json") == results
+    write([results, results], tmp_path / "run.json")
+    assert read_results(tmp_path / "run.json") == [results, results]
 
 
 def test_table(results: Results) -> None:
-    assert table([results], ["S1", "B3"]) == [
-        f"S1        FAIL  {TITLES['S1']}",
-        "          it | crashed",
-        f"B3        pass  {TITLES['B3']}",
+    ours = Results("ours", {"S1": Verdict.PASS})
+    assert table([ours, results], ["S1", "B3"]) == [
+        "          ours",
+        "                other v1",
+        f"S1        pass  FAIL  {TITLES['S1']}",
+        "          other v1: it | crashed",
+        f"B3        -     pass  {TITLES['B3']}",
     ]
 
 
@@ -195,7 +200,7 @@ def test_report(results: Results, tmp_path: Path, capsys: pytest.CaptureFixture[
     ours = Results("tailrace, picows", {"S1": Verdict.PASS}, {})
     files = [tmp_path / "ours.json", tmp_path / "other.json"]
     for run, file in zip([ours, results], files, strict=True):
-        run.write(file)
+        write([run], file)
     assert report.main([str(file) for file in files]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert f"| S1 | {TITLES['S1']} | pass | FAIL | it \\| crashed |" in lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["DECIDED", "KINDS", "TITLES", "kind_of"]
+__all__ = ["DECIDED", "KINDS", "OVER_EACH_LINK", "TITLES"]
 
 KINDS: Final = {
     "S": "Conformance scenarios",
@@ -132,7 +132,12 @@ DECIDED: Final = {
 }
 """Where a scenario leaves room, or its text and the project's design differ: what ours does."""
 
-
-def kind_of(number: str) -> str:
-    """Return the key of ``KINDS`` a number belongs to."""
-    return number[0]
+OVER_EACH_LINK: Final = frozenset(
+    {
+        *("S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S12", "S15", "S22", "S23", "S24"),
+        *("S25", "S26", "S40", "S41", "S46", "S47", "S48", "S49", "S50", "S61"),
+        *("B2", "B3", "B4", "B5", "B6", "B8", "B9", "B10", "B13", "B17", "B19"),
+        *("R63b3e65", "R88", "R4376b6d"),
+    }
+)
+"""What the link back end decides: run over each one, also where the rest is run over one."""

@@ -42,7 +42,9 @@ def test_the_rules_can_fail() -> None:
     assert exit_codes("| Code | Meaning |\n|---|---|\n| 3 | no | x |\n") == {3: "no"}
 
 
-@pytest.mark.parametrize("target", ["setup", "demo", "test", "check", "cover", "apt", "clean"])
+@pytest.mark.parametrize(
+    "target", ["setup", "demo", "test", "conformance", "check", "cover", "apt", "clean"]
+)
 def test_targets_of_the_makefile_are_documented(target: str) -> None:
     makefile = (ROOT / "Makefile").read_text()
     assert re.search(rf"^{target}:", makefile, re.MULTILINE)
