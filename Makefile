@@ -19,14 +19,15 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 APT_PACKAGES := curl haproxy libnginx-mod-stream mosquitto nginx-light openssh-client openssh-server openssl tinyproxy-bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test conformance check cover apt clean
+.PHONY: help setup demo test conformance check audit cover apt clean
 
 help:
 	@echo "make setup        make the virtual environment $(VENV)"
 	@echo "make demo         send files through a tunnel on this machine and measure it"
 	@echo "make test         run all tests; PYTEST_ARGS='tests/unit -x' narrows them down"
 	@echo "make conformance  run all scenarios over both link back ends; TARGET=PATH adds another proxy"
-	@echo "make check        lint, format check and types"
+	@echo "make check        lint, format check, types and audit"
+	@echo "make audit        known vulnerabilities of what is installed, where PyPI can be asked"
 	@echo "make cover        run all tests and write htmlcov/index.html"
 	@echo "make apt          install Debian packages for tests with real servers (as root)"
 	@echo "make clean        remove everything made here, the virtual environment too"
@@ -62,6 +63,10 @@ check: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy --strict src
+	@$(BIN)/python tests/audit_gate.py
+
+audit: $(READY)
+	@$(BIN)/python tests/audit_gate.py
 
 cover: $(READY)
 	@rm -f .coverage .coverage.*

@@ -43,7 +43,7 @@ def test_the_rules_can_fail() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["setup", "demo", "test", "conformance", "check", "cover", "apt", "clean"]
+    "target", ["setup", "demo", "test", "conformance", "check", "audit", "cover", "apt", "clean"]
 )
 def test_targets_of_the_makefile_are_documented(target: str) -> None:
     makefile = (ROOT / "Makefile").read_text()
