@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Sequence
 
+from .allowlist import is_allowed
 from .settings import LocalAddress, ProxySettings, TCPAddress, UnixAddress
 
 __all__ = ["DialFailed", "dial"]
@@ -28,8 +29,10 @@ async def dial(address: LocalAddress, settings: ProxySettings) -> socket.socket:
     seconds; all of them again ``settings.dial_retry_count`` times (-1: until one answers).
 
     Raises:
-        DialFailed: none could be reached; the text says why, for the log.
+        DialFailed: none could be reached, or may be; the text says why, for the log.
     """
+    if not is_allowed(address, settings.allowed):
+        raise DialFailed(f"{address} -- not in the allow-list (--allow)")
     tries = 0
     while True:
         try:

@@ -234,6 +234,16 @@ OPTIONS: Final[tuple[Option, ...]] = (
         reference=True,
     ),
     Option(
+        name="allow",
+        metavar="LIST",
+        environment="TAILRACE_ALLOW",
+        group=Group.SERVICES,
+        help="The only addresses that applications may have, ADDRESS[,ADDRESS...]; a map with"
+        " another one is refused",
+        applies=Applies.DESTINATION,
+        default="those of the map",
+    ),
+    Option(
         name="destination-client-type",
         short="y",
         metavar="VERSION",

@@ -106,6 +106,8 @@ class ProxySettings:
     """The map of ``-s`` or ``-d``; ``None`` when only a mode was given."""
     fallback_services: ServiceMap = field(default_factory=dict)
     """The map of ``--config-dir``; used for ids when ``services`` is ``None``."""
+    allowed: tuple[LocalAddress, ...] | None = None
+    """Destination: the only addresses that are connected to; ``None``: those of the maps."""
     bind_address: str = ""
     """Source: address to listen on, "" is "localhost"; destination: local address of outgoing
     connections, "" is any. A host name or an address without brackets."""

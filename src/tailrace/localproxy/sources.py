@@ -25,8 +25,10 @@ from ..errors import ConfigurationError
 from ..link.webproxy import WebProxy, web_proxy_for, web_proxy_variable
 from ..secret import Secret
 from ..wire.limits import SUBPROTOCOLS
+from .allowlist import format_allow_list, is_allowed, parse_allow_list
 from .argv import CommandKind, CommandLine, parse_argv
 from .endpoints import (
+    format_local_address,
     format_service_map,
     parse_bind_address,
     parse_endpoint,
@@ -69,6 +71,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _STANDARD_INPUT: Final = "-"
+_SHOWN_LIST: Final = 200
 _DEFAULT_CONFIG_DIR: Final = "config"
 _DEFAULT_LISTEN_HOST: Final = "localhost"
 _MODES: Final = {
@@ -174,6 +177,7 @@ def resolve(inputs: Inputs, files: Files) -> Configuration:
     build.web_proxy()
     build.mode()
     build.services()
+    build.allow_list()
     build.fine_values(fine)
     build.bind_address()
     build.trust()
@@ -393,6 +397,24 @@ class _Build:
         origin = Origin(Source.CONFIG_DIRECTORY, shown(directory))
         self._set("fallback_services", found, origin)
 
+    def allow_list(self) -> None:
+        given = self._inputs.get("allow")
+        if given is None:
+            return
+        allowed = parse_allow_list(given.text)
+        self._set("allowed", allowed, given.origin)
+        if self._fields["mode"] is Mode.SOURCE:
+            return
+        for name in ("services", "fallback_services"):
+            for service_id, address in self._fields.get(name, {}).items():
+                if not is_allowed(address, allowed):
+                    service = f" of service {service_id}" if service_id else ""
+                    raise ConfigurationError(
+                        f"{shown(format_local_address(address))}, the application{service} from"
+                        f" the {self._origins[name]}, is not in the allow-list from the"
+                        f" {given.origin}: {shown(format_allow_list(allowed), _SHOWN_LIST)}"
+                    )
+
     def fine_values(self, fine: FineSettings) -> None:
         for name, (value, key) in fine.values().items():
             if name != "bind_address" or self._fields["mode"] is Mode.SOURCE:
@@ -485,5 +507,7 @@ def _printed(value: object) -> str:
             return f"{value:g}"
         case Mapping():
             return format_service_map(value)
+        case tuple():
+            return format_allow_list(value)
         case _:
             raise AssertionError(f"no way to print {type(value).__name__}")

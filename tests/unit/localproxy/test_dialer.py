@@ -59,6 +59,20 @@ async def test_the_bind_address_is_the_local_end():
             assert sock.getsockname()[0] == "127.0.0.2"
 
 
+async def test_only_what_is_allowed_is_reached():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = TCPAddress("127.0.0.1", listening.getsockname()[1])
+        with await dial(address, settings(allowed=(TCPAddress("", 1), address))):
+            pass
+        other = settings(allowed=(TCPAddress("127.0.0.1", 1),), dial_retry_count=-1)
+        with pytest.raises(DialFailed, match=rf"{address} -- not in the allow-list"):
+            await dial(address, other)
+        listening.setblocking(False)
+        listening.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            listening.accept()
+
+
 async def test_a_refusal_names_the_address_and_the_reason():
     port = unused_port()
     with pytest.raises(DialFailed, match=rf"127\.0\.0\.1:{port} -- Connection refused"):

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support_configuration import value_unless_refused
+from support_configuration import refusal, value_unless_refused
 from tailrace.errors import ConfigurationError
 from tailrace.link.webproxy import WebProxy
 from tailrace.localproxy.argv import CommandKind, parse_argv
@@ -212,6 +212,15 @@ CASES = [
         LoopChoice.ASYNCIO,
         "x",
         "the argument ('x') for option '{}' is invalid. Valid choices are auto, asyncio",
+    ),
+    Case(
+        "allow",
+        "127.0.0.1:22,db:1,/run/app.sock",
+        "allowed",
+        (TCPAddress("127.0.0.1", 22), TCPAddress("db", 1), UnixAddress("/run/app.sock")),
+        "db",
+        "--allow: Address 'db' has no port",
+        DESTINATION,
     ),
     Case("state-dir", "/var/lib/x", "state_dir", Path("/var/lib/x"), "d" * 5000, "Path exceeds"),
     Case("ready-file", "ready", "ready_file", Path("ready"), "d" * 5000, "Path exceeds maximum"),
@@ -734,3 +743,54 @@ def test_any_environment_is_a_configuration_or_an_error(
     if found is not None:
         assert isinstance(found, Configuration)
         assert describe(found)
+
+
+# -- the allow-list ----------------------------------------------------------------------------
+
+FORBIDDEN = "is not in the allow-list from the"
+
+
+@pytest.mark.parametrize(
+    ("map_of_services", "allowed", "sentence"),
+    [
+        ("22", "22", ""),
+        ("22", "127.0.0.1:22", ""),
+        ("SSH=127.0.0.1:22,WEB=/run/web", "/run/web,127.0.0.1:22,[::1]:80", ""),
+        (
+            "22",
+            "23",
+            "22, the application from the environment variable TAILRACE_DESTINATION_APP,"
+            f" {FORBIDDEN} command line --allow: 23",
+        ),
+        (
+            "SSH=22,DB=db:5432",
+            "127.0.0.1:22,localhost:5432",
+            "db:5432, the application of service DB from the environment variable"
+            f" TAILRACE_DESTINATION_APP, {FORBIDDEN} command line --allow:"
+            " 127.0.0.1:22,localhost:5432",
+        ),
+    ],
+)
+def test_a_map_beyond_the_allow_list(map_of_services: str, allowed: str, sentence: str) -> None:
+    base = DESTINATION | {"destination-app": map_of_services}
+    assert refusal(build, "--allow", allowed, base=base) == sentence
+
+
+def test_files_beyond_the_allow_list(tmp_path: Path) -> None:
+    (tmp_path / "a.ini").write_text("SSH = 22\nROUTER = 192.168.1.1:80\n")
+    base = without("source-listen-port") | {"mode": "dst", "allow": "127.0.0.1:22"}
+    said = refusal(build, "--config-dir", str(tmp_path), base=base)
+    assert said.startswith("192.168.1.1:80, the application of service ROUTER from the")
+    assert said.endswith(f"{FORBIDDEN} environment variable TAILRACE_ALLOW: 127.0.0.1:22")
+
+
+def test_a_source_has_nothing_to_allow() -> None:
+    assert settings("--allow", "127.0.0.1:22").services == {"": TCPAddress("", 5555)}
+
+
+def test_the_allow_list_is_described() -> None:
+    rows = {row.name: row for row in describe(build("--allow", "22,/run/x,db:1", base=DESTINATION))}
+    assert (rows["allowed"].value, str(rows["allowed"].origin)) == (
+        "22,/run/x,db:1",
+        "command line --allow",
+    )
