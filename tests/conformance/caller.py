@@ -51,6 +51,8 @@ class Caller:
         self._writer = writer
         self._partial = b""
         self._messages: deque[bytes] = deque()
+        self.head = ""
+        """Status line and header fields of the answer to the upgrade request."""
         self.close_code: int | None = None
         self.frames: list[bytes] = []
         """Payloads of data frames, as they came."""
@@ -70,8 +72,8 @@ class Caller:
         lines = "".join(f"{name}: {value}\r\n" for name, value in header)
         self._writer.write(f"GET {target} HTTP/1.1\r\n{lines}\r\n".encode())
         waiting("the answer to an upgrade request")
-        head = (await self._reader.readuntil(b"\r\n\r\n")).decode("ascii")
-        status = int(head.split(" ")[1])
+        self.head = (await self._reader.readuntil(b"\r\n\r\n")).decode("ascii")
+        status = int(self.head.split(" ")[1])
         body = b"" if status == 101 else await self._reader.read()
         return status, body.decode()
 

@@ -100,8 +100,11 @@ async def test_s57_cookie_and_offers(lab: Lab) -> None:
     clients = await clients_of(lab, "SSH1")
     cookie = ("Cookie", f"a=b; awsiot-tunnel-token={clients.token(SOURCE)}")
     offer = "aws.iot.securetunneling-9.0, aws.iot.securetunneling-2.0"
-    status, _ = await (await clients.caller()).ask([*fields(None, subprotocol=offer), cookie])
-    assert status == 101
+    deflate = ("Sec-WebSocket-Extensions", "permessage-deflate")
+    caller = await clients.caller()
+    assert await caller.ask([*fields(None, subprotocol=offer), cookie, deflate]) == (101, "")
+    assert "Sec-WebSocket-Protocol: aws.iot.securetunneling-2.0\r\n" in caller.head
+    assert "extensions" not in caller.head.lower(), "compression was accepted"
 
 
 @scenario("S58", about_service=True)
