@@ -35,6 +35,7 @@ _POLL: Final = 0.02
 _GRACE: Final = 0.7
 """Seconds after which a proxy that nobody expected to end is the outcome."""
 _LOG_TAIL: Final = 25
+_LAST_WORDS: Final = re.compile(r"(?:\[fatal\] |: (?=Assertion `))([^\[\n]{1,100})")
 _FIRST_PORT: Final = 20_000
 """Listening ports are taken below those the system hands out."""
 _LAST_PORT: Final = 32_000
@@ -81,7 +82,12 @@ class Proxy(Process):
             return ""
         status = self._popen.wait()
         name = f" ({signal.Signals(-status).name})" if status < 0 else ""
-        return f"the proxy ended with status {status}{name}"
+        return f"the proxy ended with status {status}{name}{self._last_words()}"
+
+    def _last_words(self) -> str:
+        """Return what the log gives as the reason of the end, if it does."""
+        words = _LAST_WORDS.findall(self.log)
+        return f": {words[-1].strip()}" if words else ""
 
 
 class Shared:

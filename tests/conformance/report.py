@@ -58,7 +58,10 @@ unchanged.
 
 _LEGEND = """\
 `-`: not run; `S57` to `S60` are about the service, and no local proxy takes part in them.
-A scenario with several tests passes when all of them do.
+A scenario with several tests passes when all of them do. The last column says what was seen
+first: "waited in vain" after 15 seconds, for scenarios that need time more. Each run finds the
+same, but of races it shows one outcome; assertions are part of the build of the C++ proxy that
+was tried.
 """
 
 

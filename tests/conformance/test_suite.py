@@ -133,6 +133,19 @@ def test_an_unexpected_end_is_seen(tmp_path: Path) -> None:
     assert outcome.reason == "the proxy ended with status 7"
 
 
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("[1] [fatal] shutdown: not connected [system:107 at x.hpp]", "shutdown: not connected"),
+        ("p: x.hpp:200: void f(): Assertion `! value()' failed.", "Assertion `! value()' failed."),
+    ],
+)
+def test_last_words_are_told(line: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "words").write_text(line)
+    outcome = attempt(wants_a_link, f"cat {tmp_path}/words >&2; exit 1", tmp_path)
+    assert outcome.reason == f"the proxy ended with status 1: {reason}"
+
+
 def test_a_crash_is_seen(tmp_path: Path) -> None:
     outcome = attempt(wants_a_link, "kill -SEGV $$", tmp_path)
     assert outcome.reason == "the proxy ended with status -11 (SIGSEGV)"
