@@ -62,7 +62,7 @@ conformance: $(READY)
 check: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy --strict src
+	$(BIN)/mypy --strict src bench
 	@$(BIN)/python tests/audit_gate.py
 
 audit: $(READY)

@@ -1,6 +1,6 @@
 """What one tunnel costs the others when its proxies flood, stall or send garbage.
 
-    .venv/bin/python bench/noisy_neighbours.py [--seconds 5] [--only KIND ...]
+    .venv/bin/python -m bench.noisy_neighbours [--seconds 5] [--only KIND ...]
 
 Starts ``tailrace serve`` as a process and sends 64 bytes back and forth through one
 tunnel, over TLS, from this process. Then the same while other processes do their worst on
@@ -30,8 +30,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import quantiles
 
-from idle_links import KeptConnection, start_service, status_kib
-
+from bench.idle_links import KeptConnection, start_service, status_kib
 from tailrace.service.config import Endpoints
 from tailrace.wire import MAX_FRAME, MAX_PAYLOAD, Message, MessageType, encode_frame
 
@@ -198,7 +197,7 @@ VILLAINS: dict[str, Callable[[dict[str, str]], None]] = {
 @contextmanager
 def villain(kind: str, job: dict[str, str]) -> Iterator[None]:
     process = subprocess.Popen(
-        [sys.executable, __file__, "--villain", kind],
+        [sys.executable, "-m", "bench.noisy_neighbours", "--villain", kind],
         stdin=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
