@@ -1,0 +1,165 @@
+"""The command line of the benchmark."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from .contenders.registry import NAMES, all_contenders
+from .errors import BenchError
+from .model import Results
+from .report import checks, tables
+from .report.write import readme_section, write_report
+from .runner import Plan, run
+from .scenarios.base import Scenario
+from .scenarios.registry import all_scenarios
+
+__all__ = ["main"]
+
+RESULTS: Final = Path(__file__).resolve().parent / "results"
+_ROUNDS: Final = 5
+_QUICK_ROUNDS: Final = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark, or print what an earlier run has found."""
+    arguments = _parser().parse_args(argv)
+    try:
+        if arguments.list:
+            return _list()
+        if arguments.render:
+            results = Results.merged(Results.read(path) for path in arguments.render)
+            for scenario in all_scenarios():
+                _show(results, scenario)
+        else:
+            results = run(_plan(arguments), _show)
+        return _finish(results, arguments)
+    except (BenchError, ValueError, OSError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Measure tailrace beside other ways to carry TCP connections: real "
+        "processes, one machine, alternating, medians of several rounds.",
+    )
+    parser.add_argument("--quick", action="store_true", help="short measurements, two rounds")
+    parser.add_argument("--rounds", type=int, metavar="N", help=f"rounds (default: {_ROUNDS})")
+    parser.add_argument(
+        "--scenario", action="append", metavar="NAME", help="only this one; may be repeated"
+    )
+    parser.add_argument(
+        "--contender",
+        action="append",
+        metavar="NAME",
+        help=f"only this one; may be repeated ({', '.join(NAMES)})",
+    )
+    parser.add_argument(
+        "--variant",
+        action="append",
+        default=[],
+        metavar="NAME=[@BIN] [VARIABLE=VALUE]... [ARGUMENT]...",
+        help="one more contender: tailrace with these arguments of localproxy and variables, "
+        "from another virtual environment's bin directory; may be repeated",
+    )
+    parser.add_argument("--list", action="store_true", help="list scenarios and contenders")
+    parser.add_argument(
+        "--render",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="run nothing: report on the JSON of earlier runs (scenarios of later files win)",
+    )
+    parser.add_argument(
+        "--baseline", type=Path, metavar="FILE", help="also compare with the JSON of another run"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=RESULTS,
+        metavar="DIR",
+        help="where JSON, Markdown and plot go (default: bench/results)",
+    )
+    parser.add_argument(
+        "--publish",
+        action="store_true",
+        help="also write latest.md and latest.png, which belong to the repository",
+    )
+    parser.add_argument(
+        "--readme", action="store_true", help="print the README's section on standard output"
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="exit with 2 when a figure that must hold does not"
+    )
+    return parser
+
+
+def _plan(arguments: argparse.Namespace) -> Plan:
+    scenarios = _chosen("scenario", arguments.scenario, all_scenarios())
+    contenders = all_contenders(arguments.variant)
+    named = set(arguments.contender or ()) | {text.partition("=")[0] for text in arguments.variant}
+    if arguments.contender:
+        unknown = named - {contender.name for contender in contenders}
+        if unknown:
+            raise BenchError(f"no such contender: {', '.join(sorted(unknown))}; try --list")
+        contenders = [contender for contender in contenders if contender.name in named]
+    rounds = arguments.rounds or (_QUICK_ROUNDS if arguments.quick else _ROUNDS)
+    if rounds < 1:
+        raise BenchError("--rounds must be at least 1")
+    return Plan(scenarios, contenders, rounds, arguments.quick)
+
+
+def _chosen(
+    kind: str, names: Sequence[str] | None, available: Sequence[Scenario]
+) -> list[Scenario]:
+    if not names:
+        return list(available)
+    unknown = set(names) - {scenario.name for scenario in available}
+    if unknown:
+        raise BenchError(f"no such {kind}: {', '.join(sorted(unknown))}; try --list")
+    return [scenario for scenario in available if scenario.name in names]
+
+
+def _list() -> int:
+    print("Scenarios:")
+    for scenario in all_scenarios():
+        print(f"  {scenario.name:<14} {scenario.missing() or scenario.title}")
+    print("Contenders:")
+    for contender in all_contenders():
+        missing = contender.missing()
+        note = f"{contender.description} (missing: {missing})" if missing else contender.description
+        print(f"  {contender.name:<14} {note}")
+    return 0
+
+
+def _show(results: Results, scenario: Scenario) -> None:
+    text = tables.terminal(results, scenario)
+    if text:
+        print(f"\n{text}\n", flush=True)
+
+
+def _finish(results: Results, arguments: argparse.Namespace) -> int:
+    """Show the summary, write the files, judge."""
+    verdicts = checks.judge(results)
+    if arguments.readme:
+        print(readme_section(results))
+    else:
+        print(tables.slopes(results))
+        print(tables.verdicts(verdicts))
+        if arguments.baseline is not None:
+            print(tables.comparison(Results.read(arguments.baseline), results))
+    for path in write_report(
+        results,
+        verdicts,
+        arguments.output,
+        json=not arguments.render,
+        publish=arguments.publish,
+    ):
+        print(f"wrote {path}", file=sys.stderr)
+    failed = any(verdict.holds is False for verdict in verdicts)
+    return 2 if failed and arguments.strict else 0
