@@ -1,0 +1,237 @@
+"""The code that every message of the data path runs through, without sockets or TLS.
+
+Used by the micro benchmarks and by the instruction counts. Each path is made ready by
+its constructor; :meth:`HotPath.run` moves a number of messages and nothing else.
+"""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Final
+
+from tailrace.service.fabric import LocalFabric
+from tailrace.service.relay import RelayEnd
+from tailrace.service.store import Side
+from tailrace.session import Connection, ConnectionRequested, Event, Role, Session
+from tailrace.wire import (
+    MAX_PAYLOAD,
+    DataHeader,
+    Message,
+    MessageSplitter,
+    MessageType,
+    decode,
+    encode_frame,
+)
+
+__all__ = ["PATHS", "SIZES", "HotPath", "path_named"]
+
+SIZES: Final = (64, MAX_PAYLOAD)
+"""Bytes of payload: a keystroke, and a full message."""
+
+_SERVICE: Final = "SSH"
+_BATCH: Final = 16
+"""Small messages in one frame, as a relay or a busy sender puts them together."""
+
+
+class HotPath(ABC):
+    """One path, for payloads of one size."""
+
+    name: str
+    about: str
+
+    def __init__(self, size: int) -> None:
+        """Get ready for payloads of ``size`` bytes."""
+        self.size = size
+
+    @abstractmethod
+    def run(self, messages: int) -> None:
+        """Move ``messages`` messages."""
+
+
+class _NullSink:
+    """Takes data and counts it."""
+
+    __slots__ = ("received",)
+
+    def __init__(self) -> None:
+        self.received = 0
+
+    def data_received(self, payload: memoryview) -> None:
+        self.received += len(payload)
+
+
+class _NullHandler:
+    """The room above a session: gives each connection a sink."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+        self.sink = _NullSink()
+
+    def event_occurred(self, event: Event) -> None:
+        if isinstance(event, ConnectionRequested):
+            event.connection.sink = self.sink
+
+    def send_control(self, frame: bytes) -> None:
+        self.sent.append(frame)
+
+
+def _ready(role: Role) -> tuple[Session, _NullHandler]:
+    handler = _NullHandler()
+    session = Session(role, handler, (_SERVICE,))
+    ids = Message(MessageType.SERVICE_IDS, available_service_ids=(_SERVICE,))
+    session.receive_frame(memoryview(encode_frame(ids)))
+    return session, handler
+
+
+class ToTunnel(HotPath):
+    """Socket to tunnel: the header, right in front of the bytes that were read."""
+
+    name = "socket to tunnel"
+    about = "header and frame"
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        session, _ = _ready(Role.SOURCE)
+        self._connection: Connection = session.open(_SERVICE)
+        self._memory = bytearray(DataHeader.MAX_SIZE + MAX_PAYLOAD)
+        self._view = memoryview(self._memory)
+        self.framed = 0
+
+    def run(self, messages: int) -> None:
+        connection, memory, view, size = self._connection, self._memory, self._view, self.size
+        gap = DataHeader.MAX_SIZE
+        for _ in range(messages):
+            header = connection.data_header(size)
+            start = gap - len(header)
+            memory[start:gap] = header
+            self.framed += len(view[start : gap + size])
+
+
+class FromTunnel(HotPath):
+    """Tunnel to socket: split the frame, decode, find the connection, hand over."""
+
+    name = "tunnel to socket"
+    about = "split, decode, dispatch"
+    batch = 1
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self._session, handler = _ready(Role.DESTINATION)
+        start = Message(MessageType.STREAM_START, 1, _SERVICE, 1)
+        self._session.receive_frame(memoryview(encode_frame(start)))
+        self._frame = memoryview(_data_frame(size) * self.batch)
+        self.sink = handler.sink
+
+    def run(self, messages: int) -> None:
+        receive, frame = self._session.receive_frame, self._frame
+        for _ in range(messages // self.batch):
+            receive(frame)
+
+
+class FromTunnelBatched(FromTunnel):
+    """As :class:`FromTunnel`, many small messages in one frame."""
+
+    name = "tunnel to socket, batched"
+    about = f"the same, {_BATCH} messages in one frame"
+    batch = _BATCH
+
+
+class Relay(HotPath):
+    """The service: judge what came from one side and pass it to the other."""
+
+    name = "relay"
+    about = "split, judge, forward"
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        fabric = LocalFabric()
+        self.link = _NullLink()
+        source = RelayEnd(_NullLink(), Side.SOURCE, (_SERVICE,))
+        destination = RelayEnd(self.link, Side.DESTINATION, (_SERVICE,))
+        source.join(fabric, "tunnel")
+        destination.join(fabric, "tunnel")
+        start = encode_frame(Message(MessageType.STREAM_START, 1, _SERVICE, 1))
+        source.frame_received(memoryview(start))
+        self._source = source
+        self._frame = memoryview(_data_frame(size))
+
+    def run(self, messages: int) -> None:
+        receive, frame = self._source.frame_received, self._frame
+        for _ in range(messages):
+            receive(frame)
+
+
+class _NullLink:
+    """A WebSocket that only counts."""
+
+    __slots__ = ("sent",)
+
+    def __init__(self) -> None:
+        self.sent = 0
+
+    def send(self, run: bytes | memoryview) -> None:
+        self.sent += len(run)
+
+    def ping(self, payload: bytes) -> None:
+        """Nobody answers."""
+
+    def pause_reading(self) -> None:
+        """Nothing comes."""
+
+    def resume_reading(self) -> None:
+        """Nothing comes."""
+
+    def close(self, code: int, reason: str) -> None:
+        raise AssertionError(f"the relay closed the link: {code} {reason}")
+
+
+def _data_frame(size: int) -> bytes:
+    """Return a DATA message as our own proxies send it: the payload last."""
+    return DataHeader(1, _SERVICE, 1).build(size) + bytes(size)
+
+
+class SplitAndDecode(HotPath):
+    """The wire room alone."""
+
+    name = "split and decode"
+    about = "the wire room alone"
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self._splitter = MessageSplitter()
+        self._frame = memoryview(_data_frame(size))
+        self.decoded = 0
+
+    def run(self, messages: int) -> None:
+        feed, frame = self._splitter.feed, self._frame
+        for _ in range(messages):
+            for body in feed(frame):
+                self.decoded += len(decode(body).payload)
+
+
+PATHS: Final[Sequence[type[HotPath]]] = (
+    ToTunnel,
+    FromTunnel,
+    FromTunnelBatched,
+    SplitAndDecode,
+    Relay,
+)
+
+
+def path_named(name: str) -> type[HotPath]:
+    """Return a path.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    for path in PATHS:
+        if path.name == name:
+            return path
+    raise ValueError(f"no such path: {name}")
+
+
+if __name__ == "__main__":
+    # For the instruction counts: PATH SIZE MESSAGES.
+    path_named(sys.argv[1])(int(sys.argv[2])).run(int(sys.argv[3]))
