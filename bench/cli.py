@@ -12,10 +12,11 @@ from .contenders.registry import NAMES, all_contenders
 from .errors import BenchError
 from .model import Results
 from .report import checks, tables
-from .report.write import readme_section, write_report
+from .report.write import publish, write_report
 from .runner import Plan, run
 from .scenarios.base import Scenario
 from .scenarios.registry import all_scenarios
+from .selection import Selection, parse_parts
 
 __all__ = ["main"]
 
@@ -50,8 +51,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--quick", action="store_true", help="short measurements, two rounds")
     parser.add_argument("--rounds", type=int, metavar="N", help=f"rounds (default: {_ROUNDS})")
-    parser.add_argument(
-        "--scenario", action="append", metavar="NAME", help="only this one; may be repeated"
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--only",
+        action="append",
+        metavar="SCENARIO[:CASE],...",
+        help="only these scenarios, or single cases of them; may be repeated",
+    )
+    what.add_argument(
+        "--must-hold",
+        action="store_true",
+        help="only what the figures that must hold are made of",
     )
     parser.add_argument(
         "--contender",
@@ -87,11 +97,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--publish",
-        action="store_true",
-        help="also write latest.md and latest.png, which belong to the repository",
-    )
-    parser.add_argument(
-        "--readme", action="store_true", help="print the README's section on standard output"
+        type=Path,
+        metavar="README",
+        help="also write what belongs to the repository: latest.* there and this file's table",
     )
     parser.add_argument(
         "--strict", action="store_true", help="exit with 2 when a figure that must hold does not"
@@ -100,7 +108,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:
-    scenarios = _chosen("scenario", arguments.scenario, all_scenarios())
+    available = all_scenarios()
+    parts = parse_parts(arguments.only or (), {scenario.name for scenario in available})
+    selection = Selection(checks.needed() if arguments.must_hold else parts)
+    scenarios = [scenario for scenario in available if selection.has(scenario.name)]
     contenders = all_contenders(arguments.variant)
     named = set(arguments.contender or ()) | {text.partition("=")[0] for text in arguments.variant}
     if arguments.contender:
@@ -108,21 +119,12 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         if unknown:
             raise BenchError(f"no such contender: {', '.join(sorted(unknown))}; try --list")
         contenders = [contender for contender in contenders if contender.name in named]
-    rounds = arguments.rounds or (_QUICK_ROUNDS if arguments.quick else _ROUNDS)
+    rounds = arguments.rounds
+    if rounds is None:
+        rounds = _QUICK_ROUNDS if arguments.quick else _ROUNDS
     if rounds < 1:
         raise BenchError("--rounds must be at least 1")
-    return Plan(scenarios, contenders, rounds, arguments.quick)
-
-
-def _chosen(
-    kind: str, names: Sequence[str] | None, available: Sequence[Scenario]
-) -> list[Scenario]:
-    if not names:
-        return list(available)
-    unknown = set(names) - {scenario.name for scenario in available}
-    if unknown:
-        raise BenchError(f"no such {kind}: {', '.join(sorted(unknown))}; try --list")
-    return [scenario for scenario in available if scenario.name in names]
+    return Plan(scenarios, contenders, rounds, arguments.quick, selection)
 
 
 def _list() -> int:
@@ -145,21 +147,17 @@ def _show(results: Results, scenario: Scenario) -> None:
 
 def _finish(results: Results, arguments: argparse.Namespace) -> int:
     """Show the summary, write the files, judge."""
+    if not results.samples and not results.failures:
+        raise BenchError("nothing was measured: try --list, and other cases")
     verdicts = checks.judge(results)
-    if arguments.readme:
-        print(readme_section(results))
-    else:
-        print(tables.slopes(results))
-        print(tables.verdicts(verdicts))
-        if arguments.baseline is not None:
-            print(tables.comparison(Results.read(arguments.baseline), results))
-    for path in write_report(
-        results,
-        verdicts,
-        arguments.output,
-        json=not arguments.render,
-        publish=arguments.publish,
-    ):
+    print(tables.slopes(results))
+    print(tables.verdicts(verdicts))
+    if arguments.baseline is not None:
+        print(tables.comparison(Results.read(arguments.baseline), results))
+    written = [] if arguments.render else write_report(results, verdicts, arguments.output)
+    if arguments.publish is not None:
+        written += publish(results, verdicts, arguments.output, arguments.publish)
+    for path in written:
         print(f"wrote {path}", file=sys.stderr)
     failed = any(verdict.holds is False for verdict in verdicts)
     return 2 if failed and arguments.strict else 0

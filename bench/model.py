@@ -14,6 +14,8 @@ from .stats import Line, Summary, summarise
 __all__ = ["Better", "Failure", "Metric", "Results", "Sample", "Skip", "Slope"]
 
 _FORMAT: Final = 1
+_DIGITS: Final = 6
+"""Digits of a figure that are worth keeping."""
 
 
 class Better(Enum):
@@ -133,7 +135,13 @@ class Results:
     def write(self, path: Path) -> None:
         """Write everything as JSON."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"format": _FORMAT, **asdict(self)}, indent=1) + "\n")
+        document = {"format": _FORMAT, **asdict(self)}
+        for sample in document["samples"]:
+            sample["values"] = {
+                name: float(f"{value:.{_DIGITS}g}") for name, value in sample["values"].items()
+            }
+        fields = [f"{json.dumps(name)}: {_lines(value)}" for name, value in document.items()]
+        path.write_text("{\n" + ",\n".join(fields) + "\n}\n")
 
     @classmethod
     def read(cls, path: Path) -> Results:
@@ -142,9 +150,13 @@ class Results:
         Raises:
             ValueError: the file is something else.
         """
-        document: dict[str, Any] = json.loads(path.read_text())
+        refusal = f"{path} does not hold results of this benchmark"
+        try:
+            document: dict[str, Any] = json.loads(path.read_text())
+        except ValueError:
+            raise ValueError(refusal) from None
         if document.pop("format", None) != _FORMAT:
-            raise ValueError(f"{path} does not hold results of this benchmark")
+            raise ValueError(refusal)
         document["samples"] = [Sample(**entry) for entry in document["samples"]]
         document["failures"] = [Failure(**entry) for entry in document["failures"]]
         document["skips"] = [Skip(**entry) for entry in document["skips"]]
@@ -176,3 +188,10 @@ class Results:
         if whole is None:
             raise ValueError("no results")
         return whole
+
+
+def _lines(value: Any) -> str:
+    """Return JSON with one entry of a list a line, so that a person can search it."""
+    if not isinstance(value, list) or not value:
+        return json.dumps(value)
+    return "[\n" + ",\n".join(f"  {json.dumps(entry)}" for entry in value) + "\n]"

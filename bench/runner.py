@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,7 @@ from .model import Failure, Results, Sample, Skip, Slope
 from .processes import Supervisor
 from .progress import Progress
 from .scenarios.base import Bench, Scenario
+from .selection import Selection
 from .stats import fit
 
 __all__ = ["Plan", "run"]
@@ -32,6 +33,7 @@ class Plan:
     contenders: Sequence[Contender]
     rounds: int
     quick: bool
+    selection: Selection = field(default_factory=Selection)
 
 
 def run(plan: Plan, scenario_done: Callable[[Results, Scenario], None]) -> Results:
@@ -47,7 +49,7 @@ def run(plan: Plan, scenario_done: Callable[[Results, Scenario], None]) -> Resul
     )
     contenders = _present(plan.contenders, results)
     scenarios = [
-        (scenario, [c for c in contenders if _takes_part(scenario, c, results)])
+        (scenario, [c for c in contenders if _takes_part(plan, scenario, c, results)])
         for scenario in plan.scenarios
         if _possible(scenario, results)
     ]
@@ -94,7 +96,9 @@ def _possible(scenario: Scenario, results: Results) -> bool:
     return missing is None
 
 
-def _takes_part(scenario: Scenario, contender: Contender, results: Results) -> bool:
+def _takes_part(plan: Plan, scenario: Scenario, contender: Contender, results: Results) -> bool:
+    if not plan.selection.has(scenario.name, contender=contender.name):
+        return False
     reason = scenario.excludes(contender)
     if reason is not None:
         results.skips.append(Skip(f"{contender.name} in {scenario.name}", reason))
@@ -133,12 +137,15 @@ def _measure(
         if skip not in results.skips:
             results.skips.append(skip)
 
+    def wants(case: str) -> bool:
+        return plan.selection.has(scenario.name, case=case, contender=contender.name)
+
     try:
         with (
             tempfile.TemporaryDirectory(prefix="bench-") as directory,
             Supervisor(Path(directory)) as supervisor,
         ):
-            bench = Bench(supervisor, plan.quick, progress.detail, failed, left_out)
+            bench = Bench(supervisor, plan.quick, progress.detail, failed, left_out, wants)
             for last in scenario.measure(bench, contender):
                 case, values = last
                 results.samples.append(Sample(scenario.name, case, contender.name, number, values))

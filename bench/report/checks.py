@@ -6,14 +6,15 @@ held nor broken.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from ..contenders.registry import PICOWS, WEBSOCKETS
 from ..model import Results
+from ..selection import Part
 
-__all__ = ["Verdict", "judge"]
+__all__ = ["REQUIREMENTS", "Verdict", "judge", "needed"]
 
 _NGINX: Final = "nginx"
 _REFERENCE: Final = "reference"
@@ -36,143 +37,192 @@ class _Limit:
     """A bound, from below or from above."""
 
     value: float
-    unit: str = ""
-    is_least: bool = False
-    digits: int = 2
+    unit: str
+    is_least: bool
+    digits: int
 
-    def judge(self, what: str, measured: float | None) -> Verdict:
+    def __str__(self) -> str:
+        return f"{'>=' if self.is_least else '<='} {self.value:,g}{self.unit}"
+
+    def holds(self, measured: float) -> bool:
         """Compare."""
-        limit = f"{'>=' if self.is_least else '<='} {self.value:g}{self.unit}"
+        return measured >= self.value if self.is_least else measured <= self.value
+
+
+@dataclass(frozen=True, slots=True)
+class _Figure:
+    """Where a figure of the results stands."""
+
+    scenario: str
+    case: str
+    metric: str
+    contender: str = PICOWS
+
+    def of(self, contender: str) -> _Figure:
+        """Return the same figure of another contender."""
+        return _Figure(self.scenario, self.case, self.metric, contender)
+
+    def median(self, results: Results) -> float | None:
+        """Return the median over the rounds, ``None`` if it was not measured."""
+        return results.median(self.scenario, self.case, self.contender, self.metric)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """A median, or the ratio of two, that stays within a limit."""
+
+    what: str
+    figure: _Figure
+    limit: _Limit
+    against: _Figure | None = None
+
+    def figures(self) -> Sequence[_Figure]:
+        """Return what has to be measured for it."""
+        return (self.figure,) if self.against is None else (self.figure, self.against)
+
+    def judge(self, results: Results) -> Verdict:
+        """Compare what was measured with the limit."""
+        measured = self.figure.median(results)
+        if measured is not None and self.against is not None:
+            other = self.against.median(results)
+            measured = measured / other if other else None
         if measured is None:
-            return Verdict(what, "not measured", limit, None)
-        holds = measured >= self.value if self.is_least else measured <= self.value
-        return Verdict(what, f"{measured:.{self.digits}f}{self.unit}", limit, holds)
+            return Verdict(self.what, "not measured", str(self.limit), None)
+        shown = f"{measured:,.{self.limit.digits}f}{self.limit.unit}"
+        return Verdict(self.what, shown, str(self.limit), self.limit.holds(measured))
 
 
-def _least(value: float, unit: str = "", digits: int = 2) -> _Limit:
-    return _Limit(value, unit, is_least=True, digits=digits)
+@dataclass(frozen=True, slots=True)
+class _Always:
+    """Something that is so in every round; the figure is the share of it, 100 % if it is."""
+
+    what: str
+    figure: _Figure
+
+    def figures(self) -> Sequence[_Figure]:
+        """Return what has to be measured for it."""
+        return (self.figure,)
+
+    def judge(self, results: Results) -> Verdict:
+        """Count the rounds; one that failed counts against it."""
+        figure = self.figure
+        found = results.values(figure.scenario, figure.case, figure.contender, figure.metric)
+        failed = {failure.round for failure in results.failed(figure.scenario, figure.contender)}
+        rounds = len(found) + len(failed)
+        if not rounds:
+            return Verdict(self.what, "not measured", "every round", None)
+        good = sum(value >= 100 for value in found)
+        return Verdict(self.what, f"{good} of {rounds} rounds", "every round", good == rounds)
 
 
-def _most(value: float, unit: str = "", digits: int = 2) -> _Limit:
-    return _Limit(value, unit, digits=digits)
+def _least(value: float, unit: str, digits: int = 2) -> _Limit:
+    return _Limit(value, unit, True, digits)
+
+
+def _most(value: float, unit: str, digits: int = 2) -> _Limit:
+    return _Limit(value, unit, False, digits)
+
+
+def _against(what: str, figure: _Figure, limit: _Limit, other: str) -> _Bound:
+    return _Bound(f"{what}, against {other}", figure, limit, figure.of(other))
+
+
+def _bulk() -> list[_Bound]:
+    """Throughput, and what it costs."""
+    found = []
+    for other, rate in ((_NGINX, 1.0), (_REFERENCE, 3.0)):
+        for way in _DIRECTIONS:
+            figure = _Figure("bulk", way, "rate")
+            found.append(_against(f"one stream {way}", figure, _least(rate, " x"), other))
+    for way in _DIRECTIONS:
+        many, one = (_Figure("streams", f"{count} {way}", "rate") for count in (64, 1))
+        what = f"64 streams {way} together, against one"
+        found.append(_Bound(what, many, _least(0.9, " x"), one))
+    for other, cost in ((_NGINX, 0.95), (_REFERENCE, 0.333)):
+        for way in _DIRECTIONS:
+            figure = _Figure("bulk", way, "cpu_ends")
+            what = f"CPU of source + destination per GB {way}"
+            found.append(_against(what, figure, _most(cost, " x", 3), other))
+    return found
+
+
+def _latency() -> list[_Bound]:
+    """Round trips, alone and beside bulk on a slow link."""
+    figure = _Figure("latency", "64 B idle", "p50")
+    found = [
+        _against("64 B round trip p50", figure, _most(limit, " x"), other)
+        for other, limit in ((_NGINX, 1.4), (_REFERENCE, 1.0))
+    ]
+    for way in _DIRECTIONS:
+        p99, share = (_Figure("slow-link", f"bulk {way}", name) for name in ("p99", "share"))
+        what = f"800 kB/s link, bulk {way}"
+        found += [
+            _Bound(f"{what}: 64 B round trip p99", p99, _most(300, " ms", 0)),
+            _Bound(f"{what}: bulk gets of the link", share, _least(80, " %", 1)),
+        ]
+    return found
+
+
+def _connections() -> list[_Bound | _Always]:
+    """Ten thousand connections, and short ones."""
+    case = "10000 connections"
+    ends = [
+        _Bound(
+            f"memory of one of 10,000 connections, {end}",
+            _Figure("concurrency", case, f"kib_{end}"),
+            _most(24, " KiB", 1),
+        )
+        for end in ("source", "destination")
+    ]
+    rate = _Figure("connects", "one after the other", "rate")
+    return [
+        _Always("10,000 connections echo correctly", _Figure("concurrency", case, "correct")),
+        *ends,
+        _Bound("connections one after the other", rate, _least(500, " /s", 0)),
+    ]
+
+
+def _stalled() -> list[_Bound | _Always]:
+    """A reader that stalls."""
+    found: list[_Bound | _Always] = []
+    for way in _DIRECTIONS:
+        growth, answered, intact = (
+            _Figure("stalled", f"bulk {way}", name) for name in ("growth", "answered", "intact")
+        )
+        what = f"stalled reader, bulk {way}"
+        found += [
+            _Bound(f"{what}: growth of any process", growth, _most(32, " MiB", 1)),
+            _Always(f"{what}: others are answered", answered),
+            _Always(f"{what}: all bytes intact afterwards", intact),
+        ]
+    return found
+
+
+def _links() -> list[_Bound]:
+    """The two links of tailrace."""
+    found = []
+    for way in _DIRECTIONS:
+        figure = _Figure("bulk", way, "rate", WEBSOCKETS)
+        found.append(_against(f"websockets link {way}", figure, _least(0.85, " x"), PICOWS))
+    return found
+
+
+REQUIREMENTS: Final[Sequence[_Bound | _Always]] = (
+    *_bulk(),
+    *_latency(),
+    *_connections(),
+    *_stalled(),
+    *_links(),
+)
+"""What must hold, in the order of the report."""
 
 
 def judge(results: Results) -> list[Verdict]:
-    """Return the verdicts that this run allows, in the order of the requirements."""
-    parts: Iterable[Callable[[Results], Iterator[Verdict]]] = (
-        _throughput,
-        _cpu,
-        _round_trips,
-        _slow_link,
-        _connections,
-        _stalled,
-        _links,
-    )
-    return [verdict for part in parts for verdict in part(results)]
+    """Return a verdict on everything that must hold."""
+    return [requirement.judge(results) for requirement in REQUIREMENTS]
 
 
-def _ratio(a: float | None, b: float | None) -> float | None:
-    return a / b if a is not None and b else None
-
-
-def _times(results: Results, scenario: str, case: str, metric: str, other: str) -> float | None:
-    """Return tailrace's median as a multiple of another contender's."""
-    return _ratio(
-        results.median(scenario, case, PICOWS, metric),
-        results.median(scenario, case, other, metric),
-    )
-
-
-def _throughput(results: Results) -> Iterator[Verdict]:
-    for other, factor in ((_NGINX, 1.0), (_REFERENCE, 3.0)):
-        for direction in _DIRECTIONS:
-            measured = _times(results, "bulk", direction, "rate", other)
-            yield _least(factor, " x").judge(f"one stream {direction} against {other}", measured)
-    for direction in _DIRECTIONS:
-        many = results.median("streams", f"64 {direction}", PICOWS, "rate")
-        one = results.median("streams", f"1 {direction}", PICOWS, "rate")
-        yield _least(0.9, " x").judge(
-            f"64 streams {direction}, all together, against one", _ratio(many, one)
-        )
-
-
-def _cpu(results: Results) -> Iterator[Verdict]:
-    for other, factor in ((_NGINX, 0.95), (_REFERENCE, round(1 / 3, 3))):
-        for direction in _DIRECTIONS:
-            yield _most(factor, " x").judge(
-                f"CPU of source + destination for a GB {direction} against {other}",
-                _times(results, "bulk", direction, "cpu_ends", other),
-            )
-
-
-def _round_trips(results: Results) -> Iterator[Verdict]:
-    for other, factor in ((_NGINX, 1.4), (_REFERENCE, 1.0)):
-        yield _most(factor, " x").judge(
-            f"64 B round trip p50 against {other}",
-            _times(results, "latency", "64 B idle", "p50", other),
-        )
-
-
-def _slow_link(results: Results) -> Iterator[Verdict]:
-    for direction in _DIRECTIONS:
-        case = f"bulk {direction}"
-        yield _most(300, " ms", 0).judge(
-            f"64 B p99 on a link of 800 kB/s beside bulk {direction}",
-            results.median("slow-link", case, PICOWS, "p99"),
-        )
-        yield _least(80, " %", 1).judge(
-            f"bulk {direction} gets of that link",
-            results.median("slow-link", case, PICOWS, "share"),
-        )
-
-
-def _connections(results: Results) -> Iterator[Verdict]:
-    case = "10000 connections"
-    echoed = results.values("concurrency", case, PICOWS, "messages")
-    if echoed or results.failed("concurrency", PICOWS):
-        failures = len(results.failed("concurrency", PICOWS))
-        yield Verdict(
-            "10,000 concurrent connections echo correctly",
-            f"{len(echoed)} rounds well, {failures} failed",
-            "every round",
-            bool(echoed) and not failures,
-        )
-    for end in ("source", "destination"):
-        yield _most(24, " KiB", 1).judge(
-            f"memory of one of 10,000 connections in the {end}",
-            results.median("concurrency", case, PICOWS, f"kib_{end}"),
-        )
-    yield _least(500, " /s", 0).judge(
-        "connections one after the other",
-        results.median("connects", "one after the other", PICOWS, "rate"),
-    )
-
-
-def _stalled(results: Results) -> Iterator[Verdict]:
-    for direction in _DIRECTIONS:
-        case = f"bulk {direction}"
-        yield _most(32, " MiB", 1).judge(
-            f"stalled reader, bulk {direction}: growth of any process",
-            results.median("stalled", case, PICOWS, "growth"),
-        )
-        answered = results.values("stalled", case, PICOWS, "answered")
-        yield _least(100, " %", 0).judge(
-            f"stalled reader, bulk {direction}: rounds in which others go on",
-            sum(answered) / len(answered) if answered else None,
-        )
-        intact = results.values("stalled", case, PICOWS, "intact")
-        yield _least(100, " %", 0).judge(
-            f"stalled reader, bulk {direction}: rounds in which all bytes are intact",
-            sum(intact) / len(intact) if intact else None,
-        )
-
-
-def _links(results: Results) -> Iterator[Verdict]:
-    for direction in _DIRECTIONS:
-        yield _least(0.85, " x").judge(
-            f"websockets link {direction} against picows",
-            _ratio(
-                results.median("bulk", direction, WEBSOCKETS, "rate"),
-                results.median("bulk", direction, PICOWS, "rate"),
-            ),
-        )
+def needed() -> list[Part]:
+    """Return what has to be measured to judge everything, and nothing else."""
+    figures = (figure for requirement in REQUIREMENTS for figure in requirement.figures())
+    return list(dict.fromkeys(Part(f.scenario, f.case, f.contender) for f in figures))

@@ -42,6 +42,15 @@ def _cell(summary: Summary | None, metric: Metric, *, failed: bool) -> str:
     return text
 
 
+def _has_failed(results: Results, scenario: Scenario, case: str, contender: str) -> bool:
+    """Tell whether a contender has no figures of a case, and a failure instead."""
+    measured = any(
+        (sample.scenario, sample.case, sample.contender) == (scenario.name, case, contender)
+        for sample in results.samples
+    )
+    return not measured and bool(results.failed(scenario.name, contender))
+
+
 def _columns(results: Results, scenario: Scenario) -> list[str]:
     taking_part = {s.contender for s in results.samples if s.scenario == scenario.name}
     taking_part |= {f.contender for f in results.failures if f.scenario == scenario.name}
@@ -54,13 +63,14 @@ def _rows(
     """Return case, figure, unit and one cell for each contender; empty rows are left out."""
     rows = []
     for case in results.cases(scenario.name):
+        without = {column for column in columns if _has_failed(results, scenario, case, column)}
         for metric in scenario.metrics:
             if metric.detail and not details:
                 continue
             summaries = [results.summary(scenario.name, case, c, metric.name) for c in columns]
             if any(summaries):
                 cells = [
-                    _cell(found, metric, failed=bool(results.failed(scenario.name, column)))
+                    _cell(found, metric, failed=column in without)
                     for found, column in zip(summaries, columns, strict=True)
                 ]
                 rows.append([case, metric.label, metric.unit, *cells])

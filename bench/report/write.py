@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,11 @@ from ..scenarios.registry import all_scenarios
 from . import plot, tables
 from .checks import Verdict
 
-__all__ = ["readme_section", "write_report"]
+__all__ = ["publish", "readme_section", "write_report"]
 
 LATEST: Final = "latest"
+_BEGIN: Final = "<!-- benchmark: begin (written by make bench-publish) -->"
+_END: Final = "<!-- benchmark: end -->"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,32 +59,36 @@ _HEADLINES: Final = (
 
 
 def write_report(
-    results: Results,
-    verdicts: Sequence[Verdict],
-    directory: Path,
-    *,
-    json: bool,
-    publish: bool,
+    results: Results, verdicts: Sequence[Verdict], directory: Path, name: str | None = None
 ) -> list[Path]:
-    """Write the files of a run; return their paths.
-
-    They are named by date; with ``publish`` the Markdown and the plot are written as
-    ``latest`` too.
-    """
+    """Write JSON, Markdown and plot of a run, named by its date; return their paths."""
     directory.mkdir(parents=True, exist_ok=True)
-    stem = results.started.partition("+")[0].replace(":", "").replace("T", "-")
-    names = [stem, *([LATEST] if publish else [])]
-    written = []
-    if json:
-        results.write(directory / f"{stem}.json")
-        written.append(directory / f"{stem}.json")
-    for name in names:
-        picture = directory / f"{name}.png"
-        drawn = plot.draw(results, picture)
-        text = _document(results, verdicts, picture.name if drawn else None)
-        (directory / f"{name}.md").write_text(text)
-        written += [directory / f"{name}.md", *([picture] if drawn else [])]
-    return written
+    stem = name or results.started.partition("+")[0].replace(":", "").replace("T", "-")
+    picture = directory / f"{stem}.png"
+    drawn = plot.draw(results, picture)
+    results.write(directory / f"{stem}.json")
+    text = _document(results, verdicts, picture.name if drawn else None)
+    (directory / f"{stem}.md").write_text(text)
+    files = [directory / f"{stem}.json", directory / f"{stem}.md"]
+    return [*files, picture] if drawn else files
+
+
+def publish(
+    results: Results, verdicts: Sequence[Verdict], directory: Path, readme: Path
+) -> list[Path]:
+    """Write the files that belong to the repository, and the README's section.
+
+    Raises:
+        ValueError: the README has no place for it.
+    """
+    before, begin, rest = readme.read_text().partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end:
+        raise ValueError(f"{readme}: no lines {_BEGIN} and {_END}")
+    written = write_report(results, verdicts, directory, LATEST)
+    report = Path(os.path.relpath(directory, readme.parent)) / f"{LATEST}.md"
+    readme.write_text(f"{before}{begin}\n{readme_section(results, report)}\n{end}{after}")
+    return [*written, readme]
 
 
 def _document(results: Results, verdicts: Sequence[Verdict], picture: str | None) -> str:
@@ -108,9 +115,11 @@ def _document(results: Results, verdicts: Sequence[Verdict], picture: str | None
     return "\n".join(lines)
 
 
-def readme_section(results: Results) -> str:
+def readme_section(results: Results, report: Path) -> str:
     """Return the lines for the README: the main figures and what they were measured on."""
-    return "\n".join([*_headlines(results), "", *_circumstances(results)])
+    lines = [*_headlines(results), "", *_circumstances(results)]
+    lines += ["", f"All figures, their spread and what must hold: [{report}]({report})."]
+    return "\n".join(lines)
 
 
 def _headlines(results: Results) -> list[str]:

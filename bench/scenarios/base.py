@@ -44,6 +44,8 @@ class Bench:
     """Note that a case has failed, and why; others may follow."""
     left_out: Callable[[str, str], None]
     """Note that a case was not tried, and why."""
+    wants: Callable[[str], bool]
+    """Tell whether a case is to be measured."""
 
     def pick(self, full: T, quick: T) -> T:
         """Return a parameter of the full or the quick benchmark."""
@@ -89,7 +91,7 @@ class Scenario(ABC):
 
     @abstractmethod
     def measure(self, bench: Bench, contender: Contender) -> Iterator[Measured]:
-        """Measure one contender once; yields as it goes.
+        """Measure one contender once, the cases that the bench wants; yields as it goes.
 
         Raises:
             BenchError: something failed; cases already given stay valid.

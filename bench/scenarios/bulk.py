@@ -53,7 +53,7 @@ class Bulk(Scenario):
     def measure(self, bench: Bench, contender: Contender) -> Iterator[Measured]:
         rig = bench.rig(contender)
         rate = _warm(rig)
-        for direction in (*_DIRECTIONS, "both"):
+        for direction in filter(bench.wants, (*_DIRECTIONS, "both")):
             bench.say(direction)
             yield direction, _measure(rig, direction, rate, bench.pick(2.5, 0.6), 1)
 
@@ -74,5 +74,7 @@ class Streams(Scenario):
         for direction in _DIRECTIONS:
             for streams in (1, 4, 16, 64):
                 case = f"{streams} {direction}"
+                if not bench.wants(case):
+                    continue
                 bench.say(case)
                 yield case, _measure(rig, direction, rate, bench.pick(2.0, 0.5), streams)

@@ -36,28 +36,31 @@ class Latency(Scenario):
         rig = bench.rig(contender)
         count, seconds = bench.pick(5000, 400), bench.pick(4.0, 0.8)
         _ping(rig, 64, 200, 2.0)
-        for name, size in _SIZES.items():
-            bench.say(name)
+        for case, size in _cases(bench, "idle"):
+            bench.say(case)
             with rig.usage() as usage:
                 answer = _ping(rig, size, count, seconds)
             yield (
-                f"{name} idle",
+                case,
                 milliseconds(answer, "p50", "p99", "p999") | cost_values(usage, answer["count"]),
             )
         for direction in ("up", "down"):
-            bench.say(f"bulk {direction}")
+            cases = _cases(bench, f"beside bulk {direction}")
+            if not cases:
+                continue
             receiver = rig.sink if direction == "up" else rig.client
             where = [rig.running.endpoints[BULK]]
             rig.client.call("transfer", addresses=where, direction=direction)
             try:
-                for name, size in _SIZES.items():
+                for case, size in cases:
+                    bench.say(case)
                     before = receiver.call("progress")
                     answer = _ping(rig, size, count, seconds)
                     after = receiver.call("progress")
                     taken = after["now"] - before["now"]
                     beside = (after["received"] - before["received"]) / taken
                     yield (
-                        f"{name} beside bulk {direction}",
+                        case,
                         milliseconds(answer, "p50", "p99", "p999") | {"beside": beside / 1e6},
                     )
             except BenchError as error:
@@ -87,13 +90,22 @@ class Messages(Scenario):
         rig = bench.rig(contender)
         _ping(rig, 64, 200, 2.0)
         for count in bench.pick((1000, 4000, 16_000), (200, 800, 2000)):
-            bench.say(f"{count} messages")
+            case = f"{count} messages"
+            if not bench.wants(case):
+                continue
+            bench.say(case)
             with rig.usage() as usage:
                 answer = _ping(rig, 64, count, 120.0)
             values = cost_values(usage, answer["count"])
             values["cpu_ends"] = usage.ends * 1e3
             values |= {f"cpu_{role.value}": cpu * 1e3 for role, cpu in usage.cpu.items()}
-            yield f"{count} messages", values
+            yield case, values
+
+
+def _cases(bench: Bench, circumstance: str) -> list[tuple[str, int]]:
+    """Return the cases that are wanted with their message sizes in bytes."""
+    cases = [(f"{name} {circumstance}", size) for name, size in _SIZES.items()]
+    return [(case, size) for case, size in cases if bench.wants(case)]
 
 
 def _ping(rig: Rig, size: int, count: int, seconds: float) -> dict[str, float]:

@@ -110,6 +110,8 @@ class IdleLinks(Scenario):
         empty = place.service_memory()
         links = 0
         for wanted in (0, *bench.pick((2000, 10_000), (200, 1000))):
+            if not bench.wants(f"{wanted} links"):
+                continue
             bench.say(f"{wanted} links")
             values: dict[str, float] = {}
             if wanted:
@@ -199,6 +201,8 @@ class BusyTunnels(Scenario):
         (quiet,) = place.add_tunnels(1)
         ports: list[Address] = []
         for count in bench.pick((1, 10, 50), (1, 4, 12)):
+            if not bench.wants(f"{count} tunnels"):
+                continue
             bench.say(f"{count} tunnels")
             ports += [at[BULK] for at in place.add_tunnels(count - len(ports))]
             yield f"{count} tunnels", self._busy(bench, place, ports, quiet[ECHO])

@@ -40,7 +40,7 @@ class SlowLink(Scenario):
 
     def measure(self, bench: Bench, contender: Contender) -> Iterator[Measured]:
         seconds, lead = bench.pick(15.0, 5.0), bench.pick(4.0, 2.0)
-        for case in ("alone", "bulk up", "bulk down"):
+        for case in filter(bench.wants, ("alone", "bulk up", "bulk down")):
             bench.say(case)
             with bench.supervisor.fresh() as supervisor:
                 rig = Rig(supervisor, contender, SlowSite(supervisor, LINK_RATE))
@@ -89,6 +89,8 @@ class Network(Scenario):
             "40 ms, 800 kB/s": Weather(0.04, LINK_RATE, queue=0.5),
         }
         for case, weather in weathers.items():
+            if not bench.wants(case):
+                continue
             bench.say(case)
             with bench.supervisor.fresh() as supervisor:
                 yield case, _under(bench, supervisor, contender, weather)

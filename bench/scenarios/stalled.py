@@ -42,6 +42,8 @@ class Stalled(Scenario):
 
     def measure(self, bench: Bench, contender: Contender) -> Iterator[Measured]:
         for direction in ("down", "up"):
+            if not bench.wants(f"bulk {direction}"):
+                continue
             bench.say(f"bulk {direction}")
             with bench.supervisor.fresh() as supervisor:
                 rig = Rig(supervisor, contender)

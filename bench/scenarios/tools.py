@@ -46,7 +46,7 @@ class Tools(Scenario):
         rig = Rig(bench.supervisor, contender, more=servers.applications)
         if "IPERF" in servers.applications:
             yield from self._iperf(bench, rig)
-        if "HTTP" in servers.applications:
+        if "HTTP" in servers.applications and bench.wants("curl download"):
             bench.say("curl")
             yield "curl download", {"rate": _curl(rig.running.endpoints["HTTP"], servers.size)}
         if servers.ssh is not None:
@@ -60,6 +60,8 @@ class Tools(Scenario):
             ("iperf3 down", ["-R"]),
             ("iperf3 up, 8 connections", ["-P", "8"]),
         ):
+            if not bench.wants(case):
+                continue
             bench.say(case)
             words = ["iperf3", "-c", at.host, "-p", str(at.port), "-J", "-t", seconds, *options]
             done = _run(words)
@@ -71,19 +73,22 @@ class Tools(Scenario):
     def _ssh(
         self, bench: Bench, server: SSHServer, at: Address, servers: _Servers
     ) -> Iterator[Measured]:
-        bench.say("ssh")
         command = server.client(at)
-        taken = []
-        for _ in range(_SESSIONS):
+        if bench.wants("ssh host true"):
+            bench.say("ssh host true")
+            taken = []
+            for _ in range(_SESSIONS):
+                begun = time.monotonic()
+                _run([*command, "true"])
+                taken.append(time.monotonic() - begun)
+            yield "ssh host true", {"session": sorted(taken)[_SESSIONS // 2] * 1e3}
+        if bench.wants("ssh host cat"):
+            bench.say("ssh host cat")
             begun = time.monotonic()
-            _run([*command, "true"])
-            taken.append(time.monotonic() - begun)
-        yield "ssh host true", {"session": sorted(taken)[_SESSIONS // 2] * 1e3}
-        begun = time.monotonic()
-        got = len(_run([*command, f"cat {servers.file}"]))
-        if got != servers.size:
-            raise BenchError(f"ssh host cat: {got} of {servers.size} bytes came")
-        yield "ssh host cat", {"rate": servers.size / (time.monotonic() - begun) / 1e6}
+            got = len(_run([*command, f"cat {servers.file}"]))
+            if got != servers.size:
+                raise BenchError(f"ssh host cat: {got} of {servers.size} bytes came")
+            yield "ssh host cat", {"rate": servers.size / (time.monotonic() - begun) / 1e6}
 
 
 class _Servers:
