@@ -13,13 +13,22 @@ TARGET ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BENCH_READY := $(VENV)/.ready-bench
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 # Real servers that some tests talk to; those tests are skipped without them.
-APT_PACKAGES := curl haproxy libnginx-mod-stream mosquitto nginx-light openssh-client openssh-server openssl tinyproxy-bin
+TEST_PACKAGES := curl haproxy libnginx-mod-stream mosquitto nginx-light openssh-client openssh-server openssl tinyproxy-bin
+# What the benchmark measures beside tailrace, and measures with.
+BENCH_PACKAGES := curl iperf3 iproute2 libnginx-mod-stream nginx-light openssh-client openssh-server util-linux valgrind
+
+# Of the benchmark: rounds, and scenarios or single cases (make bench SCENARIOS=bulk:up,latency);
+# all of them when empty. BENCH_ARGS takes any other option (make bench BENCH_ARGS=--help).
+ROUNDS ?= 5
+SCENARIOS ?=
+BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test conformance check audit cover apt clean
+.PHONY: help setup demo test conformance check audit cover bench bench-publish bench-must-hold bench-micro bench-instructions apt apt-bench clean
 
 help:
 	@echo "make setup        make the virtual environment $(VENV)"
@@ -29,7 +38,13 @@ help:
 	@echo "make check        lint, format check, types and audit"
 	@echo "make audit        known vulnerabilities of what is installed, where PyPI can be asked"
 	@echo "make cover        run all tests and write htmlcov/index.html"
+	@echo "make bench        measure tailrace beside others; SCENARIOS=bulk,latency ROUNDS=3 narrow it down"
+	@echo "make bench-must-hold     only the figures that must hold, and whether they do"
+	@echo "make bench-publish       put the latest results into bench/results/latest.* and README.md"
+	@echo "make bench-micro         micro benchmarks of codec, framing, session and relay"
+	@echo "make bench-instructions  machine instructions of the hot paths, for noisy machines"
 	@echo "make apt          install Debian packages for tests with real servers (as root)"
+	@echo "make apt-bench    install Debian packages for the benchmark (as root)"
 	@echo "make clean        remove everything made here, the virtual environment too"
 
 setup: $(READY)
@@ -72,8 +87,30 @@ cover: $(READY)
 	@rm -f .coverage .coverage.*
 	@$(BIN)/python -m pytest $(PYTEST_WORKERS) --cov --cov-report=html --cov-report=term $(PYTEST_ARGS)
 
-apt:
-	@missing=$$(for name in $(APT_PACKAGES); do \
+bench: $(BENCH_READY)
+	@$(BIN)/python -m bench --rounds $(ROUNDS) $(if $(SCENARIOS),--only '$(SCENARIOS)') $(BENCH_ARGS)
+
+# The latest run, for the repository: bench/results/latest.* and the table in README.md.
+bench-publish: $(BENCH_READY)
+	@$(BIN)/python -m bench --publish README.md --render $$(ls bench/results/2*.json | tail -n 1)
+
+bench-must-hold: $(BENCH_READY)
+	@$(BIN)/python -m bench --rounds $(ROUNDS) --must-hold $(BENCH_ARGS)
+
+bench-micro: $(BENCH_READY)
+	@$(BIN)/python -m pytest -c bench/micro/pytest.ini bench/micro $(PYTEST_ARGS)
+
+bench-instructions: $(BENCH_READY)
+	@$(BIN)/python -m bench.instructions $(BENCH_ARGS)
+
+$(BENCH_READY): $(READY)
+	$(PIP) install --group bench
+	@touch $@
+
+apt: PACKAGES := $(TEST_PACKAGES)
+apt-bench: PACKAGES := $(BENCH_PACKAGES)
+apt apt-bench:
+	@missing=$$(for name in $(PACKAGES); do \
 	    dpkg-query --show --showformat='$${db:Status-Status}\n' $$name 2>/dev/null \
 	        | grep -qx installed || echo $$name; \
 	done); \

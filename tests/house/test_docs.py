@@ -9,7 +9,10 @@ import pytest
 from support_source import ROOT
 from tailrace.errors import ExitCode
 
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+FOLDERS = ("docs", "bench")
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *(path for name in FOLDERS for path in (ROOT / name).rglob("*.md"))]
+)
 
 
 def exit_codes(text: str) -> dict[int, str]:
@@ -43,7 +46,20 @@ def test_the_rules_can_fail() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["setup", "demo", "test", "conformance", "check", "audit", "cover", "apt", "clean"]
+    "target",
+    [
+        "setup",
+        "demo",
+        "test",
+        "conformance",
+        "check",
+        "audit",
+        "cover",
+        "bench",
+        "apt",
+        "apt-bench",
+        "clean",
+    ],
 )
 def test_targets_of_the_makefile_are_documented(target: str) -> None:
     makefile = (ROOT / "Makefile").read_text()
