@@ -6,6 +6,7 @@ its constructor; :meth:`HotPath.run` moves a number of messages and nothing else
 
 from __future__ import annotations
 
+import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -25,10 +26,16 @@ from tailrace.wire import (
     encode_frame,
 )
 
-__all__ = ["PATHS", "SIZES", "HotPath", "path_named"]
+__all__ = ["MARK", "PATHS", "SIZES", "HotPath", "main", "path_named"]
+
+MARK: Final = "getpgid"
+"""The function of the C library that :func:`main` calls before and after each path."""
 
 SIZES: Final = (64, MAX_PAYLOAD)
 """Bytes of payload: a keystroke, and a full message."""
+
+_WARM_UP: Final = 320
+"""Messages before it counts."""
 
 _SERVICE: Final = "SSH"
 _BATCH: Final = 16
@@ -48,6 +55,11 @@ class HotPath(ABC):
     @abstractmethod
     def run(self, messages: int) -> None:
         """Move ``messages`` messages."""
+
+    @property
+    @abstractmethod
+    def moved(self) -> int:
+        """Bytes that have come out so far, at least those of the payloads."""
 
 
 class _NullSink:
@@ -97,7 +109,11 @@ class ToTunnel(HotPath):
         self._connection: Connection = session.open(_SERVICE)
         self._memory = bytearray(DataHeader.MAX_SIZE + MAX_PAYLOAD)
         self._view = memoryview(self._memory)
-        self.framed = 0
+        self._framed = 0
+
+    @property
+    def moved(self) -> int:
+        return self._framed
 
     def run(self, messages: int) -> None:
         connection, memory, view, size = self._connection, self._memory, self._view, self.size
@@ -106,7 +122,7 @@ class ToTunnel(HotPath):
             header = connection.data_header(size)
             start = gap - len(header)
             memory[start:gap] = header
-            self.framed += len(view[start : gap + size])
+            self._framed += len(view[start : gap + size])
 
 
 class FromTunnel(HotPath):
@@ -122,7 +138,11 @@ class FromTunnel(HotPath):
         start = Message(MessageType.STREAM_START, 1, _SERVICE, 1)
         self._session.receive_frame(memoryview(encode_frame(start)))
         self._frame = memoryview(_data_frame(size) * self.batch)
-        self.sink = handler.sink
+        self._sink = handler.sink
+
+    @property
+    def moved(self) -> int:
+        return self._sink.received
 
     def run(self, messages: int) -> None:
         receive, frame = self._session.receive_frame, self._frame
@@ -147,15 +167,19 @@ class Relay(HotPath):
     def __init__(self, size: int) -> None:
         super().__init__(size)
         fabric = LocalFabric()
-        self.link = _NullLink()
+        self._link = _NullLink()
         source = RelayEnd(_NullLink(), Side.SOURCE, (_SERVICE,))
-        destination = RelayEnd(self.link, Side.DESTINATION, (_SERVICE,))
+        destination = RelayEnd(self._link, Side.DESTINATION, (_SERVICE,))
         source.join(fabric, "tunnel")
         destination.join(fabric, "tunnel")
         start = encode_frame(Message(MessageType.STREAM_START, 1, _SERVICE, 1))
         source.frame_received(memoryview(start))
         self._source = source
         self._frame = memoryview(_data_frame(size))
+
+    @property
+    def moved(self) -> int:
+        return self._link.sent
 
     def run(self, messages: int) -> None:
         receive, frame = self._source.frame_received, self._frame
@@ -202,13 +226,17 @@ class SplitAndDecode(HotPath):
         super().__init__(size)
         self._splitter = MessageSplitter()
         self._frame = memoryview(_data_frame(size))
-        self.decoded = 0
+        self._decoded = 0
+
+    @property
+    def moved(self) -> int:
+        return self._decoded
 
     def run(self, messages: int) -> None:
         feed, frame = self._splitter.feed, self._frame
         for _ in range(messages):
             for body in feed(frame):
-                self.decoded += len(decode(body).payload)
+                self._decoded += len(decode(body).payload)
 
 
 PATHS: Final[Sequence[type[HotPath]]] = (
@@ -232,6 +260,17 @@ def path_named(name: str) -> type[HotPath]:
     raise ValueError(f"no such path: {name}")
 
 
+def main(arguments: list[str]) -> int:
+    """Run ``MESSAGES PATH:SIZE...``, each path warm, with a mark before and after it."""
+    messages = int(arguments[0])
+    for name, _, size in (text.partition(":") for text in arguments[1:]):
+        path = path_named(name)(int(size))
+        path.run(_WARM_UP)
+        os.getpgid(0)
+        path.run(messages)
+        os.getpgid(0)
+    return 0
+
+
 if __name__ == "__main__":
-    # For the instruction counts: PATH SIZE MESSAGES.
-    path_named(sys.argv[1])(int(sys.argv[2])).run(int(sys.argv[3]))
+    sys.exit(main(sys.argv[1:]))

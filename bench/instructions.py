@@ -3,8 +3,7 @@
 Instructions do not depend on what else the machine does, so a regression of a few per
 cent shows anywhere. Counted by ``perf`` where the kernel lets it see the counters, else
 by ``valgrind --tool=callgrind``; the two do not count quite the same, so only results
-of one tool are comparable. Each path is run twice, with different numbers of messages:
-the difference leaves out start-up.
+of one tool are comparable. Start-up is left out.
 """
 
 from __future__ import annotations
@@ -24,12 +23,16 @@ from typing import Any, Final
 from .contenders.base import find_tool
 from .errors import BenchError, Unavailable
 from .generators import python_path
-from .hotpaths import PATHS, SIZES, path_named
+from .hotpaths import MARK, PATHS, SIZES, path_named
 
 __all__ = ["main"]
 
-_FEW: Final = 1000
-_MANY: Final = 6000
+_WORKER: Final = (sys.executable, "-m", "bench.hotpaths")
+_FEW: Final = 1600
+_MANY: Final = 16_000
+"""Messages that ``perf`` sees."""
+_MARKED: Final = 1600
+"""Messages that callgrind sees, which is fifty times slower."""
 _TIMEOUT: Final = 600.0
 _TOLERANCE: Final = 0.02
 """Share by which a count may grow before it is called worse."""
@@ -77,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         "--profile",
         type=Path,
         metavar="DIR",
-        help="keep callgrind's files there, for callgrind_annotate or kcachegrind",
+        help="keep callgrind's files there, two for each path and size, the second of which is it",
     )
     return parser
 
@@ -101,28 +104,25 @@ def _choose(tool: str) -> str:
 
 
 def _count_all(tool: str, names: Sequence[str] | None, profile: Path | None) -> list[_Count]:
-    chosen = [path_named(name) for name in names] if names else list(PATHS)
+    chosen = [path_named(name).name for name in names] if names else [path.name for path in PATHS]
+    works = [(name, size) for name in chosen for size in SIZES]
     # Nobody wants to count the compilation of modules.
-    _run([sys.executable, "-m", "bench.hotpaths", PATHS[0].name, "64", "1"])
-    counts = []
-    for path in chosen:
-        for size in SIZES:
-            few = _count(tool, path.name, size, _FEW, None)
-            many = _count(tool, path.name, size, _MANY, profile)
-            counts.append(_Count(path.name, size, (many - few) / (_MANY - _FEW)))
-            print(f"  {path.name}, {size} B: {counts[-1].instructions:,.0f}", file=sys.stderr)
-    return counts
-
-
-def _count(tool: str, name: str, size: int, messages: int, profile: Path | None) -> int:
-    words = [sys.executable, "-m", "bench.hotpaths", name, str(size), str(messages)]
+    _run([*_WORKER, "1", f"{PATHS[0].name}:64"])
     if tool == "perf":
-        return _perf(words)
-    if profile is None:
+        found = [_count_with_perf(name, size) for name, size in works]
+    elif profile is not None:
+        profile.mkdir(parents=True, exist_ok=True)
+        found = _callgrind(works, profile / "callgrind.out")
+    else:
         with tempfile.TemporaryDirectory() as directory:
-            return _callgrind(words, Path(directory) / "out")
-    profile.mkdir(parents=True, exist_ok=True)
-    return _callgrind(words, profile / f"callgrind.{name.replace(' ', '-')}.{size}.out")
+            found = _callgrind(works, Path(directory) / "callgrind.out")
+    return [_Count(name, size, count) for (name, size), count in zip(works, found, strict=True)]
+
+
+def _count_with_perf(name: str, size: int) -> float:
+    """Run it with different numbers of messages: the difference leaves out start-up."""
+    few, many = (_perf([*_WORKER, str(count), f"{name}:{size}"]) for count in (_FEW, _MANY))
+    return (many - few) / (_MANY - _FEW)
 
 
 def _perf(words: list[str]) -> int:
@@ -134,12 +134,22 @@ def _perf(words: list[str]) -> int:
     return int(match[1])
 
 
-def _callgrind(words: list[str], out: Path) -> int:
-    command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", "--", *words]
-    match = re.search(r"Collected : (\d+)", _run(command))
-    if match is None:
-        raise BenchError("valgrind gave no count")
-    return int(match[1])
+def _callgrind(works: Sequence[tuple[str, int]], out: Path) -> list[float]:
+    """Run everything in one process; the marks cut its profile into parts.
+
+    Parts 1, 3, 5, … are start-up and warm-up, parts 2, 4, 6, … the paths.
+    """
+    options = [f"--callgrind-out-file={out}", f"--dump-before={MARK}"]
+    words = [*_WORKER, str(_MARKED), *(f"{name}:{size}" for name, size in works)]
+    _run(["valgrind", "--tool=callgrind", *options, "--", *words])
+    counts = []
+    for at in range(len(works)):
+        part = out.with_name(f"{out.name}.{2 * at + 2}")
+        match = re.search(r"^totals: (\d+)", part.read_text(), re.MULTILINE)
+        if match is None:
+            raise BenchError("valgrind gave no count")
+        counts.append(int(match[1]) / _MARKED)
+    return counts
 
 
 def _run(command: list[str]) -> str:
