@@ -150,8 +150,8 @@ def _finish(results: Results, arguments: argparse.Namespace) -> int:
     if not results.samples and not results.failures:
         raise BenchError("nothing was measured: try --list, and other cases")
     verdicts = checks.judge(results)
-    print(tables.slopes(results))
-    print(tables.verdicts(verdicts))
+    for text in filter(None, (tables.slopes(results), tables.verdicts(verdicts))):
+        print(text)
     if arguments.baseline is not None:
         print(tables.comparison(Results.read(arguments.baseline), results))
     written = [] if arguments.render else write_report(results, verdicts, arguments.output)

@@ -27,6 +27,9 @@ ENDLESS: Final = 1 << 60
 GREETING: Final = struct.Struct("!c?QQ")
 """Direction, whether to check the content, bytes each way, number of the content."""
 
+_PATIENCE: Final = 30.0
+"""Seconds until a transfer's connection is open and answered."""
+
 _READY: Final = b"R"
 _GO: Final = b"G"
 _RIGHT: Final = b"Y"
@@ -283,7 +286,7 @@ class Transfer:
         self._flows: list[Flow] = []
         self._open = 0
         for number, address in enumerate(addresses):
-            sock = socket.create_connection(address, timeout=60)
+            sock = socket.create_connection(address, timeout=_PATIENCE)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.sendall(GREETING.pack(direction.value, check, size, number))
             flow = Flow(

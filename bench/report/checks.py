@@ -218,8 +218,13 @@ REQUIREMENTS: Final[Sequence[_Bound | _Always]] = (
 
 
 def judge(results: Results) -> list[Verdict]:
-    """Return a verdict on everything that must hold."""
-    return [requirement.judge(results) for requirement in REQUIREMENTS]
+    """Return a verdict on everything that must hold in the scenarios that were run."""
+    run = set(results.scenarios())
+    return [
+        requirement.judge(results)
+        for requirement in REQUIREMENTS
+        if run.intersection(figure.scenario for figure in requirement.figures())
+    ]
 
 
 def needed() -> list[Part]:

@@ -107,16 +107,19 @@ def terminal(results: Results, scenario: Scenario) -> str:
 
 
 def _notes(results: Results, scenario: Scenario) -> list[str]:
-    """Return the failures, each reason once."""
+    """Return what a reader has to know: fewer rounds, and failures, each reason once."""
     counts: dict[tuple[str, str], int] = {}
     for failure in results.failures:
         if failure.scenario == scenario.name:
             key = (failure.contender, failure.reason.splitlines()[0])
             counts[key] = counts.get(key, 0) + 1
-    return [
+    notes = [
         f"{contender} failed in {count} of the rounds: {reason}"
         for (contender, reason), count in counts.items()
     ]
+    if scenario.most_rounds is not None and scenario.most_rounds < results.rounds:
+        notes.insert(0, f"{scenario.most_rounds} rounds")
+    return notes
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
@@ -169,7 +172,9 @@ def slopes_markdown(results: Results) -> list[str]:
 
 
 def verdicts(found: Sequence[Verdict]) -> str:
-    """Return what must hold and whether it does."""
+    """Return what must hold and whether it does; "" when nothing was judged."""
+    if not found:
+        return ""
     marks = {True: "holds", False: "BROKEN", None: _NOTHING}
     rows = [[marks[v.holds], v.what, v.measured, v.limit] for v in found]
     return "\n".join(["Must hold", *_aligned(["", "", "measured", "limit"], rows, 2)])

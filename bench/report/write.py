@@ -95,11 +95,16 @@ def _document(results: Results, verdicts: Sequence[Verdict], picture: str | None
     lines = ["# Benchmark results", "", *_circumstances(results), ""]
     if picture is not None:
         lines += [f"![The main figures]({picture})", ""]
-    lines += ["## The main figures", "", *_headlines(results), "", "## What must hold", ""]
-    marks = {True: "yes", False: "**no**", None: "not measured"}
-    rows = [[v.what, v.measured, v.limit, marks[v.holds]] for v in verdicts]
-    lines += tables.markdown_table(["figure", "measured", "limit", "holds"], rows, 1)
-    lines += ["", "## All figures", ""]
+    headlines = _headlines(results)
+    if headlines:
+        lines += ["## The main figures", "", *headlines, ""]
+    if verdicts:
+        marks = {True: "yes", False: "**no**", None: "not measured"}
+        rows = [[v.what, v.measured, v.limit, marks[v.holds]] for v in verdicts]
+        lines += ["## What must hold", ""]
+        lines += tables.markdown_table(["figure", "measured", "limit", "holds"], rows, 1)
+        lines.append("")
+    lines += ["## All figures", ""]
     lines.append(
         "Medians, ± half of the interquartile range over the rounds. "
         "MB are 10⁶ bytes, MiB 2²⁰. A dash: not applicable or not measured."
@@ -130,7 +135,7 @@ def _headlines(results: Results) -> list[str]:
         if any(value is not None for value in medians):
             cells = ["-" if v is None else tables.number(v, line.digits) for v in medians]
             rows.append([line.label, *cells])
-    return tables.markdown_table(["", *columns], rows, 1)
+    return tables.markdown_table(["", *columns], rows, 1) if rows else []
 
 
 def _circumstances(results: Results) -> list[str]:

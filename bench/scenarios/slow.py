@@ -39,7 +39,7 @@ class SlowLink(Scenario):
     )
 
     def measure(self, bench: Bench, contender: Contender) -> Iterator[Measured]:
-        seconds, lead = bench.pick(15.0, 5.0), bench.pick(4.0, 2.0)
+        seconds, lead = bench.pick(12.0, 5.0), bench.pick(3.0, 2.0)
         for case in filter(bench.wants, ("alone", "bulk up", "bulk down")):
             bench.say(case)
             with bench.supervisor.fresh() as supervisor:
@@ -102,8 +102,8 @@ def _under(
     site = NetworkSite(supervisor)
     site.set(weather)
     rig = Rig(supervisor, contender, site)
-    seconds, lead = bench.pick(8.0, 3.0), bench.pick(3.0, 1.5)
-    idle = _type(rig, bench.pick(4.0, 2.0), 0.0)
+    seconds, lead = bench.pick(5.0, 3.0), bench.pick(2.0, 1.5)
+    idle = _type(rig, 2.0, 0.0)
     connected = rig.pinger.call("connects", **rig.where(ECHO), seconds=seconds / 2, count=20)
     values = {"idle": idle["p50"] * 1e3, "connect": connected["p50"] * 1e3}
     for direction in ("up", "down"):

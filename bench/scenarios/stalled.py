@@ -52,7 +52,7 @@ class Stalled(Scenario):
 
 def _stall(rig: Rig, bench: Bench, direction: str) -> dict[str, float]:
     size = bench.pick(256, 128) * _MIB
-    seconds = bench.pick(8.0, 3.0)
+    seconds = bench.pick(5.0, 3.0)
     sender = rig.client if direction == "up" else rig.sink
     reader = rig.sink if direction == "up" else rig.client
     rig.transfer(direction, 16 * _MIB)

@@ -8,6 +8,7 @@ from bench.model import Failure, Results, Sample
 from bench.report import checks, tables
 from bench.report.write import readme_section
 from bench.scenarios.bulk import Bulk
+from bench.scenarios.service import IdleLinks
 
 from .support_results import good_results, results_of
 
@@ -35,6 +36,11 @@ def test_a_table_tells_what_does_not_apply_from_what_failed() -> None:
 
 def test_no_table_of_a_scenario_that_was_not_run() -> None:
     assert tables.terminal(results_of(), Bulk()) == ""
+
+
+def test_a_table_says_that_it_had_fewer_rounds() -> None:
+    results = results_of(Sample("idle-links", "0 links", "picows", 0, {"memory": 54}))
+    assert "  2 rounds" in tables.terminal(results, IdleLinks()).splitlines()
 
 
 def test_columns_of_a_table_are_aligned() -> None:
