@@ -185,6 +185,8 @@ class Results:
             whole.skips = list(dict.fromkeys([*whole.skips, *part.skips]))
             whole.contenders |= part.contenders
             whole.started = part.started
+            whole.rounds = min(whole.rounds, part.rounds)
+            whole.quick = whole.quick or part.quick
         if whole is None:
             raise ValueError("no results")
         return whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -64,7 +65,6 @@ _PANELS: Final = (
         ("bulk down", "bulk up"),
         "growth",
         "MiB",
-        logarithmic=True,
     ),
     _Panel("Idle memory", "footprint", ("at rest",), "rss_source", "MiB"),
 )
@@ -119,11 +119,17 @@ def _draw_panel(
 ) -> dict[str, Any]:
     """Draw one panel; return a handle for each contender, for the legend."""
     names = _bars(results, panel)
+    cases = [
+        case
+        for case in panel.cases
+        if any(results.values(panel.scenario, case, name, panel.metric) for name in names)
+    ]
     width = _BAND / len(names)
     handles: dict[str, Any] = {}
+    least = math.inf
     for at, name in enumerate(names):
         places, heights, below, above = [], [], [], []
-        for index, case in enumerate(panel.cases):
+        for index, case in enumerate(cases):
             summary = results.summary(panel.scenario, case, name, panel.metric)
             if summary is None:
                 continue
@@ -131,6 +137,7 @@ def _draw_panel(
             heights.append(summary.median)
             below.append(summary.median - summary.q1)
             above.append(summary.q3 - summary.median)
+            least = min(least, summary.q1)
         handles[name] = axis.bar(
             places,
             heights,
@@ -141,11 +148,15 @@ def _draw_panel(
         )
     axis.set_title(panel.title, fontsize=11)
     axis.set_ylabel(panel.unit)
-    axis.set_xticks(range(len(panel.cases)), [_short(case) for case in panel.cases], fontsize=8)
+    axis.set_xticks(range(len(cases)), [_short(case) for case in cases], fontsize=8)
     axis.grid(axis="y", alpha=0.3)
     axis.set_axisbelow(True)
-    if panel.logarithmic:
+    if panel.logarithmic and least > 0:
         axis.set_yscale("log")
+        # A bar of no height would look like a figure that is missing.
+        axis.set_ylim(bottom=10.0 ** math.floor(math.log10(least / 2)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("")
     return handles
 
 

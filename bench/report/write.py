@@ -128,23 +128,30 @@ def readme_section(results: Results, report: Path) -> str:
 
 
 def _headlines(results: Results) -> list[str]:
-    columns = list(results.contenders)
-    rows = []
+    found: dict[_Headline, dict[str, float]] = {}
     for line in _HEADLINES:
-        medians = [results.median(line.scenario, line.case, c, line.metric) for c in columns]
-        if any(value is not None for value in medians):
-            cells = ["-" if v is None else tables.number(v, line.digits) for v in medians]
-            rows.append([line.label, *cells])
+        for contender in results.contenders:
+            median = results.median(line.scenario, line.case, contender, line.metric)
+            if median is not None:
+                found.setdefault(line, {})[contender] = median
+    columns = [name for name in results.contenders if any(name in row for row in found.values())]
+    rows = [
+        [line.label, *(tables.number(row[c], line.digits) if c in row else "-" for c in columns)]
+        for line, row in found.items()
+    ]
     return tables.markdown_table(["", *columns], rows, 1) if rows else []
 
 
 def _circumstances(results: Results) -> list[str]:
     described = "; ".join(f"{name} {value}" for name, value in results.machine.items())
-    what = "; ".join(f"*{name}*: {text}" for name, text in results.contenders.items())
+    taking_part = {sample.contender for sample in results.samples}
+    contenders = {n: text for n, text in results.contenders.items() if n in taking_part}
+    what = "; ".join(f"*{name}*: {text}" for name, text in contenders.items())
     kind = "a quick run, not for comparison with others" if results.quick else "medians"
+    rounds = f"{results.rounds} round{'s' if results.rounds > 1 else ''}"
     foreign = [s.values["foreign"] for s in results.samples if "foreign" in s.values]
     lines = [
-        f"{results.started.partition('T')[0]}, {results.rounds} rounds, {kind}. {described}.",
+        f"{results.started.partition('T')[0]}, {rounds}, {kind}. {described}.",
         "",
         f"{what}.",
     ]

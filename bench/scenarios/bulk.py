@@ -77,4 +77,4 @@ class Streams(Scenario):
                 if not bench.wants(case):
                     continue
                 bench.say(case)
-                yield case, _measure(rig, direction, rate, bench.pick(2.0, 0.5), streams)
+                yield case, _measure(rig, direction, rate, bench.pick(1.5, 0.5), streams)

@@ -46,7 +46,7 @@ class Footprint(Scenario):
         time.sleep(1.0)
         bench.say("at rest")
         with rig.usage() as usage:
-            time.sleep(bench.pick(10.0, 2.0))
+            time.sleep(bench.pick(5.0, 2.0))
         for role, cpu in usage.cpu.items():
             values[f"rss_{role.value}"] = rig.rss(role) / _MIB
             values[f"idle_{role.value}"] = cpu / usage.seconds * 1e3

@@ -34,7 +34,7 @@ class Latency(Scenario):
 
     def measure(self, bench: Bench, contender: Contender) -> Iterator[Measured]:
         rig = bench.rig(contender)
-        count, seconds = bench.pick(5000, 400), bench.pick(3.0, 0.8)
+        count, seconds = bench.pick(5000, 400), bench.pick(2.0, 0.8)
         _ping(rig, 64, 200, 2.0)
         for case, size in _cases(bench, "idle"):
             bench.say(case)

@@ -102,7 +102,7 @@ def _under(
     site = NetworkSite(supervisor)
     site.set(weather)
     rig = Rig(supervisor, contender, site)
-    seconds, lead = bench.pick(5.0, 3.0), bench.pick(2.0, 1.5)
+    seconds, lead = bench.pick(4.0, 3.0), bench.pick(2.0, 1.5)
     idle = _type(rig, 2.0, 0.0)
     connected = rig.pinger.call("connects", **rig.where(ECHO), seconds=seconds / 2, count=20)
     values = {"idle": idle["p50"] * 1e3, "connect": connected["p50"] * 1e3}

@@ -66,6 +66,13 @@ def test_of_a_scenario_run_twice_the_later_one_counts() -> None:
     assert len(whole.skips) == 1
 
 
+def test_a_whole_is_as_quick_as_its_quickest_part() -> None:
+    short = results_of(_sample())
+    short.rounds, short.quick = 1, True
+    whole = Results.merged([results_of(_sample("latency")), short])
+    assert (whole.rounds, whole.quick) == (1, True)
+
+
 def test_nothing_cannot_be_merged() -> None:
     with pytest.raises(ValueError, match="no results"):
         Results.merged([])
