@@ -124,9 +124,24 @@ def masked(opcode: int, payload: bytes, *, fin: bool = True, mask: bool = True) 
     return head + (bytes(4) if mask else b"") + payload
 
 
+class Collector(logging.Handler):
+    """Keeps what the loggers call an error."""
+
+    def __init__(self, faults: list[Any]) -> None:
+        super().__init__(logging.WARNING)
+        self._faults = faults
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info or record.levelno >= logging.ERROR:
+            self._faults.append(record.getMessage())
+
+
 @pytest.fixture
-async def stage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Stage]:
-    faults = collected_faults(caplog)
+async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+    faults: list[Any] = []
+    collector = Collector(faults)
+    logging.getLogger().addHandler(collector)
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
     quick = DataSettings(close_timeout=1.0, sweep_interval=0.1)
     limits = Limits(handshake_seconds=2.0, connection_rate=0, request_rate=0)
     async with running(config(tmp_path / "state", data=quick, limits=limits)) as service:
@@ -143,21 +158,7 @@ async def stage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> AsyncIterat
             assert (await destination.recv()).type == START
             tokens = {side: prey[f"{side}AccessToken"] for side in ("source", "destination")}
             yield Stage(service, source, destination, tokens, faults, trust(endpoints))
-
-
-def collected_faults(caplog: pytest.LogCaptureFixture) -> list[Any]:
-    """Return a list that the loop and the loggers fill with what they call an error."""
-    faults: list[Any] = []
-
-    class Collector(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if record.exc_info or record.levelno >= logging.ERROR:
-                faults.append(record.getMessage())
-
-    caplog.set_level(logging.WARNING)
-    caplog.handler.emit = Collector().emit
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
-    return faults
+    logging.getLogger().removeHandler(collector)
 
 
 @FUZZ
