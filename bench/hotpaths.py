@@ -183,8 +183,10 @@ class Relay(HotPath):
 
     def run(self, messages: int) -> None:
         receive, frame = self._source.frame_received, self._frame
-        for _ in range(messages):
+        for number in range(messages):
             receive(frame)
+            if number % _BATCH == 0:
+                self._source.proceed()  # the next turn of the loop
 
 
 class _NullLink:
