@@ -40,8 +40,10 @@ def clean_environment(**extra: str) -> dict[str, str]:
     """Return this process' environment without settings that lead a proxy astray."""
     kept = {
         name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("AWSIOT_TUNNEL_", "TAILRACE_", "AWS_"))
+        # Pytest changes the environment for each test; this may run in another thread.
+        for name in list(os.environ)
+        if (value := os.environ.get(name)) is not None
+        and not name.startswith(("AWSIOT_TUNNEL_", "TAILRACE_", "AWS_"))
         and not name.lower().endswith("_proxy")
         and name not in ("NOTIFY_SOCKET", "SSL_CERT_FILE", "SSL_CERT_DIR")
     }

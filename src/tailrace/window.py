@@ -86,6 +86,7 @@ class SendWindow:
         "_round_trip_time",
         "_size",
         "_starting",
+        "_suspended",
         "mark",
         "sent",
     )
@@ -101,6 +102,7 @@ class SendWindow:
         self._pings: deque[_Ping] = deque(maxlen=_MAX_PINGS)
         self._last_number = 0
         self._believed = True
+        self._suspended = False
         self._last_news = 0.0
         self._history: deque[tuple[float, int]] = deque()
         self._limited_at = -1
@@ -112,7 +114,7 @@ class SendWindow:
     @property
     def size(self) -> int:
         """Bytes that may be in flight now."""
-        if not self._believed:
+        if not self._in_force:
             return _CEILING
         return _FLOOR if self._probing else self._size
 
@@ -124,7 +126,7 @@ class SendWindow:
     @property
     def full(self) -> bool:
         """Whether what can wait has to wait for a pong."""
-        return self._believed and self.sent - self._acked >= self.size
+        return self._in_force and self.sent - self._acked >= self.size
 
     @property
     def quantum(self) -> int:
@@ -134,7 +136,7 @@ class SendWindow:
     def mark_reached(self, now: float) -> bytes | None:
         """Set the next mark; return the payload of a ping to send now, if one is due."""
         payload = None
-        if self._believed:
+        if self._in_force:
             last = self._pings[-1].position if self._pings else self._acked
             if self.sent - last >= self._spacing or (self.full and not self._pings):
                 payload = self._ping(now)
@@ -142,6 +144,23 @@ class SendWindow:
                 self._limited_at = self.sent
         self._set_mark()
         return payload
+
+    def suspend(self) -> None:
+        """Bound nothing while the other end is not read: its pongs cannot be seen.
+
+        Otherwise two directions that wait for each other would stand still.
+        """
+        self._suspended = True
+        self._set_mark()
+
+    def resume(self) -> None:
+        """Bound what is sent from now on; pongs that were kept waiting tell nothing."""
+        self._suspended = False
+        self._pings.clear()
+        self._history.clear()
+        self._acked = self.sent
+        self._probing = False
+        self._set_mark()
 
     def patience_left(self, now: float) -> float:
         """Return for how many seconds a full window waits for the next pong."""
@@ -176,6 +195,10 @@ class SendWindow:
         return due
 
     @property
+    def _in_force(self) -> bool:
+        return self._believed and not self._suspended
+
+    @property
     def _spacing(self) -> int:
         return max(min(_SPACING, self.size // 2), self.size // _PINGS)
 
@@ -194,7 +217,7 @@ class SendWindow:
     def _resume(self, now: float) -> None:
         """Begin to measure anew, unless it was only the window that kept data back."""
         was_idle = now - self._last_news > max(QUEUE_DELAY, 2 * self._round_trip)
-        if was_idle or self._limited_at < self._acked:
+        if was_idle or not self._history or self._limited_at < self._acked:
             self._history.clear()
             self._history.append((now, self.sent))
             self._last_news = now

@@ -85,3 +85,19 @@ async def test_keystrokes_do_not_wait_behind_bulk(service: ServiceProcess, way: 
                         waits.append(transfer.arrived - before)
                     task.cancel()
     assert statistics.median(waits) < QUEUE
+
+
+async def test_two_directions_do_not_wait_for_each_other(
+    service: ServiceProcess, monkeypatch: pytest.MonkeyPatch
+):
+    """Both are full, so neither end reads for a while, and then it sees no pongs."""
+    for module in ("window", "localproxy.tunnel"):
+        monkeypatch.setattr(f"tailrace.{module}.PATIENCE", 3600.0)
+    with tunnel_of(service, "ECHO") as tunnel:
+        async with application(echo) as app:
+            near = tunnel.settings(Mode.SOURCE)
+            far = tunnel.settings(Mode.DESTINATION, services={"ECHO": app})
+            async with both_proxies(near, far) as ends:
+                for _ in range(3):
+                    async with client(ends.listening["ECHO"]) as streams:
+                        await check_echo(streams, noise(20_000_000))

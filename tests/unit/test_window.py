@@ -190,6 +190,35 @@ def test_one_who_reads_nothing_for_a_while_may_be_sent_more_now_and_then() -> No
     assert window.in_flight <= window.sent - before
 
 
+def test_nothing_is_bound_while_pongs_cannot_be_seen() -> None:
+    window = SendWindow()
+    pings = fill(window, 1.0)
+    window.suspend()
+    assert not window.full
+    for _ in range(100):
+        window.sent += CHUNK
+        if window.sent >= window.mark:
+            assert window.mark_reached(1.5) is None
+    window.resume()
+    assert window.in_flight == 0
+    fill(window, 1.6)
+    # Those from before tell nothing: they were kept waiting.
+    in_flight = window.in_flight
+    assert window.pong_received(pings[-1], 3.0) is None
+    assert window.in_flight == in_flight
+
+
+def test_a_path_is_measured_after_a_pause_as_before() -> None:
+    path = Path(constant(8e5), 0.02)
+    path.bulk(5)
+    path.window.suspend()
+    path.now += 10.0
+    path._pongs.clear()
+    path.window.resume()
+    assert path.bulk(10) > 0.95
+    assert path.worst_delay(since=path.now - 5) < 2 * QUEUE_DELAY
+
+
 @pytest.mark.parametrize(
     "pong", [b"", b"w", b"x1", b"w0", b"w9", b"w-1", b"1", b"w1x", "w\u00b2".encode()]
 )
@@ -216,7 +245,7 @@ def test_a_pong_answers_earlier_pings_too_and_only_once() -> None:
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["send", "pong", "lost pong", "wait", "expire"]),
+            st.sampled_from(["send", "pong", "lost pong", "wait", "expire", "suspend", "resume"]),
             st.integers(1, 200_000),
         ),
         max_size=300,
@@ -241,8 +270,8 @@ def test_whatever_happens_a_full_window_opens_again(steps: list[tuple[str, int]]
             pings.pop(0)
         elif step == "wait":
             now += number / 10_000
-        elif step == "expire":
-            window.expire()
+        elif step in ("expire", "suspend", "resume"):
+            getattr(window, step)()
         assert 0 <= window.in_flight <= window.sent
         assert window.mark > window.sent or not pings or step == "send"
         if window.full:

@@ -442,12 +442,15 @@ class Tunnel:
             return
         self._reading = reading
         if reading:
+            self._window.resume()
             self._link.resume_reading()
             if self._stall_timer is not None:
                 self._stall_timer.cancel()
                 self._stall_timer = None
         else:
             self._link.pause_reading()
+            self._window.suspend()
+            self._reopen_window()
             self._arm_stall_timer()
 
     def _arm_stall_timer(self) -> None:

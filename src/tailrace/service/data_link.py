@@ -422,6 +422,18 @@ class DataLink(WSListener):
                 self._stall_began = stalls.begin()
             # Not from within a read, unless that is known to be safe.
             asyncio.get_running_loop().call_soon(self._apply_reading)
+            if self._window is not None:
+                self._bound_while_reading(self._window)
+
+    def _bound_while_reading(self, window: SendWindow) -> None:
+        """Bound what is in flight only while pongs can come in."""
+        if self._reading_wanted:
+            window.resume()
+        else:
+            window.suspend()
+        if self._choked:
+            # Not at once: the other side may be just about to stop this one.
+            asyncio.get_running_loop().call_soon(self._decide_writing)
 
     def _apply_reading(self) -> None:
         if self._reading is self._reading_wanted:
