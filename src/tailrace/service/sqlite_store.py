@@ -176,10 +176,13 @@ class SqliteStore:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
+                connection.execute("COMMIT")
             except BaseException:
-                connection.execute("ROLLBACK")
+                # After some errors SQLite has ended it already. One that a failed COMMIT leaves
+                # open would stand in the way of all that come later.
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
                 raise
-            connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise StoreFailed(f"the tunnel store failed: {error}") from error
 

@@ -1,6 +1,7 @@
 """The SQLite store: what is put in comes out, also after a reopen."""
 
 import os
+import resource
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -209,6 +210,51 @@ def test_a_failed_change_leaves_nothing_behind(store: SqliteStore) -> None:
         store.add_tunnel(tunnel("t"), [token, token])
     assert store.tunnel("t") is None
     store.add_tunnel(tunnel("t"), [token])
+
+
+def test_a_full_disk_harms_nothing_that_comes_later(tmp_path: Path) -> None:
+    """What does not fit is not there; reads go on; it works again once there is room."""
+    path = tmp_path / "db"
+    store = SqliteStore.open(path)
+    store.add_tunnel(tunnel("before"), [])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.with_name("db-wal").stat().st_size, hard))
+    try:
+        for _ in range(3):
+            with pytest.raises(StoreFailed, match="disk"):
+                store.add_tunnel(tunnel("full"), [])
+            with pytest.raises(StoreFailed, match="disk"):
+                store.close_tunnel("before", 1.0)
+        assert store.tunnel("before") is not None
+        assert store.tunnel("full") is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    store.add_tunnel(tunnel("after"), [])
+    assert store.close_tunnel("before", 2.0)
+    store.close()
+    again = SqliteStore.open(path)
+    assert again.tunnel("after") is not None
+    assert again.tunnel("full") is None
+    again.close()
+
+
+def test_a_commit_that_fails_leaves_no_transaction_open(tmp_path: Path) -> None:
+    """SQLite ends it by itself after some errors only; a deferred constraint is not one."""
+    store = SqliteStore.open(tmp_path / "db")
+    connection = store._connection
+    connection.execute(
+        "CREATE TRIGGER stumble AFTER DELETE ON tunnels BEGIN "
+        "INSERT INTO late VALUES ('nobody'); END"
+    )
+    connection.execute(
+        "CREATE TABLE late (id TEXT REFERENCES tunnels (tunnel_id) DEFERRABLE INITIALLY DEFERRED)"
+    )
+    store.add_tunnel(tunnel("t"), [])
+    for _ in range(2):
+        with pytest.raises(StoreFailed, match="FOREIGN KEY"):
+            store.delete_tunnel("t")
+    assert store.tunnel("t") is not None
+    store.close()
 
 
 def test_a_closed_store_fails_in_our_terms(tmp_path: Path) -> None:
