@@ -129,7 +129,8 @@ class LinkKeeper:
             TLSFailed: its certificate did not verify at the first try, or at any try before
                 a link once worked.
             LinkError: the last failure, after ``retry_count`` tries in vain.
-            ConfigurationError: as :func:`tailrace.link.backend.connect`.
+            ConfigurationError: as :func:`tailrace.link.backend.connect`, before a link
+                once worked.
         """
         while not self._stopping:
             result = await self._try_once()
@@ -164,6 +165,12 @@ class LinkKeeper:
             raise
         except LinkError as error:
             return self._judge_failure(error)
+        except ConfigurationError as error:
+            # What was good for a link once may be out of reach for a moment only: certificates
+            # that are being replaced, or no descriptor left to read them.
+            if not self._worked:
+                raise
+            return self._judge_failure(LinkError(str(error)))
         finally:
             self._pause = None
         opened = self._clock()

@@ -53,7 +53,8 @@ def build_trust(options: TLSOptions) -> Trust:
     A ``capath`` that does not exist is only worth a warning, as in the reference.
 
     Raises:
-        ConfigurationError: ``capath`` exists but holds no readable certificate file.
+        ConfigurationError: ``capath`` exists but holds no readable certificate file, or the
+            system's certificates cannot be read.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -62,7 +63,12 @@ def build_trust(options: TLSOptions) -> Trust:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         return Trust(context, "nothing is verified")
-    trusted = [_load_system_certificates(context)]
+    try:
+        trusted = [_load_system_certificates(context)]
+    except OSError as error:
+        raise ConfigurationError(
+            f"the system's certificates cannot be read: {error.strerror}"
+        ) from None
     if options.capath is not None:
         trusted.append(_load_capath(context, options.capath))
     return Trust(context, " and ".join(trusted))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,6 +41,7 @@ from tailrace.link import ClosedBy, Link, LinkClosed
 from tailrace.link import keeper as module
 from tailrace.link.backoff import LASTED, MIN_DELAY, SETTLED
 from tailrace.link.keeper import KeeperOutcome, LinkKeeper, ReconnectPolicy
+from tailrace.link.target import TLSOptions
 
 QUICK: dict[str, Any] = {"retry_delay": 0.0, "retry_delay_cap": 0.0}
 """The shortest delays there are."""
@@ -349,6 +351,32 @@ async def test_a_strangers_certificate_is_forgiven_once_a_link_worked(
     with ScriptedService(certificates, script, plain=True) as service:
         assert await keeper(service, observer).run() is KeeperOutcome.CLOSED
     assert observer.causes == [LinkError, TLSFailed]
+
+
+async def test_trust_that_is_out_of_reach_for_a_moment_is_forgiven_once_a_link_worked(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    authorities = tmp_path / "authorities.pem"
+    good = certificates.ca_file.read_bytes()
+    authorities.write_bytes(good)
+    observer = Observer()
+    observer.on_down = lambda closed: authorities.write_bytes(b"half of a roll-over") and None
+
+    def heal() -> None:
+        if len(observer.retries) == 2:
+            authorities.write_bytes(good)
+
+    observer.on_retry = heal
+    with ScriptedService(certificates, dropped, OK) as service:
+        made = keeper(service, observer, tls=TLSOptions(authorities))
+        assert await made.run() is KeeperOutcome.CLOSED
+        assert service.connections == 2
+    assert [str(cause) for cause, _ in observer.retries][1] == (
+        f"certificate file {authorities} holds no PEM certificate"
+    )
+    authorities.write_bytes(b"")
+    with pytest.raises(ConfigurationError, match="holds no PEM"):
+        await keeper(service, Observer(), tls=TLSOptions(authorities)).run()
 
 
 async def test_no_tls_at_the_other_end_is_tried_again(certificates: Certificates) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import resource
 import ssl
 import subprocess
 import sys
@@ -230,6 +232,20 @@ def test_no_store_at_all_is_said(
     monkeypatch.setitem(sys.modules, "certifi", None)
     assert trust_in(None).description == "no system certificates"
     assert "no CA certificates" in caplog.text
+
+
+def test_a_system_store_that_cannot_be_read_is_an_error(
+    bare_system: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        with pytest.raises(ConfigurationError, match=r"system's certificates.*Too many open files"):
+            trust_in(None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_what_the_service_presented(certificates: Certificates) -> None:
