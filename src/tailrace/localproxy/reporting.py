@@ -190,6 +190,7 @@ class ReadyFile:
         self._mode = mode
         self._services: dict[str, dict[str, Any]] = {}
         self._expected: frozenset[str] = frozenset()
+        self._was_written = False
 
     def __call__(self, event: ProxyEvent) -> None:
         match event:
@@ -221,15 +222,26 @@ class ReadyFile:
 
     def _write(self, services: dict[str, dict[str, Any]]) -> None:
         document = {"pid": os.getpid(), "mode": self._mode.value, "services": services}
-        with self._complaints():
-            fd, temporary = self._temporary()
-            try:
-                with os.fdopen(fd, "w") as out:
-                    json.dump(document, out)
-                os.replace(temporary, self._path)
-            except OSError:
-                os.unlink(temporary)
+        try:
+            with self._complaints():
+                self._replace(json.dumps(document))
+        except ConfigurationError as error:
+            # A disk that is full by the time of a reconnect is no reason to end.
+            if not self._was_written:
                 raise
+            logger.error("%s", error)
+        else:
+            self._was_written = True
+
+    def _replace(self, text: str) -> None:
+        fd, temporary = self._temporary()
+        try:
+            with os.fdopen(fd, "w") as out:
+                out.write(text)
+            os.replace(temporary, self._path)
+        except OSError:
+            os.unlink(temporary)
+            raise
 
     def _temporary(self) -> tuple[int, str]:
         return tempfile.mkstemp(dir=self._path.parent, prefix=self._path.name)

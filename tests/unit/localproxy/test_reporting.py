@@ -212,6 +212,23 @@ def test_a_ready_file_that_became_unwritable_leaves_nothing_behind(tmp_path: Pat
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_ready_file_that_cannot_be_written_again_is_no_reason_to_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    path = tmp_path / "ready.json"
+    ready = ReadyFile(path, Mode.DESTINATION)
+    mapped = ServicesMapped({"SSH": TCPAddress("", 22)})
+    ready(mapped)
+    ready(Reconnecting("lost", 1.0))
+    path.mkdir()
+    ready(mapped)
+    assert "Cannot write the ready file" in caplog.text
+    path.rmdir()
+    ready(mapped)
+    assert path.is_file()
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_the_ready_file_of_an_earlier_run_goes_at_the_start(tmp_path: Path):
     path = tmp_path / "ready.json"
     path.write_text("{}")
