@@ -37,11 +37,13 @@ def client_token(directory: Path, access_token: Secret) -> Secret:
     path = directory / (access_token.digest + _SUFFIX)
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _forget_old(directory)
         try:
-            return _read(path)
+            token = _read(path)
         except FileNotFoundError:
-            return _create(path)
+            token = _create(path)
+        # Only now: a device without a clock battery may have written it in 1970.
+        _forget_old(directory)
+        return token
     except OSError as error:
         raise ConfigurationError(
             f"Cannot keep the client token in {directory}: {error.strerror}; check --state-dir"

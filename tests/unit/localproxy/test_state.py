@@ -64,6 +64,16 @@ def test_old_tokens_are_forgotten_used_ones_are_not(tmp_path: Path):
     assert used.stat().st_mtime > before
 
 
+def test_a_token_from_before_the_clock_was_set_is_found(tmp_path: Path):
+    """A device without a clock battery starts in 1970 and is restarted in the present."""
+    token = client_token(tmp_path, ACCESS)
+    (path,) = tmp_path.iterdir()
+    os.utime(path, (60, 60))
+    assert client_token(tmp_path, ACCESS) == token
+    assert client_token(tmp_path, Secret("another")) != token
+    assert path.exists()
+
+
 def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match=r"file/state.*--state-dir"):
