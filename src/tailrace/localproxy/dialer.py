@@ -9,6 +9,8 @@ import os
 import socket
 from collections.abc import Sequence
 
+from ..errors import NameResolutionFailed
+from ..link.dial import resolve
 from .allowlist import is_allowed
 from .settings import LocalAddress, ProxySettings, TCPAddress, UnixAddress
 
@@ -71,17 +73,12 @@ async def _resolve(host: str, port: int, timeout: float) -> Sequence[_AddressInf
     else:
         family = socket.AF_INET if literal.version == 4 else socket.AF_INET6
         return [(family, (host, port))]
-    loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(timeout):
-            infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except TimeoutError:
-        raise DialFailed(f"{host}: name resolution took longer than {timeout:g} s") from None
-    except OSError as error:
-        raise DialFailed(f"{host}: {error.strerror or error}") from None
-    except UnicodeError:
-        raise DialFailed(f"{host}: not a host name") from None
-    return [(family, (str(where[0]), port)) for family, _, _, _, where in infos]
+        # Not the loop's own getaddrinfo(): the end of the program would wait for its answer.
+        found = await resolve(host, port, timeout)
+    except NameResolutionFailed as error:
+        raise DialFailed(f"{TCPAddress(host, port)} -- {error}") from None
+    return [(each.family, (str(each.address[0]), port)) for each in found]
 
 
 async def _resolve_local(settings: ProxySettings) -> Sequence[_AddressInfo]:

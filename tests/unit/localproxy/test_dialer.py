@@ -4,6 +4,7 @@ import asyncio
 import os
 import resource
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +92,36 @@ async def test_an_unknown_name_is_named():
 
 async def test_what_is_no_name_is_named():
     name = 70 * "x" + ".invalid"
-    with pytest.raises(DialFailed, match=f"{name}: not a host name"):
+    with pytest.raises(DialFailed, match=f"{name}:22 -- cannot resolve {name}: "):
         await dial(TCPAddress(name, 22), settings())
+
+
+def test_a_mute_resolver_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch):
+    released = threading.Event()
+    asked = threading.Event()
+
+    def getaddrinfo(*_: object, flags: int = 0, **__: object) -> list[Any]:
+        if not flags:
+            asked.set()
+            released.wait(60)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    async def give_up() -> None:
+        dialing = asyncio.get_running_loop().create_task(
+            dial(TCPAddress("mute.example", 22), settings(dial_timeout=1e6))
+        )
+        while not asked.is_set():
+            await asyncio.sleep(0.001)
+        dialing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await dialing
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    asyncio.run(give_up())
+    # It has ended while its question was still open.
+    (waiting,) = [t for t in threading.enumerate() if t.name == "resolve mute.example"]
+    released.set()
+    waiting.join()
 
 
 async def test_a_lack_of_descriptors_is_said():
