@@ -292,6 +292,11 @@ class FaultProxy:
         for passage in self._tasks:
             passage.strike(fault)
 
+    async def forget(self) -> None:
+        """Let go of what something has happened to: a black hole keeps it for ever."""
+        struck = [task for passage, task in self._tasks.items() if passage.struck.done()]
+        await _end(struck)
+
     async def passage(self, number: int) -> Passage:
         """Wait for the connection with this number, counted from 0, and return it."""
         async with self._came:
