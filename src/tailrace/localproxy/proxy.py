@@ -61,6 +61,8 @@ logger = logging.getLogger(__name__)
 
 _FLUSH_TIMEOUT: Final = 5.0
 """Seconds that local connections have to take their last bytes when the proxy ends."""
+_DIAL_TIMEOUT: Final = 0.5
+"""Seconds of them in which an application may still be reached that bytes wait for."""
 _CLOSE_TIMEOUT: Final = 0.5
 """Seconds they then have to close their side."""
 
@@ -333,12 +335,16 @@ class LocalProxy:
     async def _drain(self) -> None:
         """Let local sockets take what was received before the end, for a bounded time."""
         tunnels = self._all_tunnels()
+        dials = [self._loop.call_later(_DIAL_TIMEOUT, each.abandon_dials) for each in tunnels]
         try:
             async with asyncio.timeout(_FLUSH_TIMEOUT):
                 for tunnel in tunnels:
                     await tunnel.wait_flushed()
         except TimeoutError:
             logger.warning("Some local connections did not take their last bytes in time")
+        finally:
+            for timer in dials:
+                timer.cancel()
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_TIMEOUT):
                 for tunnel in tunnels:

@@ -168,6 +168,15 @@ class Tunnel:
             self._cancel_dial(local)
             local.abort()
 
+    def abandon_dials(self) -> None:
+        """Give up the connections whose application has not been reached yet."""
+        for local in list(self._dials):
+            logger.warning(
+                "%s: not reached before the end; %d bytes lost", local.name, local.waiting
+            )
+            self._cancel_dial(local)
+            local.abort()
+
     # -- link handler ------------------------------------------------------------------
 
     def frame_received(self, payload: memoryview) -> None:

@@ -242,6 +242,32 @@ async def test_stop_during_the_first_connect_ends_at_once(service: ServiceProces
             assert source.all(Connected) == []
 
 
+async def test_an_application_that_is_not_reached_does_not_hold_up_the_end(
+    service: ServiceProcess, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Though bytes wait for it."""
+    monkeypatch.setattr("tailrace.localproxy.proxy._FLUSH_TIMEOUT", 1e6)
+    with tunnel_of(service, "SSH") as tunnel, socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))  # refused, until the next try that never comes
+        far = tunnel.settings(
+            Mode.DESTINATION,
+            services={"SSH": TCPAddress("127.0.0.1", mute.getsockname()[1])},
+            dial_retry_count=-1,
+            dial_retry_delay=1e6,
+        )
+        async with (
+            both_proxies(tunnel.settings(Mode.SOURCE), far) as ends,
+            client(ends.listening["SSH"]) as (_, writer),
+        ):
+            writer.write(b"last words")
+            inner = ends.destination.proxy._tunnel
+            assert inner is not None
+            while not any(local.waiting for local in inner._dials):
+                await asyncio.sleep(0.01)
+            assert await ends.destination.stop() is ExitCode.OK
+            assert "not reached before the end; 10 bytes lost" in caplog.text
+
+
 async def test_a_client_that_takes_nothing_does_not_hold_up_the_end_for_ever(
     service: ServiceProcess, monkeypatch: pytest.MonkeyPatch
 ):
