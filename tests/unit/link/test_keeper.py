@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support_clock import ClockLoop
 from support_ws import (
     BINARY,
     CLOSE,
@@ -37,11 +40,12 @@ from tailrace.errors import (
     ServiceUnavailable,
     TLSFailed,
 )
-from tailrace.link import ClosedBy, Link, LinkClosed
+from tailrace.link import ClosedBy, Link, LinkClosed, LinkHandler, LinkInfo
 from tailrace.link import keeper as module
 from tailrace.link.backoff import LASTED, MIN_DELAY, SETTLED
 from tailrace.link.keeper import KeeperOutcome, LinkKeeper, ReconnectPolicy
-from tailrace.link.target import TLSOptions
+from tailrace.link.target import LinkTarget, TLSOptions
+from tailrace.secret import Secret
 
 QUICK: dict[str, Any] = {"retry_delay": 0.0, "retry_delay_cap": 0.0}
 """The shortest delays there are."""
@@ -594,6 +598,171 @@ async def test_the_back_end_is_passed_on(certificates: Certificates) -> None:
         assert observer.links[0].info.backend == "websockets"
         with pytest.raises(ConfigurationError):
             await LinkKeeper(service.target(), policy, observer, backend="pigeon").run()
+
+
+# -- the whole policy, on a clock of our own --------------------------------------------------
+
+
+class StagedLink:
+    """A link of which a test decides what it hears and how long it lives."""
+
+    info = LinkInfo("aws.iot.securetunneling-3.0", "channel", "staged", "nowhere")
+
+    def __init__(self, handler: LinkHandler, stage: Stage, *heard: float) -> None:
+        self._handler = handler
+        self._stage = stage
+        self._opened = stage.now
+        self._heard = heard
+
+    @property
+    def last_received(self) -> float:
+        times = [self._opened + after for after in (0.0, *self._heard)]
+        return max(time for time in times if time <= self._stage.now)
+
+    def send_ping(self, payload: bytes) -> None:
+        assert payload.isdigit()
+        self._stage.pings.append(self._stage.now)
+
+    def abort(self) -> None:
+        self.end(LinkClosed(ClosedBy.US, 1006, "dropped"))
+
+    def end(self, closed: LinkClosed) -> None:
+        self._stage.ends.append(self._stage.now)
+        self._handler.link_closed(closed)
+
+
+@dataclass(frozen=True)
+class Fails:
+    """A try that does."""
+
+
+@dataclass(frozen=True)
+class Lasts:
+    """A link that is cut after some seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Hears:
+    """A link that is never cut, and hears something after these seconds."""
+
+    after: tuple[float, ...] = ()
+
+
+class Stage:
+    """Plays what happens to one try after the other; the last one for ever."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *acts: Fails | Lasts | Hears) -> None:
+        self.tries: list[float] = []
+        self.pings: list[float] = []
+        self.ends: list[float] = []
+        self.observer = Observer()
+        self._acts = acts
+        monkeypatch.setattr(module, "connect", self._connect)
+
+    @property
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def run(self, tries: int, rng: random.Random, **policy: Any) -> None:
+        """Keep a link until it was tried so often, or it is given up."""
+
+        async def keep() -> None:
+            kept = LinkKeeper(
+                LinkTarget(host="localhost", mode="source", access_token=Secret("token")),
+                ReconnectPolicy(**policy),
+                self.observer,
+                rng=rng,
+                clock=asyncio.get_running_loop().time,
+            )
+            self._stop = lambda: len(self.tries) == tries and kept.stop()
+            await kept.run()
+
+        with asyncio.Runner(loop_factory=ClockLoop) as runner:
+            runner.run(keep())
+
+    async def _connect(self, target: LinkTarget, handler: LinkHandler, backend: str) -> StagedLink:
+        self.tries.append(self.now)
+        self._stop()
+        match self._acts[min(len(self.tries), len(self._acts)) - 1]:
+            case Lasts(seconds):
+                link = StagedLink(handler, self, *map(float, range(int(seconds))))
+                cut = LinkClosed(ClosedBy.NETWORK, 1006, "connection lost")
+                asyncio.get_running_loop().call_later(seconds, link.end, cut)
+                return link
+            case Hears(after):
+                return StagedLink(handler, self, *after)
+        raise ConnectFailed("nobody there")
+
+
+FAILS = Fails()
+
+
+@pytest.mark.parametrize(
+    ("acts", "tries"),
+    [
+        # Twice as long each time, up to the cap, for ever.
+        ([FAILS], [0, 2.5, 7.5, 17.5, 37.5, 77.5, 157.5, 277.5, 397.5, 517.5]),
+        # A link that broke at once is no better than a failed try.
+        ([FAILS, FAILS, Lasts(4.9), FAILS], [0, 2.5, 7.5, 22.4, 42.4, 82.4]),
+        # One that lasted a little earns one short delay.
+        ([FAILS, FAILS, Lasts(5), FAILS], [0, 2.5, 7.5, 15, 25, 45]),
+        ([FAILS, FAILS, Lasts(59.9), FAILS], [0, 2.5, 7.5, 69.9, 79.9, 99.9]),
+        # A minute is as good as new.
+        ([FAILS, FAILS, Lasts(60), FAILS], [0, 2.5, 7.5, 70, 75, 85, 105]),
+    ],
+)
+def test_tries_come_when_the_policy_says(
+    monkeypatch: pytest.MonkeyPatch, acts: list[Fails | Lasts], tries: list[float]
+) -> None:
+    stage = Stage(monkeypatch, *acts)
+    stage.run(len(tries), Longest())
+    assert stage.tries == pytest.approx(tries)
+
+
+def test_full_jitter_may_be_short_but_never_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Shortest(random.Random):
+        def uniform(self, a: float, b: float) -> float:
+            return a
+
+    stage = Stage(monkeypatch, FAILS)
+    stage.run(1000, Shortest())
+    gaps = [after - before for before, after in pairwise(stage.tries)]
+    assert gaps == pytest.approx([MIN_DELAY] * 999)
+
+
+def test_the_settings_of_the_delays_are_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(monkeypatch, FAILS)
+    with pytest.raises(ConnectFailed):
+        stage.run(0, Longest(), retry_count=4, retry_delay=10.0, retry_delay_cap=30.0)
+    assert stage.tries == [0, 10, 30, 60, 90]
+
+
+def test_a_link_that_lasted_starts_the_count_of_tries_afresh(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage = Stage(monkeypatch, FAILS, Lasts(5), FAILS)
+    with pytest.raises(ConnectFailed):
+        stage.run(0, Longest(), retry_count=1)
+    assert stage.tries == pytest.approx([0, 2.5, 10, 15])
+
+
+@pytest.mark.parametrize(
+    ("heard", "end"), [((), 60), ((1.0,), 61), ((59.0,), 119), ((30.0, 80.0, 139.0), 199)]
+)
+def test_a_link_is_dead_after_three_periods_without_a_byte(
+    monkeypatch: pytest.MonkeyPatch, heard: tuple[float, ...], end: float
+) -> None:
+    stage = Stage(monkeypatch, Hears(heard))
+    stage.run(2, Longest())
+    assert stage.ends[0] == pytest.approx(end)
+    # Pinged all the while, and set up again after the shortest delay for how it lasted.
+    assert [ping for ping in stage.pings if ping < end] == pytest.approx(
+        [20.0 * n for n in range(int((end - 0.1) / 20) + 1)]
+    )
+    assert stage.tries == pytest.approx([0, end + 2.5])
+    assert stage.observer.ends[0] == LinkClosed(ClosedBy.NETWORK, 1006, "nothing received for 60 s")
 
 
 @pytest.mark.parametrize(
