@@ -229,6 +229,25 @@ async def test_a_process_that_sleeps_wakes_up(tmp_path: Path, who: str):
             assert "Traceback" not in source.log + far.log + service.process.log
 
 
+@each_end
+async def test_a_nap_is_not_noticed(service: ServiceProcess, tmp_path: Path, mode: Mode):
+    """Shorter than silence is put up with: connections go on where they were."""
+    with tunnel_of(service, "SSH") as tunnel:
+        async with (
+            application(echo) as where,
+            both_processes(tmp_path, tunnel, {"SSH": where}) as (source, destination, ports),
+            client(ports["SSH"]) as streams,
+        ):
+            await check_echo(streams, b"before")
+            sleeper = source if mode is Mode.SOURCE else destination
+            sleeper.signal(signal.SIGSTOP)
+            streams[1].write(b"meanwhile")
+            await asyncio.sleep(0.3)
+            sleeper.signal(signal.SIGCONT)
+            async with asyncio.timeout(HANG):
+                assert await streams[0].readexactly(9) == b"meanwhile"
+
+
 # -- clocks that are set -------------------------------------------------------------------------
 
 
@@ -333,7 +352,10 @@ async def outlive_a_full_disk(
             ) as ends,
         ):
             await exchange(ends.listening["SSH"], 10_000)
+            fresh = await asyncio.to_thread(open_tunnel, service.endpoints, service.control, "SSH")
             with full():
+                async with running_proxy(fresh.settings(Mode.SOURCE)) as newcomer:
+                    assert "503" in (await newcomer.seen(Reconnecting)).cause
                 for _ in range(3):
                     with pytest.raises(ControlError, match="cannot reach its store"):
                         # Big enough for any page that has some room left.
@@ -351,6 +373,8 @@ async def outlive_a_full_disk(
                     service.control.call, "DescribeTunnel", {"tunnelId": tunnel.tunnel_id}
                 )
                 assert described["tunnel"]["status"] == "OPEN"
+            async with running_proxy(fresh.settings(Mode.SOURCE)) as newcomer:
+                await newcomer.ready()
             await asyncio.to_thread(big_tunnel, service)
             await asyncio.to_thread(tunnel.close)
             assert await ends.source.ended() is ExitCode.OK

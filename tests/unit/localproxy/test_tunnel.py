@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -40,6 +42,41 @@ async def test_bytes_are_counted_at_both_ends(service: ServiceProcess):
     assert (near.bytes_in, near.bytes_out) == (5, 5)
     assert (end.bytes_in, end.bytes_out) == (5, 5)
     assert (near.service_id, near.connection_id) == ("SSH", 1)
+
+
+async def test_local_sockets_find_out_about_ends_that_have_vanished(
+    service: ServiceProcess, loop_kind: str
+):
+    with tunnel_of(service, "SSH") as tunnel:
+        async with application(echo) as app:
+            far = tunnel.settings(Mode.DESTINATION, services={"SSH": app})
+            async with (
+                both_proxies(tunnel.settings(Mode.SOURCE), far) as ends,
+                client(ends.listening["SSH"]) as streams,
+            ):
+                await check_echo(streams, b"hello")
+                near = await ends.source.seen(ConnectionOpened)
+                end = await ends.destination.seen(ConnectionOpened)
+                host, port = streams[1].get_extra_info("sockname")
+                assert near.peer == f"{host}:{port}"
+                assert end.peer == str(app)
+                for address in (TCPAddress(host, port), app):
+                    assert kept_alive(address)
+                assert not kept_alive(TCPAddress(host, ends.listening["SSH"].port))
+
+
+def kept_alive(peer: TCPAddress) -> bool:
+    """Tell whether a socket of this process is connected to ``peer`` and probes it."""
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            sock = socket.socket(fileno=int(name))
+            try:
+                probes = sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                if probes and sock.getpeername()[:2] == (peer.host, peer.port):
+                    return True
+            finally:
+                sock.detach()  # it belongs to somebody
+    return False
 
 
 async def test_an_application_that_refuses_ends_its_connection_alone(service: ServiceProcess):
