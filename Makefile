@@ -27,8 +27,12 @@ ROUNDS ?= 5
 SCENARIOS ?=
 BENCH_ARGS ?=
 
+# CPU minutes of `make fuzz`, and targets to keep to (python -m fuzz --list).
+FUZZ_MINUTES ?= 10
+TARGETS ?=
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test conformance check audit cover bench bench-publish bench-must-hold bench-micro bench-instructions apt apt-bench clean
+.PHONY: help setup demo test conformance check audit cover bench bench-publish bench-must-hold bench-micro bench-instructions fuzz apt apt-bench clean
 
 help:
 	@echo "make setup        make the virtual environment $(VENV)"
@@ -43,6 +47,7 @@ help:
 	@echo "make bench-publish       put the latest results into bench/results/latest.* and README.md"
 	@echo "make bench-micro         micro benchmarks of codec, framing, session and relay"
 	@echo "make bench-instructions  machine instructions of the hot paths, for noisy machines"
+	@echo "make fuzz         made-up inputs for FUZZ_MINUTES=10 of CPU time; TARGETS='codec sigv4' narrows it down"
 	@echo "make apt          install Debian packages for tests with real servers (as root)"
 	@echo "make apt-bench    install Debian packages for the benchmark (as root)"
 	@echo "make clean        remove everything made here, the virtual environment too"
@@ -77,7 +82,7 @@ conformance: $(READY)
 check: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy --strict src bench
+	$(BIN)/mypy --strict src bench fuzz
 	@$(BIN)/python tests/audit_gate.py
 
 audit: $(READY)
@@ -102,6 +107,10 @@ bench-micro: $(BENCH_READY)
 
 bench-instructions: $(BENCH_READY)
 	@$(BIN)/python -m bench.instructions $(BENCH_ARGS)
+
+# The strategies and vectors of the tests are used here, too.
+fuzz: $(READY)
+	@PYTHONPATH=tests $(BIN)/python -m fuzz --minutes $(FUZZ_MINUTES) $(TARGETS)
 
 $(BENCH_READY): $(READY)
 	$(PIP) install --group bench

@@ -56,6 +56,7 @@ def test_the_rules_can_fail() -> None:
         "audit",
         "cover",
         "bench",
+        "fuzz",
         "apt",
         "apt-bench",
         "clean",

@@ -1,0 +1,33 @@
+"""All targets, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from .target import Target
+from .targets import api, configuration, http, sessions, wire
+
+__all__ = ["TARGETS"]
+
+_ALL: Final[tuple[Target[Any], ...]] = (
+    wire.CODEC,
+    wire.FRAMING,
+    wire.HEADS,
+    sessions.SESSION_SOURCE,
+    sessions.SESSION_DESTINATION,
+    http.UPGRADE_REQUEST,
+    http.UPGRADE_ANSWER,
+    http.CONNECT_REPLY,
+    http.PROXY_HEADER,
+    configuration.INI_CONFIG,
+    configuration.INI_SERVICES,
+    configuration.SETTINGS_JSON,
+    configuration.PORT_MAP,
+    configuration.ADDRESSES,
+    configuration.WEB_PROXY,
+    api.AWS_JSON,
+    api.SIGV4,
+)
+
+TARGETS: Final[Mapping[str, Target[Any]]] = {target.name: target for target in _ALL}
