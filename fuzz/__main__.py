@@ -32,6 +32,12 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def _keep(tally: Tally, directory: Path) -> Path:
+    path = directory / f"finding-{tally.target.name}.txt"
+    path.write_text(tally.finding, encoding="utf-8", errors="backslashreplace")
+    return path
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m fuzz",
@@ -67,18 +73,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     targets = [TARGETS[name] for name in options.names or TARGETS]
     tallies = [Tally(target) for target in targets]
     progress = Progress(options.minutes * 60, time.monotonic, sys.stdout)
+
+    def tell(tally: Tally) -> None:
+        progress.told(tally)
+        if tally.finding:
+            path = _keep(tally, options.directory)
+            print(f"{path}:\n{tally.finding}", flush=True)
+
     signal.signal(signal.SIGTERM, _interrupt)
     interrupted = False
     try:
-        run_all(tallies, options.minutes * 60, options.directory, progress.told)
+        run_all(tallies, options.minutes * 60, options.directory, tell)
     except KeyboardInterrupt:
         interrupted = True
     print(table(tallies))
-    for tally in tallies:
-        if tally.finding:
-            path = options.directory / f"finding-{tally.target.name}.txt"
-            path.write_text(tally.finding, encoding="utf-8", errors="backslashreplace")
-            print(f"\n{tally.target.name}: {path}\n{tally.finding}")
     if interrupted:
         print("interrupted: the budget was not used up", file=sys.stderr)
     return 1 if any(tally.finding for tally in tallies) else 0

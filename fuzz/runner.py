@@ -47,13 +47,15 @@ def run_all(
     directory: Path,
     tell: Callable[[Tally], None],
 ) -> None:
-    """Run all targets for ``cpu_seconds`` in all; ``tell`` is called after every turn.
+    """Run all targets for ``cpu_seconds`` in all; ``tell`` is called after every turn and finding.
 
     Inputs that Hypothesis wants to try again next time go below ``directory``.
     """
     share = cpu_seconds / len(tallies)
     for tally in tallies:
         _attempt(tally, _run_corpus)
+        if tally.finding:
+            tell(tally)
     while waiting := [t for t in tallies if not t.finding and t.cpu_seconds < share]:
         for tally in waiting:
             _run_turn(tally, min(_TURN, share - tally.cpu_seconds), directory)

@@ -166,6 +166,8 @@ def _live(role: Role, play: _Play, cut: bool) -> tuple[list[object], Exception |
                 room.check()
                 return [*room.log, str(error)], error
         room.check()
+        if room.session.closed:
+            break  # nothing comes from a link that is lost
     return room.log, None
 
 
