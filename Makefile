@@ -31,8 +31,12 @@ BENCH_ARGS ?=
 FUZZ_MINUTES ?= 10
 TARGETS ?=
 
+# Minutes of `make soak`; SOAK_ARGS takes any other option (make soak SOAK_ARGS=--help).
+SOAK_MINUTES ?= 10
+SOAK_ARGS ?=
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test conformance check audit cover bench bench-publish bench-must-hold bench-micro bench-instructions fuzz apt apt-bench clean
+.PHONY: help setup demo test conformance check audit cover bench bench-publish bench-must-hold bench-micro bench-instructions fuzz soak apt apt-bench clean
 
 help:
 	@echo "make setup        make the virtual environment $(VENV)"
@@ -48,6 +52,7 @@ help:
 	@echo "make bench-micro         micro benchmarks of codec, framing, session and relay"
 	@echo "make bench-instructions  machine instructions of the hot paths, for noisy machines"
 	@echo "make fuzz         made-up inputs for FUZZ_MINUTES=10 of CPU time; TARGETS='codec sigv4' narrows it down"
+	@echo "make soak         20 tunnels under load and random faults for SOAK_MINUTES=10"
 	@echo "make apt          install Debian packages for tests with real servers (as root)"
 	@echo "make apt-bench    install Debian packages for the benchmark (as root)"
 	@echo "make clean        remove everything made here, the virtual environment too"
@@ -82,7 +87,7 @@ conformance: $(READY)
 check: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy --strict src bench fuzz
+	$(BIN)/mypy --strict src bench fuzz soak
 	@$(BIN)/python tests/audit_gate.py
 
 audit: $(READY)
@@ -111,6 +116,9 @@ bench-instructions: $(BENCH_READY)
 # The strategies and vectors of the tests are used here, too.
 fuzz: $(READY)
 	@PYTHONPATH=tests $(BIN)/python -m fuzz --minutes $(FUZZ_MINUTES) $(TARGETS)
+
+soak: $(READY)
+	@PYTHONPATH=tests $(BIN)/python -m soak --minutes $(SOAK_MINUTES) $(SOAK_ARGS)
 
 $(BENCH_READY): $(READY)
 	$(PIP) install --group bench

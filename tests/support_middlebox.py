@@ -19,16 +19,24 @@ _SLOW_CHUNK = 8 * 1024
 
 
 class Middlebox:
-    """Forwards TCP connections to one address, each way at ``rate`` bytes a second at most."""
+    """Forwards TCP connections to one address, each way at ``rate`` bytes a second at most.
+
+    ``rate`` and ``delay`` may be changed at any time, for connections that are open too.
+    """
 
     def __init__(self, host: str, port: int, listen_host: str, rate: float | None = None) -> None:
-        self._rate = rate
+        self.rate = rate
+        self.delay = 0.0
+        """Seconds that each piece waits before it goes on."""
         self._target = (host, port)
         self._listen_host = listen_host
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._open = asyncio.Event()
         self._open.set()
+        self._flows = asyncio.Event()
+        self._flows.set()
+        self._finished: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server
         self.passed = 0
         """Connections that came so far."""
@@ -52,6 +60,26 @@ class Middlebox:
             if sock is not None and sock.fileno() >= 0:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
+
+    def finish(self) -> None:
+        """End every connection in order, as far as TCP can tell; what comes later is lost."""
+        for writer in self._writers - self._finished:
+            if not writer.transport.is_closing():
+                self._finished.add(writer)
+                writer.write_eof()
+
+    def swallow(self) -> None:
+        """Let nothing through and tell nobody, until :meth:`release`: a black hole."""
+        self._flows.clear()
+
+    def release(self) -> None:
+        """Let through again what comes, and what has piled up."""
+        self._flows.set()
+
+    @property
+    def connected(self) -> int:
+        """Connections that go all the way now."""
+        return len(self._writers) // 2
 
     def close_road(self) -> None:
         """Drop every connection, and let no new one through until :meth:`open_road`."""
@@ -80,6 +108,7 @@ class Middlebox:
         self._writers.add(writer)
         try:
             await self._open.wait()
+            await self._flows.wait()
             far_reader, far_writer = await asyncio.open_connection(*self._target)
         except OSError:
             await self._drop(writer)
@@ -98,17 +127,22 @@ class Middlebox:
         clock = asyncio.get_running_loop().time
         due = 0.0
         with contextlib.suppress(ConnectionError):
-            while data := await reader.read(_SLOW_CHUNK if self._rate else _CHUNK):
-                if self._rate:
+            while data := await reader.read(_SLOW_CHUNK if self.rate else _CHUNK):
+                if self.rate:
                     # What a late wake-up costs is made up for, up to a bound.
-                    due = max(due, clock() - 0.05) + len(data) / self._rate
+                    due = max(due, clock() - 0.05) + len(data) / self.rate
                     await asyncio.sleep(max(0.0, due - clock()))
-                writer.write(data)
-                await writer.drain()
+                if self.delay:
+                    await asyncio.sleep(self.delay)
+                await self._flows.wait()
+                if writer not in self._finished:
+                    writer.write(data)
+                    await writer.drain()
             writer.close()
 
     async def _drop(self, writer: asyncio.StreamWriter) -> None:
         self._writers.discard(writer)
+        self._finished.discard(writer)
         writer.transport.abort()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()

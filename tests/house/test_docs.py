@@ -57,6 +57,7 @@ def test_the_rules_can_fail() -> None:
         "cover",
         "bench",
         "fuzz",
+        "soak",
         "apt",
         "apt-bench",
         "clean",

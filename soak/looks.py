@@ -1,0 +1,137 @@
+"""What processes hold: memory, descriptors, threads; and what has grown that should not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass, field
+from typing import Final
+
+from support_process import Process
+
+from .figures import Figures
+from .rig import Rig
+
+__all__ = ["Look", "OwnLook", "Watch"]
+
+_MOST_GROWTH: Final = 1.10
+"""Memory at the end, as a multiple of that a minute after a process' start."""
+_MINUTE: Final = 60.0
+_MIB: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one process holds at one moment."""
+
+    memory: int
+    descriptors: int
+    threads: int
+
+    @classmethod
+    def at(cls, process: Process) -> Look:
+        """Look now."""
+        threads = len(os.listdir(f"/proc/{process.pid}/task"))
+        return cls(process.memory, process.descriptors, threads)
+
+
+@dataclass(slots=True)
+class Watch:
+    """Remembers processes early in their lives, to be compared with their end."""
+
+    rig: Rig
+    figures: Figures
+    idle: dict[str, Look] = field(default_factory=dict)
+    """By role: what a process without connections holds."""
+    _born: dict[int, float] = field(default_factory=dict)
+    _early: dict[int, Look] = field(default_factory=dict)
+    final: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    """What :meth:`memory` said at the end."""
+
+    def begin(self) -> None:
+        """Remember what idle processes hold."""
+        for name, process in self.rig.processes.items():
+            look = Look.at(process)
+            known = self.idle.get(_role(name), look)
+            self.idle[_role(name)] = Look(
+                max(look.memory, known.memory),
+                max(look.descriptors, known.descriptors),
+                max(look.threads, known.threads),
+            )
+
+    def notice(self, now: float) -> None:
+        """Look at processes whose first minute is over."""
+        for process in self.rig.processes.values():
+            born = self._born.setdefault(process.pid, now)
+            if process.pid not in self._early and now - born >= _MINUTE and process.running:
+                self._early[process.pid] = Look.at(process)
+
+    def leaks(self) -> list[str]:
+        """Return what processes without connections hold beyond what they did at first."""
+        found = []
+        for name, process in self.rig.processes.items():
+            if not process.running:
+                continue
+            look, idle = Look.at(process), self.idle[_role(name)]
+            if look.descriptors > idle.descriptors:
+                found.append(f"{name}: {look.descriptors - idle.descriptors} descriptors")
+            if look.threads > idle.threads:
+                found.append(f"{name}: {look.threads - idle.threads} threads")
+        served = sum(line.load.served for line in self.rig.lines)
+        if served:
+            found.append(f"connections that never ended at the applications: {served}")
+        return found
+
+    def memory(self) -> dict[str, tuple[int, int, int]]:
+        """Return by role: processes, and their bytes after their first minute and now.
+
+        Processes that have not lived for more than two minutes say nothing yet.
+        """
+        now = asyncio.get_running_loop().time()
+        sums: dict[str, tuple[int, int, int]] = {}
+        for name, process in self.rig.processes.items():
+            early = self._early.get(process.pid)
+            if early is None or now - self._born[process.pid] < 2 * _MINUTE:
+                continue
+            count, before, after = sums.get(_role(name), (0, 0, 0))
+            sums[_role(name)] = (
+                count + 1,
+                before + early.memory,
+                after + Look.at(process).memory,
+            )
+        return sums
+
+    def judge_memory(self) -> None:
+        """Count roles whose memory has grown beyond the limit as failures."""
+        for role, (count, before, after) in self.memory().items():
+            if after > before * _MOST_GROWTH:
+                self.figures.fail(
+                    "memory",
+                    f"{count} of {role}: {before / _MIB:.1f} MiB after the first minute, "
+                    f"{after / _MIB:.1f} MiB at the end",
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class OwnLook:
+    """What this process holds at one moment."""
+
+    tasks: int
+    descriptors: int
+
+    @classmethod
+    def now(cls) -> OwnLook:
+        """Look now."""
+        return cls(len(asyncio.all_tasks()), len(os.listdir("/proc/self/fd")))
+
+    def leaks_since(self, before: OwnLook) -> list[str]:
+        """Return what is there beyond what was."""
+        grown = (
+            (self.tasks - before.tasks, "tasks"),
+            (self.descriptors - before.descriptors, "descriptors"),
+        )
+        return [f"the soak itself: {count} {what}" for count, what in grown if count > 0]
+
+
+def _role(name: str) -> str:
+    return name.partition(" ")[0]

@@ -1,0 +1,215 @@
+"""The tunnels of a soak: one service, two proxies each, a middlebox in front of every proxy."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from support_middlebox import Middlebox
+from support_process import Process
+from support_tunnel import ProxyProcess, ServiceProcess, Tunnel, open_tunnel, tunnel_process
+from tailrace.localproxy.settings import Mode, TCPAddress
+from tailrace.service.config import parse_address
+
+from .figures import Figures
+from .load import Lane, Load
+
+__all__ = ["End", "Line", "Rig", "rig"]
+
+SERVICE: Final = "SOAK"
+_PORTS: Final = range(20_000, 32_000)
+"""Below those that the system gives to connections: a service that comes back finds its own."""
+_LINGER: Final = 30
+"""Seconds for which a client that has closed its sending half may have to wait for news: roads
+are slow here."""
+_SETTINGS: Final = {
+    "tunneling": {"proxy": {"websocket": {"ping_period_ms": "3000", "retry_delay_ms": "200"}}}
+}
+
+
+class End:
+    """One proxy with its box; the tunnel survives its death."""
+
+    def __init__(self, tunnel: Tunnel, mode: Mode, lane: Lane, app: int, directory: Path) -> None:
+        self.mode = mode
+        self.lane = lane
+        self.process: ProxyProcess
+        self._tunnel = tunnel
+        self._services = {SERVICE: TCPAddress("127.0.0.1", app)}
+        self._directory = directory / f"{lane.index}-{mode.value}"
+        self._stack = contextlib.ExitStack()
+        data = parse_address(tunnel.endpoints.data_endpoint, "data")
+        self.box = Middlebox(data.host, data.port, "127.0.0.1")
+
+    @property
+    def name(self) -> str:
+        """What it is called in reports."""
+        return f"{self.mode.value} {self.lane.index}"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has been started and not been killed."""
+        return bool(self._running)
+
+    _running = False
+
+    async def start(self) -> None:
+        """Start the proxy; a source is listened to once it is ready."""
+        self._directory.mkdir(exist_ok=True)
+        settings = self._directory / "settings.json"
+        settings.write_text(json.dumps(_SETTINGS))
+        endpoint = f"127.0.0.1:{self.box.port}"
+        tunnel = replace(
+            self._tunnel, endpoints=replace(self._tunnel.endpoints, data_endpoint=endpoint)
+        )
+        options = [
+            *("--state-dir", str(self._directory / "state"), "--settings-json", str(settings)),
+            *("--linger", str(_LINGER), "-v", "3"),
+        ]
+        services = self._services if self.mode is Mode.DESTINATION else None
+        self.process = self._stack.enter_context(
+            tunnel_process(self._directory, tunnel, self.mode, services, *options)
+        )
+        self._running = True
+        addresses = await self.process.ready()
+        if self.mode is Mode.SOURCE:
+            address = addresses[SERVICE]
+            assert isinstance(address, TCPAddress)
+            self.lane.port = address.port
+
+    def kill(self) -> None:
+        """Kill the proxy as nothing in it can prevent."""
+        if self.mode is Mode.SOURCE:
+            self.lane.port = None
+        self._running = False
+        self._stack.close()
+        self.process.ready_file.unlink(missing_ok=True)
+
+    async def stop(self) -> int:
+        """End the proxy in order; return its status."""
+        self.process.terminate()
+        status = await self.process.exit_code()
+        self._running = False
+        return status
+
+    def close(self) -> None:
+        """Leave no process behind."""
+        self._stack.close()
+
+
+class Line:
+    """One tunnel: its lane, its load, its ends."""
+
+    def __init__(self, lane: Lane, load: Load, ends: dict[Mode, End]) -> None:
+        self.lane = lane
+        self.load = load
+        self.ends = ends
+
+    @property
+    def is_up(self) -> bool:
+        """Whether both ends have a link, and their proxies run."""
+        return all(end.is_running and end.box.connected for end in self.ends.values())
+
+
+class Rig:
+    """Everything that runs."""
+
+    def __init__(self, service: ServiceProcess, lines: list[Line], figures: Figures) -> None:
+        self.service = service
+        self.lines = lines
+        self.figures = figures
+        self.service_lock = asyncio.Lock()
+
+    @property
+    def ends(self) -> list[End]:
+        """All ends of all tunnels."""
+        return [end for line in self.lines for end in line.ends.values()]
+
+    @property
+    def processes(self) -> dict[str, Process]:
+        """Name -> the processes of the product that run now."""
+        found: dict[str, Process] = {end.name: end.process for end in self.ends if end.is_running}
+        if not self.service_lock.locked():
+            found["service"] = self.service.process
+        return found
+
+    @property
+    def links(self) -> int:
+        """Links to the service that were tried so far."""
+        return sum(end.box.passed for end in self.ends)
+
+    async def restart_service(self) -> None:
+        """Kill the service and start it again where it was."""
+        async with self.service_lock:
+            restart = asyncio.to_thread(self.service.restart, signal.SIGKILL)
+            task = asyncio.get_running_loop().create_task(restart)
+            try:
+                await asyncio.shield(task)
+            finally:
+                await task  # a thread cannot be cancelled
+
+    def find_dead(self) -> None:
+        """Count processes that have ended by themselves as failures."""
+        for name, process in self.processes.items():
+            if not process.running and "crash" not in self.figures.failures:
+                self.figures.fail("crash", f"{name} has ended: {process.log[-2000:]}")
+
+    def find_tracebacks(self) -> None:
+        """Count tracebacks in logs, of processes that are gone too, as failures."""
+        logs = {end.name: end.process.log for end in self.ends}
+        logs["service"] = self.service.process.log
+        for name, log in logs.items():
+            if "Traceback" in log:
+                at = log.index("Traceback")
+                self.figures.fail("crash", f"{name} logged: {log[max(0, at - 200) : at + 2000]}")
+
+
+def _free_port() -> int:
+    while True:
+        port = random.choice(_PORTS)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
+@asynccontextmanager
+async def rig(
+    directory: Path, tunnels: int, figures: Figures, dice: random.Random
+) -> AsyncIterator[Rig]:
+    """A service and so many tunnels through it, ready."""
+    service = ServiceProcess(directory, ("--limits", "default"))
+    numbers = iter(range(1, 1 << 31)).__next__
+    lines: list[Line] = []
+    try:
+        await asyncio.to_thread(service.start, _free_port(), _free_port())
+        for index in range(tunnels):
+            lane = Lane(index)
+            load = Load(lane, figures, dice, numbers)
+            port = await load.start()
+            tunnel = await asyncio.to_thread(
+                open_tunnel, service.endpoints, service.control, SERVICE
+            )
+            ends = {mode: End(tunnel, mode, lane, port, directory) for mode in Mode}
+            lines.append(Line(lane, load, ends))
+        built = Rig(service, lines, figures)
+        for line in lines:
+            for end in line.ends.values():
+                await end.box.start()
+            await asyncio.gather(*(end.start() for end in line.ends.values()))
+        yield built
+    finally:
+        for line in lines:
+            for end in line.ends.values():
+                end.close()
+                if hasattr(end.box, "_server"):
+                    await end.box.stop()
+            await line.load.stop()
+        await asyncio.to_thread(service.close)
