@@ -35,13 +35,24 @@ def scrub(text: str, secrets: Iterable[Secret], *, cut: bool = True) -> str:
     A server may quote the token it refuses. ``cut`` says that the text may go on beyond what
     was read, so that its end may be the beginning of a quoted token.
     """
-    for secret in sorted((each.reveal() for each in secrets if each), key=len, reverse=True):
+    hidden = [each.reveal() for each in secrets if each]
+    line = _one_line(_without(text, hidden, cut))
+    # A page may write the blank of a password as another one, or as some.
+    return _without(line, [each for each in map(_one_line, hidden) if " " in each], cut)
+
+
+def _one_line(text: str) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _without(text: str, secrets: Iterable[str], cut: bool) -> str:
+    for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, repr(Secret(secret)))
         for length in range(min(len(secret) - 1, len(text)) if cut else 0, _PARTIAL - 1, -1):
             if text.endswith(secret[:length]):
                 text = text[:-length] + repr(Secret(secret))
                 break
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return text
 
 
 @dataclass(frozen=True, slots=True)

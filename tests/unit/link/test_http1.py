@@ -209,6 +209,20 @@ def test_scrub_takes_the_longer_secret_first_and_ignores_empty_ones() -> None:
     assert scrub("x abcdef y abcd z", secrets) == "x <redacted> y <redacted> z"
 
 
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("wrong: pass word!", "wrong: <redacted>!"),
+        ("wrong: pass\u00a0word!", "wrong: <redacted>!"),
+        ("wrong: pass\r\n word!", "wrong: <redacted>!"),
+        ("wrong: pass\t", "wrong: <redacted>"),
+        ("pass the word", "pass the word"),
+    ],
+)
+def test_scrub_knows_a_secret_by_any_blank(text: str, clean: str) -> None:
+    assert scrub(text, [Secret("pass word"), Secret("   ")]) == clean
+
+
 @pytest.mark.parametrize("data", [f"{SECRET}\r\n", f"HTTP/1.1 {SECRET}\r\n\r\n"])
 def test_a_quoted_secret_does_not_come_through(data: str) -> None:
     with pytest.raises(RemoteProtocolError) as caught:
