@@ -209,7 +209,9 @@ def _check_signature(value: tuple[SignedRequest, SignedRequest]) -> None:
     # What the signature covers cannot have been changed.
     names = sorted(name for name, _ in original.headers if name != "authorization")
     assert key is _KEYS[key.access_key_id]
-    assert _canonical(request, names) == _canonical(original, names)
+    # A change may make another one of the signed requests of it, but no new one.
+    honest = [_canonical(each, names) for each in (original, *_SIGNED)]
+    assert _canonical(request, names) in honest
 
 
 def _vary_header(header: tuple[str, str], random: Random) -> tuple[str, str]:

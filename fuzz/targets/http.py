@@ -108,6 +108,9 @@ _ANSWERS: Final = (
     b'HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm="x"\r\n'
     b"Content-Type: text/html\r\nContent-Length: 60\r\n\r\n"
     b"<html><title>t</title><!-- c --><body>Wrong&nbsp;password</body>",
+    b"HTTP/1.1 407 No\r\nContent-Type: text/html\r\nContent-Length: 32\r\n\r\n"
+    b"<p>pass&nbsp;word:&lt;b&gt;&amp;amp;</p>",
+    b"pass\xa0word:<b>&amp;\r\n",
     b"SSH-2.0-OpenSSH_9.2\r\n",
     b"HTTP/2 200\r\n\r\n",
 )
