@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Final, NoReturn
+from typing import Final
 
 from .registry import TARGETS
 from .report import Progress, table
@@ -28,8 +28,19 @@ class _Formatting(logging.Handler):
         record.getMessage()
 
 
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+class _Stop:
+    """Remembers SIGINT and SIGTERM: an exception in a handler gets lost where nobody may raise."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def __call__(self) -> bool:
+        return self._asked
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
 
 
 def _keep(tally: Tally, directory: Path) -> Path:
@@ -71,7 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logger.addHandler(_Formatting())
     logger.propagate = False
     targets = [TARGETS[name] for name in options.names or TARGETS]
-    tallies = [Tally(target) for target in targets]
+    stop = _Stop()
+    tallies = [Tally(target, stopped=stop) for target in targets]
     progress = Progress(options.minutes * 60, time.monotonic, sys.stdout)
 
     def tell(tally: Tally) -> None:
@@ -80,7 +92,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             path = _keep(tally, options.directory)
             print(f"{path}:\n{tally.finding}", flush=True)
 
-    signal.signal(signal.SIGTERM, _interrupt)
     interrupted = False
     try:
         run_all(tallies, options.minutes * 60, options.directory, tell)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from .target import Target
-from .targets import api, configuration, http, sessions, wire
+from .targets import api, configuration, http, operations, sessions, wire
 
 __all__ = ["TARGETS"]
 
@@ -28,6 +28,7 @@ _ALL: Final[tuple[Target[Any], ...]] = (
     configuration.WEB_PROXY,
     api.AWS_JSON,
     api.SIGV4,
+    operations.OPERATION_CALLS,
 )
 
 TARGETS: Final[Mapping[str, Target[Any]]] = {target.name: target for target in _ALL}

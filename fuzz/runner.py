@@ -37,6 +37,8 @@ class Tally:
     taken: int = 0
     """Inputs that were no error."""
     cpu_seconds: float = 0.0
+    stopped: Callable[[], bool] = bool
+    """Whether somebody has asked to end; looked at before each execution."""
     finding: str = ""
     """The traceback and the input of the first finding; the target runs no more then."""
 
@@ -91,6 +93,8 @@ def _run_corpus(tally: Tally) -> None:
 
 
 def _run_one(tally: Tally, value: object) -> bool:
+    if tally.stopped():
+        raise KeyboardInterrupt
     tally.executions += 1
     taken = tally.target.run(value)
     tally.taken += taken

@@ -29,7 +29,7 @@ from tailrace.service.api.validation import read_parameters
 from ..mutate import mutated, vary_bytes, vary_item, vary_text
 from ..target import Target
 
-__all__ = ["AWS_JSON", "SIGV4"]
+__all__ = ["AWS_JSON", "SIGV4", "values_of"]
 
 # -- bodies ------------------------------------------------------------------------------------
 
@@ -54,7 +54,7 @@ _BODY_WORDS: Final = tuple(
 )
 
 
-def _values(shape: Shape) -> st.SearchStrategy[Any]:
+def values_of(shape: Shape) -> st.SearchStrategy[Any]:
     """Values of a shape, and such that nearly are."""
     strange: st.SearchStrategy[Any] = st.sampled_from([None, True, 0, -1, 10**30, 1.5, "", [], {}])
     match shape:
@@ -67,16 +67,16 @@ def _values(shape: Shape) -> st.SearchStrategy[Any]:
         case Boolean():
             fitting = st.booleans()
         case Listing(member=member):
-            fitting = st.lists(_values(member), max_size=3)
+            fitting = st.lists(values_of(member), max_size=3)
         case Structure(members=members):
             fitting = st.fixed_dictionaries(
-                {}, optional={name: _values(inner) for name, inner in members.items()}
+                {}, optional={name: values_of(inner) for name, inner in members.items()}
             )
     return st.one_of(fitting, fitting, fitting, strange)
 
 
 def _bodies(name: str) -> st.SearchStrategy[bytes]:
-    written = _values(OPERATIONS[name]).map(lambda value: json.dumps(value).encode())
+    written = values_of(OPERATIONS[name]).map(lambda value: json.dumps(value).encode())
     return st.one_of(written, mutated(_BODIES, _BODY_WORDS))
 
 

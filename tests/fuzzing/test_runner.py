@@ -69,6 +69,14 @@ def test_a_target_with_a_finding_runs_no_more(tmp_path: Path) -> None:
     assert not sound.finding
 
 
+def test_a_run_ends_when_asked_to(tmp_path: Path) -> None:
+    asked = iter([False] * 10)
+    tally = Tally(target(), stopped=lambda: next(asked, True))
+    with pytest.raises(KeyboardInterrupt):
+        run_all([tally], 60.0, tmp_path, lambda _: None)
+    assert tally.executions == 10
+
+
 @pytest.mark.usefixtures("quiet")
 def test_the_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -97,7 +105,9 @@ def test_the_command_refuses(arguments: list[str], capsys: pytest.CaptureFixture
 
 
 def test_the_table_adds_up() -> None:
-    rows = table([Tally(target("a"), 1_000, 500, 2.0), Tally(target("b"), 3_000, 0, 2.0, "no")])
+    rows = table(
+        [Tally(target("a"), 1_000, 500, 2.0), Tally(target("b"), 3_000, 0, 2.0, finding="no")]
+    )
     assert rows.splitlines()[-1].split() == ["all", "4,000", "12%", "4.0", "1,000", "1"]
 
 
