@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import resource
@@ -430,8 +431,9 @@ async def test_a_process_without_descriptors_serves_whom_it_has(
             await check_echo(first, b"first")
             poor = source if mode is Mode.SOURCE else destination
             _, hard = resource.prlimit(poor.pid, resource.RLIMIT_NOFILE)
-            used = 1 + max(int(name) for name in os.listdir(f"/proc/{poor.pid}/fd"))
-            resource.prlimit(poor.pid, resource.RLIMIT_NOFILE, (used, hard))
+            used = {int(name) for name in os.listdir(f"/proc/{poor.pid}/fd")}
+            lowest = next(number for number in itertools.count() if number not in used)
+            resource.prlimit(poor.pid, resource.RLIMIT_NOFILE, (lowest, hard))
             async with client(ports["SSH"]) as second:
                 await poor.said("raise the limit of open files")
                 if mode is Mode.DESTINATION:
@@ -461,7 +463,7 @@ async def test_a_service_without_descriptors_serves_whom_it_has(tmp_path: Path):
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (used, hard))
             data = parse_address(tunnel.endpoints.data_endpoint, "data")
             with contextlib.ExitStack() as crowd:
-                for _ in range(8):
+                for _ in range(32):
                     crowd.enter_context(socket.create_connection((data.host, data.port)))
                 await service.process.said("out of file descriptors")
                 await exchange(ends.listening["SSH"], 100_000)
