@@ -12,7 +12,7 @@ from support_process import Process
 from .figures import Figures
 from .rig import Rig
 
-__all__ = ["Look", "OwnLook", "Watch"]
+__all__ = ["Growth", "Look", "OwnLook", "Watch"]
 
 _MOST_GROWTH: Final = 1.10
 """Memory at the end, as a multiple of that a minute after a process' start."""
@@ -36,6 +36,31 @@ class Look:
 
 
 @dataclass(slots=True)
+class Growth:
+    """Memory of some processes after their first minute and at the end, in bytes."""
+
+    count: int = 0
+    before: int = 0
+    after: int = 0
+    worst: float = 0.0
+    """The largest growth of one of them, as a part of what it had."""
+
+    def add(self, before: int, after: int) -> None:
+        """Take one more process."""
+        self.worst = max(self.worst, after / before - 1) if self.count else after / before - 1
+        self.count += 1
+        self.before += before
+        self.after += after
+
+    def __str__(self) -> str:
+        grown = self.after / self.before - 1
+        return (
+            f"{self.before / _MIB:.1f} MiB after the first minute, {self.after / _MIB:.1f} MiB at"
+            f" the end ({grown:+.1%}, worst of {self.count}: {self.worst:+.1%})"
+        )
+
+
+@dataclass(slots=True)
 class Watch:
     """Remembers processes early in their lives, to be compared with their end."""
 
@@ -45,7 +70,7 @@ class Watch:
     """By role: what a process without connections holds."""
     _born: dict[int, float] = field(default_factory=dict)
     _early: dict[int, Look] = field(default_factory=dict)
-    final: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    final: dict[str, Growth] = field(default_factory=dict)
     """What :meth:`memory` said at the end."""
 
     def begin(self) -> None:
@@ -82,34 +107,26 @@ class Watch:
             found.append(f"connections that never ended at the applications: {served}")
         return found
 
-    def memory(self) -> dict[str, tuple[int, int, int]]:
-        """Return by role: processes, and their bytes after their first minute and now.
+    def memory(self) -> dict[str, Growth]:
+        """Return how the memory of each role has grown.
 
         Processes that have not lived for more than two minutes say nothing yet.
         """
         now = asyncio.get_running_loop().time()
-        sums: dict[str, tuple[int, int, int]] = {}
+        sums: dict[str, Growth] = {}
         for name, process in self.rig.processes.items():
             early = self._early.get(process.pid)
             if early is None or now - self._born[process.pid] < 2 * _MINUTE:
                 continue
-            count, before, after = sums.get(_role(name), (0, 0, 0))
-            sums[_role(name)] = (
-                count + 1,
-                before + early.memory,
-                after + Look.at(process).memory,
-            )
+            growth = sums.setdefault(_role(name), Growth())
+            growth.add(early.memory, Look.at(process).memory)
         return sums
 
     def judge_memory(self) -> None:
         """Count roles whose memory has grown beyond the limit as failures."""
-        for role, (count, before, after) in self.memory().items():
-            if after > before * _MOST_GROWTH:
-                self.figures.fail(
-                    "memory",
-                    f"{count} of {role}: {before / _MIB:.1f} MiB after the first minute, "
-                    f"{after / _MIB:.1f} MiB at the end",
-                )
+        for role, growth in self.memory().items():
+            if growth.after > growth.before * _MOST_GROWTH:
+                self.figures.fail("memory", f"{role}: {growth}")
 
 
 @dataclass(frozen=True, slots=True)

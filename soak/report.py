@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from .figures import Figures
+from .looks import Growth
 from .rig import Rig
 
 __all__ = ["progress", "table"]
@@ -35,7 +36,7 @@ def _listed(counter: Counter[str]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counter.most_common()) or "none"
 
 
-def table(figures: Figures, memory: Mapping[str, tuple[int, int, int]], seconds: float) -> str:
+def table(figures: Figures, memory: Mapping[str, Growth], seconds: float) -> str:
     """Return the table that a soak ends with."""
     rows = [
         ("time", f"{seconds / 60:.1f} minutes"),
@@ -46,14 +47,7 @@ def table(figures: Figures, memory: Mapping[str, tuple[int, int, int]], seconds:
         ("faults", f"{figures.faults.total():,}: {_listed(figures.faults)}"),
         ("reconnects", f"{figures.links:,}"),
         ("restarts", f"{figures.restarts:,}"),
-        *(
-            (
-                f"memory of {count} {role}",
-                f"{before / _MIB:.1f} MiB after the first minute, {after / _MIB:.1f} MiB at the"
-                f" end ({after / before - 1:+.1%})",
-            )
-            for role, (count, before, after) in sorted(memory.items())
-        ),
+        *((f"memory of {role}", str(growth)) for role, growth in sorted(memory.items())),
         *(
             (what, str(figures.failures[what]))
             for what in ("wrong bytes", "crash", "hung", "cut without a fault", "not back")

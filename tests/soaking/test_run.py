@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import soak.__main__ as command
 from soak.figures import Figures
+from soak.looks import Growth
 from soak.report import table
 
 from support_process import clean_environment, process, until
@@ -39,7 +40,10 @@ def test_the_command_refuses(arguments: list[str], capsys: pytest.CaptureFixture
 def test_the_table_shows_memory_and_failures() -> None:
     figures = Figures()
     figures.fail("leak", "source 1: 2 descriptors")
-    rows = table(figures, {"source": (20, 100 << 20, 105 << 20)}, 600)
-    assert "memory of 20 source" in rows
-    assert "(+5.0%)" in rows
+    growth = Growth()
+    growth.add(60 << 20, 66 << 20)
+    growth.add(40 << 20, 39 << 20)
+    rows = table(figures, {"source": growth}, 600)
+    assert "memory of source" in rows
+    assert "(+5.0%, worst of 2: +10.0%)" in rows
     assert rows.splitlines()[-1].split() == ["leaks", "1"]
