@@ -16,7 +16,14 @@ from typing import Final
 
 from support_middlebox import Middlebox
 from support_process import Process
-from support_tunnel import ProxyProcess, ServiceProcess, Tunnel, open_tunnel, tunnel_process
+from support_tunnel import (
+    ProxyProcess,
+    ServiceProcess,
+    Tunnel,
+    open_tunnel,
+    read_ready_file,
+    tunnel_process,
+)
 from tailrace.localproxy.settings import Mode, TCPAddress
 from tailrace.service.config import parse_address
 
@@ -28,6 +35,10 @@ __all__ = ["End", "Line", "Rig", "rig"]
 SERVICE: Final = "SOAK"
 _PORTS: Final = range(20_000, 32_000)
 """Below those that the system gives to connections: a service that comes back finds its own."""
+_PATIENCE: Final = 300.0
+"""Seconds that a process may take to start on a machine that is busy with all the others."""
+_GLANCE: Final = 0.1
+_AT_A_TIME: Final = 4
 _LINGER: Final = 30
 """Seconds for which a client that has closed its sending half may have to wait for news: roads
 are slow here."""
@@ -80,7 +91,12 @@ class End:
             tunnel_process(self._directory, tunnel, self.mode, services, *options)
         )
         self._running = True
-        addresses = await self.process.ready()
+        async with asyncio.timeout(_PATIENCE):
+            while not self.process.ready_file.exists():
+                if not self.process.running:
+                    return  # Rig.find_dead() tells
+                await asyncio.sleep(_GLANCE)
+        addresses = read_ready_file(self.process.ready_file)
         if self.mode is Mode.SOURCE:
             address = addresses[SERVICE]
             assert isinstance(address, TCPAddress)
@@ -173,6 +189,11 @@ class Rig:
                 self.figures.fail("crash", f"{name} logged: {log[max(0, at - 200) : at + 2000]}")
 
 
+async def _start(end: End, few: asyncio.Semaphore) -> None:
+    async with few:
+        await end.start()
+
+
 def _free_port() -> int:
     while True:
         port = random.choice(_PORTS)
@@ -185,7 +206,7 @@ async def rig(
     directory: Path, tunnels: int, figures: Figures, dice: random.Random
 ) -> AsyncIterator[Rig]:
     """A service and so many tunnels through it, ready."""
-    service = ServiceProcess(directory, ("--limits", "default"))
+    service = ServiceProcess(directory, (), _PATIENCE)
     numbers = iter(range(1, 1 << 31)).__next__
     lines: list[Line] = []
     try:
@@ -200,10 +221,10 @@ async def rig(
             ends = {mode: End(tunnel, mode, lane, port, directory) for mode in Mode}
             lines.append(Line(lane, load, ends))
         built = Rig(service, lines, figures)
-        for line in lines:
-            for end in line.ends.values():
-                await end.box.start()
-            await asyncio.gather(*(end.start() for end in line.ends.values()))
+        for end in built.ends:
+            await end.box.start()
+        few = asyncio.Semaphore(_AT_A_TIME)
+        await asyncio.gather(*(_start(end, few) for end in built.ends))
         yield built
     finally:
         for line in lines:

@@ -92,9 +92,10 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 class ServiceProcess:
     """A running ``tailrace serve``; after :meth:`restart` it has the same ports."""
 
-    def __init__(self, directory: Path, options: Sequence[str]) -> None:
+    def __init__(self, directory: Path, options: Sequence[str], patience: float = HANG) -> None:
         self._directory = directory
         self._options = options
+        self._patience = patience
         self._ready = directory / "service.json"
         self._stack = contextlib.ExitStack()
         self.process: Process
@@ -112,7 +113,7 @@ class ServiceProcess:
         self.process = self._stack.enter_context(
             process("service", command, self._directory, clean_environment())
         )
-        deadline = time.monotonic() + HANG
+        deadline = time.monotonic() + self._patience
         while not self._ready.exists():
             assert self.process.running, self.process.log
             assert time.monotonic() < deadline, self.process.log
