@@ -28,7 +28,7 @@ __all__ = ["Snapshot"]
 _DESCRIPTORS = Path("/proc/self/fd")
 _THREADS = Path("/proc/self/task")
 
-_TURNS = 1000
+_TURNS = 300
 _TURN = 0.01
 """Loop turns, and seconds of each, that transports and tasks get for closing."""
 

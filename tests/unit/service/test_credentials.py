@@ -110,15 +110,18 @@ def test_expired_keys_go_when_others_come(file: KeyFile) -> None:
 
 
 def test_the_environment_comes_first(file: KeyFile) -> None:
-    given = {ACCESS_KEY_VARIABLE: "AK", SECRET_KEY_VARIABLE: "SK"}
+    given = {ACCESS_KEY_VARIABLE: "AK", SECRET_KEY_VARIABLE: "of the environment"}
     ring = open_ring(file, given)
-    assert (ring.own.access_key_id, ring.own.secret_access_key) == ("AK", Secret("SK"))
+    assert (ring.own.access_key_id, ring.own.secret_access_key) == (
+        "AK",
+        Secret("of the environment"),
+    )
     assert ring.find("AK") == ring.own
     assert not file.path.exists()
     added = new_key("more", 1000.0)
     file.add(added, 1000.0)
     assert ring.find(added.access_key_id) == added
-    assert "SK" not in file.path.read_text()
+    assert "of the environment" not in file.path.read_text()
 
 
 @pytest.mark.parametrize("name", [ACCESS_KEY_VARIABLE, SECRET_KEY_VARIABLE])
