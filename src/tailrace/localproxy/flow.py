@@ -12,6 +12,7 @@ Pure bookkeeping: no sockets, no clock.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -145,11 +146,6 @@ class Turns(Generic[C]):
         """Whether bulk data has to wait."""
         return self.link_paused or self.window_full
 
-    @property
-    def waiting(self) -> int:
-        """Connections that are parked."""
-        return len(self._parked)
-
     def allowance(self, connection: C, total: int, now: float) -> int:
         """Return how many bytes a connection may send although the link is full.
 
@@ -171,10 +167,14 @@ class Turns(Generic[C]):
         """Add a connection that wants to send and may not."""
         self._parked.append(connection)
 
-    def next(self) -> C | None:
-        """Take out the connection that has waited longest, if the link is open."""
-        self._ahead = 0
-        return self._parked.popleft() if self._parked and not self.closed else None
+    def due(self) -> Iterator[C]:
+        """Take out those that are parked now, longest first, for as long as the link is open."""
+        if not self.closed:
+            self._ahead = 0
+        for _ in range(len(self._parked)):
+            if self.closed or not self._parked:
+                break
+            yield self._parked.popleft()
 
     def forget(self, connection: C) -> None:
         """Remove a connection that has ended."""

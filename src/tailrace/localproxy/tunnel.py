@@ -394,10 +394,7 @@ class Tunnel:
 
     def _give_turns(self) -> None:
         """Let each parked connection read once, for as long as the link takes it."""
-        for _ in range(self._turns.waiting):
-            local = self._turns.next()
-            if local is None:
-                break
+        for local in self._turns.due():
             local.take_turn()
 
     def _allowed_quantum(self) -> int:

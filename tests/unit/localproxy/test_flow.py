@@ -132,15 +132,39 @@ def test_parked_connections_take_turns_in_the_order_they_came():
         turns.park(name)
     turns.forget("b")
     turns.forget("never parked")
-    assert turns.waiting == 2
-    assert turns.next() is None
+    assert list(turns.due()) == []
     turns.window_full = False
-    assert turns.next() == "a"
-    turns.park("a")
-    turns.link_paused = True
-    assert turns.next() is None
+    for name in turns.due():
+        assert name == "a"
+        turns.park(name)
+        turns.link_paused = True
+    assert list(turns.due()) == []
     turns.link_paused = False
-    assert [turns.next(), turns.next(), turns.next()] == ["c", "a", None]
+    assert list(turns.due()) == ["c", "a"]
+    assert list(turns.due()) == []
+
+
+def test_those_that_park_again_wait_for_the_next_time():
+    turns = full_link()
+    for name in "ab":
+        turns.park(name)
+    turns.window_full = False
+    taken = []
+    for name in turns.due():
+        taken.append(name)
+        turns.park(name)
+    assert taken == ["a", "b"]
+    assert list(turns.due()) == ["a", "b"]
+
+
+def test_one_that_ends_while_others_take_their_turns():
+    turns = full_link()
+    for name in "ab":
+        turns.park(name)
+    turns.window_full = False
+    for name in turns.due():
+        assert name == "a"
+        turns.forget("b")
 
 
 def test_one_that_has_sent_little_goes_ahead():
@@ -164,7 +188,6 @@ def test_a_rate_above_that_of_a_person_is_bulk_in_the_end():
     turns = full_link()
     seconds = 0
     while turns.allowance("steady", int(1.5 * INTERACTIVE_RATE * seconds), float(seconds)):
-        turns.next()
         seconds += 1
     assert seconds == 2
 
@@ -180,8 +203,10 @@ def test_those_that_go_ahead_are_bounded_together():
     turns = full_link()
     granted = [turns.allowance(f"client {number}", 0, 0.0) for number in range(100)]
     assert sum(granted) == AHEAD
+    assert list(turns.due()) == []
+    assert turns.allowance("client 100", 0, 0.0) == 0
     turns.window_full = False
-    turns.next()
+    assert list(turns.due()) == []
     turns.window_full = True
     assert turns.allowance("client 100", 0, 0.0) == GRANT
 
@@ -197,15 +222,14 @@ def test_bulk_senders_get_equal_shares(sizes: list[int], capacity: int):
     served = dict.fromkeys(left, 0)
     for sender in left:
         turns.park(sender)
-    while turns.waiting:
-        for _ in range(capacity):
-            sender = turns.next()
-            if sender is None:
-                break
+    while any(left.values()):
+        turns.window_full = False
+        for number, sender in enumerate(turns.due(), 1):
             served[sender] += 1
             left[sender] -= 1
             if left[sender]:
                 turns.park(sender)
+            turns.window_full = number == capacity
         busy = [served[sender] for sender in left if left[sender]]
         if busy:
             assert max(busy) - min(busy) <= 1
