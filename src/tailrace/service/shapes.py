@@ -6,7 +6,7 @@ those bytes takes a fraction of the time that decoding does, and proves as much.
 
 from __future__ import annotations
 
-from ..wire import MAX_PAYLOAD, Message, MessageType, encode
+from ..wire import Message, MessageType, encode, payload_at
 
 __all__ = ["DataShape"]
 
@@ -42,26 +42,9 @@ class DataShape:
         return None
 
     def matches(self, body: memoryview) -> bool:
-        """Say whether ``body`` is this shape around a payload of legal size.
-
-        The smallest payloads, of less than 4 bytes, may go unrecognised.
-        """
-        at = self._head_size
-        end = len(body)
-        if end < at + 4 or body[:at] != self._head:
+        """Say whether ``body`` is this shape around a payload of legal size."""
+        if body[: self._head_size] != self._head:
             return False
-        size = body[at]
-        if size < 0x80:
-            at += 1
-        elif (second := body[at + 1]) < 0x80:
-            size = size & 0x7F | second << 7
-            at += 2
-        elif (third := body[at + 2]) < 0x80:
-            size = size & 0x7F | (second & 0x7F) << 7 | third << 14
-            at += 3
-        else:
+        if not payload_at(body, self._head_size, self._tail_size):
             return False
-        at += size
-        if at + self._tail_size != end or size > MAX_PAYLOAD:
-            return False
-        return not self._tail_size or body[at:] == self._tail
+        return not self._tail_size or body[-self._tail_size :] == self._tail

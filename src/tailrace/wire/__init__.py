@@ -5,7 +5,7 @@ May import nothing of this package but :mod:`tailrace.errors`.
 
 from .codec import DataHeader, decode, encode, encode_frame
 from .framing import MessageSplitter
-from .heads import HeadIndex
+from .heads import HeadIndex, payload_at
 from .limits import (
     MAX_CONNECTION_ID,
     MAX_FRAME,
@@ -37,4 +37,5 @@ __all__ = [
     "decode",
     "encode",
     "encode_frame",
+    "payload_at",
 ]

@@ -14,13 +14,30 @@ from .codec import encode
 from .limits import MAX_PAYLOAD
 from .message import Message, MessageType
 
-__all__ = ["HeadIndex"]
+__all__ = ["HeadIndex", "payload_at"]
 
 _PAYLOAD_TAG: Final = b"\x22"
 _MAX_SIZES: Final = 8
 """Different sizes of heads that are looked for; more would cost more than they save."""
 
 T = TypeVar("T")
+
+
+def payload_at(body: memoryview, at: int, tail: int = 0) -> int:
+    """Return where the payload begins whose length stands at ``at``.
+
+    0 unless its length is legal, written as short as can be, and leaves ``tail`` bytes.
+    """
+    end = len(body) - tail
+    if end - at <= 128:  # the length takes one byte
+        return at + 1 if end - at > 1 and body[at] == end - at - 1 else 0
+    low, high = body[at], body[at + 1]
+    size = low & 0x7F | (high & 0x7F) << 7
+    at += 2
+    if high >= 0x80:
+        size |= body[at] << 14
+        at += 1
+    return at if low >= 0x80 and at + size == end and size <= MAX_PAYLOAD else 0
 
 
 class HeadIndex(Generic[T]):
@@ -45,7 +62,7 @@ class HeadIndex(Generic[T]):
         plain = Message(MessageType.DATA, stream_id, service_id, connection_id)
         head = encode(plain) + _PAYLOAD_TAG
         size = len(head)
-        if not payload or body[:size] != head or self._payload_at(body, size) == 0:
+        if not payload or body[:size] != head or payload_at(body, size) == 0:
             return b""
         if size not in self._sizes:
             if len(self._sizes) == _MAX_SIZES:
@@ -66,19 +83,6 @@ class HeadIndex(Generic[T]):
         for size in self._sizes:
             value = self._values.get(bytes(body[:size]))
             if value is not None:
-                at = self._payload_at(body, size)
+                at = payload_at(body, size)
                 return (value, body[at:]) if at else None
         return None
-
-    def _payload_at(self, body: memoryview, at: int) -> int:
-        """Return where the payload begins whose length stands at ``at``; 0 if it does not fit."""
-        end = len(body)
-        if end - at <= 128:  # the length takes one byte
-            return at + 1 if end - at > 1 and body[at] == end - at - 1 else 0
-        low, high = body[at], body[at + 1]
-        size = low & 0x7F | (high & 0x7F) << 7
-        at += 2
-        if high >= 0x80:
-            size |= body[at] << 14
-            at += 1
-        return at if low >= 0x80 and at + size == end and size <= MAX_PAYLOAD else 0
