@@ -19,6 +19,7 @@ FLOORS = {
     "secret": 0,
     "window": 0,
     "aws": 1,
+    "windowing": 1,
     "wire": 1,
     "session": 2,
     "link": 3,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import time
 from typing import Final, Protocol
 
 from ..errors import ServiceIdMismatch, TailraceError
@@ -28,7 +27,7 @@ from ..session import (
     Session,
     TunnelReady,
 )
-from ..window import PATIENCE, SendWindow
+from ..windowing import WindowDriver
 from .connection import ConnectionState, LocalConnection, ReadBuffer
 from .dialer import DialFailed, dial
 from .events import ConnectionClosed, ConnectionOpened, ConnectionRefused, ProxyEvent
@@ -102,9 +101,8 @@ class Tunnel:
         self._inbound: InboundFlow[LocalConnection] = InboundFlow()
         self._reading = True
         self._turns: Turns[LocalConnection] = Turns()
-        self._window = SendWindow()
+        self._window = WindowDriver(loop, self._send_ping, self._window_changed)
         self._quantum = self._allowed_quantum()
-        self._window_timer: asyncio.TimerHandle | None = None
         self._change: asyncio.Future[None] | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
         self._silence_timer: asyncio.TimerHandle | None = None
@@ -195,18 +193,15 @@ class Tunnel:
 
     def pong_received(self, payload: bytes) -> None:
         """Learn from a pong how much of what was sent has been read."""
-        ping = self._window.pong_received(payload, time.perf_counter())
-        if ping is not None and self._link is not None:
-            self._link.send_ping(ping)
-        self._quantum = self._allowed_quantum()
-        self._reopen_window()
+        self._window.pong_received(payload)
 
     def link_closed(self, closed: LinkClosed) -> None:
         self._link = None
-        for timer in (self._stall_timer, self._silence_timer, self._window_timer):
+        self._window.stop()
+        for timer in (self._stall_timer, self._silence_timer):
             if timer is not None:
                 timer.cancel()
-        self._stall_timer = self._silence_timer = self._window_timer = None
+        self._stall_timer = self._silence_timer = None
         self._session.link_lost()
 
     # -- session handler -----------------------------------------------------------------
@@ -360,36 +355,16 @@ class Tunnel:
     def send_data(self, message: memoryview) -> None:
         assert self._link is not None
         self._link.send(message)
-        window = self._window
-        window.sent += len(message)
-        if window.sent >= window.mark:
-            self._mark_reached()
+        self._window.count(len(message))
 
-    def _mark_reached(self) -> None:
-        assert self._link is not None
-        ping = self._window.mark_reached(time.perf_counter())
-        if ping is not None:
-            self._link.send_ping(ping)
-        if self._window.full:
-            self._turns.window_full = True
-            if self._window_timer is None:
-                self._window_timer = self.loop.call_later(PATIENCE, self._check_window)
+    def _send_ping(self, payload: bytes) -> None:
+        if self._link is not None:
+            self._link.send_ping(payload)
 
-    def _check_window(self) -> None:
-        """Let data pass when pongs are overdue."""
-        self._window_timer = None
-        left = self._window.patience_left(time.perf_counter())
-        if not self._window.full:
-            return
-        if left > 0.0:
-            self._window_timer = self.loop.call_later(left, self._check_window)
-        else:
-            self._window.expire()
-            self._reopen_window()
-
-    def _reopen_window(self) -> None:
-        if self._turns.window_full and not self._window.full:
-            self._turns.window_full = False
+    def _window_changed(self) -> None:
+        self._quantum = self._allowed_quantum()
+        was_full, self._turns.window_full = self._turns.window_full, self._window.full
+        if was_full and not self._turns.window_full:
             self._give_turns()
 
     def _give_turns(self) -> None:
@@ -456,7 +431,7 @@ class Tunnel:
         else:
             self._link.pause_reading()
             self._window.suspend()
-            self._reopen_window()
+            self._window_changed()
             self._arm_stall_timer()
 
     def _arm_stall_timer(self) -> None:

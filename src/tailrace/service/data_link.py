@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -18,7 +17,7 @@ import aiofastnet
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from ..errors import RemoteProtocolError
-from ..window import PATIENCE, SendWindow
+from ..windowing import WindowDriver
 from ..wire import SUBPROTOCOL_V1
 from .buckets import Bucket
 from .config import DataSettings
@@ -113,7 +112,6 @@ class DataLink(WSListener):
         "_transport",
         "_turning",
         "_window",
-        "_window_timer",
         "_writing_paused",
         "_zero_copy",
         "address",
@@ -144,8 +142,10 @@ class DataLink(WSListener):
         self._fragmented = False
         self._writing_paused = False
         self._choked = False
-        self._window = SendWindow() if handshake.answers_pings else None
-        self._window_timer: asyncio.TimerHandle | None = None
+        self._window: WindowDriver | None = None
+        if handshake.answers_pings:
+            loop = asyncio.get_running_loop()
+            self._window = WindowDriver(loop, self.ping, self._decide_writing)
         self._owed_pong: bytes | None = None
         self._behind = False
         self._turning = False
@@ -232,9 +232,10 @@ class DataLink(WSListener):
             self._break_off(WSCloseCode.UNSUPPORTED_DATA, "only binary frames are accepted")
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
-        for timer in (self._closer, self._window_timer):
-            if timer is not None:
-                timer.cancel()
+        if self._closer is not None:
+            self._closer.cancel()
+        if self._window is not None:
+            self._window.stop()
         self._stop_thaw()
         sent = transport.close_handshake and transport.close_handshake.sent
         if sent and not self._closing:
@@ -303,10 +304,7 @@ class DataLink(WSListener):
 
     def _decide_writing(self) -> None:
         """Let the other side send while this client takes things in."""
-        full = self._window is not None and self._window.full
-        choked = self._writing_paused or full
-        if full and self._window_timer is None:
-            self._window_timer = asyncio.get_running_loop().call_later(PATIENCE, self._check_window)
+        choked = self._writing_paused or (self._window is not None and self._window.full)
         if choked is not self._choked:
             self._choked = choked
             if choked:
@@ -317,29 +315,7 @@ class DataLink(WSListener):
     def _pong_received(self, payload: bytes) -> None:
         self._end.pong_received(payload)
         if self._window is not None:
-            ping = self._window.pong_received(payload, time.perf_counter())
-            if ping is not None:
-                self.ping(ping)
-            self._decide_writing()
-
-    def _mark_reached(self, window: SendWindow) -> None:
-        ping = window.mark_reached(time.perf_counter())
-        if ping is not None:
-            self.ping(ping)
-        if window.full:
-            self._decide_writing()
-
-    def _check_window(self) -> None:
-        """Let data pass when pongs are overdue."""
-        self._window_timer = None
-        if self._window is not None and self._window.full:
-            left = self._window.patience_left(time.perf_counter())
-            if left > 0.0:
-                loop = asyncio.get_running_loop()
-                self._window_timer = loop.call_later(left, self._check_window)
-            else:
-                self._window.expire()
-                self._decide_writing()
+            self._window.pong_received(payload)
 
     def _answer_ping(self, payload: bytes) -> None:
         """Answer at once, or only the latest to a client that takes nothing in.
@@ -368,11 +344,8 @@ class DataLink(WSListener):
             message = bytearray(_HEADROOM)
             message += run
             self._transport.send_reuse_external_bytearray(_BINARY, message, _HEADROOM)
-        window = self._window
-        if window is not None:
-            window.sent += len(run)
-            if window.sent >= window.mark:
-                self._mark_reached(window)
+        if self._window is not None:
+            self._window.count(len(run))
 
     def ping(self, payload: bytes) -> None:
         if not self._departing:
@@ -425,7 +398,7 @@ class DataLink(WSListener):
             if self._window is not None:
                 self._bound_while_reading(self._window)
 
-    def _bound_while_reading(self, window: SendWindow) -> None:
+    def _bound_while_reading(self, window: WindowDriver) -> None:
         """Bound what is in flight only while pongs can come in."""
         if self._reading_wanted:
             window.resume()

@@ -662,8 +662,9 @@ class TestWindow:
     async def test_it_is_measured_while_data_flows(self, served: Plain) -> None:
         async with served.pair(user_agent_header=OURS) as (source, destination):
             assert await stream(source, destination, 4_000_000) == 4_000_000
-            window = link_to(served, Side.DESTINATION)._window
-            assert window is not None
+            driver = link_to(served, Side.DESTINATION)._window
+            assert driver is not None
+            window = driver.window
             assert window.sent > 4_000_000
             assert window.in_flight < 4_000_000
 
@@ -674,7 +675,7 @@ class TestWindow:
     async def test_one_who_does_not_answer_is_sent_all_the_same(
         self, served: Plain, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        for module in ("window", "service.data_link"):
+        for module in ("window", "windowing"):
             monkeypatch.setattr(f"tailrace.{module}.PATIENCE", 0.05)
         monkeypatch.setattr(DataLink, "_pong_received", lambda link, payload: None)
         async with served.pair(user_agent_header=OURS) as (source, destination):
