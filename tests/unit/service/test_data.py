@@ -37,23 +37,6 @@ DIFFERS = (
 )
 
 
-@pytest.fixture
-def use_aiofastnet() -> bool:
-    return True
-
-
-@pytest.fixture
-async def service(tmp_path: Path, use_aiofastnet: bool) -> AsyncIterator[Service]:
-    data = DataSettings(use_aiofastnet=use_aiofastnet, sweep_interval=0.2, close_timeout=2.0)
-    async with running(config(tmp_path / "state", data=data)) as service:
-        yield service
-
-
-@pytest.fixture
-async def tunnel(service: Service) -> dict[str, Any]:
-    return await open_tunnel(service)
-
-
 async def refused(service: Service, mode: str, token: str, **options: Any) -> tuple[int, str]:
     """Expect a refusal; return status and body, which X-Status-Reason must repeat."""
     with pytest.raises(InvalidStatus) as caught:

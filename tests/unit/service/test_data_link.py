@@ -32,23 +32,6 @@ from tailrace.wire import (
 )
 
 
-@pytest.fixture
-def use_aiofastnet() -> bool:
-    return True
-
-
-@pytest.fixture
-async def service(tmp_path: Path, use_aiofastnet: bool) -> AsyncIterator[Service]:
-    data = DataSettings(use_aiofastnet=use_aiofastnet, sweep_interval=0.2, close_timeout=2.0)
-    async with running(config(tmp_path / "state", data=data)) as service:
-        yield service
-
-
-@pytest.fixture
-async def tunnel(service: Service) -> dict[str, Any]:
-    return await open_tunnel(service)
-
-
 class TestGreeting:
     @pytest.mark.parametrize("services", [(), ("SSH",), ("b", "a", "x:1")])
     async def test_service_ids_come_first_and_alone(
