@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 from pytest_asyncio import is_async_test
 
-__all__ = ["Snapshot"]
+__all__ = ["Snapshot", "living", "uncollected"]
 
 _DESCRIPTORS = Path("/proc/self/fd")
 _THREADS = Path("/proc/self/task")
@@ -95,6 +95,22 @@ class Snapshot:
                 for pid in sorted(self.children - before.children)
             ),
         ]
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Do without the garbage collector: what is freed in here was in no cycle."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def living(*kinds: type) -> list[object]:
+    """Return the objects of these kinds that are not freed."""
+    return [each for each in gc.get_objects() if issubclass(type(each), kinds)]
 
 
 def _fail_if(leaks: list[str]) -> None:

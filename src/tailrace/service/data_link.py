@@ -232,11 +232,7 @@ class DataLink(WSListener):
             self._break_off(WSCloseCode.UNSUPPORTED_DATA, "only binary frames are accepted")
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
-        if self._closer is not None:
-            self._closer.cancel()
-        if self._window is not None:
-            self._window.stop()
-        self._stop_thaw()
+        self._let_go()
         sent = transport.close_handshake and transport.close_handshake.sent
         if sent and not self._closing:
             # picows found the fault, and its own log is kept quiet.
@@ -247,6 +243,21 @@ class DataLink(WSListener):
         self._leave()
         self._listener.link_closed(self)
         _log.info("channel %s: disconnected", self.channel_id)
+
+    def _let_go(self) -> None:
+        """Give up what leads back to this link, or who holds it.
+
+        Else only the garbage collector would free the buffers of TLS, half a megabyte, and
+        it goes by the number of objects: it would let a hundred links pile up.
+        """
+        if self._closer is not None:
+            self._closer.cancel()
+            self._closer = None
+        if self._window is not None:
+            self._window.stop()
+            self._window = None
+        self._paced = None
+        self._stop_thaw()
 
     def _run_low(self) -> None:
         """Ask for another turn of the loop; with nothing left of the share, read no more till then.

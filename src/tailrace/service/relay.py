@@ -127,7 +127,7 @@ class RelayEnd:
         services: Sequence[str],
         counters: Counters | None = None,
     ) -> None:
-        self._link = link
+        self._link: RelayLink = link
         self._counters = counters = counters or Counters(time.monotonic)
         self._traffic = counters.traffic[side]
         self._side = side
@@ -157,8 +157,12 @@ class RelayEnd:
         self._port = fabric.join(tunnel_id, self._side, self)
 
     def leave(self) -> None:
-        """Give the place up: the link is gone. The other side's streams are reset."""
+        """Give the place up: the link is gone. The other side's streams are reset.
+
+        The link is let go of: what is owed to its client is owed no longer.
+        """
         self.backlog = bytearray()
+        self._link = _NOBODY
         self._port.leave()
         self._port = _NOWHERE
 
@@ -477,7 +481,27 @@ class _NoPort:
         pass
 
 
+class _NoLink:
+    """The link of an end whose client is gone."""
+
+    def send(self, run: bytes | memoryview) -> None:
+        pass
+
+    def ping(self, payload: bytes) -> None:
+        pass
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+    def close(self, code: int, reason: str) -> None:
+        pass
+
+
 _NOWHERE: Final = _NoPort()
+_NOBODY: Final = _NoLink()
 
 
 def service_ids_message(services: Sequence[str]) -> bytes:

@@ -5,18 +5,23 @@ import hashlib
 import random
 import time
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
+import aiofastnet
 import pytest
 from websockets.exceptions import ConnectionClosed
 
 from support_data_plane import CLIENT, DATA, RESET, Plain, data, open_tunnel, plain, start
-from support_service import HANG, Peer, config, dial, running, trust
+from support_leaks import living, uncollected
+from support_process import until
+from support_service import HANG, Peer, api, config, dial, running, trust
 from tailrace.service.config import DataSettings
 from tailrace.service.data_link import DataLink
 from tailrace.service.limits import Limits
 from tailrace.service.pacing import BITE
+from tailrace.service.relay import RelayEnd
 from tailrace.service.server import Service
 from tailrace.service.store import Side
 from tailrace.service.tunnels import TunnelSpec
@@ -682,6 +687,37 @@ class TestWindow:
                 answer(*pong)
             assert link_to(served, Side.SOURCE)._reading_wanted
             assert await sending == 4_000_000
+
+
+class TestEnd:
+    @pytest.mark.parametrize("ending", ["closed", "lost", "refused", "replaced", "revoked"])
+    async def test_what_a_link_held_is_freed_at_once(
+        self, service: Service, tunnel: dict[str, Any], ending: str
+    ) -> None:
+        token = tunnel["sourceAccessToken"]
+
+        def source() -> AbstractAsyncContextManager[Peer]:
+            return dial(
+                service.endpoints, "source", token, client_token=CLIENT, user_agent_header=OURS
+            )
+
+        with uncollected():
+            async with source() as peer:
+                await peer.send(start(), data(b"x" * 60_000))
+                if ending == "lost":
+                    peer.socket.transport.abort()
+                elif ending == "refused":
+                    await peer.socket.send("text")
+                    await peer.socket.wait_closed()
+                elif ending == "replaced":
+                    async with source():
+                        await peer.socket.wait_closed()
+                elif ending == "revoked":
+                    await asyncio.to_thread(
+                        api(service.endpoints).close_tunnel, tunnelId=tunnel["tunnelId"]
+                    )
+                    await peer.socket.wait_closed()
+            await until(lambda: not living(DataLink, RelayEnd, aiofastnet.Transport), ending)
 
 
 async def stream(sender: Peer, receiver: Peer, total: int) -> int:
