@@ -61,6 +61,28 @@ def _fitting(reason: str) -> str:
     return reason.encode()[:_MAX_CLOSE_REASON].decode("utf-8", "ignore")
 
 
+class _Nobody:
+    """The handler of a link that has ended."""
+
+    def frame_received(self, payload: memoryview) -> None:
+        pass
+
+    def writing_paused(self) -> None:
+        pass
+
+    def writing_resumed(self) -> None:
+        pass
+
+    def pong_received(self, payload: bytes) -> None:
+        pass
+
+    def link_closed(self, closed: LinkClosed) -> None:
+        pass
+
+
+_NOBODY: Final = _Nobody()
+
+
 class BaseLink(ABC):
     """A link without its framing, which a back end adds in a subclass."""
 
@@ -85,7 +107,7 @@ class BaseLink(ABC):
         self._time = self._loop.time
         self._transport = transport
         self._info = info
-        self._handler = handler
+        self._handler: LinkHandler = handler
         self._frame_received = handler.frame_received
         # aiofastnet's own figure leaves out the ciphertext that waits for the socket.
         self._write_buffer_size: Callable[[], int] = getattr(
@@ -212,7 +234,18 @@ class BaseLink(ABC):
         self._state = LinkState.CLOSED
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         self._call(self._handler.link_closed, outcome)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Give up what leads back to this link: all that it holds is freed with it.
+
+        Else only the garbage collector would free the buffers of TLS and of reading, half a
+        megabyte, and it goes by the number of objects: reconnects would pile them up.
+        """
+        self._handler = _NOBODY
+        self._frame_received = _NOBODY.frame_received
 
     # What a back end does.
 

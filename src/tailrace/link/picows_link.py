@@ -134,6 +134,10 @@ class PicowsLink(BaseLink):
             rest = rest[size:]
             wire.buffer_updated(size)
 
+    def _let_go(self) -> None:
+        super()._let_go()
+        self._protocol_core = None  # its listener knows this link
+
     def _send_close(self, code: int, reason: str) -> None:
         # Any integer is accepted, although the stubs ask for the enumeration.
         self._websocket.send_close(cast(WSCloseCode, code), reason.encode())

@@ -10,8 +10,11 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import aiofastnet
 import pytest
 
+from support_leaks import living, uncollected
+from support_process import until
 from support_ws import (
     BINARY,
     CLOSE,
@@ -33,7 +36,9 @@ from support_ws import (
 from tailrace.errors import LocalProtocolError, RemoteProtocolError
 from tailrace.link import CloseCode, ClosedBy, Link, LinkClosed, connect, lifecycle
 from tailrace.link.lifecycle import MAX_FRAME_SIZE
+from tailrace.link.picows_link import PicowsLink
 from tailrace.link.transport import LOW_WATER
+from tailrace.link.websockets_link import WebsocketsLink
 
 US, PEER, NETWORK = ClosedBy.US, ClosedBy.PEER, ClosedBy.NETWORK
 
@@ -756,3 +761,25 @@ async def test_sending_while_the_end_is_being_parsed(
         assert (await handler.end()).code in (1002, 1011)
     assert handler.frames == [b"echo me"]
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
+
+
+# The loops' own TLS is in cycles of its own.
+@pytest.mark.parametrize("backend", ["picows", "websockets"])
+@pytest.mark.parametrize("ending", ["ours", "theirs", "lost", "faulty"])
+async def test_what_a_link_held_is_freed_at_once(
+    certificates: Certificates, backend: str, ending: str
+) -> None:
+    script = {
+        "ours": serve(until_closed),
+        "theirs": serve(close_frame(1000, "done"), Peer.read_to_end),
+        "lost": serve(Peer.reset),
+        "faulty": serve(frame(0x3), Peer.read_to_end),
+    }[ending]
+    handler = Replying()
+    with ScriptedService(certificates, script) as service, uncollected():
+        handler.link = await connect(service.target(), handler, backend)
+        if ending == "ours":
+            handler.link.close(CloseCode.OK, "")
+        await handler.end()
+        del handler
+        await until(lambda: not living(PicowsLink, WebsocketsLink, aiofastnet.Transport), ending)
