@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import deque
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Final
 
 from support_process import Process
@@ -12,11 +14,13 @@ from support_process import Process
 from .figures import Figures
 from .rig import Rig
 
-__all__ = ["Growth", "Look", "OwnLook", "Watch"]
+__all__ = ["Course", "Growth", "Look", "OwnLook", "Watch"]
 
 _MOST_GROWTH: Final = 1.10
-"""Memory at the end, as a multiple of that a minute after a process' start."""
+"""Memory at the end, as a multiple of that after a process' first minute."""
 _MINUTE: Final = 60.0
+_SPAN: Final = 15.0
+"""Seconds whose median is compared: one look would meet a transfer, or the rest after it."""
 _MIB: Final = 1 << 20
 
 
@@ -61,15 +65,50 @@ class Growth:
 
 
 @dataclass(slots=True)
+class Course:
+    """The memory of one process, after its first minute and lately.
+
+    Only time that it is busy counts, so that a service whose tunnels are still coming back
+    is not measured by what it takes without them.
+    """
+
+    busy: float = 0.0
+    """Seconds."""
+    _seen: float | None = None
+    _early: list[int] = field(default_factory=list)
+    _late: deque[tuple[float, int]] = field(default_factory=deque)
+
+    def note(self, now: float, memory: int, busy: bool) -> None:
+        """Take one look; ``busy`` tells whether it has been so since the one before."""
+        if not busy:
+            self._seen = None
+            return
+        if self._seen is not None:
+            self.busy += now - self._seen
+        self._seen = now
+        if _MINUTE <= self.busy < _MINUTE + _SPAN:
+            self._early.append(memory)
+        self._late.append((self.busy, memory))
+        while self._late[0][0] < self.busy - _SPAN:
+            self._late.popleft()
+
+    @property
+    def growth(self) -> tuple[int, int] | None:
+        """Memory after the first minute and now; ``None`` while two minutes are not over."""
+        if self.busy < 2 * _MINUTE or not self._early:
+            return None
+        return int(median(self._early)), int(median(memory for _, memory in self._late))
+
+
+@dataclass(slots=True)
 class Watch:
-    """Remembers processes early in their lives, to be compared with their end."""
+    """Follows processes through their lives."""
 
     rig: Rig
     figures: Figures
     idle: dict[str, Look] = field(default_factory=dict)
     """By role: what a process without connections holds."""
-    _born: dict[int, float] = field(default_factory=dict)
-    _early: dict[int, Look] = field(default_factory=dict)
+    _courses: dict[int, Course] = field(default_factory=dict)
     final: dict[str, Growth] = field(default_factory=dict)
     """What :meth:`memory` said at the end."""
 
@@ -85,11 +124,12 @@ class Watch:
             )
 
     def notice(self, now: float) -> None:
-        """Look at processes whose first minute is over."""
-        for process in self.rig.processes.values():
-            born = self._born.setdefault(process.pid, now)
-            if process.pid not in self._early and now - born >= _MINUTE and process.running:
-                self._early[process.pid] = Look.at(process)
+        """Look at the memory of all processes, while there is load."""
+        busy = self.rig.busy
+        for name, process in self.rig.processes.items():
+            if process.running:
+                course = self._courses.setdefault(process.pid, Course())
+                course.note(now, process.memory, busy[name])
 
     def leaks(self) -> list[str]:
         """Return what processes without connections hold beyond what they did at first."""
@@ -108,18 +148,15 @@ class Watch:
         return found
 
     def memory(self) -> dict[str, Growth]:
-        """Return how the memory of each role has grown.
+        """Return how the memory of each role has grown under load.
 
-        Processes that have not lived for more than two minutes say nothing yet.
+        Processes that were not busy for two minutes say nothing yet.
         """
-        now = asyncio.get_running_loop().time()
         sums: dict[str, Growth] = {}
         for name, process in self.rig.processes.items():
-            early = self._early.get(process.pid)
-            if early is None or now - self._born[process.pid] < 2 * _MINUTE:
-                continue
-            growth = sums.setdefault(_role(name), Growth())
-            growth.add(early.memory, Look.at(process).memory)
+            course = self._courses.get(process.pid)
+            if course is not None and (growth := course.growth) is not None:
+                sums.setdefault(_role(name), Growth()).add(*growth)
         return sums
 
     def judge_memory(self) -> None:

@@ -159,6 +159,16 @@ class Rig:
         return found
 
     @property
+    def busy(self) -> dict[str, bool]:
+        """Name -> whether there is work for the process: its tunnel is up, or most tunnels."""
+        up = [line.is_up for line in self.lines]
+        return {"service": sum(up) > len(up) / 2} | {
+            end.name: is_up
+            for line, is_up in zip(self.lines, up, strict=True)
+            for end in line.ends.values()
+        }
+
+    @property
     def links(self) -> int:
         """Links to the service that were tried so far."""
         return sum(end.box.passed for end in self.ends)
