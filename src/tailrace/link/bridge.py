@@ -12,7 +12,7 @@ import select
 import socket
 from typing import Any, Final, cast
 
-from .transport import UpgradeTap
+from .transport import UpgradeTap, close_transport
 
 __all__ = ["Bridge"]
 
@@ -150,7 +150,7 @@ class _Side(asyncio.Protocol):
             # Or the other side's goodbye would go unseen.
             self._reading = True
             self.transport.resume_reading()
-        self.transport.close()
+        close_transport(self.transport)
 
     def _limit_buffer(self) -> None:
         self.transport.set_write_buffer_limits(high=_HIGH_WATER)

@@ -25,7 +25,7 @@ from typing import Final
 from ..errors import LocalProtocolError, RemoteProtocolError
 from .dial import network_error_text
 from .port import Buffer, CloseCode, ClosedBy, LinkClosed, LinkHandler, LinkInfo
-from .transport import UpgradeTap
+from .transport import UpgradeTap, close_transport
 
 __all__ = ["CLOSE_TIMEOUT", "MAX_FRAME_SIZE", "READ_BUFFER_SIZE", "BaseLink", "LinkState"]
 
@@ -220,12 +220,12 @@ class BaseLink(ABC):
         """Learn that an open link met a fault of the peer and has sent a close frame."""
         # Nothing the peer could still say matters (RFC 6455 section 7.1.7).
         self._begin_closing(LinkClosed(ClosedBy.US, code, reason), CLOSE_TIMEOUT)
-        self._transport.close()
+        close_transport(self._transport)
 
     def close_received(self, code: int, reason: str) -> None:
         """Learn of the peer's close frame, which has been answered where that was due."""
         self._begin_closing(LinkClosed(ClosedBy.PEER, code, reason), PEER_CLOSE_TIMEOUT)
-        self._transport.close()
+        close_transport(self._transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Learn that the transport is gone."""

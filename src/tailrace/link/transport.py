@@ -20,6 +20,7 @@ __all__ = [
     "LOW_WATER",
     "SHUTDOWN_TIMEOUT",
     "UpgradeTap",
+    "close_transport",
     "fast_transports",
     "remote_address",
     "start_tls",
@@ -183,6 +184,16 @@ async def start_tls(
     view.handshake_done()
     transport.set_write_buffer_limits(high=HIGH_WATER, low=LOW_WATER)
     return transport
+
+
+def close_transport(transport: asyncio.BaseTransport) -> None:
+    """Close a transport that is not closing already.
+
+    Closed twice, asyncio's own TLS transport cannot be aborted any more: up to Python 3.11.6
+    that raises AttributeError, later it does nothing.
+    """
+    if not transport.is_closing():
+        transport.close()
 
 
 def remote_address(transport: asyncio.Transport) -> str:

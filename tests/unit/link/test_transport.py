@@ -19,6 +19,7 @@ from tailrace.link.transport import (
     HIGH_WATER,
     LOW_WATER,
     UpgradeTap,
+    close_transport,
     fast_transports,
     remote_address,
     start_tls,
@@ -59,6 +60,25 @@ async def test_the_transport_that_is_used(certificates: Certificates, kind: str)
         assert limits == (LOW_WATER, HIGH_WATER)
         transport.abort()
         await gone(tap)
+
+
+async def test_a_transport_told_twice_to_close_can_still_be_aborted(
+    certificates: Certificates, kind: str
+) -> None:
+    """This side would wait for the answer to its goodbye; nobody reads there."""
+
+    def script(peer: Peer) -> None:
+        peer.released.wait(60)
+
+    with ScriptedService(certificates, script) as service:
+        tap = UpgradeTap()
+        transport = await shake_hands(service, tap)
+        close_transport(transport)
+        close_transport(transport)
+        assert transport.is_closing()
+        transport.abort()
+        await gone(tap)
+        service._peers[0].released.set()
 
 
 def test_without_aiofastnet_the_loops_own_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
