@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         "--baseline",
         type=Path,
         metavar="FILE",
-        help=f"compare with kept counts; more than {_TOLERANCE:.0%} above them is an error",
+        help=f"compare with kept counts; more than {_TOLERANCE:.0%}% above them is an error",
     )
     parser.add_argument(
         "--profile",

@@ -9,6 +9,7 @@ import resource
 import shutil
 import ssl
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def describe() -> dict[str, str]:
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
         "TCP congestion control": _read("/proc/sys/net/ipv4/tcp_congestion_control"),
-        "Python": f"{platform.python_implementation()} {platform.python_version()}",
+        "Python": f"{platform.python_implementation()} {platform.python_version()}{_origin()}",
         "OpenSSL of Python": _version_of_openssl(),
     }
     found |= {name: _package(name) for name in _PACKAGES}
@@ -57,6 +58,11 @@ def _read(path: str) -> str:
 def _cpu_model() -> str:
     match = re.search(r"^model name\s*:\s*(.+)$", _read("/proc/cpuinfo"), re.MULTILINE)
     return match[1] if match else platform.machine()
+
+
+def _origin() -> str:
+    """Say whose interpreter it is: Debian's is built with profiles, most others are not."""
+    return ", the system's" if sys.base_prefix == "/usr" else ", not the system's"
 
 
 def _version_of_openssl() -> str:
