@@ -56,13 +56,14 @@ async def open_link(
 class PicowsLink(BaseLink):
     """One open WebSocket whose frames picows makes and parses."""
 
-    __slots__ = ("_protocol_core", "_send_frame", "_websocket")
+    __slots__ = ("_parse", "_protocol_core", "_send_frame", "_websocket")
 
     def __init__(
         self, transport: asyncio.Transport, info: LinkInfo, handler: LinkHandler, protocol: Any
     ) -> None:
         super().__init__(transport, info, handler)
         self._protocol_core = protocol
+        self._parse = protocol.buffer_updated
         self._websocket: WSTransport = protocol.transport
         self._send_frame = self._websocket.send
 
@@ -79,18 +80,16 @@ class PicowsLink(BaseLink):
         if self._state is _OPEN:
             self._websocket.send_ping(payload)
 
-    def data_arrived(self) -> None:
-        """Note the time at which bytes came in."""
+    def data_arrived(self, size: int) -> None:
+        """Let picows parse what came in, and learn whether it closed the link because of it."""
         self._last_received = self._time()
-
-    def data_parsed(self) -> None:
-        """Learn whether picows closed the link because of what it just parsed."""
+        self._parse(size)
         if self._websocket.is_close_frame_sent and self._state is _OPEN:
             sent = self._websocket.close_handshake.sent
             assert sent is not None
             self.framing_failed(int(sent.code.value), sent.reason)
 
-    def frame_arrived(self, frame: WSFrame) -> None:
+    def frame_arrived(self, websocket: WSTransport, frame: WSFrame) -> None:
         """Take one frame; pings have been answered already."""
         if self._state is _OPEN:
             kind = frame.msg_type
@@ -144,23 +143,21 @@ class PicowsLink(BaseLink):
 
 
 class _Wire(asyncio.BufferedProtocol):
-    """Lets picows parse what comes in, and leaves the life of the link to the link."""
+    """Lets picows parse what comes in, and leaves the life of the link to the link.
 
-    __slots__ = ("_get_buffer", "_link", "_parse")
+    What is called for each read is the other's method itself: every call in between would
+    add to every round trip.
+    """
+
+    __slots__ = ("_link", "buffer_updated", "get_buffer")
+
+    get_buffer: Any
+    buffer_updated: Any
 
     def __init__(self, link: PicowsLink, protocol: Any) -> None:
         self._link = link
-        self._get_buffer = protocol.get_buffer
-        self._parse = protocol.buffer_updated
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        room: memoryview = self._get_buffer(sizehint)
-        return room
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self._link.data_arrived()
-        self._parse(nbytes)
-        self._link.data_parsed()
+        self.get_buffer = protocol.get_buffer
+        self.buffer_updated = link.data_arrived
 
     def pause_writing(self) -> None:
         self._link.writing_paused()
@@ -175,11 +172,10 @@ class _Wire(asyncio.BufferedProtocol):
 class _Listener(WSListener):
     """Where picows reports frames; knows its link once the upgrade is accepted."""
 
-    def attach(self, link: PicowsLink) -> None:
-        self._frame_arrived = link.frame_arrived
+    on_ws_frame: Any
 
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        self._frame_arrived(frame)
+    def attach(self, link: PicowsLink) -> None:
+        self.on_ws_frame = link.frame_arrived
 
 
 def _make_protocol(target: LinkTarget, listener: _Listener) -> Any:

@@ -9,7 +9,8 @@ of the event loop.
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final, cast
 
 __all__ = ["BITE", "NIBBLE", "PacedProtocol"]
 
@@ -23,19 +24,20 @@ NIBBLE: Final = 2 * 1024
 class PacedProtocol(asyncio.BufferedProtocol):
     """Stands between a transport and its protocol, and offers ``bite`` bytes at a time."""
 
-    __slots__ = ("_inner", "bite")
+    __slots__ = ("_free", "_inner", "bite", "buffer_updated")
+
+    buffer_updated: Any
+    """The inner protocol's own: what was read is handed on without a call in between."""
 
     def __init__(self, inner: asyncio.BufferedProtocol) -> None:
         self._inner = inner
+        self._free = cast(Callable[[int], memoryview], inner.get_buffer)
         self.bite = BITE
+        self.buffer_updated = inner.buffer_updated
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return the beginning of the buffer that the inner protocol has free."""
-        return memoryview(self._inner.get_buffer(sizehint))[: self.bite]
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Hand on what was read."""
-        self._inner.buffer_updated(nbytes)
+        return self._free(sizehint)[: self.bite]
 
     def eof_received(self) -> bool | None:
         """Hand on the end of what the client sends."""

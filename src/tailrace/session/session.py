@@ -75,7 +75,8 @@ class Session:
             ServiceIdMismatch: this end was started with the wrong service ids.
         """
         find = self._heads.find
-        for body in self._splitter.feed(frame):
+        only = self._splitter.only(frame)
+        for body in self._splitter.feed(frame) if only is None else (only,):
             # Known are the heads of open connections that have been heard.
             known = find(body)
             if known is not None:

@@ -173,3 +173,22 @@ def test_messages_before_a_length_of_0_are_delivered() -> None:
     assert bytes(next(bodies)) == encode(START)
     with pytest.raises(DecodeError):
         next(bodies)
+
+
+@given(st.lists(st.binary(max_size=12), max_size=3), st.binary(max_size=2), st.integers(0, 1))
+@example([b"a"], b"", 0)
+@example([b"a"], b"", 1)
+@example([], b"", 0)
+@example([b""], b"", 0)
+def test_only_takes_a_frame_that_is_just_one_message(
+    sent: list[bytes], rest: bytes, held: int
+) -> None:
+    splitter = MessageSplitter()
+    feed(splitter, bytes(held))
+    frame = b"".join(map(prefixed, sent)) + rest
+    only = splitter.only(memoryview(frame))
+    if only is None:
+        assert held or len(sent) != 1 or rest or not sent[0]
+    else:
+        assert bytes(only) == frame[2:]
+        assert feed(splitter, frame) == [frame[2:]]
