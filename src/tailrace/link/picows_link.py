@@ -63,7 +63,7 @@ class PicowsLink(BaseLink):
     ) -> None:
         super().__init__(transport, info, handler)
         self._protocol_core = protocol
-        self._parse = protocol.buffer_updated
+        self._parse: Any = protocol.buffer_updated
         self._websocket: WSTransport = protocol.transport
         self._send_frame = self._websocket.send
 
@@ -135,7 +135,7 @@ class PicowsLink(BaseLink):
 
     def _let_go(self) -> None:
         super()._let_go()
-        self._protocol_core = None  # its listener knows this link
+        self._protocol_core = self._parse = None  # its listener knows this link
 
     def _send_close(self, code: int, reason: str) -> None:
         # Any integer is accepted, although the stubs ask for the enumeration.
