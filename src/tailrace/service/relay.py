@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from ..errors import RemoteProtocolError
-from ..wire import Message, MessageType, decode, encode_frame
+from ..wire import HeadIndex, Message, MessageType, decode, encode_frame
 from .counters import Counters, ResetCause
 from .fabric import Fabric, Port
 from .shapes import DataShape
@@ -39,6 +39,9 @@ REPLACED: Final = "replaced by a newer connection"
 
 _MAX_STREAMS: Final = 1024
 """Streams remembered per end; a client that opens more loses the oldest."""
+
+_MAX_MET: Final = 256
+"""Connections whose messages are recognised at the same time."""
 
 _FENCE_SWEEPS: Final = 2
 """Sweeps after which a client that answers no ping is listened to again."""
@@ -103,8 +106,10 @@ class RelayEnd:
         "_fence_end",
         "_fence_sweeps",
         "_fences",
+        "_heads",
         "_last_routing",
         "_link",
+        "_met",
         "_owed",
         "_partial",
         "_port",
@@ -143,6 +148,9 @@ class RelayEnd:
         self._started: set[str] = set()
         self._shape: DataShape | None = None
         self._last_routing: tuple[int, str, int] | None = None
+        self._heads: HeadIndex[None] = HeadIndex()
+        self._met: dict[tuple[int, str, int], bool] = {}
+        """Who has sent data, and whether its messages have a head to know them by."""
         self._unnamed = False
         self._stalled = False
         self._choked = False
@@ -226,7 +234,7 @@ class RelayEnd:
             body = frame[at + 2 : stop]
             count += 1
             shape = self._shape
-            if shape is not None and shape.matches(body):
+            if (shape is not None and shape.matches(body)) or self._heads.knows(body):
                 left -= 1
                 at = stop
                 continue
@@ -312,11 +320,26 @@ class RelayEnd:
         return self._judge_rarer(message)
 
     def _recognise(self, body: memoryview, message: Message) -> None:
-        """Learn to recognise messages like this legal one, once they come in a row."""
+        """Learn to recognise messages like this legal one, once they come again.
+
+        One shape is for connections that have the link to themselves; the heads of many
+        are for those that share it.
+        """
         routing = message[1:4]
         if routing == self._last_routing:
             self._shape = DataShape.learn(body, message)
+        elif routing not in self._met:
+            if len(self._met) == _MAX_MET:
+                self._unlearn()
+            self._met[routing] = True
+        elif self._met[routing]:
+            self._met[routing] = bool(self._heads.add(body, message, None))
         self._last_routing = routing
+
+    def _unlearn(self) -> None:
+        self._shape = None
+        self._heads.clear()
+        self._met.clear()
 
     def _judge_rarer(self, message: Message) -> Message | None:
         type_, stream_id, service_id = message[:3]
@@ -326,7 +349,7 @@ class RelayEnd:
             raise RemoteProtocolError(f"message of type {type_} from a client")
         if not service_id:
             self._unnamed = True
-            self._shape = None
+            self._unlearn()
         elif self._unnamed:
             raise RemoteProtocolError("message with a service id after one without")
         if stream_id < 1:
@@ -390,7 +413,7 @@ class RelayEnd:
 
     def _forget(self, key: tuple[str, int]) -> None:
         self._streams.pop(key, None)
-        self._shape = None
+        self._unlearn()
 
     def _answer_reset(self, key: tuple[str, int], connection_id: int) -> None:
         """Refuse a stream; to a client that does not read, later."""
@@ -426,7 +449,7 @@ class RelayEnd:
 
     def peer_left(self) -> None:
         streams, self._streams = self._streams, {}
-        self._shape = None
+        self._unlearn()
         self._counters.resets[ResetCause.PEER_LEFT] += len(streams)
         for key, connection_id in streams.items():
             self._send_reset(key, connection_id)

@@ -71,9 +71,21 @@ class HeadIndex(Generic[T]):
         self._values[head] = value
         return head
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._values.clear()
+        self._sizes = ()
+
     def remove(self, head: bytes) -> None:
         """Forget what was remembered under ``head``."""
         self._values.pop(head, None)
+
+    def knows(self, body: memoryview) -> bool:
+        """Tell whether :meth:`find` would find something."""
+        for size in self._sizes:
+            if bytes(body[:size]) in self._values:
+                return payload_at(body, size) > 0
+        return False
 
     def find(self, body: memoryview) -> tuple[T, memoryview] | None:
         """Return what was remembered for a message, and its payload; ``None`` if unknown.

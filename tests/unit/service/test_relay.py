@@ -11,7 +11,15 @@ from tailrace.service.counters import Counters, ResetCause
 from tailrace.service.fabric import LocalFabric
 from tailrace.service.relay import SHARE, RelayEnd, service_ids_message
 from tailrace.service.store import Side
-from tailrace.wire import MAX_PAYLOAD, Message, MessageSplitter, MessageType, decode, encode_frame
+from tailrace.wire import (
+    MAX_PAYLOAD,
+    DataHeader,
+    Message,
+    MessageSplitter,
+    MessageType,
+    decode,
+    encode_frame,
+)
 
 DATA = MessageType.DATA
 START = MessageType.STREAM_START
@@ -206,27 +214,50 @@ class TestPassingOn:
 
 
 class TestRecognisedMessages:
-    """Messages in a row are recognised without being decoded; the rules stay the same."""
+    """Messages in a row, or of several connections in turn, are recognised without being
+    decoded; the rules stay the same."""
 
     @pytest.fixture(params=["A", ""])
     def service(self, request: pytest.FixtureRequest) -> str:
         return str(request.param)
 
+    @pytest.fixture(params=[1, 3], autouse=True)
+    def connections(self, request: pytest.FixtureRequest) -> None:
+        self.count = int(request.param)
+
     def warm(self, tunnel: Tunnel, service: str) -> None:
         feed(tunnel.source, start(1, service))
-        for _ in range(4):
-            feed(tunnel.source, data(b"warm up", 1, service))
-            feed(tunnel.destination, data(b"warm up", 1, service))
+        for number in [*range(1, self.count + 1)] * 4:
+            frame = memoryview(DataHeader(1, service, number).build(7) + b"warm up")
+            for end in (tunnel.source, tunnel.destination):
+                end.frame_received(frame)
         tunnel.source_link.frames.clear()
         tunnel.destination_link.frames.clear()
 
     def test_they_pass(self, tunnel: Tunnel, service: str) -> None:
         self.warm(tunnel, service)
-        feed(tunnel.source, data(b"one", 1, service), data(b"two", 1, service, 2))
-        assert tunnel.destination_link.take() == [
-            data(b"one", 1, service),
-            data(b"two", 1, service, 2),
-        ]
+        for number in (2, 1, 3, 3, 7):
+            frame = DataHeader(1, service, number).build(3) + b"one"
+            tunnel.source.frame_received(memoryview(frame))
+            feed(tunnel.source, data(b"two", 1, service, number))
+            assert tunnel.destination_link.take() == [
+                data(b"one", 1, service, number),
+                data(b"two", 1, service, number),
+            ]
+
+    def test_more_connections_than_are_remembered(self, tunnel: Tunnel, service: str) -> None:
+        self.warm(tunnel, service)
+        for number in [*range(1, 300)] * 2:
+            frame = DataHeader(1, service, number).build(3) + b"one"
+            tunnel.source.frame_received(memoryview(frame))
+            tunnel.source.proceed()
+        assert len(tunnel.destination_link.take()) == 598
+
+    def test_messages_without_a_head_of_their_own(self, tunnel: Tunnel, service: str) -> None:
+        self.warm(tunnel, service)
+        sent = [data(b"one", 1, service, number) for number in (4, 5, 6)] * 3
+        feed(tunnel.source, *sent)
+        assert tunnel.destination_link.take() == sent
 
     @pytest.mark.parametrize("who", ["source", "destination"])
     def test_not_after_a_reset(self, tunnel: Tunnel, service: str, who: str) -> None:

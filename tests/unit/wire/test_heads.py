@@ -23,6 +23,7 @@ def add(index: HeadIndex[str], body: bytes, value: str) -> bytes:
 
 def found(index: HeadIndex[str], body: bytes) -> tuple[str, bytes] | None:
     hit = index.find(memoryview(body))
+    assert index.knows(memoryview(body)) is (hit is not None)
     return None if hit is None else (hit[0], bytes(hit[1]))
 
 
@@ -58,6 +59,10 @@ def test_what_is_removed_is_unknown() -> None:
     index.remove(head)
     index.remove(b"")
     assert len(index) == 0
+    add(index, payload_last(b"hello"), "it")
+    index.clear()
+    assert len(index) == 0
+    assert found(index, payload_last(b"hello")) is None
     assert found(index, payload_last(b"hello")) is None
 
 
