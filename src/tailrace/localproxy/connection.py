@@ -72,8 +72,8 @@ class ConnectionHost(Protocol):
     def allowance(self, connection: LocalConnection) -> int:
         """Return how many bytes may be read and sent now; with 0 the connection is parked."""
 
-    def turn_taken(self, connection: LocalConnection) -> None:
-        """Let the connection go on reading, or park it again."""
+    def turn_taken(self, connection: LocalConnection, size: int) -> None:
+        """Let the connection, which has just sent ``size`` bytes, read on, or park it again."""
 
     def send_data(self, message: memoryview) -> None:
         """Send one DATA message on the link; the memory may be reused on return."""
@@ -152,9 +152,10 @@ class LocalConnection:
     def take_turn(self) -> None:
         """Read once after the connection was parked."""
         if self.state is ConnectionState.OPEN and not self._reading:
+            before = self.bytes_in
             self._readable()
             if self.state is ConnectionState.OPEN:
-                self._host.turn_taken(self)
+                self._host.turn_taken(self, self.bytes_in - before)
 
     def resume_reading(self) -> None:
         """Read the socket whenever there is something to read."""

@@ -146,6 +146,11 @@ class Turns(Generic[C]):
         """Whether bulk data has to wait."""
         return self.link_paused or self.window_full
 
+    @property
+    def contended(self) -> bool:
+        """Whether somebody waits for a turn."""
+        return bool(self._parked)
+
     def allowance(self, connection: C, total: int, now: float) -> int:
         """Return how many bytes a connection may send although the link is full.
 

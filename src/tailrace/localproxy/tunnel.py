@@ -103,6 +103,7 @@ class Tunnel:
         self._turns: Turns[LocalConnection] = Turns()
         self._window = WindowDriver(loop, self._send_ping, self._window_changed)
         self._quantum = self._allowed_quantum()
+        self._next_turns: asyncio.Handle | None = None
         self._change: asyncio.Future[None] | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
         self._silence_timer: asyncio.TimerHandle | None = None
@@ -189,7 +190,7 @@ class Tunnel:
     def writing_resumed(self) -> None:
         self._turns.link_paused = False
         # Not at once: the transport is in the middle of writing.
-        self.loop.call_soon(self._give_turns)
+        self._give_turns_soon()
 
     def pong_received(self, payload: bytes) -> None:
         """Learn from a pong how much of what was sent has been read."""
@@ -346,9 +347,12 @@ class Tunnel:
             turns.park(connection)
         return allowance
 
-    def turn_taken(self, connection: LocalConnection) -> None:
-        if self._turns.closed:
-            self._turns.park(connection)
+    def turn_taken(self, connection: LocalConnection, size: int) -> None:
+        # Where many have more to send than the link takes, to watch a socket again only to
+        # be told that it waits still would cost more than its next turn.
+        turns = self._turns
+        if turns.closed or (turns.contended and size >= self._quantum):
+            turns.park(connection)
         else:
             connection.resume_reading()
 
@@ -365,12 +369,19 @@ class Tunnel:
         self._quantum = self._allowed_quantum()
         was_full, self._turns.window_full = self._turns.window_full, self._window.full
         if was_full and not self._turns.window_full:
-            self._give_turns()
+            self._give_turns_soon()
+
+    def _give_turns_soon(self) -> None:
+        if self._next_turns is None:
+            self._next_turns = self.loop.call_soon(self._give_turns)
 
     def _give_turns(self) -> None:
         """Let each parked connection read once, for as long as the link takes it."""
+        self._next_turns = None
         for local in self._turns.due():
             local.take_turn()
+        if self._turns.contended and not self._turns.closed:
+            self._give_turns_soon()
 
     def _allowed_quantum(self) -> int:
         return min(self._settings.max_payload, self._window.quantum)

@@ -26,6 +26,7 @@ class Host:
         self.full = False
         self.limit = len(self.read_buffer.payload)
         self.turns = 0
+        self.turn_size = 0
         self.parked: list[LocalConnection] = []
         self.sent = bytearray()
         self.buffered = 0
@@ -40,8 +41,9 @@ class Host:
             return 0
         return self.limit
 
-    def turn_taken(self, connection: LocalConnection) -> None:
+    def turn_taken(self, connection: LocalConnection, size: int) -> None:
         self.turns += 1
+        self.turn_size = size
         if self.full:
             self.parked.append(connection)
         else:
@@ -148,7 +150,7 @@ async def test_a_full_link_stops_the_reading_and_a_free_one_resumes_it(client: R
     client.host.full = False
     client.local.take_turn()
     assert client.host.sent == b"hello"
-    assert client.host.turns == 1
+    assert (client.host.turns, client.host.turn_size) == (1, 5)
     await client.host.loop.sock_sendall(client.peer, b" again")
     await client.host.until_sent(11)
     assert client.host.sent == b"hello again"
@@ -174,7 +176,7 @@ async def test_a_turn_reads_as_much_as_is_allowed_and_the_link_may_be_full_again
 async def test_a_turn_with_nothing_to_say(client: Rig):
     client.local._stop_reading()
     client.local.take_turn()
-    assert client.host.turns == 1
+    assert (client.host.turns, client.host.turn_size) == (1, 0)
     client.local.take_turn()  # it reads already
     assert client.host.turns == 1
     await client.host.loop.sock_sendall(client.peer, b"hello")
