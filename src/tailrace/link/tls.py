@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import ssl
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from ..errors import ConfigurationError, ExitCode, TLSFailed
 from .certificates import describe
@@ -20,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 _HASHED_NAME: Final = re.compile(r"[0-9a-f]{8}\.\d+")
 _PEM_SUFFIXES: Final = {".pem", ".crt", ".cer"}
+
+_State: TypeAlias = tuple[str, tuple[int, ...] | None]
+"""A path, and what ``stat`` tells of it, if there is anything."""
 
 # What X509_verify_cert reports (OpenSSL, x509_vfy.h).
 _OUT_OF_DATE: Final = {9, 10}
@@ -48,14 +53,58 @@ class _WitnessedObject(ssl.SSLObject):
 
 
 def build_trust(options: TLSOptions) -> Trust:
-    """Return the context of one handshake: TLS 1.2 or later, host name checked (RFC 6125).
+    """Return the context of a handshake: TLS 1.2 or later, host name checked (RFC 6125).
 
-    A ``capath`` that does not exist is only worth a warning, as in the reference.
+    Certificates are read again only when they have changed. A ``capath`` that does not exist
+    is only worth a warning, as in the reference.
 
     Raises:
         ConfigurationError: ``capath`` exists but holds no readable certificate file, or the
             system's certificates cannot be read.
     """
+    states = _states(options)
+    return _build(options) if states is None else _build_once(options, states)
+
+
+# Only the latest is kept: it takes two megabytes, and a proxy that reconnects needs no other.
+@lru_cache(maxsize=1)
+def _build_once(options: TLSOptions, _: tuple[_State, ...]) -> Trust:
+    return _build(options)
+
+
+def _states(options: TLSOptions) -> tuple[_State, ...] | None:
+    """Return what changes whenever a certificate does; ``None`` if nothing would tell."""
+    try:
+        places = _system_places() if options.verify and os.name == "posix" else []
+        if not places:
+            return None  # the store of Windows, or a stand-in for none
+        if options.capath is not None:
+            places.append(options.capath)
+        entries = (sorted(place.iterdir()) if place.is_dir() else [] for place in places)
+        return tuple(
+            _state(path)
+            for place, inside in zip(places, entries, strict=True)
+            for path in (place, *inside)
+        )
+    except OSError:
+        return None  # reading them will tell
+
+
+def _state(path: Path) -> _State:
+    try:
+        found = path.stat()
+    except OSError:
+        return str(path), None
+    return str(path), (
+        found.st_dev,
+        found.st_ino,
+        found.st_size,
+        found.st_mtime_ns,
+        found.st_ctime_ns,
+    )
+
+
+def _build(options: TLSOptions) -> Trust:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.sslobject_class = _WitnessedObject
@@ -143,10 +192,9 @@ def _der(certificate: Any) -> bytes:
 
 def _load_system_certificates(context: ssl.SSLContext) -> str:
     context.load_default_certs(ssl.Purpose.SERVER_AUTH)
-    paths = ssl.get_default_verify_paths()
-    places = [path for path in (paths.cafile, paths.capath) if path and not _is_empty(path)]
+    places = _system_places()
     if places:
-        return f"the system's certificates ({', '.join(places)})"
+        return f"the system's certificates ({', '.join(map(str, places))})"
     if context.cert_store_stats()["x509_ca"]:
         return "the system's certificates"
     try:
@@ -158,9 +206,14 @@ def _load_system_certificates(context: ssl.SSLContext) -> str:
     return f"certifi's certificates ({certifi.where()}), as the system has none"
 
 
-def _is_empty(path: str) -> bool:
+def _system_places() -> list[Path]:
+    paths = ssl.get_default_verify_paths()
+    places = [Path(path) for path in (paths.cafile, paths.capath) if path]
+    return [place for place in places if not _is_empty(place)]
+
+
+def _is_empty(place: Path) -> bool:
     """Tell whether a certificate directory exists only as a name, as on slim images."""
-    place = Path(path)
     return place.is_dir() and not any(place.iterdir())
 
 

@@ -8,11 +8,13 @@ import resource
 import ssl
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import trustme
 
 from support_ws import Certificates
 from tailrace.errors import ConfigurationError, ExitCode
@@ -97,6 +99,85 @@ def test_a_path_without_certificates_is_only_worth_a_warning(
     assert record.levelno == logging.WARNING
     assert str(tmp_path / name) in record.getMessage()
     assert str(tmp_path / name) in trust.description
+
+
+def test_certificates_that_stay_are_read_once(
+    certificates: Certificates, hashed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca_file))
+    for path in (certificates.ca_file, hashed, None):
+        assert trust_in(path) is trust_in(path)
+    assert trust_in(hashed) is not trust_in(certificates.ca_file)
+
+
+@pytest.fixture
+def foreign(certificates: Certificates, tmp_path: Path) -> Path:
+    """A file with the certificate of an authority that has signed nothing here."""
+    path = tmp_path / "foreign.pem"
+    trustme.CA().cert_pem.write_to_path(path)
+    return path
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Put a new file in the place of an old one, as tools do that renew certificates."""
+    fresh = path.with_name("fresh")
+    fresh.write_bytes(content)
+    fresh.replace(path)
+
+
+@pytest.mark.parametrize("renew", [Path.write_bytes, replace])
+@pytest.mark.parametrize("place", ["file", "directory", "hashed directory", "system"])
+def test_certificates_that_change_are_read_again(
+    certificates: Certificates,
+    hashed: Path,
+    bare_system: Path,
+    foreign: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    renew: Callable[[Path, bytes], object],
+) -> None:
+    # Else there is nothing that tells of a change of the system's.
+    monkeypatch.setenv("SSL_CERT_FILE", str(foreign))
+    ours = certificates.ca_file.read_bytes()
+    (tmp_path / "plain").mkdir()
+    changing: Path
+    path: Path | None
+    match place:
+        case "file":
+            path = changing = tmp_path / "ours.pem"
+        case "directory":
+            path = tmp_path / "plain"
+            changing = path / "ours.pem"
+        case "hashed directory":
+            path, changing = hashed, hashed / "ours.pem"
+        case _:
+            path, changing = None, foreign
+    theirs = foreign.read_bytes()
+    for content, good in ((theirs, False), (ours, True), (theirs, False)):
+        renew(changing, content)
+        trust = trust_in(path)
+        if good:
+            shake(trust, certificates.server_context())
+            continue
+        with pytest.raises(ssl.SSLCertVerificationError):
+            shake(trust, certificates.server_context())
+
+
+def test_certificates_that_come_and_go_are_noticed(
+    certificates: Certificates, foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(foreign))
+    directory = tmp_path / "authorities"
+    for _ in range(2):
+        with pytest.raises(ssl.SSLCertVerificationError):
+            shake(trust_in(directory), certificates.server_context())
+        directory.mkdir(exist_ok=True)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            shake(trust_in(directory), certificates.server_context())
+        (directory / "ours.pem").write_bytes(certificates.ca_file.read_bytes())
+        shake(trust_in(directory), certificates.server_context())
+        (directory / "ours.pem").unlink()
 
 
 def test_a_file_without_certificates_is_an_error(tmp_path: Path) -> None:
