@@ -21,6 +21,9 @@ __all__ = ["Plan", "soak"]
 
 _WARM_UP: Final = 3.0
 _GLANCE: Final = 0.5
+_PAUSE: Final = 5.0
+"""Seconds that a glance may be late before it counts as a fault: the machine stood still, and
+links that were not heard of meanwhile are given up."""
 _LINE_EVERY: Final = 15.0
 _REST: Final = 0.5
 _SPARED: Final = 180.0
@@ -89,9 +92,14 @@ async def _run(
     if plan.every > 0:
         jobs.append(faults.run())
     tasks = [loop.create_task(job) for job in jobs]
-    begun = told = loop.time()
+    begun = told = seen = loop.time()
     try:
         while (now := loop.time()) - begun < plan.seconds:
+            if now - seen > _GLANCE + _PAUSE:
+                built.figures.faults["machine paused"] += 1
+                for line in built.lines:
+                    line.lane.disturb()
+            seen = now
             for line in built.lines:
                 if not line.is_up:
                     line.lane.disturb()
