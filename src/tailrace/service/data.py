@@ -49,6 +49,17 @@ _log = logging.getLogger(__name__)
 _ACCEPT_AT_ONCE: Final = 8
 """Connections accepted in one turn of the loop: each will ask for a millisecond of TLS."""
 
+_TLS_BUFFER: Final = 8 * (16 * 1024 + 64)
+"""Bytes of ciphertext that a link takes from, or gives to, the system at once: 8 TLS records.
+
+A link that was busy once keeps the memory of both buffers; twice as much made nothing faster.
+"""
+
+_TLS_BUFFERS: Final[dict[str, Any]] = {
+    "ssl_incoming_bio_size": _TLS_BUFFER,
+    "ssl_outgoing_bio_size": _TLS_BUFFER,
+}
+
 
 class Admissions(Protocol):
     """What the listener asks and tells the rest of the service."""
@@ -129,6 +140,7 @@ class DataListener:
             use_aiofastnet=self.settings.use_aiofastnet,
             ssl_handshake_timeout=self.limits.handshake_seconds if tls else None,
             ssl_shutdown_timeout=self.settings.close_timeout if tls else None,
+            **(_TLS_BUFFERS if tls and self.settings.use_aiofastnet else {}),
         )
         if self._proxies is not None:
             self._proxies.start()
