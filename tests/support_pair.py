@@ -24,7 +24,9 @@ from support_rules import StrictChecker
 from tailrace.session import (
     Connection,
     ConnectionEnded,
+    ConnectionPaused,
     ConnectionRequested,
+    ConnectionResumed,
     Dialect,
     EndCause,
     Event,
@@ -188,9 +190,10 @@ class End:
         self.inbox = _Inbox()
         self.outbox: deque[bytes | _Fence] = deque()
         dialect = pair.dialect if self._is_source else None
-        self.checker = StrictChecker(role, pair.service_ids, dialect)
+        self.checker = StrictChecker(role, pair.service_ids, dialect, passes_flow=pair.passes_flow)
         self._told = MessageSplitter()
         self.session = Session(role, self, pair.configured, dialect)
+        self.session.may_pause = pair.passes_flow
 
     @property
     def _is_source(self) -> bool:
@@ -210,6 +213,12 @@ class End:
                 self._requested(connection)
             case ConnectionEnded(connection, cause):
                 self._ended(connection, cause)
+            case ConnectionPaused(connection):
+                assert connection in self.halves
+                assert connection.is_paused
+            case ConnectionResumed(connection):
+                assert connection in self.halves
+                assert not connection.is_paused
             case MessageIgnored(kind):
                 if kind in _STARTS:
                     self.starts.popleft()
@@ -293,6 +302,7 @@ class ConnectionPair:
     ``fenced`` tells whether the service drops what an end sent before it learned of a
     reset. Without that, a source must not be replaced, and after a reset a destination
     may keep connections the source no longer has, until the next stream starts.
+    ``passes_flow`` tells whether it passes on flow messages.
     """
 
     def __init__(
@@ -301,11 +311,13 @@ class ConnectionPair:
         dialect: Dialect | None = None,
         configured: tuple[str, ...] | None = None,
         fenced: bool = True,
+        passes_flow: bool = False,
     ) -> None:
         self.service_ids = service_ids
         self.dialect = dialect
         self.configured = configured
         self.fenced = fenced
+        self.passes_flow = passes_flow
         self.transfers: list[Transfer] = []
         self._active: dict[str, int] = {}
         self._started: dict[str, int] = {}
@@ -474,3 +486,6 @@ class ConnectionPair:
             one, two = transfer.halves[Role.SOURCE], transfer.halves[Role.DESTINATION]
             if not transfer.disturbed:
                 assert (one.sent, two.sent) == (two.received, one.received)
+                for a, b in ((one.connection, two.connection), (two.connection, one.connection)):
+                    assert a.pauses_peer is b.is_paused
+                    assert a.can_pause is self.passes_flow

@@ -25,7 +25,9 @@ from hypothesis import HealthCheck, Phase, settings
 from tailrace.session import (
     Connection,
     ConnectionEnded,
+    ConnectionPaused,
     ConnectionRequested,
+    ConnectionResumed,
     Dialect,
     DialectLearned,
     EndCause,
@@ -42,9 +44,11 @@ __all__ = [
     "Ended",
     "Ignored",
     "Learned",
+    "Paused",
     "Playbook",
     "Ready",
     "Requested",
+    "Resumed",
     "Sent",
     "Step",
     "budget",
@@ -141,6 +145,30 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
+class Paused:
+    """ConnectionPaused."""
+
+    service_id: str
+    stream_id: int
+    connection_id: int
+
+    def __str__(self) -> str:
+        return f"paused {self.service_id or '-'}/{self.stream_id}/{self.connection_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """ConnectionResumed."""
+
+    service_id: str
+    stream_id: int
+    connection_id: int
+
+    def __str__(self) -> str:
+        return f"resumed {self.service_id or '-'}/{self.stream_id}/{self.connection_id}"
+
+
+@dataclass(frozen=True, slots=True)
 class Learned:
     """DialectLearned."""
 
@@ -161,7 +189,7 @@ class Ignored:
         return f"ignored {_type_name(self.type)} of {self.service_id or '-'}"
 
 
-Step: TypeAlias = Sent | Ready | Requested | Data | Ended | Learned | Ignored
+Step: TypeAlias = Sent | Ready | Requested | Data | Ended | Paused | Resumed | Learned | Ignored
 
 
 def _type_name(number: int) -> str:
@@ -234,8 +262,11 @@ class Playbook:
         configured: tuple[str, ...] | None = None,
         dialect: Dialect | None = None,
         react: Callable[[Event], None] | None = None,
+        *,
+        may_pause: bool = False,
     ) -> None:
         self.session = Session(role, self, configured, dialect)
+        self.session.may_pause = may_pause
         self.react = react
         self.requested: list[Connection] = []
         """Connections the peer opened, oldest first."""
@@ -270,6 +301,14 @@ class Playbook:
             case ConnectionEnded(c, cause):
                 assert not c.is_open, "a connection is closed before its end is told"
                 step = Ended(c.service_id, c.stream_id, c.connection_id, cause)
+            case ConnectionPaused(c):
+                assert c.is_open
+                assert c.is_paused
+                step = Paused(c.service_id, c.stream_id, c.connection_id)
+            case ConnectionResumed(c):
+                assert c.is_open
+                assert not c.is_paused
+                step = Resumed(c.service_id, c.stream_id, c.connection_id)
             case DialectLearned(dialect):
                 step = Learned(dialect)
             case MessageIgnored(kind, service_id, reason):
@@ -307,6 +346,16 @@ class Playbook:
         self._stimulus(f"refusing {connection}")
         self.session.refuse(connection)
 
+    def pause(self, connection: Connection) -> None:
+        """Ask the peer for no more data."""
+        self._stimulus(f"pausing {connection}")
+        self.session.pause(connection)
+
+    def resume(self, connection: Connection) -> None:
+        """Ask the peer for data again."""
+        self._stimulus(f"resuming {connection}")
+        self.session.resume(connection)
+
     def lose_link(self) -> None:
         """Take the link away."""
         self._stimulus("losing the link")
@@ -337,9 +386,10 @@ def ready(
     *ids: str,
     configured: tuple[str, ...] | None = None,
     dialect: Dialect | None = None,
+    may_pause: bool = False,
 ) -> Playbook:
     """Return the playbook of a session that has received its service ids."""
-    book = Playbook(role, configured, dialect)
+    book = Playbook(role, configured, dialect, may_pause=may_pause)
     book.receive(service_ids(*ids))
     book.expect(Ready(ids or ("",)))
     return book

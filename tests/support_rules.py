@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tailrace.session import Dialect, Role
-from tailrace.wire import Message, MessageType
+from tailrace.wire import FLOW_MESSAGES, Message, MessageType
 
 __all__ = ["StrictChecker"]
 
@@ -30,6 +30,10 @@ class _StreamRules:
     opened: set[tuple[int, int]] = field(default_factory=set)
     reset_connections: set[tuple[int, int]] = field(default_factory=set)
     reset_streams: set[int] = field(default_factory=set)
+    pauses: set[tuple[int, int]] = field(default_factory=set)
+    """Connections that this client has paused."""
+    greeted: set[tuple[int, int]] = field(default_factory=set)
+    """Connections that it has sent a flow message for."""
 
 
 class StrictChecker:
@@ -40,10 +44,16 @@ class StrictChecker:
     """
 
     def __init__(
-        self, role: Role, service_ids: tuple[str, ...], dialect: Dialect | None = None
+        self,
+        role: Role,
+        service_ids: tuple[str, ...],
+        dialect: Dialect | None = None,
+        *,
+        passes_flow: bool = False,
     ) -> None:
         self._role = role
         self._service_ids = service_ids
+        self._passes_flow = passes_flow
         self._dialect = dialect
         """What a source was told to speak."""
         self._named: bool | None = None
@@ -67,6 +77,8 @@ class StrictChecker:
                 rules.numbered = message.connection_id > 0
                 # Ids may come back: a new source starts at 1.
                 rules.reset_streams.discard(message.stream_id)
+                rules.greeted = {key for key in rules.greeted if key[0] != message.stream_id}
+                rules.pauses = {key for key in rules.pauses if key[0] != message.stream_id}
                 rules.reset_connections = {
                     key for key in rules.reset_connections if key[0] != message.stream_id
                 }
@@ -85,12 +97,14 @@ class StrictChecker:
         """Check a message of this client."""
         sends_starts = self._role is Role.SOURCE
         allowed = {MessageType.DATA, MessageType.STREAM_RESET, MessageType.CONNECTION_RESET}
+        if self._passes_flow:
+            allowed |= FLOW_MESSAGES
         assert message.type in (allowed | set(_STARTS) if sends_starts else allowed)
         assert 0 < message.stream_id < 2**31
         assert message.service_id in (*self._service_ids, "")
         assert len(message.payload) <= 64_512
         assert not message.available_service_ids
-        assert not message.ignorable
+        assert message.ignorable is (message.type in FLOW_MESSAGES)
         named = bool(message.service_id)
         assert self._named in (None, named), "named and unnamed messages on one link"
         self._named = named
@@ -104,6 +118,8 @@ class StrictChecker:
             self._check_stream_reset(rules, message)
         elif message.type == MessageType.CONNECTION_RESET:
             self._check_connection_reset(rules, key)
+        elif message.type in FLOW_MESSAGES:
+            self._check_flow(rules, message)
         else:
             self._check_data(rules, message)
 
@@ -145,6 +161,22 @@ class StrictChecker:
         assert key in self._known(rules), "reset of an unknown connection"
         assert key not in rules.reset_connections, "a connection was reset twice"
         rules.reset_connections.add(key)
+
+    def _check_flow(self, rules: _StreamRules, message: Message) -> None:
+        key = (message.stream_id, message.connection_id)
+        assert not message.payload
+        assert key in self._known(rules), "a flow message for a connection that was not opened"
+        assert rules.numbered is bool(message.connection_id), "numbered and unnumbered mixed"
+        assert key not in rules.reset_connections, "a flow message after its connection's reset"
+        assert message.stream_id not in rules.reset_streams, "and after its stream's"
+        waits = message.type == MessageType.CONNECTION_PAUSE
+        if waits:
+            assert key not in rules.pauses, "a connection was paused twice"
+        else:
+            # The first one tells that its sender understands flow messages.
+            assert key in rules.pauses or key not in rules.greeted
+        rules.greeted.add(key)
+        (rules.pauses.add if waits else rules.pauses.discard)(key)
 
     def _check_data(self, rules: _StreamRules, message: Message) -> None:
         key = (message.stream_id, message.connection_id)

@@ -18,7 +18,9 @@ from tailrace.session import (
     V3,
     Connection,
     ConnectionEnded,
+    ConnectionPaused,
     ConnectionRequested,
+    ConnectionResumed,
     Dialect,
     Event,
     Role,
@@ -26,6 +28,7 @@ from tailrace.session import (
     TunnelReady,
 )
 from tailrace.wire import (
+    FLOW_MESSAGES,
     MAX_CONNECTION_ID,
     MAX_MESSAGE,
     MAX_STREAM_ID,
@@ -50,6 +53,8 @@ class _Request(Enum):
     OPEN = "open a connection"
     RESET = "reset a connection"
     REFUSE = "refuse a connection"
+    PAUSE = "pause a connection"
+    RESUME = "resume a connection"
     RESET_ALL = "reset all connections"
     LOSE = "the link is lost"
 
@@ -66,6 +71,7 @@ class _Play:
 
     configured: tuple[str, ...] | None
     dialect: Dialect | None
+    may_pause: bool
     steps: tuple[bytes | _Ask, ...]
     sizes: list[int]
 
@@ -78,6 +84,7 @@ class _Room:
         self.open: dict[Connection, str] = {}
         self._role = role
         self.session = Session(role, self, play.configured, play.dialect)
+        self.session.may_pause = play.may_pause
 
     def event_occurred(self, event: Event) -> None:
         match event:
@@ -87,6 +94,9 @@ class _Room:
             case ConnectionEnded(connection, _):
                 assert self.open.pop(connection), "ended twice, or never begun"
                 assert not connection.is_open
+            case ConnectionPaused(connection) | ConnectionResumed(connection):
+                assert connection in self.open
+                assert connection.is_paused is isinstance(event, ConnectionPaused)
             case TunnelReady(names):
                 assert names
             case _:
@@ -97,6 +107,8 @@ class _Room:
         assert int.from_bytes(frame[:2], "big") == len(frame) - 2
         message = oracle_decode(frame[2:])
         assert message.type != MessageType.DATA
+        assert message.ignorable is (message.type in FLOW_MESSAGES)
+        assert self.session.may_pause or not message.ignorable
         assert message.stream_id > 0
         self.log.append(frame)
 
@@ -123,6 +135,14 @@ class _Room:
                 else:
                     session.refuse(connection)
                 assert not connection.is_open
+            case _Request.PAUSE | _Request.RESUME if connections:
+                connection = connections[ask.pick % len(connections)]
+                if ask.request is _Request.PAUSE:
+                    session.pause(connection)
+                    assert connection.pauses_peer is connection.can_pause
+                else:
+                    session.resume(connection)
+                    assert not connection.pauses_peer
             case _Request.LOSE:
                 session.link_lost()
                 assert not self.open
@@ -191,7 +211,7 @@ def _check(role: Role, play: _Play) -> None:
 
 _MESSAGES: Final = st.builds(
     Message,
-    type=st.sampled_from([1, 1, 1, 2, 2, 3, 4, 6, 6, 7, 0, 5, 9]),
+    type=st.sampled_from([1, 1, 1, 2, 2, 3, 4, 6, 6, 7, 0, 5, 9, 1001, 1002]),
     stream_id=st.sampled_from([1, 1, 1, 2, 3, 0, -1, MAX_STREAM_ID]),
     service_id=st.sampled_from(["SSH1", "SSH1", "", "WEB1", "NONE"]),
     connection_id=st.sampled_from([1, 1, 0, 2, 3, MAX_CONNECTION_ID]),
@@ -227,15 +247,16 @@ def _plays(draw: st.DrawFn) -> _Play:
     dialect = draw(st.sampled_from(_DIALECTS))
     steps = draw(st.lists(st.one_of(_FRAMES, _FRAMES, _ASKS), max_size=20))
     first = [draw(_ANNOUNCED)] if draw(st.sampled_from([True, True, True, False])) else []
-    return _Play(configured, dialect, (*first, *steps), draw(cuts()))
+    return _Play(configured, dialect, draw(st.booleans()), (*first, *steps), draw(cuts()))
 
 
 _CORPUS: Final = (
-    _Play(None, None, tuple(_SEED_FRAMES[:1]), [1]),
+    _Play(None, None, False, tuple(_SEED_FRAMES[:1]), [1]),
     *(
         _Play(
             None,
             None,
+            True,
             (
                 encode_frame(Message(MessageType.SERVICE_IDS, available_service_ids=("SSH1",))),
                 _Ask(_Request.OPEN, 0),

@@ -38,6 +38,7 @@ from tailrace.session import (
     Role,
 )
 from tailrace.wire import (
+    FLOW_MESSAGES,
     MAX_CONNECTION_ID,
     MAX_FRAME,
     MAX_STREAM_ID,
@@ -98,10 +99,15 @@ class TunnelModel(RuleBasedStateMachine):
         """Steps until the next disaster may come; most runs need time to get anywhere."""
         self.pause = 0
 
-    @initialize(tunnel=st.sampled_from(TUNNELS), ready=ODDS, pause=st.sampled_from([0, 5, 10, 20]))
-    def open_tunnel(self, tunnel: Tunnel, ready: bool, pause: int) -> None:
+    @initialize(
+        tunnel=st.sampled_from(TUNNELS),
+        ready=ODDS,
+        pause=st.sampled_from([0, 5, 10, 20]),
+        passes_flow=ODDS,
+    )
+    def open_tunnel(self, tunnel: Tunnel, ready: bool, pause: int, passes_flow: bool) -> None:
         ids, dialect, configured = tunnel
-        self.pair = ConnectionPair(ids, dialect, configured, self.fenced)
+        self.pair = ConnectionPair(ids, dialect, configured, self.fenced, passes_flow)
         self.pause = self.calm = pause
         if ready:
             self.pair.drain()
@@ -160,6 +166,13 @@ class TunnelModel(RuleBasedStateMachine):
             if size:
                 end.send(half, size)
             end.close(half)
+
+    @rule(role=ROLES, pick=PICKS, pause=ODDS)
+    def pause_or_resume(self, role: Role, pick: int, pause: bool) -> None:
+        """Whoever is paused may send for a while: it does not know yet."""
+        if chosen := self.pick(role, pick):
+            session, connection = chosen[0].session, chosen[1].connection
+            (session.pause if pause else session.resume)(connection)
 
     @precondition(lambda self: self.pair.destination.halves)
     @rule(pick=PICKS)
@@ -280,7 +293,7 @@ TestUnfencedTunnel.settings = budget(120)
 NAMES = st.sampled_from(["", "SSH1", "HTTP1", "VNC1", "a" * 129])
 MESSAGES = st.builds(
     Message,
-    type=st.sampled_from([1, 1, 1, 2, 2, 3, 4, 5, 6, 6, 7, 7, 0, 99, -1]),
+    type=st.sampled_from([1, 1, 1, 2, 2, 3, 4, 5, 6, 6, 7, 7, 0, 99, -1, 1001, 1001, 1002]),
     stream_id=st.sampled_from([1, 1, 1, 2, 3, 0, -1, MAX_STREAM_ID]),
     service_id=NAMES,
     connection_id=st.sampled_from([0, 1, 1, 2, 3, MAX_CONNECTION_ID]),
@@ -288,10 +301,11 @@ MESSAGES = st.builds(
     available_service_ids=st.lists(NAMES, max_size=3).map(tuple),
     ignorable=st.booleans(),
 )
+ACTIONS = ["open", "send", "reset", "refuse", "pause", "resume", "reset all"]
 STEPS = st.lists(
     st.one_of(
         st.lists(MESSAGES, min_size=1, max_size=4),
-        st.tuples(st.sampled_from(["open", "send", "reset", "refuse", "reset all"]), PICKS),
+        st.tuples(st.sampled_from(ACTIONS), PICKS),
     ),
     max_size=25,
 )
@@ -312,6 +326,10 @@ def act(book: Playbook, action: str, pick: int) -> None:
             connection.data_header(pick)
         elif action == "reset":
             session.reset(connection)
+        elif action == "pause":
+            session.pause(connection)
+        elif action == "resume":
+            session.resume(connection)
         else:
             session.refuse(connection)
 
@@ -323,6 +341,7 @@ def act(book: Playbook, action: str, pick: int) -> None:
     ids=st.sampled_from([(), ("SSH1",), ("SSH1", "HTTP1")]),
     steps=STEPS,
     eager=st.booleans(),
+    may_pause=st.booleans(),
 )
 def test_no_message_raises_anything_but_the_documented_errors(
     role: Role,
@@ -330,8 +349,9 @@ def test_no_message_raises_anything_but_the_documented_errors(
     ids: tuple[str, ...],
     steps: list[list[Message] | tuple[str, int]],
     eager: bool,
+    may_pause: bool,
 ) -> None:
-    book = Playbook(role, None, dialect)
+    book = Playbook(role, None, dialect, may_pause=may_pause)
 
     def react(event: Event) -> None:
         if isinstance(event, ConnectionRequested):
@@ -357,12 +377,14 @@ def test_no_message_raises_anything_but_the_documented_errors(
         pass
     book.session.link_lost()
     assert book.session.connections == []
-    check_sent(role, book.steps)
+    check_sent(role, book.steps, may_pause)
 
 
-def check_sent(role: Role, steps: list[Step]) -> None:
+def check_sent(role: Role, steps: list[Step], may_pause: bool) -> None:
     """Check what no peer can talk an end into."""
     allowed = {MessageType.STREAM_RESET, MessageType.CONNECTION_RESET}
+    if may_pause:
+        allowed |= FLOW_MESSAGES
     if role is Role.SOURCE:
         allowed |= {MessageType.STREAM_START, MessageType.CONNECTION_START}
     for step in steps:

@@ -7,7 +7,9 @@ No sockets, no clock, no await. May import :mod:`tailrace.wire` and
 from .dialect import V1, V2, V3, Dialect
 from .events import (
     ConnectionEnded,
+    ConnectionPaused,
     ConnectionRequested,
+    ConnectionResumed,
     DialectLearned,
     EndCause,
     Event,
@@ -27,7 +29,9 @@ __all__ = [
     "Action",
     "Connection",
     "ConnectionEnded",
+    "ConnectionPaused",
     "ConnectionRequested",
+    "ConnectionResumed",
     "DataSink",
     "Dialect",
     "DialectLearned",

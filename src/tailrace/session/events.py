@@ -11,7 +11,9 @@ from .streams import Connection
 
 __all__ = [
     "ConnectionEnded",
+    "ConnectionPaused",
     "ConnectionRequested",
+    "ConnectionResumed",
     "DialectLearned",
     "EndCause",
     "Event",
@@ -55,6 +57,20 @@ class ConnectionEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class ConnectionPaused:
+    """The peer's local reader takes nothing: send no more data for this connection."""
+
+    connection: Connection
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionResumed:
+    """The peer takes data for this connection again."""
+
+    connection: Connection
+
+
+@dataclass(frozen=True, slots=True)
 class DialectLearned:
     """Source: the peer's answers show that it speaks an older dialect; told once."""
 
@@ -71,7 +87,13 @@ class MessageIgnored:
 
 
 Event: TypeAlias = (
-    TunnelReady | ConnectionRequested | ConnectionEnded | DialectLearned | MessageIgnored
+    TunnelReady
+    | ConnectionRequested
+    | ConnectionEnded
+    | ConnectionPaused
+    | ConnectionResumed
+    | DialectLearned
+    | MessageIgnored
 )
 
 

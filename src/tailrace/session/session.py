@@ -11,11 +11,21 @@ from __future__ import annotations
 from enum import Enum
 
 from ..errors import LocalProtocolError, RemoteProtocolError, ServiceIdMismatch
-from ..wire import HeadIndex, Message, MessageSplitter, MessageType, decode, encode_frame
+from ..wire import (
+    FLOW_MESSAGES,
+    HeadIndex,
+    Message,
+    MessageSplitter,
+    MessageType,
+    decode,
+    encode_frame,
+)
 from .dialect import V1, V2, V3, Dialect
 from .events import (
     ConnectionEnded,
+    ConnectionPaused,
     ConnectionRequested,
+    ConnectionResumed,
     DialectLearned,
     EndCause,
     MessageIgnored,
@@ -56,6 +66,9 @@ class Session:
         self.role = role
         self.state = SessionState.AWAITING_SERVICE_IDS
         self.dialect = dialect or V3
+        self.may_pause = False
+        """Whether flow messages may be sent: the service has said that it passes them on to
+        whoever understands them, and to nobody else. Set it before the first frame."""
         self._may_learn = dialect is None and role is Role.SOURCE
         self._configured = configured
         self._handler = handler
@@ -149,6 +162,8 @@ class Session:
             stream.begin(stream.next_stream_id())
         connection = stream.add(stream.next_connection_id(), numbered)
         self._send(kind, connection)
+        if kind is MessageType.STREAM_START:
+            self._say_hello(connection)
         return connection
 
     def reset(self, connection: Connection) -> None:
@@ -175,6 +190,22 @@ class Session:
             self._reset_stream(connection)
         else:
             self.reset(connection)
+
+    def pause(self, connection: Connection) -> None:
+        """Ask the peer for no more data of a connection; what is on its way still comes.
+
+        Does nothing if that was asked, if the connection has ended, or if the peer would not
+        understand it: see :attr:`Connection.can_pause`.
+        """
+        if connection.can_pause and connection.is_open and not connection.pauses_peer:
+            connection.pauses_peer = True
+            self._send_flow(MessageType.CONNECTION_PAUSE, connection)
+
+    def resume(self, connection: Connection) -> None:
+        """Ask the peer for data of a connection again; does nothing if it is not paused."""
+        if connection.pauses_peer and connection.is_open:
+            connection.pauses_peer = False
+            self._send_flow(MessageType.CONNECTION_RESUME, connection)
 
     def reset_all(self) -> None:
         """End every open connection from this side."""
@@ -222,6 +253,8 @@ class Session:
     # -- messages of a stream --------------------------------------------------------
 
     def _receive_stream_message(self, message: Message, body: memoryview) -> None:
+        if message.type in FLOW_MESSAGES and not message.ignorable:
+            raise RemoteProtocolError(f"message type {message.type} is not marked ignorable")
         if self.state is SessionState.AWAITING_SERVICE_IDS:
             raise RemoteProtocolError("a stream message came before the service ids")
         stream = self._find_stream(message)
@@ -299,6 +332,8 @@ class Session:
                 self._end_stream(stream, EndCause.STREAM_RESET)
             else:
                 self._ignore(message, f"stream {message.stream_id} is not the current one")
+        elif action in (Action.PAUSE_CONNECTION, Action.RESUME_CONNECTION):
+            self._flow_message(stream, message)
         elif action is Action.REFUSE_STREAM:
             self._refuse_stream(stream, message)
         elif action is Action.REFUSE_CONNECTION:
@@ -317,7 +352,7 @@ class Session:
         self._end_stream(stream, EndCause.STREAM_REPLACED)
         stream.begin(message.stream_id)
         stream.wire_name = message.service_id
-        self._request(stream, message)
+        self._say_hello(self._request(stream, message))
 
     def _add_connection(self, stream: Stream, message: Message) -> None:
         if message.stream_id != stream.stream_id:
@@ -327,23 +362,29 @@ class Session:
         else:
             self._request(stream, message)
 
-    def _request(self, stream: Stream, message: Message) -> None:
+    def _request(self, stream: Stream, message: Message) -> Connection:
         # Guide V3, message schema: a missing connection id is read as 1; the answers
         # then carry none either.
         numbered = message.connection_id != 0
         connection = stream.add(message.connection_id or 1, numbered)
         self._handler.event_occurred(ConnectionRequested(connection))
+        return connection
 
-    def _close_connection(self, stream: Stream, message: Message) -> None:
+    def _find_connection(self, stream: Stream, message: Message) -> Connection | None:
+        """Return the open connection that a message names; ignore the message without one."""
         if message.stream_id != stream.stream_id:
             self._ignore(message, f"stream {message.stream_id} is not the current one")
-            return
+            return None
         connection = stream.find(message.connection_id)
         if connection is None:
             self._ignore(message, f"connection {message.connection_id} is not open")
-            return
-        self._remove(connection)
-        self._handler.event_occurred(ConnectionEnded(connection, EndCause.CONNECTION_RESET))
+        return connection
+
+    def _close_connection(self, stream: Stream, message: Message) -> None:
+        connection = self._find_connection(stream, message)
+        if connection is not None:
+            self._remove(connection)
+            self._handler.event_occurred(ConnectionEnded(connection, EndCause.CONNECTION_RESET))
 
     def _refuse_stream(self, stream: Stream, message: Message) -> None:
         """Answer a STREAM_START with a reset; the active stream ends too, on both sides.
@@ -365,6 +406,28 @@ class Session:
             self._remove(connection)
             self._handler.event_occurred(ConnectionEnded(connection, EndCause.PROTOCOL_ERROR))
         self._ignore(message, reason)
+
+    # -- flow messages -----------------------------------------------------------------
+
+    def _flow_message(self, stream: Stream, message: Message) -> None:
+        """Hold back or let go a connection's data; either shows that the peer understands."""
+        if message.stream_id == stream.stream_id:
+            stream.peer_listens = self.may_pause
+        connection = self._find_connection(stream, message)
+        if connection is None:
+            return
+        paused = message.type == MessageType.CONNECTION_PAUSE
+        if connection.is_paused is paused:
+            self._ignore(message, "nothing changes")
+            return
+        connection.is_paused = paused
+        event = ConnectionPaused if paused else ConnectionResumed
+        self._handler.event_occurred(event(connection))
+
+    def _say_hello(self, connection: Connection) -> None:
+        """Show the peer of a new stream, by a resume, that flow messages are understood here."""
+        if self.may_pause and connection.is_open:
+            self._send_flow(MessageType.CONNECTION_RESUME, connection)
 
     # -- ending and sending ------------------------------------------------------------
 
@@ -400,11 +463,14 @@ class Session:
         answer = Message(kind, message.stream_id, message.service_id, number)
         self._handler.send_control(encode_frame(answer))
 
-    def _send(self, kind: MessageType, connection: Connection) -> None:
+    def _send(self, kind: MessageType, connection: Connection, ignorable: bool = False) -> None:
         stream = connection.stream
         number = connection.connection_id if connection.numbered else 0
-        message = Message(kind, stream.stream_id, stream.wire_name, number)
+        message = Message(kind, stream.stream_id, stream.wire_name, number, ignorable=ignorable)
         self._handler.send_control(encode_frame(message))
+
+    def _send_flow(self, kind: MessageType, connection: Connection) -> None:
+        self._send(kind, connection, ignorable=True)
 
     def _ignore(self, message: Message, reason: str) -> None:
         self._handler.event_occurred(MessageIgnored(message.type, message.service_id, reason))

@@ -34,7 +34,9 @@ class Connection:
         "head",
         "heard",
         "is_open",
+        "is_paused",
         "numbered",
+        "pauses_peer",
         "sink",
         "stream",
         "stream_id",
@@ -50,6 +52,10 @@ class Connection:
         self.is_open = True
         self.heard = False
         """Whether any data has come from the peer."""
+        self.is_paused = False
+        """Whether the peer has asked for no more data."""
+        self.pauses_peer = False
+        """Whether this end has asked the peer for no more data."""
         self.head = b""
         """How the peer's data messages begin, once that is known."""
         self.sink: DataSink | None = None
@@ -66,6 +72,11 @@ class Connection:
     def service_id(self) -> str:
         """The service this connection belongs to; "" on a tunnel without service ids."""
         return self.stream.service_id
+
+    @property
+    def can_pause(self) -> bool:
+        """Whether the peer does what it is asked with a pause."""
+        return self.stream.peer_listens
 
     def data_header(self, size: int) -> bytes:
         """Return what must stand in front of ``size`` bytes (1..64512) of data.
@@ -95,6 +106,7 @@ class Stream:
         "ended_stream_id",
         "first",
         "last_connection_id",
+        "peer_listens",
         "service_id",
         "state",
         "stream_id",
@@ -113,6 +125,8 @@ class Stream:
         self.first: Connection | None = None
         """The connection that STREAM_START opened; data without an id is its."""
         self.last_connection_id = 0
+        self.peer_listens = False
+        """Whether the peer has shown that it understands flow messages."""
 
     def begin(self, stream_id: int) -> None:
         """Open the stream under ``stream_id``."""
@@ -120,6 +134,7 @@ class Stream:
         self.stream_id = stream_id
         self.ended_stream_id = 0
         self.first = None
+        self.peer_listens = False
 
     def next_stream_id(self) -> int:
         """Return the id of the next stream of this service: 1, 2, ... 2**31-1, 1."""

@@ -1,7 +1,7 @@
 """Every transition of a stream, one table for each end. The only place they stand.
 
 Sources: guide V3, message type reference; where the C++ proxy and the guide differ,
-the guide.
+the guide. What pauses and resumes a connection is our own (docs/flow-messages.md).
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ class Action(Enum):
     DELIVER = "give the payload to the connection"
     CLOSE_CONNECTION = "end the connection"
     CLOSE_STREAM = "end the stream and all its connections"
+    PAUSE_CONNECTION = "send nothing more for the connection"
+    RESUME_CONNECTION = "send for the connection again"
     REFUSE_STREAM = "end the stream, answer STREAM_RESET"
     REFUSE_CONNECTION = "end the connection, answer CONNECTION_RESET"
     IGNORE = "nothing: stale, or already ended"
@@ -46,11 +48,15 @@ DESTINATION: Final[Table] = {
     (StreamState.IDLE, MessageType.DATA): Action.IGNORE,
     (StreamState.IDLE, MessageType.CONNECTION_RESET): Action.IGNORE,
     (StreamState.IDLE, MessageType.STREAM_RESET): Action.IGNORE,
+    (StreamState.IDLE, MessageType.CONNECTION_PAUSE): Action.IGNORE,
+    (StreamState.IDLE, MessageType.CONNECTION_RESUME): Action.IGNORE,
     (StreamState.OPEN, MessageType.STREAM_START): Action.REPLACE_STREAM,
     (StreamState.OPEN, MessageType.CONNECTION_START): Action.ADD_CONNECTION,
     (StreamState.OPEN, MessageType.DATA): Action.DELIVER,
     (StreamState.OPEN, MessageType.CONNECTION_RESET): Action.CLOSE_CONNECTION,
     (StreamState.OPEN, MessageType.STREAM_RESET): Action.CLOSE_STREAM,
+    (StreamState.OPEN, MessageType.CONNECTION_PAUSE): Action.PAUSE_CONNECTION,
+    (StreamState.OPEN, MessageType.CONNECTION_RESUME): Action.RESUME_CONNECTION,
 }
 
 SOURCE: Final[Table] = {
@@ -59,11 +65,15 @@ SOURCE: Final[Table] = {
     (StreamState.IDLE, MessageType.DATA): Action.IGNORE,
     (StreamState.IDLE, MessageType.CONNECTION_RESET): Action.IGNORE,
     (StreamState.IDLE, MessageType.STREAM_RESET): Action.IGNORE,
+    (StreamState.IDLE, MessageType.CONNECTION_PAUSE): Action.IGNORE,
+    (StreamState.IDLE, MessageType.CONNECTION_RESUME): Action.IGNORE,
     (StreamState.OPEN, MessageType.STREAM_START): Action.REFUSE_STREAM,
     (StreamState.OPEN, MessageType.CONNECTION_START): Action.REFUSE_CONNECTION,
     (StreamState.OPEN, MessageType.DATA): Action.DELIVER,
     (StreamState.OPEN, MessageType.CONNECTION_RESET): Action.CLOSE_CONNECTION,
     (StreamState.OPEN, MessageType.STREAM_RESET): Action.CLOSE_STREAM,
+    (StreamState.OPEN, MessageType.CONNECTION_PAUSE): Action.PAUSE_CONNECTION,
+    (StreamState.OPEN, MessageType.CONNECTION_RESUME): Action.RESUME_CONNECTION,
 }
 
 STREAM_MESSAGES: Final = frozenset(
@@ -73,6 +83,8 @@ STREAM_MESSAGES: Final = frozenset(
         MessageType.STREAM_RESET,
         MessageType.CONNECTION_START,
         MessageType.CONNECTION_RESET,
+        MessageType.CONNECTION_PAUSE,
+        MessageType.CONNECTION_RESUME,
     }
 )
 """Types that name a stream and need a stream id above 0."""

@@ -17,9 +17,10 @@ from .limits import (
     SUBPROTOCOL_V3,
     SUBPROTOCOLS,
 )
-from .message import Message, MessageType
+from .message import FLOW_MESSAGES, Message, MessageType
 
 __all__ = [
+    "FLOW_MESSAGES",
     "MAX_CONNECTION_ID",
     "MAX_FRAME",
     "MAX_MESSAGE",

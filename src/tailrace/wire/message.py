@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-__all__ = ["Message", "MessageType"]
+__all__ = ["FLOW_MESSAGES", "Message", "MessageType"]
 
 
 class MessageType(IntEnum):
-    """Field 1 of every message; values are those of the protocol's schema."""
+    """Field 1 of every message; values are those of the protocol's schema.
+
+    Two are our own (docs/flow-messages.md), with numbers that the schema is unlikely to reach.
+    """
 
     UNKNOWN = 0
     DATA = 1
@@ -19,6 +22,13 @@ class MessageType(IntEnum):
     SERVICE_IDS = 5
     CONNECTION_START = 6
     CONNECTION_RESET = 7
+    # Not of the guides: between proxies and services of this project, always ignorable.
+    CONNECTION_PAUSE = 1001
+    CONNECTION_RESUME = 1002
+
+
+FLOW_MESSAGES: Final = frozenset({MessageType.CONNECTION_PAUSE, MessageType.CONNECTION_RESUME})
+"""Types that are our own: for whoever has said that they are understood, and nobody else."""
 
 
 class Message(NamedTuple):

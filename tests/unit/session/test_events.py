@@ -11,7 +11,9 @@ from tailrace.session import events
 from tailrace.session.dialect import V2
 from tailrace.session.events import (
     ConnectionEnded,
+    ConnectionPaused,
     ConnectionRequested,
+    ConnectionResumed,
     DialectLearned,
     EndCause,
     Event,
@@ -26,6 +28,8 @@ EXAMPLES: list[Event] = [
     TunnelReady(("SSH1",)),
     ConnectionRequested(CONNECTION),
     ConnectionEnded(CONNECTION, EndCause.LINK_LOST),
+    ConnectionPaused(CONNECTION),
+    ConnectionResumed(CONNECTION),
     DialectLearned(V2),
     MessageIgnored(1, "SSH1", "stale"),
 ]
