@@ -47,6 +47,7 @@ async def open_link(
         channel_id=accepted.channel_id,
         backend="picows",
         remote_address=remote_address(transport),
+        flow_messages=accepted.flow_messages,
     )
     link = PicowsLink(transport, info, handler, protocol)
     listener.attach(link)

@@ -59,6 +59,8 @@ class LinkInfo:
     backend: str
     """``picows`` or ``websockets``."""
     remote_address: str
+    flow_messages: bool = False
+    """Whether the service passes on flow messages, and only to whoever understands them."""
 
 
 class LinkHandler(Protocol):

@@ -35,6 +35,8 @@ class UpgradeAccepted:
     channel_id: str
     leftover: bytes
     """Bytes that followed the answer: the beginning of the first frames."""
+    flow_messages: bool = False
+    """Whether the service passes on flow messages, and only to whoever understands them."""
 
 
 def accept_for(key: str) -> str:
@@ -138,7 +140,8 @@ class UpgradeParser:
             names = self._scrub(", ".join(chosen))
             self._fail(f'the answer names the subprotocol "{names}", not {self._wanted}')
         channel = self._scrub(", ".join(answer.values("channel-id")))
-        return UpgradeAccepted(self._wanted, channel, answer.leftover)
+        flow_messages = answer.values("x-tailrace-flow") == ["1"]
+        return UpgradeAccepted(self._wanted, channel, answer.leftover, flow_messages)
 
     def _refuse(self, answer: Answer) -> NoReturn:
         reason = self._scrub(answer.reason)

@@ -42,6 +42,7 @@ async def open_link(
         channel_id=accepted.channel_id,
         backend="websockets",
         remote_address=remote_address(transport),
+        flow_messages=accepted.flow_messages,
     )
     return WebsocketsLink(transport, info, handler)
 

@@ -243,9 +243,10 @@ class DataListener:
         # (browsers send "keep-alive, Upgrade").
         request.headers["Connection"] = "Upgrade"
         request.headers["Upgrade"] = "websocket"
-        response = WSUpgradeResponse.create_101_response(
-            {"Sec-WebSocket-Protocol": handshake.subprotocol, "channel-id": channel_id}
-        )
+        headers = {"Sec-WebSocket-Protocol": handshake.subprotocol, "channel-id": channel_id}
+        if handshake.ours:
+            headers["X-Tailrace-Flow"] = "1"
+        response = WSUpgradeResponse.create_101_response(headers)
         link = DataLink(self, tunnel, handshake, channel_id)
         return WSUpgradeResponseWithListener(response, link)
 

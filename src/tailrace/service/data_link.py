@@ -134,7 +134,9 @@ class DataLink(WSListener):
         self._listener = listener
         self.address = ""
         self.cause = _LOST
-        self._end = RelayEnd(self, handshake.side, tunnel.services, listener.counters)
+        self._end = RelayEnd(
+            self, handshake.side, tunnel.services, listener.counters, ours=handshake.ours
+        )
         self._transport: WSTransport
         self._zero_copy = False
         self._paced: PacedProtocol | None = None
@@ -143,7 +145,7 @@ class DataLink(WSListener):
         self._writing_paused = False
         self._choked = False
         self._window: WindowDriver | None = None
-        if handshake.answers_pings:
+        if handshake.ours:
             loop = asyncio.get_running_loop()
             self._window = WindowDriver(loop, self.ping, self._decide_writing)
         self._owed_pong: bytes | None = None

@@ -22,7 +22,7 @@ class Inbox(Protocol):
         """Take whole messages from the other side, length prefixes included.
 
         ``run`` dies when this returns. ``control`` is the decoded message when the
-        run is a single STREAM_START or STREAM_RESET, ``None`` for anything else.
+        run is a single STREAM_START, STREAM_RESET or flow message, ``None`` for anything else.
         """
 
     def peer_left(self) -> None:

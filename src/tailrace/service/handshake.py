@@ -63,8 +63,9 @@ class Handshake:
     client_token: Secret | None
     subprotocol: str
     """The newest of the offered ones that is known here."""
-    answers_pings: bool = False
-    """Whether the client may be pinged while it sends; others are known to break over it."""
+    ours: bool = False
+    """Whether the client is a proxy of this project: it may be pinged while it sends, which
+    others are known to break over, and knows what to do with flow messages."""
 
 
 class HandshakeRefused(TailraceError):

@@ -5,7 +5,9 @@ A :class:`RelayEnd` sits between one WebSocket (:class:`RelayLink`) and the
 only; payloads are views all the way. Whole messages of one frame leave together in
 one frame, except that STREAM_START travels alone: C++ peers lose what shares a
 WebSocket message with it. Rules: guide V3, "Tunneling message frames" and "Message
-types"; guide V2, "Backward compatibility".
+types"; guide V2, "Backward compatibility". Flow messages (docs/flow-messages.md) pass
+between clients that are ``ours`` only; from and for all others they are unknown ones, which
+are dropped.
 
 Streams whose end has told the client that they are over stay over: what the client
 still sends for them, because it did not know yet, is dropped. For a source that
@@ -26,7 +28,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from ..errors import RemoteProtocolError
-from ..wire import HeadIndex, Message, MessageType, decode, encode_frame
+from ..wire import FLOW_MESSAGES, HeadIndex, Message, MessageType, decode, encode_frame
 from .counters import Counters, ResetCause
 from .fabric import Fabric, Port
 from .shapes import DataShape
@@ -61,11 +63,12 @@ _STREAM_START: Final = int(MessageType.STREAM_START)
 _STREAM_RESET: Final = int(MessageType.STREAM_RESET)
 _CONNECTION_START: Final = int(MessageType.CONNECTION_START)
 _KNOWN_TYPES: Final = frozenset(int(type_) for type_ in MessageType)
-_CLIENT_TYPES: Final = _KNOWN_TYPES - {
-    MessageType.UNKNOWN,
-    MessageType.SESSION_RESET,
-    MessageType.SERVICE_IDS,
-}
+_FLOW_TYPES: Final = frozenset(int(type_) for type_ in FLOW_MESSAGES)
+_CLIENT_TYPES: Final = (
+    _KNOWN_TYPES
+    - {MessageType.UNKNOWN, MessageType.SESSION_RESET, MessageType.SERVICE_IDS}
+    - _FLOW_TYPES
+)
 _ASKED_FOR: Final = {
     Side.SOURCE: ResetCause.SOURCE,
     Side.DESTINATION: ResetCause.DESTINATION,
@@ -110,6 +113,7 @@ class RelayEnd:
         "_last_routing",
         "_link",
         "_met",
+        "_ours",
         "_owed",
         "_partial",
         "_port",
@@ -131,11 +135,14 @@ class RelayEnd:
         side: Side,
         services: Sequence[str],
         counters: Counters | None = None,
+        *,
+        ours: bool = False,
     ) -> None:
         self._link: RelayLink = link
         self._counters = counters = counters or Counters(time.monotonic)
         self._traffic = counters.traffic[side]
         self._side = side
+        self._ours = ours
         self._services = frozenset((*services, ""))
         self._port: Port = _NOWHERE
         self._partial = bytearray()
@@ -344,7 +351,7 @@ class RelayEnd:
     def _judge_rarer(self, message: Message) -> Message | None:
         type_, stream_id, service_id = message[:3]
         if type_ not in _CLIENT_TYPES:
-            if message.ignorable and type_ not in _KNOWN_TYPES:
+            if message.ignorable and (type_ not in _KNOWN_TYPES or type_ in _FLOW_TYPES):
                 return message
             raise RemoteProtocolError(f"message of type {type_} from a client")
         if not service_id:
@@ -402,6 +409,13 @@ class RelayEnd:
                 self._port.forward(run, message)
         elif message.type == _CONNECTION_START:
             self._answer_reset(key, message.connection_id)
+        elif message.type in _FLOW_TYPES and self._passes_flow(key):
+            self._port.forward(run, message)
+
+    def _passes_flow(self, key: tuple[str, int]) -> bool:
+        """Tell whether this client's flow messages for a stream are passed on, as its data is."""
+        known = self._side is Side.DESTINATION or key in self._streams
+        return self._ours and known and self._fence is None
 
     def _remember(self, start: Message) -> None:
         streams = self._streams
@@ -443,6 +457,9 @@ class RelayEnd:
             if control.type == _STREAM_START:
                 self._started.add(control.service_id)
                 self._remember(control)
+            elif control.type in _FLOW_TYPES:
+                if not self._ours:
+                    return
             else:
                 self._forget((control.service_id, control.stream_id))
         self._link.send(run)

@@ -61,10 +61,26 @@ async def test_an_open_link_says_what_it_is(certificates: Certificates, backend:
         link = await connect(service.target(), recorder, backend)
         assert link.info.subprotocol == SUBPROTOCOL_V3
         assert link.info.channel_id == "channel-7"
+        assert not link.info.flow_messages
         assert link.info.backend == backend
         assert link.info.remote_address == f"127.0.0.1:{service.port}"
         link.close(CloseCode.OK, "done")
         assert await recorder.end() == LinkClosed(ClosedBy.US, 1000, "done")
+
+
+async def test_a_service_may_say_that_it_passes_on_flow_messages(
+    certificates: Certificates, backend: str
+) -> None:
+    def script(peer: Peer) -> None:
+        peer.upgrade(more="X-Tailrace-Flow: 1\r\n")
+        until_closed(peer)
+
+    with ScriptedService(certificates, script) as service:
+        recorder = Recorder()
+        link = await connect(service.target(), recorder, backend)
+        assert link.info.flow_messages
+        link.close(CloseCode.OK, "")
+        await recorder.end()
 
 
 async def test_both_back_ends_ask_in_the_same_words(certificates: Certificates) -> None:

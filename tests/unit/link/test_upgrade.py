@@ -132,6 +132,17 @@ def test_a_missing_channel_id_is_empty() -> None:
     assert feed(answer(channel_id=None)) == UpgradeAccepted(V3, "", b"")
 
 
+@pytest.mark.parametrize(
+    ("value", "passed_on"), [("1", True), ("2", False), ("", False), ("1, 1", False), (None, False)]
+)
+def test_flow_messages_are_for_a_service_that_says_it_passes_them_on(
+    value: str | None, passed_on: bool
+) -> None:
+    accepted = feed(answer(x_tailrace_flow=value))
+    assert accepted is not None
+    assert accepted.flow_messages is passed_on
+
+
 def test_interim_answers_are_passed_over() -> None:
     data = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n" + answer()
     for pieces in (0, 1):

@@ -17,6 +17,7 @@ from websockets.exceptions import InvalidStatus
 
 from support_data_plane import CLIENT, RESET, data, open_tunnel, plain, start
 from support_service import HANG, api, config, dial, running, trust
+from tailrace.link.target import user_agent
 from tailrace.service.config import DataSettings, OperationSettings
 from tailrace.service.errors import StoreFailed
 from tailrace.service.limits import Limits
@@ -70,6 +71,17 @@ class TestHandshake:
             assert response is not None
             assert response.headers["Sec-WebSocket-Protocol"] == SUBPROTOCOL_V3
             assert response.headers["channel-id"]
+            assert "X-Tailrace-Flow" not in response.headers
+
+    async def test_proxies_of_ours_are_told_of_flow_messages(
+        self, service: Service, tunnel: dict[str, Any]
+    ) -> None:
+        token = tunnel["sourceAccessToken"]
+        agent = user_agent()
+        async with dial(service.endpoints, "source", token, user_agent_header=agent) as peer:
+            response = peer.socket.response
+            assert response is not None
+            assert response.headers["X-Tailrace-Flow"] == "1"
 
     async def test_a_token_in_a_cookie(self, service: Service, tunnel: dict[str, Any]) -> None:
         cookie = {"Cookie": f"awsiot-tunnel-token={tunnel['sourceAccessToken']}"}

@@ -59,16 +59,16 @@ def test_the_destination_without_client_token() -> None:
 
 
 @pytest.mark.parametrize(
-    ("agent", "answers"),
+    ("agent", "ours"),
     [
         ("localproxy linux 64-bit/python-3.11.7/openssl-3.0.2/tailrace-0.1.0", True),
         ("localproxy Linux 64-bit/boost-1.87.0/openssl-3.0.2/protobuf-3.17.3", False),
         ("tailrace", False),
     ],
 )
-def test_who_may_be_pinged_at_any_time(agent: str, answers: bool) -> None:
-    assert read(PROTOCOL, TOKEN, ("User-Agent", agent)).answers_pings is answers
-    assert not read(PROTOCOL, TOKEN).answers_pings
+def test_whose_client_it_is(agent: str, ours: bool) -> None:
+    assert read(PROTOCOL, TOKEN, ("User-Agent", agent)).ours is ours
+    assert not read(PROTOCOL, TOKEN).ours
 
 
 @pytest.mark.parametrize(

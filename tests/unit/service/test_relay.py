@@ -74,9 +74,9 @@ class Tunnel:
         self.source, self.source_link = self.connect(Side.SOURCE)
         self.destination, self.destination_link = self.connect(Side.DESTINATION)
 
-    def connect(self, side: Side) -> tuple[RelayEnd, Recorder]:
+    def connect(self, side: Side, *, ours: bool = False) -> tuple[RelayEnd, Recorder]:
         link = Recorder()
-        end = RelayEnd(link, side, ("A", "B"), self.counters)
+        end = RelayEnd(link, side, ("A", "B"), self.counters, ours=ours)
         end.join(self.fabric, "t")
         return end, link
 
@@ -559,6 +559,91 @@ class TestFlow:
         tunnel.source_link.take()
         tunnel.destination.leave()
         assert [m.stream_id for m in tunnel.source_link.take()] == list(range(977, 2001))
+
+
+class TestFlowMessages:
+    """They pass between proxies of ours; others neither get nor send any."""
+
+    PAUSE = Message(MessageType.CONNECTION_PAUSE, 1, "A", 1, ignorable=True)
+    RESUME = PAUSE._replace(type=MessageType.CONNECTION_RESUME)
+
+    def tunnel(self, source: bool, destination: bool) -> Tunnel:
+        """Return a tunnel with a stream; say which of its clients are ours."""
+        tunnel = Tunnel()
+        tunnel.source, tunnel.source_link = tunnel.connect(Side.SOURCE, ours=source)
+        tunnel.destination, tunnel.destination_link = tunnel.connect(
+            Side.DESTINATION, ours=destination
+        )
+        feed(tunnel.source, start())
+        assert tunnel.destination_link.take() == [start()]
+        return tunnel
+
+    @pytest.mark.parametrize("source", [True, False])
+    @pytest.mark.parametrize("destination", [True, False])
+    def test_they_pass_in_their_place_between_two_of_ours(
+        self, source: bool, destination: bool
+    ) -> None:
+        tunnel = self.tunnel(source, destination)
+        between = [self.PAUSE, self.RESUME] if source and destination else []
+        feed(tunnel.source, data(b"a"), self.PAUSE, self.RESUME, data(b"b"))
+        assert tunnel.destination_link.take() == [data(b"a"), *between, data(b"b")]
+        feed(tunnel.destination, data(b"a"), self.PAUSE, self.RESUME, data(b"b"))
+        assert tunnel.source_link.take() == [data(b"a"), *between, data(b"b")]
+
+    def test_they_are_recognised_when_they_come_in_pieces(self) -> None:
+        tunnel = self.tunnel(True, True)
+        frame = encode_frame(self.PAUSE)
+        for at in range(len(frame)):
+            tunnel.source.frame_received(memoryview(frame[at : at + 1]))
+        assert tunnel.destination_link.take() == [self.PAUSE]
+
+    def test_they_change_nothing_about_the_stream(self) -> None:
+        tunnel = self.tunnel(True, True)
+        feed(tunnel.source, self.PAUSE)
+        feed(tunnel.source, data())
+        assert tunnel.destination_link.take() == [self.PAUSE, data()]
+
+    def test_an_old_destination_may_leave_out_the_service_id(self) -> None:
+        tunnel = self.tunnel(True, True)
+        unnamed = self.PAUSE._replace(service_id="")
+        feed(tunnel.destination, unnamed)
+        assert tunnel.source_link.take() == [unnamed]
+
+    def test_those_of_a_stream_that_is_over_are_dropped(self) -> None:
+        tunnel = self.tunnel(True, True)
+        tunnel.destination.leave()
+        feed(tunnel.source, self.PAUSE)
+        _, link = tunnel.connect(Side.DESTINATION, ours=True)
+        feed(tunnel.source, self.PAUSE, self.RESUME)
+        assert link.take() == []
+
+    def test_those_of_an_old_source_s_streams_do_not_reach_a_new_one(self) -> None:
+        tunnel = self.tunnel(True, True)
+        source, link = tunnel.connect(Side.SOURCE, ours=True)
+        feed(source, start())
+        feed(tunnel.destination, self.PAUSE)
+        assert link.take() == []
+        tunnel.destination.pong_received(tunnel.destination_link.pings[-1])
+        feed(tunnel.destination, self.PAUSE)
+        assert link.take() == [self.PAUSE]
+
+    @pytest.mark.parametrize("ours", [True, False])
+    def test_one_that_is_not_ignorable_is_refused(self, ours: bool) -> None:
+        tunnel = self.tunnel(ours, ours)
+        with pytest.raises(RemoteProtocolError, match="type 1001"):
+            feed(tunnel.source, self.PAUSE._replace(ignorable=False))
+
+    @pytest.mark.parametrize("ours", [True, False])
+    def test_one_that_names_nothing_is_as_harmless_as_any_unknown_message(self, ours: bool) -> None:
+        tunnel = self.tunnel(ours, ours)
+        for odd in (
+            Message(1001, ignorable=True),
+            Message(1001, -1, "A", ignorable=True),
+            Message(1002, 1, "C", ignorable=True),
+            Message(1002, 9, "A", 1, ignorable=True),
+        ):
+            feed(tunnel.source, odd, data())
+            assert tunnel.destination_link.take() == [data()]
 
 
 def test_closing_the_tunnel_ends_both_sides(tunnel: Tunnel) -> None:
