@@ -22,9 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
+
 from support_process import HANG, POLL, Process, clean_environment, installed, process, until
 from tailrace.aws import ControlClient, Credentials
 from tailrace.errors import ExitCode
+from tailrace.link.target import LinkTarget
+from tailrace.link.upgrade import request_headers
 from tailrace.localproxy.events import Connected, Listening, ProxyEvent, ServicesMapped
 from tailrace.localproxy.proxy import LocalProxy
 from tailrace.localproxy.settings import (
@@ -57,6 +61,7 @@ __all__ = [
     "clean_environment",
     "client",
     "control_client",
+    "disguise",
     "echo",
     "exchange",
     "hang_up",
@@ -301,6 +306,20 @@ async def both_processes(
     ):
         await destination.ready()
         yield source, destination, await source.ready()
+
+
+def disguise(monkeypatch: pytest.MonkeyPatch, *modes: Mode) -> None:
+    """Let the proxies of this process that play ``modes`` look like somebody else's.
+
+    The service then neither offers them what is our own nor passes it on to them.
+    """
+
+    def headers(target: LinkTarget, agent: str) -> list[tuple[str, str]]:
+        hides = target.mode in [mode.value for mode in modes]
+        return request_headers(target, "localproxy" if hides else agent)
+
+    for module in ("picows_link", "upgrade"):
+        monkeypatch.setattr(f"tailrace.link.{module}.request_headers", headers)
 
 
 # -- local proxies in this process -------------------------------------------------------------

@@ -21,9 +21,11 @@ from support_tunnel import (
     Streams,
     application,
     both_processes,
+    both_proxies,
     check_closed,
     check_echo,
     client,
+    disguise,
     echo,
     exchange,
     mirror,
@@ -33,10 +35,11 @@ from support_tunnel import (
     tunnel_of,
     unused_port,
 )
-from tailrace.localproxy.settings import LocalAddress, TCPAddress
+from tailrace.localproxy.settings import LocalAddress, Mode, TCPAddress
 
 MIB = 1024 * 1024
 BULK = 200 * MIB
+STALLED = 128 * MIB
 GROWTH = 64 * MIB
 """What a process may grow by while one connection does not take its bytes."""
 
@@ -114,7 +117,7 @@ async def raw_connection(
 
 
 @asynccontextmanager
-async def bounded_growth(*processes: Process) -> AsyncIterator[None]:
+async def bounded_growth(*processes: Process, limit: int = GROWTH) -> AsyncIterator[None]:
     """Watch the memory of processes while the block runs."""
     start = {process: process.memory for process in processes}
     peak = dict(start)
@@ -132,7 +135,7 @@ async def bounded_growth(*processes: Process) -> AsyncIterator[None]:
         watcher.cancel()
         await asyncio.wait([watcher])
     growth = {process.name: (peak[process] - start[process]) // MIB for process in processes}
-    assert max(growth.values()) < GROWTH // MIB, f"MiB of growth: {growth}"
+    assert max(growth.values()) <= limit // MIB, f"MiB of growth: {growth}"
 
 
 def ends_of(pair: tuple[socket.socket, socket.socket], way: str) -> tuple[socket.socket, ...]:
@@ -165,31 +168,71 @@ async def test_a_slow_reader_slows_its_sender_and_loses_nothing(
             assert taken == flood.digest.hexdigest()
 
 
-@pytest.mark.parametrize("way", ["up", "down"])
-async def test_a_stalled_connection_is_given_up_when_others_wait(
-    service: ServiceProcess, tmp_path: Path, way: str
+async def test_a_stalled_connection_holds_up_nobody_and_loses_nothing(
+    service: ServiceProcess, tmp_path: Path
 ):
+    """Both its ends stall for as long as they like, with 64 MiB and more behind each."""
     with tunnel_of(service, "BULK", "ECHO") as tunnel, raw_application() as (listening, where):
         async with (
             application(echo) as other,
             both_processes(
-                tmp_path, tunnel, {"BULK": where, "ECHO": other}, "--stall-timeout", "1"
+                tmp_path, tunnel, {"BULK": where, "ECHO": other}, "--stall-timeout", "0.5"
             ) as (source, destination, ports),
             client(ports["ECHO"]) as streams,
-            raw_connection(ports["BULK"], listening) as pair,
+            raw_connection(ports["BULK"], listening) as (near, far),
+            bounded_growth(source, destination, service.process, limit=32 * MIB),
         ):
-            sender, _ = ends_of(pair, way)
-            await check_echo(streams, b"before")
-            flood = Flood(sender, BULK)
-            with pytest.raises(ConnectionError):
-                async with asyncio.timeout(HANG):
-                    await flood.run()
-            await check_echo(streams, noise(300_000))
-            stalled_at = destination if way == "up" else source
-            await stalled_at.said("it has taken nothing for 1 s while others waited")
-            async with raw_connection(ports["BULK"], listening) as pair:
-                await asyncio.get_running_loop().sock_sendall(pair[0], b"next")
-                assert await take(pair[1], 4) == hashlib.sha256(b"next").hexdigest()
+            up, down = Flood(near, STALLED), Flood(far, STALLED)
+            async with asyncio.timeout(2 * HANG), asyncio.TaskGroup() as group:
+                for flood in (up, down):
+                    group.create_task(flood.run())
+                for flood in (up, down):
+                    await flood.blocked()
+                for _ in range(3):
+                    for _ in range(30):
+                        await check_echo(streams, noise(64))
+                    await asyncio.sleep(0.5)
+                for flood in (up, down):
+                    assert flood.sent <= STALLED - 64 * MIB
+                taken = [group.create_task(take(sock, STALLED)) for sock in (far, near)]
+            assert [task.result() for task in taken] == [
+                flood.digest.hexdigest() for flood in (up, down)
+            ]
+            await check_echo(streams, b"after")
+
+
+@pytest.mark.parametrize("foreign", list(Mode))
+@pytest.mark.parametrize("way", ["up", "down"])
+async def test_a_stalled_connection_of_a_foreign_peer_is_given_up_when_others_wait(
+    service: ServiceProcess,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    way: str,
+    foreign: Mode,
+):
+    """One that cannot be asked to pause."""
+    disguise(monkeypatch, foreign)
+    with tunnel_of(service, "BULK", "ECHO") as tunnel, raw_application() as (listening, where):
+        services = {"BULK": where}
+        async with application(echo) as services["ECHO"]:
+            near = tunnel.settings(Mode.SOURCE, stall_timeout=1.0)
+            far = tunnel.settings(Mode.DESTINATION, stall_timeout=1.0, services=services)
+            async with (
+                both_proxies(near, far) as ends,
+                client(ends.listening["ECHO"]) as streams,
+                raw_connection(ends.listening["BULK"], listening) as pair,
+            ):
+                sender, _ = ends_of(pair, way)
+                await check_echo(streams, b"before")
+                flood = Flood(sender, BULK)
+                with pytest.raises(ConnectionError):
+                    async with asyncio.timeout(HANG):
+                        await flood.run()
+                await check_echo(streams, noise(300_000))
+                assert "it has taken nothing for 1 s while others waited" in caplog.text
+                async with raw_connection(ends.listening["BULK"], listening) as pair:
+                    await asyncio.get_running_loop().sock_sendall(pair[0], b"next")
+                    assert await take(pair[1], 4) == hashlib.sha256(b"next").hexdigest()
 
 
 async def test_a_stalled_connection_does_not_hold_up_the_other_direction(

@@ -37,6 +37,8 @@ class ConnectionState(Enum):
     DIALING = "dialing"
     """Destination: the application is being connected; data from the tunnel waits."""
     OPEN = "open"
+    PAUSED = "paused"
+    """The peer's local end takes nothing, so ours is not read; its end is noticed later."""
     HALF_CLOSED = "half-closed"
     """The local client has ended its sending half; it still receives for a while."""
     FLUSHING = "flushing"
@@ -44,6 +46,10 @@ class ConnectionState(Enum):
     CLOSING = "closing"
     """Everything is delivered and our half is shut; waiting for the local end to close."""
     CLOSED = "closed"
+
+
+_LIVE: Final = (ConnectionState.OPEN, ConnectionState.PAUSED, ConnectionState.HALF_CLOSED)
+"""States with a socket and a connection in the tunnel."""
 
 
 class ReadBuffer:
@@ -144,10 +150,26 @@ class LocalConnection:
         if self.state is ConnectionState.FLUSHING:
             self._flush_or_finish()
             return
-        self.state = ConnectionState.OPEN
-        self.resume_reading()
+        self.state = ConnectionState.PAUSED
+        if not self.connection.is_paused:
+            self.resume()
         if self._pieces:
             self._start_writing()
+
+    def pause(self) -> None:
+        """Read the socket no more, until :meth:`resume`: the peer takes nothing.
+
+        What the local end still sends waits in the kernel, and so does its end of file.
+        """
+        if self.state is ConnectionState.OPEN:
+            self.state = ConnectionState.PAUSED
+            self._stop_reading()
+
+    def resume(self) -> None:
+        """Read the socket again after :meth:`pause`."""
+        if self.state is ConnectionState.PAUSED:
+            self.state = ConnectionState.OPEN
+            self.resume_reading()
 
     def take_turn(self) -> None:
         """Read once after the connection was parked."""
@@ -165,7 +187,7 @@ class LocalConnection:
 
     def tunnel_ended(self) -> None:
         """Deliver what was received, then close: the connection ended in the tunnel."""
-        if self.state in (ConnectionState.OPEN, ConnectionState.HALF_CLOSED):
+        if self.state in _LIVE:
             self._cancel_timer()
             self._stop_reading()
             self.state = ConnectionState.FLUSHING
@@ -270,7 +292,7 @@ class LocalConnection:
 
     def _local_failed(self, error: OSError) -> None:
         logger.debug("%s: local socket failed: %s", self.name, error)
-        if self.state in (ConnectionState.OPEN, ConnectionState.HALF_CLOSED):
+        if self.state in _LIVE:
             self._host.local_ended(self)
         self.abort()
 

@@ -2,9 +2,11 @@
 
 The protocol has no window for a single stream. Towards the tunnel, a full link parks
 the local sockets that want to send, except for those that send little. From the tunnel,
-a local socket that does not take its data stops the reading of the whole link, which
-loses nothing; if it takes nothing at all for ``stall_timeout`` while others wait behind
-it, it alone is given up.
+a local socket that does not take its data has the peer asked to pause the connection,
+where the peer understands that (docs/flow-messages.md): it holds up nobody. Where it does not,
+or where all together are too much, the reading of the whole link stops, which loses nothing;
+if a connection takes nothing at all for ``stall_timeout`` while others wait behind it, it
+alone is given up.
 
 Pure bookkeeping: no sockets, no clock.
 """
@@ -23,6 +25,10 @@ __all__ = [
     "GRANT",
     "INTERACTIVE_BURST",
     "INTERACTIVE_RATE",
+    "PAUSE_HIGH",
+    "PAUSE_HIGH_CROWDED",
+    "PAUSE_LOW",
+    "TOTAL_CROWDED",
     "TOTAL_HIGH",
     "TOTAL_LOW",
     "InboundFlow",
@@ -30,11 +36,21 @@ __all__ = [
 ]
 
 CONNECTION_HIGH: Final = 1024 * 1024
-"""Bytes one connection may have waiting for its local socket before the link stops."""
+"""Bytes one connection may have waiting for its local socket before the link stops, when its
+peer cannot be asked to pause."""
 CONNECTION_LOW: Final = 256 * 1024
-TOTAL_HIGH: Final = 16 * 1024 * 1024
-"""Bytes all connections together may have waiting."""
-TOTAL_LOW: Final = 8 * 1024 * 1024
+TOTAL_HIGH: Final = 24 * 1024 * 1024
+"""Bytes all connections together may have waiting: room for what is on its way to a connection
+when its peer is asked to pause."""
+TOTAL_LOW: Final = 12 * 1024 * 1024
+
+PAUSE_HIGH: Final = 256 * 1024
+"""Bytes waiting for one connection at which its peer is asked to pause."""
+PAUSE_LOW: Final = 32 * 1024
+"""Bytes at which the peer is asked to go on: the socket still holds more."""
+TOTAL_CROWDED: Final = 4 * 1024 * 1024
+"""Bytes all connections together have waiting when :data:`PAUSE_HIGH` becomes less."""
+PAUSE_HIGH_CROWDED: Final = 64 * 1024
 
 INTERACTIVE_BURST: Final = 16 * 1024
 INTERACTIVE_RATE: Final = 8 * 1024
@@ -68,11 +84,22 @@ class InboundFlow(Generic[C]):
         """The connections over their mark."""
         return list(self._blocked)
 
-    def buffered(self, connection: C, size: int, waiting: int, now: float) -> None:
-        """Note that ``size`` more bytes wait, ``waiting`` in all, for this connection."""
+    def wants_pause(self, waiting: int) -> bool:
+        """Tell whether ``waiting`` bytes of one connection are reason to pause its peer."""
+        crowded = self.total > TOTAL_CROWDED
+        return waiting > (PAUSE_HIGH_CROWDED if crowded else PAUSE_HIGH)
+
+    def buffered(
+        self, connection: C, size: int, waiting: int, now: float, *, can_pause: bool = False
+    ) -> None:
+        """Note that ``size`` more bytes wait, ``waiting`` in all, for this connection.
+
+        One that ``can_pause`` has no mark of its own.
+        """
         self.total += size
         self._waiting_since.setdefault(connection, now)
-        over_own, over_total = waiting > CONNECTION_HIGH, self.total > TOTAL_HIGH
+        over_own = waiting > CONNECTION_HIGH and not can_pause
+        over_total = self.total > TOTAL_HIGH
         if (over_own or over_total) and not self.paused:
             self._paused_since = now
         if over_own:
@@ -172,6 +199,11 @@ class Turns(Generic[C]):
         """Add a connection that wants to send and may not."""
         self._parked.append(connection)
 
+    def unpark(self, connection: C) -> None:
+        """Take out a connection that does not want to send any more, if it is parked."""
+        if connection in self._parked:
+            self._parked.remove(connection)
+
     def due(self) -> Iterator[C]:
         """Take out those that are parked now, longest first, for as long as the link is open."""
         if not self.closed:
@@ -184,5 +216,4 @@ class Turns(Generic[C]):
     def forget(self, connection: C) -> None:
         """Remove a connection that has ended."""
         self._accounts.pop(connection, None)
-        if connection in self._parked:
-            self._parked.remove(connection)
+        self.unpark(connection)

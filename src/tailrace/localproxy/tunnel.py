@@ -18,7 +18,9 @@ from ..session import (
     V3,
     Connection,
     ConnectionEnded,
+    ConnectionPaused,
     ConnectionRequested,
+    ConnectionResumed,
     Dialect,
     DialectLearned,
     Event,
@@ -31,7 +33,7 @@ from ..windowing import WindowDriver
 from .connection import ConnectionState, LocalConnection, ReadBuffer
 from .dialer import DialFailed, dial
 from .events import ConnectionClosed, ConnectionOpened, ConnectionRefused, ProxyEvent
-from .flow import InboundFlow, Turns
+from .flow import PAUSE_LOW, InboundFlow, Turns
 from .settings import Mode, PeerVersion, ProxySettings, ServiceMap
 
 __all__ = ["Tunnel", "TunnelOwner"]
@@ -113,6 +115,7 @@ class Tunnel:
     def link_opened(self, link: Link) -> None:
         """Take the open link; frames may follow at once."""
         self._link = link
+        self._session.may_pause = link.info.flow_messages
 
     def map_services(self, services: ServiceMap) -> None:
         """Set the local address of each service id."""
@@ -217,6 +220,10 @@ class Tunnel:
                 self._connection_requested(connection)
             case ConnectionEnded(connection, cause):
                 self._connection_ended(connection, cause.value)
+            case ConnectionPaused(connection):
+                self._connection_paused(connection)
+            case ConnectionResumed(connection):
+                self._connection_resumed(connection)
             case TunnelReady(service_ids):
                 self._owner.tunnel_ready(self, service_ids)
             case DialectLearned(dialect):
@@ -237,6 +244,19 @@ class Tunnel:
             logger.debug("%s: %s", local.name, cause)
             self._detach(local)
             self._service_freed(connection.service_id)
+
+    def _connection_paused(self, connection: Connection) -> None:
+        local = self._local.get(connection)
+        if local is not None:
+            logger.debug("%s: paused by the peer", local.name)
+            self._turns.unpark(local)
+            local.pause()
+
+    def _connection_resumed(self, connection: Connection) -> None:
+        local = self._local.get(connection)
+        if local is not None:
+            logger.debug("%s: resumed by the peer", local.name)
+            local.resume()
 
     def _detach(self, local: LocalConnection) -> None:
         """Let go of a connection that has ended in the tunnel; its socket drains by itself."""
@@ -387,11 +407,17 @@ class Tunnel:
         return min(self._settings.max_payload, self._window.quantum)
 
     def data_buffered(self, connection: LocalConnection, size: int) -> None:
-        self._inbound.buffered(connection, size, connection.waiting, self.loop.time())
+        inner, inbound, waiting = connection.connection, self._inbound, connection.waiting
+        now = self.loop.time()
+        inbound.buffered(connection, size, waiting, now, can_pause=inner.can_pause)
+        if inner.can_pause and inbound.wants_pause(waiting):
+            self._session.pause(inner)
         self._regulate()
 
     def data_taken(self, connection: LocalConnection, size: int) -> None:
         self._inbound.taken(connection, size, connection.waiting, self.loop.time())
+        if connection.waiting <= PAUSE_LOW:
+            self._session.resume(connection.connection)
         self._regulate()
 
     def half_closed(self, connection: LocalConnection) -> None:

@@ -173,6 +173,86 @@ async def test_a_turn_reads_as_much_as_is_allowed_and_the_link_may_be_full_again
     assert client.host.sent == b"hello"
 
 
+async def test_a_paused_connection_is_not_read_and_loses_nothing(client: Rig):
+    client.local.pause()
+    assert client.local.state is ConnectionState.PAUSED
+    client.local.pause()
+    client.local.resume_reading()
+    client.local.take_turn()
+    await client.host.loop.sock_sendall(client.peer, b"hello")
+    await asyncio.sleep(0.05)
+    assert client.host.sent == b""
+    assert client.host.turns == 0
+    client.local.resume()
+    client.local.resume()
+    await client.host.until_sent(5)
+    assert client.local.state is ConnectionState.OPEN
+
+
+async def test_a_paused_connection_still_takes_what_it_receives(client: Rig):
+    client.local.pause()
+    client.local.data_received(memoryview(b"hello"))
+    assert await client.host.loop.sock_recv(client.peer, 100) == b"hello"
+
+
+@pytest.mark.parametrize("lingers", [True, False])
+async def test_the_end_of_a_paused_connection_is_noticed_when_it_is_resumed(lingers: bool):
+    """It stands behind what was not read."""
+    rig = Rig(Host(), lingers)
+    rig.attach()
+    rig.local.pause()
+    await rig.host.loop.sock_sendall(rig.peer, b"last words")
+    rig.peer.shutdown(socket.SHUT_WR)
+    await asyncio.sleep(0.05)
+    assert rig.local.state is ConnectionState.PAUSED
+    rig.local.resume()
+    await rig.host.until_sent(10)
+    while rig.local.state is ConnectionState.OPEN:
+        await asyncio.sleep(0)
+    assert rig.host.sent == b"last words"
+    assert rig.host.ended == (0 if lingers else 1)
+    rig.close()
+
+
+async def test_a_paused_connection_whose_local_end_broke_is_given_up_when_data_comes(client: Rig):
+    client.local.pause()
+    client.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.peer.close()
+    while not client.host.ended:
+        client.local.data_received(memoryview(b"hello"))
+        await asyncio.sleep(0)
+    assert client.local.state is ConnectionState.CLOSED
+
+
+async def test_a_paused_connection_that_ends_in_the_tunnel_delivers_what_it_has(client: Rig):
+    client.local.pause()
+    client.local.data_received(memoryview(b"last words"))
+    client.local.tunnel_ended()
+    assert await client.read_all() == b"last words"
+
+
+async def test_a_half_closed_connection_has_nothing_to_pause(client: Rig):
+    client.peer.shutdown(socket.SHUT_WR)
+    while client.local.state is ConnectionState.OPEN:
+        await asyncio.sleep(0)
+    client.local.pause()
+    client.local.resume()
+    assert client.local.state is ConnectionState.HALF_CLOSED
+
+
+async def test_an_application_may_be_paused_while_it_is_dialed(application: Rig):
+    application.inner.is_paused = True
+    application.local.pause()
+    application.attach()
+    assert application.local.state is ConnectionState.PAUSED
+    await application.host.loop.sock_sendall(application.peer, b"hello")
+    await asyncio.sleep(0.05)
+    assert application.host.sent == b""
+    application.inner.is_paused = False
+    application.local.resume()
+    await application.host.until_sent(5)
+
+
 async def test_a_turn_with_nothing_to_say(client: Rig):
     client.local._stop_reading()
     client.local.take_turn()

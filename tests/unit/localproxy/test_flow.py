@@ -10,6 +10,9 @@ from tailrace.localproxy.flow import (
     GRANT,
     INTERACTIVE_BURST,
     INTERACTIVE_RATE,
+    PAUSE_HIGH,
+    PAUSE_HIGH_CROWDED,
+    PAUSE_LOW,
     TOTAL_HIGH,
     TOTAL_LOW,
     InboundFlow,
@@ -88,6 +91,36 @@ def test_a_removed_connection_blocks_nobody():
     flow.removed("a", CONNECTION_HIGH + 1)
     assert not flow.paused
     assert flow.stalled(100.0, 30.0) == []
+
+
+def test_a_connection_whose_peer_can_pause_has_no_mark_of_its_own():
+    flow: InboundFlow[str] = InboundFlow()
+    flow.buffered("a", TOTAL_HIGH, TOTAL_HIGH, 0.0, can_pause=True)
+    assert not flow.paused
+    flow.buffered("a", 1, TOTAL_HIGH + 1, 0.0, can_pause=True)
+    assert flow.paused
+    assert flow.blocked == []
+    assert flow.stalled(30.0, 30.0) == ["a"]
+
+
+def test_a_peer_is_paused_long_before_the_link_stops():
+    flow: InboundFlow[str] = InboundFlow()
+    assert not flow.wants_pause(PAUSE_HIGH)
+    assert flow.wants_pause(PAUSE_HIGH + 1)
+    assert PAUSE_LOW < PAUSE_HIGH_CROWDED < PAUSE_HIGH < CONNECTION_HIGH
+
+
+def test_many_stalled_connections_get_less_room_each():
+    flow: InboundFlow[int] = InboundFlow()
+    stalled = 0
+    while not flow.paused:
+        waiting = 0
+        while not flow.wants_pause(waiting):
+            waiting += 16 * 1024
+            flow.buffered(stalled, 16 * 1024, waiting, 0.0, can_pause=True)
+        stalled += 1
+    assert stalled > 2 * TOTAL_HIGH // PAUSE_HIGH
+    assert flow.total < TOTAL_HIGH + PAUSE_HIGH
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 2 * CONNECTION_HIGH)), max_size=60))
@@ -209,6 +242,16 @@ def test_those_that_go_ahead_are_bounded_together():
     assert list(turns.due()) == []
     turns.window_full = True
     assert turns.allowance("client 100", 0, 0.0) == GRANT
+
+
+def test_one_that_does_not_want_to_send_any_more_is_not_given_a_turn():
+    turns = full_link()
+    for name in "abc":
+        turns.park(name)
+    turns.unpark("b")
+    turns.unpark("never parked")
+    turns.window_full = False
+    assert list(turns.due()) == ["a", "c"]
 
 
 @given(

@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from support_tunnel import (
+    RunningProxy,
     ServiceProcess,
     application,
     both_proxies,
     check_echo,
     client,
+    disguise,
     echo,
     noise,
     read_to_the_end,
@@ -24,8 +26,9 @@ from support_tunnel import (
     until,
     unused_port,
 )
+from tailrace.localproxy.connection import ConnectionState
 from tailrace.localproxy.events import ConnectionClosed, ConnectionOpened, ConnectionRefused
-from tailrace.localproxy.flow import CONNECTION_HIGH, TOTAL_HIGH
+from tailrace.localproxy.flow import CONNECTION_HIGH, PAUSE_HIGH, TOTAL_HIGH
 from tailrace.localproxy.settings import Mode, PeerVersion, TCPAddress, UnixAddress
 from tailrace.localproxy.tunnel import Tunnel
 
@@ -214,9 +217,145 @@ async def deaf_application(path: Path) -> AsyncIterator[tuple[socket.socket, Uni
         yield listening, address
 
 
-async def test_an_application_that_takes_nothing_stops_the_link_and_loses_nothing(
+def inside(proxy: RunningProxy) -> Tunnel:
+    """Return the tunnel of a proxy."""
+    tunnel = proxy.proxy._tunnel
+    assert isinstance(tunnel, Tunnel)
+    return tunnel
+
+
+def state_of(tunnel: Tunnel, service_id: str) -> ConnectionState | None:
+    """Return the state of the first connection of a service, if there is one."""
+    states = (local.state for c, local in tunnel._local.items() if c.service_id == service_id)
+    return next(states, None)
+
+
+async def test_an_application_that_takes_nothing_pauses_its_client_and_nobody_else(
     service: ServiceProcess, tmp_path: Path, loop_kind: str
 ):
+    content = noise(8_000_000)
+    with tunnel_of(service, "DEAF", "ECHO") as tunnel:
+        async with deaf_application(tmp_path) as (listening, deaf), application(echo) as app:
+            services = {"DEAF": deaf, "ECHO": app}
+            far = tunnel.settings(Mode.DESTINATION, services=services, stall_timeout=0.1)
+            async with (
+                both_proxies(tunnel.settings(Mode.SOURCE), far) as ends,
+                client(ends.listening["ECHO"]) as other,
+                client(ends.listening["DEAF"]) as (_, writer),
+            ):
+                await check_echo(other, b"before")
+                writer.write(content)
+                source, destination = inside(ends.source), inside(ends.destination)
+                await until(lambda: state_of(source, "DEAF") is ConnectionState.PAUSED, "the pause")
+                await asyncio.sleep(0.3)  # it may take as long as it likes
+                await check_echo(other, b"meanwhile")
+                assert destination._reading
+                assert PAUSE_HIGH < destination._inbound.total < len(content)
+                loop = asyncio.get_running_loop()
+                with (await loop.sock_accept(listening))[0] as sock:
+                    taken = bytearray()
+                    while len(taken) < len(content):
+                        taken += await loop.sock_recv(sock, 1_000_000)
+                assert taken == content
+                assert state_of(source, "DEAF") is ConnectionState.OPEN
+                await until(lambda: destination._inbound.total == 0, "nothing to wait")
+
+
+async def test_a_client_that_takes_nothing_pauses_its_application_and_nobody_else(
+    service: ServiceProcess,
+):
+    content = noise(32_000_000)
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(content)
+        await writer.drain()
+
+    with tunnel_of(service, "TALK", "ECHO") as tunnel:
+        async with application(talk) as talker, application(echo) as app:
+            far = tunnel.settings(Mode.DESTINATION, services={"TALK": talker, "ECHO": app})
+            async with (
+                both_proxies(tunnel.settings(Mode.SOURCE, stall_timeout=0.1), far) as ends,
+                client(ends.listening["ECHO"]) as other,
+                client(ends.listening["TALK"]) as (reader, _),
+            ):
+                source, destination = inside(ends.source), inside(ends.destination)
+                await until(
+                    lambda: state_of(destination, "TALK") is ConnectionState.PAUSED, "the pause"
+                )
+                await check_echo(other, b"meanwhile")
+                assert source._reading
+                assert await reader.readexactly(len(content)) == content
+
+
+async def test_a_paused_client_that_has_gone_leaves_everything_it_said(
+    service: ServiceProcess, tmp_path: Path
+):
+    content = noise(4_000_000)
+    with tunnel_of(service, "DEAF") as tunnel:
+        async with deaf_application(tmp_path) as (listening, deaf):
+            far = tunnel.settings(Mode.DESTINATION, services={"DEAF": deaf})
+            near = tunnel.settings(Mode.SOURCE, linger=0.1)
+            async with both_proxies(near, far) as ends:
+                source = inside(ends.source)
+                async with client(ends.listening["DEAF"]) as (_, writer):
+                    writer.write(content)
+                    await until(
+                        lambda: state_of(source, "DEAF") is ConnectionState.PAUSED, "the pause"
+                    )
+                    await writer.drain()
+                loop = asyncio.get_running_loop()
+                with (await loop.sock_accept(listening))[0] as sock:
+                    taken = bytearray()
+                    while data := await loop.sock_recv(sock, 1_000_000):
+                        taken += data
+                assert taken == content
+
+
+async def test_many_that_stall_together_are_paused_and_nobody_is_given_up(
+    service: ServiceProcess, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """Behind them is more than what all together may have waiting."""
+    with tunnel_of(service, "DEAF", "ECHO") as tunnel:
+        async with (
+            deaf_application(tmp_path) as (listening, deaf),
+            application(echo) as app,
+            AsyncExitStack() as stack,
+        ):
+            services = {"DEAF": deaf, "ECHO": app}
+            far = tunnel.settings(Mode.DESTINATION, services=services, stall_timeout=0.2)
+            ends = await stack.enter_async_context(both_proxies(tunnel.settings(Mode.SOURCE), far))
+            other = await stack.enter_async_context(client(ends.listening["ECHO"]))
+            destination, source = inside(ends.destination), inside(ends.source)
+            count, content = 3, noise(TOTAL_HIGH // 2)
+            for _ in range(count):
+                stalled = await stack.enter_async_context(client(ends.listening["DEAF"]))
+                stalled[1].write(content)
+            await until(lambda: paused(source) == count, "all of them to be paused")
+            await asyncio.sleep(0.4)  # it may take as long as it likes
+            await check_echo(other, b"after")
+            assert destination._reading
+            assert destination._inbound.total < TOTAL_HIGH
+            loop = asyncio.get_running_loop()
+            for _ in range(count):
+                with (await loop.sock_accept(listening))[0] as sock:
+                    taken = bytearray()
+                    while len(taken) < len(content):
+                        taken += await loop.sock_recv(sock, 1_000_000)
+                assert taken == content
+    assert "has taken nothing" not in caplog.text
+
+
+def paused(tunnel: Tunnel) -> int:
+    """Return how many local connections are paused."""
+    return sum(local.state is ConnectionState.PAUSED for local in tunnel._local.values())
+
+
+@pytest.mark.parametrize("foreign", list(Mode))
+async def test_an_application_that_takes_nothing_stops_the_link_of_a_foreign_peer(
+    service: ServiceProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, foreign: Mode
+):
+    """Whether the other proxy is not ours or this one does not look like it."""
+    disguise(monkeypatch, foreign)
     content = noise(8_000_000)
     with tunnel_of(service, "SSH") as tunnel:
         async with deaf_application(tmp_path) as (listening, app):
@@ -243,8 +382,12 @@ async def test_an_application_that_takes_nothing_stops_the_link_and_loses_nothin
 
 
 async def test_the_one_that_stalls_is_given_up_when_there_are_others(
-    service: ServiceProcess, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    service: ServiceProcess,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ):
+    disguise(monkeypatch, Mode.SOURCE)
     with tunnel_of(service, "DEAF", "ECHO") as tunnel:
         async with deaf_application(tmp_path) as (_, deaf), application(echo) as app:
             services = {"DEAF": deaf, "ECHO": app}
@@ -262,9 +405,13 @@ async def test_the_one_that_stalls_is_given_up_when_there_are_others(
 
 
 async def test_those_that_stall_together_are_given_up_until_the_rest_can_go_on(
-    service: ServiceProcess, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    service: ServiceProcess,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     """None of them is over its own mark."""
+    disguise(monkeypatch, Mode.SOURCE)
     count = 2 * TOTAL_HIGH // CONNECTION_HIGH
     with tunnel_of(service, "DEAF", "ECHO") as tunnel:
         async with (
