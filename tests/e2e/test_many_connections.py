@@ -151,6 +151,7 @@ async def test_connections_beyond_the_limit_are_refused_cleanly(
             await check_echo(second, b"second")
             async with client(ports["ECHO"]) as third:
                 await check_closed(third)
-            assert "the limit of 2 connections is reached" in source.log
+            limit = "the limit of 2 connections is reached"
+            await until(lambda: limit in source.log, "the refusal to be logged")
             await check_echo(first, b"first still")
             await check_echo(second, b"second still")
