@@ -16,14 +16,14 @@ import asyncio
 import contextlib
 import gc
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from pytest_asyncio import is_async_test
 
-__all__ = ["Snapshot", "living", "uncollected"]
+__all__ = ["Snapshot", "uncollected"]
 
 _DESCRIPTORS = Path("/proc/self/fd")
 _THREADS = Path("/proc/self/task")
@@ -98,19 +98,24 @@ class Snapshot:
 
 
 @contextlib.contextmanager
-def uncollected() -> Iterator[None]:
-    """Do without the garbage collector: what is freed in here was in no cycle."""
+def uncollected(*kinds: type) -> Iterator[Callable[[], list[object]]]:
+    """Do without the garbage collector: what is freed in here was in no cycle.
+
+    Yields what returns the objects of these kinds that came since and are not freed.
+    """
+
+    def living() -> list[object]:
+        return [each for each in gc.get_objects() if issubclass(type(each), kinds)]
+
     gc.collect()
+    before = living()
+    known = {id(each) for each in before}
     gc.disable()
     try:
-        yield
+        yield lambda: [each for each in living() if id(each) not in known]
     finally:
         gc.enable()
-
-
-def living(*kinds: type) -> list[object]:
-    """Return the objects of these kinds that are not freed."""
-    return [each for each in gc.get_objects() if issubclass(type(each), kinds)]
+        before.clear()
 
 
 def _fail_if(leaks: list[str]) -> None:

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 import aiofastnet
 import pytest
 
-from support_leaks import living, uncollected
+from support_leaks import uncollected
 from support_process import until
 from support_ws import (
     BINARY,
@@ -776,10 +776,11 @@ async def test_what_a_link_held_is_freed_at_once(
         "faulty": serve(frame(0x3), Peer.read_to_end),
     }[ending]
     handler = Replying()
-    with ScriptedService(certificates, script) as service, uncollected():
+    kinds = (PicowsLink, WebsocketsLink, aiofastnet.Transport)
+    with ScriptedService(certificates, script) as service, uncollected(*kinds) as living:
         handler.link = await connect(service.target(), handler, backend)
         if ending == "ours":
             handler.link.close(CloseCode.OK, "")
         await handler.end()
         del handler
-        await until(lambda: not living(PicowsLink, WebsocketsLink, aiofastnet.Transport), ending)
+        await until(lambda: not living(), ending)

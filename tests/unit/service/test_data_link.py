@@ -14,7 +14,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from support_data_plane import CLIENT, DATA, RESET, Plain, data, open_tunnel, plain, start
-from support_leaks import living, uncollected
+from support_leaks import uncollected
 from support_process import until
 from support_service import HANG, Peer, api, config, dial, running, trust
 from tailrace.service.config import DataSettings
@@ -701,7 +701,7 @@ class TestEnd:
                 service.endpoints, "source", token, client_token=CLIENT, user_agent_header=OURS
             )
 
-        with uncollected():
+        with uncollected(DataLink, RelayEnd, aiofastnet.Transport) as living:
             async with source() as peer:
                 await peer.send(start(), data(b"x" * 60_000))
                 if ending == "lost":
@@ -717,7 +717,7 @@ class TestEnd:
                         api(service.endpoints).close_tunnel, tunnelId=tunnel["tunnelId"]
                     )
                     await peer.socket.wait_closed()
-            await until(lambda: not living(DataLink, RelayEnd, aiofastnet.Transport), ending)
+            await until(lambda: not living(), ending)
 
 
 async def stream(sender: Peer, receiver: Peer, total: int) -> int:
