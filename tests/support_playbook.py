@@ -103,15 +103,21 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class Requested:
-    """ConnectionRequested."""
+class _Of:
+    """Something that happened to a connection."""
 
     service_id: str
     stream_id: int
     connection_id: int
 
     def __str__(self) -> str:
-        return f"requested {self.service_id or '-'}/{self.stream_id}/{self.connection_id}"
+        name = f"{self.service_id or '-'}/{self.stream_id}/{self.connection_id}"
+        return f"{type(self).__name__.lower()} {name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Requested(_Of):
+    """ConnectionRequested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,27 +151,13 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class Paused:
+class Paused(_Of):
     """ConnectionPaused."""
-
-    service_id: str
-    stream_id: int
-    connection_id: int
-
-    def __str__(self) -> str:
-        return f"paused {self.service_id or '-'}/{self.stream_id}/{self.connection_id}"
 
 
 @dataclass(frozen=True, slots=True)
-class Resumed:
+class Resumed(_Of):
     """ConnectionResumed."""
-
-    service_id: str
-    stream_id: int
-    connection_id: int
-
-    def __str__(self) -> str:
-        return f"resumed {self.service_id or '-'}/{self.stream_id}/{self.connection_id}"
 
 
 @dataclass(frozen=True, slots=True)
