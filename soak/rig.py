@@ -240,7 +240,6 @@ async def rig(
         for line in lines:
             for end in line.ends.values():
                 end.close()
-                if hasattr(end.box, "_server"):
-                    await end.box.stop()
+                await end.box.stop()
             await line.load.stop()
         await asyncio.to_thread(service.close)

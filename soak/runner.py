@@ -54,7 +54,7 @@ async def soak(plan: Plan, directory: Path, say: Callable[[str], None]) -> tuple
         watch = Watch(built, figures)
         await _wait_for_tunnels(built, say)
         await _warm_up(built, plan)
-        await _wait_for_calm(watch, before=True)
+        await asyncio.sleep(_WARM_UP)
         watch.begin()
         links = built.links
         faults = Faults(built, dice, plan.every)
@@ -64,7 +64,7 @@ async def soak(plan: Plan, directory: Path, say: Callable[[str], None]) -> tuple
         await faults.heal()
         await _wait_for_tunnels(built, say)
         figures.links = built.links - links
-        for leak in await _wait_for_calm(watch, before=False):
+        for leak in await _wait_for_calm(watch):
             figures.fail("leak", leak)
         watch.judge_memory()
         built.find_dead()
@@ -142,11 +142,8 @@ async def _wait_for_tunnels(built: Rig, say: Callable[[str], None]) -> None:
         built.figures.fail("not back", f"tunnels {down} within {_PATIENCE:g} s")
 
 
-async def _wait_for_calm(watch: Watch, before: bool) -> list[str]:
+async def _wait_for_calm(watch: Watch) -> list[str]:
     """Wait until nothing is left of connections; return what is when patience ends."""
-    if before:
-        await asyncio.sleep(_WARM_UP)
-        return []
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_PATIENCE):
             while watch.leaks():

@@ -37,7 +37,7 @@ class Middlebox:
         self._flows = asyncio.Event()
         self._flows.set()
         self._finished: set[asyncio.StreamWriter] = set()
-        self._server: asyncio.Server
+        self._server: asyncio.Server | None = None
         self.passed = 0
         """Connections that came so far."""
 
@@ -47,6 +47,7 @@ class Middlebox:
     @property
     def port(self) -> int:
         """Where to connect instead of the service."""
+        assert self._server is not None
         return int(self._server.sockets[0].getsockname()[1])
 
     def behind(self, settings: ProxySettings) -> ProxySettings:
@@ -91,6 +92,9 @@ class Middlebox:
         self._open.set()
 
     async def stop(self) -> None:
+        """Drop everything; does nothing to a box that was never started."""
+        if self._server is None:
+            return
         self._server.close()
         self.cut()
         for task in self._tasks:
