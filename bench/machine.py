@@ -61,7 +61,7 @@ def _cpu_model() -> str:
 
 
 def _origin() -> str:
-    """Say whose interpreter it is: Debian's is built with profiles, most others are not."""
+    """Say whose interpreter it is: Debian's is built with profiles, not all others are."""
     return ", the system's" if sys.base_prefix == "/usr" else ", not the system's"
 
 

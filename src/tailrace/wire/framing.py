@@ -35,7 +35,7 @@ class MessageSplitter:
     def only(self, frame: memoryview) -> memoryview | None:
         """Return the body of the message that ``frame`` is; ``None`` when it is not just one.
 
-        Nearly all frames are one message, and :meth:`feed` costs three times as much.
+        Nearly all frames are one message, and need not start a generator.
         """
         size = len(frame)
         if size > 2 and frame[0] << 8 | frame[1] == size - 2 and not self._partial:

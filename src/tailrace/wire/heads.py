@@ -26,7 +26,7 @@ T = TypeVar("T")
 def payload_at(body: memoryview, at: int, tail: int = 0) -> int:
     """Return where the payload begins whose length stands at ``at``.
 
-    0 unless its length is legal, written as short as can be, and leaves ``tail`` bytes.
+    0 unless its length is legal and leaves ``tail`` bytes behind the payload.
     """
     end = len(body) - tail
     if end - at <= 128:  # the length takes one byte
