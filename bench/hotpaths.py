@@ -12,9 +12,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Final
 
-from tailrace.service.fabric import LocalFabric
-from tailrace.service.relay import RelayEnd
-from tailrace.service.store import Side
+from tailrace.service.relay.relay_end import RelayEnd
+from tailrace.service.relay.switchboard import LocalFabric
+from tailrace.service.tunnels.store import Side
 from tailrace.session import Connection, ConnectionRequested, Event, Role, Session
 from tailrace.wire import (
     MAX_PAYLOAD,

@@ -29,8 +29,9 @@ from statistics import quantiles
 from typing import Any
 from urllib.parse import urlsplit
 
-from tailrace.aws import ControlClient, Credentials, sigv4
-from tailrace.secret import Secret
+from tailrace.aws import ControlClient, Credentials
+from tailrace.aws import signing as sigv4
+from tailrace.common.secret import Secret
 from tailrace.service.config import Endpoints
 
 LIMIT_KIB = 80

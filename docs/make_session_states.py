@@ -11,14 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tailrace.session.streams import StreamState
-from tailrace.session.transitions import (
-    DESTINATION,
-    SOURCE,
-    STREAM_MESSAGES,
-    Action,
-    Role,
-    Table,
-)
+from tailrace.session.transitions import DESTINATION, SOURCE, STREAM_MESSAGES, Action, Role, Table
 from tailrace.wire import MessageType
 
 PAGE = Path(__file__).with_name("session-states.md")

@@ -14,9 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from support_middlebox import Middlebox
-from support_process import Process
-from support_tunnel import (
+from support.middlebox import Middlebox
+from support.process import Process
+from support.tunnel import (
     ProxyProcess,
     ServiceProcess,
     Tunnel,

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tailrace.aws import ControlClient, Credentials
-from tailrace.secret import Secret
+from tailrace.common.secret import Secret
 
 __all__ = ["main"]
 

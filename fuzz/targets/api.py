@@ -10,21 +10,13 @@ from typing import Any, Final
 
 from hypothesis import strategies as st
 
-from tailrace.aws.sigv4 import authorization, canonical_request, timestamp
-from tailrace.secret import Secret
-from tailrace.service.access import AccessKey
+from tailrace.aws.signing import authorization, canonical_request, timestamp
+from tailrace.common.secret import Secret
 from tailrace.service.api.errors import ApiError
-from tailrace.service.api.model import (
-    OPERATIONS,
-    Boolean,
-    Integer,
-    Listing,
-    Shape,
-    Structure,
-    Text,
-)
+from tailrace.service.api.model import OPERATIONS, Boolean, Integer, Listing, Shape, Structure, Text
 from tailrace.service.api.sigv4 import SignedRequest, Verifier
 from tailrace.service.api.validation import read_parameters
+from tailrace.service.identity.policy import AccessKey
 
 from ..mutate import mutated, vary_bytes, vary_item, vary_text
 from ..target import Target

@@ -6,30 +6,25 @@ from typing import Final
 
 from hypothesis import strategies as st
 
-from tailrace.errors import ConfigurationError
-from tailrace.link.webproxy import format_web_proxy, parse_no_proxy, parse_web_proxy
-from tailrace.localproxy.endpoints import (
+from tailrace.cli.localproxy.addresses import (
     format_endpoint,
     format_service_map,
     parse_bind_address,
     parse_endpoint,
     parse_service_map,
 )
-from tailrace.localproxy.inifile import (
-    format_config,
-    format_services,
-    parse_config,
-    parse_services,
-)
-from tailrace.localproxy.options import OPTIONS, UsageError
-from tailrace.localproxy.settings import Mode
-from tailrace.localproxy.settingsjson import (
+from tailrace.cli.localproxy.ini import format_config, format_services, parse_config, parse_services
+from tailrace.cli.localproxy.options import OPTIONS, UsageError
+from tailrace.cli.localproxy.settings_json import (
     PREFIX,
     SETTINGS,
     default_settings_text,
     format_settings,
     parse_settings,
 )
+from tailrace.errors import ConfigurationError
+from tailrace.link.proxy.settings import format_web_proxy, parse_no_proxy, parse_web_proxy
+from tailrace.localproxy.settings import Mode
 
 from ..checks import is_one_line
 from ..mutate import mutated_text, vary_text

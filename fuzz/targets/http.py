@@ -10,6 +10,7 @@ from typing import Final
 
 from hypothesis import strategies as st
 
+from tailrace.common.secret import Secret
 from tailrace.errors import (
     AccessRefused,
     HandshakeFailed,
@@ -18,13 +19,12 @@ from tailrace.errors import (
     ServiceUnavailable,
     TailraceError,
 )
-from tailrace.link.httpconnect import ConnectReply
-from tailrace.link.target import LinkTarget
-from tailrace.link.upgrade import UpgradeAccepted, UpgradeParser, accept_for, build_request
-from tailrace.link.webproxy import WebProxy
-from tailrace.secret import Secret
-from tailrace.service.handshake import HandshakeRefused, UpgradeRequest, read_handshake
-from tailrace.service.proxy_protocol import header_size, read_header
+from tailrace.link.endpoint import LinkTarget
+from tailrace.link.http.connect_method import ConnectReply
+from tailrace.link.http.upgrade import UpgradeAccepted, UpgradeParser, accept_for, build_request
+from tailrace.link.proxy.settings import WebProxy
+from tailrace.service.relay.handshake import HandshakeRefused, UpgradeRequest, read_handshake
+from tailrace.service.relay.proxy_protocol import header_size, read_header
 from tailrace.wire import SUBPROTOCOLS
 
 from ..checks import cuts, is_one_line, pieces

@@ -15,17 +15,17 @@ from typing import Any, Final
 
 from hypothesis import strategies as st
 
-from tailrace.secret import Secret
-from tailrace.service.access import AccessKey, Policy
+from tailrace.common.secret import Secret
 from tailrace.service.api.errors import ApiError
 from tailrace.service.api.model import OPERATIONS
 from tailrace.service.api.operations import Operations
 from tailrace.service.api.validation import read_parameters
 from tailrace.service.control import ControlPlane
-from tailrace.service.fabric import LocalFabric
-from tailrace.service.queries import TunnelQueries
-from tailrace.service.sqlite_store import SqliteStore
-from tailrace.service.tunnels import RandomIds, Tunnels
+from tailrace.service.identity.policy import AccessKey, Policy
+from tailrace.service.relay.switchboard import LocalFabric
+from tailrace.service.tunnels.queries import TunnelQueries
+from tailrace.service.tunnels.rules import RandomIds, Tunnels
+from tailrace.service.tunnels.sqlite_store import SqliteStore
 
 from ..mutate import vary_bytes, vary_item
 from ..target import Target

@@ -14,7 +14,7 @@ from typing import Final, Self
 
 from conformance.messages import Message, read
 from conformance.progress import waiting
-from support_ws import BINARY, CLOSE, PING, PONG
+from support.ws import BINARY, CLOSE, PING, PONG
 from tailrace.service.config import Endpoints
 
 __all__ = ["Caller", "fields"]

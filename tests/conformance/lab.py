@@ -22,10 +22,10 @@ from conformance.progress import Progress, waiting
 from conformance.sockets import Application, BlackHole, Socket, connect
 from conformance.stage import Stage
 from conformance.targets import Target
-from support_process import Process, process
-from support_tunnel import ServiceProcess, service_process
-from support_ws import Certificates
-from tailrace.service.ca import subject_hash
+from support.process import Process, process
+from support.tunnel import ServiceProcess, service_process
+from support.ws import Certificates
+from tailrace.service.tls.authority import subject_hash
 
 __all__ = ["ACCESS_TOKEN", "Lab", "Proxy", "Settings", "Shared"]
 

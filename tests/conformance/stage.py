@@ -1,6 +1,6 @@
 """A scripted tunnel service in the event loop: every frame, drop and silence on command.
 
-Frames and certificates are those of ``support_ws``; there a script is a thread, here it
+Frames and certificates are those of ``support.ws``; there a script is a thread, here it
 is a coroutine that also drives the clients and applications of its scenario.
 """
 
@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from conformance.messages import DATA, Message, read, service_ids
 from conformance.progress import waiting
-from support_ws import BINARY, CLOSE, PING, PONG, Frame, Peer, Request, close_frame, frame
+from support.ws import BINARY, CLOSE, PING, PONG, Frame, Peer, Request, close_frame, frame
 
 __all__ = ["Link", "Stage"]
 
@@ -97,7 +97,7 @@ class Link:
         await self._writer.drain()
 
     async def accept(self, first_bytes: bytes = b"", **changes: Any) -> None:
-        """Accept the upgrade; ``changes`` are those of ``support_ws.Peer.answer``."""
+        """Accept the upgrade; ``changes`` are those of ``support.ws.Peer.answer``."""
         answer = Peer(self._sock, self.number).answer(self.request, **changes)
         await self.write(answer + first_bytes)
         self._reading = asyncio.get_running_loop().create_task(self._read())

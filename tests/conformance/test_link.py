@@ -20,7 +20,7 @@ from conformance.messages import (
     message,
 )
 from conformance.rigs import QUICK, source
-from support_ws import BINARY, CONTINUATION, PING, PONG, TEXT
+from support.ws import BINARY, CONTINUATION, PING, PONG, TEXT
 
 SSH1 = "00080805320453534831"
 

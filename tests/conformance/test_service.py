@@ -19,8 +19,8 @@ from conformance.messages import (
     message,
     service_ids,
 )
-from support_tunnel import Tunnel, open_tunnel
-from support_ws import TEXT
+from support.tunnel import Tunnel, open_tunnel
+from support.ws import TEXT
 from tailrace.localproxy.settings import Mode
 
 SOURCE, DESTINATION = Mode.SOURCE.value, Mode.DESTINATION.value

@@ -19,7 +19,7 @@ from conformance.messages import (
 )
 from conformance.rigs import QUICK, Source, source
 from conformance.sockets import Socket
-from support_ws import PING
+from support.ws import PING
 
 START_1 = "000c080210012a04535348313801"
 START_2 = "000c080610012a04535348313802"

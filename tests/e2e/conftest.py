@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support_tunnel import ServiceProcess, service_process
+from support.tunnel import ServiceProcess, service_process
 
 
 @pytest.fixture(scope="session")

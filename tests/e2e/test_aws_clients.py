@@ -16,7 +16,7 @@ from typing import Any
 import boto3
 import pytest
 
-from support_tunnel import HANG, ServiceProcess, clean_environment, installed
+from support.tunnel import HANG, ServiceProcess, clean_environment, installed
 from tailrace.service.config import Endpoints
 
 NAME = "IoTSecuredTunneling"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from support_tunnel import (
+from support.tunnel import (
     HANG,
     Process,
     ServiceProcess,

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import tailrace
-from support_tunnel import Process, clean_environment, installed, process, until
+from support.tunnel import Process, clean_environment, installed, process, until
 
 
 @contextmanager

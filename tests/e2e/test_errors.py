@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from support_middlebox import middlebox
-from support_service import dial
-from support_tunnel import (
+from support.middlebox import middlebox
+from support.service import dial
+from support.tunnel import (
     ServiceProcess,
     Tunnel,
     application,
@@ -24,9 +24,9 @@ from support_tunnel import (
     tunnel_process,
     unused_port,
 )
+from tailrace.common.secret import Secret
 from tailrace.errors import ExitCode
 from tailrace.localproxy.settings import Mode, ServiceMap, TCPAddress, UnixAddress
-from tailrace.secret import Secret
 
 UNKNOWN = Secret("t" * 43)
 

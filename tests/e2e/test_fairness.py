@@ -11,8 +11,8 @@ import statistics
 
 import pytest
 
-from support_middlebox import middlebox
-from support_tunnel import (
+from support.middlebox import middlebox
+from support.tunnel import (
     ServiceProcess,
     Streams,
     application,
@@ -91,7 +91,7 @@ async def test_two_directions_do_not_wait_for_each_other(
     service: ServiceProcess, monkeypatch: pytest.MonkeyPatch
 ):
     """Both are full, so neither end reads for a while, and then it sees no pongs."""
-    for module in ("window", "windowing"):
+    for module in ("flow.send_window", "flow.window_driver"):
         monkeypatch.setattr(f"tailrace.{module}.PATIENCE", 3600.0)
     with tunnel_of(service, "ECHO") as tunnel:
         async with application(echo) as app:

@@ -1,6 +1,6 @@
 """Whatever the network does to a link: nothing is altered, nothing hangs, and it comes back.
 
-Each proxy has a :class:`~support_faults.FaultProxy` between itself and the service. What comes
+Each proxy has a :class:`~support.faults.FaultProxy` between itself and the service. What comes
 through is judged by each end for itself: every connection has bytes of its own both ways.
 """
 
@@ -19,8 +19,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from support_faults import Fault, FaultProxy, Kind, Script, Way, fault_proxy, scripts
-from support_tunnel import (
+from support.faults import Fault, FaultProxy, Kind, Script, Way, fault_proxy, scripts
+from support.tunnel import (
     HANG,
     Ends,
     LocalAddress,

@@ -19,18 +19,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from support_service import HANG, Peer, api, config, dial, running, trust
+from support.service import HANG, Peer, api, config, dial, running, trust
 from tailrace.service.config import DataSettings
 from tailrace.service.limits import Limits
-from tailrace.service.server import Service
-from tailrace.wire import (
-    MAX_FRAME,
-    MAX_PAYLOAD,
-    SUBPROTOCOL_V3,
-    Message,
-    MessageType,
-    encode_frame,
-)
+from tailrace.service.service import Service
+from tailrace.wire import MAX_FRAME, MAX_PAYLOAD, SUBPROTOCOL_V3, Message, MessageType, encode_frame
 
 START = MessageType.STREAM_START
 DATA = MessageType.DATA

@@ -15,13 +15,13 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from support_configuration import value_unless_refused
+from support.configuration import value_unless_refused
+from tailrace.cli.localproxy.files import Files
+from tailrace.cli.localproxy.resolve import Configuration, build_settings
+from tailrace.common.secret import Secret
 from tailrace.link import LinkTarget
-from tailrace.link.httpconnect import build_connect
-from tailrace.link.upgrade import build_request
-from tailrace.localproxy.files import Files
-from tailrace.localproxy.sources import Configuration, build_settings
-from tailrace.secret import Secret
+from tailrace.link.http.connect_method import build_connect
+from tailrace.link.http.upgrade import build_request
 
 TOKEN = "AQGAAXlKn0Tqd8Vn3Cn4Zf2bPzAAQABAAdU"
 BASE = {

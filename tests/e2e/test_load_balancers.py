@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from support_mosquitto import free_port
-from support_service import HANG, api, config, dial, running
+from support.mosquitto import free_port
+from support.service import HANG, api, config, dial, running
 from tailrace.service.config import DataSettings, OperationSettings
 from tailrace.wire import Message, MessageType
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support_tunnel import (
+from support.tunnel import (
     HANG,
     ProxyProcess,
     ServiceProcess,

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from support_service import Peer, dial
-from support_tunnel import (
+from support.service import Peer, dial
+from support.tunnel import (
     HANG,
     Handler,
     ServiceProcess,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from support_tunnel import HANG, ServiceProcess, service_process
+from support.tunnel import HANG, ServiceProcess, service_process
 from tailrace.wire import MAX_FRAME, MAX_PAYLOAD, SUBPROTOCOL_V3, Message, MessageType, encode_frame
 
 TUNNELS = 8

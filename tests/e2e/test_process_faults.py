@@ -22,9 +22,9 @@ from typing import Any
 
 import pytest
 
-import support_service
-from support_faults import Fault, Kind, fault_proxy
-from support_tunnel import (
+import support.service as support_service
+from support.faults import Fault, Kind, fault_proxy
+from support.tunnel import (
     HANG,
     ProxyProcess,
     ServiceProcess,
@@ -48,12 +48,12 @@ from support_tunnel import (
     until,
     unused_port,
 )
-from support_ws import ACCESS_TOKEN, BINARY, Certificates, Peer, ScriptedService, frame
+from support.ws import ACCESS_TOKEN, BINARY, Certificates, Peer, ScriptedService, frame
 from tailrace.aws import ControlError
+from tailrace.common.secret import Secret
 from tailrace.errors import ExitCode
 from tailrace.localproxy.events import ConnectionRefused, Reconnecting
 from tailrace.localproxy.settings import LocalAddress, Mode, TCPAddress
-from tailrace.secret import Secret
 from tailrace.service.config import parse_address
 
 each_end = pytest.mark.parametrize("mode", Mode, ids=lambda mode: mode.value)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from support_middlebox import Middlebox, middlebox
-from support_tunnel import (
+from support.middlebox import Middlebox, middlebox
+from support.tunnel import (
     HANG,
     Ends,
     ServiceProcess,
@@ -34,10 +34,10 @@ from support_tunnel import (
     tunnel_of,
     until,
 )
+from tailrace.common.secret import Secret
 from tailrace.errors import ExitCode, LinkError
 from tailrace.localproxy.events import Connected, Ended, Reconnecting
 from tailrace.localproxy.settings import Backend, LocalAddress, Mode, PeerVersion
-from tailrace.secret import Secret
 
 each_end = pytest.mark.parametrize("mode", Mode, ids=lambda mode: mode.value)
 each_backend = pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from support_tunnel import (
+from support.tunnel import (
     HANG,
     Handler,
     Process,

@@ -22,21 +22,12 @@ from hypothesis.stateful import (
     rule,
 )
 
-from support_messages import bodies
-from support_pair import ConnectionPair, End, Half, other
-from support_playbook import Data, Playbook, Sent, Step, budget, effort, feed, service_ids
-from support_protobuf import oracle_decode
+from support.messages import bodies
+from support.pair import ConnectionPair, End, Half, other
+from support.playbook import Data, Playbook, Sent, Step, budget, effort, feed, service_ids
+from support.protobuf import oracle_decode
 from tailrace.errors import LocalProtocolError, RemoteProtocolError, ServiceIdMismatch
-from tailrace.session import (
-    V1,
-    V2,
-    V3,
-    ConnectionEnded,
-    ConnectionRequested,
-    Dialect,
-    Event,
-    Role,
-)
+from tailrace.session import V1, V2, V3, ConnectionEnded, ConnectionRequested, Dialect, Event, Role
 from tailrace.wire import (
     FLOW_MESSAGES,
     MAX_CONNECTION_ID,

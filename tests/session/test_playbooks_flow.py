@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from support_playbook import (
+from support.playbook import (
     Data,
     Ended,
     Ignored,

@@ -12,8 +12,8 @@ from soak.figures import Figures
 from soak.looks import Growth
 from soak.report import table
 
-from support_process import clean_environment, process, until
-from support_source import ROOT
+from support.process import clean_environment, process, until
+from support.source import ROOT
 
 
 async def test_a_short_soak(tmp_path: Path) -> None:

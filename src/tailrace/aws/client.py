@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from ..errors import ConfigurationError, ExitCode, TailraceError
-from . import sigv4
+from . import signing as sigv4
 from .credentials import Credentials
 
 __all__ = ["SIGNING_NAME", "ControlClient", "ControlError"]

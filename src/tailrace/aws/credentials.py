@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from ..common.secret import Secret
 from ..errors import ConfigurationError
-from ..secret import Secret
 
 __all__ = ["Credentials"]
 

@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from ..common.atomic_files import make_private_directory
 from ..errors import ConfigurationError, ExitCode, TailraceError
-from ..service.access import AccessKey, Policy
 from ..service.api.model import OPERATIONS
 from ..service.config import default_state_dir
-from ..service.credentials import KeyFile, credentials_file, new_key
-from ..service.files import make_private_directory
+from ..service.identity.key_store import KeyFile, credentials_file, new_key
+from ..service.identity.policy import AccessKey, Policy
 
 __all__ = ["add_keys_parser", "run_keys"]
 

@@ -26,17 +26,12 @@ from ..service.config import (
     default_state_dir,
     parse_address,
 )
-from ..service.trust import write_bundle
+from ..service.tls.ca_bundle import write_bundle
 from .limits import add_limit_options, read_limits
-from .serve_options import (
-    add_operation_options,
-    operation_settings,
-    proxy_networks,
-    start_logging,
-)
+from .serve_options import add_operation_options, operation_settings, proxy_networks, start_logging
 
 if TYPE_CHECKING:
-    from ..service.server import Service
+    from ..service.service import Service
 
 __all__ = ["add_env_parser", "add_serve_parser", "run_env", "run_serve"]
 
@@ -237,7 +232,7 @@ def _loop_factory(choice: str) -> _LoopFactory | None:
 
 
 async def _serve(config: ServiceConfig) -> int:
-    from ..service.server import Service
+    from ..service.service import Service
 
     service = Service(config)
     stopping = asyncio.Event()

@@ -11,9 +11,9 @@ from typing import Final
 
 from ..errors import ConfigurationError
 from ..service.config import OperationSettings, parse_address
-from ..service.logs import TEXT_FORMAT, JsonFormatter
 from ..service.notify import parse_command, parse_mqtt_url
-from ..service.proxy_protocol import Network, parse_network
+from ..service.relay.proxy_protocol import Network, parse_network
+from ..service.telemetry.json_log import TEXT_FORMAT, JsonFormatter
 
 __all__ = ["add_operation_options", "operation_settings", "proxy_networks", "start_logging"]
 

@@ -15,7 +15,7 @@ from .serve import add_env_parser, add_serve_parser, run_env, run_serve
 from .tunnel import add_tunnel_parser, run_tunnel
 
 if TYPE_CHECKING:
-    from ..localproxy.sources import Effective
+    from .localproxy.resolve import Effective
 
 __all__ = ["main"]
 
@@ -94,7 +94,7 @@ def _add_config_parser(commands: _Subparsers) -> None:
 
 
 def _run_config_show(args: argparse.Namespace) -> int:
-    from ..localproxy.sources import Action, build_settings, describe
+    from .localproxy.resolve import Action, build_settings, describe
 
     configuration = build_settings(args.arguments, os.environ)
     if isinstance(configuration, Action):

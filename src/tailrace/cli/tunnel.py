@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from ..aws import ControlClient, ControlError, Credentials
+from ..common.atomic_files import write_file
+from ..common.secret import Secret
 from ..errors import ConfigurationError, ExitCode, TailraceError
-from ..secret import Secret
-from ..service.files import write_file
 
 __all__ = ["add_tunnel_parser", "api_endpoint", "run_tunnel"]
 

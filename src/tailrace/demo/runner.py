@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..aws import ControlClient, Credentials
+from ..common.secret import Secret
 from ..errors import ExitCode, TailraceError
-from ..secret import Secret
 from .applications import EchoServer, FileServer
 
 __all__ = ["DemoFailed", "Measurements", "run_demo"]

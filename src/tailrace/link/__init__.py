@@ -9,14 +9,14 @@ What needs an event loop, TLS or a WebSocket package is loaded when it is first 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .port import Buffer, CloseCode, ClosedBy, Link, LinkClosed, LinkHandler, LinkInfo
-from .target import LinkTarget, TLSOptions
+from .endpoint import LinkTarget, TLSOptions
+from .interface import Buffer, CloseCode, ClosedBy, Link, LinkClosed, LinkHandler, LinkInfo
 
 if TYPE_CHECKING:
-    from .backend import connect
     from .backoff import Backoff
-    from .keepalive import Keepalive, KeepaliveAction
-    from .keeper import KeeperOutcome, LinkKeeper, LinkObserver, ReconnectPolicy
+    from .connector import connect
+    from .heartbeat import Keepalive, KeepaliveAction
+    from .supervisor import KeeperOutcome, LinkKeeper, LinkObserver, ReconnectPolicy
 
 __all__ = [
     "Backoff",
@@ -40,13 +40,13 @@ __all__ = [
 
 _HOME = {
     "Backoff": ".backoff",
-    "Keepalive": ".keepalive",
-    "KeepaliveAction": ".keepalive",
-    "KeeperOutcome": ".keeper",
-    "LinkKeeper": ".keeper",
-    "LinkObserver": ".keeper",
-    "ReconnectPolicy": ".keeper",
-    "connect": ".backend",
+    "Keepalive": ".heartbeat",
+    "KeepaliveAction": ".heartbeat",
+    "KeeperOutcome": ".supervisor",
+    "LinkKeeper": ".supervisor",
+    "LinkObserver": ".supervisor",
+    "ReconnectPolicy": ".supervisor",
+    "connect": ".connector",
 }
 
 

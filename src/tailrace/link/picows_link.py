@@ -9,11 +9,11 @@ from typing import Any, Final, cast
 
 from picows import WSAutoPingStrategy, WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
-from .lifecycle import MAX_FRAME_SIZE, READ_BUFFER_SIZE, BaseLink, LinkState
-from .port import Buffer, CloseCode, LinkHandler, LinkInfo
-from .target import LinkTarget, user_agent
-from .transport import UpgradeTap, remote_address
-from .upgrade import UpgradeParser, accept_for, request_headers, request_path
+from .base_link import MAX_FRAME_SIZE, READ_BUFFER_SIZE, BaseLink, LinkState
+from .endpoint import LinkTarget, user_agent
+from .http.upgrade import UpgradeParser, accept_for, request_headers, request_path
+from .interface import Buffer, CloseCode, LinkHandler, LinkInfo
+from .tls.transport import UpgradeTap, remote_address
 
 __all__ = ["PicowsLink", "open_link"]
 

@@ -14,11 +14,11 @@ from websockets.exceptions import InvalidState
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol, Side, State
 
-from .lifecycle import MAX_FRAME_SIZE, READ_BUFFER_SIZE, BaseLink, LinkState
-from .port import Buffer, CloseCode, LinkHandler, LinkInfo
-from .target import LinkTarget, user_agent
-from .transport import UpgradeTap, remote_address
-from .upgrade import UpgradeParser, build_request
+from .base_link import MAX_FRAME_SIZE, READ_BUFFER_SIZE, BaseLink, LinkState
+from .endpoint import LinkTarget, user_agent
+from .http.upgrade import UpgradeParser, build_request
+from .interface import Buffer, CloseCode, LinkHandler, LinkInfo
+from .tls.transport import UpgradeTap, remote_address
 
 __all__ = ["WebsocketsLink", "open_link"]
 

@@ -10,8 +10,8 @@ import socket
 from collections.abc import Sequence
 
 from ..errors import NameResolutionFailed
-from ..link.dial import resolve
-from .allowlist import is_allowed
+from ..link.tcp import resolve
+from .allow_list import is_allowed
 from .settings import LocalAddress, ProxySettings, TCPAddress, UnixAddress
 
 __all__ = ["DialFailed", "dial"]

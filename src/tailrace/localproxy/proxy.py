@@ -17,6 +17,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
+from ..common.redaction import register_secrets
+from ..common.secret import Secret
 from ..errors import (
     AccessRefused,
     ExitCode,
@@ -36,8 +38,8 @@ from ..link import (
     ReconnectPolicy,
     TLSOptions,
 )
-from ..secret import Secret
-from .advice import describe, given_up, refusal
+from .client_token import client_token
+from .error_hints import describe, given_up, refusal
 from .events import (
     Connected,
     Connecting,
@@ -49,11 +51,9 @@ from .events import (
     Started,
     Subscriber,
 )
+from .link_session import Tunnel
 from .listener import Listener, bind
-from .logs import register_secrets
 from .settings import LocalAddress, Mode, ProxySettings, ServiceMap, TCPAddress
-from .state import client_token
-from .tunnel import Tunnel
 
 __all__ = ["LocalProxy"]
 

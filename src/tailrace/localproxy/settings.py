@@ -1,6 +1,6 @@
 """The one frozen configuration object of a local proxy.
 
-Built by :func:`tailrace.localproxy.sources.build_settings` from argv, files and
+Built by :func:`tailrace.cli.localproxy.resolve.build_settings` from argv, files and
 environment; everything below reads it and nothing else.
 """
 
@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-from ..link.webproxy import WebProxy
-from ..secret import Secret
+from ..common.secret import Secret
+from ..link.proxy.settings import WebProxy
 
 __all__ = [
     "Backend",

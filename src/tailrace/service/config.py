@@ -12,7 +12,7 @@ from typing import Any, Final
 from ..errors import ConfigurationError
 from .limits import DEFAULT, Limits
 from .notify.mqtt import MqttSettings
-from .proxy_protocol import Network
+from .relay.proxy_protocol import Network
 
 __all__ = [
     "EVERY_ADDRESS",
@@ -113,7 +113,7 @@ class ServiceConfig:
     """Further names by which clients reach the service; the first one is advertised
     when a listener is bound to all addresses."""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Where an access key may be given; see :mod:`tailrace.service.credentials`."""
+    """Where an access key may be given; see :mod:`tailrace.service.identity.key_store`."""
     data: DataSettings = field(default_factory=DataSettings)
     operation: OperationSettings = field(default_factory=OperationSettings)
     limits: Limits = DEFAULT

@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from ..secret import Secret
-from .fabric import Fabric
-from .queries import TunnelQueries
-from .store import Side, TunnelRecord
-from .tunnels import (
-    Destination,
-    IdSource,
-    OpenedTunnel,
-    RotatedTunnel,
-    Tunnels,
-    TunnelSpec,
-)
+from ..common.secret import Secret
+from .relay.switchboard import Fabric
+from .tunnels.queries import TunnelQueries
+from .tunnels.rules import Destination, IdSource, OpenedTunnel, RotatedTunnel, Tunnels, TunnelSpec
+from .tunnels.store import Side, TunnelRecord
 
 __all__ = ["Announcements", "ControlPlane"]
 

@@ -4,9 +4,10 @@ May import nothing of this package but :mod:`tailrace.errors`.
 """
 
 from .codec import DataHeader, decode, encode, encode_frame
+from .fastpath import HeadIndex, payload_at
 from .framing import MessageSplitter
-from .heads import HeadIndex, payload_at
-from .limits import (
+from .messages import FLOW_MESSAGES, Message, MessageType
+from .protocol import (
     MAX_CONNECTION_ID,
     MAX_FRAME,
     MAX_MESSAGE,
@@ -17,7 +18,6 @@ from .limits import (
     SUBPROTOCOL_V3,
     SUBPROTOCOLS,
 )
-from .message import FLOW_MESSAGES, Message, MessageType
 
 __all__ = [
     "FLOW_MESSAGES",

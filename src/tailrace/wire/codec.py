@@ -22,8 +22,8 @@ from __future__ import annotations
 from typing import Final
 
 from ..errors import DecodeError, LocalProtocolError
-from .limits import MAX_CONNECTION_ID, MAX_MESSAGE, MAX_PAYLOAD
-from .message import Message, MessageType
+from .messages import Message, MessageType
+from .protocol import MAX_CONNECTION_ID, MAX_MESSAGE, MAX_PAYLOAD
 
 __all__ = ["DataHeader", "decode", "encode", "encode_frame"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..errors import DecodeError
-from .limits import MAX_MESSAGE
+from .protocol import MAX_MESSAGE
 
 __all__ = ["MessageSplitter"]
 

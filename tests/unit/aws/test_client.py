@@ -20,10 +20,10 @@ import trustme
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from support_service import config, running
+from support.service import config, running
 from tailrace.aws import ControlClient, ControlError, Credentials
+from tailrace.common.secret import Secret
 from tailrace.errors import ConfigurationError, ExitCode
-from tailrace.secret import Secret
 from tailrace.service.config import Address, Endpoints
 
 CREDENTIALS = Credentials("AKIDEXAMPLE", Secret("hidden-key"))

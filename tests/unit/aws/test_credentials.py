@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tailrace.aws import Credentials
+from tailrace.common.secret import Secret
 from tailrace.errors import ConfigurationError
-from tailrace.secret import Secret
 
 FULL = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "hidden/key+1="}
 

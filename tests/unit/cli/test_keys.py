@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from support_service import api, config, running
+from support.service import api, config, running
 from tailrace.cli.keys import add_keys_parser, run_keys
 from tailrace.errors import ExitCode
-from tailrace.service.credentials import KeyFile, credentials_file
+from tailrace.service.identity.key_store import KeyFile, credentials_file
 
 
 class Keys:

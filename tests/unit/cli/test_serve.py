@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from support_service import HANG, api, dial
+from support.service import HANG, api, dial
 from tailrace.cli.serve import add_env_parser, add_serve_parser, run_env, run_serve
 from tailrace.errors import ExitCode
 from tailrace.service.config import Endpoints

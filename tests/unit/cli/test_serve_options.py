@@ -16,13 +16,13 @@ import httpx
 import pytest
 import trustme
 
-from support_mosquitto import broker, needs_mosquitto
-from support_service import HANG, api, dial, trust
+from support.mosquitto import broker, needs_mosquitto
+from support.service import HANG, api, dial, trust
 from tailrace.cli.serve import add_serve_parser
 from tailrace.cli.serve_options import operation_settings, proxy_networks, start_logging
 from tailrace.errors import ConfigurationError
 from tailrace.service.config import Address, Endpoints, OperationSettings
-from tailrace.service.logs import JsonFormatter
+from tailrace.service.telemetry.json_log import JsonFormatter
 
 
 def parse(*argv: str) -> argparse.Namespace:

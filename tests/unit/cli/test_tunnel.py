@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 import trustme
 
-from support_service import config, dial, running
+from support.service import config, dial, running
 from tailrace.cli.tunnel import add_tunnel_parser, api_endpoint, run_tunnel
 from tailrace.errors import ExitCode
-from tailrace.service.server import Service
+from tailrace.service.service import Service
 
 VARIABLES = (
     "AWS_ACCESS_KEY_ID",
@@ -123,7 +123,7 @@ class TestService:
         assert [summary["status"] for summary in listed] == ["CLOSED"]
 
     async def test_all_pages(self, service: Service, shell: Shell) -> None:
-        from tailrace.service.tunnels import TunnelSpec
+        from tailrace.service.tunnels.rules import TunnelSpec
 
         for _ in range(230):
             service._control.open_tunnel(TunnelSpec())

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from support_loops import LOOP_FACTORIES
-from support_ws import Certificates
-from tailrace.link import transport
+from support.loops import LOOP_FACTORIES
+from support.ws import Certificates
+from tailrace.link.tls import transport
 
 
 def pytest_asyncio_loop_factories(

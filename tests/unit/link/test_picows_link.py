@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from support_ws import (
+from support.ws import (
     BINARY,
     PING,
     Certificates,
@@ -21,8 +21,8 @@ from support_ws import (
     until_closed,
 )
 from tailrace.link import ClosedBy, Link, LinkClosed, connect
-from tailrace.link.backend import _load
-from tailrace.link.lifecycle import READ_BUFFER_SIZE
+from tailrace.link.base_link import READ_BUFFER_SIZE
+from tailrace.link.connector import _load
 from tailrace.link.picows_link import open_link
 
 

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from support_ws import (
+from support.ws import (
     BINARY,
     PING,
     Certificates,
@@ -19,7 +19,7 @@ from support_ws import (
     frame,
 )
 from tailrace.link import ClosedBy, LinkClosed, connect
-from tailrace.link.backend import _load
+from tailrace.link.connector import _load
 from tailrace.link.websockets_link import open_link
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from tailrace.common.secret import Secret
 from tailrace.localproxy.dialer import DialFailed, dial
 from tailrace.localproxy.settings import Mode, ProxySettings, TCPAddress, UnixAddress
-from tailrace.secret import Secret
 
 
 def settings(**changes: Any) -> ProxySettings:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support_tunnel import (
+from support.tunnel import (
     RunningProxy,
     ServiceProcess,
     application,

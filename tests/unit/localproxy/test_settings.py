@@ -6,8 +6,8 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
+from tailrace.common.secret import Secret
 from tailrace.localproxy.settings import Mode, ProxySettings, TCPAddress, UnixAddress
-from tailrace.secret import Secret
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from support_data_plane import open_tunnel
-from support_service import config, running
+from support.data_plane import open_tunnel
+from support.service import config, running
 from tailrace.service.config import DataSettings
-from tailrace.service.server import Service
+from tailrace.service.service import Service
 
 
 @pytest.fixture

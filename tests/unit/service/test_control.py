@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from tailrace.secret import Secret
+from tailrace.common.secret import Secret
 from tailrace.service.control import ControlPlane
 from tailrace.service.errors import TunnelNotFound
-from tailrace.service.fabric import LocalFabric
-from tailrace.service.queries import TunnelQueries
-from tailrace.service.sqlite_store import SqliteStore
-from tailrace.service.store import ConnectionStatus, Side, TunnelRecord, TunnelStatus
-from tailrace.service.tunnels import Destination, RandomIds, Tunnels, TunnelSpec
+from tailrace.service.relay.switchboard import LocalFabric
+from tailrace.service.tunnels.queries import TunnelQueries
+from tailrace.service.tunnels.rules import Destination, RandomIds, Tunnels, TunnelSpec
+from tailrace.service.tunnels.sqlite_store import SqliteStore
+from tailrace.service.tunnels.store import ConnectionStatus, Side, TunnelRecord, TunnelStatus
 
 
 class Clock:

@@ -10,14 +10,7 @@ from types import ModuleType
 import pytest
 
 from tailrace.session.streams import StreamState
-from tailrace.session.transitions import (
-    DESTINATION,
-    SOURCE,
-    STREAM_MESSAGES,
-    Action,
-    Role,
-    Table,
-)
+from tailrace.session.transitions import DESTINATION, SOURCE, STREAM_MESSAGES, Action, Role, Table
 from tailrace.wire import MessageType
 
 DOCS = Path(__file__).parents[3] / "docs"

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from support_messages import Vector, bodies, load_vectors, messages, varint
-from support_protobuf import OracleError, oracle_decode, oracle_encode
+from support.messages import Vector, bodies, load_vectors, messages, varint
+from support.protobuf import OracleError, oracle_decode, oracle_encode
 from tailrace.errors import DecodeError, LocalProtocolError
 from tailrace.wire.codec import DataHeader, decode, encode, encode_frame
-from tailrace.wire.limits import MAX_CONNECTION_ID, MAX_MESSAGE, MAX_PAYLOAD, MAX_STREAM_ID
-from tailrace.wire.message import Message, MessageType
+from tailrace.wire.messages import Message, MessageType
+from tailrace.wire.protocol import MAX_CONNECTION_ID, MAX_MESSAGE, MAX_PAYLOAD, MAX_STREAM_ID
 
 VECTORS = load_vectors()
 VALID = [vector for vector in VECTORS if vector.message is not None]

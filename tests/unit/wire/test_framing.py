@@ -6,12 +6,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from support_messages import load_vectors, messages
+from support.messages import load_vectors, messages
 from tailrace.errors import DecodeError
 from tailrace.wire.codec import decode, encode, encode_frame
 from tailrace.wire.framing import MessageSplitter
-from tailrace.wire.limits import MAX_FRAME, MAX_MESSAGE, MAX_PAYLOAD
-from tailrace.wire.message import Message
+from tailrace.wire.messages import Message
+from tailrace.wire.protocol import MAX_FRAME, MAX_MESSAGE, MAX_PAYLOAD
 
 START = Message(2, 1, "SSH1", 1)
 DATA = Message(1, 1, "SSH1", 1, b"hello")

@@ -17,14 +17,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from ..access import AccessKey
-from ..audit import AuditLog
-from ..buckets import Buckets
+from ...flow.token_bucket import Buckets
 from ..control import ControlPlane
-from ..counters import Counters
 from ..errors import StoreFailed
+from ..identity.policy import AccessKey
 from ..limits import DEFAULT, Limits, network
-from ..refusals import RefusalLog
+from ..telemetry.audit import AuditLog
+from ..telemetry.counters import Counters
+from ..telemetry.throttled_log import RefusalLog
 from .errors import ApiError, ErrorType
 from .model import OPERATIONS
 from .operations import Operations

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..access import AccessKey
-from ..queries import TunnelQueries
+from ..identity.policy import AccessKey
+from ..tunnels.queries import TunnelQueries
 from .errors import ApiError, ErrorType
 
 __all__ = ["authorize"]

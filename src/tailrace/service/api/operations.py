@@ -6,11 +6,11 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
-from ..access import AccessKey, Policy
 from ..control import ControlPlane
 from ..errors import InvalidCursor, TunnelClosed, TunnelLimitReached, TunnelNotFound
-from ..store import ConnectionState, Side, TunnelRecord
-from ..tunnels import DEFAULT_LIFETIME_MINUTES, Destination, TunnelSpec
+from ..identity.policy import AccessKey, Policy
+from ..tunnels.rules import DEFAULT_LIFETIME_MINUTES, Destination, TunnelSpec
+from ..tunnels.store import ConnectionState, Side, TunnelRecord
 from .authorization import authorize
 from .errors import ApiError, ErrorType
 from .model import OPERATIONS

@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 from urllib.parse import unquote_plus
 
-from ...aws.sigv4 import ALGORITHM, canonical_request, signature, timestamp
-from ...secret import Secret
-from ..access import AccessKey
+from ...aws.signing import ALGORITHM, canonical_request, signature, timestamp
+from ...common.secret import Secret
+from ..identity.policy import AccessKey
 from .errors import ApiError, ErrorType
 
 __all__ = ["MAX_EXPIRES_SECONDS", "MAX_SKEW_SECONDS", "SignedRequest", "Verifier"]

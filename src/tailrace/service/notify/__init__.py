@@ -1,10 +1,10 @@
 """Tell things about their tunnels: over MQTT, or through a command."""
 
 from .announcer import Announcer
+from .base import Notification, Notifier, NotifyFailed
 from .command import CommandNotifier, parse_command
 from .mqtt import MqttNotifier, MqttSettings, parse_mqtt_url
 from .outbox import Outbox, OutboxSettings
-from .port import Notification, Notifier, NotifyFailed
 
 __all__ = [
     "Announcer",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...secret import Secret
-from ..store import TunnelRecord
+from ...common.secret import Secret
+from ..tunnels.store import TunnelRecord
+from .base import Notification
 from .outbox import Outbox
-from .port import Notification
 
 __all__ = ["Announcer"]
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from ...errors import ConfigurationError
-from .port import Notification, NotifyFailed
+from .base import Notification, NotifyFailed
 
 __all__ = ["CommandNotifier", "parse_command"]
 

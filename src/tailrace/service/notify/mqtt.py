@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
+from ...common.secret import Secret
 from ...errors import ConfigurationError
-from ...secret import Secret
-from .port import Notification, NotifyFailed
+from .base import Notification, NotifyFailed
 
 if TYPE_CHECKING:
     import aiomqtt

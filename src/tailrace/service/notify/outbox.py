@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .port import Notification, Notifier, NotifyFailed
+from .base import Notification, Notifier, NotifyFailed
 
 __all__ = ["Outbox", "OutboxSettings"]
 

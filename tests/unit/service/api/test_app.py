@@ -15,13 +15,13 @@ from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
-from support_service import HANG, api, config, running, trust
-from tailrace.service.access import AccessKey
+from support.service import HANG, api, config, running, trust
 from tailrace.service.api.model import OPERATIONS
 from tailrace.service.config import OperationSettings
-from tailrace.service.credentials import KeyFile, credentials_file, new_key
+from tailrace.service.identity.key_store import KeyFile, credentials_file, new_key
+from tailrace.service.identity.policy import AccessKey
 from tailrace.service.limits import DEFAULT, Limits
-from tailrace.service.server import Service
+from tailrace.service.service import Service
 
 
 @pytest.fixture

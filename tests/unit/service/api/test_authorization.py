@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from tailrace.secret import Secret
-from tailrace.service.access import READING, AccessKey, Policy
+from tailrace.common.secret import Secret
 from tailrace.service.api.authorization import authorize
 from tailrace.service.api.errors import ApiError
 from tailrace.service.api.model import OPERATIONS
 from tailrace.service.errors import TunnelNotFound
-from tailrace.service.queries import TunnelQueries
-from tailrace.service.sqlite_store import SqliteStore
-from tailrace.service.tunnels import RandomIds, Tunnels, TunnelSpec
+from tailrace.service.identity.policy import READING, AccessKey, Policy
+from tailrace.service.tunnels.queries import TunnelQueries
+from tailrace.service.tunnels.rules import RandomIds, Tunnels, TunnelSpec
+from tailrace.service.tunnels.sqlite_store import SqliteStore
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from botocore.exceptions import ClientError
 from websockets.exceptions import InvalidStatus
 
-from support_service import api, config, dial, running
-from tailrace.service.server import Service
+from support.service import api, config, dial, running
+from tailrace.service.service import Service
 from tailrace.wire import Message, MessageType
 
 

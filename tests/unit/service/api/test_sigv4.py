@@ -13,10 +13,10 @@ from botocore.credentials import Credentials
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tailrace.secret import Secret
-from tailrace.service.access import AccessKey
+from tailrace.common.secret import Secret
 from tailrace.service.api.errors import ApiError
 from tailrace.service.api.sigv4 import SignedRequest, Verifier
+from tailrace.service.identity.policy import AccessKey
 
 KEY = "AKIDEXAMPLE"
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"

@@ -2,11 +2,16 @@
 
 from dataclasses import replace
 
-from tailrace.secret import Secret
+from tailrace.common.secret import Secret
 from tailrace.service.notify.announcer import Announcer
+from tailrace.service.notify.base import Notification
 from tailrace.service.notify.outbox import Outbox
-from tailrace.service.notify.port import Notification
-from tailrace.service.store import ConnectionState, ConnectionStatus, TunnelRecord, TunnelStatus
+from tailrace.service.tunnels.store import (
+    ConnectionState,
+    ConnectionStatus,
+    TunnelRecord,
+    TunnelStatus,
+)
 
 STATE = ConnectionState(ConnectionStatus.DISCONNECTED, 0.0)
 TUNNEL = TunnelRecord(

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from support_service import HANG
+from support.service import HANG
+from tailrace.common.secret import Secret
 from tailrace.errors import ConfigurationError
-from tailrace.secret import Secret
+from tailrace.service.notify.base import Notification, NotifyFailed
 from tailrace.service.notify.command import CommandNotifier, parse_command
-from tailrace.service.notify.port import Notification, NotifyFailed
 
 TOKEN = "trt_the-text-of-a-token"
 NOTIFICATION = Notification("t1", "lamp", Secret(TOKEN), "us-east-1", ("SSH",), 9e9)

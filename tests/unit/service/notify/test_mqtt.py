@@ -14,13 +14,13 @@ import aiomqtt
 import pytest
 import trustme
 
-from support_mosquitto import Broker, broker, needs_mosquitto, started
-from support_service import HANG
+from support.mosquitto import Broker, broker, needs_mosquitto, started
+from support.service import HANG
+from tailrace.common.secret import Secret
 from tailrace.errors import ConfigurationError
-from tailrace.secret import Secret
+from tailrace.service.notify.base import Notification, NotifyFailed
 from tailrace.service.notify.mqtt import MqttNotifier, MqttSettings, parse_mqtt_url
 from tailrace.service.notify.outbox import Outbox, OutboxSettings
-from tailrace.service.notify.port import Notification, NotifyFailed
 
 TOKEN = "trt_the-text-of-a-token"
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from support_service import HANG
-from tailrace.secret import Secret
+from support.service import HANG
+from tailrace.common.secret import Secret
+from tailrace.service.notify.base import Notification, NotifyFailed
 from tailrace.service.notify.outbox import Outbox, OutboxSettings
-from tailrace.service.notify.port import Notification, NotifyFailed
 
 TOKEN = "trt_the-text-of-a-token"
 

@@ -1,0 +1,43 @@
+"""The text of ``--allow``, parsed and printed. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ...errors import ConfigurationError
+from ...localproxy.settings import LocalAddress, Mode
+from .addresses import format_local_address, parse_local_address
+from .options import shown
+from .validation import RejectedInput
+
+__all__ = ["format_allow_list", "parse_allow_list"]
+
+
+def parse_allow_list(text: str) -> tuple[LocalAddress, ...]:
+    """Return the addresses of ``--allow``: ``ADDRESS[,ADDRESS...]``, as in ``-d``.
+
+    Raises:
+        ConfigurationError: an item is no address, or there is none.
+    """
+    items = [item.strip() for item in text.split(",") if item.strip()]
+    if not items:
+        raise ConfigurationError("--allow has no address; leave it out to allow all of the map")
+    return tuple(map(_parse, items))
+
+
+def _parse(item: str) -> LocalAddress:
+    if "=" in item:
+        raise ConfigurationError(
+            f"--allow takes addresses without service ids, not '{shown(item)}'"
+        )
+    try:
+        return parse_local_address(item, Mode.DESTINATION)
+    except RejectedInput as error:
+        raise RejectedInput("allow", error.reason, f"--allow: {error}") from None
+    except ConfigurationError as error:
+        raise ConfigurationError(f"--allow: {error}") from None
+
+
+def format_allow_list(allowed: Iterable[LocalAddress]) -> str:
+    """Return the text that :func:`parse_allow_list` understands as ``allowed``."""
+    return ",".join(map(format_local_address, allowed))

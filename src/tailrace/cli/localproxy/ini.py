@@ -1,0 +1,226 @@
+"""The two INI formats of ``localproxy``: ``--config`` files and service maps.
+
+``--config`` files (Boost.Program_options): ``NAME = VALUE`` with the long names of the
+options; ``#`` starts a comment anywhere in a line; a ``[section]`` puts its name and a dot in
+front of the names below it, which no option has.
+
+Files of ``--config-dir`` (Boost.PropertyTree): ``ID = ADDRESS``; comment lines start with
+``;`` or ``#``; what stands below a ``[section]`` is not a service id.
+
+Both parsers are pure; what they return prints to a text that parses to the same again.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from ...errors import ConfigurationError
+from ...localproxy.settings import LocalAddress, Mode, ServiceMap
+from .addresses import format_local_address, parse_local_address
+from .files import Files
+from .options import Option, UsageError, Value, option_named, parse_value, shown
+from .validation import validate_path, validate_service_id
+
+__all__ = [
+    "Entry",
+    "NotAnIniFile",
+    "format_config",
+    "format_services",
+    "parse_config",
+    "parse_services",
+    "read_config",
+    "read_services",
+]
+
+logger = logging.getLogger(__name__)
+
+_SPACE: Final = " \t\r\n\v\f"
+_SHOWN_PATH_LENGTH: Final = 200
+_NAME: Final = re.compile(r"[a-z][a-z.-]{0,31}")
+_KEY: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9._ -]{0,31}")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One option that stands in a ``--config`` file."""
+
+    option: Option
+    text: str = field(repr=False)
+    value: Value = field(repr=False)
+    line: int
+
+
+class NotAnIniFile(ConfigurationError):
+    """A file of ``--config-dir`` is no map of services."""
+
+
+@dataclass(frozen=True, slots=True)
+class _ServiceEntry:
+    name: str
+    text: str
+    where: str
+
+
+def parse_config(text: str, where: str = "") -> tuple[Entry, ...]:
+    """Return the options in the text of a ``--config`` file, in their order.
+
+    ``where`` is the name of the file, for hints.
+
+    Raises:
+        UsageError: a line is no setting, an option is unknown or given twice, or a value
+            is not of the option's kind. Nothing but names of options is repeated.
+    """
+    entries: dict[str, Entry] = {}
+    section = ""
+    for number, raw in enumerate(text.split("\n"), start=1):
+        line = raw.partition("#")[0].strip(_SPACE)
+        hint = f"{shown(where)}, line {number}" if where else f"line {number}"
+        if line.startswith("[") and line.endswith("]"):
+            section = line[1:-1].rstrip(".") + "."
+        elif line:
+            name, equals, value_text = (part.strip(_SPACE) for part in line.partition("="))
+            if not equals:
+                raise UsageError(
+                    f"the options configuration file contains an invalid line{_shown_line(line)}",
+                    f"{hint}: a line is NAME = VALUE.",
+                )
+            option = option_named(name) if not section else None
+            if option is None:
+                key = _shown_key(section + name, value_text)
+                raise UsageError(f"unrecognised option{key}", hint)
+            if name in entries and not option.last_wins:
+                raise UsageError(f"option '{name}' cannot be specified more than once", hint)
+            value = _value(option, value_text, hint)
+            entries.pop(name, None)
+            entries[name] = Entry(option, value_text, value, number)
+    return tuple(entries.values())
+
+
+def _value(option: Option, text: str, hint: str) -> Value:
+    try:
+        return parse_value(option, text, option.name)
+    except UsageError as error:
+        raise UsageError(str(error), f"{hint}. {error.hint}".rstrip()) from None
+
+
+def _shown_line(line: str) -> str:
+    """Return the first word of a line for a message, if it can be no token."""
+    word = re.split(r"[\s:]", line, maxsplit=1)[0]
+    if not _NAME.fullmatch(word):
+        return ""
+    return f" '{word}'" if word == line else f" '{word} ...'"
+
+
+def _shown_key(name: str, value: str) -> str:
+    """Return a key for a message, unless it is rather a token that ends in ``=``."""
+    is_key = _KEY.fullmatch(name) and value and not value.startswith("=")
+    return f" '{name}'" if is_key or _NAME.fullmatch(name) else ""
+
+
+def format_config(entries: Iterable[Entry]) -> str:
+    """Return the text of a ``--config`` file with these options."""
+    return "".join(f"{entry.option.name} = {entry.text}\n" for entry in entries)
+
+
+def read_config(path: str, files: Files) -> tuple[Entry, ...]:
+    """Return the options in the ``--config`` file at ``path``.
+
+    Raises:
+        RejectedInput: the path is not one.
+        UsageError: the file cannot be read, or see :func:`parse_config`.
+    """
+    validate_path(path)
+    try:
+        text = files.read_text(path)
+    except OSError as error:
+        raise UsageError(
+            f"can not read options configuration file '{shown(path)}'",
+            f"{error.strerror or error}.",
+        ) from None
+    return parse_config(text, path)
+
+
+def parse_services(text: str, mode: Mode, *, strict: bool = True) -> dict[str, LocalAddress]:
+    """Return the services in the text of a file of ``--config-dir``.
+
+    Names that cannot be service ids are left out, with a warning. So are addresses that
+    are not valid, unless ``strict``.
+
+    Raises:
+        NotAnIniFile: a line is no entry, or a name is given twice.
+        ConfigurationError: ``strict``, and an address is not valid.
+    """
+    services: dict[str, LocalAddress] = {}
+    for entry in _service_entries(text):
+        try:
+            validate_service_id(entry.name)
+        except ConfigurationError as error:
+            logger.warning("%s of a service map is ignored: %s", entry.where, error)
+            continue
+        try:
+            services[entry.name] = parse_local_address(entry.text, mode)
+        except ConfigurationError as error:
+            if strict:
+                raise ConfigurationError(f"{entry.where}: {error}") from None
+            logger.warning("%s of a service map is ignored: %s", entry.where, error)
+    return services
+
+
+def _service_entries(text: str) -> list[_ServiceEntry]:
+    entries: dict[str, _ServiceEntry] = {}
+    sections: set[str] = set()
+    section = ""
+    for number, raw in enumerate(text.split("\n"), start=1):
+        line = raw.strip(_SPACE)
+        where = f"line {number}"
+        if not line or line[0] in ";#":
+            continue
+        if line[0] == "[":
+            name, bracket, _ = line[1:].partition("]")
+            if not bracket or name in sections:
+                raise NotAnIniFile(f"{where}: the section has no ']' or is there twice")
+            sections.add(name)
+            section = f"{name.strip(_SPACE)}."
+            continue
+        name, equals, value = (part.strip(_SPACE) for part in line.partition("="))
+        if not equals or not name:
+            raise NotAnIniFile(f"{where}: a line is ID = ADDRESS")
+        name = section + name
+        if name in entries:
+            raise NotAnIniFile(f"{where}: the name is there twice")
+        entries[name] = _ServiceEntry(name, value, where)
+    return list(entries.values())
+
+
+def format_services(services: ServiceMap) -> str:
+    """Return the text of a file of ``--config-dir`` with these services."""
+    return "".join(f"{name} = {format_local_address(where)}\n" for name, where in services.items())
+
+
+def read_services(directory: str, mode: Mode, files: Files, *, strict: bool) -> ServiceMap:
+    """Return the services in all files below ``directory``; the first file with an id counts.
+
+    Files in another format are skipped with a warning, as are addresses that are not
+    valid unless ``strict``.
+
+    Raises:
+        ConfigurationError: ``strict``, and an address is not valid.
+    """
+    services: dict[str, LocalAddress] = {}
+    for path in files.regular_files(directory):
+        name = shown(path, _SHOWN_PATH_LENGTH)
+        try:
+            found = parse_services(files.read_text(path), mode, strict=strict)
+        except (OSError, NotAnIniFile) as error:
+            cause = error.strerror if isinstance(error, OSError) else error
+            logger.warning("Fail to parse %s: %s. Continue to the next file.", name, cause)
+            continue
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{name}, {error}") from None
+        logger.info("Service ids in %s: %s", name, ", ".join(found) or "none")
+        services = {**found, **services}
+    return services

@@ -1,0 +1,124 @@
+"""The log of the command: format and levels of the C++ command, secrets left out.
+
+One record is one line, ``[YYYY-mm-dd HH:MM:SS.ffffff] (0x<thread id>) [severity] text``, on
+standard error; only tracebacks take more. Everything goes through the standard
+:mod:`logging`, so a program that uses the library can have its own format.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import Final, TextIO
+
+from ...common.redaction import RedactionFilter, message_of
+
+__all__ = [
+    "MAX_VERBOSITY",
+    "TRACE",
+    "ConsoleFormatter",
+    "set_up_logging",
+    "set_verbosity",
+    "threshold",
+]
+
+TRACE: Final = 5
+"""Level of records below debug: what ``-v 6`` adds."""
+
+MAX_VERBOSITY: Final = 6
+_OFF: Final = logging.CRITICAL + 10
+_PACKAGE: Final = "tailrace"
+
+_THRESHOLDS: Final = (
+    _OFF,
+    logging.CRITICAL,
+    logging.ERROR,
+    logging.WARNING,
+    logging.INFO,
+    logging.DEBUG,
+    TRACE,
+)
+_SEVERITIES: Final = (
+    (logging.CRITICAL, "fatal"),
+    (logging.ERROR, "error"),
+    (logging.WARNING, "warning"),
+    (logging.INFO, "info"),
+    (logging.DEBUG, "debug"),
+)
+
+
+def threshold(verbosity: int) -> int:
+    """Return the lowest :mod:`logging` level that ``-v verbosity`` shows (0 to 6 and above)."""
+    return _THRESHOLDS[min(max(verbosity, 0), MAX_VERBOSITY)]
+
+
+class ConsoleFormatter(logging.Formatter):
+    """Formats a record the way the C++ command does.
+
+    Control characters in the text, which may come from the network, are written as
+    escapes: they can neither start a line of their own nor steer a terminal.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of ``record``, and its traceback on further lines."""
+        seconds = int(record.created)
+        micros = int((record.created - seconds) * 1_000_000)
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+        severity = next((name for level, name in _SEVERITIES if record.levelno >= level), "trace")
+        line = (
+            f"[{stamp}.{micros:06d}] (0x{record.thread or 0:016x}) [{severity}]"
+            f" {_escaped(message_of(record))}"
+        )
+        if record.exc_info and not record.exc_text:
+            record.exc_text = self.formatException(record.exc_info)
+        for extra in (record.exc_text, record.stack_info):
+            if extra:
+                line += f"\n{extra}"
+        return line
+
+
+class _ConsoleHandler(logging.StreamHandler[TextIO]):
+    """The handler of :func:`set_up_logging`."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        super().__init__(stream)
+        self.redaction = RedactionFilter()
+        self.addFilter(self.redaction)
+        self.setFormatter(ConsoleFormatter())
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Go on without the log when standard error is gone."""
+
+
+def set_up_logging(verbosity: int, stream: TextIO | None = None) -> None:
+    """Log to ``stream`` (standard error) what ``-v verbosity`` shows.
+
+    Records of other packages are shown from "warning" on only: at lower levels they may
+    quote headers of the upgrade request.
+    """
+    root = logging.getLogger()
+    for handler in _console_handlers():
+        root.removeHandler(handler)
+    root.addHandler(_ConsoleHandler(sys.stderr if stream is None else stream))
+    logging.addLevelName(TRACE, "TRACE")
+    set_verbosity(verbosity)
+
+
+def set_verbosity(verbosity: int) -> None:
+    """Change what is shown."""
+    level = threshold(verbosity)
+    logging.getLogger().setLevel(max(level, logging.WARNING))
+    logging.getLogger(_PACKAGE).setLevel(level)
+
+
+def _console_handlers() -> list[_ConsoleHandler]:
+    return [h for h in logging.getLogger().handlers if isinstance(h, _ConsoleHandler)]
+
+
+def _escaped(text: str) -> str:
+    return text if text.isprintable() else "".join(map(_escaped_character, text))
+
+
+def _escaped_character(character: str) -> str:
+    return character if character.isprintable() else ascii(character)[1:-1]

@@ -1,0 +1,159 @@
+"""The command ``localproxy``: argv, files and environment -> one running proxy.
+
+What a call does not need is not imported: ``--version``, ``--help`` and mistakes in the
+command line answer without an event loop, TLS or a WebSocket library.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, TextIO
+
+from ... import __version__
+from ...errors import ExitCode, TailraceError
+from .argv import CommandKind, CommandLine, parse_argv
+from .options import UsageError, help_text
+
+if TYPE_CHECKING:
+    import logging
+
+    from ...localproxy.settings import ProxySettings
+    from .files import Files
+    from .layers import Inputs
+
+__all__ = ["BANNER", "main"]
+
+BANNER: Final = f"Running AWS IoT Secure Tunneling Local Proxy version: v{__version__}+tailrace"
+"""First line of standard output of every call (``--json``: of standard error)."""
+
+_HELP_HINT: Final = "Try 'localproxy --help' for a list of options."
+_INTERRUPTED: Final = 130
+"""128 + SIGINT: what a shell reports for a command that Ctrl-C has ended."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with ``argv`` (the process' own arguments) and return its exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        try:
+            command = parse_argv(words)
+        except UsageError as error:
+            _write(sys.stdout, BANNER)
+            return _usage(error)
+        if command.kind is CommandKind.RUN:
+            return _run(command, own_arguments=argv is None)
+        _write(sys.stdout, BANNER)
+        if command.kind is CommandKind.EXPORT:
+            return _export(command)
+        if command.kind is CommandKind.HELP:
+            _write(sys.stderr, help_text().rstrip("\n"))
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return ExitCode.OK
+
+
+def _run(command: CommandLine, *, own_arguments: bool) -> int:
+    from ...common.redaction import register_secrets
+    from .files import Files
+    from .layers import DEFAULT_VERBOSITY, gather
+    from .log_format import set_up_logging, set_verbosity
+
+    verbose = command["verbose"]
+    set_up_logging(int(verbose.value) if verbose is not None else DEFAULT_VERBOSITY)
+    files = Files()
+    try:
+        inputs = gather(command, os.environ, files)
+    except TailraceError as error:
+        _write(sys.stdout, BANNER)
+        return _report(error)
+    json_events = inputs.get("json")
+    wants_json = json_events is not None and bool(json_events.value)
+    _write(sys.stderr if wants_json else sys.stdout, BANNER)
+    set_verbosity(inputs.verbosity)
+    register_secrets(*inputs.secrets())
+    if own_arguments:
+        _hide_tokens(inputs)
+    try:
+        return _serve(inputs, files)
+    except TailraceError as error:
+        return _report(error)
+    except Exception:
+        _logger().critical("Internal error; please report it", exc_info=True)
+        return ExitCode.USAGE
+
+
+def _serve(inputs: Inputs, files: Files) -> int:
+    from ...common.redaction import register_secrets
+    from .resolve import resolve, secrets_of
+
+    settings: ProxySettings = resolve(inputs, files).settings
+    register_secrets(*secrets_of(settings))
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        _logger().warning("Running as root; a user of its own is all this command needs")
+
+    from .run import run
+
+    return int(run(settings))
+
+
+def _export(command: CommandLine) -> int:
+    from .layers import DEFAULT_VERBOSITY
+    from .log_format import set_up_logging
+    from .resolve import action_of, export_default_settings
+
+    set_up_logging(DEFAULT_VERBOSITY)
+    action = action_of(command)
+    assert action is not None
+    try:
+        export_default_settings(action.path)
+    except TailraceError as error:
+        return _report(error)
+    return ExitCode.OK
+
+
+def _hide_tokens(inputs: Inputs) -> None:
+    from .hide_argv import hide_argument
+
+    for secret in inputs.secrets():
+        hide_argument(secret)
+
+
+def _report(error: TailraceError) -> int:
+    """Say what went wrong, in the form of its kind, and return the exit code."""
+    from .validation import RejectedInput
+
+    if isinstance(error, UsageError):
+        return _usage(error)
+    if isinstance(error, RejectedInput):
+        _logger().warning("SECURITY: Rejected input for '%s': %s", error.input_name, error.reason)
+    _logger().critical("%s", error)
+    return error.exit_code
+
+
+def _usage(error: UsageError) -> int:
+    lines = [str(error), *([error.hint] if error.hint else []), _HELP_HINT]
+    _write(sys.stderr, "\n".join(lines))
+    return error.exit_code
+
+
+def _logger() -> logging.Logger:
+    import logging
+
+    return logging.getLogger(__name__)
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """Print a line, whether anybody still reads it or not."""
+    try:
+        print(text, file=stream, flush=True)
+    except (OSError, ValueError):
+        # Let the flush at the end of the process not fail a second time.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,287 @@
+"""Subscribers to a proxy's events: the log lines scripts match, JSON lines, ready signals."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+from ...errors import ConfigurationError
+from ...localproxy.events import (
+    Connected,
+    Connecting,
+    ConnectionClosed,
+    ConnectionOpened,
+    ConnectionRefused,
+    Ended,
+    Listening,
+    ProxyEvent,
+    Reconnecting,
+    ServicesMapped,
+    Started,
+)
+from ...localproxy.settings import LocalAddress, Mode, TCPAddress, UnixAddress
+
+__all__ = ["JSONReporter", "LogReporter", "ReadyFile", "SystemdNotifier"]
+
+logger = logging.getLogger("tailrace.localproxy")
+
+_RULE: Final = "-" * 33
+
+
+class LogReporter:
+    """Write the lines of the reference that scripts and people wait for."""
+
+    def __init__(self, mode: Mode) -> None:
+        self._source = mode is Mode.SOURCE
+        self._ports: dict[str, int] = {}
+
+    def __call__(self, event: ProxyEvent) -> None:
+        match event:
+            case Started(mode):
+                logger.info("Starting proxy in %s mode", mode.value)
+            case Connecting(endpoint):
+                logger.info(
+                    "Attempting to establish web socket connection with endpoint wss://%s", endpoint
+                )
+            case Connected(endpoint, channel_id, backend):
+                logger.info("Web socket session ID: %s", channel_id)
+                logger.info(
+                    "Successfully established websocket connection with proxy server: wss://%s",
+                    endpoint,
+                )
+                logger.debug("Link back end: %s", backend)
+            case ServicesMapped(services):
+                self._mapped(services)
+            case Listening(service_id, address, assigned):
+                self._listening(service_id, address, assigned)
+            case Reconnecting(cause, delay):
+                logger.error("%s; trying again in %.1f s", cause, delay)
+            case Ended(code, reason):
+                logger.info("Web socket close received. Code: %d; Reason: %s", code, reason)
+            case _:
+                self._connection(event)
+
+    def _mapped(self, services: Mapping[str, LocalAddress]) -> None:
+        logger.info("Use port mapping:")
+        logger.info(_RULE)
+        for service_id, address in services.items():
+            logger.info("%s = %s", service_id, address)
+        logger.info(_RULE)
+
+    def _listening(self, service_id: str, address: LocalAddress, assigned: bool) -> None:
+        if isinstance(address, UnixAddress):
+            logger.info("Listening for new connection on socket %s", address.path)
+            return
+        self._ports[service_id] = address.port
+        if assigned:
+            logger.info("Listen port assigned for service id %s. New port mapping: ", service_id)
+            logger.info("%s = %d", service_id, address.port)
+        logger.info("Listening for new connection on port %d", address.port)
+
+    def _connection(self, event: ProxyEvent) -> None:
+        match event:
+            case ConnectionOpened(service_id, connection_id, peer) if self._source:
+                logger.info("creating tcp connection id %d", connection_id)
+                port = self._ports.get(service_id)
+                logger.info(
+                    "Accepted tcp connection on %s from %s",
+                    f"port {port}" if port else "socket",
+                    peer,
+                )
+            case ConnectionOpened(_, _, peer) if peer.startswith("/"):
+                logger.info("Connected to Unix socket: %s", peer)
+            case ConnectionOpened(_, _, peer):
+                host, _, port_text = peer.rpartition(":")
+                logger.info("Connected to %s, port: %s", host or "127.0.0.1", port_text)
+            case ConnectionRefused(_, _, reason):
+                logger.error("%s", reason)
+            case ConnectionClosed(_, connection_id, peer, bytes_in, bytes_out):
+                logger.info("Disconnected from: %s", peer)
+                logger.debug(
+                    "Connection %d: %d bytes sent, %d received", connection_id, bytes_in, bytes_out
+                )
+            case _:
+                pass
+
+
+class JSONReporter:
+    """Write one JSON object a line for every event, flushed at once."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def __call__(self, event: ProxyEvent) -> None:
+        line = json.dumps(self._describe(event), separators=(",", ":"))
+        # A reader that has gone must not take the proxy with it.
+        with contextlib.suppress(OSError, ValueError):
+            print(line, file=self._out, flush=True)
+
+    @staticmethod
+    def _describe(event: ProxyEvent) -> dict[str, Any]:
+        match event:
+            case Started(mode):
+                return {"event": "started", "mode": mode.value, "pid": os.getpid()}
+            case Connecting(endpoint):
+                return {"event": "connecting", "endpoint": endpoint}
+            case Connected(endpoint, channel_id, backend):
+                return {
+                    "event": "connected",
+                    "endpoint": endpoint,
+                    "channel_id": channel_id,
+                    "link": backend,
+                }
+            case ServicesMapped(services):
+                mapping = {service_id: str(address) for service_id, address in services.items()}
+                return {"event": "services", "services": mapping}
+            case Listening(service_id, address, _):
+                return {"event": "listening", "service": service_id, **_where(address)}
+            case ConnectionOpened(service_id, connection_id, peer):
+                return {
+                    "event": "connection_opened",
+                    "service": service_id,
+                    "connection": connection_id,
+                    "peer": peer,
+                }
+            case ConnectionRefused(service_id, connection_id, reason):
+                return {
+                    "event": "connection_refused",
+                    "service": service_id,
+                    "connection": connection_id,
+                    "reason": reason,
+                }
+            case ConnectionClosed(service_id, connection_id, peer, bytes_in, bytes_out):
+                return {
+                    "event": "connection_closed",
+                    "service": service_id,
+                    "connection": connection_id,
+                    "peer": peer,
+                    "bytes_sent": bytes_in,
+                    "bytes_received": bytes_out,
+                }
+            case Reconnecting(cause, delay):
+                return {"event": "reconnecting", "cause": cause, "delay": round(delay, 3)}
+            case Ended(code, reason):
+                return {"event": "closed", "code": code, "reason": reason}
+
+
+def _where(address: LocalAddress) -> dict[str, Any]:
+    if isinstance(address, TCPAddress):
+        return {"host": address.host, "port": address.port}
+    return {"path": address.path}
+
+
+class ReadyFile:
+    """Keep a file that exists exactly while the proxy is of use.
+
+    It appears, whole, when the services are mapped and (source) listened for, and
+    holds the addresses as JSON; it goes when the link is lost or the proxy ends.
+    """
+
+    def __init__(self, path: Path, mode: Mode) -> None:
+        self._path = path
+        self._mode = mode
+        self._services: dict[str, dict[str, Any]] = {}
+        self._expected: frozenset[str] = frozenset()
+        self._was_written = False
+
+    def __call__(self, event: ProxyEvent) -> None:
+        match event:
+            case Started():
+                self.remove()
+                self._check()
+            case ServicesMapped(services):
+                self._expected = frozenset(services)
+                self._services = {}
+                if self._mode is Mode.DESTINATION:
+                    self._write({k: _where(v) for k, v in services.items()})
+            case Listening(service_id, address, _):
+                self._services[service_id] = _where(address)
+                if self._expected and self._expected <= frozenset(self._services):
+                    self._write(self._services)
+            case Reconnecting() | Ended():
+                self.remove()
+            case _:
+                pass
+
+    def _check(self) -> None:
+        """Complain now and not when the access token has been used."""
+        with self._complaints():
+            fd, temporary = self._temporary()
+            os.close(fd)
+            os.unlink(temporary)
+            if self._path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+
+    def _write(self, services: dict[str, dict[str, Any]]) -> None:
+        document = {"pid": os.getpid(), "mode": self._mode.value, "services": services}
+        try:
+            with self._complaints():
+                self._replace(json.dumps(document))
+        except ConfigurationError as error:
+            # A disk that is full by the time of a reconnect is no reason to end.
+            if not self._was_written:
+                raise
+            logger.error("%s", error)
+        else:
+            self._was_written = True
+
+    def _replace(self, text: str) -> None:
+        fd, temporary = self._temporary()
+        try:
+            with os.fdopen(fd, "w") as out:
+                out.write(text)
+            os.replace(temporary, self._path)
+        except OSError:
+            os.unlink(temporary)
+            raise
+
+    def _temporary(self) -> tuple[int, str]:
+        return tempfile.mkstemp(dir=self._path.parent, prefix=self._path.name)
+
+    @contextlib.contextmanager
+    def _complaints(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ConfigurationError(
+                f"Cannot write the ready file {self._path}: {error.strerror}; check --ready-file"
+            ) from None
+
+    def remove(self) -> None:
+        """Remove the file if it exists."""
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+
+
+class SystemdNotifier:
+    """Tell systemd about readiness through the socket named in ``NOTIFY_SOCKET``."""
+
+    def __init__(self, address: str) -> None:
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+
+    def __call__(self, event: ProxyEvent) -> None:
+        match event:
+            case ServicesMapped():
+                self._send("READY=1\nSTATUS=Connected")
+            case Reconnecting(cause, _):
+                self._send(f"STATUS=Reconnecting: {cause}".replace("\n", " "))
+            case Ended():
+                self._send("STOPPING=1")
+            case _:
+                pass
+
+    def _send(self, state: str) -> None:
+        # The manager may have gone; that is no reason to stop.
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock,
+        ):
+            sock.sendto(state.encode(), self._address)

@@ -1,0 +1,253 @@
+"""The limits of every value that comes from outside, as the C++ command has them.
+
+Each check either returns or raises :class:`RejectedInput`; none of them repeats the
+value, which may be a token.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Final
+
+from ...errors import ConfigurationError
+
+__all__ = [
+    "MAX_PORT",
+    "RejectedInput",
+    "is_host_name",
+    "is_ipv6",
+    "looks_like_file_name",
+    "validate_access_token",
+    "validate_address_characters",
+    "validate_client_token",
+    "validate_path",
+    "validate_port",
+    "validate_region",
+    "validate_service_id",
+    "validate_subprotocol",
+]
+
+MAX_PORT: Final = 65_535
+_MAX_ACCESS_TOKEN: Final = 4_096
+_MIN_CLIENT_TOKEN: Final = 32
+_MAX_CLIENT_TOKEN: Final = 128
+_MAX_HOST: Final = 253
+_MAX_LABEL: Final = 63
+_MAX_REGION: Final = 64
+_MAX_SERVICE_ID: Final = 128
+_MAX_PATH: Final = 4_096
+_MAX_FILE_NAME: Final = 255
+"""Longer texts are taken for tokens, which may begin with a slash."""
+_MAX_INT: Final = 2_147_483_647
+
+_REGION: Final = re.compile(r"[a-z0-9-]+")
+_SERVICE_ID: Final = re.compile(r"[a-zA-Z0-9:_-]+")
+_ADDRESS: Final = re.compile(r"[a-zA-Z0-9.:\[\]-]+")
+_LABEL: Final = re.compile(rf"[a-zA-Z0-9_-]{{1,{_MAX_LABEL}}}")
+_IPV6: Final = re.compile(r"[0-9a-fA-F:.]{2,45}(%[a-zA-Z0-9._-]{1,15})?")
+_FILE_NAME: Final = re.compile(
+    r"(\.{0,2}|~[\w-]*)[/\\]|[a-zA-Z]:\\|file:"
+    r"|.*\.(txt|json|token|tok|pem|key|crt|conf|cfg|ini|env|dat|bin|secret)$"
+)
+_HTTP_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
+
+
+class RejectedInput(ConfigurationError):
+    """A value is outside its limits.
+
+    ``input_name`` and ``reason`` are those of the line that precedes the error in the
+    log: ``SECURITY: Rejected input for '<input_name>': <reason>``.
+    """
+
+    def __init__(self, input_name: str, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.input_name = input_name
+        self.reason = reason
+
+
+def validate_access_token(token: str) -> None:
+    """Check an access token: 1 to 4096 ASCII characters, no spaces or control characters.
+
+    Raises:
+        RejectedInput: it is none.
+    """
+    name = "access-token"
+    if not token:
+        raise RejectedInput(name, "empty token", "Access token cannot be empty")
+    if len(token) > _MAX_ACCESS_TOKEN:
+        raise RejectedInput(
+            name, "exceeds maximum length", "Access token exceeds maximum allowed length"
+        )
+    hint = "; give the token alone, or name the file that holds it with --access-token-file"
+    if _has_forbidden_characters(token):
+        raise RejectedInput(
+            name,
+            "contains control characters",
+            "Access token contains invalid control characters"
+            + (hint if any(c.isspace() for c in token) else ""),
+        )
+    if " " in token:
+        raise RejectedInput(name, "contains whitespace", f"Access token contains whitespace{hint}")
+
+
+def looks_like_file_name(token: str) -> bool:
+    """Return whether ``token`` is rather the name of a file than an access token.
+
+    Tokens of the service consist of letters, digits and ``+/=_-``.
+    """
+    return len(token) <= _MAX_FILE_NAME and _FILE_NAME.match(token) is not None
+
+
+def validate_client_token(token: str) -> None:
+    """Check a client token: 32 to 128 printable ASCII characters.
+
+    Raises:
+        RejectedInput: it is none.
+    """
+    name = "client-token"
+    if not _MIN_CLIENT_TOKEN <= len(token) <= _MAX_CLIENT_TOKEN:
+        raise RejectedInput(
+            name,
+            "invalid length (must be 32-128 chars)",
+            "Client token must be between 32 and 128 characters",
+        )
+    if _has_forbidden_characters(token):
+        raise RejectedInput(
+            name,
+            "contains control characters",
+            "Client token contains invalid control characters",
+        )
+
+
+def validate_region(region: str) -> None:
+    """Check the name of an AWS region.
+
+    Raises:
+        RejectedInput: it is none.
+    """
+    if not region:
+        raise RejectedInput("region", "empty region", "Region cannot be empty")
+    if len(region) > _MAX_REGION:
+        raise RejectedInput(
+            "region", "exceeds maximum length", "Region exceeds maximum allowed length"
+        )
+    if not _REGION.fullmatch(region):
+        raise RejectedInput(
+            "region",
+            "invalid format",
+            "Region must contain only lowercase letters, numbers, and hyphens",
+        )
+
+
+def validate_service_id(service_id: str) -> None:
+    """Check a service id by the rule of the API: ``[a-zA-Z0-9:_-]{1,128}``.
+
+    Raises:
+        RejectedInput: it is none.
+    """
+    if len(service_id) > _MAX_SERVICE_ID:
+        raise RejectedInput(
+            "service-id", "exceeds maximum length", "Service ID exceeds maximum allowed length"
+        )
+    if not _SERVICE_ID.fullmatch(service_id):
+        raise RejectedInput(
+            "service-id",
+            "invalid characters",
+            "Service ID must contain only alphanumeric characters, hyphens, underscores, and"
+            " colons",
+        )
+
+
+def validate_port(text: str) -> int:
+    """Return the port, 1 to 65535, that ``text`` writes.
+
+    Raises:
+        RejectedInput: it writes none.
+    """
+    if not text:
+        raise RejectedInput("port", "empty port string", "Port cannot be empty")
+    if not (text.isascii() and text.isdigit()):
+        raise RejectedInput("port", "non-numeric characters", "Port must contain only digits")
+    digits = text.lstrip("0") or "0"
+    if len(digits) > len(str(_MAX_INT)) or int(digits) > _MAX_INT:
+        raise RejectedInput("port", "value too large", "Port value is too large")
+    if not 1 <= int(digits) <= MAX_PORT:
+        raise RejectedInput("port", "out of valid range", "Port must be between 1 and 65535")
+    return int(digits)
+
+
+def validate_path(path: str) -> None:
+    """Check a path: 1 to 4096 bytes, none of them NUL.
+
+    Raises:
+        RejectedInput: it is none.
+    """
+    if not path:
+        raise RejectedInput("path", "empty path", "Path cannot be empty")
+    try:
+        encoded = os.fsencode(path)
+    except UnicodeEncodeError:
+        raise RejectedInput(
+            "path", "invalid characters", "Path contains invalid characters"
+        ) from None
+    if len(encoded) > _MAX_PATH:
+        raise RejectedInput("path", "exceeds maximum length", "Path exceeds maximum allowed length")
+    if b"\0" in encoded:
+        raise RejectedInput("path", "contains null byte", "Path contains invalid null byte")
+
+
+def validate_address_characters(text: str, input_name: str, noun: str) -> None:
+    """Check what all network addresses have in common: length and characters.
+
+    Raises:
+        RejectedInput: ``text`` is not 1 to 253 of the characters of host names,
+            addresses and ports.
+    """
+    if not text:
+        raise RejectedInput(
+            input_name, f"empty {noun.split()[-1].lower()}", f"{noun} cannot be empty"
+        )
+    if len(text) > _MAX_HOST:
+        raise RejectedInput(
+            input_name, "exceeds maximum length", f"{noun} exceeds maximum allowed length"
+        )
+    if not _ADDRESS.fullmatch(text):
+        raise RejectedInput(input_name, "invalid characters", f"{noun} contains invalid characters")
+
+
+def validate_subprotocol(name: str) -> None:
+    """Check the name of a WebSocket subprotocol (RFC 6455 section 4.1: an HTTP token).
+
+    Raises:
+        RejectedInput: it is none.
+    """
+    if not _HTTP_TOKEN.fullmatch(name):
+        raise RejectedInput("subprotocol", "invalid characters", "Subprotocol is not an HTTP token")
+
+
+def is_host_name(text: str) -> bool:
+    """Return whether a resolver can be asked for ``text``: labels of 1 to 63 characters.
+
+    IPv4 addresses pass too; a dot at the end is allowed (RFC 1034 section 3.1).
+    """
+    labels = text.removesuffix(".").split(".")
+    return 0 < len(text) <= _MAX_HOST and all(_LABEL.fullmatch(label) for label in labels)
+
+
+def is_ipv6(text: str) -> bool:
+    """Return whether ``text`` is an IPv6 address, perhaps with a scope (``fe80::1%eth0``)."""
+    if not _IPV6.fullmatch(text):
+        return False
+    from ipaddress import AddressValueError, IPv6Address
+
+    try:
+        IPv6Address(text)
+    except AddressValueError:
+        return False
+    return True
+
+
+def _has_forbidden_characters(token: str) -> bool:
+    """Return whether ``token`` cannot stand in an HTTP header: anything but ASCII 0x20-0x7E."""
+    return any(not " " <= c <= "~" for c in token)

@@ -1,0 +1,78 @@
+"""Opens a link: every step bounded, every failure named, whichever back end carries it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from importlib import import_module
+from typing import Final, TypeAlias, cast
+
+from ..errors import ConfigurationError
+from .base_link import BaseLink
+from .endpoint import LinkTarget
+from .interface import Link, LinkHandler
+from .tcp import open_socket
+from .tls.context import build_trust
+from .tls.transport import UpgradeTap, start_tls
+
+__all__ = ["BACKENDS", "connect"]
+
+BACKENDS: Final = {"picows": ".picows_link", "websockets": ".websockets_link"}
+"""Packages that can carry a link -> our module; ``auto`` takes the first that is installed."""
+
+_Opener: TypeAlias = Callable[
+    [asyncio.Transport, UpgradeTap, LinkTarget, LinkHandler], Awaitable[BaseLink]
+]
+
+
+async def connect(target: LinkTarget, handler: LinkHandler, backend: str = "auto") -> Link:
+    """Open a link to the service: name resolution, TCP, TLS, upgrade.
+
+    Each step may take ``target.connect_timeout`` seconds. The handler hears nothing before
+    this returns; :mod:`tailrace.link.base_link` tells the exact order. A failed or cancelled
+    attempt leaves nothing open.
+
+    Args:
+        backend: ``picows``, ``websockets``, or ``auto`` for the best one installed.
+
+    Raises:
+        NameResolutionFailed, ConnectFailed, TLSFailed, HandshakeFailed: the step of that name.
+        ServiceUnavailable, AccessRefused: the service's answer to the upgrade.
+        ConfigurationError: the back end is not installed, or the certificates of the target
+            cannot be read.
+    """
+    open_link = _load(backend)
+    # Reading the system's certificates takes tens of milliseconds that others may need.
+    trust = await asyncio.to_thread(build_trust, target.tls)
+    sock = await open_socket(target)
+    tap = UpgradeTap()
+    transport = await start_tls(sock, target, trust, tap)
+    link = await open_link(transport, tap, target, handler)
+    asyncio.get_running_loop().call_soon(link.begin, tap)
+    return link
+
+
+def _load(backend: str) -> _Opener:
+    if backend == "auto":
+        for name in BACKENDS:
+            try:
+                return _opener(name)
+            except ImportError:
+                continue
+        raise ConfigurationError(f"no WebSocket package is installed; install {_either()}")
+    if backend not in BACKENDS:
+        raise ConfigurationError(f"link back end {backend!r} is unknown; there are {_either()}")
+    try:
+        return _opener(backend)
+    except ImportError:
+        raise ConfigurationError(
+            f"link back end {backend!r} needs the package {backend}, which is not installed"
+        ) from None
+
+
+def _opener(name: str) -> _Opener:
+    return cast(_Opener, import_module(BACKENDS[name], __package__).open_link)
+
+
+def _either() -> str:
+    return " or ".join(BACKENDS)

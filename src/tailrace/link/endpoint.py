@@ -1,0 +1,127 @@
+"""Where a link goes and how it introduces itself."""
+
+from __future__ import annotations
+
+import ipaddress
+import platform
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .. import __version__
+from ..common.secret import Secret
+from ..errors import ConfigurationError
+from ..wire import SUBPROTOCOL_V3
+from .proxy.settings import WebProxy
+
+__all__ = ["LinkTarget", "TLSOptions", "user_agent"]
+
+_HOST_NAME = re.compile(r"(?=.{1,254}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
+_HTTP_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HEADER_TEXT = re.compile(r"[\x20-\x7e]+")
+_MODES = ("source", "destination")
+
+
+@dataclass(frozen=True, slots=True)
+class TLSOptions:
+    """Whom to trust."""
+
+    capath: Path | None = None
+    """More certificates besides the system's: a PEM file, a directory of PEM files, or a
+    directory hashed the way OpenSSL looks certificates up."""
+    verify: bool = True
+    """``False`` accepts any certificate for any host: for tests only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkTarget:
+    """One end of one tunnel at one service. Nothing in it can add a header or a request line.
+
+    Raises:
+        ConfigurationError: a field cannot be sent as it is. The text never shows a token.
+    """
+
+    host: str
+    """Name, IPv4 address, or IPv6 address without brackets."""
+    port: int = 443
+    mode: str
+    """``source`` or ``destination``."""
+    access_token: Secret
+    client_token: Secret | None = None
+    subprotocol: str = SUBPROTOCOL_V3
+    tls: TLSOptions = field(default_factory=TLSOptions)
+    connect_timeout: float = 10.0
+    """Seconds for each of name resolution, TCP, TLS and upgrade."""
+    web_proxy: WebProxy | None = None
+    """Reach the service through this proxy; ``None``: directly."""
+
+    def __post_init__(self) -> None:
+        _check_host(self.host)
+        if not 1 <= self.port <= 65_535:
+            raise ConfigurationError(f"port {self.port} of the endpoint is not in 1..65535")
+        if self.mode not in _MODES:
+            raise ConfigurationError(f"mode {self.mode!r} is neither source nor destination")
+        if not _HTTP_TOKEN.fullmatch(self.subprotocol):
+            raise ConfigurationError(f"subprotocol {self.subprotocol!r} is not an HTTP token")
+        if not self.connect_timeout > 0:
+            raise ConfigurationError(f"connect timeout {self.connect_timeout} is not positive")
+        _check_token("access token", self.access_token)
+        if self.client_token:
+            _check_token("client token", self.client_token)
+
+    @property
+    def host_header(self) -> str:
+        """The ``Host`` header: never with a port, as the reference sends it."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+    @property
+    def where(self) -> str:
+        """``host:port`` for people."""
+        return f"{self.host_header}:{self.port}"
+
+    @property
+    def server_name(self) -> str:
+        """The name the certificate has to carry: without the dot that ends a rooted name."""
+        return self.host.rstrip(".")
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """What no message may show."""
+        return tuple(token for token in (self.access_token, self.client_token) if token)
+
+
+def user_agent() -> str:
+    """Name this program the way the reference does: system, then libraries, then version."""
+    import ssl  # the target itself is needed by programs that never connect
+
+    system = platform.system().lower() or "unknown"
+    bits = platform.architecture()[0].removesuffix("bit")
+    openssl = ssl.OPENSSL_VERSION.split()[1]
+    return (
+        f"localproxy {system} {bits}-bit/python-{platform.python_version()}"
+        f"/openssl-{openssl}/tailrace-{__version__}"
+    )
+
+
+def _check_host(host: str) -> None:
+    if ":" in host:
+        try:
+            # A zone is only meant for this machine, and may hold any character.
+            plain = ipaddress.IPv6Address(host).scope_id is None
+        except ValueError:
+            plain = False
+        if not plain:
+            raise ConfigurationError(f"host {host!r} is not a valid IPv6 address")
+    elif not _HOST_NAME.fullmatch(host):
+        raise ConfigurationError(f"host {host!r} is not a host name or an address")
+
+
+def _check_token(what: str, token: Secret) -> None:
+    text = token.reveal()
+    if not text:
+        raise ConfigurationError(f"the {what} is empty")
+    if not _HEADER_TEXT.fullmatch(text) or text != text.strip(" "):
+        raise ConfigurationError(
+            f"the {what} holds a control character, a blank at an end or a character outside"
+            " ASCII; was it copied in one piece?"
+        )

@@ -1,0 +1,179 @@
+"""CONNECT (RFC 9110 section 9.3.6): how a web proxy is asked, and what its answer means. Pure.
+
+Bytes in, verdict out; :mod:`.proxied` moves the bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+from typing import Final, NoReturn
+
+from ...common.secret import Secret
+from ...errors import ProxyRefused, RemoteProtocolError
+from ..endpoint import LinkTarget
+from ..proxy.settings import WebProxy
+from .response import Answer, AnswerReader, scrub
+
+__all__ = ["ConnectReply", "build_connect", "password_advice", "permission_advice", "proxy_place"]
+
+_MAX_TEXT: Final = 300
+"""Characters of a proxy's page that are quoted."""
+_MAX_CHALLENGE: Final = 1000
+"""Characters of a field that is searched for authentication schemes."""
+
+# What is read of a page may end anywhere.
+_INVISIBLE: Final = re.compile(r"(?is)<!--.*?(?:-->|\Z)|<(script|style|title)\b.*?(?:</\1\s*>|\Z)")
+_TAG: Final = re.compile(r"<[a-zA-Z!/?][^>]*(?:>|\Z)")
+_QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
+_SCHEME: Final = re.compile(r"(?:^|,)\s*([\w!#$%&'*+.^`|~-]+)(?=\s+[^\s=,]|\s*(?:,|$))", re.ASCII)
+
+
+def proxy_place(proxy: WebProxy) -> str:
+    """Return scheme, host and port of a proxy for people, without user and password."""
+    return str(WebProxy(proxy.scheme, proxy.host, proxy.port))
+
+
+def password_advice(proxy: WebProxy) -> str:
+    """Say what to do when a proxy wants credentials, or others."""
+    if proxy.username:
+        return "check user and password in https_proxy (percent-encode special characters)"
+    place = proxy_place(proxy).replace("://", "://USER:PASSWORD@")
+    return f"the proxy wants a user and a password: set https_proxy={place}"
+
+
+def permission_advice(target: LinkTarget) -> str:
+    """Say what to do when a proxy lets nobody through to the service."""
+    return (
+        f"the proxy has to allow connections to {target.where}, or no_proxy to name {target.host}"
+    )
+
+
+def build_connect(target: LinkTarget, proxy: WebProxy, agent: str) -> bytes:
+    """Return the request for a way to the service.
+
+    Holds the credentials in clear: for the wire only.
+    """
+    fields = [("Host", target.where)]
+    if proxy.username:
+        fields.append(("Proxy-Authorization", f"Basic {_basic(proxy)}"))
+    fields.append(("User-Agent", agent))
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
+    return f"CONNECT {target.where} HTTP/1.1\r\n{lines}\r\n".encode("ascii")
+
+
+class ConnectReply:
+    """Judges a proxy's answer to one CONNECT, in pieces of any size.
+
+    Raises:
+        ProxyRefused: from each method, when there is no way; the text names the proxy, quotes
+            its answer and shows no credentials.
+    """
+
+    __slots__ = ("_proxy", "_reader", "_secrets", "_target")
+
+    def __init__(self, target: LinkTarget, proxy: WebProxy) -> None:
+        self._target = target
+        self._proxy = proxy
+        self._secrets = _secrets(proxy)
+        self._reader = AnswerReader("CONNECT", self._secrets)
+
+    def feed(self, data: bytes) -> bool:
+        """Take the next bytes; return whether the way is open. ``False``: more are needed."""
+        try:
+            answer = self._reader.feed(data)
+        except RemoteProtocolError as error:
+            self._fail(f"{error}; is this a web proxy?")
+        if answer is None:
+            return False
+        self._judge(answer)
+        return True
+
+    def finish(self, cause: str) -> NoReturn:
+        """Judge an answer that will not go on: the connection ended, or patience did."""
+        try:
+            answer = self._reader.finish(cause)
+        except RemoteProtocolError as error:
+            self._fail(str(error))
+        self._refuse(answer)
+
+    def _judge(self, answer: Answer) -> None:
+        if not 200 <= answer.status < 300:
+            self._refuse(answer)
+        if answer.leftover:
+            # The service speaks second in TLS, so whatever this is, it did not come from there.
+            self._fail("bytes follow the answer that nobody has asked for")
+
+    def _refuse(self, answer: Answer) -> NoReturn:
+        status = " ".join(
+            f"{answer.status} {scrub(answer.reason, self._secrets, cut=False)}".split()
+        )
+        text = _text_of(answer, self._secrets)
+        said = f'{status}: "{text}"' if text else status
+        # 4xx: whatever it is, it is our request that the proxy does not want. A password that
+        # is tried again and again may get its account locked.
+        final = answer.status < 500
+        remedy = f"; {self._remedy(answer)}" if final else ""
+        raise ProxyRefused(
+            f"{self._who} refused the way to {self._target.where}: {said}{remedy}",
+            retryable=not final,
+        )
+
+    def _remedy(self, answer: Answer) -> str:
+        # 401 is for servers, but tinyproxy answers it to a wrong password.
+        if answer.status not in (401, 407):
+            return permission_advice(self._target)
+        offered = _schemes(answer)
+        if offered and "basic" not in {each.lower() for each in offered}:
+            names = scrub(", ".join(offered), self._secrets, cut=False)
+            return f"the proxy wants {names}, and only Basic is supported"
+        return password_advice(self._proxy)
+
+    def _fail(self, cause: str) -> NoReturn:
+        raise ProxyRefused(f"{self._who} did not open the way to {self._target.where}: {cause}")
+
+    @property
+    def _who(self) -> str:
+        return f"web proxy {proxy_place(self._proxy)}"
+
+
+def _basic(proxy: WebProxy) -> str:
+    """Return the credentials as RFC 7617 wants them."""
+    pair = f"{proxy.username}:{proxy.password.reveal()}"
+    return base64.b64encode(pair.encode()).decode()
+
+
+def _secrets(proxy: WebProxy) -> tuple[Secret, ...]:
+    """Return what no message may show, in the forms a proxy may quote it in."""
+    if not proxy.username:
+        return ()
+    password = proxy.password.reveal()
+    forms = {_basic(proxy), password, password.encode().decode("latin-1")}
+    return tuple(Secret(form) for form in forms if form)
+
+
+def _text_of(answer: Answer, secrets: tuple[Secret, ...]) -> str:
+    """Return what a person would read of the body, in one line."""
+    page = answer.body.decode("utf-8", "replace")
+    kinds = "".join(answer.values("content-type")).lower()
+    if "html" in kinds or page.lstrip()[:1] == "<":
+        # Before the tags go, too: they may be a part of the password.
+        page = _replaced(page, secrets)
+        page = html.unescape(_TAG.sub(" ", _INVISIBLE.sub(" ", page)))
+    text = scrub(page, secrets, cut=answer.cut)
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT].rstrip()}…"
+
+
+def _replaced(text: str, secrets: tuple[Secret, ...]) -> str:
+    for secret in sorted((each.reveal() for each in secrets), key=len, reverse=True):
+        text = text.replace(secret, " ")
+    return text
+
+
+def _schemes(answer: Answer) -> list[str]:
+    """Return the authentication schemes a 407 offers (RFC 9110 section 11.6.1)."""
+    fields = (
+        _QUOTED.sub('""', each[:_MAX_CHALLENGE]) for each in answer.values("proxy-authenticate")
+    )
+    return [match[1] for each in fields for match in _SCHEME.finditer(each)]

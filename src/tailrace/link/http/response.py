@@ -1,0 +1,204 @@
+"""The answers of HTTP/1.x servers (RFC 9112): bytes in, answer out.
+
+Shared by the upgrade, which a service answers, and by CONNECT, which a web proxy answers.
+Nothing here touches a socket or a clock.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from ...common.secret import Secret
+from ...errors import RemoteProtocolError
+
+__all__ = ["MAX_BODY", "MAX_HEAD", "Answer", "AnswerReader", "scrub"]
+
+MAX_HEAD: Final = 16 * 1024
+"""Bytes of status line and header fields that an answer may have."""
+
+MAX_BODY: Final = 4 * 1024
+"""Bytes of a refusal's text that are read; the rest is not waited for."""
+
+_END_OF_HEAD: Final = b"\r\n\r\n"
+_PROTOCOL: Final = b"HTTP/1."
+_STATUS_LINE: Final = re.compile(r"HTTP/1\.[01] +(\d{3})(?: +(.*))?", re.ASCII)
+_SWITCHING: Final = 101
+_PARTIAL: Final = 4
+
+
+def scrub(text: str, secrets: Iterable[Secret], *, cut: bool = True) -> str:
+    """Make text of the other side fit for one log line: no secret, no control character.
+
+    A server may quote the token it refuses. ``cut`` says that the text may go on beyond what
+    was read, so that its end may be the beginning of a quoted token.
+    """
+    hidden = [each.reveal() for each in secrets if each]
+    line = _one_line(_without(text, hidden, cut))
+    # A page may write the blank of a password as another one, or as some.
+    return _without(line, [each for each in map(_one_line, hidden) if " " in each], cut)
+
+
+def _one_line(text: str) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _without(text: str, secrets: Iterable[str], cut: bool) -> str:
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, repr(Secret(secret)))
+        for length in range(min(len(secret) - 1, len(text)) if cut else 0, _PARTIAL - 1, -1):
+            if text.endswith(secret[:length]):
+                text = text[:-length] + repr(Secret(secret))
+                break
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer, as the other side sent it: nothing in it is scrubbed."""
+
+    status: int
+    reason: str
+    fields: Mapping[str, list[str]]
+    """Name of a header field in lower case -> its values, in order."""
+    body: bytes = b""
+    """The body, or as much of it as was read, at least its first :data:`MAX_BODY` bytes."""
+    leftover: bytes = b""
+    """Bytes behind an answer after which the connection no longer speaks HTTP."""
+    cut: bool = False
+    """Whether the body goes on beyond what was read."""
+
+    def values(self, name: str) -> list[str]:
+        """Return all header fields of one name, in order."""
+        return self.fields.get(name, [])
+
+    def tokens(self, name: str) -> set[str]:
+        """Return the elements of a comma-separated field, in lower case."""
+        return {part.strip().lower() for each in self.values(name) for part in each.split(",")}
+
+
+class AnswerReader:
+    """Collects the answer to one request, in pieces of any size."""
+
+    __slots__ = ("_buffer", "_head", "_method", "_secrets", "_seen")
+
+    def __init__(self, method: str, secrets: Iterable[Secret] = ()) -> None:
+        """Begin.
+
+        Args:
+            method: that of the request; it tells where the answer ends (RFC 9112 section 6.3).
+            secrets: what no error text may show.
+        """
+        self._method = method
+        self._secrets = tuple(secrets)
+        self._buffer = bytearray()
+        self._seen = 0
+        self._head: Answer | None = None
+
+    def feed(self, data: bytes) -> Answer | None:
+        """Take the next bytes; return the answer once it is there, ``None`` until then.
+
+        Interim answers (RFC 9110 section 15.2) are passed over.
+
+        Raises:
+            RemoteProtocolError: it is no answer of HTTP/1.x.
+        """
+        self._buffer += data
+        while self._head is None:
+            head = self._read_head()
+            if head is None:
+                return None
+            if self._leaves_http(head.status):
+                return replace(head, leftover=bytes(self._buffer))
+            if head.status >= 200:
+                self._head = head
+        return self._read_body(self._head)
+
+    def finish(self, cause: str) -> Answer:
+        """Return an answer whose body will not go on: the connection ended, or patience did.
+
+        Raises:
+            RemoteProtocolError: not even its head has come; the text is ``cause`` and whether
+                it had begun.
+        """
+        if self._head is not None:
+            body, complete = self._body(self._head)
+            return replace(self._head, body=body, cut=not complete)
+        middle = " (in the middle of its answer)" if self._buffer else ""
+        raise RemoteProtocolError(f"{cause}{middle}")
+
+    def _leaves_http(self, status: int) -> bool:
+        return status == _SWITCHING or (self._method == "CONNECT" and 200 <= status < 300)
+
+    def _read_head(self) -> Answer | None:
+        buffer = self._buffer
+        if not _PROTOCOL.startswith(bytes(buffer[: len(_PROTOCOL)])):
+            start = scrub(bytes(buffer[:32]).decode("latin-1"), self._secrets)
+            raise RemoteProtocolError(f'the answer is not HTTP: "{start}"')
+        end = buffer.find(_END_OF_HEAD, max(0, self._seen - len(_END_OF_HEAD)))
+        if (len(buffer) if end < 0 else end) > MAX_HEAD:
+            raise RemoteProtocolError(f"the head of the answer is longer than {MAX_HEAD} bytes")
+        if end < 0:
+            self._seen = len(buffer)
+            return None
+        head = self._parse_head(bytes(buffer[:end]))
+        del buffer[: end + len(_END_OF_HEAD)]
+        self._seen = 0
+        return head
+
+    def _parse_head(self, head: bytes) -> Answer:
+        first, *lines = head.decode("latin-1").split("\r\n")
+        match = _STATUS_LINE.fullmatch(first)
+        if match is None:
+            start = scrub(first[:64], self._secrets)
+            raise RemoteProtocolError(f'the answer begins with "{start}"')
+        fields: dict[str, list[str]] = {}
+        for line in lines:
+            name, colon, value = line.partition(":")
+            if colon:
+                fields.setdefault(name.lower(), []).append(value.strip(" \t"))
+        return Answer(int(match[1]), match[2] or "", fields)
+
+    def _read_body(self, head: Answer) -> Answer | None:
+        body, complete = self._body(head)
+        if complete or len(body) >= MAX_BODY or len(self._buffer) >= 2 * MAX_BODY:
+            return replace(head, body=body, cut=not complete)
+        return None
+
+    def _body(self, head: Answer) -> tuple[bytes, bool]:
+        """Return the body as far as it is known, and whether that is all of it."""
+        if head.status in (204, 304):
+            return b"", True
+        if "chunked" in head.tokens("transfer-encoding"):
+            return _dechunk(bytes(self._buffer))
+        length = _body_length(head)
+        body = bytes(self._buffer[:length])
+        return body, length is not None and len(body) >= length
+
+
+def _body_length(head: Answer) -> int | None:
+    """Return the bytes of body announced; ``None``: until the connection ends."""
+    lengths = set(head.values("content-length"))
+    text = lengths.pop() if len(lengths) == 1 else ""
+    return int(text[:10]) if text.isascii() and text.isdigit() else None
+
+
+def _dechunk(data: bytes) -> tuple[bytes, bool]:
+    """Undo chunked coding (RFC 9112 section 7.1) as far as the data goes."""
+    body = b""
+    while True:
+        line, end, data = data.partition(b"\r\n")
+        try:
+            size = int(line.split(b";")[0], 16) if end else 0
+        except ValueError:
+            return body, True  # not chunked coding: what there is has to do
+        if not end:
+            return body, False
+        if size <= 0:
+            return body, True
+        body += data[:size]
+        if len(data) < size + 2:
+            return body, False
+        data = data[size + 2 :]

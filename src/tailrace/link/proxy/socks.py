@@ -1,0 +1,118 @@
+"""SOCKS5 (RFC 1928) on a connected socket, through the package python-socks, which is optional."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from ...common.network_errors import network_error_text
+from ...errors import ConfigurationError, ProxyRefused
+from ..endpoint import LinkTarget
+from ..http.connect_method import password_advice, permission_advice, proxy_place
+from .settings import WebProxy
+
+if TYPE_CHECKING:
+    from python_socks import ProxyError
+    from python_socks.async_.asyncio import Proxy
+
+__all__ = ["check_socks", "open_socks"]
+
+# Replies after which another try may do better (RFC 1928 section 6).
+_GENERAL_FAILURE, _NETWORK_UNREACHABLE, _HOST_UNREACHABLE = 1, 3, 4
+_CONNECTION_REFUSED, _TTL_EXPIRED = 5, 6
+_PASSING: Final = {
+    _GENERAL_FAILURE,
+    _NETWORK_UNREACHABLE,
+    _HOST_UNREACHABLE,
+    _CONNECTION_REFUSED,
+    _TTL_EXPIRED,
+}
+
+
+def check_socks(proxy: WebProxy) -> None:
+    """Find out before anything is sent whether a SOCKS5 proxy can be used at all.
+
+    Raises:
+        ConfigurationError: the package is missing, or something does not fit into SOCKS5.
+    """
+    who = f"web proxy {proxy_place(proxy)}"
+    try:
+        import python_socks.async_.asyncio  # noqa: F401
+    except ImportError:
+        raise ConfigurationError(
+            f"{who} needs the package python-socks: pip install 'tailrace[socks]'"
+        ) from None
+    if proxy.username:
+        if not f"{proxy.username}{proxy.password.reveal()}".isascii():
+            raise ConfigurationError(f"{who}: user and password must be ASCII for SOCKS5")
+        if not proxy.password:
+            raise ConfigurationError(f"{who}: a password must not be empty for SOCKS5 (RFC 1929)")
+
+
+async def open_socks(sock: socket.socket, target: LinkTarget, proxy: WebProxy, host: str) -> None:
+    """Ask the proxy at the other end of ``sock`` for a way to the service.
+
+    ``host`` is the service's name, or one of its addresses. The socket is closed when this
+    raises.
+
+    Raises:
+        ProxyRefused: there is no way, or none in the time that the target allows.
+    """
+    from python_socks import ProxyError, ProxyTimeoutError, ProxyType
+    from python_socks.async_.asyncio import Proxy
+
+    dialer = Proxy(
+        ProxyType.SOCKS5,
+        proxy.host,
+        proxy.port,
+        username=proxy.username or None,
+        password=proxy.password.reveal() or None,
+        rdns=True,  # who resolves the name was decided before
+        forward=cast("Proxy", _Connected(sock)),
+        loop=asyncio.get_running_loop(),
+    )
+    try:
+        await dialer.connect(host, target.port, timeout=target.connect_timeout)
+    except ProxyTimeoutError:
+        raise _failure(target, proxy, f"no answer within {target.connect_timeout:g} s") from None
+    except ProxyError as error:
+        raise _refusal(target, proxy, error) from None
+    except OSError as error:
+        text = f"the connection was lost: {network_error_text(error)}"
+        raise _failure(target, proxy, text) from None
+    except ValueError:
+        raise _failure(target, proxy, "the answer is not SOCKS5") from None
+
+
+class _Connected:
+    """What python-socks takes for a proxy before the proxy, but there is a socket already."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    async def connect(self, *_: Any, **__: Any) -> socket.socket:
+        return self._sock
+
+
+def _failure(target: LinkTarget, proxy: WebProxy, text: str) -> ProxyRefused:
+    return ProxyRefused(
+        f"web proxy {proxy_place(proxy)} did not open the way to {target.where}: {text}"
+    )
+
+
+def _refusal(target: LinkTarget, proxy: WebProxy, error: ProxyError) -> ProxyRefused:
+    if not hasattr(error.__cause__, "error_code"):  # nothing that the proxy said
+        return _failure(target, proxy, "the connection was closed")
+    said = str(error)
+    text = f"web proxy {proxy_place(proxy)} refused the way to {target.where}: {said}"
+    if error.error_code in _PASSING:
+        return ProxyRefused(text)
+    # A password that is tried again and again may get its account locked.
+    if "authentication" in said.lower():
+        remedy = password_advice(proxy)
+    elif error.error_code is None:
+        remedy = "is this a SOCKS5 proxy?"
+    else:
+        remedy = permission_advice(target)
+    return ProxyRefused(f"{text}; {remedy}", retryable=False)

@@ -1,0 +1,253 @@
+"""Whom the service's certificate has to satisfy, and plain words when it does not."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import ssl
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from ...errors import ConfigurationError, ExitCode, TLSFailed
+from ..endpoint import LinkTarget, TLSOptions
+from .x509_names import describe
+
+__all__ = ["Trust", "build_trust", "presented_certificates", "tls_failure", "tls_timeout"]
+
+logger = logging.getLogger(__name__)
+
+_HASHED_NAME: Final = re.compile(r"[0-9a-f]{8}\.\d+")
+_PEM_SUFFIXES: Final = {".pem", ".crt", ".cer"}
+
+_State: TypeAlias = tuple[str, tuple[int, ...] | None]
+"""A path, and what ``stat`` tells of it, if there is anything."""
+
+# What X509_verify_cert reports (OpenSSL, x509_vfy.h).
+_OUT_OF_DATE: Final = {9, 10}
+_WRONG_NAME: Final = {62, 64}
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What a TLS handshake is checked against."""
+
+    context: ssl.SSLContext
+    description: str
+    """The trusted certificates, in words for an error text."""
+
+
+class _WitnessedObject(ssl.SSLObject):
+    """Notes on a failed verification what the service presented: later it is gone."""
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except ssl.SSLCertVerificationError as error:
+            for certificate in presented_certificates(self):
+                error.add_note(certificate)
+            raise
+
+
+def build_trust(options: TLSOptions) -> Trust:
+    """Return the context of a handshake: TLS 1.2 or later, host name checked (RFC 6125).
+
+    Certificates are read again only when they have changed. A ``capath`` that does not exist
+    is only worth a warning, as in the reference.
+
+    Raises:
+        ConfigurationError: ``capath`` exists but holds no readable certificate file, or the
+            system's certificates cannot be read.
+    """
+    states = _states(options)
+    return _build(options) if states is None else _build_once(options, states)
+
+
+# Only the latest is kept: it takes two megabytes, and a proxy that reconnects needs no other.
+@lru_cache(maxsize=1)
+def _build_once(options: TLSOptions, _: tuple[_State, ...]) -> Trust:
+    return _build(options)
+
+
+def _states(options: TLSOptions) -> tuple[_State, ...] | None:
+    """Return what changes whenever a certificate does; ``None`` if nothing would tell."""
+    try:
+        places = _system_places() if options.verify and os.name == "posix" else []
+        if not places:
+            return None  # the store of Windows, or a stand-in for none
+        if options.capath is not None:
+            places.append(options.capath)
+        entries = (sorted(place.iterdir()) if place.is_dir() else [] for place in places)
+        return tuple(
+            _state(path)
+            for place, inside in zip(places, entries, strict=True)
+            for path in (place, *inside)
+        )
+    except OSError:
+        return None  # reading them will tell
+
+
+def _state(path: Path) -> _State:
+    try:
+        found = path.stat()
+    except OSError:
+        return str(path), None
+    return str(path), (
+        found.st_dev,
+        found.st_ino,
+        found.st_size,
+        found.st_mtime_ns,
+        found.st_ctime_ns,
+    )
+
+
+def _build(options: TLSOptions) -> Trust:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.sslobject_class = _WitnessedObject
+    if not options.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return Trust(context, "nothing is verified")
+    try:
+        trusted = [_load_system_certificates(context)]
+    except OSError as error:
+        raise ConfigurationError(
+            f"the system's certificates cannot be read: {error.strerror}"
+        ) from None
+    if options.capath is not None:
+        trusted.append(_load_capath(context, options.capath))
+    return Trust(context, " and ".join(trusted))
+
+
+def presented_certificates(tls: object) -> list[str]:
+    """Describe what the other side presented, leaf first; empty when it cannot be known.
+
+    ``tls`` is the TLS object of either kind of transport, after a handshake or a failed one.
+    """
+    # Public since Python 3.13; before that on the C object behind it.
+    holder = tls if hasattr(tls, "get_unverified_chain") else getattr(tls, "_sslobj", None)
+    chain: Callable[[], list[Any] | None] | None = getattr(holder, "get_unverified_chain", None)
+    return [describe(_der(each)) for each in (chain() if chain else None) or []]
+
+
+def tls_failure(
+    error: BaseException, target: LinkTarget, trust: Trust, presented: Iterable[str] = ()
+) -> TLSFailed:
+    """Say in one line why TLS failed, what was trusted and what to do about it.
+
+    Only a certificate that does not verify is final (``retryable`` is ``False``).
+    """
+    if isinstance(error, ssl.SSLCertVerificationError):
+        certificates = "; ".join(presented) or "; ".join(getattr(error, "__notes__", []))
+        shown = f"; presented: {certificates}" if certificates else ""
+        failure = TLSFailed(
+            f"certificate of {target.where} does not verify: {error.verify_message}{shown}"
+            f"; trusted: {trust.description}; {_remedy(error.verify_code)}"
+        )
+        failure.retryable = False
+        return failure
+    if isinstance(error, ssl.SSLError):
+        # Libraries raise it without the attributes that the ssl module adds.
+        reason = getattr(error, "reason", None) or error.strerror or "unknown reason"
+        reason = reason.lower().replace("_", " ")
+        remedy = "; is this a TLS port?" if "version number" in reason else ""
+        return _network_failure(f"TLS handshake with {target.where} failed: {reason}{remedy}")
+    return _network_failure(
+        f"TLS handshake with {target.where} failed: the connection was closed during it"
+        + (f" ({error})" if str(error) else "")
+    )
+
+
+def tls_timeout(target: LinkTarget) -> TLSFailed:
+    """Say that the TLS handshake took too long."""
+    return _network_failure(
+        f"TLS handshake with {target.where} was not done within {target.connect_timeout:g} s"
+    )
+
+
+def _network_failure(text: str) -> TLSFailed:
+    failure = TLSFailed(text)
+    # Nobody's certificate is at fault, so this is "could not be reached".
+    failure.exit_code = ExitCode.NETWORK
+    return failure
+
+
+def _remedy(verify_code: int) -> str:
+    if verify_code in _WRONG_NAME:
+        return "check the endpoint's name (-k skips the check, for tests only)"
+    if verify_code in _OUT_OF_DATE:
+        return "check this machine's clock (-k skips the check, for tests only)"
+    return "add the CA that signed it with -c (-k skips the check, for tests only)"
+
+
+def _der(certificate: Any) -> bytes:
+    if isinstance(certificate, bytes):
+        return certificate
+    return ssl.PEM_cert_to_DER_cert(certificate.public_bytes())
+
+
+def _load_system_certificates(context: ssl.SSLContext) -> str:
+    context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    places = _system_places()
+    if places:
+        return f"the system's certificates ({', '.join(map(str, places))})"
+    if context.cert_store_stats()["x509_ca"]:
+        return "the system's certificates"
+    try:
+        import certifi
+    except ImportError:
+        logger.warning("this system has no CA certificates; give some with -c")
+        return "no system certificates"
+    context.load_verify_locations(cafile=certifi.where())
+    return f"certifi's certificates ({certifi.where()}), as the system has none"
+
+
+def _system_places() -> list[Path]:
+    paths = ssl.get_default_verify_paths()
+    places = [Path(path) for path in (paths.cafile, paths.capath) if path]
+    return [place for place in places if not _is_empty(place)]
+
+
+def _is_empty(place: Path) -> bool:
+    """Tell whether a certificate directory exists only as a name, as on slim images."""
+    return place.is_dir() and not any(place.iterdir())
+
+
+def _load_capath(context: ssl.SSLContext, path: Path) -> str:
+    if not path.exists():
+        logger.warning("certificate path %s does not exist; going on without it", path)
+        return f"-c {path} (does not exist)"
+    try:
+        if path.is_dir():
+            return _load_directory(context, path)
+        context.load_verify_locations(cafile=path)
+    except ssl.SSLError:
+        raise ConfigurationError(f"certificate file {path} holds no PEM certificate") from None
+    except OSError as error:
+        raise ConfigurationError(
+            f"certificate path {path} cannot be read: {error.strerror}"
+        ) from None
+    return f"-c {path}"
+
+
+def _load_directory(context: ssl.SSLContext, path: Path) -> str:
+    names = sorted(each for each in path.iterdir() if each.is_file())
+    if any(_HASHED_NAME.fullmatch(each.name) for each in names):
+        # OpenSSL reads the one it needs when it needs it.
+        context.load_verify_locations(capath=path)
+        return f"-c {path}"
+    loaded = 0
+    for each in names:
+        if each.suffix.lower() in _PEM_SUFFIXES:
+            try:
+                context.load_verify_locations(cafile=each)
+                loaded += 1
+            except ssl.SSLError:
+                logger.warning("certificate file %s holds no PEM certificate; skipped", each)
+    if not loaded:
+        logger.warning("certificate directory %s holds no certificates", path)
+    return f"-c {path} ({loaded} files)"

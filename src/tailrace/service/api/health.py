@@ -1,0 +1,58 @@
+"""Health, readiness and metrics over HTTP."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from ..errors import StoreFailed
+from ..telemetry.prometheus import CONTENT_TYPE, Metrics
+from ..tunnels.queries import TunnelQueries
+
+__all__ = ["build_monitoring_app", "health_routes", "metrics_routes"]
+
+_log = logging.getLogger(__name__)
+
+
+def health_routes(queries: TunnelQueries, accepting: Callable[[], bool]) -> list[BaseRoute]:
+    """Return ``/healthz`` (the process answers) and ``/readyz`` (it does its work).
+
+    A service is ready while it accepts local proxies and can read its store.
+    """
+
+    async def health(request: Request) -> Response:
+        del request
+        return PlainTextResponse("ok\n")
+
+    async def ready(request: Request) -> Response:
+        del request
+        if not accepting():
+            return PlainTextResponse("the service is stopping\n", 503)
+        try:
+            queries.count_by_status()
+        except StoreFailed as failed:
+            _log.error("not ready: %s", failed)
+            return PlainTextResponse("the store cannot be read\n", 503)
+        return PlainTextResponse("ready\n")
+
+    return [Route("/healthz", health), Route("/readyz", ready)]
+
+
+def metrics_routes(metrics: Metrics) -> list[BaseRoute]:
+    """Return ``/metrics``, in the text format of Prometheus."""
+
+    async def show(request: Request) -> Response:
+        del request
+        return Response(metrics.render(), headers={"content-type": CONTENT_TYPE})
+
+    return [Route("/metrics", show)]
+
+
+def build_monitoring_app(routes: list[BaseRoute]) -> Starlette:
+    """Return an ASGI application of its own for these routes."""
+    return Starlette(routes=routes)

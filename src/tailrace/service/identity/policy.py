@@ -1,0 +1,139 @@
+"""Access keys and what they are good for. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, Final
+
+from ...common.secret import Secret
+
+__all__ = ["EVERYTHING", "READING", "AccessKey", "Policy"]
+
+READING: Final = frozenset({"DescribeTunnel", "ListTagsForResource", "ListTunnels"})
+"""Operations that change nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a key may do: all that no member forbids."""
+
+    operations: tuple[str, ...] | None = None
+    """Operations that are allowed, ``None`` for all."""
+    things: tuple[str, ...] | None = None
+    """Patterns with ``*`` and ``?``, one of which the thing name of a tunnel must match;
+    ``None`` for all tunnels, also those that are for no thing."""
+    read_only: bool = False
+
+    def allows(self, operation: str) -> bool:
+        """Say whether the operation is allowed on some tunnel at least."""
+        if self.read_only and operation not in READING:
+            return False
+        return self.operations is None or operation in self.operations
+
+    def allows_thing(self, thing_name: str | None) -> bool:
+        """Say whether tunnels for this thing are allowed; ``None`` for a tunnel for none."""
+        if self.things is None:
+            return True
+        return thing_name is not None and any(
+            fnmatchcase(thing_name, pattern.replace("[", "[[]")) for pattern in self.things
+        )
+
+    @property
+    def is_unlimited(self) -> bool:
+        """Whether nothing is forbidden."""
+        return self.operations is None and self.things is None and not self.read_only
+
+
+EVERYTHING: Final = Policy()
+
+
+@dataclass(frozen=True, slots=True)
+class AccessKey:
+    """One access key; times are seconds since the epoch.
+
+    With ``session_token`` it is temporary: requests must carry the token, and after
+    ``expires_at`` they are refused.
+    """
+
+    access_key_id: str
+    secret_access_key: Secret
+    session_token: Secret | None = None
+    expires_at: float | None = None
+    name: str = ""
+    created_at: float = 0.0
+    policy: Policy = field(default=EVERYTHING)
+
+    def has_expired(self, now: float) -> bool:
+        """Say whether the key's time is over."""
+        return self.expires_at is not None and self.expires_at <= now
+
+    def to_document(self) -> dict[str, Any]:
+        """Return what :meth:`from_document` takes; it holds the secrets."""
+        document: dict[str, Any] = {
+            "access_key_id": self.access_key_id,
+            "secret_access_key": self.secret_access_key.reveal(),
+            "name": self.name,
+            "created_at": self.created_at,
+        }
+        if self.session_token is not None:
+            document["session_token"] = self.session_token.reveal()
+        if self.expires_at is not None:
+            document["expires_at"] = self.expires_at
+        if self.policy.operations is not None:
+            document["operations"] = list(self.policy.operations)
+        if self.policy.things is not None:
+            document["things"] = list(self.policy.things)
+        if self.policy.read_only:
+            document["read_only"] = True
+        return document
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> AccessKey:
+        """Return the key in a document.
+
+        Raises:
+            ValueError: it is not one; the text holds none of its values.
+        """
+        try:
+            return cls(
+                access_key_id=_text(document["access_key_id"]),
+                secret_access_key=Secret(_text(document["secret_access_key"])),
+                session_token=_secret(document.get("session_token")),
+                expires_at=_number(document.get("expires_at")),
+                name=_text(document.get("name", "")),
+                created_at=_number(document.get("created_at")) or 0.0,
+                policy=Policy(
+                    _texts(document.get("operations")),
+                    _texts(document.get("things")),
+                    document.get("read_only", False) is not False,
+                ),
+            )
+        except (KeyError, TypeError, AttributeError):
+            raise ValueError("not an access key") from None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _secret(value: object) -> Secret | None:
+    return None if value is None else Secret(_text(value))
+
+
+def _number(value: object) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, int | float):
+        raise TypeError
+    return float(value)
+
+
+def _texts(value: object) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        raise TypeError
+    return tuple(_text(item) for item in value)

@@ -1,0 +1,314 @@
+"""The data listener: takes in local proxies, on picows.
+
+Handshakes are judged synchronously when the request has been read; a connection
+gets no task, queue or future of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, Final, Protocol, TypeAlias
+
+from picows import (
+    WSUpgradeRequest,
+    WSUpgradeResponse,
+    WSUpgradeResponseWithListener,
+    ws_create_server,
+)
+
+from ...common.secret import Secret
+from ...flow.token_bucket import Bucket, Buckets
+from ...wire import MAX_FRAME
+from ..config import DataSettings
+from ..errors import StoreFailed
+from ..limits import DEFAULT, Limits, network
+from ..telemetry.audit import AuditLog
+from ..telemetry.counters import Counters
+from ..telemetry.picows_log import PicowsLog
+from ..telemetry.throttled_log import RefusalLog
+from ..tunnels.rules import AdmissionRefused
+from ..tunnels.store import Side, TunnelRecord
+from .accept_filter import Gate
+from .client_link import DataLink
+from .handshake import Handshake, HandshakeRefused, UpgradeRequest, read_handshake, refuse_admission
+from .proxy_protocol import ProxyListener
+from .switchboard import Fabric
+
+__all__ = ["Admissions", "DataListener"]
+
+_LoopHandler: TypeAlias = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object]
+
+_log = logging.getLogger(__name__)
+
+_ACCEPT_AT_ONCE: Final = 8
+"""Connections accepted in one turn of the loop: each will ask for a millisecond of TLS."""
+
+_TLS_BUFFER: Final = 8 * (16 * 1024 + 64)
+"""Bytes of ciphertext that a link takes from, or gives to, the system at once: 8 TLS records.
+
+A link that was busy once keeps the memory of both buffers; twice as much made nothing faster.
+"""
+
+_TLS_BUFFERS: Final[dict[str, Any]] = {
+    "ssl_incoming_bio_size": _TLS_BUFFER,
+    "ssl_outgoing_bio_size": _TLS_BUFFER,
+}
+
+
+class Admissions(Protocol):
+    """What the listener asks and tells the rest of the service."""
+
+    def admit(self, token: Secret, side: Side, client_token: Secret | None) -> TunnelRecord:
+        """Let a bearer in.
+
+        Raises:
+            AdmissionRefused: the token does not open this side of an open tunnel.
+            StoreFailed: the tokens cannot be looked up.
+        """
+
+    def channel_id(self) -> str:
+        """Return an id for a new connection."""
+
+    def connected(self, tunnel_id: str, side: Side) -> None:
+        """Record that this side now has a connection."""
+
+    def disconnected(self, tunnel_id: str, side: Side) -> None:
+        """Record that this side no longer has a connection."""
+
+
+class DataListener:
+    """Accepts local proxies and joins them to the relay's fabric."""
+
+    def __init__(
+        self,
+        admissions: Admissions,
+        fabric: Fabric,
+        settings: DataSettings | None = None,
+        limits: Limits = DEFAULT,
+        *,
+        counters: Counters | None = None,
+        audit: AuditLog | None = None,
+    ) -> None:
+        self._admissions = admissions
+        self.fabric = fabric
+        self.settings = settings or DataSettings()
+        self.counters = counters or Counters(time.monotonic)
+        self._audit = audit or AuditLog(None, time.time)
+        self._proxies: ProxyListener | None = None
+        self._stopping = False
+        self._loop_handler: _LoopHandler | None = None
+        self.limits = limits
+        self.clock: Callable[[], float] = time.monotonic
+        self.refusals = RefusalLog(_log, self.clock)
+        self._connections = Buckets(limits.connection_rate, limits.connection_rate)
+        self._bandwidth: dict[str, Bucket] = {}
+        self._links: set[DataLink] = set()
+        self._current: dict[tuple[str, Side], DataLink] = {}
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def link_count(self) -> int:
+        """Open WebSockets."""
+        return len(self._links)
+
+    async def start(self, listening: socket.socket, tls: ssl.SSLContext | None) -> None:
+        """Accept connections on a bound socket; ``tls`` is ``None`` behind a TLS terminator."""
+        if self.settings.proxies:
+            self._proxies = ProxyListener(
+                listening, self.settings.proxies, self.limits.handshake_seconds
+            )
+            listening = self._proxies.server_socket
+        self._server = await ws_create_server(
+            self._accept,
+            sock=Gate(listening, self._let_in, self._out_of_files),
+            ssl=tls,
+            backlog=_ACCEPT_AT_ONCE,
+            logger_name=PicowsLog(self.refusals),
+            websocket_handshake_timeout=self.limits.handshake_seconds,
+            enable_auto_pong=False,
+            max_frame_size=MAX_FRAME,
+            read_buffer_init_size=self.settings.read_buffer,
+            use_aiofastnet=self.settings.use_aiofastnet,
+            ssl_handshake_timeout=self.limits.handshake_seconds if tls else None,
+            ssl_shutdown_timeout=self.settings.close_timeout if tls else None,
+            **(_TLS_BUFFERS if tls and self.settings.use_aiofastnet else {}),
+        )
+        if self._proxies is not None:
+            self._proxies.start()
+        loop = asyncio.get_running_loop()
+        self._loop_handler = loop.get_exception_handler()
+        loop.set_exception_handler(self._loop_fault)
+        self._schedule_sweep()
+
+    async def stop(self) -> None:
+        """Drop all links without a close frame, so that clients come back.
+
+        What is recorded of their tunnels stays as it is: whoever stops the listener
+        turns all of them DISCONNECTED in one go.
+        """
+        self._stopping = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        if self._server is not None:
+            self._server.close()
+            asyncio.get_running_loop().set_exception_handler(self._loop_handler)
+        if self._proxies is not None:
+            self._proxies.stop()
+        self.refusals.flush()
+        for link in list(self._links):
+            link.drop("shutdown")
+        # Each of them aborts itself when its client does not let it end in time.
+        await self._idle.wait()
+
+    def _loop_fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Keep quiet about clients that leave before TLS is set up, as health checks do.
+
+        aiofastnet 1.2 reports those with the exception's class in place of the exception,
+        which logging cannot format.
+        """
+        if context.get("exception") is ConnectionResetError:
+            self.counters.refusals["tls_not_finished"] += 1
+        elif self._loop_handler is not None:
+            self._loop_handler(loop, context)
+        else:
+            loop.default_exception_handler(context)
+
+    def _schedule_sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._sweeper = loop.call_later(self.settings.sweep_interval, self._sweep)
+
+    def _sweep(self) -> None:
+        now = self.clock()
+        for link in tuple(self._links):
+            link.sweep(now)
+        for tunnel_id, bucket in tuple(self._bandwidth.items()):
+            connected = any((tunnel_id, side) in self._current for side in Side)
+            # Not with the last link: coming back must not fill the bucket.
+            if not connected and bucket.is_full(now):
+                del self._bandwidth[tunnel_id]
+        self.refusals.flush()
+        self._schedule_sweep()
+
+    def bandwidth_of(self, tunnel_id: str) -> Bucket | None:
+        """Return the bucket that all connections of a tunnel share, ``None`` without a limit."""
+        rate = self.limits.bandwidth
+        if not rate:
+            return None
+        bucket = self._bandwidth.get(tunnel_id)
+        if bucket is None:
+            bucket = self._bandwidth[tunnel_id] = Bucket(rate, rate, self.clock())
+        return bucket
+
+    def _let_in(self, host: str) -> bool:
+        if self._connections.try_take(network(host), self.clock()):
+            return True
+        self.counters.refusals["connection_rate"] += 1
+        self.refusals.add(
+            "connections per second",
+            "connection from %s refused: more than %g in a second",
+            host,
+            self.limits.connection_rate,
+        )
+        return False
+
+    def _out_of_files(self) -> None:
+        self.counters.refusals["out_of_files"] += 1
+        self.refusals.add(
+            "out of file descriptors",
+            "connection refused: the process is out of file descriptors; raise its limit",
+        )
+
+    def _accept(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
+        """Judge an upgrade request; the one place where tokens are looked at."""
+        channel_id = self._admissions.channel_id()
+        try:
+            handshake = read_handshake(_upgrade_request(request), self.limits.handshake_bytes)
+            tunnel = self._admit(handshake, channel_id)
+        except HandshakeRefused as refused:
+            self.counters.refusals[refused.cause] += 1
+            self.refusals.add(
+                refused.cause, "channel %s: handshake refused: %s", channel_id, refused.text
+            )
+            return _refusal(refused, channel_id)
+        # The token list may hold more than the one value that picows looks for
+        # (browsers send "keep-alive, Upgrade").
+        request.headers["Connection"] = "Upgrade"
+        request.headers["Upgrade"] = "websocket"
+        headers = {"Sec-WebSocket-Protocol": handshake.subprotocol, "channel-id": channel_id}
+        if handshake.ours:
+            headers["X-Tailrace-Flow"] = "1"
+        response = WSUpgradeResponse.create_101_response(headers)
+        link = DataLink(self, tunnel, handshake, channel_id)
+        return WSUpgradeResponseWithListener(response, link)
+
+    def _admit(self, handshake: Handshake, channel_id: str) -> TunnelRecord:
+        try:
+            return self._admissions.admit(handshake.token, handshake.side, handshake.client_token)
+        except AdmissionRefused as refused:
+            raise refuse_admission(refused.refusal) from None
+        except StoreFailed as failed:
+            _log.error("channel %s: %s", channel_id, failed)
+            raise HandshakeRefused(
+                HTTPStatus.SERVICE_UNAVAILABLE, "The service cannot look up the access token"
+            ) from None
+
+    def link_opened(self, link: DataLink) -> None:
+        """Take note of a link whose handshake is done."""
+        self._links.add(link)
+        self._idle.clear()
+        self.counters.traffic[link.side].links += 1
+        self._record("connected", link)
+        self._current[link.tunnel_id, link.side] = link
+        self._tell(self._admissions.connected, link)
+
+    def link_closed(self, link: DataLink) -> None:
+        """Take note of a link whose connection is gone."""
+        self._links.discard(link)
+        if not self._links:
+            self._idle.set()
+        self.counters.traffic[link.side].links -= 1
+        self.counters.ended[link.cause] += 1
+        self._record("disconnected", link)
+        # A link that was replaced leaves while its successor is connected.
+        if self._current.get((link.tunnel_id, link.side)) is link:
+            del self._current[link.tunnel_id, link.side]
+            if not self._stopping:
+                self._tell(self._admissions.disconnected, link)
+
+    def _record(self, event: str, link: DataLink) -> None:
+        self._audit.link(event, link.tunnel_id, link.side, link.address, link.channel_id)
+
+    def _tell(self, event: Callable[[str, Side], None], link: DataLink) -> None:
+        try:
+            event(link.tunnel_id, link.side)
+        except StoreFailed as failed:
+            _log.error("channel %s: connection state not recorded: %s", link.channel_id, failed)
+
+
+def _upgrade_request(request: WSUpgradeRequest) -> UpgradeRequest:
+    headers = list(request.headers.items())
+    target = request.path.decode("latin-1")
+    # Counted with one space behind each colon, as everybody writes them: picows
+    # does not keep the bytes.
+    size = len(request.method) + len(request.path) + len(request.version) + 6
+    size += sum(len(name) + len(value) + 4 for name, value in headers)
+    return UpgradeRequest(request.method.decode("latin-1"), target, headers, size)
+
+
+def _refusal(refused: HandshakeRefused, channel_id: str) -> WSUpgradeResponseWithListener:
+    headers = {"X-Status-Reason": refused.text, "channel-id": channel_id}
+    if refused.status is HTTPStatus.UPGRADE_REQUIRED:
+        headers |= {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    response = WSUpgradeResponse.create_error_response(
+        refused.status, refused.text.encode(), headers
+    )
+    return WSUpgradeResponseWithListener(response, None)

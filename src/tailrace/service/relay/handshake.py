@@ -1,0 +1,213 @@
+"""Judge a WebSocket upgrade request. Pure: a request in, an answer or a refusal out.
+
+Rules: guide V3, "Handshake"; RFC 6455 section 4.2.1 for the upgrade itself. They are
+all checked before a token is touched, because a handshake that fails later would
+have used it up.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from base64 import b64decode
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import parse_qs
+
+from ...common.secret import Secret
+from ...errors import TailraceError
+from ...wire import SUBPROTOCOLS
+from ..tunnels.rules import Refusal
+from ..tunnels.store import Side
+
+__all__ = [
+    "MAX_REQUEST_HEAD",
+    "Handshake",
+    "HandshakeRefused",
+    "UpgradeRequest",
+    "read_handshake",
+    "refuse_admission",
+]
+
+MAX_REQUEST_HEAD: Final = 4096
+"""Bytes of request line and header fields, up to and with the empty line."""
+
+_COOKIE: Final = "awsiot-tunnel-token"
+_OURS: Final = re.compile(r"/tailrace-\d")
+_TOKEN: Final = re.compile(r"[\x21-\x7e]+", re.ASCII)
+_CLIENT_TOKEN: Final = re.compile(r"[a-zA-Z0-9-]{32,128}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class UpgradeRequest:
+    """The request as it came: target as sent, header fields in order, bytes of the head."""
+
+    method: str
+    target: str
+    headers: Sequence[tuple[str, str]]
+    head_size: int
+
+    def values(self, name: str) -> list[str]:
+        """Return the values of all fields called ``name`` (lower case)."""
+        return [value for field, value in self.headers if field.lower() == name]
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """What a well-formed upgrade request asks for."""
+
+    side: Side
+    token: Secret
+    client_token: Secret | None
+    subprotocol: str
+    """The newest of the offered ones that is known here."""
+    ours: bool = False
+    """Whether the client is a proxy of this project: it may be pinged while it sends, which
+    others are known to break over, and knows what to do with flow messages."""
+
+
+class HandshakeRefused(TailraceError):
+    """The upgrade is answered with ``status`` and ``text`` as body and ``X-Status-Reason``.
+
+    ``cause`` is a word for statistics; without one it is the name of the status.
+    """
+
+    def __init__(self, status: HTTPStatus, text: str, cause: str = "") -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+        self.cause = cause or status.name.lower()
+
+
+def read_handshake(request: UpgradeRequest, max_head: int = MAX_REQUEST_HEAD) -> Handshake:
+    """Check an upgrade request and return what it asks for; ``max_head`` is in bytes.
+
+    Raises:
+        HandshakeRefused: the request breaks a rule; always a 4xx.
+    """
+    if request.head_size > max_head:
+        raise HandshakeRefused(
+            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+            f"The upgrade request is larger than {max_head} bytes",
+        )
+    side = _read_target(request)
+    _check_upgrade(request)
+    token = _read_access_token(request)
+    client_token = _read_client_token(request)
+    ours = any(_OURS.search(agent) for agent in request.values("user-agent"))
+    return Handshake(side, token, client_token, _choose_subprotocol(request), ours)
+
+
+def _bad(text: str) -> HandshakeRefused:
+    return HandshakeRefused(HTTPStatus.BAD_REQUEST, text)
+
+
+def _read_target(request: UpgradeRequest) -> Side:
+    if request.method != "GET":
+        raise HandshakeRefused(HTTPStatus.METHOD_NOT_ALLOWED, "The upgrade request must be a GET")
+    path, _, query = request.target.partition("?")
+    if path != "/tunnel":
+        raise _bad("The path of the upgrade request must be /tunnel")
+    modes = parse_qs(query, keep_blank_values=True).get("local-proxy-mode", [])
+    if len(modes) != 1 or modes[0] not in tuple(Side):
+        raise _bad("The query parameter local-proxy-mode must be source or destination, once")
+    return Side(modes[0])
+
+
+def _items(values: Iterable[str]) -> list[str]:
+    """Return the items of a comma-separated list that may be spread over several fields."""
+    return [item.strip(" \t") for value in values for item in value.split(",")]
+
+
+def _check_upgrade(request: UpgradeRequest) -> None:
+    if "websocket" not in [item.lower() for item in _items(request.values("upgrade"))]:
+        raise HandshakeRefused(HTTPStatus.UPGRADE_REQUIRED, "This is a WebSocket endpoint")
+    if "upgrade" not in [item.lower() for item in _items(request.values("connection"))]:
+        raise _bad("The header Connection must contain Upgrade")
+    if request.values("sec-websocket-version") != ["13"]:
+        raise HandshakeRefused(
+            HTTPStatus.UPGRADE_REQUIRED, "The header Sec-WebSocket-Version must be 13"
+        )
+    keys = request.values("sec-websocket-key")
+    try:
+        valid = len(keys) == 1 and len(b64decode(keys[0].encode("ascii"), validate=True)) == 16
+    except (UnicodeEncodeError, binascii.Error):
+        valid = False
+    if not valid:
+        raise _bad("The header Sec-WebSocket-Key must hold 16 bytes in base64, once")
+
+
+def _cookie_tokens(request: UpgradeRequest) -> list[str]:
+    tokens = []
+    for field in request.values("cookie"):
+        for pair in field.split(";"):
+            name, _, value = pair.strip(" \t").partition("=")
+            if name == _COOKIE:
+                tokens.append(value.strip('"'))
+    return tokens
+
+
+def _read_access_token(request: UpgradeRequest) -> Secret:
+    tokens = request.values("access-token") + _cookie_tokens(request)
+    if not tokens:
+        raise _bad(
+            f"An access token is required, in the header access-token or in the cookie {_COOKIE}"
+        )
+    if len(tokens) > 1:
+        raise _bad("More than one access token was given")
+    if not _TOKEN.fullmatch(tokens[0]):
+        raise refuse_admission(Refusal.UNKNOWN_TOKEN)
+    return Secret(tokens[0])
+
+
+def _read_client_token(request: UpgradeRequest) -> Secret | None:
+    tokens = request.values("client-token")
+    if not tokens:
+        return None
+    if len(tokens) > 1:
+        raise _bad("Invalid client token: More than one client token was given.")
+    if not _CLIENT_TOKEN.fullmatch(tokens[0]):
+        raise _bad("Invalid client token: It must match ^[a-zA-Z0-9-]{32,128}$.")
+    return Secret(tokens[0])
+
+
+def _choose_subprotocol(request: UpgradeRequest) -> str:
+    offered = _items(request.values("sec-websocket-protocol"))
+    for subprotocol in SUBPROTOCOLS:
+        if subprotocol in offered:
+            return subprotocol
+    raise _bad(
+        "The header Sec-WebSocket-Protocol must contain one of " + ", ".join(reversed(SUBPROTOCOLS))
+    )
+
+
+# The sentences of USED and DIFFERS, and "Invalid access-token" with status 403, are
+# those that AWS answers with: clients and people look for them.
+_ADMISSION: Final = {
+    Refusal.UNKNOWN_TOKEN: (HTTPStatus.FORBIDDEN, "Invalid access-token"),
+    Refusal.WRONG_SIDE: (
+        HTTPStatus.BAD_REQUEST,
+        "Invalid access token: The access token is for the other local proxy mode.",
+    ),
+    Refusal.TOKEN_USED: (
+        HTTPStatus.BAD_REQUEST,
+        "Invalid access token: The access token was previously used and can not be used again.",
+    ),
+    Refusal.CLIENT_TOKEN_DIFFERS: (
+        HTTPStatus.BAD_REQUEST,
+        "Invalid client token: The provided client token does not match the client token "
+        "that was previously set.",
+    ),
+    Refusal.CLIENT_TOKEN_TAKEN: (
+        HTTPStatus.BAD_REQUEST,
+        "Invalid client token: The provided client token belongs to another open tunnel.",
+    ),
+    Refusal.TUNNEL_CLOSED: (HTTPStatus.BAD_REQUEST, "Tunnel is closed"),
+}
+
+
+def refuse_admission(refusal: Refusal) -> HandshakeRefused:
+    """Return the answer to a bearer whom :meth:`Tunnels.admit` refused."""
+    return HandshakeRefused(*_ADMISSION[refusal], refusal.name.lower())

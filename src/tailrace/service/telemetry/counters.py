@@ -1,0 +1,125 @@
+"""What the service counts: plain numbers, added to where things happen.
+
+Nothing here is computed before somebody asks; see :mod:`tailrace.service.telemetry.prometheus`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Final
+
+from ..tunnels.store import Side
+
+__all__ = ["Counters", "LoopLag", "ResetCause", "StallClock", "Traffic"]
+
+
+class ResetCause(StrEnum):
+    """Why a stream was reset."""
+
+    SOURCE = "source"
+    """The source asked for it."""
+    DESTINATION = "destination"
+    """The destination asked for it."""
+    PEER_ABSENT = "peer_absent"
+    """It was started while the other side was not connected."""
+    PEER_LEFT = "peer_left"
+    """The other side's connection went away."""
+
+
+class Traffic:
+    """What one side's clients have sent, all together."""
+
+    __slots__ = ("bytes", "links", "messages")
+
+    def __init__(self) -> None:
+        self.links = 0
+        """Open now."""
+        self.messages = 0
+        self.bytes = 0
+
+
+class StallClock:
+    """Adds up the time that links were not read because the other side was full."""
+
+    __slots__ = ("_clock", "_since_sum", "_total", "stalled")
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._since_sum = 0.0
+        self._total = 0.0
+        self.stalled = 0
+        """Links that are not read right now."""
+
+    @property
+    def seconds(self) -> float:
+        """Seconds up to now, summed over links."""
+        return self._total + self.stalled * self._clock() - self._since_sum
+
+    def begin(self) -> float:
+        """Count a link in; return what :meth:`end` needs."""
+        now = self._clock()
+        self.stalled += 1
+        self._since_sum += now
+        return now
+
+    def end(self, began: float) -> None:
+        """Count a link out."""
+        self.stalled -= 1
+        self._since_sum -= began
+        self._total += self._clock() - began
+
+
+class LoopLag:
+    """Samples how late the event loop runs what is due: a histogram in seconds."""
+
+    BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+    """Upper bounds of the buckets; one more holds the rest."""
+    INTERVAL: Final = 0.25
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(self.BOUNDS) + 1)
+        self.sum = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin to sample, in the running loop."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self.INTERVAL
+        self._timer = loop.call_at(due, self._sample, loop, due)
+
+    def stop(self) -> None:
+        """End sampling."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def record(self, late: float) -> None:
+        """Count one sample."""
+        self.buckets[bisect_left(self.BOUNDS, late)] += 1
+        self.sum += late
+
+    def _sample(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        self.record(max(0.0, loop.time() - due))
+        self.start()
+
+
+class Counters:
+    """All numbers of one service. ``clock`` is monotonic and in seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.traffic = {side: Traffic() for side in Side}
+        self.resets: Counter[ResetCause] = Counter()
+        self.refusals: Counter[str] = Counter()
+        """Refused handshakes by cause."""
+        self.ended: Counter[str] = Counter()
+        """Links that are gone, by cause."""
+        self.requests: Counter[tuple[str, str]] = Counter()
+        """Requests to the control API by operation and outcome."""
+        self.request_seconds = 0.0
+        """Time spent on those that were answered as asked."""
+        self.stalls = StallClock(clock)
+        self.lag = LoopLag()

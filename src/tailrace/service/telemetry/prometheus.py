@@ -1,0 +1,189 @@
+"""Prometheus metrics, made from the service's counters when somebody asks.
+
+Needs prometheus-client of the extra ``[service]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final, Protocol
+
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.registry import Collector
+
+from ... import __version__
+from ..errors import StoreFailed
+from ..tunnels.queries import TunnelQueries
+from .counters import Counters, LoopLag
+
+__all__ = ["CONTENT_TYPE", "Deliveries", "Metrics"]
+
+CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
+
+
+class Deliveries(Protocol):
+    """What is known of one way to notify things."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def waiting(self) -> int: ...
+
+    @property
+    def delivered(self) -> int: ...
+
+    @property
+    def failed(self) -> int: ...
+
+    @property
+    def given_up(self) -> int: ...
+
+
+class Metrics:
+    """Renders the metrics of one service."""
+
+    def __init__(
+        self,
+        counters: Counters,
+        queries: TunnelQueries,
+        outboxes: Sequence[Deliveries] = (),
+    ) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_ServiceCollector(counters, queries, outboxes))
+        ProcessCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+
+    def render(self) -> bytes:
+        """Return all metrics in the text format of Prometheus."""
+        return generate_latest(self._registry)
+
+
+class _ServiceCollector(Collector):
+    def __init__(
+        self, counters: Counters, queries: TunnelQueries, outboxes: Sequence[Deliveries]
+    ) -> None:
+        self._counters = counters
+        self._queries = queries
+        self._outboxes = outboxes
+
+    def describe(self) -> Iterator[Metric]:
+        """Describe nothing beforehand, so that registering does not read the store."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield what there is to say now."""
+        info = GaugeMetricFamily("tailrace_info", "Version of the service.", labels=["version"])
+        info.add_metric([__version__], 1)
+        yield info
+        yield from self._tunnels()
+        yield from self._traffic()
+        yield from self._causes()
+        yield from self._requests()
+        yield from self._relay()
+        yield from self._notifications()
+
+    def _tunnels(self) -> Iterator[Metric]:
+        try:
+            counts = self._queries.count_by_status()
+        except StoreFailed:
+            return
+        tunnels = GaugeMetricFamily(
+            "tailrace_tunnels", "Tunnels that can be described.", labels=["status"]
+        )
+        for status, count in counts.items():
+            tunnels.add_metric([status.lower()], count)
+        yield tunnels
+
+    def _traffic(self) -> Iterator[Metric]:
+        links = GaugeMetricFamily("tailrace_links", "Connected local proxies.", labels=["side"])
+        messages = CounterMetricFamily(
+            "tailrace_messages", "Tunnel messages received from local proxies.", labels=["side"]
+        )
+        size = CounterMetricFamily(
+            "tailrace_bytes", "Bytes of tunnel messages received from proxies.", labels=["side"]
+        )
+        for side, traffic in self._counters.traffic.items():
+            links.add_metric([side], traffic.links)
+            messages.add_metric([side], traffic.messages)
+            size.add_metric([side], traffic.bytes)
+        yield from (links, messages, size)
+
+    def _causes(self) -> Iterator[Metric]:
+        counters = self._counters
+        for name, text, causes in (
+            ("tailrace_stream_resets", "Streams that were reset, by cause.", counters.resets),
+            ("tailrace_handshakes_refused", "Refused handshakes, by cause.", counters.refusals),
+            ("tailrace_links_ended", "Links that are gone, by cause.", counters.ended),
+        ):
+            family = CounterMetricFamily(name, text, labels=["cause"])
+            for cause, count in causes.items():
+                family.add_metric([cause], count)
+            yield family
+
+    def _requests(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "tailrace_api_requests",
+            "Requests to the control API.",
+            labels=["operation", "outcome"],
+        )
+        for labels, count in self._counters.requests.items():
+            requests.add_metric(labels, count)
+        yield requests
+        yield CounterMetricFamily(
+            "tailrace_api_request_seconds",
+            "Time spent on requests that were answered as asked.",
+            self._counters.request_seconds,
+        )
+
+    def _relay(self) -> Iterator[Metric]:
+        stalls, lag = self._counters.stalls, self._counters.lag
+        yield CounterMetricFamily(
+            "tailrace_relay_backpressure_seconds",
+            "Time that links were not read because the other side was full, over all links.",
+            stalls.seconds,
+        )
+        yield GaugeMetricFamily(
+            "tailrace_relay_stalled_links",
+            "Links that are not read because the other side is full.",
+            stalls.stalled,
+        )
+        yield HistogramMetricFamily(
+            "tailrace_loop_lag_seconds",
+            "How late the event loop ran what was due.",
+            buckets=_cumulative(lag),
+            sum_value=lag.sum,
+        )
+
+    def _notifications(self) -> Iterator[Metric]:
+        if not self._outboxes:
+            return
+        waiting = GaugeMetricFamily(
+            "tailrace_notifications_waiting", "Notifications not delivered yet.", labels=["by"]
+        )
+        done = CounterMetricFamily(
+            "tailrace_notifications",
+            "Notifications and what became of them; one that failed is tried again.",
+            labels=["by", "outcome"],
+        )
+        for outbox in self._outboxes:
+            waiting.add_metric([outbox.name], outbox.waiting)
+            done.add_metric([outbox.name, "delivered"], outbox.delivered)
+            done.add_metric([outbox.name, "failed"], outbox.failed)
+            done.add_metric([outbox.name, "given_up"], outbox.given_up)
+        yield from (waiting, done)
+
+
+def _cumulative(lag: LoopLag) -> list[tuple[str, float]]:
+    buckets, total = [], 0
+    for bound, count in zip((*map(str, lag.BOUNDS), "+Inf"), lag.buckets, strict=True):
+        total += count
+        buckets.append((bound, float(total)))
+    return buckets

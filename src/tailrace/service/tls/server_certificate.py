@@ -1,0 +1,74 @@
+"""The certificate that the listeners show, and how it changes while they run."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+from ...errors import ConfigurationError
+from .authority import Certificates, fill_ca_dir
+
+__all__ = ["ServerTls", "given_certificates"]
+
+
+def given_certificates(
+    directory: Path, cert: Path, key: Path | None, ca: Path | None
+) -> Certificates:
+    """Return a certificate that somebody else has made, with its chain and key in PEM.
+
+    ``key`` may be left out when it is in the file of the certificate. ``ca`` is what
+    clients have to trust; without it that is the certificate's own file, which is right
+    for one that is self-signed and does no harm for one of a public authority.
+
+    Raises:
+        ConfigurationError: a file cannot be read.
+    """
+    from cryptography import x509
+
+    trusted = ca or cert
+    try:
+        authorities = x509.load_pem_x509_certificates(trusted.read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {trusted}: {error.strerror}") from error
+    except ValueError:
+        raise ConfigurationError(f"{trusted} holds no certificate in PEM") from None
+    certificates = Certificates(trusted, directory / "ca-given", cert, key or cert)
+    fill_ca_dir(certificates.ca_dir, authorities)
+    return certificates
+
+
+class ServerTls:
+    """The TLS context of all listeners; ``load`` finds or makes the certificates.
+
+    Raises:
+        ConfigurationError: the certificates cannot be used.
+    """
+
+    def __init__(self, load: Callable[[], Certificates]) -> None:
+        self._load = load
+        self.certificates = load()
+        self.context = _context(self.certificates)
+
+    def reload(self) -> None:
+        """Load the certificates again; connections from now on get the new one.
+
+        Raises:
+            ConfigurationError: they cannot be used; everything stays as it was.
+        """
+        certificates = self._load()
+        # A key that does not fit must not be noticed half-way in the live context.
+        _context(certificates)
+        self.context.load_cert_chain(certificates.server_file, certificates.server_key_file)
+        self.certificates = certificates
+
+
+def _context(certificates: Certificates) -> ssl.SSLContext:
+    try:
+        return certificates.server_context()
+    except OSError as error:
+        names = " and ".join(
+            dict.fromkeys(map(str, (certificates.server_file, certificates.server_key_file)))
+        )
+        reason = error.strerror or error
+        raise ConfigurationError(f"cannot use the certificate in {names}: {reason}") from None

@@ -1,0 +1,4 @@
+"""Tunnels and tokens: their records, their rules and where they are kept.
+
+May not hold HTTP, WebSocket or links.
+"""

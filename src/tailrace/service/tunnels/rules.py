@@ -1,0 +1,330 @@
+"""The rules of tunnels and access tokens. No sockets, no clock: callers pass ``now``.
+
+Sources: AWS IoT Secure Tunneling developer guide (tunnel lifecycle, concepts) and
+guide V3, "Handshake", for the use of tokens.
+"""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Final, Protocol
+
+from ...common.secret import Secret
+from ..errors import ServiceError, TunnelClosed, TunnelLimitReached, TunnelNotFound
+from ..limits import DEFAULT, Limits
+from .store import (
+    ConnectionState,
+    ConnectionStatus,
+    Side,
+    TokenRecord,
+    TunnelRecord,
+    TunnelStatus,
+    TunnelStore,
+)
+
+__all__ = [
+    "CLOSED_VISIBLE_SECONDS",
+    "DEFAULT_LIFETIME_MINUTES",
+    "MAX_TAGS",
+    "AdmissionRefused",
+    "Destination",
+    "IdSource",
+    "OpenedTunnel",
+    "RandomIds",
+    "Refusal",
+    "RotatedTunnel",
+    "TunnelSpec",
+    "Tunnels",
+]
+
+DEFAULT_LIFETIME_MINUTES: Final = 720
+"""Lifetime of a tunnel that was opened without one, and the longest there is."""
+
+CLOSED_VISIBLE_SECONDS: Final = 3 * 3600
+"""How long a CLOSED tunnel can still be described and listed."""
+
+
+MAX_TAGS: Final = 200
+"""Tags of one tunnel, as many as one request can bring."""
+
+
+class IdSource(Protocol):
+    """Where ids and tokens come from."""
+
+    def tunnel_id(self) -> str: ...
+
+    def access_token(self) -> Secret: ...
+
+    def channel_id(self) -> str: ...
+
+    def request_id(self) -> str: ...
+
+
+class RandomIds:
+    """Ids from the operating system's random source."""
+
+    def tunnel_id(self) -> str:
+        """Return a UUIDv4."""
+        return str(uuid.uuid4())
+
+    def access_token(self) -> Secret:
+        """Return 256 random bits as text that is safe in URLs, headers and cookies.
+
+        The prefix keeps a token from starting with a dash, which a command line
+        would take for an option, and lets secret scanners know what it is.
+        """
+        return Secret("trt_" + secrets.token_urlsafe(32))
+
+    def channel_id(self) -> str:
+        """Return the id of one WebSocket connection."""
+        return secrets.token_hex(12)
+
+    def request_id(self) -> str:
+        """Return the id of one API request."""
+        return str(uuid.uuid4())
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelSpec:
+    """What a new tunnel is to be like; already validated against the service model."""
+
+    description: str | None = None
+    thing_name: str | None = None
+    services: tuple[str, ...] = ()
+    lifetime_minutes: int = DEFAULT_LIFETIME_MINUTES
+    tags: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedTunnel:
+    """A new tunnel and the only copy of its tokens."""
+
+    tunnel: TunnelRecord
+    source_token: Secret
+    destination_token: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a tunnel leads to; already validated against the service model."""
+
+    services: tuple[str, ...]
+    thing_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RotatedTunnel:
+    """A tunnel after a rotation, and the only copy of its new tokens."""
+
+    tunnel: TunnelRecord
+    tokens: Mapping[Side, Secret]
+    """One for each side that was rotated."""
+    disconnect: tuple[Side, ...]
+    """Sides whose connections rest on what is no longer true."""
+
+
+class Refusal(Enum):
+    """Why an access token does not let its bearer in."""
+
+    UNKNOWN_TOKEN = "unknown token"  # noqa: S105 - not a password
+    WRONG_SIDE = "token of the other side"
+    TOKEN_USED = "token was used before"  # noqa: S105 - not a password
+    CLIENT_TOKEN_DIFFERS = "client token differs"  # noqa: S105 - not a password
+    CLIENT_TOKEN_TAKEN = "client token of another tunnel"  # noqa: S105 - not a password
+    TUNNEL_CLOSED = "tunnel is closed"
+
+
+class AdmissionRefused(ServiceError):
+    """A local proxy may not connect; ``refusal`` says why."""
+
+    def __init__(self, refusal: Refusal, tunnel_id: str | None = None) -> None:
+        super().__init__(refusal.value)
+        self.refusal = refusal
+        self.tunnel_id = tunnel_id
+
+
+class Tunnels:
+    """Opens, admits to, and closes tunnels; every change is in the store on return."""
+
+    def __init__(self, store: TunnelStore, ids: IdSource, limits: Limits = DEFAULT) -> None:
+        self._store = store
+        self._ids = ids
+        self._limits = limits
+
+    def open(self, spec: TunnelSpec, now: float) -> OpenedTunnel:
+        """Open a tunnel and issue one access token for each side.
+
+        Raises:
+            TunnelLimitReached: the tunnel would have too many services, or there are
+                too many open tunnels.
+        """
+        self._check_services(spec.services)
+        if self._store.count_open(now) >= self._limits.open_tunnels:
+            raise TunnelLimitReached(
+                f"There can be at most {self._limits.open_tunnels} open tunnels; close one first"
+            )
+        disconnected = ConnectionState(ConnectionStatus.DISCONNECTED, now)
+        tunnel = TunnelRecord(
+            tunnel_id=self._ids.tunnel_id(),
+            status=TunnelStatus.OPEN,
+            created_at=now,
+            last_updated_at=now,
+            expires_at=now + 60 * spec.lifetime_minutes,
+            lifetime_minutes=spec.lifetime_minutes,
+            source=disconnected,
+            destination=disconnected,
+            description=spec.description,
+            thing_name=spec.thing_name,
+            services=spec.services,
+            tags=spec.tags,
+        )
+        tokens = {side: self._ids.access_token() for side in Side}
+        records = [
+            TokenRecord(token.digest, tunnel.tunnel_id, side, now) for side, token in tokens.items()
+        ]
+        self._store.add_tunnel(tunnel, records)
+        return OpenedTunnel(tunnel, tokens[Side.SOURCE], tokens[Side.DESTINATION])
+
+    def _check_services(self, services: tuple[str, ...]) -> None:
+        if len(services) > self._limits.services:
+            raise TunnelLimitReached(
+                f"A tunnel can have at most {self._limits.services} services, "
+                f"{len(services)} were given"
+            )
+
+    def rotate(
+        self, tunnel_id: str, sides: Iterable[Side], destination: Destination | None, now: float
+    ) -> RotatedTunnel:
+        """Replace the access tokens of ``sides``; the old ones are good for nothing from now on.
+
+        The lifetime stays what it was. ``destination`` replaces services and thing name.
+        The connections of the rotated sides have to go, because their token no longer
+        opens the tunnel; other service ids concern both sides.
+
+        Raises:
+            TunnelNotFound: there is no such tunnel.
+            TunnelClosed: it has ended.
+            TunnelLimitReached: it would have too many services.
+        """
+        tunnel = self._existing(tunnel_id)
+        services, thing_name = tunnel.services, tunnel.thing_name
+        if destination is not None:
+            services, thing_name = destination.services, destination.thing_name
+            self._check_services(services)
+        changed = replace(tunnel, services=services, thing_name=thing_name, last_updated_at=now)
+        tokens = {side: self._ids.access_token() for side in sides}
+        records = [
+            TokenRecord(token.digest, tunnel_id, side, now) for side, token in tokens.items()
+        ]
+        if tunnel.expires_at <= now or not self._store.replace_tokens(changed, records):
+            raise TunnelClosed(tunnel_id)
+        same = set(services) == set(tunnel.services)
+        return RotatedTunnel(changed, tokens, tuple(tokens) if same else tuple(Side))
+
+    def tag(self, tunnel_id: str, tags: Mapping[str, str], now: float) -> None:
+        """Add tags to a tunnel, or give its tags other values.
+
+        Raises:
+            TunnelNotFound: there is no such tunnel.
+            TunnelLimitReached: it would have more than :data:`MAX_TAGS`.
+        """
+        merged = dict(self._existing(tunnel_id).tags) | dict(tags)
+        if len(merged) > MAX_TAGS:
+            raise TunnelLimitReached(f"A tunnel can have at most {MAX_TAGS} tags")
+        self._store.set_tags(tunnel_id, tuple(merged.items()), now)
+
+    def untag(self, tunnel_id: str, keys: Iterable[str], now: float) -> None:
+        """Remove tags from a tunnel; keys that it does not have are no fault.
+
+        Raises:
+            TunnelNotFound: there is no such tunnel.
+        """
+        gone = set(keys)
+        tags = tuple(tag for tag in self._existing(tunnel_id).tags if tag[0] not in gone)
+        self._store.set_tags(tunnel_id, tags, now)
+
+    def _existing(self, tunnel_id: str) -> TunnelRecord:
+        tunnel = self._store.tunnel(tunnel_id)
+        if tunnel is None:
+            raise TunnelNotFound(tunnel_id)
+        return tunnel
+
+    def close(self, tunnel_id: str, now: float, *, delete: bool = False) -> None:
+        """Close a tunnel for good; closing a closed one changes nothing.
+
+        ``delete`` forgets the tunnel at once instead of leaving it visible as CLOSED.
+
+        Raises:
+            TunnelNotFound: there is no such tunnel.
+        """
+        self._existing(tunnel_id)
+        if delete:
+            self._store.delete_tunnel(tunnel_id)
+        else:
+            self._store.close_tunnel(tunnel_id, now)
+
+    def admit(
+        self, token: Secret, side: Side, client_token: Secret | None, now: float
+    ) -> TunnelRecord:
+        """Let the bearer of an access token connect as ``side``, and use the token up.
+
+        Without a client token the access token is dead after this. With one, it lets
+        in again whoever brings the same client token (guide V3, "Handshake"). No two open
+        tunnels may have a client token in common; the two sides of one tunnel may.
+
+        Raises:
+            AdmissionRefused: the token does not open this side of an open tunnel.
+        """
+        client_digest = client_token.digest if client_token else None
+        record = self._store.token(token.digest)
+        if record is None:
+            raise AdmissionRefused(Refusal.UNKNOWN_TOKEN)
+        tunnel = self._store.tunnel(record.tunnel_id)
+        if tunnel is None:
+            raise AdmissionRefused(Refusal.UNKNOWN_TOKEN)
+        if record.side is not side:
+            raise AdmissionRefused(Refusal.WRONG_SIDE, tunnel.tunnel_id)
+        if tunnel.status is TunnelStatus.CLOSED or tunnel.expires_at <= now:
+            raise AdmissionRefused(Refusal.TUNNEL_CLOSED, tunnel.tunnel_id)
+        if record.first_used_at is None:
+            if client_digest is not None and self._store.client_token_elsewhere(
+                client_digest, tunnel.tunnel_id, now
+            ):
+                raise AdmissionRefused(Refusal.CLIENT_TOKEN_TAKEN, tunnel.tunnel_id)
+            if self._store.mark_token_used(record.digest, client_digest, now):
+                return tunnel
+            # Another service of the same store was faster.
+            record = self._store.token(record.digest) or record
+        if record.client_digest is None or client_digest is None:
+            raise AdmissionRefused(Refusal.TOKEN_USED, tunnel.tunnel_id)
+        if not secrets.compare_digest(record.client_digest, client_digest):
+            raise AdmissionRefused(Refusal.CLIENT_TOKEN_DIFFERS, tunnel.tunnel_id)
+        return tunnel
+
+    def set_connected(self, tunnel_id: str, side: Side, connected: bool, now: float) -> None:
+        """Record that a local proxy of ``side`` has come or gone."""
+        status = ConnectionStatus.CONNECTED if connected else ConnectionStatus.DISCONNECTED
+        self._store.set_connection(tunnel_id, side, ConnectionState(status, now))
+
+    def start(self, now: float) -> None:
+        """Bring the store in line with a service that has just been started."""
+        self._store.reset_connections(now)
+
+    def expire(self, now: float) -> tuple[str, ...]:
+        """Close tunnels whose lifetime has ended and forget old CLOSED ones.
+
+        Returns:
+            The ids of the tunnels closed by this call.
+        """
+        due = self._store.due_tunnels(now)
+        closed = tuple(tunnel_id for tunnel_id in due if self._store.close_tunnel(tunnel_id, now))
+        self._store.purge_closed(now - CLOSED_VISIBLE_SECONDS)
+        return closed
+
+    def next_expiry(self) -> float | None:
+        """Return when the next open tunnel expires."""
+        return self._store.next_expiry()

@@ -1,0 +1,372 @@
+"""The embedded store: one SQLite file in WAL mode, readable by its owner only.
+
+Calls are synchronous and meant for the event loop's thread: each is a handful of
+page-cache operations and takes microseconds, less than handing it to a thread
+would. With ``synchronous=NORMAL`` everything committed survives the death of the
+process (kill -9); a power cut may undo the last moments, never corrupt the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from ...errors import ConfigurationError
+from ..errors import InvalidCursor, StoreFailed
+from .store import (
+    ConnectionState,
+    ConnectionStatus,
+    Side,
+    TokenRecord,
+    TunnelPage,
+    TunnelRecord,
+    TunnelStatus,
+)
+
+__all__ = ["SqliteStore"]
+
+_VERSION: Final = 1
+
+# AUTOINCREMENT keeps "newest first" and page cursors right even when rows of the
+# same instant, or rows already deleted, are involved.
+_SCHEMA: Final = """
+CREATE TABLE schema_version (version INTEGER NOT NULL);
+INSERT INTO schema_version VALUES (1);
+CREATE TABLE tunnels (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    tunnel_id TEXT NOT NULL UNIQUE,
+    status TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    last_updated_at REAL NOT NULL,
+    expires_at REAL NOT NULL,
+    lifetime_minutes INTEGER NOT NULL,
+    source_status TEXT NOT NULL,
+    source_updated_at REAL NOT NULL,
+    destination_status TEXT NOT NULL,
+    destination_updated_at REAL NOT NULL,
+    description TEXT,
+    thing_name TEXT,
+    services TEXT NOT NULL,
+    tags TEXT NOT NULL,
+    closed_at REAL
+);
+CREATE INDEX tunnels_by_thing ON tunnels (thing_name, sequence);
+CREATE INDEX tunnels_by_expiry ON tunnels (expires_at) WHERE status = 'OPEN';
+CREATE INDEX tunnels_by_closing ON tunnels (closed_at) WHERE status = 'CLOSED';
+CREATE TABLE tokens (
+    digest TEXT PRIMARY KEY,
+    tunnel_id TEXT NOT NULL REFERENCES tunnels (tunnel_id) ON DELETE CASCADE,
+    side TEXT NOT NULL,
+    issued_at REAL NOT NULL,
+    first_used_at REAL,
+    client_digest TEXT
+) WITHOUT ROWID;
+CREATE INDEX tokens_by_tunnel ON tokens (tunnel_id);
+"""
+
+# Also for files that were made before there was this index.
+_CLIENT_INDEX: Final = """
+CREATE INDEX IF NOT EXISTS tokens_by_client ON tokens (client_digest)
+    WHERE client_digest IS NOT NULL
+"""
+
+_COLUMNS: Final = (
+    "tunnel_id, status, created_at, last_updated_at, expires_at, lifetime_minutes, "
+    "source_status, source_updated_at, destination_status, destination_updated_at, "
+    "description, thing_name, services, tags, closed_at"
+)
+
+
+def _tunnel(row: Sequence[Any]) -> TunnelRecord:
+    return TunnelRecord(
+        tunnel_id=row[0],
+        status=TunnelStatus(row[1]),
+        created_at=row[2],
+        last_updated_at=row[3],
+        expires_at=row[4],
+        lifetime_minutes=row[5],
+        source=ConnectionState(ConnectionStatus(row[6]), row[7]),
+        destination=ConnectionState(ConnectionStatus(row[8]), row[9]),
+        description=row[10],
+        thing_name=row[11],
+        services=tuple(json.loads(row[12])),
+        tags=tuple((key, value) for key, value in json.loads(row[13])),
+        closed_at=row[14],
+    )
+
+
+def _row(tunnel: TunnelRecord) -> tuple[Any, ...]:
+    return (
+        tunnel.tunnel_id,
+        tunnel.status,
+        tunnel.created_at,
+        tunnel.last_updated_at,
+        tunnel.expires_at,
+        tunnel.lifetime_minutes,
+        tunnel.source.status,
+        tunnel.source.last_updated_at,
+        tunnel.destination.status,
+        tunnel.destination.last_updated_at,
+        tunnel.description,
+        tunnel.thing_name,
+        json.dumps(tunnel.services),
+        json.dumps(tunnel.tags),
+        tunnel.closed_at,
+    )
+
+
+class SqliteStore:
+    """A :class:`~.store.TunnelStore` in one file; create it with :meth:`open`."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    @classmethod
+    def open(cls, path: Path) -> SqliteStore:
+        """Open the store at ``path``, making the file (mode 0600) when it is missing.
+
+        Raises:
+            ConfigurationError: the file cannot be used, or a newer version wrote it.
+        """
+        try:
+            # Made here and not by SQLite, so that it is never readable by others;
+            # the -wal and -shm files take over its mode.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            connection = sqlite3.connect(path, timeout=5.0, isolation_level=None)
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigurationError(f"cannot open the tunnel store {path}: {error}") from error
+        store = cls(connection)
+        try:
+            store._prepare(path)
+        except sqlite3.Error as error:
+            connection.close()
+            raise ConfigurationError(f"cannot use the tunnel store {path}: {error}") from error
+        except ConfigurationError:
+            connection.close()
+            raise
+        return store
+
+    def _prepare(self, path: Path) -> None:
+        run = self._connection.execute
+        run("PRAGMA journal_mode = WAL")
+        run("PRAGMA synchronous = NORMAL")
+        run("PRAGMA foreign_keys = ON")
+        known = run("SELECT 1 FROM sqlite_master WHERE name = 'schema_version'").fetchone()
+        if known is None:
+            self._connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT")
+            version = _VERSION
+        else:
+            (version,) = run("SELECT version FROM schema_version").fetchone()
+        if version != _VERSION:
+            raise ConfigurationError(
+                f"the tunnel store {path} has schema version {version}, this version of "
+                f"tailrace knows {_VERSION}: use the version that wrote it, or another --state-dir"
+            )
+        run(_CLIENT_INDEX)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        connection = self._connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                # After some errors SQLite has ended it already. One that a failed COMMIT leaves
+                # open would stand in the way of all that come later.
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise StoreFailed(f"the tunnel store failed: {error}") from error
+
+    def _query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        try:
+            return self._connection.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise StoreFailed(f"the tunnel store failed: {error}") from error
+
+    def _change(self, sql: str, *values: object) -> int:
+        with self._transaction() as connection:
+            return connection.execute(sql, values).rowcount
+
+    def add_tunnel(self, tunnel: TunnelRecord, tokens: Sequence[TokenRecord]) -> None:
+        marks = ", ".join("?" * len(_COLUMNS.split(",")))
+        with self._transaction() as connection:
+            connection.execute(
+                f"INSERT INTO tunnels ({_COLUMNS}) VALUES ({marks})",  # noqa: S608 - constants
+                _row(tunnel),
+            )
+            _insert_tokens(connection, tokens)
+
+    def tunnel(self, tunnel_id: str) -> TunnelRecord | None:
+        rows = self._query(
+            f"SELECT {_COLUMNS} FROM tunnels WHERE tunnel_id = ?",  # noqa: S608 - constants
+            tunnel_id,
+        )
+        return _tunnel(rows[0]) if rows else None
+
+    def list_tunnels(self, thing_name: str | None, cursor: str | None, limit: int) -> TunnelPage:
+        before = _parse_cursor(cursor)
+        rows = self._query(
+            f"SELECT {_COLUMNS}, sequence FROM tunnels "  # noqa: S608 - constants
+            "WHERE sequence < ? AND (? IS NULL OR thing_name = ?) "
+            "ORDER BY sequence DESC LIMIT ?",
+            before,
+            thing_name,
+            thing_name,
+            limit + 1,
+        )
+        page = tuple(_tunnel(row) for row in rows[:limit])
+        more = len(rows) > limit
+        return TunnelPage(page, str(rows[limit - 1][-1]) if more else None)
+
+    def close_tunnel(self, tunnel_id: str, now: float) -> bool:
+        changed = self._change(
+            "UPDATE tunnels SET status = 'CLOSED', closed_at = ?, last_updated_at = ? "
+            "WHERE tunnel_id = ? AND status = 'OPEN'",
+            now,
+            now,
+            tunnel_id,
+        )
+        return changed > 0
+
+    def count_open(self, now: float) -> int:
+        rows = self._query(
+            "SELECT count(*) FROM tunnels WHERE status = 'OPEN' AND expires_at > ?", now
+        )
+        count: int = rows[0][0]
+        return count
+
+    def set_tags(self, tunnel_id: str, tags: Sequence[tuple[str, str]], now: float) -> bool:
+        changed = self._change(
+            "UPDATE tunnels SET tags = ?, last_updated_at = ? WHERE tunnel_id = ?",
+            json.dumps(tags),
+            now,
+            tunnel_id,
+        )
+        return changed > 0
+
+    def delete_tunnel(self, tunnel_id: str) -> bool:
+        return self._change("DELETE FROM tunnels WHERE tunnel_id = ?", tunnel_id) > 0
+
+    def token(self, digest: str) -> TokenRecord | None:
+        rows = self._query(
+            "SELECT digest, tunnel_id, side, issued_at, first_used_at, client_digest "
+            "FROM tokens WHERE digest = ?",
+            digest,
+        )
+        if not rows:
+            return None
+        found, tunnel_id, side, issued_at, first_used_at, client_digest = rows[0]
+        return TokenRecord(found, tunnel_id, Side(side), issued_at, first_used_at, client_digest)
+
+    def mark_token_used(self, digest: str, client_digest: str | None, now: float) -> bool:
+        changed = self._change(
+            "UPDATE tokens SET first_used_at = ?, client_digest = ? "
+            "WHERE digest = ? AND first_used_at IS NULL",
+            now,
+            client_digest,
+            digest,
+        )
+        return changed > 0
+
+    def client_token_elsewhere(self, client_digest: str, tunnel_id: str, now: float) -> bool:
+        rows = self._query(
+            "SELECT 1 FROM tokens JOIN tunnels USING (tunnel_id) "
+            "WHERE client_digest = ? AND tunnel_id != ? AND status = 'OPEN' AND expires_at > ? "
+            "LIMIT 1",
+            client_digest,
+            tunnel_id,
+            now,
+        )
+        return bool(rows)
+
+    def replace_tokens(self, tunnel: TunnelRecord, tokens: Sequence[TokenRecord]) -> bool:
+        with self._transaction() as connection:
+            changed = connection.execute(
+                "UPDATE tunnels SET services = ?, thing_name = ?, last_updated_at = ? "
+                "WHERE tunnel_id = ? AND status = 'OPEN'",
+                (
+                    json.dumps(tunnel.services),
+                    tunnel.thing_name,
+                    tunnel.last_updated_at,
+                    tunnel.tunnel_id,
+                ),
+            )
+            if changed.rowcount:
+                connection.executemany(
+                    "DELETE FROM tokens WHERE tunnel_id = ? AND side = ?",
+                    [(tunnel.tunnel_id, token.side) for token in tokens],
+                )
+                _insert_tokens(connection, tokens)
+        return changed.rowcount > 0
+
+    def set_connection(self, tunnel_id: str, side: Side, state: ConnectionState) -> None:
+        self._change(
+            f"UPDATE tunnels SET {side}_status = ?, {side}_updated_at = ? "  # noqa: S608 - enum
+            "WHERE tunnel_id = ?",
+            state.status,
+            state.last_updated_at,
+            tunnel_id,
+        )
+
+    def reset_connections(self, now: float) -> None:
+        with self._transaction() as connection:
+            for side in Side:
+                connection.execute(
+                    f"UPDATE tunnels SET {side}_status = 'DISCONNECTED', "  # noqa: S608 - enum
+                    f"{side}_updated_at = ? WHERE {side}_status = 'CONNECTED'",
+                    (now,),
+                )
+
+    def due_tunnels(self, now: float) -> tuple[str, ...]:
+        rows = self._query(
+            "SELECT tunnel_id FROM tunnels WHERE status = 'OPEN' AND expires_at <= ?", now
+        )
+        return tuple(row[0] for row in rows)
+
+    def next_expiry(self) -> float | None:
+        rows = self._query("SELECT min(expires_at) FROM tunnels WHERE status = 'OPEN'")
+        value: float | None = rows[0][0]
+        return value
+
+    def count_by_status(self) -> dict[TunnelStatus, int]:
+        # One at a time: each is answered from the index of its status.
+        counts = {}
+        for status in TunnelStatus:
+            rows = self._query(f"SELECT count(*) FROM tunnels WHERE status = '{status}'")  # noqa: S608 - enum
+            counts[status] = int(rows[0][0])
+        return counts
+
+    def purge_closed(self, closed_before: float) -> int:
+        return self._change(
+            "DELETE FROM tunnels WHERE status = 'CLOSED' AND closed_at < ?", closed_before
+        )
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _insert_tokens(connection: sqlite3.Connection, tokens: Sequence[TokenRecord]) -> None:
+    connection.executemany(
+        "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?)",
+        [
+            (t.digest, t.tunnel_id, t.side, t.issued_at, t.first_used_at, t.client_digest)
+            for t in tokens
+        ],
+    )
+
+
+def _parse_cursor(cursor: str | None) -> int:
+    if cursor is None:
+        return 2**63 - 1
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
+        raise InvalidCursor("nextToken is not one that was returned by ListTunnels")
+    return int(cursor)

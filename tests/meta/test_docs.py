@@ -1,0 +1,69 @@
+"""What the documents promise is what the code does."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from support.source import ROOT
+from tailrace.errors import ExitCode
+
+FOLDERS = ("docs", "bench")
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *(path for name in FOLDERS for path in (ROOT / name).rglob("*.md"))]
+)
+
+
+def exit_codes(text: str) -> dict[int, str]:
+    """Return code -> meaning of the table of exit codes in a document."""
+    return {
+        int(code): meaning
+        for code, meaning in re.findall(r"^\| (\d+) \| ([^|]+?) \|", text, re.MULTILINE)
+    }
+
+
+def broken_links(text: str, exists) -> list[str]:
+    """Return the relative link targets of a document that do not exist."""
+    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text)
+    return [target for target in targets if "://" not in target and not exists(target)]
+
+
+def test_exit_codes() -> None:
+    readme = exit_codes((ROOT / "README.md").read_text())
+    assert set(readme) == set(ExitCode)
+    assert exit_codes((ROOT / "docs" / "exit-codes.md").read_text()) == readme
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document) -> None:
+    assert broken_links(document.read_text(), lambda t: (document.parent / t).exists()) == []
+
+
+def test_the_rules_can_fail() -> None:
+    assert broken_links("[a](b.md) [c](https://d) [e](f.md#g)", lambda t: t == "b.md") == ["f.md"]
+    assert exit_codes("| Code | Meaning |\n|---|---|\n| 3 | no | x |\n") == {3: "no"}
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "setup",
+        "demo",
+        "test",
+        "conformance",
+        "check",
+        "audit",
+        "cover",
+        "bench",
+        "fuzz",
+        "soak",
+        "apt",
+        "apt-bench",
+        "clean",
+    ],
+)
+def test_targets_of_the_makefile_are_documented(target: str) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+    assert f'"make {target} ' in makefile

@@ -1,0 +1,161 @@
+"""Imports only go down.
+
+The rooms lie on floors; a module may import from its own room and from rooms on a
+lower floor. Rooms that share a floor do not know each other. There is no list of
+exceptions: a module that needs one is in the wrong room.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from support.source import MODULES, PACKAGE
+
+FLOORS = {
+    "errors": 0,
+    "common": 1,
+    "aws": 2,
+    "wire": 2,
+    "session": 3,
+    "flow": 4,
+    "link": 5,
+    "localproxy": 6,
+    "service": 6,
+    "agent": 7,
+    "demo": 7,
+    "cli": 8,
+}
+
+FORBIDDEN = {
+    # The tunnel protocol has nothing to do with AWS' control API.
+    "session": {"aws"},
+    "link": {"aws"},
+    # The service speaks the protocol's messages but is neither end of a tunnel.
+    "service": {"session", "link", "localproxy"},
+}
+
+PURE = {"wire", "session"}
+"""Rooms without sockets, clock, chance, threads or an event loop."""
+
+IMPURE_MODULES = {
+    "aiofastnet",
+    "asyncio",
+    "concurrent",
+    "datetime",
+    "multiprocessing",
+    "os",
+    "picows",
+    "random",
+    "secrets",
+    "select",
+    "selectors",
+    "signal",
+    "socket",
+    "ssl",
+    "subprocess",
+    "threading",
+    "time",
+    "uuid",
+    "uvloop",
+    "websockets",
+}
+
+
+def room_of(module: str) -> str | None:
+    """Return the room of a dotted module name, ``None`` for the package itself."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else None
+
+
+def imported(module: str, is_package: bool, source: str) -> list[tuple[int, str]]:
+    """Return line and absolute dotted name of everything a module imports, anywhere in it."""
+    found = []
+    package = module.split(".") if is_package else module.split(".")[:-1]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            prefix = ".".join([*base, *(node.module or "").split(".")]).rstrip(".")
+            found += [(node.lineno, f"{prefix}.{alias.name}") for alias in node.names]
+    return found
+
+
+def violations(module: str, source: str, is_package: bool = False) -> list[str]:
+    """Return one line for each import the house does not allow."""
+    room = room_of(module)
+    if room is not None and room not in FLOORS:
+        return [f"{module} is in no known room"]
+    wrong = []
+    for line, name in imported(module, is_package, source):
+        top = name.split(".")[0]
+        if top != PACKAGE:
+            if room in PURE and top in IMPURE_MODULES:
+                wrong.append(f"{module}:{line} imports {top}, but {room} is pure")
+            continue
+        other = room_of(name)
+        if other == room or other not in FLOORS:
+            continue  # the own room, or a name of the package itself
+        if room is None or FLOORS[other] >= FLOORS[room] or other in FORBIDDEN.get(room, ()):
+            wrong.append(f"{module}:{line} imports {name}, which does not lie below it")
+    return wrong
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_only_go_down(module: str) -> None:
+    path: Path = MODULES[module]
+    assert violations(module, path.read_text(), path.name == "__init__.py") == []
+
+
+def test_every_room_of_the_package_is_known() -> None:
+    assert {room_of(module) for module in MODULES} <= {None, *FLOORS}
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("tailrace.wire.codec", "from ..session import machine"),
+        ("tailrace.wire.codec", "from ..common import secret\nfrom .. import session"),
+        ("tailrace.wire", "import tailrace.link.interface"),
+        ("tailrace.wire.codec", "def f():\n    import time"),
+        ("tailrace.session.machine", "from asyncio import Queue"),
+        ("tailrace.session.machine", "import os.path"),
+        ("tailrace.session.machine", "if TYPE_CHECKING:\n    from ..link.port import Link"),
+        ("tailrace.link.interface", "from tailrace.localproxy.settings import Mode"),
+        ("tailrace.localproxy.pump", "from ..service.relay import Relay"),
+        ("tailrace.service.relay.relay_end", "from ...session import machine"),
+        ("tailrace.service.relay.relay_end", "from ...link import port"),
+        ("tailrace.service.relay.relay_end", "from tailrace import localproxy"),
+        ("tailrace.service.relay.relay_end", "from ...cli import serve"),
+        ("tailrace.session.machine", "from ..aws import Credentials"),
+        ("tailrace.aws.client", "from ..wire import decode"),
+        ("tailrace.errors", "from .common.secret import Secret"),
+        ("tailrace.errors", "from . import wire"),
+        ("tailrace", "from .wire import Message"),
+        ("tailrace.shed.tools", "import json"),
+    ],
+)
+def test_the_rule_can_fail(module: str, source: str) -> None:
+    is_package = module in {"tailrace", "tailrace.wire"}
+    assert len(violations(module, source, is_package)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("tailrace.wire.codec", "from ..errors import DecodeError\nfrom .limits import MAX_FRAME"),
+        ("tailrace.wire", "from .codec import decode\nfrom . import limits"),
+        (
+            "tailrace.service.relay.relay_end",
+            "from ...wire import decode\nfrom ...common.secret import Secret",
+        ),
+        ("tailrace.cli.tailrace", "from .. import __version__\nfrom tailrace import __version__"),
+        ("tailrace.cli.tailrace", "import tailrace\nimport time\nfrom ..agent import run"),
+        ("tailrace.link.interface", "import timeit\nimport asyncio"),
+    ],
+)
+def test_what_the_rule_allows(module: str, source: str) -> None:
+    assert violations(module, source, module == "tailrace.wire") == []

@@ -1,0 +1,1 @@
+"""What tests, benchmarks, fuzzing and the soak share; nothing here is a test."""

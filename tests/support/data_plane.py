@@ -1,0 +1,106 @@
+"""What tests of the data plane have in common: messages, tunnels, a listener without TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from websockets.asyncio.client import connect
+
+from support.service import Peer, api
+from tailrace.common.secret import Secret
+from tailrace.service.config import DataSettings
+from tailrace.service.control import ControlPlane
+from tailrace.service.limits import Limits
+from tailrace.service.relay.data_listener import DataListener
+from tailrace.service.relay.switchboard import LocalFabric
+from tailrace.service.service import Service
+from tailrace.service.tunnels.queries import TunnelQueries
+from tailrace.service.tunnels.rules import RandomIds, Tunnels, TunnelSpec
+from tailrace.service.tunnels.sqlite_store import SqliteStore
+from tailrace.service.tunnels.store import Side
+from tailrace.wire import SUBPROTOCOL_V3, Message, MessageType
+
+DATA = MessageType.DATA
+START = MessageType.STREAM_START
+RESET = MessageType.STREAM_RESET
+
+CLIENT = "2da438cf-9a30-4148-b236-c338182f243c"
+
+
+async def open_tunnel(service: Service, *services: str) -> dict[str, Any]:
+    request = {"destinationConfig": {"services": list(services)}} if services else {}
+    client = api(service.endpoints)
+    try:
+        return await asyncio.to_thread(client.open_tunnel, **request)
+    finally:
+        client.close()
+
+
+def start(stream: int = 1, service: str = "", connection: int = 1) -> Message:
+    return Message(START, stream, service, connection)
+
+
+def data(payload: bytes, stream: int = 1, service: str = "", connection: int = 1) -> Message:
+    return Message(DATA, stream, service, connection, payload)
+
+
+class Plain:
+    """A listener without TLS, and tunnels to go with it."""
+
+    def __init__(self, tmp_path: Path, limits: Limits, settings: DataSettings) -> None:
+        self.store = SqliteStore.open(tmp_path / "db")
+        fabric = LocalFabric()
+        ids = RandomIds()
+        self.queries = TunnelQueries(self.store, "r", "a")
+        tunnels = Tunnels(self.store, ids)
+        self.control = ControlPlane(tunnels, self.queries, fabric, ids, lambda: 1.0)
+        self.listener = DataListener(self.control, fabric, settings, limits)
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listening.getsockname()[1]
+
+    def dial(self, side: Side, token: Secret, **options: Any) -> connect:
+        return connect(
+            f"ws://127.0.0.1:{self.port}/tunnel?local-proxy-mode={side}",
+            subprotocols=[SUBPROTOCOL_V3],
+            additional_headers={"access-token": token.reveal()} | options.pop("headers", {}),
+            proxy=None,
+            compression=None,
+            ping_interval=None,
+            max_queue=None,
+            **options,
+        )
+
+    @asynccontextmanager
+    async def pair(self, **options: Any) -> AsyncIterator[tuple[Peer, Peer]]:
+        """Both sides of a new tunnel, with one stream between them."""
+        opened = self.control.open_tunnel(TunnelSpec())
+        async with (
+            self.dial(Side.SOURCE, opened.source_token, **options) as left,
+            self.dial(Side.DESTINATION, opened.destination_token, **options) as right,
+        ):
+            source, destination = Peer(left), Peer(right)
+            for peer in (source, destination):
+                assert (await peer.recv()).type == MessageType.SERVICE_IDS
+            await source.send(start())
+            assert await destination.recv() == start()
+            yield source, destination
+
+
+@asynccontextmanager
+async def plain(
+    tmp_path: Path, limits: Limits | None = None, settings: DataSettings | None = None
+) -> AsyncIterator[Plain]:
+    quick = DataSettings(close_timeout=1.0, sweep_interval=0.05)
+    served = Plain(tmp_path, limits or Limits(), settings or quick)
+    await served.listener.start(served.listening, None)
+    try:
+        yield served
+    finally:
+        await served.listener.stop()
+        assert served.listener.link_count == 0
+        served.store.close()

@@ -1,0 +1,131 @@
+"""A running service, API clients and raw data-plane clients for tests."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from websockets.asyncio.client import ClientConnection, connect
+
+from tailrace.service.config import Address, Endpoints, ServiceConfig
+from tailrace.service.service import Service
+from tailrace.wire import (
+    SUBPROTOCOL_V3,
+    Message,
+    MessageSplitter,
+    MessageType,
+    decode,
+    encode_frame,
+)
+
+HANG = 30.0
+"""Seconds after which a wait counts as hung."""
+
+
+def config(state_dir: Path, **changes: Any) -> ServiceConfig:
+    """A configuration on free loopback ports."""
+    values: dict[str, Any] = {
+        "api_listen": Address("127.0.0.1", 0),
+        "data_listen": Address("127.0.0.1", 0),
+    }
+    return ServiceConfig(state_dir, **(values | changes))
+
+
+@asynccontextmanager
+async def running(service_config: ServiceConfig, **options: Any) -> AsyncIterator[Service]:
+    """A started service, stopped afterwards."""
+    service = Service(service_config, **options)
+    await service.start()
+    try:
+        yield service
+    finally:
+        await service.stop()
+
+
+def api(endpoints: Endpoints, **changes: Any) -> Any:
+    """A boto3 client of the service, as a user would make it."""
+    values: dict[str, Any] = {
+        "endpoint_url": endpoints.api_endpoint,
+        "region_name": endpoints.region,
+        "aws_access_key_id": endpoints.access_key_id,
+        "aws_secret_access_key": endpoints.secret_access_key,
+        "verify": endpoints.ca_file,
+        "config": Config(retries={"total_max_attempts": 1}, connect_timeout=10, read_timeout=10),
+    }
+    return boto3.session.Session().client("iotsecuretunneling", **(values | changes))
+
+
+def trust(endpoints: Endpoints) -> ssl.SSLContext:
+    """A TLS context that trusts the service only."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(endpoints.ca_file)
+    return context
+
+
+class Peer:
+    """A raw client of the data plane that speaks in messages."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+        self._splitter = MessageSplitter()
+        self._messages: list[Message] = []
+
+    async def send(self, *messages: Message) -> None:
+        """Send messages in one WebSocket message."""
+        await self.socket.send(b"".join(encode_frame(message) for message in messages))
+
+    async def recv(self) -> Message:
+        """Receive the next message."""
+        while not self._messages:
+            frame = await self.socket.recv()
+            assert isinstance(frame, bytes)
+            for body in self._splitter.feed(memoryview(frame)):
+                message = decode(body)
+                self._messages.append(message._replace(payload=bytes(message.payload)))
+        return self._messages.pop(0)
+
+    async def close_code(self) -> tuple[int, str]:
+        """Read until the connection is closed; return code and reason, 1006 without one."""
+        await self.socket.wait_closed()
+        return self.socket.close_code or 1006, self.socket.close_reason or ""
+
+
+@asynccontextmanager
+async def dial(
+    endpoints: Endpoints,
+    mode: str,
+    token: str,
+    *,
+    client_token: str | None = None,
+    subprotocols: Sequence[str] = (SUBPROTOCOL_V3,),
+    expect_ids: Sequence[str] | None = (),
+    **options: Any,
+) -> AsyncIterator[Peer]:
+    """Connect as a local proxy; take SERVICE_IDS unless ``expect_ids`` is ``None``."""
+    headers = {"access-token": token}
+    if client_token:
+        headers["client-token"] = client_token
+    values: dict[str, Any] = {
+        "ssl": trust(endpoints),
+        "subprotocols": subprotocols,
+        "additional_headers": headers,
+        "compression": None,
+        "proxy": None,
+        "ping_interval": None,
+        "max_queue": None,
+        "close_timeout": 5,
+    }
+    uri = f"wss://{endpoints.data_endpoint}/tunnel?local-proxy-mode={mode}"
+    async with connect(uri, **(values | options)) as socket:
+        peer = Peer(socket)
+        if expect_ids is not None:
+            first = await peer.recv()
+            assert first == Message(
+                MessageType.SERVICE_IDS, available_service_ids=tuple(expect_ids)
+            )
+        yield peer

@@ -1,0 +1,3 @@
+from support.fixtures import service
+
+__all__ = ["service"]

@@ -1,0 +1,275 @@
+"""Addresses in options and files: parse, print, parse again."""
+
+from __future__ import annotations
+
+import logging
+from string import ascii_letters, digits
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from support.configuration import value_unless_refused
+from tailrace.cli.localproxy.addresses import (
+    format_endpoint,
+    format_local_address,
+    format_service_map,
+    parse_bind_address,
+    parse_endpoint,
+    parse_local_address,
+    parse_service_map,
+)
+from tailrace.errors import ConfigurationError
+from tailrace.localproxy.settings import LocalAddress, Mode, TCPAddress, UnixAddress
+
+SOURCE, DESTINATION = Mode.SOURCE, Mode.DESTINATION
+
+hosts = st.from_regex(r"[a-z0-9-]{1,20}(\.[a-z0-9-]{1,20}){0,2}", fullmatch=True)
+ipv6 = st.ip_addresses(v=6).map(str)
+ports = st.integers(1, 65_535)
+modes = st.sampled_from(Mode)
+near_misses = st.text(alphabet="aZ09.:[]-_/=, %unix\0\u00e9\ud800", max_size=24)
+addresses: st.SearchStrategy[LocalAddress] = st.one_of(
+    st.builds(TCPAddress, st.one_of(st.just(""), hosts, ipv6), ports),
+    st.text(alphabet=ascii_letters + digits + "/.-_: ", min_size=1, max_size=107)
+    .filter(lambda path: path == path.strip())
+    .map(UnixAddress),
+)
+service_ids = st.text(alphabet=ascii_letters + digits + ":_-", min_size=1, max_size=128)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Data.Example.com", ("data.example.com", 443)),
+        ("127.0.0.1:8443", ("127.0.0.1", 8443)),
+        ("x:01", ("x", 1)),
+        ("x:65535", ("x", 65_535)),
+        ("[::1]", ("::1", 443)),
+        ("[FE80::1]:8443", ("fe80::1", 8443)),
+        ("wss://Example.com", ("example.com", 443)),
+        ("WSS://example.com:1/", ("example.com", 1)),
+        ("wss://[::1]:1/tunnel", ("::1", 1)),
+        ("example.com.", ("example.com.", 443)),
+        ("-x", ("-x", 443)),
+    ],
+)
+def test_endpoints(text: str, expected: tuple[str, int]) -> None:
+    assert parse_endpoint(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "Proxy endpoint cannot be empty"),
+        ("wss://", "Proxy endpoint cannot be empty"),
+        ("a" * 254, "Proxy endpoint exceeds maximum allowed length"),
+        ("a b", "Proxy endpoint contains invalid characters"),
+        ("ws://x", "Proxy endpoint contains invalid characters"),
+        ("https://x", "Proxy endpoint contains invalid characters"),
+        ("wss://user@x", "Proxy endpoint contains invalid characters"),
+        ("b\u00fccher.de", "Proxy endpoint contains invalid characters"),
+        (":", "Invalid endpoint specified: :"),
+        (":1", "Invalid endpoint specified: :1"),
+        ("x:", "Invalid endpoint specified: x:"),
+        ("x:0", "Invalid endpoint specified: x:0 (Port must be between 1 and 65535)"),
+        ("x:65536", "Invalid endpoint specified: x:65536 (Port must be between 1 and 65535)"),
+        ("x:-1", "Invalid endpoint specified: x:-1 (Port must contain only digits)"),
+        ("x:1x", "Invalid endpoint specified: x:1x (Port must contain only digits)"),
+        ("a..b", "Invalid endpoint specified: a..b"),
+        ("a" * 64, "Invalid endpoint specified: " + "a" * 64),
+        ("[x]:1", "Invalid endpoint specified: [x]:1"),
+        ("[::1", "Invalid endpoint specified: [::1; put IPv6 addresses in brackets, [::1]:443"),
+        ("[::1]1", "Invalid endpoint specified: [::1]1; put IPv6 addresses in brackets, [::1]:443"),
+        ("[::1]:", "Invalid endpoint specified: [::1]:; put IPv6 addresses in brackets, [::1]:443"),
+        ("::1", "Invalid endpoint specified: ::1; put IPv6 addresses in brackets, [::1]:443"),
+        ("wss://x/y", "Invalid endpoint specified: wss://x/y"),
+        ("wss://x?y", "Proxy endpoint contains invalid characters"),
+    ],
+)
+def test_no_endpoints(text: str, sentence: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse_endpoint(text)
+    assert str(caught.value) == sentence
+
+
+@given(st.one_of(hosts, ipv6), ports)
+def test_endpoints_print_and_parse(host: str, port: int) -> None:
+    text = format_endpoint(host, port)
+    assert parse_endpoint(text) == (host, port)
+    assert parse_endpoint(f"wss://{text}/tunnel") == (host, port)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ""),
+        ("0.0.0.0", "0.0.0.0"),
+        ("localhost", "localhost"),
+        ("::1", "::1"),
+        ("[::1]", "::1"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+    ],
+)
+def test_bind_addresses(text: str, expected: str) -> None:
+    assert parse_bind_address(text) == expected
+    assert parse_bind_address(expected) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a b", "Bind address contains invalid characters"),
+        ("a" * 254, "Bind address exceeds maximum allowed length"),
+        ("localhost:80", "Bind address 'localhost:80' is neither"),
+        ("[]", "Bind address '[]' is neither"),
+        ("[x]", "Bind address '[x]' is neither"),
+        ("a..b", "Bind address 'a..b' is neither"),
+    ],
+)
+def test_no_bind_addresses(text: str, sentence: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse_bind_address(text)
+    assert str(caught.value).startswith(sentence)
+
+
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("22", TCPAddress("", 22)),
+        ("05555", TCPAddress("", 5555)),
+        ("localhost:22", TCPAddress("localhost", 22)),
+        ("10.0.0.1:80", TCPAddress("10.0.0.1", 80)),
+        ("[::1]:22", TCPAddress("::1", 22)),
+        ("[fe80::1%eth0]:22", TCPAddress("fe80::1%eth0", 22)),
+        ("/run/app.sock", UnixAddress("/run/app.sock")),
+        ("./app:80", UnixAddress("./app:80")),
+        ("unix:app.sock", UnixAddress("app.sock")),
+        ("unix:/run/app", UnixAddress("/run/app")),
+        ("unix:22", UnixAddress("22")),
+        ("unix:unix:x", UnixAddress("unix:x")),
+    ],
+)
+def test_local_addresses(mode: Mode, text: str, expected: LocalAddress) -> None:
+    assert parse_local_address(text, mode) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "Endpoint cannot be empty"),
+        ("0", "Port must be between 1 and 65535"),
+        ("x:0", "Port must be between 1 and 65535"),
+        ("99999999999", "Port value is too large"),
+        ("x y:1", "Bind address contains invalid characters"),
+        ("a_b:1", "Bind address contains invalid characters"),
+        ("\uff11", "Bind address contains invalid characters"),
+        ("x", "Address 'x' has no port; -d takes PORT, HOST:PORT or the path of a unix socket"),
+        ("x:", "Address 'x:' has no port; -d takes PORT, HOST:PORT or the path of a unix socket"),
+        ("[::1]", "Address '[::1]' has no port; -d takes PORT, HOST:PORT or the path of a unix"),
+        ("::1", "Invalid address '::1'; put IPv6 addresses in brackets, [::1]:22"),
+        ("a..b:1", "Invalid address 'a..b:1'"),
+        ("unix:", "Path cannot be empty"),
+        ("unix: ", "Path cannot be empty"),
+        ("/a\0", "Path contains invalid null byte"),
+        ("/" * 108, "The path of a unix socket has at most 107 bytes: " + "/" * 61 + "..."),
+    ],
+)
+def test_no_local_addresses(text: str, sentence: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse_local_address(text, DESTINATION)
+    assert str(caught.value).startswith(sentence)
+
+
+@given(addresses, modes)
+def test_local_addresses_print_and_parse(address: LocalAddress, mode: Mode) -> None:
+    assert parse_local_address(format_local_address(address), mode) == address
+
+
+@given(st.one_of(st.text(), near_misses), modes)
+def test_any_text_is_a_local_address_or_an_error(text: str, mode: Mode) -> None:
+    address = value_unless_refused(parse_local_address, text, mode)
+    assert address is None or parse_local_address(format_local_address(address), mode) == address
+
+
+@given(st.one_of(st.text(), near_misses))
+def test_any_text_is_an_endpoint_or_an_error(text: str) -> None:
+    endpoint = value_unless_refused(parse_endpoint, text)
+    assert endpoint is None or parse_endpoint(format_endpoint(*endpoint)) == endpoint
+    address = value_unless_refused(parse_bind_address, text)
+    assert address is None or parse_bind_address(address) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", {}),
+        (",,", {}),
+        ("22", {"": TCPAddress("", 22)}),
+        (" 22 ", {"": TCPAddress("", 22)}),
+        (",22,", {"": TCPAddress("", 22)}),
+        ("/run/x", {"": UnixAddress("/run/x")}),
+        ("A=1,B=x:2", {"A": TCPAddress("", 1), "B": TCPAddress("x", 2)}),
+        ("A==1,,B=[::1]:2,", {"A": TCPAddress("", 1), "B": TCPAddress("::1", 2)}),
+        (" A = 1 ", {"A": TCPAddress("", 1)}),
+        ("a:b=unix:c", {"a:b": UnixAddress("c")}),
+    ],
+)
+def test_service_maps(text: str, expected: dict[str, LocalAddress]) -> None:
+    services = parse_service_map(text, DESTINATION)
+    assert services == expected
+    assert list(services) == list(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("1,2", "Wrong format for the port mappings! Example: SSH1=5555,SSH2=6666."),
+        ("1,a=2", "Wrong format for the port mappings! Example: SSH1=5555,SSH2=6666."),
+        ("a=1=2", "Wrong format for the port mappings! Example: SSH1=5555,SSH2=6666."),
+        ("a=/x=y", "Wrong format for the port mappings! Example: SSH1=5555,SSH2=6666."),
+        ("=", "Wrong format for the port mappings: = .Example: SSH1=5555"),
+        ("a=", "Wrong format for the port mappings: a= .Example: SSH1=5555"),
+        ("==1", "Wrong format for the port mappings: ==1 .Example: SSH1=5555"),
+        (" ", "Endpoint cannot be empty"),
+        ("a b=1", "Service ID must contain only"),
+        ("a.b=1", "Service ID must contain only"),
+        ("a=0", "Port must be between 1 and 65535"),
+        ("a=1,b=1", "Services a and b cannot both listen on 1"),
+        ("a=/x,b=/x", "Services a and b cannot both listen on /x"),
+    ],
+)
+def test_no_service_maps(text: str, sentence: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse_service_map(text, SOURCE)
+    assert str(caught.value).startswith(sentence)
+
+
+def test_services_may_share_an_application() -> None:
+    assert len(parse_service_map("a=1,b=1", DESTINATION)) == 2
+
+
+def test_the_first_of_two_equal_ids_counts(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        services = parse_service_map("a=1,b=2,a=3", SOURCE)
+    assert services == {"a": TCPAddress("", 1), "b": TCPAddress("", 2)}
+    assert caplog.messages == ["Duplicate mappings, ignore. This mapping already exists: a : 1"]
+
+
+@given(
+    st.one_of(
+        st.fixed_dictionaries({"": addresses}),
+        st.dictionaries(service_ids, addresses, max_size=4),
+    )
+)
+def test_service_maps_print_and_parse(services: dict[str, LocalAddress]) -> None:
+    assert parse_service_map(format_service_map(services), DESTINATION) == services
+
+
+@given(st.one_of(st.text(), near_misses), modes)
+def test_any_text_is_a_service_map_or_an_error(text: str, mode: Mode) -> None:
+    services = value_unless_refused(parse_service_map, text, mode)
+    if services is None:
+        return
+    assert parse_service_map(format_service_map(services), mode) == services

@@ -1,0 +1,108 @@
+"""Reading files and standard input."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tailrace.cli.localproxy.files import MAX_FILE_SIZE, Files
+
+
+def test_read_text(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"\xef\xbb\xbfa\r\n\xff\xc3\xa9")
+    assert Files().read_text(str(path)) == "a\r\n\udcff\u00e9"
+
+
+def test_large_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"a" * MAX_FILE_SIZE)
+    assert len(Files().read_text(str(path))) == MAX_FILE_SIZE
+    path.write_bytes(b"a" * (MAX_FILE_SIZE + 1))
+    with pytest.raises(OSError, match="File too large") as caught:
+        Files().read_text(str(path))
+    assert caught.value.errno == errno.EFBIG
+
+
+def test_devices_end(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="File too large"):
+        Files().read_text("/dev/zero")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("token\n", "token"), ("token\r\nmore\n", "token"), ("token", "token"), ("", ""), ("\n", "")],
+)
+def test_read_line(text: str, line: str) -> None:
+    assert Files(io.StringIO(text)).read_line("? ") == line
+
+
+def test_read_line_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("token\n"))
+    assert Files().read_line("? ") == "token"
+    monkeypatch.setattr(sys, "stdin", None)
+    assert Files().read_line("? ") == ""
+
+
+def test_a_terminal_is_asked_and_shows_nothing() -> None:
+    script = (
+        "from tailrace.cli.localproxy.files import Files; print(len(Files().read_line('Token: ')))"
+    )
+    master, terminal = pty.openpty()
+    try:
+        with subprocess.Popen(
+            [sys.executable, "-c", script],
+            stdin=terminal,
+            stdout=subprocess.PIPE,
+            stderr=terminal,
+            start_new_session=True,
+        ) as process:
+            os.close(terminal)
+            said = b""
+            while b"Token: " not in said:
+                said += os.read(master, 1024)
+            os.write(master, b"hunter2\n")
+            assert process.stdout is not None
+            assert process.stdout.read() == b"7\n"
+            said += os.read(master, 1024)
+        assert b"hunter2" not in said
+    finally:
+        os.close(master)
+
+
+def test_exists(tmp_path: Path) -> None:
+    assert Files().exists(str(tmp_path))
+    assert not Files().exists(str(tmp_path / "x"))
+    assert not Files().exists("a" * 5000)
+
+
+def test_filled_directories(tmp_path: Path) -> None:
+    assert not Files().is_filled_directory(str(tmp_path))
+    assert not Files().is_filled_directory(str(tmp_path / "x"))
+    (tmp_path / "f").touch()
+    assert Files().is_filled_directory(str(tmp_path))
+    assert not Files().is_filled_directory(str(tmp_path / "f"))
+
+
+def test_regular_files(tmp_path: Path) -> None:
+    for name in ("b/2", "b/1", "a/c/3", "z", "0"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "link").symlink_to(tmp_path / "z")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "x")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    os.mkfifo(tmp_path / "fifo")
+    found = [os.path.relpath(path, tmp_path) for path in Files().regular_files(str(tmp_path))]
+    assert found == ["0", "link", "z", "a/c/3", "b/1", "b/2"]
+
+
+def test_no_directory_has_no_files(tmp_path: Path) -> None:
+    assert Files().regular_files(str(tmp_path / "x")) == []

@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from tailrace.cli.localproxy.reporters import JSONReporter, LogReporter, ReadyFile, SystemdNotifier
+from tailrace.errors import ConfigurationError
+from tailrace.localproxy.events import (
+    Connected,
+    Connecting,
+    ConnectionClosed,
+    ConnectionOpened,
+    ConnectionRefused,
+    Ended,
+    Listening,
+    ProxyEvent,
+    Reconnecting,
+    ServicesMapped,
+    Started,
+)
+from tailrace.localproxy.settings import Mode, TCPAddress, UnixAddress
+
+SOURCE_RUN: list[ProxyEvent] = [
+    Started(Mode.SOURCE),
+    Connecting("localhost:443"),
+    Connected("localhost:443", "c-1", "picows"),
+    ServicesMapped({"SSH": TCPAddress("", 5555), "WEB": TCPAddress("", 0)}),
+    Listening("SSH", TCPAddress("127.0.0.1", 5555), False),
+    Listening("WEB", TCPAddress("127.0.0.1", 40001), True),
+    ConnectionOpened("SSH", 1, "127.0.0.1:9"),
+    ConnectionClosed("SSH", 1, "127.0.0.1:9", 10, 20),
+    ConnectionRefused("SSH", 0, "the limit of 1 connections is reached"),
+    Reconnecting("connection lost", 1.234),
+    Ended(1000, "Tunnel is closed"),
+]
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.INFO]
+
+
+def test_the_lines_scripts_wait_for_at_a_source(caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.DEBUG)
+    report = LogReporter(Mode.SOURCE)
+    for event in SOURCE_RUN:
+        report(event)
+    rule = "-" * 33
+    assert lines(caplog) == [
+        "Starting proxy in source mode",
+        "Attempting to establish web socket connection with endpoint wss://localhost:443",
+        "Web socket session ID: c-1",
+        "Successfully established websocket connection with proxy server: wss://localhost:443",
+        "Use port mapping:",
+        rule,
+        "SSH = 5555",
+        "WEB = 0",
+        rule,
+        "Listening for new connection on port 5555",
+        "Listen port assigned for service id WEB. New port mapping: ",
+        "WEB = 40001",
+        "Listening for new connection on port 40001",
+        "creating tcp connection id 1",
+        "Accepted tcp connection on port 5555 from 127.0.0.1:9",
+        "Disconnected from: 127.0.0.1:9",
+        "the limit of 1 connections is reached",
+        "connection lost; trying again in 1.2 s",
+        "Web socket close received. Code: 1000; Reason: Tunnel is closed",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("peer", "line"),
+    [
+        ("127.0.0.1:22", "Connected to 127.0.0.1, port: 22"),
+        ("22", "Connected to 127.0.0.1, port: 22"),
+        ("[::1]:22", "Connected to [::1], port: 22"),
+        ("/run/app.sock", "Connected to Unix socket: /run/app.sock"),
+    ],
+)
+def test_the_lines_scripts_wait_for_at_a_destination(
+    peer: str, line: str, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO)
+    LogReporter(Mode.DESTINATION)(ConnectionOpened("SSH", 1, peer))
+    assert lines(caplog) == [line]
+
+
+def test_unix_listeners(caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO)
+    report = LogReporter(Mode.SOURCE)
+    report(Listening("SSH", UnixAddress("/run/c.sock"), False))
+    report(ConnectionOpened("SSH", 1, "unix client"))
+    assert lines(caplog) == [
+        "Listening for new connection on socket /run/c.sock",
+        "creating tcp connection id 1",
+        "Accepted tcp connection on socket from unix client",
+    ]
+
+
+def test_json_is_one_object_a_line():
+    out = io.StringIO()
+    report = JSONReporter(out)
+    for event in [*SOURCE_RUN, Listening("U", UnixAddress("/run/c.sock"), False)]:
+        report(event)
+    assert [json.loads(line) for line in out.getvalue().splitlines()] == [
+        {"event": "started", "mode": "source", "pid": os.getpid()},
+        {"event": "connecting", "endpoint": "localhost:443"},
+        {
+            "event": "connected",
+            "endpoint": "localhost:443",
+            "channel_id": "c-1",
+            "link": "picows",
+        },
+        {"event": "services", "services": {"SSH": "5555", "WEB": "0"}},
+        {"event": "listening", "service": "SSH", "host": "127.0.0.1", "port": 5555},
+        {"event": "listening", "service": "WEB", "host": "127.0.0.1", "port": 40001},
+        {"event": "connection_opened", "service": "SSH", "connection": 1, "peer": "127.0.0.1:9"},
+        {
+            "event": "connection_closed",
+            "service": "SSH",
+            "connection": 1,
+            "peer": "127.0.0.1:9",
+            "bytes_sent": 10,
+            "bytes_received": 20,
+        },
+        {
+            "event": "connection_refused",
+            "service": "SSH",
+            "connection": 0,
+            "reason": "the limit of 1 connections is reached",
+        },
+        {"event": "reconnecting", "cause": "connection lost", "delay": 1.234},
+        {"event": "closed", "code": 1000, "reason": "Tunnel is closed"},
+        {"event": "listening", "service": "U", "path": "/run/c.sock"},
+    ]
+
+
+def test_json_survives_a_reader_that_has_gone():
+    read, write = os.pipe()
+    os.close(read)
+    out = os.fdopen(write, "w", buffering=1)
+    report = JSONReporter(out)
+    for event in SOURCE_RUN:
+        report(event)
+    with contextlib.suppress(BrokenPipeError):
+        out.close()
+
+
+def test_a_source_is_ready_when_it_listens_for_every_service(tmp_path: Path):
+    path = tmp_path / "ready.json"
+    ready = ReadyFile(path, Mode.SOURCE)
+    present = []
+    for event in SOURCE_RUN:
+        ready(event)
+        present.append(path.exists())
+        if isinstance(event, ConnectionOpened):
+            assert json.loads(path.read_text()) == {
+                "pid": os.getpid(),
+                "mode": "source",
+                "services": {
+                    "SSH": {"host": "127.0.0.1", "port": 5555},
+                    "WEB": {"host": "127.0.0.1", "port": 40001},
+                },
+            }
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert present == [False] * 5 + [True] * 4 + [False] * 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_destination_is_ready_when_its_services_are_mapped(tmp_path: Path):
+    path = tmp_path / "ready.json"
+    ready = ReadyFile(path, Mode.DESTINATION)
+    ready(ServicesMapped({"SSH": TCPAddress("10.0.0.1", 22), "U": UnixAddress("/x")}))
+    assert json.loads(path.read_text())["services"] == {
+        "SSH": {"host": "10.0.0.1", "port": 22},
+        "U": {"path": "/x"},
+    }
+    ready.remove()
+    ready.remove()
+    assert not path.exists()
+
+
+def test_a_ready_file_that_cannot_be_written_is_named(tmp_path: Path):
+    ready = ReadyFile(tmp_path / "none" / "ready.json", Mode.DESTINATION)
+    with pytest.raises(ConfigurationError, match=r"ready\.json.*--ready-file"):
+        ready(ServicesMapped({"SSH": TCPAddress("", 22)}))
+
+
+def test_a_ready_file_that_cannot_be_written_is_named_at_the_start(tmp_path: Path):
+    (tmp_path / "taken").mkdir()
+    for path in (tmp_path / "none" / "ready.json", tmp_path / "taken"):
+        with pytest.raises(ConfigurationError, match=f"{path.name}: .*--ready-file"):
+            ReadyFile(path, Mode.DESTINATION)(Started(Mode.DESTINATION))
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_a_ready_file_that_became_unwritable_leaves_nothing_behind(tmp_path: Path):
+    path = tmp_path / "ready.json"
+    ready = ReadyFile(path, Mode.DESTINATION)
+    ready(Started(Mode.DESTINATION))
+    path.mkdir()
+    with pytest.raises(ConfigurationError, match="--ready-file"):
+        ready(ServicesMapped({"SSH": TCPAddress("", 22)}))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_ready_file_that_cannot_be_written_again_is_no_reason_to_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    path = tmp_path / "ready.json"
+    ready = ReadyFile(path, Mode.DESTINATION)
+    mapped = ServicesMapped({"SSH": TCPAddress("", 22)})
+    ready(mapped)
+    ready(Reconnecting("lost", 1.0))
+    path.mkdir()
+    ready(mapped)
+    assert "Cannot write the ready file" in caplog.text
+    path.rmdir()
+    ready(mapped)
+    assert path.is_file()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_ready_file_of_an_earlier_run_goes_at_the_start(tmp_path: Path):
+    path = tmp_path / "ready.json"
+    path.write_text("{}")
+    ReadyFile(path, Mode.SOURCE)(Started(Mode.SOURCE))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_systemd_is_told(tmp_path: Path, abstract: bool):
+    address = f"@tailrace-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind("\0" + address[1:] if abstract else address)
+        manager.settimeout(5)
+        notify = SystemdNotifier(address)
+        for event in SOURCE_RUN:
+            notify(event)
+        told = [manager.recv(1000).decode() for _ in range(3)]
+    assert told == [
+        "READY=1\nSTATUS=Connected",
+        "STATUS=Reconnecting: connection lost",
+        "STOPPING=1",
+    ]
+
+
+def test_a_missing_manager_is_no_reason_to_stop(tmp_path: Path):
+    SystemdNotifier(str(tmp_path / "gone"))(Ended(1000, ""))

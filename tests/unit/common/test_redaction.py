@@ -1,0 +1,120 @@
+"""Secrets are taken out of every record."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tailrace.cli.localproxy.log_format import (
+    MAX_VERBOSITY,
+    TRACE,
+    ConsoleFormatter,
+    set_up_logging,
+)
+from tailrace.common.redaction import RedactionFilter, register_secrets
+from tailrace.common.secret import Secret
+
+LINE = re.compile(
+    r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}\] \(0x[0-9a-f]{16}\)"
+    r" \[(trace|debug|info|warning|error|fatal)\] (.*)"
+)
+LEVELS = {
+    "trace": TRACE,
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "fatal": logging.CRITICAL,
+}
+TOKEN = "AQGAAXlKn0Tqd8Vn3Cn4Zf2bPzAAQABAAdU"
+
+logger = logging.getLogger("tailrace.test")
+
+
+@pytest.fixture
+def out() -> Iterator[io.StringIO]:
+    """Standard error of a process whose log is set up."""
+    root, package = logging.getLogger(), logging.getLogger("tailrace")
+    before = (list(root.handlers), root.level, package.level)
+    stream = io.StringIO()
+    set_up_logging(MAX_VERBOSITY, stream)
+    yield stream
+    root.handlers[:], root_level, package_level = before
+    root.setLevel(root_level)
+    package.setLevel(package_level)
+
+
+def record(message: str, *args: object, level: int = logging.INFO) -> logging.LogRecord:
+    return logging.LogRecord("tailrace", level, __file__, 1, message, args, None)
+
+
+@pytest.mark.parametrize("severity", LEVELS)
+def test_secrets_are_taken_out_at_every_level(out: io.StringIO, severity: str) -> None:
+    register_secrets(Secret(TOKEN), Secret("client"))
+    logger.log(LEVELS[severity], "access-token: %s, %r", TOKEN, f"x{TOKEN}x")
+    logger.log(LEVELS[severity], f"{TOKEN} client")
+    logger.log(LEVELS[severity], "%(a)s", {"a": TOKEN})
+    text = out.getvalue()
+    assert TOKEN not in text
+    assert text.count("<redacted>") == 5
+
+
+def test_secrets_are_taken_out_of_tracebacks(out: io.StringIO) -> None:
+    register_secrets(Secret(TOKEN))
+    try:
+        raise ValueError(f"bad header: {TOKEN}")
+    except ValueError:
+        logger.exception("failed with %s", TOKEN, stack_info=True)
+    text = out.getvalue()
+    assert TOKEN not in text
+    assert "ValueError: bad header: <redacted>" in text
+    assert "Stack (most recent call last)" in text
+
+
+def test_a_traceback_another_handler_has_formatted_is_redacted_too() -> None:
+    redaction = RedactionFilter()
+    redaction.add([Secret(TOKEN)])
+    made = record("x")
+    made.exc_text = made.stack_info = f"in {TOKEN}"
+    assert redaction.filter(made)
+    assert (made.exc_text, made.stack_info) == ("in <redacted>", "in <redacted>")
+
+
+def test_escaped_forms_are_taken_out(out: io.StringIO) -> None:
+    secret = "it's\\a 'quoted' \u00e9 one"
+    register_secrets(Secret(secret))
+    logger.info("%s %r %a", secret, secret, secret)
+    assert out.getvalue().count("<redacted>") == 3
+
+
+def test_the_longest_secret_goes_first(out: io.StringIO) -> None:
+    register_secrets(Secret(TOKEN[:20]), Secret(TOKEN), Secret(""))
+    logger.info("%s", TOKEN)
+    assert out.getvalue().endswith("[info] <redacted>\n")
+
+
+def test_short_secrets_are_taken_out_as_words(out: io.StringIO) -> None:
+    register_secrets(Secret("on"))
+    logger.info("Listening for new connection: password=on; on")
+    assert out.getvalue().endswith(
+        "Listening for new connection: password=<redacted>; <redacted>\n"
+    )
+
+
+@given(st.text(min_size=8, alphabet=st.characters(min_codepoint=32, max_codepoint=126)), st.text())
+def test_no_registered_secret_ever_passes(secret: str, around: str) -> None:
+    redaction = RedactionFilter()
+    redaction.add([Secret(secret)])
+    made = record("%s%s%s", around, secret, around)
+    redaction.filter(made)
+    assert secret not in ConsoleFormatter().format(made).replace("<redacted>", "\0")
+
+
+def test_registering_without_a_log_does_nothing() -> None:
+    register_secrets(Secret(TOKEN))

@@ -1,0 +1,412 @@
+"""The upgrade: the request to the byte, and every answer one can get, in any pieces."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tailrace.common.secret import Secret
+from tailrace.errors import AccessRefused, HandshakeFailed, LinkError, ServiceUnavailable
+from tailrace.link.endpoint import LinkTarget
+from tailrace.link.http.response import MAX_BODY, MAX_HEAD
+from tailrace.link.http.upgrade import UpgradeAccepted, UpgradeParser, accept_for, build_request
+
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # RFC 6455 section 1.3
+TOKEN = "the-access-token"
+CLIENT_TOKEN = "the-client-token-0123456789abcdef"
+V3 = "aws.iot.securetunneling-3.0"
+
+
+def target(**changes: Any) -> LinkTarget:
+    fields: dict[str, Any] = {
+        "host": "data.example.com",
+        "port": 8443,
+        "mode": "destination",
+        "access_token": Secret(TOKEN),
+        "client_token": Secret(CLIENT_TOKEN),
+    }
+    return LinkTarget(**(fields | changes))
+
+
+def answer(status: str = "101 Switching Protocols", **fields: str | None) -> bytes:
+    """Return the head of an answer: an acceptance, but for the fields named (``_`` is ``-``)."""
+    headers: dict[str, str | None] = {
+        "Upgrade": "websocket",
+        "Connection": "upgrade",
+        "Sec-WebSocket-Accept": ACCEPT,
+        "Sec-WebSocket-Protocol": V3,
+        "channel-id": "0a1b2c",
+    }
+    headers |= {name.replace("_", "-"): value for name, value in fields.items()}
+    lines = "".join(f"{name}: {text}\r\n" for name, text in headers.items() if text is not None)
+    return f"HTTP/1.1 {status}\r\n{lines}\r\n".encode("latin-1")
+
+
+def refusal(status: str, body: bytes = b"", *fields: str) -> bytes:
+    lines = "".join(f"{each}\r\n" for each in fields)
+    return f"HTTP/1.1 {status}\r\n{lines}\r\n".encode() + body
+
+
+def feed(data: bytes, pieces: int = 0) -> UpgradeAccepted | None:
+    parser = UpgradeParser(target(), KEY)
+    step = pieces or len(data)
+    for start in range(0, len(data), step):
+        accepted = parser.feed(data[start : start + step])
+        if accepted is not None:
+            return accepted
+    return None
+
+
+def test_request_to_the_byte() -> None:
+    assert build_request(target(), KEY, "agent/1").decode() == (
+        "GET /tunnel?local-proxy-mode=destination HTTP/1.1\r\n"
+        "Host: data.example.com\r\n"
+        "Upgrade: websocket\r\n"
+        "Connection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\n"
+        f"Sec-WebSocket-Key: {KEY}\r\n"
+        f"Sec-WebSocket-Protocol: {V3}\r\n"
+        f"access-token: {TOKEN}\r\n"
+        f"client-token: {CLIENT_TOKEN}\r\n"
+        "User-Agent: agent/1\r\n"
+        "\r\n"
+    )
+
+
+def test_client_token_only_when_there_is_one() -> None:
+    assert b"client-token" not in build_request(target(client_token=None), KEY, "agent/1")
+
+
+def test_accept_is_that_of_the_rfc() -> None:
+    assert accept_for(KEY) == ACCEPT
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 2, 7])
+def test_acceptance_in_any_pieces(pieces: int) -> None:
+    assert feed(answer(), pieces) == UpgradeAccepted(V3, "0a1b2c", b"")
+
+
+def test_first_frames_behind_the_answer() -> None:
+    accepted = feed(answer() + b"\x82\x05hello")
+    assert accepted is not None
+    assert accepted.leftover == b"\x82\x05hello"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"Upgrade": "WebSocket"},
+        {"Connection": "Upgrade"},
+        {"Connection": "keep-alive, Upgrade"},
+        {"Connection": "UPGRADE ,keep-alive"},
+        {"Upgrade": "h2c, websocket"},
+        {"Sec-WebSocket-Extensions": ""},
+        {"Server": "anything: at all"},
+    ],
+)
+def test_lists_and_case_of_header_fields(fields: dict[str, str]) -> None:
+    assert feed(answer(**fields)) == UpgradeAccepted(V3, "0a1b2c", b"")
+
+
+def test_a_list_may_come_in_several_fields() -> None:
+    data = answer(Connection="close").replace(b"channel-id", b"connection: upgrade\r\nchannel-id")
+    assert feed(data) is not None
+
+
+def test_names_of_fields_have_no_case_and_values_no_margin() -> None:
+    data = answer().replace(b"Sec-WebSocket-Accept: ", b"sec-websocket-ACCEPT:\t ")
+    assert feed(data) is not None
+
+
+def test_a_line_that_is_no_field_is_passed_over() -> None:
+    assert feed(answer().replace(b"channel-id", b"nonsense\r\nchannel-id")) is not None
+
+
+def test_a_missing_channel_id_is_empty() -> None:
+    assert feed(answer(channel_id=None)) == UpgradeAccepted(V3, "", b"")
+
+
+@pytest.mark.parametrize(
+    ("value", "passed_on"), [("1", True), ("2", False), ("", False), ("1, 1", False), (None, False)]
+)
+def test_flow_messages_are_for_a_service_that_says_it_passes_them_on(
+    value: str | None, passed_on: bool
+) -> None:
+    accepted = feed(answer(x_tailrace_flow=value))
+    assert accepted is not None
+    assert accepted.flow_messages is passed_on
+
+
+def test_interim_answers_are_passed_over() -> None:
+    data = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n" + answer()
+    for pieces in (0, 1):
+        assert feed(data, pieces) == UpgradeAccepted(V3, "0a1b2c", b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (answer(Upgrade=None), "header Upgrade"),
+        (answer(Upgrade="h2c"), "header Upgrade"),
+        (answer(Connection=None), "header Connection"),
+        (answer(Connection="upgrade-later"), "header Connection"),
+        (answer(Sec_WebSocket_Accept=None), "header Sec-WebSocket-Accept"),
+        (answer(Sec_WebSocket_Accept=ACCEPT.lower()), "header Sec-WebSocket-Accept"),
+        (answer(Sec_WebSocket_Extensions="permessage-deflate"), "extension"),
+        (answer(Sec_WebSocket_Protocol=None), "names no subprotocol"),
+        (answer(Sec_WebSocket_Protocol="aws.iot.securetunneling-2.0"), "tunneling-2.0"),
+        (answer(Sec_WebSocket_Protocol=V3.upper()), V3.upper()),
+        (answer(Sec_WebSocket_Protocol=f"{V3}, {V3}"), "names the subprotocol"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", '"SSH-2.0-OpenSSH_9.2"'),
+        (b"\x15\x03\x01", "not HTTP"),
+        (b"HTTP/2 200\r\n\r\n", "not HTTP"),
+        (b"HTTP/1.1 OK\r\n\r\n", "begins with"),
+        (b"HTTP/1.1 2000 x\r\n\r\n", "begins with"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * MAX_HEAD, "longer than"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * MAX_HEAD + b"\r\n\r\n", "longer than"),
+    ],
+)
+def test_what_is_no_websocket_answer(data: bytes, said: str) -> None:
+    for pieces in (0, 1000):
+        with pytest.raises(HandshakeFailed, match=re.escape(said)) as caught:
+            feed(data, pieces)
+        assert type(caught.value) is HandshakeFailed
+        assert caught.value.retryable
+        assert "data.example.com:8443" in str(caught.value)
+
+
+def test_a_head_of_just_the_limit() -> None:
+    filler = MAX_HEAD - len(answer(X="")) + len(b"\r\n\r\n")
+    assert feed(answer(X="y" * filler)) is not None
+    with pytest.raises(HandshakeFailed, match="longer than"):
+        feed(answer(X="y" * (filler + 1)))
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 3])
+@pytest.mark.parametrize(
+    ("data", "status", "reason", "body"),
+    [
+        (refusal("400 Bad Request", b"used", "Content-Length: 4"), 400, "Bad Request", "used"),
+        (refusal("403 Forbidden", b"", "Content-Length: 0"), 403, "Forbidden", ""),
+        (refusal("404", b"", "content-length: 0"), 404, "", ""),
+        (refusal("204 No Content"), 204, "No Content", ""),
+        (refusal("304 Not Modified", b"", "Content-Length: 9"), 304, "Not Modified", ""),
+        (refusal("200 OK", b"<html>", "Content-Length: 6"), 200, "OK", "<html>"),
+        (refusal("302 Found", b"", "Content-Length: 0", "Location: x"), 302, "Found", ""),
+        (
+            refusal(
+                "400 Bad Request",
+                b"5;x=y\r\nhello\r\n6\r\n there\r\n0\r\n\r\n",
+                "Transfer-Encoding: chunked",
+            ),
+            400,
+            "Bad Request",
+            "hello there",
+        ),
+        (
+            refusal(
+                "400 Bad Request",
+                b"",
+                "Content-Length: 0",
+                "X-Status-Reason: Tunnel is closed",
+            ),
+            400,
+            "Bad Request",
+            "Tunnel is closed",
+        ),
+        (
+            refusal("400 Bad Request", b"text", "Content-Length: 4", "X-Status-Reason: other"),
+            400,
+            "Bad Request",
+            "text",
+        ),
+        (
+            refusal("400 Bad\x1b[31m Request", b" \x1b[0m a\r\n b\t ", "Content-Length: 12"),
+            400,
+            "Bad [31m Request",
+            "[0m a b",
+        ),
+        (
+            refusal("400 Bad Request", b"\xff\xfe", "Content-Length: 2", "Content-Length: 2"),
+            400,
+            "Bad Request",
+            "\ufffd\ufffd",
+        ),
+    ],
+)
+def test_refusals_in_any_pieces(
+    data: bytes, status: int, reason: str, body: str, pieces: int
+) -> None:
+    with pytest.raises(AccessRefused) as caught:
+        feed(data, pieces)
+    assert (caught.value.status, caught.value.reason, caught.value.body) == (status, reason, body)
+    assert not caught.value.retryable
+
+
+@pytest.mark.parametrize("pieces", [0, 1])
+def test_5xx_is_worth_another_try(pieces: int) -> None:
+    data = refusal("503 Service Unavailable", b"later", "Content-Length: 5")
+    with pytest.raises(ServiceUnavailable) as caught:
+        feed(data, pieces)
+    assert str(caught.value) == 'HTTP/1.1 503 Service Unavailable: "later"'
+    assert caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        (),
+        ("Content-Length: many",),
+        ("Content-Length: 3", "Content-Length: 4"),
+        ("Content-Length: 99",),
+        ("Content-Length: 9" + "9" * 5000,),
+        ("Transfer-Encoding: chunked",),
+    ],
+)
+def test_a_refusal_without_an_end_waits_for_the_end(fields: tuple[str, ...]) -> None:
+    body = b"4\r\nwhy?" if "Transfer-Encoding: chunked" in fields else b"why?"
+    parser = UpgradeParser(target(), KEY)
+    assert parser.feed(refusal("403 Forbidden", body, *fields)) is None
+    with pytest.raises(AccessRefused) as caught:
+        parser.finish("the connection was closed")
+    assert caught.value.body == "why?"
+
+
+@pytest.mark.parametrize("body", [b"not chunked\r\n", b"-5\r\n", b"zz\r\n\r\n"])
+def test_a_body_that_only_claims_to_be_chunked(body: bytes) -> None:
+    with pytest.raises(AccessRefused) as caught:
+        feed(refusal("403 Forbidden", body, "Transfer-Encoding: chunked"))
+    assert caught.value.body == ""
+
+
+def test_no_more_of_a_text_is_read_than_needed() -> None:
+    parser = UpgradeParser(target(), KEY)
+    parser.feed(refusal("403 Forbidden", b"x" * (MAX_BODY - 1)))
+    with pytest.raises(AccessRefused) as caught:
+        parser.feed(b"x" * 10)
+    assert caught.value.body == "x" * MAX_BODY
+
+
+def test_no_more_chunks_are_read_than_needed() -> None:
+    chunks = b"1\r\nx\r\n" * (2 * MAX_BODY // 6 + 1)
+    with pytest.raises(AccessRefused) as caught:
+        feed(refusal("403 Forbidden", chunks, "Transfer-Encoding: chunked"))
+    assert set(caught.value.body) == {"x"}
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "failed: the connection was closed"),
+        (b"HTTP/1.1 1", "failed: the connection was closed (in the middle of its answer)"),
+    ],
+)
+def test_an_end_before_the_answer(data: bytes, said: str) -> None:
+    parser = UpgradeParser(target(), KEY)
+    parser.feed(data)
+    with pytest.raises(HandshakeFailed, match=re.escape(said) + "$") as caught:
+        parser.finish("the connection was closed")
+    assert type(caught.value) is HandshakeFailed
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (f"Invalid access token: {TOKEN}.", "Invalid access token: <redacted>."),
+        (f"{TOKEN}{CLIENT_TOKEN}", "<redacted><redacted>"),
+        (f"no {TOKEN[:-1]}", f"no {TOKEN[:-1]}"),
+    ],
+)
+def test_a_whole_text_is_quoted_but_for_the_tokens(text: str, shown: str) -> None:
+    with pytest.raises(AccessRefused) as caught:
+        feed(refusal("403 Forbidden", text.encode(), f"Content-Length: {len(text)}"))
+    assert caught.value.body == shown
+
+
+@pytest.mark.parametrize("tail", [TOKEN[:-1], CLIENT_TOKEN[:8], TOKEN[:4]])
+def test_a_text_that_goes_on_may_end_within_a_token(tail: str) -> None:
+    parser = UpgradeParser(target(), KEY)
+    parser.feed(refusal("403 Forbidden", f"no {tail}".encode()))
+    with pytest.raises(AccessRefused) as caught:
+        parser.finish("the connection was closed")
+    assert caught.value.body == "no <redacted>"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        refusal(f"400 {TOKEN}", TOKEN.encode(), f"Content-Length: {len(TOKEN)}"),
+        refusal("400 Bad", b"", "Content-Length: 0", f"X-Status-Reason: {CLIENT_TOKEN}"),
+        refusal("400 Bad", b"x" * (MAX_BODY - 10) + TOKEN.encode() * 2),
+        refusal(f"503 {TOKEN}", CLIENT_TOKEN.encode(), f"Content-Length: {len(CLIENT_TOKEN)}"),
+        answer(Sec_WebSocket_Protocol=TOKEN),
+        f"{TOKEN}\r\n".encode(),
+        f"HTTP/1.1 {TOKEN}\r\n\r\n".encode(),
+    ],
+)
+def test_a_quoted_token_does_not_come_through(data: bytes) -> None:
+    with pytest.raises(LinkError) as caught:
+        feed(data)
+    for text in (str(caught.value), repr(caught.value), repr(vars(caught.value))):
+        assert TOKEN[:6] not in text
+        assert CLIENT_TOKEN[:6] not in text
+
+
+def test_a_token_as_channel_id_does_not_come_through() -> None:
+    accepted = feed(answer(channel_id=TOKEN))
+    assert accepted is not None
+    assert accepted.channel_id == "<redacted>"
+
+
+@given(data=st.binary(max_size=300), head=st.sampled_from([b"", b"HTTP/1.1 ", answer()[:-9]]))
+@example(data=b"\r\n\r\n", head=answer()[:-9])
+@example(data=b"\x00\r\n\r\n", head=answer()[:-9])
+def test_any_bytes_give_an_answer_or_an_error_of_the_tree(data: bytes, head: bytes) -> None:
+    parser = UpgradeParser(target(), KEY)
+    refused: HandshakeFailed | None = None
+    try:
+        accepted = parser.feed(head + data) or parser.finish("the connection was closed")
+    except HandshakeFailed as error:
+        refused = error
+    # The cut answer becomes an acceptance again when its last field and the head are ended.
+    if refused is None:
+        assert head.startswith(b"HTTP/1.1 101")
+        assert b"\r\n\r\n" in data
+        assert accepted.channel_id.isprintable()
+    else:
+        assert str(refused).isprintable()
+        assert not (head.startswith(b"HTTP/1.1 101") and data.startswith(b"\r\n\r\n"))
+
+
+@given(
+    cuts=st.lists(st.integers(0, 400), max_size=6),
+    data=st.sampled_from(
+        [
+            answer() + b"\x82\x03abc",
+            refusal("400 Bad Request", b"abc", "Content-Length: 3"),
+            refusal("502 Bad Gateway", b"3\r\nabc\r\n0\r\n\r\n", "Transfer-Encoding: chunked"),
+        ]
+    ),
+)
+def test_pieces_make_no_difference(cuts: list[int], data: bytes) -> None:
+    def outcome(pieces: list[bytes]) -> object:
+        parser = UpgradeParser(target(), KEY)
+        rest = list(pieces)
+        while rest:
+            try:
+                accepted = parser.feed(rest.pop(0))
+            except HandshakeFailed as error:
+                return type(error), str(error)
+            if accepted is not None:
+                return accepted.subprotocol, accepted.leftover + b"".join(rest)
+        raise AssertionError("no answer")
+
+    bounds = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    pieces = [data[a:b] for a, b in itertools.pairwise(bounds)]
+    assert outcome(pieces) == outcome([data])

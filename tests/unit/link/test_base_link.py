@@ -1,0 +1,787 @@
+"""The life of an open link, the same over every way to carry it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import random
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import aiofastnet
+import pytest
+
+from support.leaks import uncollected
+from support.process import until
+from support.ws import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    Certificates,
+    Frame,
+    Peer,
+    Recorder,
+    Script,
+    ScriptedService,
+    close_frame,
+    frame,
+    serve,
+    until_closed,
+)
+from tailrace.errors import LocalProtocolError, RemoteProtocolError
+from tailrace.link import CloseCode, ClosedBy, Link, LinkClosed, connect
+from tailrace.link import base_link as lifecycle
+from tailrace.link.base_link import MAX_FRAME_SIZE
+from tailrace.link.picows_link import PicowsLink
+from tailrace.link.tls.transport import LOW_WATER
+from tailrace.link.websockets_link import WebsocketsLink
+
+US, PEER, NETWORK = ClosedBy.US, ClosedBy.PEER, ClosedBy.NETWORK
+
+
+@asynccontextmanager
+async def linked(
+    certificates: Certificates, backend: str, script: Script, recorder: Recorder | None = None
+) -> AsyncIterator[tuple[Link, Recorder]]:
+    """Open a link to a script; close it in the end, if it is still open."""
+    recorder = recorder or Recorder()
+    with ScriptedService(certificates, script) as service:
+        link = await connect(service.target(), recorder, backend)
+        yield link, recorder
+        link.close(CloseCode.OK, "")
+        await recorder.end()
+
+
+FLOOD = 12 * 1024 * 1024
+"""Bytes that no socket takes while nobody reads at the other end."""
+
+
+def flood(link: Link) -> None:
+    """Send frames of the size that tunnels have, without a look at the marks."""
+    for _ in range(FLOOD // 65_536):
+        link.send(bytes(65_536))
+
+
+class Notes:
+    """What a script saw, for the test to read."""
+
+    def __init__(self) -> None:
+        self.frames: list[Frame] = []
+        self.done = threading.Event()
+
+    def next(self, peer: Peer) -> Frame:
+        self.frames.append(peer.read_frame())
+        return self.frames[-1]
+
+    async def wait(self) -> None:
+        assert await asyncio.to_thread(self.done.wait, 20)
+
+
+SIZES = [0, 1, 125, 126, 65_535, 65_536, 131_076, MAX_FRAME_SIZE]
+
+
+async def test_frames_of_all_sizes_come_in(certificates: Certificates, backend: str) -> None:
+    payloads = [random.Random(size).randbytes(size) for size in SIZES]
+    script = serve(b"".join(frame(BINARY, each) for each in payloads), until_closed)
+    async with linked(certificates, backend, script) as (_, recorder):
+        await recorder.until(lambda: len(recorder.frames) == len(SIZES))
+        assert recorder.frames == payloads
+
+
+async def test_frames_byte_by_byte(certificates: Certificates, backend: str) -> None:
+    data = frame(BINARY, b"hello") + frame(PING, b"1") + frame(BINARY, bytes(200))
+    script = serve(lambda peer: peer.send(data, piece=1), until_closed)
+    async with linked(certificates, backend, script) as (_, recorder):
+        await recorder.until(lambda: len(recorder.frames) == 2)
+        assert recorder.frames == [b"hello", bytes(200)]
+
+
+async def test_frames_of_all_sizes_go_out(certificates: Certificates, backend: str) -> None:
+    notes = Notes()
+
+    def read(peer: Peer) -> None:
+        for _ in SIZES:
+            notes.next(peer)
+
+    payloads = [random.Random(size).randbytes(size) for size in SIZES]
+    async with linked(certificates, backend, serve(read, until_closed)) as (link, _):
+        for number, payload in enumerate(payloads):
+            kind = (bytes, bytearray, memoryview)[number % 3]
+            link.send(kind(payload))
+    assert notes.frames == [Frame(BINARY, each) for each in payloads]
+
+
+async def test_fragments_are_one_stream(certificates: Certificates, backend: str) -> None:
+    script = serve(
+        frame(BINARY, b"one ", fin=False),
+        frame(PING, b"between"),
+        frame(CONTINUATION, b"two ", fin=False),
+        frame(CONTINUATION, b"three"),
+        frame(BINARY, b" four"),
+        until_closed,
+    )
+    async with linked(certificates, backend, script) as (_, recorder):
+        await recorder.until(lambda: recorder.stream == b"one two three four")
+
+
+async def test_a_message_may_be_longer_than_any_frame(
+    certificates: Certificates, backend: str
+) -> None:
+    part = bytes(MAX_FRAME_SIZE // 2)
+
+    def send(peer: Peer) -> None:
+        peer.send_frame(BINARY, part, fin=False)
+        for _ in range(3):
+            peer.send_frame(CONTINUATION, part, fin=False)
+        peer.send_frame(CONTINUATION, b"end")
+
+    async with linked(certificates, backend, serve(send, until_closed)) as (_, recorder):
+        await recorder.until(lambda: recorder.stream.endswith(b"end"))
+        assert len(recorder.stream) == 4 * len(part) + 3
+
+
+async def test_a_frame_beyond_the_limit_ends_the_link(
+    certificates: Certificates, backend: str
+) -> None:
+    notes = Notes()
+
+    def send(peer: Peer) -> None:
+        # Only the header: the link must not wait for what it will not take.
+        peer.send(frame(BINARY, b"before") + frame(BINARY, bytes(MAX_FRAME_SIZE + 1))[:10])
+        notes.next(peer)
+
+    async with linked(certificates, backend, serve(send)) as (_, recorder):
+        closed = await recorder.end()
+    assert (closed.by, closed.code) == (US, 1009)
+    assert str(MAX_FRAME_SIZE) in closed.reason
+    assert recorder.frames == [b"before"]
+    assert notes.frames[0].opcode == CLOSE
+    assert notes.frames[0].payload.startswith((1009).to_bytes(2, "big"))
+
+
+async def test_a_ping_is_answered_with_its_payload(
+    certificates: Certificates, backend: str
+) -> None:
+    notes = Notes()
+
+    def ping(peer: Peer) -> None:
+        for payload in (b"hey", b"", b"x" * 125):
+            peer.send_frame(PING, payload)
+            notes.next(peer)
+
+    script = serve(ping, frame(BINARY, b"done"), until_closed)
+    async with linked(certificates, backend, script) as (_, recorder):
+        await recorder.until(lambda: recorder.stream == b"done")
+    # One pong each, and no other frame.
+    assert notes.frames == [Frame(PONG, each) for each in (b"hey", b"", b"x" * 125)]
+
+
+async def test_our_ping_and_its_pong(certificates: Certificates, backend: str) -> None:
+    async with linked(certificates, backend, serve(until_closed)) as (link, recorder):
+        before = link.last_received
+        link.send_ping(b"1700000000000")
+        await recorder.until(lambda: bool(recorder.pongs))
+        assert recorder.pongs == [b"1700000000000"]
+        assert link.last_received >= before
+
+
+async def test_unsolicited_pongs_are_fine(certificates: Certificates, backend: str) -> None:
+    pongs = [b"", b"abc", b"\xff" * 125]
+    script = serve(*(frame(PONG, each) for each in pongs), frame(BINARY, b"on"), until_closed)
+    async with linked(certificates, backend, script) as (_, recorder):
+        await recorder.until(lambda: recorder.stream == b"on")
+        assert recorder.pongs == pongs
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (frame(TEXT, b"hello"), 1003),
+        (frame(0x3, b""), 1002),
+        (frame(0xB, b""), 1002),
+        (frame(PING, b"", fin=False), 1002),
+        (frame(PING, b"x" * 126), 1002),
+        (b"\x82\x85mask.....", 1002),
+        (frame(CLOSE, b"\x03"), 1002),
+        (close_frame(999), 1002),
+        (close_frame(1004), 1002),
+        (close_frame(1005), 1002),
+        (close_frame(1006), 1002),
+        (close_frame(0), 1002),
+        (frame(CLOSE, b"\x03\xe8\xff"), 1007),
+    ],
+)
+async def test_what_a_service_must_not_send(
+    certificates: Certificates, backend: str, data: bytes, code: int
+) -> None:
+    notes = Notes()
+
+    def send(peer: Peer) -> None:
+        peer.send(data)
+        notes.next(peer)
+        peer.read_to_end()
+
+    async with linked(certificates, backend, serve(send)) as (link, recorder):
+        closed = await recorder.end()
+        link.send(b"too late")
+        link.send_ping(b"too late")
+        assert link.write_buffer_size == 0
+    assert (closed.by, closed.code) == (US, code)
+    assert closed.reason
+    assert notes.frames[0].opcode == CLOSE
+    assert notes.frames[0].payload.startswith(code.to_bytes(2, "big"))
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "reason"),
+    [
+        (close_frame(1000, "tunnel closed"), 1000, "tunnel closed"),
+        (close_frame(1001), 1001, ""),
+        (close_frame(1011, "x" * 123), 1011, "x" * 123),
+        (close_frame(4000, "größer"), 4000, "größer"),
+        (close_frame(), 1005, ""),
+    ],
+)
+@pytest.mark.parametrize("ends", [True, False])
+async def test_close_frames_of_the_service(
+    certificates: Certificates, backend: str, data: bytes, code: int, reason: str, ends: bool
+) -> None:
+    notes = Notes()
+
+    def send(peer: Peer) -> None:
+        peer.send(frame(BINARY, b"last words") + data)
+        notes.next(peer)
+        if not ends:
+            peer.stay_silent()
+
+    async with linked(certificates, backend, serve(send)) as (_, recorder):
+        assert await recorder.end() == LinkClosed(PEER, code, reason)
+        assert recorder.frames == [b"last words"]
+    # Answered with the same payload (RFC 6455 section 5.5.1).
+    assert notes.frames == [Frame(CLOSE, data[2:])]
+
+
+async def test_a_close_frame_in_the_middle_of_a_message(
+    certificates: Certificates, backend: str
+) -> None:
+    script = serve(frame(BINARY, b"part", fin=False), close_frame(1000, "closed"))
+    async with linked(certificates, backend, script) as (_, recorder):
+        assert await recorder.end() == LinkClosed(PEER, 1000, "closed")
+
+
+async def test_nothing_is_delivered_behind_a_close_frame(
+    certificates: Certificates, backend: str
+) -> None:
+    data = close_frame(1011) + frame(BINARY, b"ghost") + frame(PONG, b"ghost") + close_frame(1000)
+    async with linked(certificates, backend, serve(data, Peer.stay_silent)) as (_, recorder):
+        assert await recorder.end() == LinkClosed(PEER, 1011, "")
+    assert recorder.frames == recorder.pongs == []
+
+
+async def test_our_close_is_orderly(certificates: Certificates, backend: str) -> None:
+    notes = Notes()
+
+    def script(peer: Peer) -> None:
+        peer.upgrade()
+        while notes.next(peer).opcode != CLOSE:
+            pass
+        peer.send(frame(BINARY, b"crossing") + close_frame(1000))
+
+    reason = "é" * 200
+    async with linked(certificates, backend, script) as (link, recorder):
+        link.send(b"last words")
+        link.close(4001, reason)
+        link.send(b"ghost")
+        link.send_ping(b"ghost")
+        link.close(1000, "again")
+        assert await recorder.end() == LinkClosed(US, 4001, reason)
+    # What the other side sent meanwhile is dropped; what the frame cannot hold is cut.
+    assert recorder.frames == []
+    data, close = notes.frames
+    assert data == Frame(BINARY, b"last words")
+    assert close.payload == (4001).to_bytes(2, "big") + ("é" * 61).encode()
+
+
+@pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 5000])
+async def test_codes_that_cannot_be_sent(
+    certificates: Certificates, backend: str, code: int
+) -> None:
+    async with linked(certificates, backend, serve(until_closed)) as (link, recorder):
+        with pytest.raises(LocalProtocolError, match=str(code)):
+            link.close(code, "")
+        assert not recorder.closed.done()
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_a_close_nobody_answers_is_bounded(
+    certificates: Certificates, backend: str, monkeypatch: pytest.MonkeyPatch, reads: bool
+) -> None:
+    monkeypatch.setattr(lifecycle, "CLOSE_TIMEOUT", 0.1)
+
+    def ignore(peer: Peer) -> None:
+        if reads:
+            peer.read_frame()
+        peer.stay_silent()
+
+    async with linked(certificates, backend, serve(ignore)) as (link, recorder):
+        if not reads:
+            flood(link)
+        link.close(1000, "bye")
+        assert await recorder.end() == LinkClosed(US, 1000, "bye")
+
+
+async def test_close_before_the_link_begins(certificates: Certificates, backend: str) -> None:
+    def script(peer: Peer) -> None:
+        peer.upgrade(frame(BINARY, b"early"))
+        until_closed(peer)
+
+    recorder = Recorder()
+    with ScriptedService(certificates, script) as service:
+        link = await connect(service.target(), recorder, backend)
+        link.close(1000, "at once")
+        assert await recorder.end() == LinkClosed(US, 1000, "at once")
+    assert recorder.frames == []
+
+
+@pytest.mark.parametrize("early", [True, False])
+async def test_abort(certificates: Certificates, backend: str, early: bool) -> None:
+    async with linked(certificates, backend, serve(Peer.read_to_end)) as (link, recorder):
+        if not early:
+            await asyncio.sleep(0)
+        link.abort()
+        assert not recorder.closed.done()
+        closed = await recorder.end()
+        assert (closed.by, closed.code) == (US, 1006)
+        link.abort()
+
+
+async def test_abort_cuts_a_close_short(certificates: Certificates, backend: str) -> None:
+    async with linked(certificates, backend, serve(Peer.stay_silent)) as (link, recorder):
+        link.close(1000, "bye")
+        link.abort()
+        assert await recorder.end() == LinkClosed(US, 1000, "bye")
+
+
+@pytest.mark.parametrize("written", [0, 5])
+async def test_a_dropped_connection(certificates: Certificates, backend: str, written: int) -> None:
+    script = serve(frame(BINARY, b"12345"), frame(BINARY, b"12345")[:written])
+    async with linked(certificates, backend, script) as (_, recorder):
+        closed = await recorder.end()
+    assert (closed.by, closed.code) == (NETWORK, 1006)
+    assert closed.reason == "the connection was closed without a close frame"
+    assert recorder.frames == [b"12345"]
+
+
+@pytest.mark.parametrize("data", [b"", frame(BINARY, b"12345")])
+async def test_a_reset_connection(certificates: Certificates, backend: str, data: bytes) -> None:
+    def script(peer: Peer) -> None:
+        peer.upgrade()
+        peer.read_frame()
+        # With unread bytes before it, and right behind it.
+        peer.send(data)
+        peer.reset()
+
+    async with linked(certificates, backend, script) as (link, recorder):
+        link.send(b"go")
+        closed = await recorder.end()
+    assert closed == LinkClosed(NETWORK, 1006, "Connection reset by peer")
+
+
+@pytest.mark.parametrize("data", [b"", frame(BINARY, b"12345")])
+async def test_a_reset_that_overtakes_the_loop(
+    certificates: Certificates, backend: str, data: bytes
+) -> None:
+    notes = Notes()
+
+    def script(peer: Peer) -> None:
+        peer.upgrade()
+        peer.read_frame()
+        peer.send(data)
+        peer.reset()
+        notes.done.set()
+
+    async with linked(certificates, backend, script) as (link, recorder):
+        await asyncio.sleep(0)
+        link.send(b"go")
+        # The loop is busy meanwhile, so that it finds the bytes and the reset together.
+        assert notes.done.wait(20)
+        closed = await recorder.end()
+    assert (closed.by, closed.code) == (NETWORK, 1006)
+
+
+class Replying(Recorder):
+    """A handler that sends and closes from within its own calls."""
+
+    link: Link
+
+    def frame_received(self, payload: memoryview) -> None:
+        super().frame_received(payload)
+        self.link.send(payload)
+
+    def pong_received(self, payload: bytes) -> None:
+        super().pong_received(payload)
+        self.link.close(1000, "enough")
+        self.link.send(b"ghost")
+
+
+class Stumbling(Recorder):
+    """A handler that raises in one of its methods."""
+
+    def __init__(self, where: str, error: Exception) -> None:
+        super().__init__()
+        self.where, self.error = where, error
+
+    def stumble(self, where: str) -> None:
+        if where == self.where:
+            raise self.error
+
+    def frame_received(self, payload: memoryview) -> None:
+        super().frame_received(payload)
+        self.stumble("frame")
+
+    def pong_received(self, payload: bytes) -> None:
+        super().pong_received(payload)
+        self.stumble("pong")
+
+    def writing_paused(self) -> None:
+        super().writing_paused()
+        self.stumble("paused")
+
+    def link_closed(self, closed: LinkClosed) -> None:
+        super().link_closed(closed)
+        self.stumble("closed")
+
+
+async def test_a_frame_the_handler_refuses(
+    certificates: Certificates, backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    notes = Notes()
+
+    def script(peer: Peer) -> None:
+        peer.upgrade(frame(BINARY, b"bad") + frame(BINARY, b"more"))
+        notes.next(peer)
+        peer.send(close_frame(1002))
+
+    handler = Stumbling("frame", RemoteProtocolError("length 0"))
+    async with linked(certificates, backend, script, handler) as (_, recorder):
+        assert await recorder.end() == LinkClosed(US, 1002, "length 0")
+    assert recorder.frames == [b"bad"]
+    assert notes.frames == [Frame(CLOSE, (1002).to_bytes(2, "big") + b"length 0")]
+    assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.parametrize("where", ["frame", "pong", "paused"])
+async def test_a_handler_with_a_bug(
+    certificates: Certificates, backend: str, caplog: pytest.LogCaptureFixture, where: str
+) -> None:
+    def script(peer: Peer) -> None:
+        peer.upgrade()
+        peer.send(frame(BINARY, b"x") if where == "frame" else frame(PONG, b"x"))
+        until_closed(peer)
+
+    handler = Stumbling(where, ZeroDivisionError("a bug"))
+    async with linked(certificates, backend, script, handler) as (link, recorder):
+        if where == "paused":
+            await asyncio.sleep(0)
+            flood(link)
+        closed = await recorder.end()
+    assert closed == LinkClosed(US, 1011, "internal error")
+    (record,) = (r for r in caplog.records if r.levelno >= logging.WARNING)
+    assert record.exc_info
+    assert record.exc_info[0] is ZeroDivisionError
+
+
+async def test_a_handler_that_closes_and_then_stumbles(
+    certificates: Certificates, backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Both(Replying):
+        def frame_received(self, payload: memoryview) -> None:
+            self.link.close(1000, "enough")
+            raise ZeroDivisionError("a bug")
+
+    handler = Both()
+    with ScriptedService(certificates, serve(frame(BINARY, b"x"), until_closed)) as service:
+        handler.link = await connect(service.target(), handler, backend)
+        assert await handler.end() == LinkClosed(US, 1000, "enough")
+    assert "a link's handler failed" in caplog.text
+
+
+async def test_a_handler_that_stumbles_at_the_end(
+    certificates: Certificates, backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler = Stumbling("closed", ZeroDivisionError("a bug"))
+    async with linked(certificates, backend, serve(close_frame(1000)), handler) as (_, recorder):
+        assert (await recorder.end()).code == 1000
+    assert "a link's handler failed" in caplog.text
+
+
+class Gate:
+    """Lets a script read only when told to, and sums up what it read."""
+
+    def __init__(self) -> None:
+        self.opened = threading.Event()
+        self.digest = hashlib.sha256()
+        self.size = 0
+
+    def __call__(self, peer: Peer) -> None:
+        peer.upgrade()
+        self.opened.wait(20)
+        while (received := peer.read_frame()).opcode != CLOSE:
+            self.digest.update(received.payload)
+            self.size += len(received.payload)
+        peer.send_frame(CLOSE, received.payload)
+        peer.read_to_end()
+
+
+async def fill(link: Link, recorder: Recorder, piece: Callable[[int], bytes]) -> int:
+    """Send pieces until writing pauses; overwrite each right after. Return their number."""
+    buffer = bytearray(64 * 1024 + 512)
+    sent = 0
+    await asyncio.sleep(0)
+    while "paused" not in recorder.marks[-1:]:
+        payload = piece(sent)
+        buffer[: len(payload)] = payload
+        with memoryview(buffer) as view:
+            link.send(view[: len(payload)])
+        # The port promises that the memory is the caller's again.
+        buffer[:] = b"\xee" * len(buffer)
+        sent += 1
+        assert sent < 5000, "writing never paused"
+        await asyncio.sleep(0)
+    return sent
+
+
+async def test_back_pressure_and_every_byte(certificates: Certificates, backend: str) -> None:
+    gate = Gate()
+    expected = hashlib.sha256()
+    dice = random.Random(7)
+    size = 0
+
+    def piece(number: int) -> bytes:
+        nonlocal size
+        data = dice.randbytes(dice.choice([1, 100, 5_000, 64 * 1024 + 512]))
+        expected.update(data)
+        size += len(data)
+        return data
+
+    async with linked(certificates, backend, gate) as (link, recorder):
+        await fill(link, recorder, piece)
+        assert link.write_buffer_size > LOW_WATER
+        # More than the mark is still taken: the port never refuses.
+        for _ in range(20):
+            link.send(piece(0))
+        assert recorder.marks == ["paused"]
+        gate.opened.set()
+        await recorder.until(lambda: recorder.marks == ["paused", "resumed"])
+        await fill(link, recorder, piece)
+    assert gate.size == size
+    assert gate.digest.digest() == expected.digest()
+
+
+async def test_a_full_buffer_before_the_link_begins(
+    certificates: Certificates, backend: str
+) -> None:
+    gate = Gate()
+    recorder = Recorder()
+    with ScriptedService(certificates, gate) as service:
+        link = await connect(service.target(), recorder, backend)
+        flood(link)
+        assert recorder.marks == []
+        await recorder.until(lambda: recorder.marks == ["paused"])
+        gate.opened.set()
+        await recorder.until(lambda: recorder.marks == ["paused", "resumed"])
+        link.close(1000, "")
+        await recorder.end()
+    assert gate.size == FLOOD
+
+
+ONE_TURN = 12 * 1024 * 1024
+"""More bytes than a loop delivers before a pause takes effect.
+
+libuv reads up to 32 times before anybody else has a turn, uvloop 256 KiB each time.
+"""
+
+
+class Pausing(Recorder):
+    """A handler that has enough after the first frame."""
+
+    link: Link
+
+    def frame_received(self, payload: memoryview) -> None:
+        super().frame_received(payload)
+        if len(self.frames) == 1:
+            self.link.pause_reading()
+
+
+@pytest.mark.parametrize("size", [1_000, 16_000, 65_000])
+async def test_pause_reading_stops_delivery(
+    certificates: Certificates, backend: str, size: int
+) -> None:
+    count = 3 * FLOOD // 100 // size + 1
+    block, total = frame(BINARY, bytes(size)) * count, 100 * count * size
+    sent = 0
+
+    def flood(peer: Peer) -> None:
+        nonlocal sent
+        peer.upgrade()
+        for _ in range(100):
+            peer.send(block)
+            sent += 1
+        until_closed(peer)
+
+    handler = Pausing()
+    with ScriptedService(certificates, flood) as service:
+        handler.link = await connect(service.target(), handler, backend)
+        await handler.until(lambda: bool(handler.frames))
+        # The service gets stuck, as nobody takes its bytes. Wait until that is so.
+        before = -1
+        while before != sent:
+            before = sent
+            await asyncio.sleep(0.2)
+        assert before < 100
+        assert handler.size < ONE_TURN
+        handler.link.resume_reading()
+        await handler.until(lambda: handler.size == total)
+        handler.link.close(1000, "")
+        await handler.end()
+
+
+@pytest.mark.parametrize("count", [2, 5, 6, 9, 20])
+async def test_resuming_delivers_what_had_come(
+    certificates: Certificates, backend: str, count: int
+) -> None:
+    # All of it lies in one read when reading pauses, and nothing follows that could help.
+    script = serve(frame(BINARY, bytes(16_000)) * count, until_closed)
+    handler = Pausing()
+    with ScriptedService(certificates, script) as service:
+        handler.link = await connect(service.target(), handler, backend)
+        await handler.until(lambda: bool(handler.frames))
+        await asyncio.sleep(0.05)
+        handler.link.resume_reading()
+        await handler.until(lambda: len(handler.frames) == count)
+        handler.link.close(1000, "")
+        await handler.end()
+
+
+async def test_pausing_twice_and_resuming_at_once(certificates: Certificates, backend: str) -> None:
+    released = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.upgrade()
+        released.wait(20)
+        peer.send_frame(BINARY, b"hello")
+        until_closed(peer)
+
+    async with linked(certificates, backend, script) as (link, recorder):
+        await asyncio.sleep(0)
+        link.pause_reading()
+        link.pause_reading()
+        link.resume_reading()
+        link.pause_reading()
+        await asyncio.sleep(0)
+        # Silence one has asked for says nothing about the other side.
+        first = link.last_received
+        await asyncio.sleep(0.02)
+        assert link.last_received > first
+        released.set()
+        await asyncio.sleep(0.05)
+        assert recorder.frames == []
+        link.resume_reading()
+        link.resume_reading()
+        await recorder.until(lambda: recorder.frames == [b"hello"])
+        assert link.last_received == link.last_received
+
+
+async def test_a_paused_link_still_closes_orderly(certificates: Certificates, backend: str) -> None:
+    notes = Notes()
+
+    def script(peer: Peer) -> None:
+        peer.upgrade()
+        notes.next(peer)
+        peer.send(frame(BINARY, b"ghost") + close_frame(1000))
+        peer.read_to_end()
+        notes.done.set()
+
+    async with linked(certificates, backend, script) as (link, recorder):
+        await asyncio.sleep(0)
+        link.pause_reading()
+        await asyncio.sleep(0.02)
+        link.close(1000, "bye")
+        link.pause_reading()
+        assert await recorder.end() == LinkClosed(US, 1000, "bye")
+        link.pause_reading()
+        link.resume_reading()
+        await notes.wait()
+    assert recorder.frames == []
+
+
+async def test_a_link_that_ends_while_paused(certificates: Certificates, backend: str) -> None:
+    async with linked(certificates, backend, serve(Peer.read_to_end)) as (link, recorder):
+        await asyncio.sleep(0)
+        link.pause_reading()
+        link.abort()
+        closed = await recorder.end()
+        await asyncio.sleep(0)
+    assert (closed.by, closed.code) == (US, 1006)
+
+
+async def test_sending_from_within_the_handler(certificates: Certificates, backend: str) -> None:
+    notes = Notes()
+
+    def script(peer: Peer) -> None:
+        peer.upgrade()
+        peer.send(frame(BINARY, b"echo me") + frame(PONG) + frame(BINARY, b"ghost"))
+        while notes.next(peer).opcode != CLOSE:
+            pass
+        peer.send(close_frame(1000))
+
+    handler = Replying()
+    with ScriptedService(certificates, script) as service:
+        handler.link = await connect(service.target(), handler, backend)
+        assert await handler.end() == LinkClosed(US, 1000, "enough")
+    assert handler.frames == [b"echo me"]
+    assert [each.payload for each in notes.frames] == [b"echo me", b"\x03\xe8enough"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [frame(BINARY, b"echo me") + frame(0x3), frame(BINARY, b"echo me") + close_frame(1011)],
+)
+async def test_sending_while_the_end_is_being_parsed(
+    certificates: Certificates, backend: str, data: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    script = serve(data, Peer.read_to_end)
+    handler = Replying()
+    with ScriptedService(certificates, script) as service:
+        handler.link = await connect(service.target(), handler, backend)
+        assert (await handler.end()).code in (1002, 1011)
+    assert handler.frames == [b"echo me"]
+    assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
+
+
+# The loops' own TLS is in cycles of its own.
+@pytest.mark.parametrize("backend", ["picows", "websockets"])
+@pytest.mark.parametrize("ending", ["ours", "theirs", "lost", "faulty"])
+async def test_what_a_link_held_is_freed_at_once(
+    certificates: Certificates, backend: str, ending: str
+) -> None:
+    script = {
+        "ours": serve(until_closed),
+        "theirs": serve(close_frame(1000, "done"), Peer.read_to_end),
+        "lost": serve(Peer.reset),
+        "faulty": serve(frame(0x3), Peer.read_to_end),
+    }[ending]
+    handler = Replying()
+    kinds = (PicowsLink, WebsocketsLink, aiofastnet.Transport)
+    with ScriptedService(certificates, script) as service, uncollected(*kinds) as living:
+        handler.link = await connect(service.target(), handler, backend)
+        if ending == "ours":
+            handler.link.close(CloseCode.OK, "")
+        await handler.end()
+        del handler
+        await until(lambda: not living(), ending)

@@ -1,0 +1,774 @@
+"""Keeping a link: what ends it, what is tried again, and that nothing is tried in a frenzy."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.clock import ClockLoop
+from support.ws import (
+    BINARY,
+    CLOSE,
+    PING,
+    PONG,
+    Certificates,
+    Frame,
+    Peer,
+    Recorder,
+    Script,
+    ScriptedService,
+    close_frame,
+    frame,
+    refuse,
+    serve,
+    until_closed,
+)
+from tailrace.common.secret import Secret
+from tailrace.errors import (
+    AccessRefused,
+    ConfigurationError,
+    ConnectFailed,
+    HandshakeFailed,
+    LinkError,
+    NameResolutionFailed,
+    ServiceUnavailable,
+    TLSFailed,
+)
+from tailrace.link import ClosedBy, Link, LinkClosed, LinkHandler, LinkInfo
+from tailrace.link import supervisor as module
+from tailrace.link.backoff import LASTED, MIN_DELAY, SETTLED
+from tailrace.link.endpoint import LinkTarget, TLSOptions
+from tailrace.link.supervisor import KeeperOutcome, LinkKeeper, ReconnectPolicy
+
+QUICK: dict[str, Any] = {"retry_delay": 0.0, "retry_delay_cap": 0.0}
+"""The shortest delays there are."""
+
+
+class Observer:
+    """Notes what the keeper reports; may act on it."""
+
+    def __init__(self) -> None:
+        self.handlers: list[Recorder] = []
+        self.links: list[Link] = []
+        self.ends: list[LinkClosed] = []
+        self.retries: list[tuple[LinkError, float]] = []
+        self.events: list[str] = []
+        self.on_opened: Callable[[Link], None] = lambda link: None
+        self.on_down: Callable[[LinkClosed], None] = lambda closed: None
+        self.on_retry: Callable[[], None] = lambda: None
+
+    def new_handler(self) -> Recorder:
+        self.events.append("handler")
+        self.handlers.append(Recorder())
+        return self.handlers[-1]
+
+    def link_opened(self, link: Link) -> None:
+        assert self.handlers[-1].frames == []
+        self.events.append("opened")
+        self.links.append(link)
+        self.on_opened(link)
+
+    def link_down(self, closed: LinkClosed) -> None:
+        assert self.handlers[-1].closed.result() == closed
+        self.events.append("down")
+        self.ends.append(closed)
+        self.on_down(closed)
+
+    def retrying(self, cause: LinkError, delay: float) -> None:
+        self.events.append("retrying")
+        self.retries.append((cause, delay))
+        self.on_retry()
+
+    @property
+    def causes(self) -> list[type[LinkError]]:
+        return [type(cause) for cause, _ in self.retries]
+
+
+class Clock:
+    """Makes each link last as long as the test says."""
+
+    def __init__(self, *lasts: float) -> None:
+        self.times = [time for last in lasts for time in (0.0, last)]
+
+    def __call__(self) -> float:
+        return self.times.pop(0) if self.times else 0.0
+
+
+def keeper(
+    service: ScriptedService,
+    observer: Observer,
+    policy: dict[str, Any] | None = None,
+    clock: Clock | None = None,
+    **changes: Any,
+) -> LinkKeeper:
+    return LinkKeeper(
+        service.target(**changes),
+        ReconnectPolicy(**(QUICK | (policy or {}))),
+        observer,
+        rng=random.Random(1),
+        clock=clock or Clock(),
+    )
+
+
+OK = serve(close_frame(1000, "tunnel closed"), Peer.read_to_end)
+BROKEN = serve(close_frame(1011, "restarting"), Peer.read_to_end)
+
+
+def dropped(peer: Peer) -> None:
+    """Accept the upgrade, then end the connection without a word."""
+    peer.upgrade()
+
+
+async def test_a_tunnel_that_is_closed(certificates: Certificates) -> None:
+    observer = Observer()
+    with ScriptedService(certificates, OK) as service:
+        assert await keeper(service, observer).run() is KeeperOutcome.CLOSED
+        assert service.connections == 1
+    assert observer.events == ["handler", "opened", "down"]
+    assert observer.ends == [LinkClosed(ClosedBy.PEER, 1000, "tunnel closed")]
+
+
+async def test_each_link_has_its_own_handler_and_gets_its_frames(
+    certificates: Certificates,
+) -> None:
+    def script(peer: Peer) -> None:
+        peer.upgrade(frame(BINARY, b"link %d" % peer.number))
+        if peer.number == 2:
+            peer.send(close_frame(1000))
+            peer.read_to_end()
+
+    observer = Observer()
+    with ScriptedService(certificates, script) as service:
+        assert await keeper(service, observer).run() is KeeperOutcome.CLOSED
+    assert [each.frames for each in observer.handlers] == [[b"link 0"], [b"link 1"], [b"link 2"]]
+    assert observer.events == [
+        *["handler", "opened", "down", "retrying"] * 2,
+        "handler",
+        "opened",
+        "down",
+    ]
+
+
+@pytest.mark.parametrize("code", [1001, 1011, 1012, 4000, None])
+async def test_any_other_close_code_brings_it_back(
+    certificates: Certificates, code: int | None
+) -> None:
+    observer = Observer()
+    closing = serve(close_frame(code), Peer.read_to_end)
+    with ScriptedService(certificates, closing, OK) as service:
+        assert await keeper(service, observer).run() is KeeperOutcome.CLOSED
+        assert service.connections == 2
+    ((cause, _),) = observer.retries
+    assert str(cause) == f"the link was closed by the service ({code or 1005})"
+
+
+@pytest.mark.parametrize("rude", [False, True])
+async def test_a_dropped_link_comes_back(certificates: Certificates, rude: bool) -> None:
+    def script(peer: Peer) -> None:
+        peer.upgrade()
+        peer.read_frame()  # the first ping
+        if rude:
+            peer.reset()
+
+    observer = Observer()
+    with ScriptedService(certificates, script, OK) as service:
+        assert await keeper(service, observer).run() is KeeperOutcome.CLOSED
+    ((cause, _),) = observer.retries
+    assert str(cause).startswith("the link was closed by the network (1006): ")
+
+
+async def test_a_link_we_had_to_close_comes_back(certificates: Certificates) -> None:
+    observer = Observer()
+    with ScriptedService(certificates, serve(frame(0x1, b"text")), OK) as service:
+        assert await keeper(service, observer).run() is KeeperOutcome.CLOSED
+    ((cause, _),) = observer.retries
+    assert str(cause).startswith("the link was closed by the local side (1003): ")
+
+
+async def test_a_refusal_is_final(certificates: Certificates) -> None:
+    observer = Observer()
+    refusal = refuse("403 Forbidden", b"Invalid access-token")
+    with ScriptedService(certificates, refusal) as service:
+        with pytest.raises(AccessRefused, match="Invalid access-token"):
+            await keeper(service, observer).run()
+        assert service.connections == 1
+    assert observer.events == ["handler"]
+
+
+async def test_a_refusal_after_a_drop_is_final(certificates: Certificates) -> None:
+    # The one-time token, used without a client token.
+    observer = Observer()
+    refusal = refuse("400 Bad Request", b"previously used")
+    with ScriptedService(certificates, dropped, refusal) as service:
+        with pytest.raises(AccessRefused, match="previously used"):
+            await keeper(service, observer).run()
+        assert service.connections == 2
+
+
+@pytest.mark.parametrize("between", [[], [refuse("503 Service Unavailable")]])
+async def test_a_refusal_after_a_close_frame_is_the_end_of_the_tunnel(
+    certificates: Certificates, between: list[Script]
+) -> None:
+    observer = Observer()
+    scripts = [BROKEN, *between, refuse("403 Forbidden", b"Tunnel is closed")]
+    with ScriptedService(certificates, *scripts) as service:
+        assert await keeper(service, observer).run() is KeeperOutcome.ENDED
+        assert service.connections == len(scripts)
+
+
+async def test_a_close_frame_of_an_earlier_link_excuses_nothing(
+    certificates: Certificates,
+) -> None:
+    observer = Observer()
+    with (
+        ScriptedService(
+            certificates, BROKEN, dropped, refuse("403 Forbidden", b"rotated")
+        ) as service,
+        pytest.raises(AccessRefused, match="rotated"),
+    ):
+        await keeper(service, observer).run()
+
+
+async def test_5xx_is_tried_again(certificates: Certificates) -> None:
+    busy = refuse("503 Service Unavailable", b"later")
+    observer = Observer()
+    with ScriptedService(certificates, busy, busy, OK) as service:
+        assert await keeper(service, observer).run() is KeeperOutcome.CLOSED
+        assert service.connections == 3
+    assert observer.causes == [ServiceUnavailable, ServiceUnavailable]
+    assert all(delay >= MIN_DELAY for _, delay in observer.retries)
+
+
+async def test_an_acceptance_that_is_none_is_tried_again(certificates: Certificates) -> None:
+    def no_subprotocol(peer: Peer) -> None:
+        peer.upgrade(subprotocol=None)
+        peer.read_to_end()
+
+    observer = Observer()
+    with ScriptedService(certificates, no_subprotocol, OK) as service:
+        assert await keeper(service, observer).run() is KeeperOutcome.CLOSED
+    assert observer.causes == [HandshakeFailed]
+
+
+@pytest.mark.parametrize("kind", [ConnectFailed, NameResolutionFailed])
+async def test_an_unreachable_service_is_tried_again(
+    certificates: Certificates, kind: type[LinkError], unknown_host: str
+) -> None:
+    changes = {"port": 1} if kind is ConnectFailed else {"host": unknown_host}
+    observer = Observer()
+    with ScriptedService(certificates, OK) as service:
+        with pytest.raises(kind) as caught:
+            await keeper(service, observer, {"retry_count": 2}, **changes).run()
+        assert service.connections == 0
+    assert observer.causes == [kind, kind]
+    assert caught.value is not observer.retries[-1][0]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+async def test_retries_are_counted(certificates: Certificates, count: int) -> None:
+    observer = Observer()
+    with ScriptedService(certificates, refuse("502 Bad Gateway")) as service:
+        with pytest.raises(ServiceUnavailable):
+            await keeper(service, observer, {"retry_count": count}).run()
+        assert service.connections == count + 1
+    assert len(observer.retries) == count
+
+
+async def test_links_that_end_at_once_count_as_failures(certificates: Certificates) -> None:
+    observer = Observer()
+    with ScriptedService(certificates, dropped) as service:
+        with pytest.raises(LinkError, match="closed by the network") as caught:
+            await keeper(service, observer, {"retry_count": 2}).run()
+        assert service.connections == 3
+    assert type(caught.value) is LinkError
+
+
+async def test_a_link_that_lasted_starts_the_count_afresh(certificates: Certificates) -> None:
+    busy = refuse("503 Service Unavailable")
+    observer = Observer()
+    with ScriptedService(certificates, busy, dropped, busy, OK) as service:
+        clock = Clock(LASTED)
+        outcome = await keeper(service, observer, {"retry_count": 1}, clock).run()
+        assert outcome is KeeperOutcome.CLOSED
+        assert service.connections == 4
+
+
+class Longest(random.Random):
+    """Dice that always show the upper limit."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return b
+
+
+@pytest.mark.parametrize(
+    ("lasted", "delays"),
+    [
+        (0.0, [0.06, 0.12, 0.24, 0.48]),
+        (LASTED, [0.06, 0.12, 0.06, 0.24]),
+        (SETTLED, [0.06, 0.12, 0.06, 0.12]),
+    ],
+)
+async def test_delays_grow_and_fall_back(
+    certificates: Certificates, lasted: float, delays: list[float]
+) -> None:
+    busy = refuse("503 Service Unavailable")
+    observer = Observer()
+    with ScriptedService(certificates, busy, busy, dropped, busy, OK) as service:
+        outcome = await LinkKeeper(
+            service.target(),
+            ReconnectPolicy(retry_delay=0.06, retry_delay_cap=9.0),
+            observer,
+            rng=Longest(),
+            clock=Clock(lasted),
+        ).run()
+    assert outcome is KeeperOutcome.CLOSED
+    assert [delay for _, delay in observer.retries] == pytest.approx(delays)
+
+
+async def test_a_strangers_certificate_is_final_at_first(certificates: Certificates) -> None:
+    observer = Observer()
+    with ScriptedService(certificates, OK, cert=certificates.stranger) as service:
+        with pytest.raises(TLSFailed) as caught:
+            await keeper(service, observer).run()
+        assert service.connections == 1
+    assert not caught.value.retryable
+    assert observer.retries == []
+
+
+async def test_a_strangers_certificate_is_forgiven_once_a_link_worked(
+    certificates: Certificates,
+) -> None:
+    stranger = certificates.server_context(certificates.stranger)
+
+    def script(peer: Peer) -> None:
+        peer.start_tls(stranger if peer.number == 1 else certificates.server_context())
+        (dropped if peer.number == 0 else OK)(peer)
+
+    observer = Observer()
+    with ScriptedService(certificates, script, plain=True) as service:
+        assert await keeper(service, observer).run() is KeeperOutcome.CLOSED
+    assert observer.causes == [LinkError, TLSFailed]
+
+
+async def test_trust_that_is_out_of_reach_for_a_moment_is_forgiven_once_a_link_worked(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    authorities = tmp_path / "authorities.pem"
+    good = certificates.ca_file.read_bytes()
+    authorities.write_bytes(good)
+    observer = Observer()
+    observer.on_down = lambda closed: authorities.write_bytes(b"half of a roll-over") and None
+
+    def heal() -> None:
+        if len(observer.retries) == 2:
+            authorities.write_bytes(good)
+
+    observer.on_retry = heal
+    with ScriptedService(certificates, dropped, OK) as service:
+        made = keeper(service, observer, tls=TLSOptions(authorities))
+        assert await made.run() is KeeperOutcome.CLOSED
+        assert service.connections == 2
+    assert [str(cause) for cause, _ in observer.retries][1] == (
+        f"certificate file {authorities} holds no PEM certificate"
+    )
+    authorities.write_bytes(b"")
+    with pytest.raises(ConfigurationError, match="holds no PEM"):
+        await keeper(service, Observer(), tls=TLSOptions(authorities)).run()
+
+
+async def test_no_tls_at_the_other_end_is_tried_again(certificates: Certificates) -> None:
+    def script(peer: Peer) -> None:
+        if peer.number == 0:
+            peer.read(1)  # A reset that comes earlier may refuse the connection itself.
+            peer.reset()
+            return
+        peer.start_tls(certificates.server_context())
+        OK(peer)
+
+    observer = Observer()
+    with ScriptedService(certificates, script, plain=True) as service:
+        assert await keeper(service, observer).run() is KeeperOutcome.CLOSED
+    assert observer.causes == [TLSFailed]
+
+
+async def test_pings_carry_milliseconds_and_time_the_way(certificates: Certificates) -> None:
+    pings: list[Frame] = []
+
+    def script(peer: Peer) -> None:
+        peer.upgrade(frame(PONG, b"unsolicited"))
+        for _ in range(3):
+            pings.append(peer.read_frame())
+            peer.send_frame(PONG, pings[-1].payload)
+        until_closed(peer)
+
+    observer = Observer()
+    with ScriptedService(certificates, script) as service:
+        made = keeper(service, observer, {"ping_period": 0.05})
+        assert made.round_trip is None
+        running = asyncio.get_running_loop().create_task(made.run())
+        while not observer.handlers:
+            await asyncio.sleep(0)
+        (handler,) = observer.handlers
+        await handler.until(lambda: len(handler.pongs) == 4)
+        assert made.link is observer.links[0]
+        assert made.round_trip is not None
+        assert made.round_trip > 0
+        made.stop()
+        assert await running is KeeperOutcome.STOPPED
+    assert made.link is None
+    assert made.round_trip is None
+    assert all(each.opcode == PING for each in pings)
+    assert all(len(each.payload) == 13 and each.payload.isdigit() for each in pings)
+    assert handler.pongs == [b"unsolicited", *(each.payload for each in pings)]
+
+
+async def test_a_mute_service_is_given_up(certificates: Certificates) -> None:
+    def mute(peer: Peer) -> None:
+        peer.upgrade()
+        peer.stay_silent()
+
+    observer = Observer()
+    with ScriptedService(certificates, mute, OK) as service:
+        outcome = await keeper(service, observer, {"ping_period": 0.05}).run()
+    assert outcome is KeeperOutcome.CLOSED
+    assert observer.ends[0] == LinkClosed(ClosedBy.NETWORK, 1006, "nothing received for 0.15 s")
+
+
+async def test_a_service_that_only_ignores_pings_is_not(certificates: Certificates) -> None:
+    def talk(peer: Peer) -> None:
+        peer.upgrade()
+        for _ in range(12):
+            peer.released.wait(0.05)
+            peer.send_frame(BINARY, b"still here")
+        peer.send(close_frame(1000))
+        peer.read_to_end()
+
+    observer = Observer()
+    with ScriptedService(certificates, talk) as service:
+        outcome = await keeper(service, observer, {"ping_period": 0.15}).run()
+    assert outcome is KeeperOutcome.CLOSED
+    assert observer.retries == []
+
+
+async def test_stop_before_the_start(certificates: Certificates) -> None:
+    observer = Observer()
+    with ScriptedService(certificates, OK) as service:
+        made = keeper(service, observer)
+        made.stop()
+        assert await made.run() is KeeperOutcome.STOPPED
+        assert service.connections == 0
+
+
+@pytest.mark.parametrize("step", ["tls", "upgrade"])
+async def test_stop_during_a_try(certificates: Certificates, step: str) -> None:
+    observer = Observer()
+    with ScriptedService(certificates, Peer.stay_silent, plain=step == "tls") as service:
+        made = keeper(service, observer)
+        running = asyncio.get_running_loop().create_task(made.run())
+        while not service.connections:
+            await asyncio.sleep(0.01)
+        made.stop()
+        made.stop()
+        assert await running is KeeperOutcome.STOPPED
+    assert observer.events == ["handler"]
+
+
+async def test_stop_during_a_delay(certificates: Certificates) -> None:
+    observer = Observer()
+    with ScriptedService(certificates, refuse("503 Service Unavailable")) as service:
+        made = LinkKeeper(
+            service.target(),
+            ReconnectPolicy(retry_delay=10_000.0, retry_delay_cap=10_000.0),
+            observer,
+            rng=Longest(),
+        )
+        running = asyncio.get_running_loop().create_task(made.run())
+        while not observer.retries:
+            await asyncio.sleep(0.01)
+        made.stop()
+        assert await running is KeeperOutcome.STOPPED
+
+
+@pytest.mark.parametrize("event", ["opened", "down", "retry"])
+async def test_stop_from_within_an_observer(certificates: Certificates, event: str) -> None:
+    observer = Observer()
+    with ScriptedService(certificates, serve(close_frame(1011), until_closed)) as service:
+        made = keeper(service, observer)
+        if event == "opened":
+            observer.on_opened = lambda link: made.stop()
+        elif event == "down":
+            observer.on_down = lambda closed: made.stop()
+        else:
+            observer.on_retry = made.stop
+        assert await made.run() is KeeperOutcome.STOPPED
+        assert service.connections == 1
+
+
+async def test_stop_closes_an_open_link_orderly(certificates: Certificates) -> None:
+    frames: list[Frame] = []
+
+    def script(peer: Peer) -> None:
+        peer.upgrade()
+        while not frames or frames[-1].opcode != CLOSE:
+            frames.append(peer.read_frame())
+        peer.send(close_frame(1000))
+        peer.read_to_end()
+
+    observer = Observer()
+    with ScriptedService(certificates, script) as service:
+        made = keeper(service, observer)
+        running = asyncio.get_running_loop().create_task(made.run())
+        while not observer.links:
+            await asyncio.sleep(0.01)
+        observer.links[0].send(b"last words")
+        made.stop()
+        assert await running is KeeperOutcome.STOPPED
+    assert observer.ends == [LinkClosed(ClosedBy.US, 1000, "")]
+    assert [each.payload for each in frames[1:]] == [b"last words", b"\x03\xe8"]
+
+
+async def test_stop_while_a_try_fails(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    observer = Observer()
+
+    async def fail(*_: object) -> Link:
+        # No network can be made to fail in the very turn of the loop in which stop() is called.
+        made.stop()
+        raise LinkError("too late to matter")
+
+    monkeypatch.setattr(module, "connect", fail)
+    with ScriptedService(certificates, OK) as service:
+        made = keeper(service, observer)
+        assert await made.run() is KeeperOutcome.STOPPED
+    assert observer.retries == []
+
+
+async def test_stop_while_the_handler_is_made(certificates: Certificates) -> None:
+    class Late(Observer):
+        def new_handler(self) -> Recorder:
+            made.stop()
+            return super().new_handler()
+
+    with ScriptedService(certificates, OK) as service:
+        made = keeper(service, Late())
+        assert await made.run() is KeeperOutcome.STOPPED
+        assert service.connections == 0
+
+
+async def test_cancelling_leaves_nothing(certificates: Certificates) -> None:
+    observer = Observer()
+    with ScriptedService(certificates, serve(until_closed)) as service:
+        running = asyncio.get_running_loop().create_task(keeper(service, observer).run())
+        while not observer.links:
+            await asyncio.sleep(0.01)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    # Even then the handler has heard the end.
+    assert observer.handlers[0].closed.done()
+
+
+async def test_an_observer_with_a_bug_leaves_nothing(certificates: Certificates) -> None:
+    def stumble(link: Link) -> None:
+        raise ZeroDivisionError
+
+    observer = Observer()
+    observer.on_opened = stumble
+    with (
+        ScriptedService(certificates, serve(until_closed)) as service,
+        pytest.raises(ZeroDivisionError),
+    ):
+        await keeper(service, observer).run()
+    assert observer.handlers[0].closed.done()
+
+
+async def test_the_back_end_is_passed_on(certificates: Certificates) -> None:
+    observer = Observer()
+    with ScriptedService(certificates, OK) as service:
+        policy = ReconnectPolicy()
+        await LinkKeeper(service.target(), policy, observer, backend="websockets").run()
+        assert observer.links[0].info.backend == "websockets"
+        with pytest.raises(ConfigurationError):
+            await LinkKeeper(service.target(), policy, observer, backend="pigeon").run()
+
+
+# -- the whole policy, on a clock of our own --------------------------------------------------
+
+
+class StagedLink:
+    """A link of which a test decides what it hears and how long it lives."""
+
+    info = LinkInfo("aws.iot.securetunneling-3.0", "channel", "staged", "nowhere")
+
+    def __init__(self, handler: LinkHandler, stage: Stage, *heard: float) -> None:
+        self._handler = handler
+        self._stage = stage
+        self._opened = stage.now
+        self._heard = heard
+
+    @property
+    def last_received(self) -> float:
+        times = [self._opened + after for after in (0.0, *self._heard)]
+        return max(time for time in times if time <= self._stage.now)
+
+    def send_ping(self, payload: bytes) -> None:
+        assert payload.isdigit()
+        self._stage.pings.append(self._stage.now)
+
+    def abort(self) -> None:
+        self.end(LinkClosed(ClosedBy.US, 1006, "dropped"))
+
+    def end(self, closed: LinkClosed) -> None:
+        self._stage.ends.append(self._stage.now)
+        self._handler.link_closed(closed)
+
+
+@dataclass(frozen=True)
+class Fails:
+    """A try that does."""
+
+
+@dataclass(frozen=True)
+class Lasts:
+    """A link that is cut after some seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Hears:
+    """A link that is never cut, and hears something after these seconds."""
+
+    after: tuple[float, ...] = ()
+
+
+class Stage:
+    """Plays what happens to one try after the other; the last one for ever."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *acts: Fails | Lasts | Hears) -> None:
+        self.tries: list[float] = []
+        self.pings: list[float] = []
+        self.ends: list[float] = []
+        self.observer = Observer()
+        self._acts = acts
+        monkeypatch.setattr(module, "connect", self._connect)
+
+    @property
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def run(self, tries: int, rng: random.Random, **policy: Any) -> None:
+        """Keep a link until it was tried so often, or it is given up."""
+
+        async def keep() -> None:
+            kept = LinkKeeper(
+                LinkTarget(host="localhost", mode="source", access_token=Secret("token")),
+                ReconnectPolicy(**policy),
+                self.observer,
+                rng=rng,
+                clock=asyncio.get_running_loop().time,
+            )
+            self._stop = lambda: len(self.tries) == tries and kept.stop()
+            await kept.run()
+
+        with asyncio.Runner(loop_factory=ClockLoop) as runner:
+            runner.run(keep())
+
+    async def _connect(self, target: LinkTarget, handler: LinkHandler, backend: str) -> StagedLink:
+        self.tries.append(self.now)
+        self._stop()
+        match self._acts[min(len(self.tries), len(self._acts)) - 1]:
+            case Lasts(seconds):
+                link = StagedLink(handler, self, *map(float, range(int(seconds))))
+                cut = LinkClosed(ClosedBy.NETWORK, 1006, "connection lost")
+                asyncio.get_running_loop().call_later(seconds, link.end, cut)
+                return link
+            case Hears(after):
+                return StagedLink(handler, self, *after)
+        raise ConnectFailed("nobody there")
+
+
+FAILS = Fails()
+
+
+@pytest.mark.parametrize(
+    ("acts", "tries"),
+    [
+        # Twice as long each time, up to the cap, for ever.
+        ([FAILS], [0, 2.5, 7.5, 17.5, 37.5, 77.5, 157.5, 277.5, 397.5, 517.5]),
+        # A link that broke at once is no better than a failed try.
+        ([FAILS, FAILS, Lasts(4.9), FAILS], [0, 2.5, 7.5, 22.4, 42.4, 82.4]),
+        # One that lasted a little earns one short delay.
+        ([FAILS, FAILS, Lasts(5), FAILS], [0, 2.5, 7.5, 15, 25, 45]),
+        ([FAILS, FAILS, Lasts(59.9), FAILS], [0, 2.5, 7.5, 69.9, 79.9, 99.9]),
+        # A minute is as good as new.
+        ([FAILS, FAILS, Lasts(60), FAILS], [0, 2.5, 7.5, 70, 75, 85, 105]),
+    ],
+)
+def test_tries_come_when_the_policy_says(
+    monkeypatch: pytest.MonkeyPatch, acts: list[Fails | Lasts], tries: list[float]
+) -> None:
+    stage = Stage(monkeypatch, *acts)
+    stage.run(len(tries), Longest())
+    assert stage.tries == pytest.approx(tries)
+
+
+def test_full_jitter_may_be_short_but_never_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Shortest(random.Random):
+        def uniform(self, a: float, b: float) -> float:
+            return a
+
+    stage = Stage(monkeypatch, FAILS)
+    stage.run(1000, Shortest())
+    gaps = [after - before for before, after in pairwise(stage.tries)]
+    assert gaps == pytest.approx([MIN_DELAY] * 999)
+
+
+def test_the_settings_of_the_delays_are_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(monkeypatch, FAILS)
+    with pytest.raises(ConnectFailed):
+        stage.run(0, Longest(), retry_count=4, retry_delay=10.0, retry_delay_cap=30.0)
+    assert stage.tries == [0, 10, 30, 60, 90]
+
+
+def test_a_link_that_lasted_starts_the_count_of_tries_afresh(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage = Stage(monkeypatch, FAILS, Lasts(5), FAILS)
+    with pytest.raises(ConnectFailed):
+        stage.run(0, Longest(), retry_count=1)
+    assert stage.tries == pytest.approx([0, 2.5, 10, 15])
+
+
+@pytest.mark.parametrize(
+    ("heard", "end"), [((), 60), ((1.0,), 61), ((59.0,), 119), ((30.0, 80.0, 139.0), 199)]
+)
+def test_a_link_is_dead_after_three_periods_without_a_byte(
+    monkeypatch: pytest.MonkeyPatch, heard: tuple[float, ...], end: float
+) -> None:
+    stage = Stage(monkeypatch, Hears(heard))
+    stage.run(2, Longest())
+    assert stage.ends[0] == pytest.approx(end)
+    # Pinged all the while, and set up again after the shortest delay for how it lasted.
+    assert [ping for ping in stage.pings if ping < end] == pytest.approx(
+        [20.0 * n for n in range(int((end - 0.1) / 20) + 1)]
+    )
+    assert stage.tries == pytest.approx([0, end + 2.5])
+    assert stage.observer.ends[0] == LinkClosed(ClosedBy.NETWORK, 1006, "nothing received for 60 s")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"retry_count": -2}, {"retry_delay": -1.0}, {"retry_delay_cap": -1.0}, {"ping_period": 0.0}],
+)
+def test_policies_make_sense(fields: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        ReconnectPolicy(**fields)

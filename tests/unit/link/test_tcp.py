@@ -1,0 +1,251 @@
+"""Names and TCP: every address gets its chance, every failure its words, nothing stays open."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+
+from tailrace.common.secret import Secret
+from tailrace.errors import ConnectFailed, NameResolutionFailed
+from tailrace.link import tcp as dial
+from tailrace.link.endpoint import LinkTarget
+from tailrace.link.proxy.settings import parse_web_proxy
+from tailrace.link.tcp import Endpoint, connect_any, open_socket, resolve
+
+PATIENCE = 20.0
+
+
+def target(port: int, **changes: Any) -> LinkTarget:
+    fields: dict[str, Any] = {
+        "host": "localhost",
+        "port": port,
+        "mode": "source",
+        "access_token": Secret("token"),
+        "connect_timeout": PATIENCE,
+    }
+    return LinkTarget(**(fields | changes))
+
+
+def endpoint(port: int, host: str = "127.0.0.1") -> Endpoint:
+    return Endpoint(socket.AF_INET, (host, port))
+
+
+@pytest.fixture
+def alive() -> Iterator[int]:
+    """The port of a listener."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+@pytest.fixture
+def refused() -> int:
+    """A port nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+@contextmanager
+def black_hole() -> Iterator[int]:
+    """A port that answers nothing: its queue of connections is full, so SYNs are dropped."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    with black_hole() as port:
+        yield port
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Endpoint]], None]:
+    """Make the resolver answer with given addresses, as no name of this machine has two."""
+
+    def use(endpoints: list[Endpoint]) -> None:
+        def getaddrinfo(*_: object, flags: int = 0, **__: object) -> list[Any]:
+            if flags & socket.AI_NUMERICHOST:
+                raise socket.gaierror(socket.EAI_NONAME, "not a number")
+            return [(e.family, socket.SOCK_STREAM, 6, "", e.address) for e in endpoints]
+
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+    return use
+
+
+async def test_a_connected_socket_with_its_options(alive: int) -> None:
+    with await open_socket(target(alive)) as sock:
+        assert sock.getpeername() == ("127.0.0.1", alive)
+        assert not sock.getblocking()
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        lowat = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+        assert lowat == dial.NOTSENT_LOWAT
+
+
+async def test_systems_without_the_low_mark(alive: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(socket, "TCP_NOTSENT_LOWAT")
+    with await open_socket(target(alive)) as sock:
+        assert sock.getpeername() == ("127.0.0.1", alive)
+
+
+@pytest.mark.parametrize(
+    ("host", "text"), [("127.0.0.1", "127.0.0.1:7"), ("::1", "[::1]:7"), ("127.1", "127.0.0.1:7")]
+)
+async def test_addresses_need_no_resolver(host: str, text: str) -> None:
+    before = threading.active_count()
+    (found,) = await resolve(host, 7, PATIENCE)
+    assert str(found) == text
+    assert threading.active_count() == before
+
+
+async def test_a_name_is_resolved() -> None:
+    assert endpoint(7) in await resolve("localhost", 7, PATIENCE)
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "name with blank"])
+async def test_a_name_that_cannot_be(host: str) -> None:
+    with pytest.raises(NameResolutionFailed, match=f"cannot resolve {host}: "):
+        await resolve(host, 7, PATIENCE)
+
+
+async def test_the_resolvers_own_words(unknown_host: str) -> None:
+    with pytest.raises(NameResolutionFailed) as caught:
+        await resolve(unknown_host, 7, PATIENCE)
+    assert str(caught.value) == f"cannot resolve {unknown_host}: Name or service not known"
+    assert caught.value.retryable
+
+
+async def test_a_name_without_addresses(answers: Callable[[list[Endpoint]], None]) -> None:
+    answers([])
+    with pytest.raises(NameResolutionFailed, match="it has no address"):
+        await resolve("empty.example", 7, PATIENCE)
+
+
+@pytest.fixture
+def mute_resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """A resolver that answers only when the event is set."""
+    released = threading.Event()
+
+    def getaddrinfo(*_: object, flags: int = 0, **__: object) -> list[Any]:
+        if not flags:
+            released.wait(PATIENCE)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    yield released
+    released.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("resolve "):
+            thread.join(PATIENCE)
+
+
+async def test_a_mute_resolver_is_given_up(mute_resolver: threading.Event) -> None:
+    with pytest.raises(NameResolutionFailed, match=r"no answer within 0\.05 s"):
+        await resolve("slow.example", 7, 0.05)
+    # Its late answer meets nobody, and hurts nobody.
+    mute_resolver.set()
+    for thread in threading.enumerate():
+        if thread.name == "resolve slow.example":
+            await asyncio.to_thread(thread.join)
+    await asyncio.sleep(0)
+
+
+def test_a_mute_resolver_does_not_hold_up_the_end(mute_resolver: threading.Event) -> None:
+    async def give_up() -> None:
+        with pytest.raises(NameResolutionFailed):
+            await resolve("slow.example", 7, 0.01)
+
+    # Ends although the resolver's thread is still waiting; its answer then meets a closed loop.
+    asyncio.run(give_up())
+    assert any(thread.name == "resolve slow.example" for thread in threading.enumerate())
+
+
+def test_families_take_turns() -> None:
+    six = [(socket.AF_INET6, 1, 6, "", (f"::{n}", 7, 0, 0)) for n in range(1, 4)]
+    four = [(socket.AF_INET, 1, 6, "", (f"127.0.0.{n}", 7)) for n in range(1, 2)]
+    texts = [str(each) for each in dial._endpoints([*six, *four, *four])]
+    assert texts == ["[::1]:7", "127.0.0.1:7", "[::2]:7", "[::3]:7"]
+
+
+async def test_a_refused_address_is_followed_by_the_next(
+    alive: int, refused: int, answers: Callable[[list[Endpoint]], None]
+) -> None:
+    answers([endpoint(refused), endpoint(alive)])
+    with await open_socket(target(alive)) as sock:
+        assert sock.getpeername() == ("127.0.0.1", alive)
+
+
+async def test_a_silent_address_does_not_hold_up_the_next(alive: int, silent: int) -> None:
+    winner = await connect_any([endpoint(silent), endpoint(alive)], "here", PATIENCE)
+    with winner:
+        assert winner.getpeername() == ("127.0.0.1", alive)
+
+
+async def test_only_one_of_two_winners_is_kept(alive: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect, started, go = dial._connect, [], asyncio.Event()
+
+    async def together(to: Endpoint) -> socket.socket:
+        sock = await connect(to)
+        started.append(to)
+        if len(started) == 2:
+            go.set()
+        await go.wait()
+        return sock
+
+    # Two real connections, but no network can be told to accept them in one turn of the loop.
+    monkeypatch.setattr(dial, "_connect", together)
+    monkeypatch.setattr(dial, "STAGGER", 0.0)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        choice = [endpoint(alive), endpoint(other.getsockname()[1])]
+        with await connect_any(choice, "here", PATIENCE) as sock:
+            assert Endpoint(socket.AF_INET, sock.getpeername()) in choice
+    assert len(started) == 2
+
+
+@pytest.mark.parametrize("first", ["refused", "silent"])
+async def test_every_failure_is_told(refused: int, silent: int, first: str) -> None:
+    said = {
+        refused: f"127.0.0.1:{refused}: {os.strerror(errno.ECONNREFUSED)}",
+        silent: f"127.0.0.1:{silent}: no answer within 3 s",
+    }
+    ports = [refused, silent] if first == "refused" else [silent, refused]
+    with pytest.raises(ConnectFailed) as caught:
+        await connect_any([endpoint(port) for port in ports], "host.example:443", 3.0)
+    answers = "; ".join(said[port] for port in ports)
+    assert str(caught.value) == f"cannot connect to host.example:443: {answers}"
+    assert caught.value.retryable
+
+
+async def test_all_refused(refused: int) -> None:
+    with pytest.raises(ConnectFailed, match=f"127.0.0.1:{refused}: Connection refused$"):
+        await connect_any([endpoint(refused)], "here", PATIENCE)
+
+
+async def test_a_try_that_is_cancelled_leaves_nothing(silent: int) -> None:
+    attempt = asyncio.get_running_loop().create_task(
+        connect_any([endpoint(silent)], "here", PATIENCE)
+    )
+    await asyncio.sleep(0.05)
+    attempt.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await attempt
+
+
+async def test_a_web_proxy_is_not_passed_over(alive: int, refused: int) -> None:
+    proxy = parse_web_proxy(f"http://127.0.0.1:{refused}")
+    with pytest.raises(ConnectFailed, match=f"web proxy http://127.0.0.1:{refused}"):
+        await open_socket(target(alive, web_proxy=proxy))

@@ -1,0 +1,392 @@
+"""Trust: what is loaded, what a real handshake makes of it, what the error says."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import trustme
+
+from support.ws import Certificates
+from tailrace.common.secret import Secret
+from tailrace.errors import ConfigurationError, ExitCode
+from tailrace.link.endpoint import LinkTarget, TLSOptions
+from tailrace.link.tls.context import (
+    Trust,
+    build_trust,
+    presented_certificates,
+    tls_failure,
+    tls_timeout,
+)
+
+TARGET = LinkTarget(host="localhost", mode="source", access_token=Secret("token"))
+
+
+def shake(trust: Trust, server: ssl.SSLContext, name: str = "localhost") -> ssl.SSLObject:
+    """Do a TLS handshake in memory; return the client's end."""
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [
+        trust.context.wrap_bio(to_client, to_server, server_hostname=name),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    ]
+    for _ in range(6):
+        for end in ends:
+            try:
+                end.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+    ends[0].do_handshake()
+    return ends[0]
+
+
+def trust_in(path: Path | None, *, verify: bool = True) -> Trust:
+    return build_trust(TLSOptions(path, verify))
+
+
+@pytest.fixture
+def hashed(certificates: Certificates, tmp_path: Path) -> Path:
+    """A directory the way OpenSSL's own tool makes it."""
+    directory = tmp_path / "hashed"
+    directory.mkdir()
+    (directory / "ours.pem").write_bytes(certificates.ca_file.read_bytes())
+    subprocess.run(["openssl", "rehash", str(directory)], check=True)
+    assert any(each.is_symlink() for each in directory.iterdir())
+    return directory
+
+
+def test_a_file_is_trusted(certificates: Certificates) -> None:
+    tls = shake(trust_in(certificates.ca_file), certificates.server_context())
+    assert tls.version() in {"TLSv1.2", "TLSv1.3"}
+
+
+def test_a_hashed_directory_is_trusted(certificates: Certificates, hashed: Path) -> None:
+    # Only the hashed name counts for OpenSSL.
+    (hashed / "ours.pem").rename(hashed / "moved")
+    for link in hashed.iterdir():
+        if link.is_symlink():
+            link.unlink()
+            (hashed / "moved").rename(link)
+            break
+    shake(trust_in(hashed), certificates.server_context())
+
+
+@pytest.mark.parametrize("name", ["ours.pem", "ours.crt", "OURS.CER"])
+def test_a_plain_directory_is_trusted(
+    certificates: Certificates, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / name).write_bytes(certificates.ca_file.read_bytes())
+    (tmp_path / "junk.pem").write_text("junk")
+    (tmp_path / "README").write_text("not a certificate")
+    (tmp_path / "deeper").mkdir()
+    trust = trust_in(tmp_path)
+    shake(trust, certificates.server_context())
+    assert [record.getMessage() for record in caplog.records] == [
+        f"certificate file {tmp_path / 'junk.pem'} holds no PEM certificate; skipped"
+    ]
+    assert trust.description.endswith(f"-c {tmp_path} (1 files)")
+
+
+@pytest.mark.parametrize("name", ["absent", "empty"])
+def test_a_path_without_certificates_is_only_worth_a_warning(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "empty").mkdir()
+    trust = trust_in(tmp_path / name)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert str(tmp_path / name) in record.getMessage()
+    assert str(tmp_path / name) in trust.description
+
+
+def test_certificates_that_stay_are_read_once(
+    certificates: Certificates, hashed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca_file))
+    for path in (certificates.ca_file, hashed, None):
+        assert trust_in(path) is trust_in(path)
+    assert trust_in(hashed) is not trust_in(certificates.ca_file)
+
+
+@pytest.fixture
+def foreign(certificates: Certificates, tmp_path: Path) -> Path:
+    """A file with the certificate of an authority that has signed nothing here."""
+    path = tmp_path / "foreign.pem"
+    trustme.CA().cert_pem.write_to_path(path)
+    return path
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Put a new file in the place of an old one, as tools do that renew certificates."""
+    fresh = path.with_name("fresh")
+    fresh.write_bytes(content)
+    fresh.replace(path)
+
+
+@pytest.mark.parametrize("renew", [Path.write_bytes, replace])
+@pytest.mark.parametrize("place", ["file", "directory", "hashed directory", "system"])
+def test_certificates_that_change_are_read_again(
+    certificates: Certificates,
+    hashed: Path,
+    bare_system: Path,
+    foreign: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    renew: Callable[[Path, bytes], object],
+) -> None:
+    # Else there is nothing that tells of a change of the system's.
+    monkeypatch.setenv("SSL_CERT_FILE", str(foreign))
+    ours = certificates.ca_file.read_bytes()
+    (tmp_path / "plain").mkdir()
+    changing: Path
+    path: Path | None
+    match place:
+        case "file":
+            path = changing = tmp_path / "ours.pem"
+        case "directory":
+            path = tmp_path / "plain"
+            changing = path / "ours.pem"
+        case "hashed directory":
+            path, changing = hashed, hashed / "ours.pem"
+        case _:
+            path, changing = None, foreign
+    theirs = foreign.read_bytes()
+    for content, good in ((theirs, False), (ours, True), (theirs, False)):
+        renew(changing, content)
+        trust = trust_in(path)
+        if good:
+            shake(trust, certificates.server_context())
+            continue
+        with pytest.raises(ssl.SSLCertVerificationError):
+            shake(trust, certificates.server_context())
+
+
+def test_certificates_that_come_and_go_are_noticed(
+    certificates: Certificates, foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(foreign))
+    directory = tmp_path / "authorities"
+    for _ in range(2):
+        with pytest.raises(ssl.SSLCertVerificationError):
+            shake(trust_in(directory), certificates.server_context())
+        directory.mkdir(exist_ok=True)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            shake(trust_in(directory), certificates.server_context())
+        (directory / "ours.pem").write_bytes(certificates.ca_file.read_bytes())
+        shake(trust_in(directory), certificates.server_context())
+        (directory / "ours.pem").unlink()
+
+
+def test_a_file_without_certificates_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "junk.pem"
+    path.write_text("junk")
+    with pytest.raises(ConfigurationError, match=r"junk\.pem holds no PEM certificate"):
+        trust_in(path)
+
+
+def test_a_device_that_cannot_be_read_is_an_error() -> None:
+    # Reading one's own memory at address 0 fails for everybody.
+    with pytest.raises(ConfigurationError, match="cannot be read: Input/output error"):
+        trust_in(Path("/proc/self/mem"))
+
+
+def test_a_stranger_is_refused_with_the_remedy(certificates: Certificates) -> None:
+    trust = trust_in(certificates.ca_file)
+    with pytest.raises(ssl.SSLCertVerificationError) as caught:
+        shake(trust, certificates.server_context(certificates.stranger))
+    failure = tls_failure(caught.value, TARGET, trust)
+    text = str(failure)
+    assert text.startswith("certificate of localhost:443 does not verify: ")
+    assert "unable to get local issuer certificate" in text
+    assert "issued by 'OU=Testing CA" in text
+    assert "O=Somebody else'" in text
+    assert f"-c {certificates.ca_file}" in text
+    assert "add the CA that signed it with -c" in text
+    assert text.isprintable()
+    assert not failure.retryable
+    assert failure.exit_code is ExitCode.TLS
+
+
+@pytest.mark.parametrize("name", ["other.example", "127.0.0.2"])
+def test_a_wrong_name_is_refused_with_the_remedy(certificates: Certificates, name: str) -> None:
+    trust = trust_in(certificates.ca_file)
+    with pytest.raises(ssl.SSLCertVerificationError) as caught:
+        shake(trust, certificates.server_context(), name)
+    failure = tls_failure(caught.value, TARGET, trust)
+    assert "mismatch" in str(failure)
+    assert "CN=tunnel service" in str(failure)
+    assert "check the endpoint's name" in str(failure)
+    assert not failure.retryable
+
+
+def test_an_expired_certificate_points_at_the_clock(certificates: Certificates) -> None:
+    expired = certificates.ca.issue_cert(
+        "localhost",
+        not_before=datetime(2000, 1, 1, tzinfo=UTC),
+        not_after=datetime(2001, 1, 1, tzinfo=UTC),
+    )
+    trust = trust_in(certificates.ca_file)
+    with pytest.raises(ssl.SSLCertVerificationError) as caught:
+        shake(trust, certificates.server_context(expired))
+    failure = tls_failure(caught.value, TARGET, trust)
+    assert "expired" in str(failure)
+    assert "clock" in str(failure)
+
+
+@pytest.mark.parametrize("name", ["localhost", "other.example"])
+def test_without_verification_anybody_will_do(certificates: Certificates, name: str) -> None:
+    trust = trust_in(None, verify=False)
+    shake(trust, certificates.server_context(certificates.stranger), name)
+    assert trust.description == "nothing is verified"
+
+
+def test_tls_1_1_is_refused(certificates: Certificates) -> None:
+    trust = trust_in(certificates.ca_file)
+    assert trust.context.minimum_version is ssl.TLSVersion.TLSv1_2
+    server = certificates.server_context()
+    server.set_ciphers("ALL:@SECLEVEL=0")
+    # A server that can do no better than TLS 1.1: deprecated, and that is the point.
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        server.minimum_version = ssl.TLSVersion.TLSv1_1
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        server.maximum_version = ssl.TLSVersion.TLSv1_1
+    with pytest.raises(ssl.SSLError) as caught:
+        shake(trust, server)
+    assert tls_failure(caught.value, TARGET, trust).retryable
+
+
+def test_the_systems_certificates_are_named(certificates: Certificates) -> None:
+    description = trust_in(certificates.ca_file).description
+    assert description.endswith(f" and -c {certificates.ca_file}")
+    assert len(description) > len(f" and -c {certificates.ca_file}")
+
+
+@pytest.fixture
+def bare_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A system without certificates: OpenSSL itself looks where the environment says."""
+    empty = tmp_path / "no certificates"
+    empty.mkdir()
+    monkeypatch.setenv("SSL_CERT_DIR", str(empty))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "absent.pem"))
+    return empty
+
+
+def test_a_system_store_elsewhere_is_used(
+    certificates: Certificates, bare_system: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca_file))
+    trust = trust_in(None)
+    assert trust.description == f"the system's certificates ({certificates.ca_file})"
+    shake(trust, certificates.server_context())
+
+
+def test_a_system_store_without_a_path_is_used(
+    certificates: Certificates, bare_system: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(context: ssl.SSLContext, purpose: ssl.Purpose) -> None:
+        context.load_verify_locations(certificates.ca_file)
+
+    # As on Windows, whose store has no path.
+    monkeypatch.setattr(ssl.SSLContext, "load_default_certs", load)
+    trust = trust_in(None)
+    assert trust.description == "the system's certificates"
+    shake(trust, certificates.server_context())
+
+
+def test_certifi_stands_in_for_a_missing_store(
+    certificates: Certificates, bare_system: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certifi = ModuleType("certifi")
+    vars(certifi)["where"] = lambda: str(certificates.ca_file)
+    monkeypatch.setitem(sys.modules, "certifi", certifi)
+    trust = trust_in(None)
+    assert trust.description.startswith("certifi's certificates")
+    shake(trust, certificates.server_context())
+
+
+def test_no_store_at_all_is_said(
+    bare_system: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "certifi", None)
+    assert trust_in(None).description == "no system certificates"
+    assert "no CA certificates" in caplog.text
+
+
+def test_a_system_store_that_cannot_be_read_is_an_error(
+    bare_system: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        with pytest.raises(ConfigurationError, match=r"system's certificates.*Too many open files"):
+            trust_in(None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_what_the_service_presented(certificates: Certificates) -> None:
+    tls = shake(trust_in(certificates.ca_file), certificates.server_context())
+    leaf, *_ = presented_certificates(tls)
+    assert leaf.startswith("'CN=tunnel service")
+    assert "O=Tailrace tests" in leaf
+
+
+class Modern:
+    """A TLS object that tells its chain itself, as bytes: Python 3.13, aiofastnet."""
+
+    def __init__(self, chain: list[bytes] | None) -> None:
+        self.chain = chain
+
+    def get_unverified_chain(self) -> list[bytes] | None:
+        return self.chain
+
+
+def test_the_chain_of_newer_tls_objects(certificates: Certificates) -> None:
+    der = ssl.PEM_cert_to_DER_cert(certificates.ca_file.read_text())
+    assert presented_certificates(Modern([der, der])) == presented_certificates(Modern([der])) * 2
+    assert presented_certificates(Modern(None)) == []
+    assert presented_certificates(object()) == []
+
+
+def ssl_error(reason: str | None, text: str = "") -> ssl.SSLError:
+    error = ssl.SSLError(1, text)
+    if reason is not None:
+        error.reason = reason
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ssl_error("WRONG_VERSION_NUMBER"), "wrong version number; is this a TLS port?"),
+        (ssl_error("TLSV1_ALERT_INTERNAL_ERROR"), "tlsv1 alert internal error"),
+        (ssl_error(None, "something else"), "something else"),
+        (ssl_error(None), "unknown reason"),
+        (ConnectionResetError(), "the connection was closed during it"),
+        (ConnectionResetError(104, "reset"), "closed during it ([Errno 104] reset)"),
+    ],
+)
+def test_other_failures_may_pass(error: OSError, said: str) -> None:
+    failure = tls_failure(error, TARGET, Trust(ssl.create_default_context(), "x"))
+    assert str(failure).startswith("TLS handshake with localhost:443 failed: ")
+    assert str(failure).endswith(said)
+    assert failure.retryable
+    assert failure.exit_code is ExitCode.NETWORK
+
+
+def test_a_timeout_may_pass() -> None:
+    failure = tls_timeout(TARGET)
+    assert str(failure) == "TLS handshake with localhost:443 was not done within 10 s"
+    assert failure.retryable
+    assert failure.exit_code is ExitCode.NETWORK

@@ -1,0 +1,21 @@
+"""What a thing gets to read."""
+
+import json
+
+from tailrace.common.secret import Secret
+from tailrace.service.notify.base import Notification
+
+
+def test_topic_and_payload() -> None:
+    notification = Notification("t1", "lamp", Secret("token"), "eu-west-1", ("SSH", "VNC"), 9.0)
+    assert notification.topic == "$aws/things/lamp/tunnels/notify"
+    assert json.loads(notification.payload()) == {
+        "clientAccessToken": "token",
+        "clientMode": "destination",
+        "region": "eu-west-1",
+        "services": ["SSH", "VNC"],
+    }
+
+
+def test_the_token_does_not_show() -> None:
+    assert "token-text" not in repr(Notification("t", "x", Secret("token-text"), "r", (), 0.0))

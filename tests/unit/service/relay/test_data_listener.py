@@ -1,0 +1,503 @@
+"""The data listener over real TLS: handshakes, frames, flow, replacement, shutdown."""
+
+import asyncio
+import contextlib
+import json
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from support.data_plane import CLIENT, RESET, data, open_tunnel, plain, start
+from support.service import HANG, api, config, dial, running, trust
+from tailrace.link.endpoint import user_agent
+from tailrace.service.config import DataSettings, OperationSettings
+from tailrace.service.errors import StoreFailed
+from tailrace.service.limits import Limits
+from tailrace.service.service import Service
+from tailrace.service.tunnels.rules import TunnelSpec
+from tailrace.service.tunnels.sqlite_store import SqliteStore
+from tailrace.service.tunnels.store import Side
+from tailrace.wire import MAX_PAYLOAD, SUBPROTOCOL_V3, Message
+
+USED = "Invalid access token: The access token was previously used and can not be used again."
+DIFFERS = (
+    "Invalid client token: The provided client token does not match the client token that was "
+    "previously set."
+)
+
+
+async def refused(service: Service, mode: str, token: str, **options: Any) -> tuple[int, str]:
+    """Expect a refusal; return status and body, which X-Status-Reason must repeat."""
+    with pytest.raises(InvalidStatus) as caught:
+        async with dial(service.endpoints, mode, token, **options):
+            pass
+    response = caught.value.response
+    text = response.body.decode()
+    assert response.headers["X-Status-Reason"] == text
+    assert response.headers["channel-id"]
+    return response.status_code, text
+
+
+async def raw_answer(service: Service, request: bytes) -> bytes:
+    """Send bytes on a fresh TLS connection; return what comes until its end."""
+    host, _, port = service.endpoints.data_endpoint.rpartition(":")
+    reader, writer = await asyncio.open_connection(
+        host, int(port), ssl=trust(service.endpoints), server_hostname=host
+    )
+    try:
+        writer.write(request)
+        await writer.drain()
+        return await asyncio.wait_for(reader.read(), HANG)
+    finally:
+        writer.transport.abort()
+
+
+class TestHandshake:
+    async def test_the_answer(self, service: Service, tunnel: dict[str, Any]) -> None:
+        async with dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as peer:
+            response = peer.socket.response
+            assert response is not None
+            assert response.headers["Sec-WebSocket-Protocol"] == SUBPROTOCOL_V3
+            assert response.headers["channel-id"]
+            assert "X-Tailrace-Flow" not in response.headers
+
+    async def test_proxies_of_ours_are_told_of_flow_messages(
+        self, service: Service, tunnel: dict[str, Any]
+    ) -> None:
+        token = tunnel["sourceAccessToken"]
+        agent = user_agent()
+        async with dial(service.endpoints, "source", token, user_agent_header=agent) as peer:
+            response = peer.socket.response
+            assert response is not None
+            assert response.headers["X-Tailrace-Flow"] == "1"
+
+    async def test_a_token_in_a_cookie(self, service: Service, tunnel: dict[str, Any]) -> None:
+        cookie = {"Cookie": f"awsiot-tunnel-token={tunnel['sourceAccessToken']}"}
+        async with dial(service.endpoints, "source", "", additional_headers=cookie):
+            pass
+
+    async def test_used_once_without_client_token(
+        self, service: Service, tunnel: dict[str, Any]
+    ) -> None:
+        token = tunnel["sourceAccessToken"]
+        async with dial(service.endpoints, "source", token):
+            assert await refused(service, "source", token) == (400, USED)
+        assert await refused(service, "source", token, client_token=CLIENT) == (400, USED)
+
+    async def test_used_again_with_the_same_client_token(
+        self, service: Service, tunnel: dict[str, Any]
+    ) -> None:
+        token = tunnel["destinationAccessToken"]
+        for _ in range(2):
+            async with dial(service.endpoints, "destination", token, client_token=CLIENT):
+                pass
+        other = "f" * 32
+        answer = await refused(service, "destination", token, client_token=other)
+        assert answer == (400, DIFFERS)
+        assert await refused(service, "destination", token) == (400, USED)
+
+    async def test_unknown_token(self, service: Service) -> None:
+        assert await refused(service, "source", "nonsense") == (403, "Invalid access-token")
+
+    async def test_wrong_mode(self, service: Service, tunnel: dict[str, Any]) -> None:
+        token = tunnel["sourceAccessToken"]
+        status, _ = await refused(service, "destination", token)
+        assert status == 400
+        assert (await refused(service, "both", token))[0] == 400
+        async with dial(service.endpoints, "source", token):
+            pass
+
+    async def test_closed_tunnel(self, service: Service, tunnel: dict[str, Any]) -> None:
+        client = api(service.endpoints)
+        await asyncio.to_thread(client.close_tunnel, tunnelId=tunnel["tunnelId"])
+        client.close()
+        answer = await refused(service, "source", tunnel["sourceAccessToken"])
+        assert answer == (400, "Tunnel is closed")
+
+    async def test_two_tokens(self, service: Service, tunnel: dict[str, Any]) -> None:
+        token = tunnel["sourceAccessToken"]
+        cookie = {"Cookie": f"awsiot-tunnel-token={token}"}
+        for headers in (
+            {"access-token": token} | cookie,
+            [("access-token", token), ("access-token", token)],
+        ):
+            status, _ = await refused(service, "source", "", additional_headers=headers)
+            assert status == 400
+
+    async def test_wrong_path(self, service: Service, tunnel: dict[str, Any]) -> None:
+        uri = f"wss://{service.endpoints.data_endpoint}/x?local-proxy-mode=source"
+        with pytest.raises(InvalidStatus) as caught:
+            async with connect(uri, ssl=trust(service.endpoints), proxy=None):
+                pass
+        assert caught.value.response.status_code == 400
+
+    async def test_large_request(self, service: Service, tunnel: dict[str, Any]) -> None:
+        headers = {"access-token": tunnel["sourceAccessToken"], "x-padding": "a" * 5000}
+        status, _ = await refused(service, "source", "", additional_headers=headers)
+        assert status == 431
+
+    async def test_unknown_subprotocol(self, service: Service, tunnel: dict[str, Any]) -> None:
+        token = tunnel["sourceAccessToken"]
+        status, _ = await refused(service, "source", token, subprotocols=("mqtt",))
+        assert status == 400
+        async with dial(service.endpoints, "source", token):
+            pass
+
+    async def test_what_is_no_upgrade_does_not_use_the_token_up(
+        self, service: Service, tunnel: dict[str, Any]
+    ) -> None:
+        token = tunnel["sourceAccessToken"]
+        request = (
+            "GET /tunnel?local-proxy-mode=source HTTP/1.1\r\nHost: localhost\r\n"
+            f"access-token: {token}\r\nSec-WebSocket-Protocol: {SUBPROTOCOL_V3}\r\n\r\n"
+        )
+        answer = await raw_answer(service, request.encode())
+        assert answer.startswith(b"HTTP/1.1 426 ")
+        async with dial(service.endpoints, "source", token):
+            pass
+
+    async def test_a_browsers_upgrade(self, service: Service, tunnel: dict[str, Any]) -> None:
+        request = (
+            "GET /tunnel?local-proxy-mode=source HTTP/1.1\r\nHost: localhost\r\n"
+            "Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n"
+            "Sec-WebSocket-Key: 9/h0zvwMEXrg06G+RjnmcA==\r\nSec-WebSocket-Version: 13\r\n"
+            f"Cookie: awsiot-tunnel-token={tunnel['sourceAccessToken']}\r\n"
+            f"Sec-WebSocket-Protocol: {SUBPROTOCOL_V3}\r\n\r\n"
+        )
+        # Followed by a frame without a mask, so that the connection ends.
+        answer = await raw_answer(service, request.encode() + b"\x82\x00")
+        assert answer.startswith(b"HTTP/1.1 101 ")
+
+    async def test_garbage_is_answered_and_dropped(self, service: Service) -> None:
+        assert (await raw_answer(service, b"\x00garbage\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
+        assert await raw_answer(service, b"x" * 20_000) == b""
+
+    async def test_a_silent_client_is_dropped(self, tmp_path: Path) -> None:
+        quick = Limits(handshake_seconds=0.2)
+        async with running(config(tmp_path / "state", limits=quick)) as service:
+            assert await raw_answer(service, b"GET ") == b""
+            host, _, port = service.endpoints.data_endpoint.rpartition(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            assert await asyncio.wait_for(reader.read(), HANG) == b""
+            writer.close()
+
+    async def test_old_tls_is_refused(self, service: Service) -> None:
+        context = trust(service.endpoints)
+        with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+            context.maximum_version = ssl.TLSVersion.TLSv1_1
+        context.set_ciphers("DEFAULT@SECLEVEL=0")
+        host, _, port = service.endpoints.data_endpoint.rpartition(":")
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await asyncio.open_connection(host, int(port), ssl=context, server_hostname=host)
+
+
+class TestFailingStore:
+    async def test_no_admission_without_the_store(
+        self, service: Service, tunnel: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object) -> None:
+            raise StoreFailed("disk gone")
+
+        token = tunnel["sourceAccessToken"]
+        with monkeypatch.context() as patch:
+            patch.setattr(SqliteStore, "token", fail)
+            status, text = await refused(service, "source", token)
+            assert status == 503
+            assert "disk" not in text
+        with monkeypatch.context() as patch:
+            patch.setattr(SqliteStore, "set_connection", fail)
+            async with dial(service.endpoints, "source", token):
+                pass
+        record = service.queries.describe(tunnel["tunnelId"])
+        assert record.source.status == "DISCONNECTED"
+
+
+class TestComingAndGoing:
+    async def test_a_newer_connection_replaces_an_older_one(
+        self, service: Service, tunnel: dict[str, Any]
+    ) -> None:
+        token = tunnel["sourceAccessToken"]
+        async with (
+            dial(service.endpoints, "destination", tunnel["destinationAccessToken"]) as destination,
+            dial(service.endpoints, "source", token, client_token=CLIENT) as old,
+        ):
+            await old.send(start(3))
+            assert await destination.recv() == start(3)
+            async with dial(service.endpoints, "source", token, client_token=CLIENT) as new:
+                assert await old.close_code() == (1008, "replaced by a newer connection")
+                assert await destination.recv() == Message(RESET, 3, "", 1)
+                await new.send(start(1))
+                assert await destination.recv() == start(1)
+                await destination.send(data(b"banner"))
+                assert await new.recv() == data(b"banner")
+
+    async def test_a_lost_client_resets_the_other_sides_streams(
+        self, service: Service, tunnel: dict[str, Any]
+    ) -> None:
+        async with (
+            dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as source,
+            dial(service.endpoints, "destination", tunnel["destinationAccessToken"]) as destination,
+        ):
+            await source.send(start())
+            await destination.recv()
+            destination.socket.transport.abort()
+            assert await source.recv() == Message(RESET, 1, "", 1)
+            await source.send(start(2))
+            assert await source.recv() == Message(RESET, 2, "", 1)
+
+    async def test_connection_states(self, service: Service, tunnel: dict[str, Any]) -> None:
+        def states() -> tuple[str, str]:
+            record = service.queries.describe(tunnel["tunnelId"])
+            return record.source.status.value, record.destination.status.value
+
+        assert states() == ("DISCONNECTED", "DISCONNECTED")
+        token = tunnel["sourceAccessToken"]
+        async with dial(service.endpoints, "source", token, client_token=CLIENT) as old:
+            assert states() == ("CONNECTED", "DISCONNECTED")
+            async with dial(service.endpoints, "source", token, client_token=CLIENT):
+                await old.close_code()
+                assert states() == ("CONNECTED", "DISCONNECTED")
+        assert states() == ("DISCONNECTED", "DISCONNECTED")
+
+    async def test_stopping_sends_no_close_frame(self, tmp_path: Path) -> None:
+        service = Service(config(tmp_path / "state"))
+        await service.start()
+        tunnel = await open_tunnel(service)
+        async with dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as peer:
+            await service.stop()
+            assert await peer.close_code() == (1006, "")
+
+    async def test_stopping_does_not_wait_for_dead_clients(self, tmp_path: Path) -> None:
+        settings = DataSettings(close_timeout=0.3)
+        service = Service(config(tmp_path / "state", data=settings))
+        await service.start()
+        tunnel = await open_tunnel(service)
+        async with dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as peer:
+            peer.socket.transport.pause_reading()
+            await asyncio.wait_for(service.stop(), HANG)
+            peer.socket.transport.abort()
+
+
+async def test_plain_tcp_behind_a_terminator(tmp_path: Path) -> None:
+    """Without TLS of its own the listener serves a proxy that ends TLS in front of it."""
+    async with plain(tmp_path) as served, served.pair() as (source, destination):
+        assert served.listener.link_count == 2
+        await served.listener.stop()
+        assert await source.close_code() == (1006, "")
+        assert await destination.close_code() == (1006, "")
+
+
+class TestCounting:
+    """What operators get to see of links: counters and the audit log."""
+
+    @pytest.fixture
+    async def audited(self, tmp_path: Path) -> AsyncIterator[Service]:
+        operation = OperationSettings(audit_log=tmp_path / "audit")
+        settings = config(
+            tmp_path / "state",
+            data=DataSettings(
+                close_timeout=2.0, sweep_interval=0.2, proxies=(ip_network("127.0.0.0/8"),)
+            ),
+            operation=operation,
+        )
+        async with running(settings) as service:
+            yield service
+
+    async def test_links_from_behind_a_load_balancer(
+        self, audited: Service, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO")
+        tunnel = await open_tunnel(audited)
+        host, _, port = audited.endpoints.data_endpoint.rpartition(":")
+        behind = await asyncio.to_thread(socket.create_connection, (host, int(port)))
+        behind.sendall(b"PROXY TCP6 2001:db8::7 ::1 40000 443\r\n")
+        async with dial(
+            audited.endpoints, "source", tunnel["sourceAccessToken"], sock=behind
+        ) as peer:
+            assert peer.socket.response is not None
+            channel = peer.socket.response.headers["channel-id"]
+            await peer.send(start())
+            assert (await peer.recv()).type == RESET
+            links = await metrics(audited)
+            assert 'tailrace_links{side="source"} 1.0' in links
+            assert 'tailrace_messages_total{side="source"} 1.0' in links
+            assert 'tailrace_stream_resets_total{cause="peer_absent"} 1.0' in links
+        async with asyncio.timeout(HANG):
+            while 'tailrace_links{side="source"} 0.0' not in await metrics(audited):
+                await asyncio.sleep(0.01)
+        assert 'tailrace_links_ended_total{cause="client"} 1.0' in await metrics(audited)
+        assert f"channel {channel}: source of tunnel" in caplog.text
+        assert "connected from [2001:db8::7]:40000" in caplog.text
+        text = await asyncio.to_thread((tmp_path / "audit").read_text)
+        events = [json.loads(line) for line in text.splitlines()]
+        assert [event["event"] for event in events] == ["OpenTunnel", "connected", "disconnected"]
+        for event in events[1:]:
+            assert event["tunnelId"] == tunnel["tunnelId"]
+            assert event["address"] == "[2001:db8::7]:40000"
+            assert event["channel"] == channel
+            assert event["side"] == "source"
+        assert tunnel["sourceAccessToken"] not in text
+
+    async def test_a_load_balancer_that_sends_no_header(self, audited: Service) -> None:
+        tunnel = await open_tunnel(audited)
+        with pytest.raises((ConnectionError, ssl.SSLError)):
+            async with dial(audited.endpoints, "source", tunnel["sourceAccessToken"]):
+                pass
+
+    async def test_why_links_end_and_handshakes_fail(self, service: Service) -> None:
+        tunnel = await open_tunnel(service)
+        client = api(service.endpoints)
+        for expected in ("token_used", "unknown_token", "bad_request"):
+            token = {"token_used": tunnel["sourceAccessToken"]}.get(expected, "junk")
+            path = "source" if expected != "bad_request" else "sideways"
+            if expected == "token_used":
+                async with dial(service.endpoints, "source", token) as peer:
+                    await peer.send(data(b"without a start"))
+                    assert (await peer.close_code())[0] == 1002
+            await refused(service, path, token)
+            assert f'refused_total{{cause="{expected}"}} 1.0' in await metrics(service)
+        for number in range(3):
+            token = tunnel["destinationAccessToken"]
+            async with dial(service.endpoints, "destination", token, client_token=CLIENT) as peer:
+                if number == 0:
+                    peer.socket.transport.abort()
+                elif number == 1:
+                    async with dial(service.endpoints, "destination", token, client_token=CLIENT):
+                        assert (await peer.close_code())[0] == 1008
+                else:
+                    await asyncio.to_thread(client.close_tunnel, tunnelId=tunnel["tunnelId"])
+                    assert (await peer.close_code())[0] == 1000
+        client.close()
+        for cause in ("protocol_error", "lost", "replaced", "tunnel_closed"):
+            async with asyncio.timeout(HANG):
+                while f'ended_total{{cause="{cause}"}} 1.0' not in await metrics(service):
+                    await asyncio.sleep(0.01)
+
+    async def test_clients_that_leave_before_tls_are_only_counted(
+        self, service: Service, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        host, _, port = service.endpoints.data_endpoint.rpartition(":")
+        socket.create_connection((host, int(port))).close()
+        async with asyncio.timeout(HANG):
+            while 'refused_total{cause="tls_not_finished"} 1.0' not in await metrics(service):
+                await asyncio.sleep(0.01)
+        assert caplog.text == ""
+
+    async def test_other_faults_of_the_loop_are_reported(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        seen: list[str] = []
+        for handler in (None, lambda _, context: seen.append(context["message"])):
+            loop.set_exception_handler(handler)
+            async with running(config(tmp_path / "state")):
+                loop.call_exception_handler({"message": "something else"})
+            assert loop.get_exception_handler() is handler
+        loop.set_exception_handler(None)
+        assert seen == ["something else"]
+        assert caplog.text.count("something else") == 1
+
+    async def test_time_without_reading(self, service: Service) -> None:
+        tunnel = await open_tunnel(service)
+        async with (
+            dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as source,
+            dial(service.endpoints, "destination", tunnel["destinationAccessToken"]) as destination,
+        ):
+            await source.send(start())
+            await destination.recv()
+            destination.socket.transport.pause_reading()
+
+            async def flood() -> None:
+                while True:
+                    await source.send(data(bytes(MAX_PAYLOAD)))
+
+            flooding = asyncio.get_running_loop().create_task(flood())
+            async with asyncio.timeout(HANG):
+                while "tailrace_relay_stalled_links 1.0" not in await metrics(service):
+                    await asyncio.sleep(0.01)
+            flooding.cancel()
+            source.socket.transport.abort()
+            destination.socket.transport.abort()
+        async with asyncio.timeout(HANG):
+            while "tailrace_relay_stalled_links 0.0" not in await metrics(service):
+                await asyncio.sleep(0.01)
+        assert "tailrace_relay_backpressure_seconds_total 0.0\n" not in await metrics(service)
+
+
+async def metrics(service: Service) -> str:
+    async with httpx.AsyncClient(verify=trust(service.endpoints), trust_env=False) as client:
+        return (await client.get(f"{service.endpoints.api_endpoint}/metrics")).text
+
+
+async def test_a_connection_that_is_turned_out_is_counted_as_such(tmp_path: Path) -> None:
+    async with plain(tmp_path) as served, served.pair() as (source, destination):
+        (record,) = served.queries.page(None, None, 1).tunnels
+        served.control.rotate(record.tunnel_id, [Side.SOURCE], None)
+        assert await source.close_code() == (1008, "The access token was rotated")
+        assert await destination.recv() == Message(RESET, 1, "", 1)
+        async with asyncio.timeout(HANG):
+            while not served.listener.counters.ended:
+                await asyncio.sleep(0.01)
+        assert served.listener.counters.ended == {"revoked": 1}
+
+
+class TestLimits:
+    async def test_connections_per_second(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with plain(tmp_path, Limits(connection_rate=3)) as served:
+            served.listener.clock = lambda: 1.0
+            answers = []
+            for _ in range(5):
+                reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+                with contextlib.suppress(ConnectionError):
+                    writer.write(b"x\r\n\r\n")
+                    answers.append(await asyncio.wait_for(reader.read(), HANG))
+                writer.close()
+            assert [answer[:12] for answer in answers if answer] == [b"HTTP/1.1 400"] * 3
+            assert served.listener.counters.refusals == {"connection_rate": 2}
+            refused = "connection from 127.0.0.1 refused: more than 3 in a second"
+            assert caplog.messages.count(refused) == 2
+            served.listener.clock = lambda: 2.0
+            async with served.pair():
+                pass
+
+    async def test_out_of_files_is_said(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with plain(tmp_path) as served:
+            served.listener._out_of_files()
+            assert served.listener.counters.refusals == {"out_of_files": 1}
+        assert "out of file descriptors" in caplog.text
+
+    async def test_handshake_size(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        async with plain(tmp_path, Limits(handshake_bytes=1000)) as served:
+            opened = served.control.open_tunnel(TunnelSpec())
+            padded = {"x-padding": "a" * 1000}
+            with pytest.raises(InvalidStatus) as caught:
+                async with served.dial(Side.SOURCE, opened.source_token, headers=padded):
+                    pass
+            assert caught.value.response.status_code == 431
+            assert "larger than 1000 bytes" in caplog.text
+            async with served.dial(Side.SOURCE, opened.source_token):
+                pass
+
+    async def test_refusals_that_only_picows_knows_of_are_logged(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with plain(tmp_path, Limits(handshake_seconds=0.1)) as served:
+            for content in (b"GET ", b"x" * 20_000):
+                reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+                writer.write(content)
+                assert await asyncio.wait_for(reader.read(), HANG) == b""
+                writer.close()
+        assert "connection refused: no upgrade request in time" in caplog.messages
+        assert "connection refused: the upgrade request has no end" in caplog.messages

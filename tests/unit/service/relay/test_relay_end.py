@@ -1,0 +1,699 @@
+"""Relay ends joined by the local fabric; links write down what they are told."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tailrace.errors import RemoteProtocolError
+from tailrace.service.relay.relay_end import SHARE, RelayEnd, service_ids_message
+from tailrace.service.relay.switchboard import LocalFabric
+from tailrace.service.telemetry.counters import Counters, ResetCause
+from tailrace.service.tunnels.store import Side
+from tailrace.wire import (
+    MAX_PAYLOAD,
+    DataHeader,
+    Message,
+    MessageSplitter,
+    MessageType,
+    decode,
+    encode_frame,
+)
+
+DATA = MessageType.DATA
+START = MessageType.STREAM_START
+RESET = MessageType.STREAM_RESET
+CONNECT = MessageType.CONNECTION_START
+HANG_UP = MessageType.CONNECTION_RESET
+
+
+class Recorder:
+    """A link that keeps what the relay does with it."""
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+        self.pings: list[bytes] = []
+        self.reading = True
+        self.closed: tuple[int, str] | None = None
+
+    def send(self, run: bytes | memoryview) -> None:
+        self.frames.append(bytes(run))
+
+    def ping(self, payload: bytes) -> None:
+        self.pings.append(payload)
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def close(self, code: int, reason: str) -> None:
+        self.closed = (code, reason)
+
+    def take(self) -> list[Message]:
+        """Return and forget the messages sent so far."""
+        splitter = MessageSplitter()
+        found = []
+        for frame in self.frames:
+            for body in splitter.feed(memoryview(frame)):
+                message = decode(body)
+                found.append(message._replace(payload=bytes(message.payload)))
+        assert splitter.pending == 0
+        self.frames.clear()
+        return found
+
+
+class Tunnel:
+    """One tunnel with services A and B, both sides connected."""
+
+    def __init__(self) -> None:
+        self.fabric = LocalFabric()
+        self.counters = Counters(lambda: 0.0)
+        self.source, self.source_link = self.connect(Side.SOURCE)
+        self.destination, self.destination_link = self.connect(Side.DESTINATION)
+
+    def connect(self, side: Side, *, ours: bool = False) -> tuple[RelayEnd, Recorder]:
+        link = Recorder()
+        end = RelayEnd(link, side, ("A", "B"), self.counters, ours=ours)
+        end.join(self.fabric, "t")
+        return end, link
+
+
+@pytest.fixture
+def tunnel() -> Tunnel:
+    return Tunnel()
+
+
+def feed(end: RelayEnd, *messages: Message) -> None:
+    end.frame_received(memoryview(b"".join(encode_frame(message) for message in messages)))
+    catch_up(end)
+
+
+def catch_up(end: RelayEnd) -> None:
+    """Let the loop turn until nothing waits."""
+    end.proceed()
+    while end.backlog:
+        end.proceed()
+
+
+def start(stream: int = 1, service: str = "A", connection: int = 1) -> Message:
+    return Message(START, stream, service, connection)
+
+
+def data(
+    payload: bytes = b"x", stream: int = 1, service: str = "A", connection: int = 1
+) -> Message:
+    return Message(DATA, stream, service, connection, payload)
+
+
+def reset(stream: int = 1, service: str = "A", connection: int = 1) -> Message:
+    return Message(RESET, stream, service, connection)
+
+
+def test_service_ids_message() -> None:
+    assert service_ids_message(["SSH1", "HTTP1", "SSH1"]).hex() == (
+        "000f080532045353483132054854545031"
+    )
+    assert service_ids_message([]).hex() == "00020805"
+
+
+class TestPassingOn:
+    def test_whole_frames_pass_unchanged_and_undivided(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start())
+        tunnel.destination_link.take()
+        frame = b"".join(
+            (
+                encode_frame(data(b"one")),
+                # fields in another order, as the C library writes them
+                bytes.fromhex("000e08011001380122036f6e652a0141"),
+                encode_frame(Message(CONNECT, 1, "A", 2)),
+                encode_frame(data(b"two", connection=2)),
+                encode_frame(Message(HANG_UP, 1, "A", 2)),
+            )
+        )
+        tunnel.source.frame_received(memoryview(frame))
+        assert tunnel.destination_link.frames == [frame]
+
+    def test_stream_start_travels_alone(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start())
+        tunnel.destination_link.frames.clear()
+        feed(tunnel.source, data(b"a"), start(7, "B"), data(b"b", 7, "B"), data(b"c", 7, "B"))
+        assert tunnel.destination_link.frames == [
+            encode_frame(data(b"a")),
+            encode_frame(start(7, "B")),
+            encode_frame(data(b"b", 7, "B")) + encode_frame(data(b"c", 7, "B")),
+        ]
+
+    def test_both_directions(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start())
+        feed(tunnel.destination, data(b"answer"), Message(HANG_UP, 1, "A", 1), reset())
+        assert tunnel.source_link.take() == [
+            data(b"answer"),
+            Message(HANG_UP, 1, "A", 1),
+            reset(),
+        ]
+
+    def test_views_are_passed_on_not_copies(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start())
+        seen: list[memoryview] = []
+        tunnel.destination_link.send = seen.append
+        frame = bytearray(encode_frame(data(b"x" * 1000)))
+        tunnel.source.frame_received(memoryview(frame))
+        assert seen[0].obj is frame
+
+    @settings(deadline=None)
+    @given(seed=st.integers(0, 2**32))
+    def test_any_split_of_the_byte_stream(self, seed: int) -> None:
+        tunnel = Tunnel()
+        chance = random.Random(seed)
+        sent = [start()]
+        for _ in range(chance.randrange(1, 12)):
+            kind = chance.randrange(4)
+            if kind == 0:
+                sent.append(start(len(sent) + 1, chance.choice("AB")))
+            else:
+                size = chance.choice([0, 1, 5, 300, 5000, MAX_PAYLOAD])
+                sent.append(data(chance.randbytes(size)))
+        stream = b"".join(encode_frame(message) for message in sent)
+        at = 0
+        while at < len(stream):
+            size = chance.choice([1, 2, 3, 100, 4096, 131_076])
+            # A fresh buffer each time that is wiped at once, as picows reuses its own.
+            buffer = bytearray(stream[at : at + size])
+            tunnel.source.frame_received(memoryview(buffer))
+            buffer[:] = bytes(len(buffer))
+            at += size
+            if chance.randrange(8) == 0:
+                tunnel.source.proceed()
+        catch_up(tunnel.source)
+        assert tunnel.destination_link.take() == sent
+
+    def test_a_started_message_waits_for_its_end(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start())
+        tunnel.destination_link.frames.clear()
+        frame = encode_frame(data(b"hello")) * 2
+        tunnel.source.frame_received(memoryview(frame[:-1]))
+        assert tunnel.destination_link.frames == [encode_frame(data(b"hello"))]
+        tunnel.source.frame_received(memoryview(frame[-1:]))
+        assert tunnel.destination_link.frames == [encode_frame(data(b"hello"))] * 2
+
+    def test_empty_frames_are_harmless(self, tunnel: Tunnel) -> None:
+        tunnel.source.frame_received(memoryview(b""))
+        tunnel.source.frame_received(memoryview(b"\x00"))
+        tunnel.source.frame_received(memoryview(b""))
+        tunnel.source.frame_received(memoryview(encode_frame(start())[1:]))
+        assert tunnel.destination_link.take() == [start()]
+
+    def test_unknown_ignorable_messages_are_dropped(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start())
+        tunnel.destination_link.frames.clear()
+        feed(tunnel.source, data(b"a"), Message(99, ignorable=True), data(b"b"))
+        assert tunnel.destination_link.take() == [data(b"a"), data(b"b")]
+
+
+class TestRecognisedMessages:
+    """Messages in a row, or of several connections in turn, are recognised without being
+    decoded; the rules stay the same."""
+
+    @pytest.fixture(params=["A", ""])
+    def service(self, request: pytest.FixtureRequest) -> str:
+        return str(request.param)
+
+    @pytest.fixture(params=[1, 3], autouse=True)
+    def connections(self, request: pytest.FixtureRequest) -> None:
+        self.count = int(request.param)
+
+    def warm(self, tunnel: Tunnel, service: str) -> None:
+        feed(tunnel.source, start(1, service))
+        for number in [*range(1, self.count + 1)] * 4:
+            frame = memoryview(DataHeader(1, service, number).build(7) + b"warm up")
+            for end in (tunnel.source, tunnel.destination):
+                end.frame_received(frame)
+        tunnel.source_link.frames.clear()
+        tunnel.destination_link.frames.clear()
+
+    def test_they_pass(self, tunnel: Tunnel, service: str) -> None:
+        self.warm(tunnel, service)
+        for number in (2, 1, 3, 3, 7):
+            frame = DataHeader(1, service, number).build(3) + b"one"
+            tunnel.source.frame_received(memoryview(frame))
+            feed(tunnel.source, data(b"two", 1, service, number))
+            assert tunnel.destination_link.take() == [
+                data(b"one", 1, service, number),
+                data(b"two", 1, service, number),
+            ]
+
+    def test_more_connections_than_are_remembered(self, tunnel: Tunnel, service: str) -> None:
+        self.warm(tunnel, service)
+        for number in [*range(1, 300)] * 2:
+            frame = DataHeader(1, service, number).build(3) + b"one"
+            tunnel.source.frame_received(memoryview(frame))
+            tunnel.source.proceed()
+        assert len(tunnel.destination_link.take()) == 598
+
+    def test_messages_without_a_head_of_their_own(self, tunnel: Tunnel, service: str) -> None:
+        self.warm(tunnel, service)
+        sent = [data(b"one", 1, service, number) for number in (4, 5, 6)] * 3
+        feed(tunnel.source, *sent)
+        assert tunnel.destination_link.take() == sent
+
+    @pytest.mark.parametrize("who", ["source", "destination"])
+    def test_not_after_a_reset(self, tunnel: Tunnel, service: str, who: str) -> None:
+        self.warm(tunnel, service)
+        feed(getattr(tunnel, who), reset(1, service))
+        feed(tunnel.source, data(b"stale", 1, service))
+        assert tunnel.destination_link.take() in ([], [reset(1, service)])
+
+    def test_not_after_the_peer_left(self, tunnel: Tunnel, service: str) -> None:
+        self.warm(tunnel, service)
+        tunnel.destination.leave()
+        _, link = tunnel.connect(Side.DESTINATION)
+        feed(tunnel.source, data(b"stale", 1, service))
+        assert link.take() == []
+
+    def test_not_after_an_unnamed_message(self, tunnel: Tunnel) -> None:
+        self.warm(tunnel, "A")
+        feed(tunnel.source, start(2, ""))
+        with pytest.raises(RemoteProtocolError):
+            feed(tunnel.source, data(b"named", 1, "A"))
+
+
+class TestRefusing:
+    @pytest.mark.parametrize("side", list(Side))
+    @pytest.mark.parametrize(
+        "raw",
+        [
+            pytest.param(bytes.fromhex("0000"), id="length 0"),
+            pytest.param(bytes.fromhex("00021001"), id="type 0"),
+            pytest.param(bytes.fromhex("00020804"), id="SESSION_RESET"),
+            pytest.param(service_ids_message(["A"]), id="SERVICE_IDS"),
+            pytest.param(bytes.fromhex("00020863"), id="unknown type"),
+            pytest.param(encode_frame(data(stream=0)), id="stream id 0"),
+            pytest.param(encode_frame(data(stream=-1)), id="negative stream id"),
+            pytest.param(encode_frame(reset(stream=0)), id="reset of stream id 0"),
+            pytest.param(encode_frame(data(service="C")), id="unknown service id"),
+            pytest.param(encode_frame(data(service="B")), id="service without a stream"),
+            pytest.param(encode_frame(data(service="")), id="no stream at all"),
+            pytest.param(bytes.fromhex("000b0801100122017a42026869"), id="unknown field"),
+            pytest.param(bytes.fromhex("0003ffffff"), id="garbage"),
+            pytest.param(
+                (len(body := b"\x08\x01\x10\x01\x22\x81\xf8\x03" + bytes(64513))).to_bytes(2, "big")
+                + body,
+                id="payload of 64513 bytes",
+            ),
+        ],
+    )
+    def test_what_no_client_may_send(self, tunnel: Tunnel, side: Side, raw: bytes) -> None:
+        end = tunnel.source if side is Side.SOURCE else tunnel.destination
+        with pytest.raises(RemoteProtocolError):
+            end.frame_received(memoryview(raw))
+
+    @pytest.mark.parametrize("side", list(Side))
+    def test_also_when_split(self, tunnel: Tunnel, side: Side) -> None:
+        end = tunnel.source if side is Side.SOURCE else tunnel.destination
+        frame = service_ids_message(["A"])
+        end.frame_received(memoryview(frame[:3]))
+        with pytest.raises(RemoteProtocolError):
+            end.frame_received(memoryview(frame[3:]))
+
+    @pytest.mark.parametrize("message", [start(), Message(CONNECT, 1, "A", 1)])
+    def test_a_destination_starts_nothing(self, tunnel: Tunnel, message: Message) -> None:
+        with pytest.raises(RemoteProtocolError, match="destination"):
+            feed(tunnel.destination, message)
+
+    def test_named_after_unnamed(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start(service=""), data(service=""))
+        with pytest.raises(RemoteProtocolError, match="after one without"):
+            feed(tunnel.source, start(2))
+
+    def test_what_was_legal_before_the_fault_has_passed(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start())
+        tunnel.destination_link.frames.clear()
+        feed(tunnel.source, data(b"fine"))
+        with pytest.raises(RemoteProtocolError):
+            feed(tunnel.source, data(service="C"))
+        assert tunnel.destination_link.take() == [data(b"fine")]
+
+
+class TestDialects:
+    def test_version_1_both_ways(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start(1, "", 0), data(b"up", 1, "", 0))
+        feed(tunnel.destination, data(b"down", 1, "", 0), reset(1, "", 0))
+        assert tunnel.destination_link.take() == [start(1, "", 0), data(b"up", 1, "", 0)]
+        assert tunnel.source_link.take() == [data(b"down", 1, "", 0), reset(1, "", 0)]
+
+    def test_an_old_destination_answers_a_named_start_without_name(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start())
+        feed(tunnel.destination, data(b"down", 1, "", 0))
+        assert tunnel.source_link.take() == [data(b"down", 1, "", 0)]
+
+
+class TestAbsentPeer:
+    def test_a_start_is_answered_with_a_reset(self) -> None:
+        fabric = LocalFabric()
+        link = Recorder()
+        source = RelayEnd(link, Side.SOURCE, ("A", "B"))
+        source.join(fabric, "t")
+        feed(source, start(3), data(b"dropped", 3), start(4, "B", 0))
+        assert link.take() == [reset(3), reset(4, "B", 0)]
+        destination_link = Recorder()
+        RelayEnd(destination_link, Side.DESTINATION, ("A", "B")).join(fabric, "t")
+        feed(source, data(b"of a refused stream", 3), start(5), data(b"kept", 5))
+        assert destination_link.take() == [start(5), data(b"kept", 5)]
+
+    def test_a_connection_on_a_dead_stream_is_answered_with_a_reset(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start())
+        tunnel.destination.leave()
+        assert tunnel.source_link.take() == [reset()]
+        _, link = tunnel.connect(Side.DESTINATION)
+        feed(tunnel.source, Message(CONNECT, 1, "A", 2), data(b"late"), Message(HANG_UP, 1, "A", 1))
+        assert tunnel.source_link.take() == [reset(connection=2)]
+        assert link.take() == []
+
+    def test_a_client_that_reads_nothing_gets_its_answers_later(self) -> None:
+        link = Recorder()
+        source = RelayEnd(link, Side.SOURCE, ("A",))
+        source.join(LocalFabric(), "t")
+        source.writing_paused()
+        for stream in range(1, 1025):
+            feed(source, start(stream))
+        assert link.frames == []
+        with pytest.raises(RemoteProtocolError, match="not read"):
+            feed(source, start(2000))
+        source.writing_resumed()
+        assert link.take()[:2] == [reset(1), reset(2)]
+
+
+class TestReplacement:
+    def test_the_destination_is_turned_out(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start())
+        tunnel.fabric.disconnect("t", Side.DESTINATION, "rotated")
+        assert tunnel.destination_link.closed == (1008, "rotated")
+        assert tunnel.source_link.take() == [reset()]
+        feed(tunnel.destination, data(b"late"))
+        assert tunnel.source_link.take() == []
+
+    def test_the_destination_is_replaced(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start(1, "A", 1), start(5, "B", 0))
+        _, new = tunnel.connect(Side.DESTINATION)
+        assert tunnel.destination_link.closed == (1008, "replaced by a newer connection")
+        assert tunnel.source_link.frames == [
+            encode_frame(reset(1, "A", 1)),
+            encode_frame(reset(5, "B", 0)),
+        ]
+        feed(tunnel.destination, data(b"from the old one"))
+        assert data(b"from the old one") not in tunnel.source_link.take()
+        feed(tunnel.source, start(2))
+        assert new.take() == [start(2)]
+
+    def test_streams_that_were_reset_are_not_reset_again(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start(1), start(2, "B"))
+        feed(tunnel.source, reset(1))
+        feed(tunnel.destination, reset(2, "B"))
+        tunnel.source_link.take()
+        tunnel.connect(Side.DESTINATION)
+        assert tunnel.source_link.take() == []
+
+    def test_old_data_of_a_destination_does_not_reach_a_new_source(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start())
+        source, link = tunnel.connect(Side.SOURCE)
+        assert tunnel.destination_link.take() == [start(), reset()]
+        assert tunnel.destination_link.pings == [b"1"]
+        feed(source, start())
+        feed(tunnel.destination, data(b"sent before the reset came"), reset())
+        assert link.take() == []
+        tunnel.destination.pong_received(b"something else")
+        feed(tunnel.destination, data(b"still old"))
+        tunnel.destination.pong_received(b"1")
+        feed(tunnel.destination, data(b"new"))
+        assert link.take() == [data(b"new")]
+
+    def test_data_of_a_stream_that_the_old_source_reset_does_not_reach_a_new_one(
+        self, tunnel: Tunnel
+    ) -> None:
+        feed(tunnel.source, start(), reset())
+        source, link = tunnel.connect(Side.SOURCE)
+        assert tunnel.destination_link.pings == [b"1"]
+        feed(source, start())
+        feed(tunnel.destination, data(b"sent before the reset came"))
+        tunnel.destination.pong_received(b"1")
+        feed(tunnel.destination, data(b"new"))
+        assert link.take() == [data(b"new")]
+
+    def test_a_destination_without_streams_needs_no_fence(self, tunnel: Tunnel) -> None:
+        source, link = tunnel.connect(Side.SOURCE)
+        feed(source, start())
+        feed(tunnel.destination, data(b"banner"))
+        assert tunnel.destination_link.pings == []
+        assert link.take() == [data(b"banner")]
+
+    def test_a_destination_that_answers_no_ping_is_heard_again(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start())
+        source, link = tunnel.connect(Side.SOURCE)
+        feed(source, start())
+        tunnel.destination.sweep()
+        feed(tunnel.destination, data(b"dropped"))
+        tunnel.destination.sweep()
+        feed(tunnel.destination, data(b"heard"))
+        assert link.take() == [data(b"heard")]
+
+
+class TestShare:
+    """What one turn of the loop may take, and what waits for the next."""
+
+    def test_a_flood_of_tiny_messages_is_passed_on_in_parts(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start())
+        tunnel.destination_link.take()
+        sent = [data(b"%d" % number) for number in range(5000)]
+        stream = b"".join(map(encode_frame, sent))
+        tunnel.source.frame_received(memoryview(bytearray(stream)))
+        # Behind what waits, however little it is.
+        tunnel.source.frame_received(memoryview(encode_frame(data(b"last"))))
+        turns, received = 0, tunnel.destination_link.take()
+        while tunnel.source.backlog:
+            assert 0 < len(received) <= SHARE
+            turns += 1
+            tunnel.source.proceed()
+            sent, passed = sent[len(received) :], sent[: len(received)]
+            assert received == passed
+            received = tunnel.destination_link.take()
+        assert turns >= 4
+        assert received == [*sent, data(b"last")]
+
+    def test_messages_that_have_to_be_judged_count_for_more(self, tunnel: Tunnel) -> None:
+        run = b"".join(encode_frame(start(number)) for number in range(1, 1000))
+        tunnel.source.frame_received(memoryview(run))
+        assert 0 < len(tunnel.destination_link.frames) <= SHARE // 32
+
+    def test_frames_count_however_little_they_hold(self, tunnel: Tunnel) -> None:
+        for _ in range(SHARE):
+            tunnel.source.frame_received(memoryview(b""))
+        tunnel.source.frame_received(memoryview(encode_frame(start())))
+        assert tunnel.destination_link.take() == []
+        catch_up(tunnel.source)
+        assert tunnel.destination_link.take() == [start()]
+
+    def test_large_messages_never_wait(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start())
+        frame = memoryview(encode_frame(data(bytes(MAX_PAYLOAD))) * 2)
+        for _ in range(8):
+            tunnel.source.frame_received(frame)
+        assert not tunnel.source.backlog
+
+    def test_a_fault_is_found_in_its_turn(self, tunnel: Tunnel) -> None:
+        sent = [start(number) for number in range(1, 500)] + [data(b"", 499)] * 20
+        frames = b"".join(map(encode_frame, [*sent, Message(MessageType.SESSION_RESET)]))
+        tunnel.source.frame_received(memoryview(frames))
+        with pytest.raises(RemoteProtocolError, match="type 4"):
+            catch_up(tunnel.source)
+        assert b"" not in tunnel.destination_link.frames
+        assert tunnel.destination_link.take() == sent
+
+    def test_the_answer_to_a_fence_comes_behind_what_waits(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start())
+        source, link = tunnel.connect(Side.SOURCE)
+        feed(source, start())
+        old = b"".join(encode_frame(data(b"old %d" % number)) for number in range(5000))
+        tunnel.destination.frame_received(memoryview(old))
+        tunnel.destination.pong_received(b"1")
+        tunnel.destination.frame_received(memoryview(encode_frame(data(b"new"))))
+        catch_up(tunnel.destination)
+        assert link.take() == [data(b"new")]
+
+    def test_nothing_waits_for_a_tunnel_that_has_ended(self, tunnel: Tunnel) -> None:
+        run = b"".join(encode_frame(start(number)) for number in range(1, 1000))
+        for end in (lambda: tunnel.source.leave(), lambda: tunnel.fabric.close_tunnel("t", "over")):
+            tunnel.source.frame_received(memoryview(run))
+            assert tunnel.source.backlog
+            end()
+            assert not tunnel.source.backlog
+            tunnel.source.proceed()
+            tunnel.source.join(tunnel.fabric, "t")
+
+
+class TestFlow:
+    def test_a_stalled_client_stops_the_other_one(self, tunnel: Tunnel) -> None:
+        tunnel.destination.writing_paused()
+        assert not tunnel.source_link.reading
+        assert tunnel.destination_link.reading
+        tunnel.destination.writing_resumed()
+        assert tunnel.source_link.reading
+
+    def test_a_stalled_client_that_leaves_lets_the_other_one_go(self, tunnel: Tunnel) -> None:
+        tunnel.destination.writing_paused()
+        tunnel.destination.leave()
+        assert tunnel.source_link.reading
+
+    def test_a_client_that_is_not_read_is_pinged(self, tunnel: Tunnel) -> None:
+        tunnel.source.sweep()
+        assert tunnel.source_link.pings == []
+        tunnel.destination.writing_paused()
+        tunnel.source.sweep()
+        assert tunnel.source_link.pings == [b"0"]
+
+    def test_streams_are_remembered_within_bounds(self, tunnel: Tunnel) -> None:
+        for stream in range(1, 2001):
+            feed(tunnel.source, start(stream))
+        tunnel.source_link.take()
+        tunnel.destination.leave()
+        assert [m.stream_id for m in tunnel.source_link.take()] == list(range(977, 2001))
+
+
+class TestFlowMessages:
+    """They pass between proxies of ours; others neither get nor send any."""
+
+    PAUSE = Message(MessageType.CONNECTION_PAUSE, 1, "A", 1, ignorable=True)
+    RESUME = PAUSE._replace(type=MessageType.CONNECTION_RESUME)
+
+    def tunnel(self, source: bool, destination: bool) -> Tunnel:
+        """Return a tunnel with a stream; say which of its clients are ours."""
+        tunnel = Tunnel()
+        tunnel.source, tunnel.source_link = tunnel.connect(Side.SOURCE, ours=source)
+        tunnel.destination, tunnel.destination_link = tunnel.connect(
+            Side.DESTINATION, ours=destination
+        )
+        feed(tunnel.source, start())
+        assert tunnel.destination_link.take() == [start()]
+        return tunnel
+
+    @pytest.mark.parametrize("source", [True, False])
+    @pytest.mark.parametrize("destination", [True, False])
+    def test_they_pass_in_their_place_between_two_of_ours(
+        self, source: bool, destination: bool
+    ) -> None:
+        tunnel = self.tunnel(source, destination)
+        between = [self.PAUSE, self.RESUME] if source and destination else []
+        feed(tunnel.source, data(b"a"), self.PAUSE, self.RESUME, data(b"b"))
+        assert tunnel.destination_link.take() == [data(b"a"), *between, data(b"b")]
+        feed(tunnel.destination, data(b"a"), self.PAUSE, self.RESUME, data(b"b"))
+        assert tunnel.source_link.take() == [data(b"a"), *between, data(b"b")]
+
+    def test_they_are_recognised_when_they_come_in_pieces(self) -> None:
+        tunnel = self.tunnel(True, True)
+        frame = encode_frame(self.PAUSE)
+        for at in range(len(frame)):
+            tunnel.source.frame_received(memoryview(frame[at : at + 1]))
+        assert tunnel.destination_link.take() == [self.PAUSE]
+
+    def test_they_change_nothing_about_the_stream(self) -> None:
+        tunnel = self.tunnel(True, True)
+        feed(tunnel.source, self.PAUSE)
+        feed(tunnel.source, data())
+        assert tunnel.destination_link.take() == [self.PAUSE, data()]
+
+    def test_an_old_destination_may_leave_out_the_service_id(self) -> None:
+        tunnel = self.tunnel(True, True)
+        unnamed = self.PAUSE._replace(service_id="")
+        feed(tunnel.destination, unnamed)
+        assert tunnel.source_link.take() == [unnamed]
+
+    def test_those_of_a_stream_that_is_over_are_dropped(self) -> None:
+        tunnel = self.tunnel(True, True)
+        tunnel.destination.leave()
+        feed(tunnel.source, self.PAUSE)
+        _, link = tunnel.connect(Side.DESTINATION, ours=True)
+        feed(tunnel.source, self.PAUSE, self.RESUME)
+        assert link.take() == []
+
+    def test_those_of_an_old_source_s_streams_do_not_reach_a_new_one(self) -> None:
+        tunnel = self.tunnel(True, True)
+        source, link = tunnel.connect(Side.SOURCE, ours=True)
+        feed(source, start())
+        feed(tunnel.destination, self.PAUSE)
+        assert link.take() == []
+        tunnel.destination.pong_received(tunnel.destination_link.pings[-1])
+        feed(tunnel.destination, self.PAUSE)
+        assert link.take() == [self.PAUSE]
+
+    @pytest.mark.parametrize("ours", [True, False])
+    def test_one_that_is_not_ignorable_is_refused(self, ours: bool) -> None:
+        tunnel = self.tunnel(ours, ours)
+        with pytest.raises(RemoteProtocolError, match="type 1001"):
+            feed(tunnel.source, self.PAUSE._replace(ignorable=False))
+
+    @pytest.mark.parametrize("ours", [True, False])
+    def test_one_that_names_nothing_is_as_harmless_as_any_unknown_message(self, ours: bool) -> None:
+        tunnel = self.tunnel(ours, ours)
+        for odd in (
+            Message(1001, ignorable=True),
+            Message(1001, -1, "A", ignorable=True),
+            Message(1002, 1, "C", ignorable=True),
+            Message(1002, 9, "A", 1, ignorable=True),
+        ):
+            feed(tunnel.source, odd, data())
+            assert tunnel.destination_link.take() == [data()]
+
+
+def test_closing_the_tunnel_ends_both_sides(tunnel: Tunnel) -> None:
+    tunnel.fabric.close_tunnel("t", "over")
+    assert tunnel.source_link.closed == (1000, "over")
+    assert tunnel.destination_link.closed == (1000, "over")
+    tunnel.source.leave()
+    tunnel.source.writing_resumed()
+    assert tunnel.destination_link.frames == []
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    frames=st.lists(st.binary(max_size=60), max_size=8),
+    side=st.sampled_from(list(Side)),
+)
+def test_garbage_is_refused_in_our_terms(frames: list[bytes], side: Side) -> None:
+    tunnel = Tunnel()
+    feed(tunnel.source, start())
+    end = tunnel.source if side is Side.SOURCE else tunnel.destination
+    try:
+        for frame in frames:
+            end.frame_received(memoryview(frame))
+            end.proceed()
+    except RemoteProtocolError:
+        pass
+
+
+class TestCounting:
+    def test_messages_and_bytes_however_they_are_framed(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start())
+        run = b"".join(encode_frame(data(b"some payload")) for _ in range(20))
+        for size in (len(run), 3, 17):
+            for at in range(0, len(run), size):
+                tunnel.source.frame_received(memoryview(run[at : at + size]))
+            catch_up(tunnel.source)
+        traffic = tunnel.counters.traffic[Side.SOURCE]
+        assert traffic.messages == 61
+        assert traffic.bytes == 3 * len(run) + len(encode_frame(start()))
+        assert tunnel.counters.traffic[Side.DESTINATION].messages == 0
+
+    def test_resets_by_cause(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start(1), start(2, "B"), reset(2, "B"))
+        feed(tunnel.destination, reset(1))
+        feed(tunnel.source, start(3), start(4, "B"))
+        tunnel.destination.leave()
+        feed(tunnel.source, start(5))
+        assert tunnel.counters.resets == {
+            ResetCause.SOURCE: 1,
+            ResetCause.DESTINATION: 1,
+            ResetCause.PEER_LEFT: 2,
+            ResetCause.PEER_ABSENT: 1,
+        }

@@ -1,0 +1,31 @@
+"""Which of picows' lines come through."""
+
+import logging
+
+import pytest
+
+from tailrace.service.telemetry.picows_log import PicowsLog
+from tailrace.service.telemetry.throttled_log import RefusalLog
+
+
+def test_what_comes_through(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    log = PicowsLog(RefusalLog(logging.getLogger("tailrace.refusals"), lambda: 0.0))
+    assert not log.isEnabledFor(logging.INFO)
+    log.info("New connection accepted: %s <- %s", 1, 2)
+    log.log(9, "New data: %s", "secret")
+    log.warning("Protocol writing pause requested, crossed writing buffer high-watermark")
+    log.error("WS parser error: %s, initiate disconnect", ("x",))
+    assert caplog.messages == []
+    log.info("Handshake timeout, the client hasn't requested upgrade within required time")
+    log.error("Initiate disconnect because of exception from on_ws_connected: %s", "bug")
+    try:
+        raise ValueError("bug")
+    except ValueError:
+        log.exception("WS parser failure, initiate disconnect")
+    assert caplog.messages == [
+        "connection refused: no upgrade request in time",
+        "Initiate disconnect because of exception from on_ws_connected: bug",
+        "WS parser failure, initiate disconnect",
+    ]
+    assert "ValueError" in caplog.text

@@ -1,0 +1,347 @@
+"""The service as a whole: start, stop, restart, expiry."""
+
+import asyncio
+import json
+import os
+import socket
+import ssl
+import stat
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import trustme
+
+from support.service import HANG, api, config, dial, running, trust
+from tailrace.errors import ConfigurationError, ListenError
+from tailrace.service.config import Address, Endpoints, OperationSettings
+from tailrace.service.errors import StoreFailed
+from tailrace.service.notify import MqttSettings
+from tailrace.service.service import Service
+from tailrace.service.tunnels.sqlite_store import SqliteStore
+from tailrace.wire import Message, MessageType
+
+CLIENT = "2da438cf-9a30-4148-b236-c338182f243c"
+
+
+async def test_ready_files(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    settings = config(tmp_path / "state", ready_file=ready)
+    async with running(settings) as service:
+        document = json.loads(ready.read_bytes())
+        assert set(document) == {
+            "api_endpoint",
+            "data_endpoint",
+            "ca_file",
+            "ca_dir",
+            "region",
+            "access_key_id",
+            "secret_access_key",
+            "pid",
+        }
+        assert stat.S_IMODE(ready.stat().st_mode) == 0o600
+        assert document["pid"] == os.getpid()
+        assert Endpoints.read(ready) == service.endpoints
+        assert Endpoints.read(settings.own_ready_file) == service.endpoints
+    assert not ready.exists()
+    assert not settings.own_ready_file.exists()
+
+
+async def test_tunnels_and_tokens_survive_a_restart(tmp_path: Path) -> None:
+    settings = config(tmp_path / "state")
+    async with running(settings) as service:
+        first = service.endpoints
+        client = api(first)
+        opened = await asyncio.to_thread(client.open_tunnel)
+        client.close()
+        token = opened["sourceAccessToken"]
+        async with dial(first, "source", token, client_token=CLIENT):
+            pass
+    async with running(settings) as service:
+        second = service.endpoints
+        assert second.access_key_id == first.access_key_id
+        assert second.secret_access_key == first.secret_access_key
+        record = service.queries.describe(opened["tunnelId"])
+        assert record.status == "OPEN"
+        assert record.source.status == "DISCONNECTED"
+        async with dial(second, "source", token, client_token=CLIENT):
+            pass
+
+
+async def test_expiry_ends_links_with_close_1000(tmp_path: Path) -> None:
+    """The service's clock jumps to the end of the tunnel; the timer notices."""
+    offset = 0.0
+
+    def clock() -> float:
+        return time.time() + offset
+
+    async with running(config(tmp_path / "state"), clock=clock) as service:
+        client = api(service.endpoints)
+        opened = await asyncio.to_thread(
+            client.open_tunnel, timeoutConfig={"maxLifetimeTimeoutMinutes": 1}
+        )
+        async with dial(service.endpoints, "source", opened["sourceAccessToken"]) as peer:
+            # As if the clock was set, or the machine had slept: nobody tells the service.
+            offset = 60.0
+            code = await asyncio.wait_for(peer.close_code(), HANG)
+            assert code == (1000, "The tunnel has expired")
+        assert service.queries.describe(opened["tunnelId"]).status == "CLOSED"
+        client.close()
+
+
+@pytest.mark.parametrize("option", ["api_listen", "data_listen"])
+async def test_a_busy_port(tmp_path: Path, option: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        service = Service(config(tmp_path / "state", **{option: Address("127.0.0.1", port)}))
+        with pytest.raises(ListenError) as caught:
+            await service.start()
+    text = str(caught.value)
+    assert f"127.0.0.1:{port}" in text
+    assert "--" + option.replace("_", "-") in text
+    # Nothing is held back by the failed start.
+    async with running(config(tmp_path / "state")):
+        pass
+
+
+async def test_a_host_that_does_not_exist(tmp_path: Path) -> None:
+    settings = config(tmp_path / "state", api_listen=Address("no.such.host.invalid", 0))
+    with pytest.raises(ListenError, match=r"no\.such\.host\.invalid"):
+        await Service(settings).start()
+
+
+async def test_one_service_per_state_directory(tmp_path: Path) -> None:
+    async with running(config(tmp_path / "state")):
+        with pytest.raises(ConfigurationError, match="another service"):
+            await Service(config(tmp_path / "state")).start()
+
+
+async def test_all_addresses(tmp_path: Path) -> None:
+    settings = config(
+        tmp_path / "state",
+        api_listen=Address("0.0.0.0", 0),
+        data_listen=Address("::", 0),
+        region="eu-west-1",
+    )
+    async with running(settings) as service:
+        assert service.endpoints.api_endpoint.startswith("https://localhost:")
+        assert service.endpoints.data_endpoint.startswith("localhost:")
+        client = api(service.endpoints)
+        opened = await asyncio.to_thread(client.open_tunnel)
+        client.close()
+        assert opened["tunnelArn"].startswith("arn:aws:iot:eu-west-1:000000000000:tunnel/")
+        async with dial(service.endpoints, "source", opened["sourceAccessToken"]):
+            pass
+    named = config(
+        tmp_path / "state", data_listen=Address("0.0.0.0", 0), host_names=("tunnel.example",)
+    )
+    async with running(named) as service:
+        assert service.endpoints.data_endpoint.startswith("tunnel.example:")
+
+
+async def test_a_service_that_does_not_run_has_no_endpoints(tmp_path: Path) -> None:
+    service = Service(config(tmp_path / "state"))
+    with pytest.raises(RuntimeError):
+        _ = service.endpoints
+    await service.stop()
+
+
+async def test_the_end_of_the_api_is_noticed(tmp_path: Path) -> None:
+    async with running(config(tmp_path / "state")) as service:
+        failed = asyncio.get_running_loop().create_task(service.failed())
+        await asyncio.sleep(0)
+        assert not failed.done()
+        service._api_done.cancel()
+        await asyncio.wait_for(failed, HANG)
+
+
+async def test_secrets_stay_out_of_logs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(1)
+    async with running(config(tmp_path / "state")) as service:
+        client = api(service.endpoints)
+        opened = await asyncio.to_thread(client.open_tunnel)
+        client.close()
+        async with dial(
+            service.endpoints, "source", opened["sourceAccessToken"], client_token=CLIENT
+        ):
+            pass
+        secret = service.endpoints.secret_access_key
+    ours = [record for record in caplog.records if record.name.startswith("tailrace")]
+    assert ours
+    for record in ours:
+        text = record.getMessage()
+        for hidden in (opened["sourceAccessToken"], CLIENT, secret):
+            assert hidden not in text
+
+
+async def test_the_certificate_is_loaded_again(tmp_path: Path) -> None:
+    def issue() -> trustme.CA:
+        authority = trustme.CA()
+        issued = authority.issue_cert("localhost", "127.0.0.1")
+        authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+        issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+        return authority
+
+    issue()
+    operation = OperationSettings(
+        tls_cert=tmp_path / "server.pem",
+        tls_ca=tmp_path / "ca.pem",
+        audit_log=tmp_path / "audit",
+    )
+    async with running(config(tmp_path / "state", operation=operation)) as service:
+        client = api(service.endpoints)
+        opened = await asyncio.to_thread(client.open_tunnel)
+        old = trust(service.endpoints)
+        async with dial(service.endpoints, "source", opened["sourceAccessToken"], ssl=old) as peer:
+            issue()
+            os.rename(tmp_path / "audit", tmp_path / "audit.1")
+            service.reload()
+            with pytest.raises(ssl.SSLCertVerificationError):
+                async with dial(
+                    service.endpoints, "destination", opened["destinationAccessToken"], ssl=old
+                ):
+                    pass
+            async with dial(
+                service.endpoints, "destination", opened["destinationAccessToken"]
+            ) as other:
+                # Whoever was connected stays.
+                await peer.send(Message(MessageType.STREAM_START, 1))
+                assert (await other.recv()).type == MessageType.STREAM_START
+        client.close()
+        fresh = api(service.endpoints)
+        await asyncio.to_thread(fresh.close_tunnel, tunnelId=opened["tunnelId"])
+        fresh.close()
+        (tmp_path / "server.pem").write_text("junk")
+        with pytest.raises(ConfigurationError, match=r"server\.pem"):
+            service.reload()
+        assert "CloseTunnel" in (tmp_path / "audit").read_text()
+        assert "OpenTunnel" in (tmp_path / "audit.1").read_text()
+
+
+async def test_its_own_certificate_is_renewed_by_reloading(tmp_path: Path) -> None:
+    offset = 0.0
+    settings = config(tmp_path / "state")
+    async with running(settings, clock=lambda: time.time() + offset) as service:
+        before = (tmp_path / "state" / "tls" / "server.pem").read_bytes()
+        service.reload()
+        assert (tmp_path / "state" / "tls" / "server.pem").read_bytes() == before
+        offset = 380 * 86400
+        service.reload()
+        assert (tmp_path / "state" / "tls" / "server.pem").read_bytes() != before
+
+
+async def test_requests_under_way_are_answered_before_it_stops(tmp_path: Path) -> None:
+    service = Service(config(tmp_path / "state"))
+    await service.start()
+    parts = urlsplit(service.endpoints.api_endpoint)
+    reader, writer = await asyncio.open_connection(
+        parts.hostname, parts.port, ssl=trust(service.endpoints)
+    )
+    writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{")
+    await writer.drain()
+    client = api(service.endpoints)
+    await asyncio.to_thread(client.list_tunnels)
+    client.close()
+    stopping = asyncio.get_running_loop().create_task(service.stop())
+    while service._endpoints is None or service._accepting:
+        await asyncio.sleep(0)
+    writer.write(b"}")
+    async with asyncio.timeout(HANG):
+        answer = await reader.read()
+        await stopping
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert b"MissingAuthenticationTokenException" in answer
+    writer.transport.abort()
+
+
+async def test_stopping_records_all_links_as_gone(tmp_path: Path) -> None:
+    settings = config(tmp_path / "state")
+    async with running(settings) as service:
+        client = api(service.endpoints)
+        opened = await asyncio.to_thread(client.open_tunnel)
+        client.close()
+        async with dial(service.endpoints, "source", opened["sourceAccessToken"]) as peer:
+            await service.stop()
+            assert await peer.close_code() == (1006, "")
+    store = SqliteStore.open(settings.database)
+    record = store.tunnel(opened["tunnelId"])
+    store.close()
+    assert record is not None
+    assert record.source.status == "DISCONNECTED"
+
+
+async def test_things_are_notified(tmp_path: Path) -> None:
+    saved = tmp_path / "saved"
+    operation = OperationSettings(
+        notify_command=("/bin/sh", "-c", f"cat > {saved}.new; mv {saved}.new {saved}"),
+        mqtt=MqttSettings("127.0.0.1", 1),
+    )
+    async with running(config(tmp_path / "state", operation=operation)) as service:
+        client = api(service.endpoints)
+        opened = await asyncio.to_thread(
+            client.open_tunnel, destinationConfig={"thingName": "lamp", "services": ["SSH"]}
+        )
+        await asyncio.to_thread(client.open_tunnel)
+        client.close()
+        async with asyncio.timeout(HANG):
+            while not saved.exists():
+                await asyncio.sleep(0.01)
+        document = json.loads(saved.read_text())
+        assert document["thingName"] == "lamp"
+        assert document["notification"] == {
+            "clientAccessToken": opened["destinationAccessToken"],
+            "clientMode": "destination",
+            "region": "us-east-1",
+            "services": ["SSH"],
+        }
+
+
+async def test_a_busy_metrics_port(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        address = Address("127.0.0.1", busy.getsockname()[1])
+        operation = OperationSettings(metrics_listen=address)
+        with pytest.raises(ListenError, match="--metrics-listen"):
+            await Service(config(tmp_path / "state", operation=operation)).start()
+
+
+async def test_a_store_that_fails_at_the_end_is_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise StoreFailed("disk full")
+
+    async with running(config(tmp_path / "state")):
+        monkeypatch.setattr(SqliteStore, "reset_connections", fail)
+    assert "connection states not recorded: disk full" in caplog.text
+
+
+async def test_closed_tunnels_are_forgotten_after_three_hours(tmp_path: Path) -> None:
+    offset = 0.0
+    async with running(config(tmp_path / "state"), clock=lambda: time.time() + offset) as service:
+        client = api(service.endpoints)
+        tunnel_id = (await asyncio.to_thread(client.open_tunnel))["tunnelId"]
+        await asyncio.to_thread(client.close_tunnel, tunnelId=tunnel_id)
+        client.close()
+        offset = 3 * 3600 - 60.0
+        service._expire()
+        assert service.queries.describe(tunnel_id).status == "CLOSED"
+        offset = 3 * 3600 + 60.0
+        async with asyncio.timeout(HANG):
+            while service.queries.page(None, None, 1).tunnels:
+                await asyncio.sleep(0.05)
+
+
+async def test_a_store_that_fails_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise StoreFailed("disk gone")
+
+    async with running(config(tmp_path / "state")) as service:
+        with monkeypatch.context() as patch:
+            patch.setattr(SqliteStore, "due_tunnels", fail)
+            service._expire()
+        assert "disk gone" in caplog.text
+        assert service._expiry is not None
+        service._expire()

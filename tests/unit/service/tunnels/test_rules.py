@@ -1,0 +1,321 @@
+"""Rules of tunnels and tokens, with the clock in the test's hand."""
+
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from tailrace.common.secret import Secret
+from tailrace.service.errors import TunnelClosed, TunnelLimitReached, TunnelNotFound
+from tailrace.service.limits import Limits
+from tailrace.service.tunnels.rules import (
+    CLOSED_VISIBLE_SECONDS,
+    MAX_TAGS,
+    AdmissionRefused,
+    Destination,
+    RandomIds,
+    Refusal,
+    Tunnels,
+    TunnelSpec,
+)
+from tailrace.service.tunnels.sqlite_store import SqliteStore
+from tailrace.service.tunnels.store import ConnectionStatus, Side, TunnelStatus
+
+CLIENT = Secret("c" * 32)
+OTHER_CLIENT = Secret("d" * 32)
+
+
+class CountingIds(RandomIds):
+    """Ids that a test can foresee."""
+
+    def __init__(self) -> None:
+        self._numbers = count(1)
+
+    def tunnel_id(self) -> str:
+        return f"tunnel-{next(self._numbers)}"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore.open(tmp_path / "db")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def tunnels(store: SqliteStore) -> Tunnels:
+    return Tunnels(store, CountingIds())
+
+
+def refusal(
+    tunnels: Tunnels, token: Secret, side: Side, client: Secret | None, now: float
+) -> Refusal:
+    with pytest.raises(AdmissionRefused) as caught:
+        tunnels.admit(token, side, client, now)
+    return caught.value.refusal
+
+
+def test_opening(tunnels: Tunnels, store: SqliteStore) -> None:
+    opened = tunnels.open(TunnelSpec("text", "thing", ("SSH",), 5, (("k", "v"),)), 1000.0)
+    tunnel = opened.tunnel
+    assert tunnel.tunnel_id == "tunnel-1"
+    assert tunnel.expires_at == 1300.0
+    assert tunnel.source.status is ConnectionStatus.DISCONNECTED
+    assert store.tunnel("tunnel-1") == tunnel
+    assert opened.source_token != opened.destination_token
+
+
+def test_default_lifetime_is_twelve_hours(tunnels: Tunnels) -> None:
+    assert tunnels.open(TunnelSpec(), 0.0).tunnel.expires_at == 12 * 3600
+
+
+def test_tokens_are_stored_as_hashes_only(tunnels: Tunnels, tmp_path: Path) -> None:
+    opened = tunnels.open(TunnelSpec(), 0.0)
+    tunnels.admit(opened.source_token, Side.SOURCE, CLIENT, 1.0)
+    content = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    for secret in (opened.source_token, opened.destination_token, CLIENT):
+        assert secret.reveal().encode() not in content
+    assert opened.source_token.digest.encode() in content
+
+
+def test_random_tokens_have_256_bits_and_are_safe_everywhere() -> None:
+    tokens = {RandomIds().access_token().reveal() for _ in range(200)}
+    assert len(tokens) == 200
+    for token in tokens:
+        assert len(token.removeprefix("trt_")) == 43
+        assert token.replace("-", "").replace("_", "").isalnum()
+        assert not token.startswith("-")
+
+
+def test_service_limit(store: SqliteStore) -> None:
+    tunnels = Tunnels(store, RandomIds(), Limits(services=2))
+    tunnels.open(TunnelSpec(services=("a", "b")), 0.0)
+    with pytest.raises(TunnelLimitReached, match="at most 2"):
+        tunnels.open(TunnelSpec(services=("a", "b", "c")), 0.0)
+
+
+class TestAdmission:
+    def test_without_client_token_once(self, tunnels: Tunnels) -> None:
+        token = tunnels.open(TunnelSpec(), 0.0).source_token
+        assert tunnels.admit(token, Side.SOURCE, None, 1.0).tunnel_id == "tunnel-1"
+        assert refusal(tunnels, token, Side.SOURCE, None, 2.0) is Refusal.TOKEN_USED
+        assert refusal(tunnels, token, Side.SOURCE, CLIENT, 2.0) is Refusal.TOKEN_USED
+
+    def test_with_client_token_again_and_again(self, tunnels: Tunnels) -> None:
+        token = tunnels.open(TunnelSpec(), 0.0).destination_token
+        for now in range(1, 4):
+            tunnels.admit(token, Side.DESTINATION, CLIENT, float(now))
+        assert (
+            refusal(tunnels, token, Side.DESTINATION, OTHER_CLIENT, 5.0)
+            is Refusal.CLIENT_TOKEN_DIFFERS
+        )
+        assert refusal(tunnels, token, Side.DESTINATION, None, 5.0) is Refusal.TOKEN_USED
+        tunnels.admit(token, Side.DESTINATION, CLIENT, 6.0)
+
+    def test_a_client_token_belongs_to_one_open_tunnel(self, tunnels: Tunnels) -> None:
+        first = tunnels.open(TunnelSpec(lifetime_minutes=1), 0.0)
+        second = tunnels.open(TunnelSpec(), 0.0)
+        tunnels.admit(first.source_token, Side.SOURCE, CLIENT, 1.0)
+        tunnels.admit(first.destination_token, Side.DESTINATION, CLIENT, 1.0)
+        assert (
+            refusal(tunnels, second.source_token, Side.SOURCE, CLIENT, 2.0)
+            is Refusal.CLIENT_TOKEN_TAKEN
+        )
+        # Neither token has been used up by that, and a tunnel that has ended keeps none.
+        tunnels.admit(first.source_token, Side.SOURCE, CLIENT, 3.0)
+        tunnels.admit(second.source_token, Side.SOURCE, CLIENT, 60.0)
+        third = tunnels.open(TunnelSpec(), 60.0)
+        tunnels.close(second.tunnel.tunnel_id, 61.0)
+        tunnels.admit(third.source_token, Side.SOURCE, CLIENT, 62.0)
+
+    def test_wrong_side_does_not_use_the_token_up(self, tunnels: Tunnels) -> None:
+        token = tunnels.open(TunnelSpec(), 0.0).source_token
+        assert refusal(tunnels, token, Side.DESTINATION, None, 1.0) is Refusal.WRONG_SIDE
+        tunnels.admit(token, Side.SOURCE, None, 2.0)
+
+    def test_unknown_token(self, tunnels: Tunnels) -> None:
+        assert refusal(tunnels, Secret("no"), Side.SOURCE, None, 1.0) is Refusal.UNKNOWN_TOKEN
+
+    def test_closed_tunnel(self, tunnels: Tunnels) -> None:
+        opened = tunnels.open(TunnelSpec(), 0.0)
+        tunnels.close("tunnel-1", 1.0)
+        assert (
+            refusal(tunnels, opened.source_token, Side.SOURCE, None, 2.0) is Refusal.TUNNEL_CLOSED
+        )
+
+    def test_expired_to_the_second_even_before_expiry_ran(self, tunnels: Tunnels) -> None:
+        opened = tunnels.open(TunnelSpec(lifetime_minutes=1), 0.0)
+        tunnels.admit(opened.source_token, Side.SOURCE, CLIENT, 59.9)
+        assert (
+            refusal(tunnels, opened.source_token, Side.SOURCE, CLIENT, 60.0)
+            is Refusal.TUNNEL_CLOSED
+        )
+
+    def test_deleted_tunnel(self, tunnels: Tunnels) -> None:
+        opened = tunnels.open(TunnelSpec(), 0.0)
+        tunnels.close("tunnel-1", 1.0, delete=True)
+        assert (
+            refusal(tunnels, opened.source_token, Side.SOURCE, None, 2.0) is Refusal.UNKNOWN_TOKEN
+        )
+
+
+def test_closing(tunnels: Tunnels, store: SqliteStore) -> None:
+    tunnels.open(TunnelSpec(), 0.0)
+    tunnels.close("tunnel-1", 5.0)
+    tunnels.close("tunnel-1", 9.0)
+    closed = store.tunnel("tunnel-1")
+    assert closed is not None
+    assert closed.closed_at == 5.0
+    tunnels.close("tunnel-1", 9.0, delete=True)
+    with pytest.raises(TunnelNotFound):
+        tunnels.close("tunnel-1", 9.0)
+
+
+def test_expiry_closes_and_purges(tunnels: Tunnels, store: SqliteStore) -> None:
+    tunnels.open(TunnelSpec(lifetime_minutes=1), 0.0)
+    tunnels.open(TunnelSpec(lifetime_minutes=2), 0.0)
+    assert tunnels.next_expiry() == 60.0
+    assert tunnels.expire(59.0) == ()
+    assert tunnels.expire(60.0) == ("tunnel-1",)
+    assert tunnels.expire(61.0) == ()
+    assert tunnels.next_expiry() == 120.0
+    closed = store.tunnel("tunnel-1")
+    assert closed is not None
+    assert closed.status is TunnelStatus.CLOSED
+    tunnels.expire(60.0 + CLOSED_VISIBLE_SECONDS)
+    assert store.tunnel("tunnel-1") is not None
+    tunnels.expire(61.0 + CLOSED_VISIBLE_SECONDS)
+    assert store.tunnel("tunnel-1") is None
+
+
+def test_connection_states(tunnels: Tunnels, store: SqliteStore) -> None:
+    tunnels.open(TunnelSpec(), 0.0)
+    tunnels.set_connected("tunnel-1", Side.SOURCE, True, 3.0)
+    record = store.tunnel("tunnel-1")
+    assert record is not None
+    assert (record.source.status, record.source.last_updated_at) == (
+        ConnectionStatus.CONNECTED,
+        3.0,
+    )
+    tunnels.start(7.0)
+    record = store.tunnel("tunnel-1")
+    assert record is not None
+    assert (record.source.status, record.source.last_updated_at) == (
+        ConnectionStatus.DISCONNECTED,
+        7.0,
+    )
+
+
+def test_open_tunnels_are_limited(store: SqliteStore) -> None:
+    tunnels = Tunnels(store, CountingIds(), Limits(open_tunnels=2))
+    tunnels.open(TunnelSpec(lifetime_minutes=1), 0.0)
+    tunnels.open(TunnelSpec(), 0.0)
+    with pytest.raises(TunnelLimitReached, match="at most 2 open tunnels"):
+        tunnels.open(TunnelSpec(), 59.0)
+    # One that has run out counts no more, even before its expiry was dealt with.
+    tunnels.open(TunnelSpec(), 60.0)
+    with pytest.raises(TunnelLimitReached):
+        tunnels.open(TunnelSpec(), 61.0)
+    tunnels.close("tunnel-2", 62.0)
+    tunnels.open(TunnelSpec(), 62.0)
+
+
+class TestRotation:
+    @pytest.mark.parametrize("sides", [(Side.SOURCE,), (Side.DESTINATION,), tuple(Side)])
+    def test_old_tokens_are_dead_and_new_ones_good(
+        self, tunnels: Tunnels, sides: tuple[Side, ...]
+    ) -> None:
+        opened = tunnels.open(TunnelSpec(services=("S",)), 0.0)
+        old = {Side.SOURCE: opened.source_token, Side.DESTINATION: opened.destination_token}
+        for side in Side:
+            tunnels.admit(old[side], side, CLIENT, 1.0)
+        rotated = tunnels.rotate("tunnel-1", sides, None, 5.0)
+        assert tuple(rotated.tokens) == rotated.disconnect == sides
+        for side in Side:
+            if side in sides:
+                assert refusal(tunnels, old[side], side, CLIENT, 6.0) is Refusal.UNKNOWN_TOKEN
+                # The new token is a fresh one: whatever client token comes first is kept.
+                tunnels.admit(rotated.tokens[side], side, OTHER_CLIENT, 7.0)
+                assert (
+                    refusal(tunnels, rotated.tokens[side], side, CLIENT, 8.0)
+                    is Refusal.CLIENT_TOKEN_DIFFERS
+                )
+            else:
+                tunnels.admit(old[side], side, CLIENT, 7.0)
+
+    def test_again_and_again(self, tunnels: Tunnels) -> None:
+        tunnels.open(TunnelSpec(), 0.0)
+        first = tunnels.rotate("tunnel-1", [Side.SOURCE], None, 1.0).tokens[Side.SOURCE]
+        second = tunnels.rotate("tunnel-1", [Side.SOURCE], None, 2.0).tokens[Side.SOURCE]
+        assert refusal(tunnels, first, Side.SOURCE, None, 3.0) is Refusal.UNKNOWN_TOKEN
+        tunnels.admit(second, Side.SOURCE, None, 3.0)
+
+    def test_lifetime_stays(self, tunnels: Tunnels, store: SqliteStore) -> None:
+        opened = tunnels.open(TunnelSpec(lifetime_minutes=2), 0.0)
+        rotated = tunnels.rotate("tunnel-1", Side, None, 90.0)
+        record = store.tunnel("tunnel-1")
+        assert record == rotated.tunnel
+        assert record.expires_at == opened.tunnel.expires_at
+        assert record.last_updated_at == 90.0
+        token = rotated.tokens[Side.SOURCE]
+        assert refusal(tunnels, token, Side.SOURCE, None, 120.0) is Refusal.TUNNEL_CLOSED
+
+    def test_another_destination(self, tunnels: Tunnels, store: SqliteStore) -> None:
+        tunnels.open(TunnelSpec(thing_name="old", services=("A", "B")), 0.0)
+        same = Destination(("B", "A"), "new")
+        rotated = tunnels.rotate("tunnel-1", [Side.DESTINATION], same, 1.0)
+        assert rotated.disconnect == (Side.DESTINATION,)
+        record = store.tunnel("tunnel-1")
+        assert record is not None
+        assert (record.thing_name, record.services) == ("new", ("B", "A"))
+        other = Destination(("C",))
+        rotated = tunnels.rotate("tunnel-1", [Side.DESTINATION], other, 2.0)
+        assert rotated.disconnect == tuple(Side)
+        assert tuple(rotated.tokens) == (Side.DESTINATION,)
+        assert rotated.tunnel.thing_name is None
+
+    def test_what_cannot_be_rotated(self, tunnels: Tunnels, store: SqliteStore) -> None:
+        with pytest.raises(TunnelNotFound):
+            tunnels.rotate("unknown", Side, None, 0.0)
+        opened = tunnels.open(TunnelSpec(lifetime_minutes=1), 0.0)
+        strict = Tunnels(store, CountingIds(), Limits(services=1))
+        with pytest.raises(TunnelLimitReached):
+            strict.rotate("tunnel-1", Side, Destination(("A", "B")), 1.0)
+        with pytest.raises(TunnelClosed, match="tunnel-1"):
+            tunnels.rotate("tunnel-1", Side, None, 60.0)
+        tunnels.admit(opened.source_token, Side.SOURCE, CLIENT, 59.0)
+        tunnels.close("tunnel-1", 59.0)
+        with pytest.raises(TunnelClosed):
+            tunnels.rotate("tunnel-1", Side, None, 59.0)
+        assert store.token(opened.source_token.digest) is not None
+
+
+class TestTags:
+    def test_adding_replacing_removing(self, tunnels: Tunnels, store: SqliteStore) -> None:
+        def tags() -> dict[str, str]:
+            record = store.tunnel("tunnel-1")
+            assert record is not None
+            return dict(record.tags)
+
+        tunnels.open(TunnelSpec(tags=(("a", "1"),)), 0.0)
+        tunnels.tag("tunnel-1", {"a": "2", "b": ""}, 5.0)
+        assert tags() == {"a": "2", "b": ""}
+        tunnels.untag("tunnel-1", ["a", "never"], 6.0)
+        assert tags() == {"b": ""}
+        record = store.tunnel("tunnel-1")
+        assert record is not None
+        assert record.last_updated_at == 6.0
+
+    def test_no_tunnel(self, tunnels: Tunnels) -> None:
+        with pytest.raises(TunnelNotFound):
+            tunnels.tag("unknown", {}, 0.0)
+        with pytest.raises(TunnelNotFound):
+            tunnels.untag("unknown", [], 0.0)
+
+    def test_too_many(self, tunnels: Tunnels) -> None:
+        tunnels.open(TunnelSpec(tags=(("a", "1"),)), 0.0)
+        tunnels.tag("tunnel-1", {f"k{number}": "" for number in range(MAX_TAGS - 1)}, 1.0)
+        with pytest.raises(TunnelLimitReached, match="200 tags"):
+            tunnels.tag("tunnel-1", {"one more": ""}, 1.0)
+        tunnels.tag("tunnel-1", {"a": "changed"}, 1.0)

@@ -1,0 +1,22 @@
+"""The records of the store."""
+
+from tailrace.service.tunnels.store import (
+    ConnectionState,
+    ConnectionStatus,
+    Side,
+    TunnelRecord,
+    TunnelStatus,
+)
+
+
+def test_sides_face_each_other() -> None:
+    assert Side.SOURCE.other is Side.DESTINATION
+    assert Side.DESTINATION.other is Side.SOURCE
+
+
+def test_connection_of_a_side() -> None:
+    source = ConnectionState(ConnectionStatus.CONNECTED, 1.0)
+    destination = ConnectionState(ConnectionStatus.DISCONNECTED, 2.0)
+    tunnel = TunnelRecord("t", TunnelStatus.OPEN, 0, 0, 60, 1, source, destination)
+    assert tunnel.connection(Side.SOURCE) is source
+    assert tunnel.connection(Side.DESTINATION) is destination
