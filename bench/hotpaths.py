@@ -14,16 +14,16 @@ from typing import Final
 
 from tailrace.service.relay.relay_end import RelayEnd
 from tailrace.service.relay.switchboard import LocalFabric
-from tailrace.service.tunnels.store import Side
-from tailrace.session import Connection, ConnectionRequested, Event, Role, Session
+from tailrace.session import Connection, ConnectionRequested, Event, Session
 from tailrace.wire import (
     MAX_PAYLOAD,
     DataHeader,
     Message,
     MessageSplitter,
     MessageType,
+    Side,
     decode,
-    encode_frame,
+    encode_delimited,
 )
 
 __all__ = ["MARK", "PATHS", "SIZES", "HotPath", "main", "path_named"]
@@ -89,11 +89,11 @@ class _NullHandler:
         self.sent.append(frame)
 
 
-def _ready(role: Role) -> tuple[Session, _NullHandler]:
+def _ready(side: Side) -> tuple[Session, _NullHandler]:
     handler = _NullHandler()
-    session = Session(role, handler, (_SERVICE,))
+    session = Session(side, handler, (_SERVICE,))
     ids = Message(MessageType.SERVICE_IDS, available_service_ids=(_SERVICE,))
-    session.receive_frame(memoryview(encode_frame(ids)))
+    session.receive_frame(memoryview(encode_delimited(ids)))
     return session, handler
 
 
@@ -105,7 +105,7 @@ class ToTunnel(HotPath):
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
-        session, _ = _ready(Role.SOURCE)
+        session, _ = _ready(Side.SOURCE)
         self._connection: Connection = session.open(_SERVICE)
         self._memory = bytearray(DataHeader.MAX_SIZE + MAX_PAYLOAD)
         self._view = memoryview(self._memory)
@@ -134,9 +134,9 @@ class FromTunnel(HotPath):
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
-        self._session, handler = _ready(Role.DESTINATION)
+        self._session, handler = _ready(Side.DESTINATION)
         start = Message(MessageType.STREAM_START, 1, _SERVICE, 1)
-        self._session.receive_frame(memoryview(encode_frame(start)))
+        self._session.receive_frame(memoryview(encode_delimited(start)))
         self._frame = memoryview(_data_frame(size) * self.batch)
         self._sink = handler.sink
 
@@ -172,7 +172,7 @@ class Relay(HotPath):
         destination = RelayEnd(self._link, Side.DESTINATION, (_SERVICE,))
         source.join(fabric, "tunnel")
         destination.join(fabric, "tunnel")
-        start = encode_frame(Message(MessageType.STREAM_START, 1, _SERVICE, 1))
+        start = encode_delimited(Message(MessageType.STREAM_START, 1, _SERVICE, 1))
         source.frame_received(memoryview(start))
         self._source = source
         self._frame = memoryview(_data_frame(size))

@@ -32,7 +32,7 @@ from statistics import quantiles
 
 from bench.idle_links import KeptConnection, start_service, status_kib
 from tailrace.service.config import Endpoints
-from tailrace.wire import MAX_FRAME, MAX_PAYLOAD, Message, MessageType, encode_frame
+from tailrace.wire import MAX_FRAME, MAX_PAYLOAD, Message, MessageType, encode_delimited
 
 LIMIT_MS = 5.0
 """How much later the median and 95 of 100 round trips may be."""
@@ -109,7 +109,7 @@ def frame(payload: bytes, opcode: int = 2) -> bytes:
 
 def many(*messages: Message) -> bytes:
     """Return one frame that is full of these messages."""
-    run = b"".join(map(encode_frame, messages))
+    run = b"".join(map(encode_delimited, messages))
     return frame(run * (MAX_FRAME // len(run)))
 
 
@@ -134,7 +134,7 @@ def flood(content: bytes, reads: bool = True) -> Callable[[dict[str, str]], None
 
     def play(job: dict[str, str]) -> None:
         destination, source = Link(job, "destination"), Link(job, "source")
-        source.socket.sendall(frame(encode_frame(Message(START, 1, "", 1))))
+        source.socket.sendall(frame(encode_delimited(Message(START, 1, "", 1))))
         readers = [source, destination] if reads else []
         for link in readers:
             threading.Thread(target=swallow, args=(link,), daemon=True).start()
@@ -183,7 +183,7 @@ VILLAINS: dict[str, Callable[[dict[str, str]], None]] = {
     "tiny messages": flood(many(Message(DATA, 1, "", 1, b"x"))),
     "tiny messages, mixed": flood(many(*(Message(DATA, 1, "", n, b"x") for n in (1, 2)))),
     "stale messages": flood(many(Message(DATA, 7, "", 1, b"x"))),
-    "tiny frames": flood(frame(encode_frame(Message(DATA, 1, "", 1, b"x"))) * 8000),
+    "tiny frames": flood(frame(encode_delimited(Message(DATA, 1, "", 1, b"x"))) * 8000),
     "empty frames": flood(frame(b"") * 20000),
     "pings": flood(frame(b"", 9) * 20000),
     "stall": flood(many(Message(DATA, 1, "", 1, bytes(MAX_PAYLOAD))), reads=False),
@@ -224,9 +224,9 @@ class Good:
         self.source, self.destination = Link(job, "source"), Link(job, "destination")
         for link in (self.source, self.destination):
             link.receive()
-        self.source.socket.sendall(frame(encode_frame(Message(START, 1, "", 1))))
+        self.source.socket.sendall(frame(encode_delimited(Message(START, 1, "", 1))))
         self.destination.receive()
-        self._frame = frame(encode_frame(Message(DATA, 1, "", 1, bytes(64))))
+        self._frame = frame(encode_delimited(Message(DATA, 1, "", 1, bytes(64))))
 
     def round_trip(self) -> float:
         """Return milliseconds."""

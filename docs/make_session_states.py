@@ -11,8 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tailrace.session.streams import StreamState
-from tailrace.session.transitions import DESTINATION, SOURCE, STREAM_MESSAGES, Action, Role, Table
-from tailrace.wire import MessageType
+from tailrace.session.transitions import DESTINATION, SOURCE, STREAM_MESSAGES, Action, Table
+from tailrace.wire import MessageType, Side
 
 PAGE = Path(__file__).with_name("session-states.md")
 
@@ -59,15 +59,15 @@ def _rows(table: Table) -> list[str]:
     return rows
 
 
-def _section(role: Role, table: Table) -> str:
-    return "\n".join([f"## Streams at the {role.value}", "", *_rows(table), ""])
+def _section(side: Side, table: Table) -> str:
+    return "\n".join([f"## Streams at the {side.value}", "", *_rows(table), ""])
 
 
 def render() -> str:
     """Return the page."""
     used = {*SOURCE.values(), *DESTINATION.values()}
     assert used == set(Action), "an action that no transition uses"
-    sections = [_HEAD, _section(Role.SOURCE, SOURCE), _section(Role.DESTINATION, DESTINATION)]
+    sections = [_HEAD, _section(Side.SOURCE, SOURCE), _section(Side.DESTINATION, DESTINATION)]
     return "\n".join([*sections, _TAIL])
 
 

@@ -7,7 +7,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from tailrace.localproxy.settings import Mode
+from tailrace.wire import Side
 
 from .rig import End, Line, Rig
 
@@ -113,13 +113,13 @@ class Faults:
         end.box.open_road()
 
     async def _kill_source(self) -> None:
-        await self._kill(Mode.SOURCE)
+        await self._kill(Side.SOURCE)
 
     async def _kill_destination(self) -> None:
-        await self._kill(Mode.DESTINATION)
+        await self._kill(Side.DESTINATION)
 
-    async def _kill(self, mode: Mode) -> None:
-        end = self._line().ends[mode]
+    async def _kill(self, side: Side) -> None:
+        end = self._line().ends[side]
         if end.is_running:
             seconds = self._dice.uniform(0.0, _DEAD)
             end.lane.disturb(seconds)

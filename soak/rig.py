@@ -24,8 +24,9 @@ from support.tunnel import (
     read_ready_file,
     tunnel_process,
 )
-from tailrace.localproxy.settings import Mode, TCPAddress
+from tailrace.localproxy.settings import TCPAddress
 from tailrace.service.config import parse_address
+from tailrace.wire import Side
 
 from .figures import Figures
 from .load import Lane, Load
@@ -50,13 +51,13 @@ _SETTINGS: Final = {
 class End:
     """One proxy with its box; the tunnel survives its death."""
 
-    def __init__(self, tunnel: Tunnel, mode: Mode, lane: Lane, app: int, directory: Path) -> None:
-        self.mode = mode
+    def __init__(self, tunnel: Tunnel, side: Side, lane: Lane, app: int, directory: Path) -> None:
+        self.side = side
         self.lane = lane
         self.process: ProxyProcess
         self._tunnel = tunnel
         self._services = {SERVICE: TCPAddress("127.0.0.1", app)}
-        self._directory = directory / f"{lane.index}-{mode.value}"
+        self._directory = directory / f"{lane.index}-{side.value}"
         self._stack = contextlib.ExitStack()
         data = parse_address(tunnel.endpoints.data_endpoint, "data")
         self.box = Middlebox(data.host, data.port, "127.0.0.1")
@@ -64,7 +65,7 @@ class End:
     @property
     def name(self) -> str:
         """What it is called in reports."""
-        return f"{self.mode.value} {self.lane.index}"
+        return f"{self.side.value} {self.lane.index}"
 
     @property
     def is_running(self) -> bool:
@@ -86,9 +87,9 @@ class End:
             *("--state-dir", str(self._directory / "state"), "--settings-json", str(settings)),
             *("--linger", str(_LINGER), "-v", "3"),
         ]
-        services = self._services if self.mode is Mode.DESTINATION else None
+        services = self._services if self.side is Side.DESTINATION else None
         self.process = self._stack.enter_context(
-            tunnel_process(self._directory, tunnel, self.mode, services, *options)
+            tunnel_process(self._directory, tunnel, self.side, services, *options)
         )
         self._running = True
         async with asyncio.timeout(_PATIENCE):
@@ -97,14 +98,14 @@ class End:
                     return  # Rig.find_dead() tells
                 await asyncio.sleep(_GLANCE)
         addresses = read_ready_file(self.process.ready_file)
-        if self.mode is Mode.SOURCE:
+        if self.side is Side.SOURCE:
             address = addresses[SERVICE]
             assert isinstance(address, TCPAddress)
             self.lane.port = address.port
 
     def kill(self) -> None:
         """Kill the proxy as nothing in it can prevent."""
-        if self.mode is Mode.SOURCE:
+        if self.side is Side.SOURCE:
             self.lane.port = None
         self._running = False
         self._stack.close()
@@ -125,7 +126,7 @@ class End:
 class Line:
     """One tunnel: its lane, its load, its ends."""
 
-    def __init__(self, lane: Lane, load: Load, ends: dict[Mode, End]) -> None:
+    def __init__(self, lane: Lane, load: Load, ends: dict[Side, End]) -> None:
         self.lane = lane
         self.load = load
         self.ends = ends
@@ -228,7 +229,7 @@ async def rig(
             tunnel = await asyncio.to_thread(
                 open_tunnel, service.endpoints, service.control, SERVICE
             )
-            ends = {mode: End(tunnel, mode, lane, port, directory) for mode in Mode}
+            ends = {side: End(tunnel, side, lane, port, directory) for side in Side}
             lines.append(Line(lane, load, ends))
         built = Rig(service, lines, figures)
         for end in built.ends:

@@ -6,16 +6,17 @@ from typing import Any
 
 import pytest
 
-from tailrace.session import ConnectionRequested, Event, Role, Session
+from tailrace.session import ConnectionRequested, Event, Session
 from tailrace.wire import (
     MAX_PAYLOAD,
     DataHeader,
     Message,
     MessageSplitter,
     MessageType,
+    Side,
     decode,
     encode,
-    encode_frame,
+    encode_delimited,
 )
 
 SIZES = (1, 64, 1024, MAX_PAYLOAD)
@@ -59,7 +60,7 @@ def test_data_header(benchmark: Any, changes: bool) -> None:
 @pytest.mark.parametrize("pieces", [1, 2, 7], ids=["whole", "halves", "sevenths"])
 def test_split(benchmark: Any, pieces: int) -> None:
     """Frames that hold whole messages, and frames that cut them."""
-    run = encode_frame(Message(MessageType.DATA, 1, "SSH", 7, bytes(MAX_PAYLOAD)))
+    run = encode_delimited(Message(MessageType.DATA, 1, "SSH", 7, bytes(MAX_PAYLOAD)))
     step = -(-len(run) // pieces)
     frames = [memoryview(run)[at : at + step] for at in range(0, len(run), step)]
     splitter = MessageSplitter()
@@ -72,13 +73,15 @@ def test_split(benchmark: Any, pieces: int) -> None:
 
 def test_open_and_close_connections(benchmark: Any) -> None:
     """A destination is asked for a connection, which the source then closes."""
-    session = Session(Role.DESTINATION, _Handler(), ("SSH",))
+    session = Session(Side.DESTINATION, _Handler(), ("SSH",))
     ids = Message(MessageType.SERVICE_IDS, available_service_ids=("SSH",))
-    session.receive_frame(memoryview(encode_frame(ids)))
-    session.receive_frame(memoryview(encode_frame(Message(MessageType.STREAM_START, 1, "SSH", 1))))
+    session.receive_frame(memoryview(encode_delimited(ids)))
+    session.receive_frame(
+        memoryview(encode_delimited(Message(MessageType.STREAM_START, 1, "SSH", 1)))
+    )
     pair = memoryview(
-        encode_frame(Message(MessageType.CONNECTION_START, 1, "SSH", 2))
-        + encode_frame(Message(MessageType.CONNECTION_RESET, 1, "SSH", 2))
+        encode_delimited(Message(MessageType.CONNECTION_START, 1, "SSH", 2))
+        + encode_delimited(Message(MessageType.CONNECTION_RESET, 1, "SSH", 2))
     )
     benchmark(session.receive_frame, pair)
     assert session.count("SSH") == 1

@@ -24,7 +24,7 @@ from tailrace.cli.localproxy.settings_json import (
 )
 from tailrace.errors import ConfigurationError
 from tailrace.link.proxy.settings import format_web_proxy, parse_no_proxy, parse_web_proxy
-from tailrace.localproxy.settings import Mode
+from tailrace.wire import Side
 
 from ..checks import is_one_line
 from ..mutate import mutated_text, vary_text
@@ -33,7 +33,7 @@ from ..target import Target
 __all__ = ["ADDRESSES", "INI_CONFIG", "INI_SERVICES", "PORT_MAP", "SETTINGS_JSON", "WEB_PROXY"]
 
 _TOKEN: Final = "AQGAAXiVSMpWtOkSecretTokenOfTheTunnel0123456789"
-_MODES: Final = st.sampled_from(Mode)
+_SIDES: Final = st.sampled_from(Side)
 
 
 def _check_text(error: Exception) -> None:
@@ -88,14 +88,14 @@ _MAPS: Final = (
 )
 
 
-def _check_services(value: tuple[str, Mode, bool]) -> None:
-    text, mode, strict = value
+def _check_services(value: tuple[str, Side, bool]) -> None:
+    text, side, strict = value
     try:
-        services = parse_services(text, mode, strict=strict)
+        services = parse_services(text, side, strict=strict)
     except ConfigurationError as error:
         _check_text(error)
         raise
-    assert parse_services(format_services(services), mode) == services
+    assert parse_services(format_services(services), side) == services
 
 
 INI_SERVICES: Final = Target(
@@ -106,12 +106,12 @@ INI_SERVICES: Final = Target(
             _MAPS,
             ("\n", "=", "[", "]", ";", "#", "unix:", "/", ":22", "[::1]", "fe80::1%eth0", "\x00"),
         ),
-        _MODES,
+        _SIDES,
         st.booleans(),
     ),
     _check_services,
     (ConfigurationError,),
-    tuple((text, mode, strict) for text in _MAPS for mode in Mode for strict in (True, False)),
+    tuple((text, side, strict) for text in _MAPS for side in Side for strict in (True, False)),
     lambda value, random: (vary_text(value[0], random), *value[1:]),
 )
 
@@ -202,23 +202,23 @@ _ADDRESS_WORDS: Final = (
 )
 
 
-def _check_port_map(value: tuple[str, Mode]) -> None:
-    text, mode = value
+def _check_port_map(value: tuple[str, Side]) -> None:
+    text, side = value
     try:
-        services = parse_service_map(text, mode)
+        services = parse_service_map(text, side)
     except ConfigurationError as error:
         assert is_one_line(str(error)), str(error)
         raise
-    assert parse_service_map(format_service_map(services), mode) == services
+    assert parse_service_map(format_service_map(services), side) == services
 
 
 PORT_MAP: Final = Target(
     "port-map",
     "the value of -s and -d",
-    st.tuples(mutated_text(_PORT_MAPS, _ADDRESS_WORDS), _MODES),
+    st.tuples(mutated_text(_PORT_MAPS, _ADDRESS_WORDS), _SIDES),
     _check_port_map,
     (ConfigurationError,),
-    tuple((text, mode) for text in _PORT_MAPS for mode in Mode),
+    tuple((text, side) for text in _PORT_MAPS for side in Side),
     lambda value, random: (vary_text(value[0], random), value[1]),
 )
 

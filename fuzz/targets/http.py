@@ -39,7 +39,7 @@ _PASSWORD: Final = "pass word:<b>&amp;"
 _KEY: Final = "dGhlIHNhbXBsZSBub25jZQ=="
 _TARGET: Final = LinkTarget(
     host="data.example.test",
-    mode="source",
+    side="source",
     access_token=Secret(_TOKEN),
     client_token=Secret(_CLIENT_TOKEN),
 )
@@ -199,14 +199,14 @@ _REQUEST: Final = build_request(_TARGET, _KEY, "localproxy linux 64-bit/tailrace
 
 def _read_request(data: bytes) -> UpgradeRequest | None:
     """Split a request as the WebSocket library does; ``None`` when it would refuse it."""
-    head, end, _ = data.partition(b"\r\n\r\n")
-    first, *lines = head.decode("latin-1").split("\r\n")
+    prefix, end, _ = data.partition(b"\r\n\r\n")
+    first, *lines = prefix.decode("latin-1").split("\r\n")
     words = first.split(" ")
     if not end or len(words) != 3:
         return None
     headers = [tuple(line.partition(":")[::2]) for line in lines]
     fields = [(name, value.strip(" \t")) for name, value in headers]
-    return UpgradeRequest(words[0], words[1], fields, len(head) + 4)
+    return UpgradeRequest(words[0], words[1], fields, len(prefix) + 4)
 
 
 def _check_upgrade_request(data: bytes) -> None:

@@ -23,7 +23,6 @@ from tailrace.session import (
     ConnectionResumed,
     Dialect,
     Event,
-    Role,
     Session,
     TunnelReady,
 )
@@ -34,7 +33,8 @@ from tailrace.wire import (
     MAX_STREAM_ID,
     Message,
     MessageType,
-    encode_frame,
+    Side,
+    encode_delimited,
 )
 
 from ..checks import cuts, pieces
@@ -79,17 +79,17 @@ class _Play:
 class _Room:
     """The room above: writes everything down and holds the session to its promises."""
 
-    def __init__(self, role: Role, play: _Play) -> None:
+    def __init__(self, side: Side, play: _Play) -> None:
         self.log: list[object] = []
         self.open: dict[Connection, str] = {}
-        self._role = role
-        self.session = Session(role, self, play.configured, play.dialect)
+        self._role = side
+        self.session = Session(side, self, play.configured, play.dialect)
         self.session.may_pause = play.may_pause
 
     def event_occurred(self, event: Event) -> None:
         match event:
             case ConnectionRequested(connection):
-                assert self._role is Role.DESTINATION
+                assert self._role is Side.DESTINATION
                 self.adopt(connection)
             case ConnectionEnded(connection, _):
                 assert self.open.pop(connection), "ended twice, or never begun"
@@ -123,14 +123,14 @@ class _Room:
         names = session.service_ids
         connections = session.connections
         match ask.request:
-            case _Request.OPEN if names and self._role is Role.SOURCE:
+            case _Request.OPEN if names and self._role is Side.SOURCE:
                 name = names[ask.pick % len(names)]
                 if session.can_open(name):
                     self.adopt(session.open(name))
             case _Request.RESET | _Request.REFUSE if connections:
                 connection = connections[ask.pick % len(connections)]
                 del self.open[connection]
-                if ask.request is _Request.RESET or self._role is Role.SOURCE:
+                if ask.request is _Request.RESET or self._role is Side.SOURCE:
                     session.reset(connection)
                 else:
                     session.refuse(connection)
@@ -146,7 +146,7 @@ class _Room:
             case _Request.LOSE:
                 session.link_lost()
                 assert not self.open
-            case _Request.RESET_ALL if self._role is Role.DESTINATION:
+            case _Request.RESET_ALL if self._role is Side.DESTINATION:
                 for connection in connections:
                     if connection.is_open:
                         del self.open[connection]
@@ -172,9 +172,9 @@ class _Sink:
         self._room.log.append((repr(self._connection), bytes(payload)))
 
 
-def _live(role: Role, play: _Play, cut: bool) -> tuple[list[object], Exception | None]:
+def _live(side: Side, play: _Play, cut: bool) -> tuple[list[object], Exception | None]:
     """Live one life; return all that happened, and the error that ended it."""
-    room = _Room(role, play)
+    room = _Room(side, play)
     for step in play.steps:
         if isinstance(step, _Ask):
             room.ask(step)
@@ -200,9 +200,9 @@ def _receive(session: Session, parts: Iterable[bytes]) -> None:
         memory[:] = b"\xee" * len(memory)
 
 
-def _check(role: Role, play: _Play) -> None:
-    whole, error = _live(role, play, cut=False)
-    assert _live(role, play, cut=True)[0] == whole, "frames must not matter"
+def _check(side: Side, play: _Play) -> None:
+    whole, error = _live(side, play, cut=False)
+    assert _live(side, play, cut=True)[0] == whole, "frames must not matter"
     if error is not None:
         raise error
 
@@ -220,7 +220,7 @@ _MESSAGES: Final = st.builds(
     ignorable=st.booleans(),
 )
 _ANNOUNCED: Final = st.sampled_from([(), ("SSH1",), _NAMES, ("SSH1", "SSH1")]).map(
-    lambda names: encode_frame(Message(MessageType.SERVICE_IDS, available_service_ids=names))
+    lambda names: encode_delimited(Message(MessageType.SERVICE_IDS, available_service_ids=names))
 )
 _SEED_FRAMES: Final = [len(seed).to_bytes(2, "big") + seed for seed in SEEDS if len(seed) < 512]
 
@@ -231,8 +231,8 @@ def _with_prefix(body: bytes) -> bytes:
 
 _ASKS: Final = st.builds(_Ask, st.sampled_from(_Request), st.integers(0, 5))
 _FRAMES: Final = st.one_of(
-    st.lists(_MESSAGES.map(encode_frame), min_size=1, max_size=6).map(b"".join),
-    st.lists(_MESSAGES.map(encode_frame), min_size=1, max_size=6).map(b"".join),
+    st.lists(_MESSAGES.map(encode_delimited), min_size=1, max_size=6).map(b"".join),
+    st.lists(_MESSAGES.map(encode_delimited), min_size=1, max_size=6).map(b"".join),
     mutated([seed for seed in SEEDS if len(seed) < 512]).map(
         lambda body: _with_prefix(body[:MAX_MESSAGE])
     ),
@@ -258,7 +258,7 @@ _CORPUS: Final = (
             None,
             True,
             (
-                encode_frame(Message(MessageType.SERVICE_IDS, available_service_ids=("SSH1",))),
+                encode_delimited(Message(MessageType.SERVICE_IDS, available_service_ids=("SSH1",))),
                 _Ask(_Request.OPEN, 0),
                 frame,
                 frame,
@@ -288,7 +288,7 @@ SESSION_SOURCE: Final = Target(
     "session-source",
     "a source: frames and requests in any order, frames cut anywhere",
     _plays(),
-    lambda play: _check(Role.SOURCE, play),
+    lambda play: _check(Side.SOURCE, play),
     _ALLOWED,
     _CORPUS,
     _vary,
@@ -298,7 +298,7 @@ SESSION_DESTINATION: Final = Target(
     "session-destination",
     "a destination: frames and requests in any order, frames cut anywhere",
     _plays(),
-    lambda play: _check(Role.DESTINATION, play),
+    lambda play: _check(Side.DESTINATION, play),
     _ALLOWED,
     _CORPUS,
     _vary,

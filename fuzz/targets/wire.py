@@ -13,13 +13,13 @@ from tailrace.errors import DecodeError, LocalProtocolError
 from tailrace.wire import (
     MAX_MESSAGE,
     MAX_PAYLOAD,
-    HeadIndex,
     Message,
     MessageSplitter,
     MessageType,
+    PrefixIndex,
     decode,
     encode,
-    encode_frame,
+    encode_delimited,
 )
 
 from ..checks import cuts, pieces
@@ -202,8 +202,8 @@ def _payload_last(message: Message, payload: bytes, padding: int) -> bytes:
 
 def _check_heads(bodies_: tuple[bytes, ...]) -> None:
     """Whatever the index has been told, it says of a body what decoding it says."""
-    index: HeadIndex[tuple[int, str, int]] = HeadIndex()
-    heads: list[bytes] = []
+    index: PrefixIndex[tuple[int, str, int]] = PrefixIndex()
+    prefixes: list[bytes] = []
     for body in bodies_:
         view = memoryview(body)
         try:
@@ -217,14 +217,14 @@ def _check_heads(bodies_: tuple[bytes, ...]) -> None:
             assert known[0] == _address(message)
             assert known[1] == message.payload
         elif message is not None and message.type == MessageType.DATA:
-            head = index.add(view, message, _address(message))
-            if head:
-                heads.append(head)
+            prefix = index.add(view, message, _address(message))
+            if prefix:
+                prefixes.append(prefix)
                 assert index.find(view) == (_address(message), message.payload)
-        if len(heads) > 4:
-            index.remove(heads.pop(0))
-    for head in heads:
-        index.remove(head)
+        if len(prefixes) > 4:
+            index.remove(prefixes.pop(0))
+    for prefix in prefixes:
+        index.remove(prefix)
     assert len(index) == 0
 
 
@@ -247,4 +247,4 @@ HEADS: Final = Target(
     lambda value, random: vary_item(value, vary_bytes, random),
 )
 
-assert encode_frame(Message(MessageType.DATA, 1)) == _prefixed(encode(Message(1, 1)))
+assert encode_delimited(Message(MessageType.DATA, 1)) == _prefixed(encode(Message(1, 1)))

@@ -65,10 +65,10 @@ class Caller:
         return cls(*await asyncio.open_connection(host, int(port), ssl=context))
 
     async def ask(
-        self, header: Iterable[Field], mode: str = "source", target: str = ""
+        self, header: Iterable[Field], side: str = "source", target: str = ""
     ) -> tuple[int, str]:
         """Send an upgrade request; return the status and the body of the answer."""
-        target = target or f"/tunnel?local-proxy-mode={mode}"
+        target = target or f"/tunnel?local-proxy-mode={side}"
         lines = "".join(f"{name}: {value}\r\n" for name, value in header)
         self._writer.write(f"GET {target} HTTP/1.1\r\n{lines}\r\n".encode())
         waiting("the answer to an upgrade request")

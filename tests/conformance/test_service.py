@@ -21,9 +21,9 @@ from conformance.messages import (
 )
 from support.tunnel import Tunnel, open_tunnel
 from support.ws import TEXT
-from tailrace.localproxy.settings import Mode
+from tailrace.wire import Side
 
-SOURCE, DESTINATION = Mode.SOURCE.value, Mode.DESTINATION.value
+SOURCE, DESTINATION = Side.SOURCE.value, Side.DESTINATION.value
 
 
 class Clients:
@@ -34,8 +34,8 @@ class Clients:
         self.tunnel = tunnel
         self._client_tokens = {SOURCE: str(uuid.uuid4()), DESTINATION: str(uuid.uuid4())}
 
-    def token(self, mode: str) -> str:
-        return self.tunnel.tokens[Mode(mode)].reveal()
+    def token(self, side: str) -> str:
+        return self.tunnel.tokens[Side(side)].reveal()
 
     async def caller(self) -> Caller:
         """Return a connection on which nothing was said yet."""
@@ -43,11 +43,11 @@ class Clients:
         self._lab.on_exit(caller.aclose)
         return caller
 
-    async def join(self, mode: str) -> Caller:
+    async def join(self, side: str) -> Caller:
         """Return an accepted client that has been told the service ids."""
         caller = await self.caller()
-        header = fields(self.token(mode), self._client_tokens[mode])
-        assert await caller.ask(header, mode) == (101, "")
+        header = fields(self.token(side), self._client_tokens[side])
+        assert await caller.ask(header, side) == (101, "")
         await caller.expect(service_ids(*self.tunnel.services))
         assert len(caller.frames) == 1, "something shares the frame of the service ids"
         return caller

@@ -35,7 +35,8 @@ from support.tunnel import (
     tunnel_of,
     unused_port,
 )
-from tailrace.localproxy.settings import LocalAddress, Mode, TCPAddress
+from tailrace.localproxy.settings import LocalAddress, TCPAddress
+from tailrace.wire import Side
 
 MIB = 1024 * 1024
 BULK = 200 * MIB
@@ -201,22 +202,22 @@ async def test_a_stalled_connection_holds_up_nobody_and_loses_nothing(
             await check_echo(streams, b"after")
 
 
-@pytest.mark.parametrize("foreign", list(Mode))
+@pytest.mark.parametrize("foreign", list(Side))
 @pytest.mark.parametrize("way", ["up", "down"])
 async def test_a_stalled_connection_of_a_foreign_peer_is_given_up_when_others_wait(
     service: ServiceProcess,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     way: str,
-    foreign: Mode,
+    foreign: Side,
 ):
     """One that cannot be asked to pause."""
     disguise(monkeypatch, foreign)
     with tunnel_of(service, "BULK", "ECHO") as tunnel, raw_application() as (listening, where):
         services = {"BULK": where}
         async with application(echo) as services["ECHO"]:
-            near = tunnel.settings(Mode.SOURCE, stall_timeout=1.0)
-            far = tunnel.settings(Mode.DESTINATION, stall_timeout=1.0, services=services)
+            near = tunnel.settings(Side.SOURCE, stall_timeout=1.0)
+            far = tunnel.settings(Side.DESTINATION, stall_timeout=1.0, services=services)
             async with (
                 both_proxies(near, far) as ends,
                 client(ends.listening["ECHO"]) as streams,

@@ -79,12 +79,12 @@ class Terminal:
     def __init__(self) -> None:
         self._master, self.near_side = pty.openpty()
         os.set_blocking(self._master, False)
-        self.shown = ""
+        self.printable = ""
 
     def has_shown(self, words: str) -> bool:
         with suppress(BlockingIOError):
-            self.shown += os.read(self._master, 65536).decode()
-        return words in self.shown
+            self.printable += os.read(self._master, 65536).decode()
+        return words in self.printable
 
     def close(self) -> None:
         os.close(self.near_side)
@@ -119,7 +119,7 @@ async def test_on_a_terminal_it_stays_until_ctrl_c(
     terminal: Terminal, on_terminal: subprocess.Popen[bytes]
 ):
     await until(lambda: terminal.has_shown("Ctrl-C ends it."), "the invitation to try")
-    match = re.search(r"curl http://127\.0\.0\.1:(\d+)/", terminal.shown)
+    match = re.search(r"curl http://127\.0\.0\.1:(\d+)/", terminal.printable)
     assert match
     connection = http.client.HTTPConnection("127.0.0.1", int(match[1]), timeout=30)
     connection.request("GET", "/hello.txt")
@@ -127,7 +127,7 @@ async def test_on_a_terminal_it_stays_until_ctrl_c(
     connection.close()
     on_terminal.send_signal(signal.SIGINT)
     await until(lambda: on_terminal.poll() is not None, "the end")
-    assert on_terminal.returncode == 0, terminal.shown
+    assert on_terminal.returncode == 0, terminal.printable
 
 
 @pytest.mark.parametrize("moment", ["tunnel", "source"])

@@ -26,7 +26,8 @@ from support.tunnel import (
 )
 from tailrace.common.secret import Secret
 from tailrace.errors import ExitCode
-from tailrace.localproxy.settings import Mode, ServiceMap, TCPAddress, UnixAddress
+from tailrace.localproxy.settings import ServiceMap, TCPAddress, UnixAddress
+from tailrace.wire import Side
 
 UNKNOWN = Secret("t" * 43)
 
@@ -119,14 +120,14 @@ async def test_a_busy_port_leaves_the_token_unused(service: ServiceProcess, tmp_
         wanted: ServiceMap = {"SSH": TCPAddress("", port)}
         line = await failing(
             tmp_path,
-            arguments_for(tunnel, Mode.SOURCE, wanted),
+            arguments_for(tunnel, Side.SOURCE, wanted),
             ExitCode.LISTEN,
-            tunnel.tokens[Mode.SOURCE],
+            tunnel.tokens[Side.SOURCE],
         )
         assert f"127.0.0.1:{port} -- Address already in use" in line
         assert f"choose another one for -s SSH={port}" in line
         taken.close()
-        with tunnel_process(tmp_path, tunnel, Mode.SOURCE, wanted) as proxy:
+        with tunnel_process(tmp_path, tunnel, Side.SOURCE, wanted) as proxy:
             assert await proxy.ready() == {"SSH": TCPAddress("127.0.0.1", port)}
 
 
@@ -134,8 +135,8 @@ async def test_a_socket_path_that_cannot_be_bound(service: ServiceProcess, tmp_p
     path = str(tmp_path / "precious")
     (tmp_path / "precious").write_text("data")
     with tunnel_of(service, "SSH") as tunnel:
-        arguments = arguments_for(tunnel, Mode.SOURCE, {"SSH": UnixAddress(path)})
-        line = await failing(tmp_path, arguments, ExitCode.LISTEN, tunnel.tokens[Mode.SOURCE])
+        arguments = arguments_for(tunnel, Side.SOURCE, {"SSH": UnixAddress(path)})
+        line = await failing(tmp_path, arguments, ExitCode.LISTEN, tunnel.tokens[Side.SOURCE])
     assert f"{path} -- Address already in use" in line
     assert (tmp_path / "precious").read_text() == "data"
 
@@ -185,7 +186,7 @@ async def test_an_unknown_certificate_authority(service: ServiceProcess, tmp_pat
 
 async def test_a_certificate_for_another_host(service: ServiceProcess, tmp_path: Path):
     with tunnel_of(service) as tunnel:
-        settings = tunnel.settings(Mode.SOURCE)
+        settings = tunnel.settings(Side.SOURCE)
         async with middlebox(settings, "127.0.0.2") as box:
             arguments = ["-e", f"127.0.0.2:{box.port}", "-c", str(settings.capath), "-m", "src"]
             line = await failing(tmp_path, arguments, ExitCode.TLS, settings.access_token)
@@ -200,42 +201,42 @@ async def test_a_certificate_for_another_host(service: ServiceProcess, tmp_path:
 
 
 async def refused(
-    service: ServiceProcess, directory: Path, mode: Mode, token: Secret = UNKNOWN
+    service: ServiceProcess, directory: Path, side: Side, token: Secret = UNKNOWN
 ) -> str:
-    local = ["-m", "src"] if mode is Mode.SOURCE else ["-d", "SSH=22"]
+    local = ["-m", "src"] if side is Side.SOURCE else ["-d", "SSH=22"]
     return await failing(directory, [*endpoint(service), *local], ExitCode.TOKEN_REFUSED, token)
 
 
 async def test_an_unknown_token(service: ServiceProcess, tmp_path: Path):
-    line = await refused(service, tmp_path, Mode.SOURCE)
+    line = await refused(service, tmp_path, Side.SOURCE)
     assert "403 Forbidden" in line
     assert "source token" in line
 
 
-@pytest.mark.parametrize("mode", Mode, ids=lambda mode: mode.value)
-async def test_a_token_of_the_other_end(service: ServiceProcess, tmp_path: Path, mode: Mode):
-    other = Mode.DESTINATION if mode is Mode.SOURCE else Mode.SOURCE
+@pytest.mark.parametrize("side", Side, ids=lambda side: side.value)
+async def test_a_token_of_the_other_end(service: ServiceProcess, tmp_path: Path, side: Side):
+    other = Side.DESTINATION if side is Side.SOURCE else Side.SOURCE
     with tunnel_of(service, "SSH") as tunnel:
-        line = await refused(service, tmp_path, mode, tunnel.tokens[other])
-    assert f"give the {mode.value} token" in line
+        line = await refused(service, tmp_path, side, tunnel.tokens[other])
+    assert f"give the {side.value} token" in line
 
 
 async def test_a_used_token(service: ServiceProcess, tmp_path: Path):
     """Used without a client token: dead for everybody."""
     with tunnel_of(service, "SSH") as tunnel:
-        token = tunnel.tokens[Mode.SOURCE]
+        token = tunnel.tokens[Side.SOURCE]
         async with dial(tunnel.endpoints, "source", token.reveal(), expect_ids=["SSH"]):
             pass
-        line = await refused(service, tmp_path, Mode.SOURCE, token)
+        line = await refused(service, tmp_path, Side.SOURCE, token)
     assert "previously used" in line
     assert "rotate-tunnel-access-token" in line
 
 
 async def test_a_token_used_by_another_proxy(service: ServiceProcess, tmp_path: Path):
     with tunnel_of(service, "SSH") as tunnel:
-        with tunnel_process(tmp_path, tunnel, Mode.SOURCE) as proxy:
+        with tunnel_process(tmp_path, tunnel, Side.SOURCE) as proxy:
             await proxy.ready()
-        line = await refused(service, tmp_path, Mode.SOURCE, tunnel.tokens[Mode.SOURCE])
+        line = await refused(service, tmp_path, Side.SOURCE, tunnel.tokens[Side.SOURCE])
     assert "does not match the client token" in line
     assert "rotate-tunnel-access-token" in line
 
@@ -243,30 +244,30 @@ async def test_a_token_used_by_another_proxy(service: ServiceProcess, tmp_path: 
 async def test_a_tunnel_that_is_closed(service: ServiceProcess, tmp_path: Path):
     with tunnel_of(service, "SSH") as tunnel:
         tunnel.close()
-        line = await refused(service, tmp_path, Mode.SOURCE, tunnel.tokens[Mode.SOURCE])
+        line = await refused(service, tmp_path, Side.SOURCE, tunnel.tokens[Side.SOURCE])
     assert "Tunnel is closed" in line
     assert "open a new one" in line
 
 
-async def mismatch(tunnel: Tunnel, directory: Path, mode: Mode, services: ServiceMap) -> str:
-    arguments = arguments_for(tunnel, mode, services)
-    return await failing(directory, arguments, ExitCode.PROTOCOL, tunnel.tokens[mode])
+async def mismatch(tunnel: Tunnel, directory: Path, side: Side, services: ServiceMap) -> str:
+    arguments = arguments_for(tunnel, side, services)
+    return await failing(directory, arguments, ExitCode.PROTOCOL, tunnel.tokens[side])
 
 
-@pytest.mark.parametrize("mode", Mode, ids=lambda mode: mode.value)
+@pytest.mark.parametrize("side", Side, ids=lambda side: side.value)
 async def test_other_service_ids_than_the_tunnel_has(
-    service: ServiceProcess, tmp_path: Path, mode: Mode
+    service: ServiceProcess, tmp_path: Path, side: Side
 ):
     wanted: ServiceMap = {name: TCPAddress("", unused_port()) for name in ("VNC", "SSH")}
     with tunnel_of(service, "SSH", "HTTP") as tunnel:
-        line = await mismatch(tunnel, tmp_path, mode, wanted)
+        line = await mismatch(tunnel, tmp_path, side, wanted)
     assert "the tunnel has the services [SSH, HTTP], you gave [VNC, SSH]" in line
 
 
 async def test_one_address_for_two_services(service: ServiceProcess, tmp_path: Path):
     with tunnel_of(service, "SSH", "HTTP") as tunnel:
         wanted: ServiceMap = {"": TCPAddress("", unused_port())}
-        line = await mismatch(tunnel, tmp_path, Mode.SOURCE, wanted)
+        line = await mismatch(tunnel, tmp_path, Side.SOURCE, wanted)
     assert "the tunnel has the services [SSH, HTTP]" in line
     assert "as in SSH=PORT,HTTP=PORT" in line
 
@@ -274,7 +275,7 @@ async def test_one_address_for_two_services(service: ServiceProcess, tmp_path: P
 async def test_service_ids_for_a_tunnel_without(service: ServiceProcess, tmp_path: Path):
     with tunnel_of(service) as tunnel:
         wanted: ServiceMap = {"SSH": TCPAddress("", unused_port())}
-        line = await mismatch(tunnel, tmp_path, Mode.SOURCE, wanted)
+        line = await mismatch(tunnel, tmp_path, Side.SOURCE, wanted)
     assert "the tunnel has no services, you gave [SSH]" in line
 
 

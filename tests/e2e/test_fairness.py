@@ -24,7 +24,7 @@ from support.tunnel import (
     tunnel_of,
     until,
 )
-from tailrace.localproxy.settings import Mode
+from tailrace.wire import Side
 
 RATE = 800_000
 """Bytes a second: what AWS allows a tunnel."""
@@ -52,9 +52,9 @@ class Transfer:
             self.arrived += len(data)
 
 
-@pytest.mark.parametrize("slow", list(Mode))
+@pytest.mark.parametrize("slow", list(Side))
 @pytest.mark.parametrize("way", ["up", "down"])
-async def test_keystrokes_do_not_wait_behind_bulk(service: ServiceProcess, way: str, slow: Mode):
+async def test_keystrokes_do_not_wait_behind_bulk(service: ServiceProcess, way: str, slow: Side):
     transfer = Transfer()
 
     async def bulk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -63,10 +63,10 @@ async def test_keystrokes_do_not_wait_behind_bulk(service: ServiceProcess, way: 
 
     with tunnel_of(service, "BULK", "KEYS") as tunnel:
         async with application(bulk) as bulk_app, application(echo) as echo_app:
-            near = tunnel.settings(Mode.SOURCE)
-            far = tunnel.settings(Mode.DESTINATION, services={"BULK": bulk_app, "KEYS": echo_app})
+            near = tunnel.settings(Side.SOURCE)
+            far = tunnel.settings(Side.DESTINATION, services={"BULK": bulk_app, "KEYS": echo_app})
             async with middlebox(near, rate=RATE) as box:
-                if slow is Mode.SOURCE:
+                if slow is Side.SOURCE:
                     near = box.behind(near)
                 else:
                     far = box.behind(far)
@@ -95,8 +95,8 @@ async def test_two_directions_do_not_wait_for_each_other(
         monkeypatch.setattr(f"tailrace.{module}.PATIENCE", 3600.0)
     with tunnel_of(service, "ECHO") as tunnel:
         async with application(echo) as app:
-            near = tunnel.settings(Mode.SOURCE)
-            far = tunnel.settings(Mode.DESTINATION, services={"ECHO": app})
+            near = tunnel.settings(Side.SOURCE)
+            far = tunnel.settings(Side.DESTINATION, services={"ECHO": app})
             async with both_proxies(near, far) as ends:
                 for _ in range(3):
                     async with client(ends.listening["ECHO"]) as streams:

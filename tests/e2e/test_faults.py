@@ -37,8 +37,8 @@ from support.tunnel import (
 )
 from tailrace.errors import ExitCode
 from tailrace.localproxy.events import Connecting, Ended, Reconnecting
-from tailrace.localproxy.settings import Mode
 from tailrace.service.config import parse_address
+from tailrace.wire import Side
 
 HANDSHAKE = 6000
 """More bytes than TLS and upgrade take in either way."""
@@ -108,7 +108,7 @@ class Rig:
 
     service: ServiceProcess
     witness: Witness
-    boxes: dict[Mode, FaultProxy]
+    boxes: dict[Side, FaultProxy]
     ends: Ends
     seeds: Seeds
 
@@ -116,8 +116,8 @@ class Rig:
     def port(self) -> LocalAddress:
         return self.ends.listening["SSH"]
 
-    def end(self, mode: Mode) -> RunningProxy:
-        return self.ends.source if mode is Mode.SOURCE else self.ends.destination
+    def end(self, side: Side) -> RunningProxy:
+        return self.ends.source if side is Side.SOURCE else self.ends.destination
 
     async def visits(self, *sizes: int) -> list[bool]:
         return await asyncio.gather(*(visit(self.port, self.seeds.next(), n) for n in sizes))
@@ -161,11 +161,11 @@ async def rig(service: ServiceProcess) -> AsyncIterator[Rig]:
             fault_proxy(data.host, data.port) as near,
             fault_proxy(data.host, data.port) as far,
             both_proxies(
-                near.behind(tunnel.settings(Mode.SOURCE, **quick)),
-                far.behind(tunnel.settings(Mode.DESTINATION, services={"SSH": where}, **quick)),
+                near.behind(tunnel.settings(Side.SOURCE, **quick)),
+                far.behind(tunnel.settings(Side.DESTINATION, services={"SSH": where}, **quick)),
             ) as ends,
         ):
-            boxes = {Mode.SOURCE: near, Mode.DESTINATION: far}
+            boxes = {Side.SOURCE: near, Side.DESTINATION: far}
             built = Rig(service, witness, boxes, ends, Seeds())
             await built.usable()
             yield built
@@ -186,22 +186,22 @@ FEW = settings(
 
 @pytest.mark.timeout(1800)
 @FEW
-@given(mode=st.sampled_from(Mode), script=scripts(OFFSETS), sizes=SIZES)
-@example(Mode.SOURCE, in_data(Kind.FIN, Way.DOWN), [200_000, 10])
-@example(Mode.SOURCE, in_data(Kind.RST, Way.UP), [200_000, 10])
-@example(Mode.SOURCE, in_data(Kind.BLACKHOLE, Way.DOWN), [200_000, 10])
-@example(Mode.SOURCE, in_data(Kind.HALF_OPEN, Way.UP), [200_000, 10])
-@example(Mode.SOURCE, in_data(Kind.HALF_CLOSE, Way.DOWN), [200_000, 10])
-@example(Mode.DESTINATION, in_data(Kind.FIN, Way.UP), [200_000, 10])
-@example(Mode.DESTINATION, in_data(Kind.RST, Way.DOWN), [200_000, 10])
-@example(Mode.DESTINATION, in_data(Kind.BLACKHOLE, Way.UP), [200_000, 10])
-@example(Mode.DESTINATION, in_data(Kind.HALF_OPEN, Way.DOWN), [200_000, 10])
-@example(Mode.DESTINATION, in_data(Kind.HALF_CLOSE, Way.UP), [200_000, 10])
+@given(side=st.sampled_from(Side), script=scripts(OFFSETS), sizes=SIZES)
+@example(Side.SOURCE, in_data(Kind.FIN, Way.DOWN), [200_000, 10])
+@example(Side.SOURCE, in_data(Kind.RST, Way.UP), [200_000, 10])
+@example(Side.SOURCE, in_data(Kind.BLACKHOLE, Way.DOWN), [200_000, 10])
+@example(Side.SOURCE, in_data(Kind.HALF_OPEN, Way.UP), [200_000, 10])
+@example(Side.SOURCE, in_data(Kind.HALF_CLOSE, Way.DOWN), [200_000, 10])
+@example(Side.DESTINATION, in_data(Kind.FIN, Way.UP), [200_000, 10])
+@example(Side.DESTINATION, in_data(Kind.RST, Way.DOWN), [200_000, 10])
+@example(Side.DESTINATION, in_data(Kind.BLACKHOLE, Way.UP), [200_000, 10])
+@example(Side.DESTINATION, in_data(Kind.HALF_OPEN, Way.DOWN), [200_000, 10])
+@example(Side.DESTINATION, in_data(Kind.HALF_CLOSE, Way.UP), [200_000, 10])
 async def test_what_is_delivered_is_a_prefix_and_the_tunnel_comes_back(
-    rig: Rig, mode: Mode, script: Script, sizes: list[int]
+    rig: Rig, side: Side, script: Script, sizes: list[int]
 ):
     """The link is cut; the fault is played to the next one while clients come, and then no more."""
-    box, proxy = rig.boxes[mode], rig.end(mode)
+    box, proxy = rig.boxes[side], rig.end(side)
     before = open_descriptors(), len(asyncio.all_tasks())
     links, retries = len(proxy.all(Connecting)), len(proxy.all(Reconnecting))
     number = len(box.passages)
@@ -245,20 +245,20 @@ async def test_commands_survive_faults_and_do_not_grow(service: ServiceProcess, 
             fault_proxy(data.host, data.port) as far,
         ):
             proxies = {}
-            for mode, box in ((Mode.DESTINATION, far), (Mode.SOURCE, near)):
-                services = {"SSH": where} if mode is Mode.DESTINATION else None
-                arguments = arguments_for(tunnel, mode, services)
+            for side, box in ((Side.DESTINATION, far), (Side.SOURCE, near)):
+                services = {"SSH": where} if side is Side.DESTINATION else None
+                arguments = arguments_for(tunnel, side, services)
                 arguments[1] = f"127.0.0.1:{box.port}"
-                proxies[mode] = stack.enter_context(
+                proxies[side] = stack.enter_context(
                     proxy_process(
                         tmp_path,
-                        mode.value,
+                        side.value,
                         [*arguments, "--settings-json", str(file)],
-                        tunnel.tokens[mode],
+                        tunnel.tokens[side],
                     )
                 )
-            await proxies[Mode.DESTINATION].ready()
-            port = (await proxies[Mode.SOURCE].ready())["SSH"]
+            await proxies[Side.DESTINATION].ready()
+            port = (await proxies[Side.SOURCE].ready())["SSH"]
 
             async def usable() -> None:
                 async with asyncio.timeout(HANG):

@@ -23,7 +23,14 @@ from support.service import HANG, Peer, api, config, dial, running, trust
 from tailrace.service.config import DataSettings
 from tailrace.service.limits import Limits
 from tailrace.service.service import Service
-from tailrace.wire import MAX_FRAME, MAX_PAYLOAD, SUBPROTOCOL_V3, Message, MessageType, encode_frame
+from tailrace.wire import (
+    MAX_FRAME,
+    MAX_PAYLOAD,
+    SUBPROTOCOL_V3,
+    Message,
+    MessageType,
+    encode_delimited,
+)
 
 START = MessageType.STREAM_START
 DATA = MessageType.DATA
@@ -262,7 +269,7 @@ async def test_messages_of_any_kind_from_both_sides(
     """Well-formed messages that make no sense, cut into frames anywhere."""
     wires = {side: await stage.upgraded(side) for side in ("source", "destination")}
     for side, message in said:
-        frame = encode_frame(message)
+        frame = encode_delimited(message)
         for at in range(0, len(frame), piece):
             await wires[side].say(masked(2, frame[at : at + piece]))
     await stage.check()
@@ -355,11 +362,11 @@ async def test_a_flood_gives_way(stage: Stage) -> None:
 async def test_frames_as_large_as_they_may_be(stage: Stage) -> None:
     """131,076 bytes: twice the largest message with its length prefix."""
     source = stage.source
-    messages = b"".join(encode_frame(data(bytes((n,)) * MAX_PAYLOAD)) for n in (1, 2))
+    messages = b"".join(encode_delimited(data(bytes((n,)) * MAX_PAYLOAD)) for n in (1, 2))
     rest = MAX_FRAME - len(messages)
     filler = data(b"")
-    overhead = len(encode_frame(data(bytes(200)))) - 200
-    last = encode_frame(data(bytes(rest - overhead)))
+    overhead = len(encode_delimited(data(bytes(200)))) - 200
+    last = encode_delimited(data(bytes(rest - overhead)))
     frame = messages + last
     assert len(frame) == MAX_FRAME, (len(frame), filler)
     await source.socket.send(frame)

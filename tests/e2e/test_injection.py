@@ -81,7 +81,7 @@ def requests_of(environ: Mapping[str, str], *argv: str) -> list[bytes]:
     target = LinkTarget(
         host=found.host,
         port=found.port,
-        mode=found.mode.value,
+        side=found.side.value,
         access_token=found.access_token,
         client_token=found.client_token,
         subprotocol=found.subprotocol,
@@ -165,7 +165,7 @@ def test_settings_files(key: str, text: str, tmp_path: Path) -> None:
 def test_the_check_can_fail() -> None:
     good = build_request(
         LinkTarget(
-            host="h", mode="source", access_token=Secret(TOKEN), client_token=Secret("c" * 32)
+            host="h", side="source", access_token=Secret(TOKEN), client_token=Secret("c" * 32)
         ),
         "key",
         "agent",

@@ -36,15 +36,8 @@ from support.tunnel import (
     tunnel_of,
     tunnel_process,
 )
-from tailrace.localproxy.settings import (
-    Backend,
-    LocalAddress,
-    Mode,
-    PeerVersion,
-    TCPAddress,
-    UnixAddress,
-)
-from tailrace.wire import SUBPROTOCOL_V1, Message, MessageType
+from tailrace.localproxy.settings import Backend, LocalAddress, PeerVersion, TCPAddress, UnixAddress
+from tailrace.wire import SUBPROTOCOL_V1, Message, MessageType, Side
 
 SIZES = (1, 2, 4096, 64_511, 64_512, 64_513, 1_000_000, 8 * 1024 * 1024)
 """Bytes; around the largest payload of one message, and far above it."""
@@ -93,8 +86,8 @@ async def connected(
     async with AsyncExitStack() as stack:
         tunnel = stack.enter_context(tunnel_of(service, *form.services))
         addresses = {name: await stack.enter_async_context(application(handler)) for name in names}
-        source = tunnel.settings(Mode.SOURCE, backend=links[0], peer_version=form.version)
-        destination = tunnel.settings(Mode.DESTINATION, backend=links[1], services=addresses)
+        source = tunnel.settings(Side.SOURCE, backend=links[0], peer_version=form.version)
+        destination = tunnel.settings(Side.DESTINATION, backend=links[1], services=addresses)
         ends = await stack.enter_async_context(both_proxies(source, destination))
         yield [ends.listening[name] for name in names]
 
@@ -216,9 +209,9 @@ async def test_a_reset_by_the_client_reaches_the_application(
 async def test_an_old_peer_is_recognised(service: ServiceProcess, loop_kind: str):
     """A source without ``-y`` learns from the first answer; nothing is lost meanwhile."""
     with tunnel_of(service, "SSH") as tunnel:
-        async with running_proxy(tunnel.settings(Mode.SOURCE)) as source:
+        async with running_proxy(tunnel.settings(Side.SOURCE)) as source:
             port = (await source.ready())["SSH"]
-            token = tunnel.tokens[Mode.DESTINATION].reveal()
+            token = tunnel.tokens[Side.DESTINATION].reveal()
             async with dial(
                 tunnel.endpoints,
                 "destination",
@@ -254,8 +247,8 @@ async def test_ipv6_on_both_sides(service: ServiceProcess, loop_kind: str, backe
         where = await stack.enter_async_context(application(mirror, TCPAddress("::1", 0)))
         ends = await stack.enter_async_context(
             both_proxies(
-                tunnel.settings(Mode.SOURCE, bind_address="::1", backend=backend),
-                tunnel.settings(Mode.DESTINATION, services={"SSH": where}, backend=backend),
+                tunnel.settings(Side.SOURCE, bind_address="::1", backend=backend),
+                tunnel.settings(Side.DESTINATION, services={"SSH": where}, backend=backend),
             )
         )
         assert ends.listening["SSH"].host == "::1"
@@ -272,8 +265,8 @@ async def test_unix_sockets_on_both_sides(
         await stack.enter_async_context(application(mirror, far))
         ends = await stack.enter_async_context(
             both_proxies(
-                tunnel.settings(Mode.SOURCE, services={"SSH": near}, backend=backend),
-                tunnel.settings(Mode.DESTINATION, services={"SSH": far}, backend=backend),
+                tunnel.settings(Side.SOURCE, services={"SSH": near}, backend=backend),
+                tunnel.settings(Side.DESTINATION, services={"SSH": far}, backend=backend),
             )
         )
         assert ends.listening == {"SSH": near}
@@ -310,8 +303,8 @@ async def test_the_command_with_other_addresses(service: ServiceProcess, tmp_pat
     with tunnel_of(service) as tunnel:
         async with application(mirror, wanted) as where:
             with (
-                tunnel_process(tmp_path, tunnel, Mode.DESTINATION, {"": where}) as destination,
-                tunnel_process(tmp_path, tunnel, Mode.SOURCE, {"": near}) as source,
+                tunnel_process(tmp_path, tunnel, Side.DESTINATION, {"": where}) as destination,
+                tunnel_process(tmp_path, tunnel, Side.SOURCE, {"": near}) as source,
             ):
                 await destination.ready()
                 assert await source.ready() == {"": near}
@@ -324,8 +317,8 @@ async def test_a_service_on_ipv6(tmp_path: Path):
         async with (
             application(mirror) as where,
             both_proxies(
-                tunnel.settings(Mode.SOURCE),
-                tunnel.settings(Mode.DESTINATION, services={"SSH": where}),
+                tunnel.settings(Side.SOURCE),
+                tunnel.settings(Side.DESTINATION, services={"SSH": where}),
             ) as ends,
         ):
             await exchange(ends.listening["SSH"], 100_000)

@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 from support.tunnel import HANG, ServiceProcess, service_process
-from tailrace.wire import MAX_FRAME, MAX_PAYLOAD, SUBPROTOCOL_V3, Message, MessageType, encode_frame
+from tailrace.wire import (
+    MAX_FRAME,
+    MAX_PAYLOAD,
+    SUBPROTOCOL_V3,
+    Message,
+    MessageType,
+    encode_delimited,
+)
 
 TUNNELS = 8
 SENT = 8 * 1024 * 1024
@@ -33,13 +40,13 @@ def frame(payload: bytes, opcode: int = 2) -> bytes:
 
 def many(*messages: Message) -> bytes:
     """Return one frame that is full of these messages."""
-    run = b"".join(map(encode_frame, messages))
+    run = b"".join(map(encode_delimited, messages))
     return frame(run * (MAX_FRAME // len(run)))
 
 
 FLOODS = {
     "bulk": many(Message(DATA, 1, "", 1, bytes(MAX_PAYLOAD))),
-    "tiny frames": frame(encode_frame(Message(DATA, 1, "", 1, b"x"))) * 1000,
+    "tiny frames": frame(encode_delimited(Message(DATA, 1, "", 1, b"x"))) * 1000,
     "streams": many(*(Message(START, n, "", n) for n in range(2, 2000))),
     # Not allowed: the link is being closed while it goes on.
     "garbage": frame(bytes(MAX_FRAME)),
@@ -99,7 +106,7 @@ async def test_a_link_costs_so_much_and_no_more(small: ServiceProcess, flood: st
             ]
             sources.append(links[1])
         for source in sources:
-            source.write(frame(encode_frame(Message(START, 1, "", 1))))
+            source.write(frame(encode_delimited(Message(START, 1, "", 1))))
             source.write(content * (SENT // len(content)))
         assert await settled(small) - fresh < 2 * TUNNELS * BOUND
         # It is what was sent that would have been kept.

@@ -53,10 +53,11 @@ from tailrace.aws import ControlError
 from tailrace.common.secret import Secret
 from tailrace.errors import ExitCode
 from tailrace.localproxy.events import ConnectionRefused, Reconnecting
-from tailrace.localproxy.settings import LocalAddress, Mode, TCPAddress
+from tailrace.localproxy.settings import LocalAddress, TCPAddress
 from tailrace.service.config import parse_address
+from tailrace.wire import Side
 
-each_end = pytest.mark.parametrize("mode", Mode, ids=lambda mode: mode.value)
+each_end = pytest.mark.parametrize("side", Side, ids=lambda side: side.value)
 
 
 async def usable(at: LocalAddress) -> None:
@@ -72,34 +73,34 @@ async def usable(at: LocalAddress) -> None:
 
 
 @each_end
-async def test_a_killed_proxy_is_restarted(service: ServiceProcess, tmp_path: Path, mode: Mode):
+async def test_a_killed_proxy_is_restarted(service: ServiceProcess, tmp_path: Path, side: Side):
     """With --state-dir the same access token lets it in again, and a source has its port again."""
     with tunnel_of(service, "SSH") as tunnel, contextlib.ExitStack() as stack:
         async with application(mirror) as where:
             services = {
-                Mode.SOURCE: {"SSH": TCPAddress("127.0.0.1", unused_port())},
-                Mode.DESTINATION: {"SSH": where},
+                Side.SOURCE: {"SSH": TCPAddress("127.0.0.1", unused_port())},
+                Side.DESTINATION: {"SSH": where},
             }
 
-            def start(which: Mode, name: str = "") -> ProxyProcess:
+            def start(which: Side, name: str = "") -> ProxyProcess:
                 state = ("--state-dir", str(tmp_path / which.value))
                 return stack.enter_context(
                     tunnel_process(tmp_path, tunnel, which, services[which], *state, name=name)
                 )
 
-            proxies = {which: start(which) for which in Mode}
-            await proxies[Mode.DESTINATION].ready()
-            ports = await proxies[Mode.SOURCE].ready()
+            proxies = {which: start(which) for which in Side}
+            await proxies[Side.DESTINATION].ready()
+            ports = await proxies[Side.SOURCE].ready()
             async with client(ports["SSH"]) as streams:
                 streams[1].write(b"half")
-                await proxies[Mode.DESTINATION].said("onnect")
-                proxies[mode].signal(signal.SIGKILL)
-                assert await proxies[mode].exit_code() == -signal.SIGKILL
+                await proxies[Side.DESTINATION].said("onnect")
+                proxies[side].signal(signal.SIGKILL)
+                assert await proxies[side].exit_code() == -signal.SIGKILL
                 await check_closed(streams)
-            again = start(mode, f"{mode.value}-again")
-            assert await again.ready() == (ports if mode is Mode.SOURCE else {"SSH": where})
+            again = start(side, f"{side.value}-again")
+            assert await again.ready() == (ports if side is Side.SOURCE else {"SSH": where})
             await usable(ports["SSH"])
-            other = proxies[Mode.SOURCE if mode is Mode.DESTINATION else Mode.DESTINATION]
+            other = proxies[Side.SOURCE if side is Side.DESTINATION else Side.DESTINATION]
             assert other.running
 
 
@@ -107,10 +108,10 @@ async def test_a_killed_proxy_without_a_state_directory_is_refused(
     service: ServiceProcess, tmp_path: Path
 ):
     with tunnel_of(service, "SSH") as tunnel:
-        with tunnel_process(tmp_path, tunnel, Mode.SOURCE) as killed:
+        with tunnel_process(tmp_path, tunnel, Side.SOURCE) as killed:
             await killed.ready()
             killed.kill()
-        with tunnel_process(tmp_path, tunnel, Mode.SOURCE, name="again") as again:
+        with tunnel_process(tmp_path, tunnel, Side.SOURCE, name="again") as again:
             assert await again.exit_code() == ExitCode.TOKEN_REFUSED
 
 
@@ -120,8 +121,8 @@ async def test_a_killed_service_has_lost_nothing_it_has_answered(tmp_path: Path)
         async with (
             application(mirror) as where,
             both_proxies(
-                tunnel.settings(Mode.SOURCE),
-                tunnel.settings(Mode.DESTINATION, services={"SSH": where}),
+                tunnel.settings(Side.SOURCE),
+                tunnel.settings(Side.DESTINATION, services={"SSH": where}),
             ) as ends,
         ):
             opened: list[str] = []
@@ -231,7 +232,7 @@ async def test_a_process_that_sleeps_wakes_up(tmp_path: Path, who: str):
 
 
 @each_end
-async def test_a_nap_is_not_noticed(service: ServiceProcess, tmp_path: Path, mode: Mode):
+async def test_a_nap_is_not_noticed(service: ServiceProcess, tmp_path: Path, side: Side):
     """Shorter than silence is put up with: connections go on where they were."""
     with tunnel_of(service, "SSH") as tunnel:
         async with (
@@ -240,7 +241,7 @@ async def test_a_nap_is_not_noticed(service: ServiceProcess, tmp_path: Path, mod
             client(ports["SSH"]) as streams,
         ):
             await check_echo(streams, b"before")
-            sleeper = source if mode is Mode.SOURCE else destination
+            sleeper = source if side is Side.SOURCE else destination
             sleeper.signal(signal.SIGSTOP)
             streams[1].write(b"meanwhile")
             await asyncio.sleep(0.3)
@@ -276,8 +277,8 @@ async def test_a_clock_that_is_set_moves_only_the_end_of_tunnels(
         async with (
             application(echo) as where,
             both_proxies(
-                tunnel.settings(Mode.SOURCE),
-                tunnel.settings(Mode.DESTINATION, services={"SSH": where}),
+                tunnel.settings(Side.SOURCE),
+                tunnel.settings(Side.DESTINATION, services={"SSH": where}),
             ) as ends,
             client(ends.listening["SSH"]) as streams,
         ):
@@ -348,14 +349,14 @@ async def outlive_a_full_disk(
         async with (
             application(mirror) as where,
             both_proxies(
-                tunnel.settings(Mode.SOURCE),
-                tunnel.settings(Mode.DESTINATION, services={"SSH": where}),
+                tunnel.settings(Side.SOURCE),
+                tunnel.settings(Side.DESTINATION, services={"SSH": where}),
             ) as ends,
         ):
             await exchange(ends.listening["SSH"], 10_000)
             fresh = await asyncio.to_thread(open_tunnel, service.endpoints, service.control, "SSH")
             with full():
-                async with running_proxy(fresh.settings(Mode.SOURCE)) as newcomer:
+                async with running_proxy(fresh.settings(Side.SOURCE)) as newcomer:
                     assert "503" in (await newcomer.seen(Reconnecting)).cause
                 for _ in range(3):
                     with pytest.raises(ControlError, match="cannot reach its store"):
@@ -374,7 +375,7 @@ async def outlive_a_full_disk(
                     service.control.call, "DescribeTunnel", {"tunnelId": tunnel.tunnel_id}
                 )
                 assert described["tunnel"]["status"] == "OPEN"
-            async with running_proxy(fresh.settings(Mode.SOURCE)) as newcomer:
+            async with running_proxy(fresh.settings(Side.SOURCE)) as newcomer:
                 await newcomer.ready()
             await asyncio.to_thread(big_tunnel, service)
             await asyncio.to_thread(tunnel.close)
@@ -408,10 +409,10 @@ async def test_a_full_disk_is_named_by_a_proxy_that_starts(
             out.write(bytes(4096))
     state = ("--state-dir", str(small_disk / "state"))
     with tunnel_of(service, "SSH") as tunnel:
-        with tunnel_process(tmp_path, tunnel, Mode.SOURCE, None, *state) as proxy:
+        with tunnel_process(tmp_path, tunnel, Side.SOURCE, None, *state) as proxy:
             assert await proxy.exit_code() == ExitCode.USAGE
             assert "No space left on device; check --state-dir" in proxy.fatal_line
-        with tunnel_process(tmp_path, tunnel, Mode.SOURCE, name="again") as proxy:
+        with tunnel_process(tmp_path, tunnel, Side.SOURCE, name="again") as proxy:
             await proxy.ready()
 
 
@@ -420,7 +421,7 @@ async def test_a_full_disk_is_named_by_a_proxy_that_starts(
 
 @each_end
 async def test_a_process_without_descriptors_serves_whom_it_has(
-    service: ServiceProcess, tmp_path: Path, mode: Mode
+    service: ServiceProcess, tmp_path: Path, side: Side
 ):
     with tunnel_of(service, "SSH") as tunnel:
         async with (
@@ -429,18 +430,18 @@ async def test_a_process_without_descriptors_serves_whom_it_has(
             client(ports["SSH"]) as first,
         ):
             await check_echo(first, b"first")
-            poor = source if mode is Mode.SOURCE else destination
+            poor = source if side is Side.SOURCE else destination
             _, hard = resource.prlimit(poor.pid, resource.RLIMIT_NOFILE)
             used = {int(name) for name in os.listdir(f"/proc/{poor.pid}/fd")}
             lowest = next(number for number in itertools.count() if number not in used)
             resource.prlimit(poor.pid, resource.RLIMIT_NOFILE, (lowest, hard))
             async with client(ports["SSH"]) as second:
                 await poor.said("raise the limit of open files")
-                if mode is Mode.DESTINATION:
+                if side is Side.DESTINATION:
                     await check_closed(second)
                 await check_echo(first, b"first still")
                 resource.prlimit(poor.pid, resource.RLIMIT_NOFILE, (hard, hard))
-                if mode is Mode.SOURCE:
+                if side is Side.SOURCE:
                     # It has waited in the queue of the system.
                     await check_echo(second, b"second")
             async with client(ports["SSH"]) as third:
@@ -453,8 +454,8 @@ async def test_a_service_without_descriptors_serves_whom_it_has(tmp_path: Path):
         async with (
             application(mirror) as where,
             both_proxies(
-                tunnel.settings(Mode.SOURCE),
-                tunnel.settings(Mode.DESTINATION, services={"SSH": where}),
+                tunnel.settings(Side.SOURCE),
+                tunnel.settings(Side.DESTINATION, services={"SSH": where}),
             ) as ends,
         ):
             pid = service.process.pid
@@ -505,8 +506,8 @@ async def test_names_that_cannot_be_resolved_for_a_while(
             assert isinstance(where, TCPAddress)
             services = {"SSH": TCPAddress("localhost", where.port)}
             async with (
-                running_proxy(tunnel.settings(Mode.SOURCE, **quick)) as source,
-                running_proxy(tunnel.settings(Mode.DESTINATION, services=services)) as far,
+                running_proxy(tunnel.settings(Side.SOURCE, **quick)) as source,
+                running_proxy(tunnel.settings(Side.DESTINATION, services=services)) as far,
             ):
                 assert "cannot resolve localhost" in (await source.seen(Reconnecting, 2)).cause
                 names.broken = False
@@ -550,14 +551,14 @@ async def test_a_closed_tunnel_is_seen_while_an_application_is_tried(
                 filler.setblocking(False)
                 filler.connect_ex(listening.getsockname())
         settings = tunnel.settings(
-            Mode.DESTINATION,
+            Side.DESTINATION,
             services={"SSH": where},
             dial_retry_count=-1,
             dial_retry_delay=A_DAY,
             dial_timeout=A_DAY,
         )
         async with (
-            both_proxies(tunnel.settings(Mode.SOURCE), settings) as ends,
+            both_proxies(tunnel.settings(Side.SOURCE), settings) as ends,
             client(ends.listening["SSH"]) as streams,
         ):
             streams[1].write(b"hello")
@@ -572,14 +573,14 @@ async def test_a_closed_tunnel_is_seen_while_an_application_is_tried(
 
 
 @each_end
-async def test_sigterm_behind_a_black_hole(service: ServiceProcess, tmp_path: Path, mode: Mode):
+async def test_sigterm_behind_a_black_hole(service: ServiceProcess, tmp_path: Path, side: Side):
     """Nobody answers the close frame: the end does not wait for an answer for ever."""
     with tunnel_of(service, "SSH") as tunnel:
         data = parse_address(tunnel.endpoints.data_endpoint, "data")
         async with application(echo) as where, fault_proxy(data.host, data.port) as box:
-            services = {"SSH": where} if mode is Mode.DESTINATION else None
-            arguments = ["-e", box.address, *arguments_for(tunnel, mode, services)[2:]]
-            with proxy_process(tmp_path, mode.value, arguments, tunnel.tokens[mode]) as proxy:
+            services = {"SSH": where} if side is Side.DESTINATION else None
+            arguments = ["-e", box.address, *arguments_for(tunnel, side, services)[2:]]
+            with proxy_process(tmp_path, side.value, arguments, tunnel.tokens[side]) as proxy:
                 await proxy.ready()
                 box.strike(Fault(Kind.BLACKHOLE))
                 proxy.terminate()

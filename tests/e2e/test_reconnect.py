@@ -37,9 +37,10 @@ from support.tunnel import (
 from tailrace.common.secret import Secret
 from tailrace.errors import ExitCode, LinkError
 from tailrace.localproxy.events import Connected, Ended, Reconnecting
-from tailrace.localproxy.settings import Backend, LocalAddress, Mode, PeerVersion
+from tailrace.localproxy.settings import Backend, LocalAddress, PeerVersion
+from tailrace.wire import Side
 
-each_end = pytest.mark.parametrize("mode", Mode, ids=lambda mode: mode.value)
+each_end = pytest.mark.parametrize("side", Side, ids=lambda side: side.value)
 each_backend = pytest.mark.parametrize(
     "backend", [Backend.PICOWS, Backend.WEBSOCKETS], ids=lambda backend: backend.value
 )
@@ -76,31 +77,31 @@ class Rig:
 
 @asynccontextmanager
 async def rig_of(
-    service: ServiceProcess, mode: Mode, backend: Backend = Backend.AUTO, **source: PeerVersion
+    service: ServiceProcess, side: Side, backend: Backend = Backend.AUTO, **source: PeerVersion
 ) -> AsyncIterator[Rig]:
     listener = Listener()
     with tunnel_of(service, "SSH") as tunnel:
         async with application(listener) as where:
             settings = {
-                Mode.SOURCE: tunnel.settings(Mode.SOURCE, backend=backend, **source),
-                Mode.DESTINATION: tunnel.settings(
-                    Mode.DESTINATION, backend=backend, services={"SSH": where}
+                Side.SOURCE: tunnel.settings(Side.SOURCE, backend=backend, **source),
+                Side.DESTINATION: tunnel.settings(
+                    Side.DESTINATION, backend=backend, services={"SSH": where}
                 ),
             }
-            async with middlebox(settings[mode]) as box:
-                settings[mode] = box.behind(settings[mode])
-                async with both_proxies(settings[Mode.SOURCE], settings[Mode.DESTINATION]) as ends:
+            async with middlebox(settings[side]) as box:
+                settings[side] = box.behind(settings[side])
+                async with both_proxies(settings[Side.SOURCE], settings[Side.DESTINATION]) as ends:
                     yield Rig(tunnel, box, ends, listener)
 
 
 @each_end
 @each_backend
 async def test_a_dropped_link_comes_back(
-    service: ServiceProcess, loop_kind: str, mode: Mode, backend: Backend
+    service: ServiceProcess, loop_kind: str, side: Side, backend: Backend
 ):
     """Both local ends learn that the connection is over; ports and tokens stay good."""
-    async with rig_of(service, mode, backend) as rig:
-        proxy = rig.ends.source if mode is Mode.SOURCE else rig.ends.destination
+    async with rig_of(service, side, backend) as rig:
+        proxy = rig.ends.source if side is Side.SOURCE else rig.ends.destination
         for drops in (1, 2):
             async with client(rig.port) as streams:
                 await check_echo(streams, b"before the drop")
@@ -118,10 +119,10 @@ async def test_a_dropped_link_comes_back(
 @each_end
 @each_backend
 async def test_a_link_dropped_under_load_comes_back(
-    service: ServiceProcess, loop_kind: str, mode: Mode, backend: Backend
+    service: ServiceProcess, loop_kind: str, side: Side, backend: Backend
 ):
-    async with rig_of(service, mode, backend) as rig:
-        proxy = rig.ends.source if mode is Mode.SOURCE else rig.ends.destination
+    async with rig_of(service, side, backend) as rig:
+        proxy = rig.ends.source if side is Side.SOURCE else rig.ends.destination
         async with client(rig.port) as streams, client(rig.port) as idle:
             await check_echo(idle, b"idle")
             streams[1].write(noise(20_000_000))
@@ -135,7 +136,7 @@ async def test_a_link_dropped_under_load_comes_back(
 
 
 async def test_clients_wait_while_the_link_is_down(service: ServiceProcess):
-    async with rig_of(service, Mode.SOURCE) as rig:
+    async with rig_of(service, Side.SOURCE) as rig:
         rig.box.close_road()
         await rig.ends.source.seen(Reconnecting)
         async with client(rig.port) as streams:
@@ -150,7 +151,7 @@ async def test_a_client_that_waits_for_an_old_peer_is_served_after_a_drop(
     service: ServiceProcess, version: PeerVersion
 ):
     async with (
-        rig_of(service, Mode.SOURCE, peer_version=version) as rig,
+        rig_of(service, Side.SOURCE, peer_version=version) as rig,
         client(rig.port) as first,
         client(rig.port) as second,
     ):
@@ -169,8 +170,8 @@ async def test_a_restarted_service_is_found_again(tmp_path: Path, number: signal
         async with (
             application(mirror) as where,
             both_proxies(
-                tunnel.settings(Mode.SOURCE),
-                tunnel.settings(Mode.DESTINATION, services={"SSH": where}),
+                tunnel.settings(Side.SOURCE),
+                tunnel.settings(Side.DESTINATION, services={"SSH": where}),
             ) as ends,
         ):
             await exchange(ends.listening["SSH"], 100_000)
@@ -212,8 +213,8 @@ async def test_closing_the_tunnel_delivers_what_was_received(service: ServicePro
         async with (
             application(send) as where,
             both_proxies(
-                tunnel.settings(Mode.SOURCE),
-                tunnel.settings(Mode.DESTINATION, services={"SSH": where}),
+                tunnel.settings(Side.SOURCE),
+                tunnel.settings(Side.DESTINATION, services={"SSH": where}),
             ) as ends,
             client(ends.listening["SSH"]) as (reader, _),
         ):
@@ -226,7 +227,7 @@ async def test_closing_the_tunnel_delivers_what_was_received(service: ServicePro
 
 @each_end
 async def test_sigterm_resets_the_connections_of_the_peer(
-    service: ServiceProcess, tmp_path: Path, mode: Mode
+    service: ServiceProcess, tmp_path: Path, side: Side
 ):
     listener = Listener()
     with tunnel_of(service, "SSH") as tunnel:
@@ -237,7 +238,7 @@ async def test_sigterm_resets_the_connections_of_the_peer(
         ):
             await check_echo(streams, b"open")
             ending, staying = (
-                (source, destination) if mode is Mode.SOURCE else (destination, source)
+                (source, destination) if side is Side.SOURCE else (destination, source)
             )
             ending.terminate()
             assert await ending.exit_code() == ExitCode.OK
@@ -276,11 +277,11 @@ async def test_a_newer_connection_takes_the_place_of_an_older_one(service: Servi
     with tunnel_of(service, "SSH") as tunnel:
         async with (
             application(mirror) as where,
-            running_proxy(tunnel.settings(Mode.SOURCE)) as source,
+            running_proxy(tunnel.settings(Side.SOURCE)) as source,
         ):
             ports = await source.ready()
             destination = tunnel.settings(
-                Mode.DESTINATION,
+                Side.DESTINATION,
                 services={"SSH": where},
                 client_token=client_token,
                 connect_retry_count=0,

@@ -38,7 +38,8 @@ from support.tunnel import (
     unused_port,
 )
 from tailrace.errors import ExitCode
-from tailrace.localproxy.settings import LocalAddress, Mode, PeerVersion, ServiceMap, TCPAddress
+from tailrace.localproxy.settings import LocalAddress, PeerVersion, ServiceMap, TCPAddress
+from tailrace.wire import Side
 
 REFERENCE = os.environ.get("LOCALPROXY_REFERENCE", "")
 SIZES = (1, 64_512, 64_513, 2 * 1024 * 1024)
@@ -57,15 +58,15 @@ V1_UNNAMED: Form = (), PeerVersion.V1
 
 # A reference destination of a tunnel with a service id refuses the messages of a V1 source.
 CASES = {
-    "source-V3": (Mode.SOURCE, NAMED),
-    "source-V3-unnamed": (Mode.SOURCE, UNNAMED),
-    "source-V2": (Mode.SOURCE, V2),
-    "source-V1": (Mode.SOURCE, V1),
-    "source-V1-unnamed": (Mode.SOURCE, V1_UNNAMED),
-    "destination-V3": (Mode.DESTINATION, NAMED),
-    "destination-V3-unnamed": (Mode.DESTINATION, UNNAMED),
-    "destination-V2": (Mode.DESTINATION, V2),
-    "destination-V1-unnamed": (Mode.DESTINATION, V1_UNNAMED),
+    "source-V3": (Side.SOURCE, NAMED),
+    "source-V3-unnamed": (Side.SOURCE, UNNAMED),
+    "source-V2": (Side.SOURCE, V2),
+    "source-V1": (Side.SOURCE, V1),
+    "source-V1-unnamed": (Side.SOURCE, V1_UNNAMED),
+    "destination-V3": (Side.DESTINATION, NAMED),
+    "destination-V3-unnamed": (Side.DESTINATION, UNNAMED),
+    "destination-V2": (Side.DESTINATION, V2),
+    "destination-V1-unnamed": (Side.DESTINATION, V1_UNNAMED),
 }
 
 
@@ -82,7 +83,7 @@ each_v3_case = cases(*(name for name in CASES if "V3" in name))
 
 @contextmanager
 def reference(
-    directory: Path, tunnel: Tunnel, mode: Mode, services: ServiceMap, *options: str
+    directory: Path, tunnel: Tunnel, side: Side, services: ServiceMap, *options: str
 ) -> Iterator[Process]:
     """The C++ command at one end of a tunnel."""
     settings = directory / "settings.json"
@@ -91,11 +92,11 @@ def reference(
     )
     entries = (f"{name}={where}" if name else str(where) for name, where in services.items())
     command = [
-        *(REFERENCE, "-s" if mode is Mode.SOURCE else "-d", ",".join(entries)),
+        *(REFERENCE, "-s" if side is Side.SOURCE else "-d", ",".join(entries)),
         *("-e", tunnel.endpoints.data_endpoint, "-c", tunnel.endpoints.ca_dir),
         *("--settings-json", str(settings), "-v", "5", *options),
     ]
-    token = {"AWSIOT_TUNNEL_ACCESS_TOKEN": tunnel.tokens[mode].reveal()}
+    token = {"AWSIOT_TUNNEL_ACCESS_TOKEN": tunnel.tokens[side].reveal()}
     work = directory / "work"
     work.mkdir()
     with process("reference", command, work, clean_environment(**token)) as started:
@@ -127,7 +128,7 @@ class Rig:
 
 @asynccontextmanager
 async def connected(
-    service: ServiceProcess, directory: Path, role: Mode, form: Form, handler: Handler
+    service: ServiceProcess, directory: Path, role: Side, form: Form, handler: Handler
 ) -> AsyncIterator[Rig]:
     """A tunnel to applications, one for each service, with the reference in ``role``."""
     names, version = form
@@ -137,14 +138,14 @@ async def connected(
         where: dict[str, LocalAddress] = {
             name: await stack.enter_async_context(application(handler)) for name in names or ("",)
         }
-        if role is Mode.DESTINATION:
+        if role is Side.DESTINATION:
             theirs = stack.enter_context(reference(directory, tunnel, role, where))
             await theirs.said("Extracting service Ids from control message")
-            settings = tunnel.settings(Mode.SOURCE, peer_version=version)
+            settings = tunnel.settings(Side.SOURCE, peer_version=version)
             ours = await stack.enter_async_context(running_proxy(settings))
             ports = list((await ours.ready()).values())
         else:
-            settings = tunnel.settings(Mode.DESTINATION, services=where)
+            settings = tunnel.settings(Side.DESTINATION, services=where)
             ours = await stack.enter_async_context(running_proxy(settings))
             await ours.ready()
             chosen = {name: TCPAddress("", unused_port()) for name in where}
@@ -154,11 +155,11 @@ async def connected(
             for address in chosen.values():
                 await theirs.said(f"Listening for new connection on port {address.port}")
             ports = [TCPAddress("127.0.0.1", address.port) for address in chosen.values()]
-        yield Rig(tunnel, theirs, ours, ports, role is Mode.SOURCE and bool(old))
+        yield Rig(tunnel, theirs, ours, ports, role is Side.SOURCE and bool(old))
 
 
 @each_case
-async def test_payloads(service: ServiceProcess, tmp_path: Path, role: Mode, form: Form):
+async def test_payloads(service: ServiceProcess, tmp_path: Path, role: Side, form: Form):
     async with connected(service, tmp_path, role, form, mirror) as rig:
         for turn, size in enumerate(SIZES):
             for port in rig.ports:
@@ -169,7 +170,7 @@ async def test_payloads(service: ServiceProcess, tmp_path: Path, role: Mode, for
 
 @each_v3_case
 async def test_several_connections_at_once(
-    service: ServiceProcess, tmp_path: Path, role: Mode, form: Form
+    service: ServiceProcess, tmp_path: Path, role: Side, form: Form
 ):
     async with connected(service, tmp_path, role, form, mirror) as rig:
         async with asyncio.TaskGroup() as group:
@@ -181,7 +182,7 @@ async def test_several_connections_at_once(
 
 @each_case
 async def test_a_server_that_speaks_first(
-    service: ServiceProcess, tmp_path: Path, role: Mode, form: Form
+    service: ServiceProcess, tmp_path: Path, role: Side, form: Form
 ):
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"SSH-2.0-x\r\n")
@@ -198,7 +199,7 @@ async def test_a_server_that_speaks_first(
 
 @each_case
 async def test_the_end_of_the_application_reaches_the_client(
-    service: ServiceProcess, tmp_path: Path, role: Mode, form: Form
+    service: ServiceProcess, tmp_path: Path, role: Side, form: Form
 ):
     async def one_line(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(await reader.readline())
@@ -214,7 +215,7 @@ async def test_the_end_of_the_application_reaches_the_client(
 
 @each_v3_case
 async def test_closing_the_tunnel_ends_both(
-    service: ServiceProcess, tmp_path: Path, role: Mode, form: Form
+    service: ServiceProcess, tmp_path: Path, role: Side, form: Form
 ):
     async with (
         connected(service, tmp_path, role, form, echo) as rig,
@@ -229,7 +230,7 @@ async def test_closing_the_tunnel_ends_both(
 
 @cases("source-V3", "destination-V3")
 async def test_a_stop_on_our_side_ends_the_streams_on_theirs(
-    service: ServiceProcess, tmp_path: Path, role: Mode, form: Form
+    service: ServiceProcess, tmp_path: Path, role: Side, form: Form
 ):
     async with (
         connected(service, tmp_path, role, form, echo) as rig,

@@ -27,7 +27,7 @@ from support.pair import ConnectionPair, End, Half, other
 from support.playbook import Data, Playbook, Sent, Step, budget, effort, feed, service_ids
 from support.protobuf import oracle_decode
 from tailrace.errors import LocalProtocolError, RemoteProtocolError, ServiceIdMismatch
-from tailrace.session import V1, V2, V3, ConnectionEnded, ConnectionRequested, Dialect, Event, Role
+from tailrace.session import V1, V2, V3, ConnectionEnded, ConnectionRequested, Dialect, Event
 from tailrace.wire import (
     FLOW_MESSAGES,
     MAX_CONNECTION_ID,
@@ -35,10 +35,11 @@ from tailrace.wire import (
     MAX_STREAM_ID,
     Message,
     MessageType,
-    encode_frame,
+    Side,
+    encode_delimited,
 )
 
-ROLES = st.sampled_from(Role)
+ROLES = st.sampled_from(Side)
 PICKS = st.integers(0, 40)
 SIZES = st.one_of(
     st.integers(1, 300), st.integers(1, 64_512), st.sampled_from([64_512, 1, 127, 128, 16_384])
@@ -108,9 +109,9 @@ class TunnelModel(RuleBasedStateMachine):
         session = self.pair.source.session
         return [name for name in session.service_ids if session.can_open(name)]
 
-    def pick(self, role: Role, pick: int) -> tuple[End, Half] | None:
+    def pick(self, side: Side, pick: int) -> tuple[End, Half] | None:
         """Choose one of an end's open connections."""
-        end = self.pair.ends[role]
+        end = self.pair.ends[side]
         halves = list(end.halves.values())
         return (end, halves[pick % len(halves)]) if halves else None
 
@@ -137,38 +138,38 @@ class TunnelModel(RuleBasedStateMachine):
     @precondition(lambda self: self.pair.source.halves)
     @rule(picks=st.lists(PICKS, min_size=1, max_size=4), size=SIZES)
     def send(self, picks: list[int], size: int) -> None:
-        self.send_on(Role.SOURCE, picks, size)
+        self.send_on(Side.SOURCE, picks, size)
 
     @precondition(lambda self: self.pair.destination.halves)
     @rule(picks=st.lists(PICKS, min_size=1, max_size=4), size=SIZES)
     def answer(self, picks: list[int], size: int) -> None:
-        self.send_on(Role.DESTINATION, picks, size)
+        self.send_on(Side.DESTINATION, picks, size)
 
-    def send_on(self, role: Role, picks: list[int], size: int) -> None:
+    def send_on(self, side: Side, picks: list[int], size: int) -> None:
         for pick in picks:
-            if chosen := self.pick(role, pick):
+            if chosen := self.pick(side, pick):
                 end, half = chosen
                 end.send(half, size)
 
-    @rule(role=ROLES, pick=PICKS, size=st.one_of(st.just(0), SIZES))
-    def close(self, role: Role, pick: int, size: int) -> None:
-        if chosen := self.pick(role, pick):
+    @rule(side=ROLES, pick=PICKS, size=st.one_of(st.just(0), SIZES))
+    def close(self, side: Side, pick: int, size: int) -> None:
+        if chosen := self.pick(side, pick):
             end, half = chosen
             if size:
                 end.send(half, size)
             end.close(half)
 
-    @rule(role=ROLES, pick=PICKS, pause=ODDS)
-    def pause_or_resume(self, role: Role, pick: int, pause: bool) -> None:
+    @rule(side=ROLES, pick=PICKS, pause=ODDS)
+    def pause_or_resume(self, side: Side, pick: int, pause: bool) -> None:
         """Whoever is paused may send for a while: it does not know yet."""
-        if chosen := self.pick(role, pick):
+        if chosen := self.pick(side, pick):
             session, connection = chosen[0].session, chosen[1].connection
             (session.pause if pause else session.resume)(connection)
 
     @precondition(lambda self: self.pair.destination.halves)
     @rule(pick=PICKS)
     def refuse(self, pick: int) -> None:
-        if (chosen := self.pick(Role.DESTINATION, pick)) and not chosen[1].sent:
+        if (chosen := self.pick(Side.DESTINATION, pick)) and not chosen[1].sent:
             end, half = chosen
             end.refuse(half)
 
@@ -179,19 +180,19 @@ class TunnelModel(RuleBasedStateMachine):
         elif surprise is Surprise.REOPEN:
             self.pair.source.reopen_on_end = True
         else:
-            role = Role.SOURCE if surprise is Surprise.BREAK_SOURCE else Role.DESTINATION
-            if chosen := self.pick(role, pick):
+            side = Side.SOURCE if surprise is Surprise.BREAK_SOURCE else Side.DESTINATION
+            if chosen := self.pick(side, pick):
                 chosen[1].breaks_on_data = True
 
     # -- the network
 
-    @rule(role=ROLES, count=st.integers(1, 12))
-    def forward(self, role: Role, count: int) -> None:
-        self.pair.forward(role, count)
+    @rule(side=ROLES, count=st.integers(1, 12))
+    def forward(self, side: Side, count: int) -> None:
+        self.pair.forward(side, count)
 
-    @rule(role=ROLES, sizes=st.lists(FRAME_SIZES, min_size=1, max_size=8))
-    def deliver(self, role: Role, sizes: list[int]) -> None:
-        end = self.pair.ends[role]
+    @rule(side=ROLES, sizes=st.lists(FRAME_SIZES, min_size=1, max_size=8))
+    def deliver(self, side: Side, sizes: list[int]) -> None:
+        end = self.pair.ends[side]
         for size in sizes:
             if end.inbox:
                 end.deliver(size)
@@ -200,9 +201,9 @@ class TunnelModel(RuleBasedStateMachine):
     def move(self, rounds: int, size: int) -> None:
         """Move much of what is under way, in frames of up to ``size`` bytes."""
         for _ in range(rounds):
-            for role in (Role.SOURCE, Role.DESTINATION):
-                self.pair.forward(role, 20)
-                self.deliver(other(role), [max(size, 8)] * 20)
+            for side in (Side.SOURCE, Side.DESTINATION):
+                self.pair.forward(side, 20)
+                self.deliver(other(side), [max(size, 8)] * 20)
 
     @rule()
     def drain(self) -> None:
@@ -223,9 +224,9 @@ class TunnelModel(RuleBasedStateMachine):
         elif disaster is Disaster.RESET_STREAM and active:
             self.pair.reset_stream(active[pick % len(active)])
         elif disaster is Disaster.REPLACE_SOURCE and self.fenced:
-            self.pair.replace(Role.SOURCE)
+            self.pair.replace(Side.SOURCE)
         elif disaster is Disaster.REPLACE_DESTINATION:
-            self.pair.replace(Role.DESTINATION)
+            self.pair.replace(Side.DESTINATION)
 
     # -- what always holds
 
@@ -255,7 +256,7 @@ class TunnelModel(RuleBasedStateMachine):
             half = pair.source.open(name)
             pair.source.send(half, 100)
             pair.drain()
-            answer = half.transfer.halves[Role.DESTINATION]
+            answer = half.transfer.halves[Side.DESTINATION]
             pair.destination.send(answer, 100)
             pair.drain()
             assert (half.received, answer.received) == (100, 100)
@@ -327,7 +328,7 @@ def act(book: Playbook, action: str, pick: int) -> None:
 
 @budget(200)
 @given(
-    role=ROLES,
+    side=ROLES,
     dialect=st.sampled_from([None, V1, V2, V3]),
     ids=st.sampled_from([(), ("SSH1",), ("SSH1", "HTTP1")]),
     steps=STEPS,
@@ -335,19 +336,19 @@ def act(book: Playbook, action: str, pick: int) -> None:
     may_pause=st.booleans(),
 )
 def test_no_message_raises_anything_but_the_documented_errors(
-    role: Role,
+    side: Side,
     dialect: Dialect | None,
     ids: tuple[str, ...],
     steps: list[list[Message] | tuple[str, int]],
     eager: bool,
     may_pause: bool,
 ) -> None:
-    book = Playbook(role, None, dialect, may_pause=may_pause)
+    book = Playbook(side, None, dialect, may_pause=may_pause)
 
     def react(event: Event) -> None:
         if isinstance(event, ConnectionRequested):
             book.session.refuse(event.connection)
-        elif isinstance(event, ConnectionEnded) and role is Role.SOURCE:
+        elif isinstance(event, ConnectionEnded) and side is Side.SOURCE:
             name = event.connection.service_id
             if book.session.can_open(name):
                 book.session.open(name)
@@ -355,10 +356,10 @@ def test_no_message_raises_anything_but_the_documented_errors(
     if eager:
         book.react = react
     try:
-        feed(book.session, encode_frame(service_ids(*ids)))
+        feed(book.session, encode_delimited(service_ids(*ids)))
         for step in steps:
             if isinstance(step, list):
-                feed(book.session, b"".join(map(encode_frame, step)))
+                feed(book.session, b"".join(map(encode_delimited, step)))
             else:
                 try:
                     act(book, *step)
@@ -368,15 +369,15 @@ def test_no_message_raises_anything_but_the_documented_errors(
         pass
     book.session.link_lost()
     assert book.session.connections == []
-    check_sent(role, book.steps, may_pause)
+    check_sent(side, book.steps, may_pause)
 
 
-def check_sent(role: Role, steps: list[Step], may_pause: bool) -> None:
+def check_sent(side: Side, steps: list[Step], may_pause: bool) -> None:
     """Check what no peer can talk an end into."""
     allowed = {MessageType.STREAM_RESET, MessageType.CONNECTION_RESET}
     if may_pause:
         allowed |= FLOW_MESSAGES
-    if role is Role.SOURCE:
+    if side is Side.SOURCE:
         allowed |= {MessageType.STREAM_START, MessageType.CONNECTION_START}
     for step in steps:
         if isinstance(step, Sent):
@@ -389,11 +390,11 @@ def check_sent(role: Role, steps: list[Step], may_pause: bool) -> None:
 
 @budget(25)
 @given(
-    role=ROLES,
+    side=ROLES,
     frames=st.lists(st.one_of(st.binary(min_size=1), bodies().filter(len)), max_size=8),
 )
-def test_no_bytes_raise_anything_but_the_documented_errors(role: Role, frames: list[bytes]) -> None:
-    book = Playbook(role)
+def test_no_bytes_raise_anything_but_the_documented_errors(side: Side, frames: list[bytes]) -> None:
+    book = Playbook(side)
     try:
         for body in frames:
             feed(book.session, len(body).to_bytes(2, "big") + body)
@@ -404,18 +405,18 @@ def test_no_bytes_raise_anything_but_the_documented_errors(role: Role, frames: l
 
 @budget(80)
 @given(
-    role=ROLES,
+    side=ROLES,
     messages=st.lists(MESSAGES, max_size=12),
     cuts=st.lists(st.integers(0, 600), max_size=12),
 )
 def test_the_cutting_into_frames_makes_no_difference(
-    role: Role, messages: list[Message], cuts: list[int]
+    side: Side, messages: list[Message], cuts: list[int]
 ) -> None:
     sent = [service_ids("SSH1", "HTTP1"), *messages]
-    stream = b"".join(map(encode_frame, sent))
+    stream = b"".join(map(encode_delimited, sent))
     places = sorted(place % (len(stream) + 1) for place in cuts)
     pieces = [stream[a:b] for a, b in zip([0, *places], [*places, len(stream)], strict=True)]
-    whole, split = Playbook(role), Playbook(role)
+    whole, split = Playbook(side), Playbook(side)
     outcomes = []
     for book, frames in ((whole, [stream]), (split, pieces)):
         try:

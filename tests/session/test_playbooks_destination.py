@@ -10,8 +10,8 @@ import pytest
 
 from support.playbook import Data, Ended, Ignored, Playbook, Ready, Requested, ready
 from tailrace.errors import LocalProtocolError
-from tailrace.session import ConnectionRequested, EndCause, Event, Role
-from tailrace.wire import MAX_STREAM_ID, Message, MessageType
+from tailrace.session import ConnectionRequested, EndCause, Event
+from tailrace.wire import MAX_STREAM_ID, Message, MessageType, Side
 
 SERVICE_IDS_SSH1 = "0008 0805 3204 53534831"
 SESSION_RESET = "0002 0804"
@@ -33,7 +33,7 @@ GOT_2 = Data("SSH1", 1, 2, b"hello")
 
 def destination(*ids: str) -> Playbook:
     """A destination on a tunnel that has the services ``ids``."""
-    return ready(Role.DESTINATION, *ids)
+    return ready(Side.DESTINATION, *ids)
 
 
 def two_connections(*ids: str) -> Playbook:
@@ -48,7 +48,7 @@ class TestOpening:
     """How the peer's starts become connections."""
 
     def test_25_b6_service_ids_and_stream_start_in_one_frame(self) -> None:
-        book = Playbook(Role.DESTINATION, ("SSH1",))
+        book = Playbook(Side.DESTINATION, ("SSH1",))
         book.receive(SERVICE_IDS_SSH1, START_1)
         book.expect(Ready(("SSH1",)), Requested("SSH1", 1, 1))
 
@@ -59,10 +59,10 @@ class TestOpening:
 
     def test_b6_everything_in_one_frame_and_one_byte_a_frame(self) -> None:
         steps = (Ready(("SSH1",)), Requested("SSH1", 1, 1), GOT_1)
-        whole = Playbook(Role.DESTINATION, ("SSH1",))
+        whole = Playbook(Side.DESTINATION, ("SSH1",))
         whole.receive(SERVICE_IDS_SSH1, START_1, HELLO_1)
         whole.expect(*steps)
-        split = Playbook(Role.DESTINATION, ("SSH1",))
+        split = Playbook(Side.DESTINATION, ("SSH1",))
         for byte in bytes.fromhex(SERVICE_IDS_SSH1 + START_1 + HELLO_1):
             split.session.receive_frame(memoryview(bytes([byte])))
         split.expect(*steps)

@@ -9,10 +9,10 @@ import pytest
 
 from support.playbook import Data, Ended, Ignored, Playbook, Ready, Requested, ready, service_ids
 from tailrace.errors import DecodeError, LocalProtocolError, RemoteProtocolError, ServiceIdMismatch
-from tailrace.session import V1, EndCause, Role
-from tailrace.wire import Message, MessageType
+from tailrace.session import V1, EndCause
+from tailrace.wire import Message, MessageType, Side
 
-BOTH = pytest.mark.parametrize("role", [Role.SOURCE, Role.DESTINATION])
+BOTH = pytest.mark.parametrize("side", [Side.SOURCE, Side.DESTINATION])
 
 SERVICE_IDS_NONE = "0002 0805"
 SERVICE_IDS_SSH1 = "0008 0805 3204 53534831"
@@ -24,8 +24,8 @@ class TestServiceIds:
     """The ids of the tunnel and those this end was started with must be the same."""
 
     @BOTH
-    def test_10_no_services_but_one_was_named(self, role: Role) -> None:
-        book = Playbook(role, ("SSH1",))
+    def test_10_no_services_but_one_was_named(self, side: Side) -> None:
+        book = Playbook(side, ("SSH1",))
         with pytest.raises(ServiceIdMismatch, match=r"no services, you gave \[SSH1\]"):
             book.receive(SERVICE_IDS_NONE)
         book.expect()
@@ -33,24 +33,24 @@ class TestServiceIds:
 
     @BOTH
     @pytest.mark.parametrize("announced", [("HTTP",), ("SSH1", "HTTP"), ("SSH1", "VNC", "HTTP")])
-    def test_10_other_services_than_named(self, role: Role, announced: tuple[str, ...]) -> None:
-        book = Playbook(role, ("SSH1", "VNC"))
+    def test_10_other_services_than_named(self, side: Side, announced: tuple[str, ...]) -> None:
+        book = Playbook(side, ("SSH1", "VNC"))
         with pytest.raises(ServiceIdMismatch, match=r"you gave \[SSH1, VNC\]") as caught:
             book.receive(service_ids(*announced))
         assert f"[{', '.join(announced)}]" in str(caught.value)
 
     def test_10_several_services_and_a_lone_port(self) -> None:
-        book = Playbook(Role.SOURCE, ("",))
+        book = Playbook(Side.SOURCE, ("",))
         with pytest.raises(ServiceIdMismatch, match="SSH1=PORT,HTTP1=PORT"):
             book.receive(service_ids("SSH1", "HTTP1"))
 
     def test_v1_cannot_carry_several_services(self) -> None:
-        book = Playbook(Role.SOURCE, None, V1)
+        book = Playbook(Side.SOURCE, None, V1)
         with pytest.raises(ServiceIdMismatch, match="leave out -y V1"):
             book.receive(service_ids("SSH1", "HTTP1"))
 
     def test_b16_a_service_id_may_have_a_colon(self) -> None:
-        book = Playbook(Role.SOURCE, ("a:b",))
+        book = Playbook(Side.SOURCE, ("a:b",))
         book.receive("0007 0805 3203 613a62")
         book.expect(Ready(("a:b",)))
         book.open("a:b")
@@ -58,25 +58,25 @@ class TestServiceIds:
 
     @BOTH
     @pytest.mark.parametrize("ids", [("SSH1", "HTTP1"), (), ("ssh1",)])
-    def test_51_different_ids_in_mid_session(self, role: Role, ids: tuple[str, ...]) -> None:
-        book = ready(role, "SSH1")
+    def test_51_different_ids_in_mid_session(self, side: Side, ids: tuple[str, ...]) -> None:
+        book = ready(side, "SSH1")
         with pytest.raises(RemoteProtocolError, match="other service ids than before"):
             book.receive(service_ids(*ids))
         book.expect()
 
     @BOTH
     @pytest.mark.parametrize("name", ["a" * 129, "\N{SNOWMAN}" * 43], ids=["ascii", "utf-8"])
-    def test_a_service_id_beyond_128_bytes(self, role: Role, name: str) -> None:
-        book = Playbook(role)
+    def test_a_service_id_beyond_128_bytes(self, side: Side, name: str) -> None:
+        book = Playbook(side)
         with pytest.raises(RemoteProtocolError, match="longer than 128 bytes"):
             book.receive(service_ids("SSH1", name))
 
     @BOTH
-    def test_the_longest_service_id(self, role: Role) -> None:
+    def test_the_longest_service_id(self, side: Side) -> None:
         name = "a" * 128
-        book = ready(role, name)
+        book = ready(side, name)
         start = Message(MessageType.STREAM_START, 1, name, 1)
-        if role is Role.SOURCE:
+        if side is Side.SOURCE:
             connection = book.open(name)
             book.expect(start)
         else:
@@ -101,15 +101,15 @@ class TestStreamMessages:
             MessageType.CONNECTION_RESET,
         ],
     )
-    def test_stream_messages_before_the_service_ids(self, role: Role, kind: MessageType) -> None:
-        book = Playbook(role)
+    def test_stream_messages_before_the_service_ids(self, side: Side, kind: MessageType) -> None:
+        book = Playbook(side)
         with pytest.raises(RemoteProtocolError, match="before the service ids"):
             book.receive(Message(kind, 1, "SSH1", 1))
         book.expect()
 
     @BOTH
-    def test_b8_a_start_for_an_unknown_service_resets_that_stream_only(self, role: Role) -> None:
-        book = ready(role, "SSH1")
+    def test_b8_a_start_for_an_unknown_service_resets_that_stream_only(self, side: Side) -> None:
+        book = ready(side, "SSH1")
         book.receive("000b 0802 1001 2a03 564e43 3801")
         book.expect("0009 0803 1001 2a03 564e43", Ignored(MessageType.STREAM_START, "VNC"))
         book.receive("000b 0806 1001 2a03 564e43 3802")
@@ -128,14 +128,14 @@ class TestStreamMessages:
         ],
     )
     def test_b8_anything_else_for_an_unknown_service_is_ignored(
-        self, role: Role, message: Message
+        self, side: Side, message: Message
     ) -> None:
-        book = ready(role, "SSH1")
+        book = ready(side, "SSH1")
         book.receive(message)
         book.expect(Ignored(message.type, "VNC"))
 
     def test_b8_the_session_goes_on(self) -> None:
-        book = ready(Role.DESTINATION, "SSH1")
+        book = ready(Side.DESTINATION, "SSH1")
         book.receive(START_1, "000b 0802 1001 2a03 564e43 3801", HELLO_1)
         book.expect(
             Requested("SSH1", 1, 1),
@@ -151,9 +151,9 @@ class TestUnknownTypes:
     @BOTH
     @pytest.mark.parametrize("frame", ["0002 0863", "0002 1001", "000b 08ffffffffffffffffff01"])
     def test_22_a_message_of_unknown_type_that_may_not_be_ignored(
-        self, role: Role, frame: str
+        self, side: Side, frame: str
     ) -> None:
-        book = ready(role, "SSH1")
+        book = ready(side, "SSH1")
         with pytest.raises(RemoteProtocolError, match="unknown and not ignorable"):
             book.receive(frame)
         book.expect()
@@ -162,8 +162,8 @@ class TestUnknownTypes:
     @pytest.mark.parametrize(
         "frame", ["0004 0863 1801", "0002 1801", "000a 0863 1801 2a04 53534831"]
     )
-    def test_22_ignorable_ones_are_skipped_at_any_time(self, role: Role, frame: str) -> None:
-        book = Playbook(role)
+    def test_22_ignorable_ones_are_skipped_at_any_time(self, side: Side, frame: str) -> None:
+        book = Playbook(side)
         kind = 99 if frame[5:9] == "0863" else 0
         service_id = "SSH1" if "53534831" in frame else ""
         book.receive(frame)
@@ -189,14 +189,14 @@ class TestBytes:
             "fc11 0801 1001 2281f803" + "aa" * 64_513 + "2a04 53534831 3801",
         ],
     )
-    def test_23_bytes_that_are_no_message(self, role: Role, frame: str) -> None:
-        book = ready(role, "SSH1")
+    def test_23_bytes_that_are_no_message(self, side: Side, frame: str) -> None:
+        book = ready(side, "SSH1")
         with pytest.raises(DecodeError):
             book.receive(frame)
         book.expect()
 
     def test_23_what_came_before_in_the_frame_was_delivered(self) -> None:
-        book = ready(Role.DESTINATION, "SSH1")
+        book = ready(Side.DESTINATION, "SSH1")
         with pytest.raises(DecodeError):
             book.receive(START_1, HELLO_1, "0000", HELLO_1)
         book.expect(Requested("SSH1", 1, 1), Data("SSH1", 1, 1, b"hello"))
@@ -204,12 +204,12 @@ class TestBytes:
         book.expect(Ended("SSH1", 1, 1, EndCause.LINK_LOST))
 
     def test_24_half_a_message_does_not_survive_its_link(self) -> None:
-        book = ready(Role.DESTINATION, "SSH1")
+        book = ready(Side.DESTINATION, "SSH1")
         book.receive(START_1, bytes.fromhex(HELLO_1)[:9])
         book.expect(Requested("SSH1", 1, 1))
         book.lose_link()
         book.expect(Ended("SSH1", 1, 1, EndCause.LINK_LOST))
-        again = Playbook(Role.DESTINATION, ("SSH1",))
+        again = Playbook(Side.DESTINATION, ("SSH1",))
         again.receive(SERVICE_IDS_SSH1)
         again.expect(Ready(("SSH1",)))
         again.receive(START_1, HELLO_1)
@@ -220,21 +220,21 @@ class TestLocalMistakes:
     """What the room above may not ask for."""
 
     def test_an_unknown_service_cannot_be_opened(self) -> None:
-        book = ready(Role.SOURCE, "SSH1")
+        book = ready(Side.SOURCE, "SSH1")
         assert not book.session.can_open("VNC")
         with pytest.raises(LocalProtocolError, match="'VNC'"):
             book.open("VNC")
         book.expect()
 
     def test_nothing_can_be_opened_after_the_link_was_lost(self) -> None:
-        book = ready(Role.SOURCE, "SSH1")
+        book = ready(Side.SOURCE, "SSH1")
         book.lose_link()
         with pytest.raises(LocalProtocolError):
             book.open("SSH1")
         book.expect()
 
     def test_a_failing_playbook_shows_both_sides(self) -> None:
-        book = ready(Role.DESTINATION, "SSH1")
+        book = ready(Side.DESTINATION, "SSH1")
         book.receive(START_1, HELLO_1)
         with pytest.raises(AssertionError) as caught:
             book.expect(Requested("SSH1", 1, 2), Data("SSH1", 1, 1, b"hello"))

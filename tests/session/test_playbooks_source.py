@@ -10,8 +10,8 @@ import pytest
 
 from support.playbook import Data, Ended, Ignored, Playbook, Ready, ready
 from tailrace.errors import LocalProtocolError
-from tailrace.session import ConnectionEnded, EndCause, Event, Role
-from tailrace.wire import MAX_PAYLOAD, MAX_STREAM_ID, Message, MessageType
+from tailrace.session import ConnectionEnded, EndCause, Event
+from tailrace.wire import MAX_PAYLOAD, MAX_STREAM_ID, Message, MessageType, Side
 
 SERVICE_IDS_NONE = "0002 0805"
 SERVICE_IDS_SSH1 = "0008 0805 3204 53534831"
@@ -30,7 +30,7 @@ HELLO_2 = "0013 0801 1001 2205 68656c6c6f 2a04 53534831 3802"
 
 def source(*ids: str) -> Playbook:
     """A source on a tunnel that has the services ``ids``."""
-    return ready(Role.SOURCE, *ids)
+    return ready(Side.SOURCE, *ids)
 
 
 def two_connections(*ids: str) -> Playbook:
@@ -47,7 +47,7 @@ class TestServiceIds:
     """When a source may listen, and under which names."""
 
     def test_09_nothing_can_be_opened_before_the_service_ids(self) -> None:
-        book = Playbook(Role.SOURCE, ("SSH1",))
+        book = Playbook(Side.SOURCE, ("SSH1",))
         assert not book.session.can_open("SSH1")
         assert book.session.service_ids == ()
         with pytest.raises(LocalProtocolError):
@@ -58,21 +58,21 @@ class TestServiceIds:
         assert book.session.can_open("SSH1")
 
     def test_10_no_services_and_a_lone_port_give_unnamed_messages(self) -> None:
-        book = Playbook(Role.SOURCE, ("",))
+        book = Playbook(Side.SOURCE, ("",))
         book.receive(SERVICE_IDS_NONE)
         book.expect(Ready(("",)))
         book.open("")
         book.expect("0006 0802 1001 3801")
 
     def test_11_one_service_and_a_lone_port_give_named_messages(self) -> None:
-        book = Playbook(Role.SOURCE, ("",))
+        book = Playbook(Side.SOURCE, ("",))
         book.receive(SERVICE_IDS_SSH1)
         book.expect(Ready(("SSH1",)))
         book.open("SSH1")
         book.expect(START_1)
 
     def test_12_service_ids_one_byte_a_frame(self) -> None:
-        book = Playbook(Role.SOURCE, ("SSH1",))
+        book = Playbook(Side.SOURCE, ("SSH1",))
         frame = bytes.fromhex(SERVICE_IDS_SSH1)
         for at in range(len(frame) - 1):
             book.receive(frame[at : at + 1])
@@ -287,7 +287,7 @@ class TestEnding:
         book.expect(START_2_3)
 
     def test_21_session_reset_before_the_service_ids_is_harmless(self) -> None:
-        book = Playbook(Role.SOURCE)
+        book = Playbook(Side.SOURCE)
         book.receive(SESSION_RESET, SERVICE_IDS_SSH1)
         book.expect(Ready(("SSH1",)))
 
@@ -317,7 +317,7 @@ class TestEnding:
         assert not book.session.can_open("SSH1")
         book.receive(HELLO_1)
         book.expect()
-        again = Playbook(Role.SOURCE, ("SSH1",))
+        again = Playbook(Side.SOURCE, ("SSH1",))
         again.receive(SERVICE_IDS_SSH1)
         again.expect(Ready(("SSH1",)))
         again.open("SSH1")

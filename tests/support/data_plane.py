@@ -22,8 +22,7 @@ from tailrace.service.service import Service
 from tailrace.service.tunnels.queries import TunnelQueries
 from tailrace.service.tunnels.rules import RandomIds, Tunnels, TunnelSpec
 from tailrace.service.tunnels.sqlite_store import SqliteStore
-from tailrace.service.tunnels.store import Side
-from tailrace.wire import SUBPROTOCOL_V3, Message, MessageType
+from tailrace.wire import SUBPROTOCOL_V3, Message, MessageType, Side
 
 DATA = MessageType.DATA
 START = MessageType.STREAM_START

@@ -31,7 +31,6 @@ from tailrace.session import (
     EndCause,
     Event,
     MessageIgnored,
-    Role,
     Session,
     TunnelReady,
 )
@@ -41,7 +40,8 @@ from tailrace.wire import (
     Message,
     MessageSplitter,
     MessageType,
-    encode_frame,
+    Side,
+    encode_delimited,
 )
 
 __all__ = ["ConnectionPair", "End", "Half", "Transfer", "other"]
@@ -51,9 +51,9 @@ _NOISE_TWICE: Final = _NOISE + _NOISE
 _STARTS: Final = (MessageType.STREAM_START, MessageType.CONNECTION_START)
 
 
-def other(role: Role) -> Role:
+def other(side: Side) -> Side:
     """Return the role of the other end."""
-    return Role.DESTINATION if role is Role.SOURCE else Role.SOURCE
+    return Side.DESTINATION if side is Side.SOURCE else Side.SOURCE
 
 
 # -- application data --------------------------------------------------------------------
@@ -62,9 +62,9 @@ def other(role: Role) -> Role:
 class Half:
     """One end of one application connection; checks what it receives byte for byte."""
 
-    def __init__(self, transfer: Transfer, role: Role, connection: Connection) -> None:
+    def __init__(self, transfer: Transfer, side: Side, connection: Connection) -> None:
         self.transfer = transfer
-        self.role = role
+        self.side = side
         self.connection = connection
         self.sent = 0
         self.received = 0
@@ -82,12 +82,12 @@ class Half:
 
     def content(self, offset: int, size: int) -> bytes:
         """Return what this half sends at ``offset``."""
-        way = 0 if self.role is Role.SOURCE else 1
+        way = 0 if self.side is Side.SOURCE else 1
         at = (self.transfer.number * 7919 + way * 104_729 + offset) % len(_NOISE)
         return _NOISE_TWICE[at : at + size]
 
     def data_received(self, payload: memoryview) -> None:
-        peer = self.transfer.half(other(self.role))
+        peer = self.transfer.half(other(self.side))
         assert self.is_open, "data after the end"
         assert peer is not None, "data before the other end exists"
         assert 0 < len(payload) <= MAX_PAYLOAD
@@ -105,9 +105,9 @@ class Half:
         assert self.cause is None, "the end was told twice"
         assert not self.closed_here, "the end was told to the side that asked for it"
         self.cause = cause
-        peer = self.transfer.half(other(self.role))
+        peer = self.transfer.half(other(self.side))
         orderly = EndCause.CONNECTION_RESET
-        if not self.connection.numbered and peer is not None and peer.closed_here:
+        if not self.connection.has_connection_id and peer is not None and peer.closed_here:
             orderly = EndCause.STREAM_RESET
         if cause is not orderly:
             self.transfer.disturbed = True
@@ -123,10 +123,10 @@ class Transfer:
     number: int
     disturbed: bool = False
     """Whether the service reset it or replaced an end under it."""
-    halves: dict[Role, Half] = field(default_factory=dict)
+    halves: dict[Side, Half] = field(default_factory=dict)
 
-    def half(self, role: Role) -> Half | None:
-        return self.halves.get(role)
+    def half(self, side: Side) -> Half | None:
+        return self.halves.get(side)
 
 
 # -- the wire -----------------------------------------------------------------------------
@@ -175,8 +175,8 @@ class _Inbox:
 class End:
     """One end: its role, and the session and the halves of its present link."""
 
-    def __init__(self, pair: ConnectionPair, role: Role) -> None:
-        self.role = role
+    def __init__(self, pair: ConnectionPair, side: Side) -> None:
+        self.side = side
         self.pair = pair
         self.ready: tuple[str, ...] | None = None
         self.halves: dict[Connection, Half] = {}
@@ -190,14 +190,14 @@ class End:
         self.inbox = _Inbox()
         self.outbox: deque[bytes | _Fence] = deque()
         dialect = pair.dialect if self._is_source else None
-        self.checker = StrictChecker(role, pair.service_ids, dialect, passes_flow=pair.passes_flow)
+        self.checker = StrictChecker(side, pair.service_ids, dialect, passes_flow=pair.passes_flow)
         self._told = MessageSplitter()
-        self.session = Session(role, self, pair.configured, dialect)
+        self.session = Session(side, self, pair.configured, dialect)
         self.session.may_pause = pair.passes_flow
 
     @property
     def _is_source(self) -> bool:
-        return self.role is Role.SOURCE
+        return self.side is Side.SOURCE
 
     # -- what the session does
 
@@ -243,9 +243,9 @@ class End:
             self.open(connection.service_id)
 
     def _adopt(self, transfer: Transfer, connection: Connection) -> Half:
-        half = Half(transfer, self.role, connection)
+        half = Half(transfer, self.side, connection)
         half.end = self
-        transfer.halves[self.role] = half
+        transfer.halves[self.side] = half
         self.halves[connection] = half
         return half
 
@@ -322,18 +322,18 @@ class ConnectionPair:
         self._active: dict[str, int] = {}
         self._started: dict[str, int] = {}
         """The last stream the present source has started, by service."""
-        self._fences: dict[Role, dict[_Fence, Callable[[Message], bool]]] = {}
-        self.ends: dict[Role, End] = {}
-        for role in Role:
-            self._connect(role)
+        self._fences: dict[Side, dict[_Fence, Callable[[Message], bool]]] = {}
+        self.ends: dict[Side, End] = {}
+        for side in Side:
+            self._connect(side)
 
     @property
     def source(self) -> End:
-        return self.ends[Role.SOURCE]
+        return self.ends[Side.SOURCE]
 
     @property
     def destination(self) -> End:
-        return self.ends[Role.DESTINATION]
+        return self.ends[Side.DESTINATION]
 
     def new_transfer(self) -> Transfer:
         """Return a new transfer with data of its own."""
@@ -343,30 +343,30 @@ class ConnectionPair:
 
     # -- the service -----------------------------------------------------------------------
 
-    def _connect(self, role: Role) -> None:
-        end = End(self, role)
-        self.ends[role] = end
-        self._fences[role] = {}
+    def _connect(self, side: Side) -> None:
+        end = End(self, side)
+        self.ends[side] = end
+        self._fences[side] = {}
         message = Message(MessageType.SERVICE_IDS, available_service_ids=self.service_ids)
-        end.inbox.push(encode_frame(message), last_in_frame=True)
+        end.inbox.push(encode_delimited(message), last_in_frame=True)
 
-    def replace(self, role: Role) -> None:
+    def replace(self, side: Side) -> None:
         """Drop the link of one end; a new one takes its place, the other end hears of it."""
-        old = self.ends[role]
+        old = self.ends[side]
         self._disturb_all()
         halves = list(old.halves.values())
         old.reopen_on_end = False
         old.session.link_lost()
         assert old.session.connections == []
         assert all(half.cause is EndCause.LINK_LOST for half in halves)
-        self._connect(role)
-        survivor = other(role)
+        self._connect(side)
+        survivor = other(side)
         for service_id in list(self._active):
             self._reset(survivor, service_id)
         self._active.clear()
         # Streams that the old end itself has reset are no less stale: the survivor may
         # not know of that yet, and the new end never will.
-        if survivor is Role.DESTINATION:
+        if survivor is Side.DESTINATION:
             self._started.clear()
             self._push_fence(survivor, lambda _: True)
         else:
@@ -376,17 +376,17 @@ class ConnectionPair:
     def reset_stream(self, service_id: str) -> None:
         """Reset the active stream of a service (as messages name it) on both sides."""
         self._disturb_all()
-        for role in Role:
-            self._reset(role, service_id)
+        for side in Side:
+            self._reset(side, service_id)
         del self._active[service_id]
 
     def reset_session(self) -> None:
         """Reset all streams on both sides."""
         self._disturb_all()
         self._active.clear()
-        for role in Role:
-            message = encode_frame(Message(MessageType.SESSION_RESET))
-            self._push_reset(role, message, lambda _: True)
+        for side in Side:
+            message = encode_delimited(Message(MessageType.SESSION_RESET))
+            self._push_reset(side, message, lambda _: True)
 
     @property
     def active(self) -> list[str]:
@@ -398,50 +398,50 @@ class ConnectionPair:
             for transfer in [*end.starts, *(half.transfer for half in end.halves.values())]:
                 transfer.disturbed = True
 
-    def _reset(self, role: Role, service_id: str) -> None:
-        self._send_stream_reset(role, self._active[service_id], service_id)
+    def _reset(self, side: Side, service_id: str) -> None:
+        self._send_stream_reset(side, self._active[service_id], service_id)
 
-    def _send_stream_reset(self, role: Role, stream_id: int, service_id: str) -> None:
-        message = encode_frame(Message(MessageType.STREAM_RESET, stream_id, service_id))
+    def _send_stream_reset(self, side: Side, stream_id: int, service_id: str) -> None:
+        message = encode_delimited(Message(MessageType.STREAM_RESET, stream_id, service_id))
         stale = (stream_id, service_id)
-        self._push_reset(role, message, lambda m: (m.stream_id, m.service_id) == stale)
+        self._push_reset(side, message, lambda m: (m.stream_id, m.service_id) == stale)
 
-    def _push_reset(self, role: Role, message: bytes, stale: Callable[[Message], bool]) -> None:
-        self.ends[role].inbox.push(message, last_in_frame=False)
-        self._push_fence(role, stale)
+    def _push_reset(self, side: Side, message: bytes, stale: Callable[[Message], bool]) -> None:
+        self.ends[side].inbox.push(message, last_in_frame=False)
+        self._push_fence(side, stale)
 
-    def _push_fence(self, role: Role, stale: Callable[[Message], bool]) -> None:
+    def _push_fence(self, side: Side, stale: Callable[[Message], bool]) -> None:
         """Drop what is ``stale`` until the end has seen all that is on its way to it now."""
         if self.fenced:
             fence = _Fence()
-            self._fences[role][fence] = stale
-            self.ends[role].inbox.push_fence(fence)
+            self._fences[side][fence] = stale
+            self.ends[side].inbox.push_fence(fence)
 
-    def _refuse(self, role: Role, start: Message, transfer: Transfer) -> None:
+    def _refuse(self, side: Side, start: Message, transfer: Transfer) -> None:
         """Answer a start that was dropped: it may have been sent in view of the reset."""
         self._disturb_all()
         transfer.disturbed = True
-        self._send_stream_reset(role, start.stream_id, start.service_id)
+        self._send_stream_reset(side, start.stream_id, start.service_id)
 
-    def forward(self, role: Role, count: int = 1) -> None:
+    def forward(self, side: Side, count: int = 1) -> None:
         """Take up to ``count`` messages from one end and pass them on."""
-        end = self.ends[role]
+        end = self.ends[side]
         for _ in range(min(count, len(end.outbox))):
             item = end.outbox.popleft()
             if isinstance(item, _Fence):
-                del self._fences[role][item]
+                del self._fences[side][item]
             else:
-                self._route(role, item)
+                self._route(side, item)
 
-    def _route(self, role: Role, message: bytes) -> None:
+    def _route(self, side: Side, message: bytes) -> None:
         decoded = oracle_decode(message[2:])
         is_start = decoded.type in _STARTS
-        transfer = self.ends[role].starts.popleft() if is_start else None
-        if any(stale(decoded) for stale in self._fences[role].values()):
+        transfer = self.ends[side].starts.popleft() if is_start else None
+        if any(stale(decoded) for stale in self._fences[side].values()):
             if transfer is not None:
-                self._refuse(role, decoded, transfer)
+                self._refuse(side, decoded, transfer)
             return
-        receiver = self.ends[other(role)]
+        receiver = self.ends[other(side)]
         if transfer is not None:
             receiver.starts.append(transfer)
         if decoded.type == MessageType.STREAM_START:
@@ -460,10 +460,10 @@ class ConnectionPair:
     def drain(self) -> None:
         """Move everything until nothing moves any more."""
         while any(end.inbox or end.outbox for end in self.ends.values()):
-            for role, end in self.ends.items():
+            for side, end in self.ends.items():
                 while end.inbox:
                     end.deliver()
-                self.forward(role, len(end.outbox))
+                self.forward(side, len(end.outbox))
 
     def check_agreement(self, exactly: bool | None = None) -> None:
         """Check, when nothing is under way, that both sides have the same connections.
@@ -475,15 +475,15 @@ class ConnectionPair:
             assert all(half.is_open for half in end.halves.values())
             assert not end.starts
         here, there = (
-            {half.transfer for half in self.ends[role].halves.values()}
-            for role in (Role.SOURCE, Role.DESTINATION)
+            {half.transfer for half in self.ends[side].halves.values()}
+            for side in (Side.SOURCE, Side.DESTINATION)
         )
         assert here <= there, "the source has connections that the destination has not"
         assert all(transfer.disturbed for transfer in there - here)
         if self.fenced if exactly is None else exactly:
             assert here == there, "the destination has connections left over"
         for transfer in here:
-            one, two = transfer.halves[Role.SOURCE], transfer.halves[Role.DESTINATION]
+            one, two = transfer.halves[Side.SOURCE], transfer.halves[Side.DESTINATION]
             if not transfer.disturbed:
                 assert (one.sent, two.sent) == (two.received, one.received)
                 for a, b in ((one.connection, two.connection), (two.connection, one.connection)):

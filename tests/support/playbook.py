@@ -33,11 +33,10 @@ from tailrace.session import (
     EndCause,
     Event,
     MessageIgnored,
-    Role,
     Session,
     TunnelReady,
 )
-from tailrace.wire import Message, MessageType, decode, encode_frame
+from tailrace.wire import Message, MessageType, Side, decode, encode_delimited
 
 __all__ = [
     "Data",
@@ -201,7 +200,7 @@ def frame_of(what: str | bytes | Message) -> bytes:
     """Return the bytes for hex digits (blanks allowed), for bytes, or for one message."""
     if isinstance(what, str):
         return bytes.fromhex(what)
-    return encode_frame(what) if isinstance(what, Message) else what
+    return encode_delimited(what) if isinstance(what, Message) else what
 
 
 def service_ids(*names: str) -> Message:
@@ -223,7 +222,7 @@ def feed(session: Session, frame: bytes) -> None:
 def _canonical(frame: bytes) -> bytes:
     """Return DATA with its fields in ascending order; ours has the payload last."""
     message = decode(memoryview(frame)[2:])
-    return encode_frame(message) if message.type == MessageType.DATA else frame
+    return encode_delimited(message) if message.type == MessageType.DATA else frame
 
 
 # -- the playbook ----------------------------------------------------------------------
@@ -250,14 +249,14 @@ class Playbook:
 
     def __init__(
         self,
-        role: Role,
+        side: Side,
         configured: tuple[str, ...] | None = None,
         dialect: Dialect | None = None,
         react: Callable[[Event], None] | None = None,
         *,
         may_pause: bool = False,
     ) -> None:
-        self.session = Session(role, self, configured, dialect)
+        self.session = Session(side, self, configured, dialect)
         self.session.may_pause = may_pause
         self.react = react
         self.requested: list[Connection] = []
@@ -374,14 +373,14 @@ class Playbook:
 
 
 def ready(
-    role: Role,
+    side: Side,
     *ids: str,
     configured: tuple[str, ...] | None = None,
     dialect: Dialect | None = None,
     may_pause: bool = False,
 ) -> Playbook:
     """Return the playbook of a session that has received its service ids."""
-    book = Playbook(role, configured, dialect, may_pause=may_pause)
+    book = Playbook(side, configured, dialect, may_pause=may_pause)
     book.receive(service_ids(*ids))
     book.expect(Ready(ids or ("",)))
     return book

@@ -56,9 +56,9 @@ async def http_greeting(
     proxy: RunningProxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> tuple[str, int]:
     """Take a CONNECT and accept it; return where to."""
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("ascii")
-    proxy.requests.append(head)
-    method, where, _ = head.split("\r\n")[0].split(" ")
+    prefix = (await reader.readuntil(b"\r\n\r\n")).decode("ascii")
+    proxy.requests.append(prefix)
+    method, where, _ = prefix.split("\r\n")[0].split(" ")
     assert method == "CONNECT"
     host, _, port = where.rpartition(":")
     writer.write(ESTABLISHED)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tailrace.session import Dialect, Role
-from tailrace.wire import FLOW_MESSAGES, Message, MessageType
+from tailrace.session import Dialect
+from tailrace.wire import FLOW_MESSAGES, Message, MessageType, Side
 
 __all__ = ["StrictChecker"]
 
@@ -20,7 +20,7 @@ class _StreamRules:
     """What one client has said and heard about the stream of one service."""
 
     number: int = 0
-    numbered: bool = False
+    has_connection_id: bool = False
     ended: bool = True
     resets_told: int = 0
     """Resets of the active stream in the frame that is being delivered."""
@@ -45,13 +45,13 @@ class StrictChecker:
 
     def __init__(
         self,
-        role: Role,
+        side: Side,
         service_ids: tuple[str, ...],
         dialect: Dialect | None = None,
         *,
         passes_flow: bool = False,
     ) -> None:
-        self._role = role
+        self._role = side
         self._service_ids = service_ids
         self._passes_flow = passes_flow
         self._dialect = dialect
@@ -74,7 +74,7 @@ class StrictChecker:
             rules.heard.add((message.stream_id, message.connection_id))
             if message.type == MessageType.STREAM_START or not rules.number:
                 rules.number = message.stream_id
-                rules.numbered = message.connection_id > 0
+                rules.has_connection_id = message.connection_id > 0
                 # Ids may come back: a new source starts at 1.
                 rules.reset_streams.discard(message.stream_id)
                 rules.greeted = {key for key in rules.greeted if key[0] != message.stream_id}
@@ -95,7 +95,7 @@ class StrictChecker:
 
     def check(self, message: Message) -> None:
         """Check a message of this client."""
-        sends_starts = self._role is Role.SOURCE
+        sends_starts = self._role is Side.SOURCE
         allowed = {MessageType.DATA, MessageType.STREAM_RESET, MessageType.CONNECTION_RESET}
         if self._passes_flow:
             allowed |= FLOW_MESSAGES
@@ -105,9 +105,9 @@ class StrictChecker:
         assert len(message.payload) <= 64_512
         assert not message.available_service_ids
         assert message.ignorable is (message.type in FLOW_MESSAGES)
-        named = bool(message.service_id)
-        assert self._named in (None, named), "named and unnamed messages on one link"
-        self._named = named
+        has_service_id = bool(message.service_id)
+        assert self._named in (None, has_service_id), "named and unnamed messages on one link"
+        self._named = has_service_id
         rules = self._rules(message.service_id)
         key = (message.stream_id, message.connection_id)
         if message.type == MessageType.STREAM_START:
@@ -129,22 +129,24 @@ class StrictChecker:
             assert rules.ended, "V1 and V2 carry one connection a stream"
         rules.begun.add(message.stream_id)
         rules.number = message.stream_id
-        rules.numbered = message.connection_id > 0
+        rules.has_connection_id = message.connection_id > 0
         if self._dialect is not None:
-            assert rules.numbered is self._dialect.numbered
-            assert bool(message.service_id) is (self._dialect.named and bool(self._service_ids))
+            assert rules.has_connection_id is self._dialect.has_connection_id
+            assert bool(message.service_id) is (
+                self._dialect.has_service_id and bool(self._service_ids)
+            )
         rules.ended = False
         rules.opened.add((message.stream_id, message.connection_id))
 
     def _check_connection_start(self, rules: _StreamRules, key: tuple[int, int]) -> None:
         assert rules.number == key[0], "CONNECTION_START for a stream that was not started"
-        assert rules.numbered, "CONNECTION_START in a stream without connection ids"
+        assert rules.has_connection_id, "CONNECTION_START in a stream without connection ids"
         assert key[1], "CONNECTION_START without a connection id"
         assert key not in rules.opened, "a connection id was used twice"
         rules.opened.add(key)
 
     def _known(self, rules: _StreamRules) -> set[tuple[int, int]]:
-        return rules.opened if self._role is Role.SOURCE else rules.heard
+        return rules.opened if self._role is Side.SOURCE else rules.heard
 
     def _check_stream_reset(self, rules: _StreamRules, message: Message) -> None:
         assert not message.payload
@@ -166,7 +168,9 @@ class StrictChecker:
         key = (message.stream_id, message.connection_id)
         assert not message.payload
         assert key in self._known(rules), "a flow message for a connection that was not opened"
-        assert rules.numbered is bool(message.connection_id), "numbered and unnumbered mixed"
+        assert rules.has_connection_id is bool(message.connection_id), (
+            "numbered and unnumbered mixed"
+        )
         assert key not in rules.reset_connections, "a flow message after its connection's reset"
         assert message.stream_id not in rules.reset_streams, "and after its stream's"
         waits = message.type == MessageType.CONNECTION_PAUSE
@@ -182,7 +186,9 @@ class StrictChecker:
         key = (message.stream_id, message.connection_id)
         assert message.payload, "DATA without data"
         assert rules.number == message.stream_id, "DATA for a stream that was not started"
-        assert rules.numbered is bool(message.connection_id), "numbered and unnumbered mixed"
+        assert rules.has_connection_id is bool(message.connection_id), (
+            "numbered and unnumbered mixed"
+        )
         assert key in self._known(rules), "DATA for a connection that was not opened"
         assert key not in rules.reset_connections, "DATA after the reset of its connection"
         assert message.stream_id not in rules.reset_streams, "DATA after the reset of its stream"

@@ -20,7 +20,7 @@ from tailrace.wire import (
     MessageSplitter,
     MessageType,
     decode,
-    encode_frame,
+    encode_delimited,
 )
 
 HANG = 30.0
@@ -77,7 +77,7 @@ class Peer:
 
     async def send(self, *messages: Message) -> None:
         """Send messages in one WebSocket message."""
-        await self.socket.send(b"".join(encode_frame(message) for message in messages))
+        await self.socket.send(b"".join(encode_delimited(message) for message in messages))
 
     async def recv(self) -> Message:
         """Receive the next message."""
@@ -98,7 +98,7 @@ class Peer:
 @asynccontextmanager
 async def dial(
     endpoints: Endpoints,
-    mode: str,
+    side: str,
     token: str,
     *,
     client_token: str | None = None,
@@ -120,7 +120,7 @@ async def dial(
         "max_queue": None,
         "close_timeout": 5,
     }
-    uri = f"wss://{endpoints.data_endpoint}/tunnel?local-proxy-mode={mode}"
+    uri = f"wss://{endpoints.data_endpoint}/tunnel?local-proxy-mode={side}"
     async with connect(uri, **(values | options)) as socket:
         peer = Peer(socket)
         if expect_ids is not None:

@@ -34,13 +34,13 @@ from tailrace.localproxy.events import Connected, Listening, ProxyEvent, Service
 from tailrace.localproxy.proxy import LocalProxy
 from tailrace.localproxy.settings import (
     LocalAddress,
-    Mode,
     ProxySettings,
     ServiceMap,
     TCPAddress,
     UnixAddress,
 )
 from tailrace.service.config import Endpoints, parse_address
+from tailrace.wire import Side
 
 __all__ = [
     "HANG",
@@ -181,18 +181,18 @@ class Tunnel:
     control: ControlClient
     tunnel_id: str
     services: tuple[str, ...]
-    tokens: Mapping[Mode, Secret]
+    tokens: Mapping[Side, Secret]
 
-    def settings(self, mode: Mode, **changes: Any) -> ProxySettings:
+    def settings(self, side: Side, **changes: Any) -> ProxySettings:
         """Return the settings of a proxy in this process."""
         address = parse_address(self.endpoints.data_endpoint, "data")
         values: dict[str, Any] = {
-            "mode": mode,
+            "side": side,
             "host": address.host,
             "port": address.port,
-            "access_token": self.tokens[mode],
+            "access_token": self.tokens[side],
             "capath": Path(self.endpoints.ca_dir),
-            "bind_address": "127.0.0.1" if mode is Mode.SOURCE else "",
+            "bind_address": "127.0.0.1" if side is Side.SOURCE else "",
             "retry_delay": 0.1,
         }
         return ProxySettings(**(values | changes))
@@ -211,7 +211,7 @@ def open_tunnel(endpoints: Endpoints, control: ControlClient, *services: str) ->
         control,
         answer["tunnelId"],
         services,
-        {mode: Secret(answer[f"{mode.value}AccessToken"]) for mode in Mode},
+        {side: Secret(answer[f"{side.value}AccessToken"]) for side in Side},
     )
 
 
@@ -269,29 +269,29 @@ def proxy_process(
         yield ProxyProcess(started, ready_file)
 
 
-def arguments_for(tunnel: Tunnel, mode: Mode, services: ServiceMap | None = None) -> list[str]:
+def arguments_for(tunnel: Tunnel, side: Side, services: ServiceMap | None = None) -> list[str]:
     """Return the command line of a proxy of a tunnel, without its token."""
     arguments = ["-e", tunnel.endpoints.data_endpoint, "-c", tunnel.endpoints.ca_dir]
     if services is None:
-        arguments += ["-m", mode.value]
+        arguments += ["-m", side.value]
     else:
         entries = (f"{name}={where}" if name else str(where) for name, where in services.items())
-        arguments += ["-s" if mode is Mode.SOURCE else "-d", ",".join(entries)]
-    return arguments + (["-b", "127.0.0.1"] if mode is Mode.SOURCE else [])
+        arguments += ["-s" if side is Side.SOURCE else "-d", ",".join(entries)]
+    return arguments + (["-b", "127.0.0.1"] if side is Side.SOURCE else [])
 
 
 @contextmanager
 def tunnel_process(
     directory: Path,
     tunnel: Tunnel,
-    mode: Mode,
+    side: Side,
     services: ServiceMap | None = None,
     *options: str,
     name: str = "",
 ) -> Iterator[ProxyProcess]:
     """The command ``localproxy`` at one end of a tunnel."""
-    arguments = [*arguments_for(tunnel, mode, services), *options]
-    with proxy_process(directory, name or mode.value, arguments, tunnel.tokens[mode]) as started:
+    arguments = [*arguments_for(tunnel, side, services), *options]
+    with proxy_process(directory, name or side.value, arguments, tunnel.tokens[side]) as started:
         yield started
 
 
@@ -301,21 +301,21 @@ async def both_processes(
 ) -> AsyncIterator[tuple[ProxyProcess, ProxyProcess, dict[str, LocalAddress]]]:
     """Source and destination as processes, ready; and where the source listens."""
     with (
-        tunnel_process(directory, tunnel, Mode.DESTINATION, applications, *options) as destination,
-        tunnel_process(directory, tunnel, Mode.SOURCE, None, *options) as source,
+        tunnel_process(directory, tunnel, Side.DESTINATION, applications, *options) as destination,
+        tunnel_process(directory, tunnel, Side.SOURCE, None, *options) as source,
     ):
         await destination.ready()
         yield source, destination, await source.ready()
 
 
-def disguise(monkeypatch: pytest.MonkeyPatch, *modes: Mode) -> None:
+def disguise(monkeypatch: pytest.MonkeyPatch, *sides: Side) -> None:
     """Let the proxies of this process that play ``modes`` look like somebody else's.
 
     The service then neither offers them what is our own nor passes it on to them.
     """
 
     def headers(target: LinkTarget, agent: str) -> list[tuple[str, str]]:
-        hides = target.mode in [mode.value for mode in modes]
+        hides = target.side in [side.value for side in sides]
         return request_headers(target, "localproxy" if hides else agent)
 
     for module in ("picows_link", "http.upgrade"):
@@ -332,7 +332,7 @@ class RunningProxy:
         self.events: list[ProxyEvent] = []
         self._came = asyncio.Event()
         self.proxy = LocalProxy(settings, [self._note])
-        self._services = settings.mode is Mode.SOURCE
+        self._services = settings.side is Side.SOURCE
         self._task = asyncio.get_running_loop().create_task(self.proxy.run())
         self._task.add_done_callback(lambda _: self._came.set())
 

@@ -94,10 +94,10 @@ class Peer:
         return bytes(data)
 
     def read_request(self) -> Request:
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            head += self.read(1)
-        line, *fields = head[:-4].decode("ascii").split("\r\n")
+        prefix = b""
+        while not prefix.endswith(b"\r\n\r\n"):
+            prefix += self.read(1)
+        line, *fields = prefix[:-4].decode("ascii").split("\r\n")
         pairs = [each.partition(": ") for each in fields]
         return Request(line, [(name, value) for name, _, value in pairs])
 
@@ -215,7 +215,7 @@ class ScriptedService:
         fields: dict[str, Any] = {
             "host": "localhost",
             "port": self.port,
-            "mode": "source",
+            "side": "source",
             "access_token": Secret(ACCESS_TOKEN),
             "client_token": Secret(CLIENT_TOKEN),
             "tls": TLSOptions(self._certificates.ca_file),
@@ -281,8 +281,8 @@ def refuse(status: str, body: bytes = b"", more: str = "", piece: int = 0) -> Sc
 
     def script(peer: Peer) -> None:
         peer.read_request()
-        head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{more}\r\n"
-        peer.send(head.encode() + body, piece)
+        prefix = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{more}\r\n"
+        peer.send(prefix.encode() + body, piece)
         peer.read_to_end()
 
     return script

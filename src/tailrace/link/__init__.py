@@ -15,35 +15,35 @@ from .interface import Buffer, CloseCode, ClosedBy, Link, LinkClosed, LinkHandle
 if TYPE_CHECKING:
     from .backoff import Backoff
     from .connector import connect
-    from .heartbeat import Keepalive, KeepaliveAction
-    from .supervisor import KeeperOutcome, LinkKeeper, LinkObserver, ReconnectPolicy
+    from .heartbeat import Heartbeat, HeartbeatAction
+    from .supervisor import LinkObserver, LinkSupervisor, ReconnectPolicy, SupervisorOutcome
 
 __all__ = [
     "Backoff",
     "Buffer",
     "CloseCode",
     "ClosedBy",
-    "Keepalive",
-    "KeepaliveAction",
-    "KeeperOutcome",
+    "Heartbeat",
+    "HeartbeatAction",
     "Link",
     "LinkClosed",
     "LinkHandler",
     "LinkInfo",
-    "LinkKeeper",
     "LinkObserver",
+    "LinkSupervisor",
     "LinkTarget",
     "ReconnectPolicy",
+    "SupervisorOutcome",
     "TLSOptions",
     "connect",
 ]
 
 _HOME = {
     "Backoff": ".backoff",
-    "Keepalive": ".heartbeat",
-    "KeepaliveAction": ".heartbeat",
-    "KeeperOutcome": ".supervisor",
-    "LinkKeeper": ".supervisor",
+    "Heartbeat": ".heartbeat",
+    "HeartbeatAction": ".heartbeat",
+    "SupervisorOutcome": ".supervisor",
+    "LinkSupervisor": ".supervisor",
     "LinkObserver": ".supervisor",
     "ReconnectPolicy": ".supervisor",
     "connect": ".connector",

@@ -19,7 +19,7 @@ __all__ = ["LinkTarget", "TLSOptions", "user_agent"]
 _HOST_NAME = re.compile(r"(?=.{1,254}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 _HTTP_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_TEXT = re.compile(r"[\x20-\x7e]+")
-_MODES = ("source", "destination")
+_SIDES = ("source", "destination")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class LinkTarget:
     host: str
     """Name, IPv4 address, or IPv6 address without brackets."""
     port: int = 443
-    mode: str
+    side: str
     """``source`` or ``destination``."""
     access_token: Secret
     client_token: Secret | None = None
@@ -59,8 +59,8 @@ class LinkTarget:
         _check_host(self.host)
         if not 1 <= self.port <= 65_535:
             raise ConfigurationError(f"port {self.port} of the endpoint is not in 1..65535")
-        if self.mode not in _MODES:
-            raise ConfigurationError(f"mode {self.mode!r} is neither source nor destination")
+        if self.side not in _SIDES:
+            raise ConfigurationError(f"mode {self.side!r} is neither source nor destination")
         if not _HTTP_TOKEN.fullmatch(self.subprotocol):
             raise ConfigurationError(f"subprotocol {self.subprotocol!r} is not an HTTP token")
         if not self.connect_timeout > 0:

@@ -8,24 +8,24 @@ from typing import Final
 
 from ..errors import ConfigurationError
 
-__all__ = ["Keepalive", "KeepaliveAction"]
+__all__ = ["Heartbeat", "HeartbeatAction"]
 
 _SILENT_PERIODS: Final = 3
 _OUTSTANDING: Final = 8
 
 
-class KeepaliveAction(Enum):
+class HeartbeatAction(Enum):
     """What to do at a deadline."""
 
     PING = "ping"
-    """Send a ping now and report it with :meth:`Keepalive.ping_sent`."""
+    """Send a ping now and report it with :meth:`Heartbeat.ping_sent`."""
     DEAD = "dead"
     """Nothing came in for three periods: drop the link."""
     WAIT = "wait"
     """Nothing, until the next deadline."""
 
 
-class Keepalive:
+class Heartbeat:
     """The pings of one link; times in seconds.
 
     Deadlines and round trips may be told by different monotonic clocks: a loop's own is good
@@ -54,17 +54,17 @@ class Keepalive:
         """Return when :meth:`on_deadline` wants to be called next."""
         return min(self._next_ping, self._last_received + self.patience)
 
-    def on_deadline(self, now: float, last_received: float) -> KeepaliveAction:
+    def on_deadline(self, now: float, last_received: float) -> HeartbeatAction:
         """Decide; ``last_received`` is when the last bytes of any kind came in."""
         self._last_received = max(self._last_received, last_received)
         if now >= self._last_received + self.patience:
-            return KeepaliveAction.DEAD
+            return HeartbeatAction.DEAD
         if now < self._next_ping:
-            return KeepaliveAction.WAIT
+            return HeartbeatAction.WAIT
         # From now, not from the last deadline: after a suspended machine woke up, one ping
         # is due and not a burst of them.
         self._next_ping = now + self._period
-        return KeepaliveAction.PING
+        return HeartbeatAction.PING
 
     def ping_sent(self, payload: bytes, now: float) -> None:
         """Remember a ping, so that its pong can be timed."""

@@ -15,17 +15,17 @@ from ..errors import AccessRefused, ConfigurationError, LinkError, TLSFailed
 from .backoff import LASTED, Backoff
 from .connector import connect
 from .endpoint import LinkTarget
-from .heartbeat import Keepalive, KeepaliveAction
+from .heartbeat import Heartbeat, HeartbeatAction
 from .interface import CloseCode, ClosedBy, Link, LinkClosed, LinkHandler
 
-__all__ = ["KeeperOutcome", "LinkKeeper", "LinkObserver", "ReconnectPolicy"]
+__all__ = ["LinkObserver", "LinkSupervisor", "ReconnectPolicy", "SupervisorOutcome"]
 
 logger = logging.getLogger(__name__)
 
 FOREVER: Final = -1
 
 
-class KeeperOutcome(Enum):
+class SupervisorOutcome(Enum):
     """Why a keeper is done; each is an orderly end."""
 
     CLOSED = "closed"
@@ -33,7 +33,7 @@ class KeeperOutcome(Enum):
     ENDED = "ended"
     """The service closed the link with another code and then refused to have it back."""
     STOPPED = "stopped"
-    """:meth:`LinkKeeper.stop` was called."""
+    """:meth:`LinkSupervisor.stop` was called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class LinkObserver(Protocol):
         """Learn why there will be another try, ``delay`` seconds from now."""
 
 
-class LinkKeeper:
+class LinkSupervisor:
     """One link to the service at a time: opened, pinged, and opened again when it breaks."""
 
     def __init__(
@@ -121,7 +121,7 @@ class LinkKeeper:
         """Seconds from the latest answered ping to its pong, on the open link."""
         return self._holder.round_trip if self._holder is not None else None
 
-    async def run(self) -> KeeperOutcome:
+    async def run(self) -> SupervisorOutcome:
         """Keep the link until the tunnel has ended or :meth:`stop` is called.
 
         Raises:
@@ -134,10 +134,10 @@ class LinkKeeper:
         """
         while not self._stopping:
             result = await self._try_once()
-            if isinstance(result, KeeperOutcome):
+            if isinstance(result, SupervisorOutcome):
                 return result
             await self._wait_after(result)
-        return KeeperOutcome.STOPPED
+        return SupervisorOutcome.STOPPED
 
     def stop(self) -> None:
         """End: close an open link with code 1000 (bounded), give up a try or a delay at once."""
@@ -149,19 +149,19 @@ class LinkKeeper:
         if self._holder is not None:
             self._holder.link.close(CloseCode.OK, "")
 
-    async def _try_once(self) -> KeeperOutcome | LinkError:
+    async def _try_once(self) -> SupervisorOutcome | LinkError:
         """Open a link and hold it to its end; tell what that means."""
         holder = _Holder(self._observer.new_handler())
         if self._stopping:
-            return KeeperOutcome.STOPPED
+            return SupervisorOutcome.STOPPED
         try:
             async with asyncio.timeout(None) as self._pause:
                 link = await connect(self._target, holder, self._backend)
         except TimeoutError:
-            return KeeperOutcome.STOPPED  # only stop() sets this timeout
+            return SupervisorOutcome.STOPPED  # only stop() sets this timeout
         except AccessRefused:
             if self._close_frame_seen:
-                return KeeperOutcome.ENDED
+                return SupervisorOutcome.ENDED
             raise
         except LinkError as error:
             return self._judge_failure(error)
@@ -184,21 +184,21 @@ class LinkKeeper:
         self._observer.link_down(closed)
         return self._judge_end(closed, self._clock() - opened)
 
-    def _judge_failure(self, error: LinkError) -> KeeperOutcome | LinkError:
+    def _judge_failure(self, error: LinkError) -> SupervisorOutcome | LinkError:
         if self._stopping:
-            return KeeperOutcome.STOPPED
+            return SupervisorOutcome.STOPPED
         # A certificate that verified once and now does not may be half of a roll-over.
         forgivable = self._worked and isinstance(error, TLSFailed)
         if not error.retryable and not forgivable:
             raise error
         return error
 
-    def _judge_end(self, closed: LinkClosed, lasted: float) -> KeeperOutcome | LinkError:
+    def _judge_end(self, closed: LinkClosed, lasted: float) -> SupervisorOutcome | LinkError:
         if self._stopping:
-            return KeeperOutcome.STOPPED
+            return SupervisorOutcome.STOPPED
         if closed.by is ClosedBy.PEER:
             if closed.code == CloseCode.OK:
-                return KeeperOutcome.CLOSED
+                return SupervisorOutcome.CLOSED
             self._close_frame_seen = True
         self._backoff.link_lasted(lasted)
         if lasted >= LASTED:
@@ -265,7 +265,7 @@ class _Holder:
     async def hold(self, link: Link, ping_period: float, observer: LinkObserver) -> LinkClosed:
         """Return how the link ended."""
         self.link = link
-        self._keepalive = Keepalive(ping_period, self._loop.time())
+        self._keepalive = Heartbeat(ping_period, self._loop.time())
         try:
             observer.link_opened(link)
             self._beat()
@@ -293,11 +293,11 @@ class _Holder:
     def _beat(self) -> None:
         now = self._loop.time()
         action = self._keepalive.on_deadline(now, self.link.last_received)
-        if action is KeepaliveAction.DEAD:
+        if action is HeartbeatAction.DEAD:
             self._silence = f"nothing received for {self._keepalive.patience:g} s"
             self.link.abort()
             return
-        if action is KeepaliveAction.PING:
+        if action is HeartbeatAction.PING:
             # Decimal milliseconds, as the reference sends them.
             payload = str(time.time_ns() // 1_000_000).encode()
             self._keepalive.ping_sent(payload, time.perf_counter())

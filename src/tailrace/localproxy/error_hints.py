@@ -12,7 +12,8 @@ from ..errors import (
     ServiceUnavailable,
     TLSFailed,
 )
-from .settings import Mode, ProxySettings
+from ..wire import Side
+from .settings import ProxySettings
 
 __all__ = ["describe", "given_up", "refusal"]
 
@@ -55,11 +56,11 @@ def refusal(error: AccessRefused, settings: ProxySettings) -> AccessRefused:
     The texts looked for are those AWS and ``tailrace serve`` answer with.
     """
     body = error.body.lower()
-    mode = settings.mode
-    other = Mode.DESTINATION if mode is Mode.SOURCE else Mode.SOURCE
+    side = settings.side
+    other = Side.DESTINATION if side is Side.SOURCE else Side.SOURCE
     rotate = (
         "aws iotsecuretunneling rotate-tunnel-access-token --tunnel-id TUNNEL_ID "
-        f"--client-mode {mode.name}"
+        f"--client-mode {side.name}"
     )
     if "previously used" in body or "client token" in body:
         advice = (
@@ -69,10 +70,10 @@ def refusal(error: AccessRefused, settings: ProxySettings) -> AccessRefused:
     elif "closed" in body or "expired" in body:
         advice = "The tunnel has ended and cannot be reopened; open a new one"
     elif "mode" in body:
-        advice = f"This looks like the token of the {other.value}; give the {mode.value} token"
+        advice = f"This looks like the token of the {other.value}; give the {side.value} token"
     elif error.status in (400, 401, 403):
         advice = (
-            f"Check that this is the {mode.value} token, whole and unused, that the tunnel is "
+            f"Check that this is the {side.value} token, whole and unused, that the tunnel is "
             f"open, and that it was opened in the region of {settings.host}; "
             f"for a new token: {rotate}"
         )

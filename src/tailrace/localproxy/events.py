@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from .settings import LocalAddress, Mode, ServiceMap
+from ..wire import Side
+from .settings import LocalAddress, ServiceMap
 
 __all__ = [
     "Connected",
@@ -28,7 +29,7 @@ __all__ = [
 class Started:
     """The proxy runs; nothing is connected yet."""
 
-    mode: Mode
+    side: Side
 
 
 @dataclass(frozen=True, slots=True)

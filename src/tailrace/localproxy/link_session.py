@@ -27,16 +27,16 @@ from ..session import (
     DialectLearned,
     Event,
     MessageIgnored,
-    Role,
     Session,
     TunnelReady,
 )
+from ..wire import Side
 from .dialer import DialFailed, dial
 from .events import ConnectionClosed, ConnectionOpened, ConnectionRefused, ProxyEvent
 from .local_connection import ConnectionState, LocalConnection, ReadBuffer
-from .settings import Mode, PeerVersion, ProxySettings, ServiceMap
+from .settings import PeerVersion, ProxySettings, ServiceMap
 
-__all__ = ["Tunnel", "TunnelOwner"]
+__all__ = ["LinkSession", "LinkSessionOwner"]
 
 logger = logging.getLogger(__name__)
 
@@ -53,10 +53,10 @@ _DIALECTS: Final[dict[PeerVersion, Dialect | None]] = {
 }
 
 
-class TunnelOwner(Protocol):
+class LinkSessionOwner(Protocol):
     """The local proxy a tunnel belongs to."""
 
-    def tunnel_ready(self, tunnel: Tunnel, service_ids: tuple[str, ...]) -> None:
+    def tunnel_ready(self, tunnel: LinkSession, service_ids: tuple[str, ...]) -> None:
         """Learn the service ids; map them with :meth:`Tunnel.map_services`."""
 
     def tunnel_failed(self, error: TailraceError) -> None:
@@ -72,14 +72,14 @@ class TunnelOwner(Protocol):
         """Tell the subscribers."""
 
 
-class Tunnel:
+class LinkSession:
     """Glue between one link, one session and any number of local connections.
 
     Implements the handlers of both sides and the host of the connections.
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, settings: ProxySettings, owner: TunnelOwner
+        self, loop: asyncio.AbstractEventLoop, settings: ProxySettings, owner: LinkSessionOwner
     ) -> None:
         self.loop = loop
         self.linger = settings.linger
@@ -87,10 +87,10 @@ class Tunnel:
         self.read_buffer = ReadBuffer(settings.max_payload)
         self._settings = settings
         self._owner = owner
-        self._is_source = settings.mode is Mode.SOURCE
+        self._is_source = settings.side is Side.SOURCE
         configured = tuple(settings.services) if settings.services is not None else None
         self._session = Session(
-            Role.SOURCE if self._is_source else Role.DESTINATION,
+            Side.SOURCE if self._is_source else Side.DESTINATION,
             self,
             configured,
             _DIALECTS[settings.peer_version] if self._is_source else None,

@@ -33,11 +33,12 @@ from ..link import (
     Link,
     LinkClosed,
     LinkHandler,
-    LinkKeeper,
+    LinkSupervisor,
     LinkTarget,
     ReconnectPolicy,
     TLSOptions,
 )
+from ..wire import Side
 from .client_token import client_token
 from .error_hints import describe, given_up, refusal
 from .events import (
@@ -51,9 +52,9 @@ from .events import (
     Started,
     Subscriber,
 )
-from .link_session import Tunnel
+from .link_session import LinkSession
 from .listener import Listener, bind
-from .settings import LocalAddress, Mode, ProxySettings, ServiceMap, TCPAddress
+from .settings import LocalAddress, ProxySettings, ServiceMap, TCPAddress
 
 __all__ = ["LocalProxy"]
 
@@ -92,13 +93,13 @@ class LocalProxy:
     def __init__(self, settings: ProxySettings, subscribers: Iterable[Subscriber] = ()) -> None:
         settings = _with_client_token(settings)
         self._settings = settings
-        self._is_source = settings.mode is Mode.SOURCE
+        self._is_source = settings.side is Side.SOURCE
         self._subscribers = tuple(subscribers)
         self._loop = asyncio.get_running_loop()
         self._listeners: dict[str, Listener] = {}
         self._waiting: dict[str, tuple[socket.socket, str]] = {}
-        self._tunnel: Tunnel | None = None
-        self._old_tunnels: set[Tunnel] = set()
+        self._tunnel: LinkSession | None = None
+        self._old_tunnels: set[LinkSession] = set()
         self._last_closed = LinkClosed(ClosedBy.US, CloseCode.OK, "")
         self._failure: TailraceError | None = None
         self._stopping = False
@@ -110,7 +111,7 @@ class LocalProxy:
         Raises:
             TailraceError: the proxy cannot go on; its ``exit_code`` says what kind it is.
         """
-        self.emit(Started(self._settings.mode))
+        self.emit(Started(self._settings.side))
         try:
             if self._is_source and self._settings.services is not None:
                 for service_id, address in self._settings.services.items():
@@ -154,12 +155,12 @@ class LocalProxy:
 
     # -- the link ----------------------------------------------------------------------
 
-    def _new_keeper(self) -> LinkKeeper:
+    def _new_keeper(self) -> LinkSupervisor:
         settings = self._settings
         target = LinkTarget(
             host=settings.host,
             port=settings.port,
-            mode=settings.mode.value,
+            side=settings.side.value,
             access_token=settings.access_token,
             client_token=settings.client_token,
             subprotocol=settings.subprotocol,
@@ -174,12 +175,12 @@ class LocalProxy:
             retry_delay_cap=settings.retry_delay_cap,
             ping_period=settings.ping_period,
         )
-        return LinkKeeper(target, policy, self, backend=settings.backend.value)
+        return LinkSupervisor(target, policy, self, backend=settings.backend.value)
 
     def new_handler(self) -> LinkHandler:
         """Make the tunnel that the next link will carry."""
         self.emit(Connecting(self._endpoint))
-        self._tunnel = Tunnel(self._loop, self._settings, self)
+        self._tunnel = LinkSession(self._loop, self._settings, self)
         return self._tunnel
 
     def link_opened(self, link: Link) -> None:
@@ -202,7 +203,7 @@ class LocalProxy:
         """Tell that the link will be set up again."""
         self.emit(Reconnecting(describe(cause), delay))
 
-    def _retire(self, tunnel: Tunnel) -> None:
+    def _retire(self, tunnel: LinkSession) -> None:
         self._tunnel = None
         self._old_tunnels = {old for old in self._old_tunnels if not old.is_drained}
         if not tunnel.is_drained:
@@ -215,7 +216,7 @@ class LocalProxy:
         for subscriber in self._subscribers:
             subscriber(event)
 
-    def tunnel_ready(self, tunnel: Tunnel, service_ids: tuple[str, ...]) -> None:
+    def tunnel_ready(self, tunnel: LinkSession, service_ids: tuple[str, ...]) -> None:
         """Map the service ids and, at a source, accept clients."""
         try:
             if self._is_source:
@@ -350,7 +351,7 @@ class LocalProxy:
                 for tunnel in tunnels:
                     await tunnel.wait_drained()
 
-    def _all_tunnels(self) -> list[Tunnel]:
+    def _all_tunnels(self) -> list[LinkSession]:
         return [*self._old_tunnels, *([self._tunnel] if self._tunnel is not None else [])]
 
     def _abort(self) -> None:

@@ -13,25 +13,18 @@ from pathlib import Path
 
 from ..common.secret import Secret
 from ..link.proxy.settings import WebProxy
+from ..wire import Side
 
 __all__ = [
     "Backend",
     "LocalAddress",
     "LoopChoice",
-    "Mode",
     "PeerVersion",
     "ProxySettings",
     "ServiceMap",
     "TCPAddress",
     "UnixAddress",
 ]
-
-
-class Mode(Enum):
-    """Which end of the tunnel this proxy is; the values go into the upgrade request."""
-
-    SOURCE = "source"
-    DESTINATION = "destination"
 
 
 class PeerVersion(Enum):
@@ -94,7 +87,7 @@ ServiceMap = Mapping[str, LocalAddress]
 class ProxySettings:
     """Everything a local proxy needs to know. Times are in seconds, sizes in bytes."""
 
-    mode: Mode
+    side: Side
     host: str
     """Host of the service's data endpoint, lower case, without brackets."""
     port: int = 443

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from ..common.secret import Secret
+from ..wire import Side
 from .relay.switchboard import Fabric
 from .tunnels.queries import TunnelQueries
 from .tunnels.rules import Destination, IdSource, OpenedTunnel, RotatedTunnel, Tunnels, TunnelSpec
-from .tunnels.store import Side, TunnelRecord
+from .tunnels.store import TunnelRecord
 
 __all__ = ["Announcements", "ControlPlane"]
 

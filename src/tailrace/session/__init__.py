@@ -17,10 +17,10 @@ from .events import (
     SessionHandler,
     TunnelReady,
 )
-from .services import agree
+from .services import match_service_ids
 from .session import Session, SessionState
 from .streams import Connection, DataSink, Stream, StreamState
-from .transitions import Action, Role
+from .transitions import Action
 
 __all__ = [
     "V1",
@@ -38,12 +38,11 @@ __all__ = [
     "EndCause",
     "Event",
     "MessageIgnored",
-    "Role",
     "Session",
     "SessionHandler",
     "SessionState",
     "Stream",
     "StreamState",
     "TunnelReady",
-    "agree",
+    "match_service_ids",
 ]

@@ -13,12 +13,12 @@ class Dialect:
     """One version's message format (guide V3, backward compatibility)."""
 
     name: str
-    named: bool
+    has_service_id: bool
     """Messages carry the service id."""
-    numbered: bool
+    has_connection_id: bool
     """Messages carry a connection id, and a stream may have many connections."""
 
 
-V1: Final = Dialect("V1", named=False, numbered=False)
-V2: Final = Dialect("V2", named=True, numbered=False)
-V3: Final = Dialect("V3", named=True, numbered=True)
+V1: Final = Dialect("V1", has_service_id=False, has_connection_id=False)
+V2: Final = Dialect("V2", has_service_id=True, has_connection_id=False)
+V3: Final = Dialect("V3", has_service_id=True, has_connection_id=True)

@@ -7,7 +7,7 @@ from typing import Final
 
 from ..errors import ServiceIdMismatch
 
-__all__ = ["MAX_SERVICE_ID", "agree"]
+__all__ = ["MAX_SERVICE_ID", "match_service_ids"]
 
 MAX_SERVICE_ID: Final = 128
 """Bytes of one service id (OpenTunnel, ``destinationConfig``)."""
@@ -17,7 +17,9 @@ def _listing(service_ids: Iterable[str]) -> str:
     return "[" + ", ".join(service_ids) + "]"
 
 
-def agree(configured: tuple[str, ...] | None, announced: tuple[str, ...]) -> tuple[str, ...]:
+def match_service_ids(
+    configured: tuple[str, ...] | None, announced: tuple[str, ...]
+) -> tuple[str, ...]:
     """Return the ids to use, given those configured here and those the service announced.
 
     ``configured`` is ``None`` when any id will do, and ``("",)`` for a lone port

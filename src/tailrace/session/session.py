@@ -13,12 +13,13 @@ from enum import Enum
 from ..errors import LocalProtocolError, RemoteProtocolError, ServiceIdMismatch
 from ..wire import (
     FLOW_MESSAGES,
-    HeadIndex,
     Message,
     MessageSplitter,
     MessageType,
+    PrefixIndex,
+    Side,
     decode,
-    encode_frame,
+    encode_delimited,
 )
 from .dialect import V1, V2, V3, Dialect
 from .events import (
@@ -32,9 +33,9 @@ from .events import (
     SessionHandler,
     TunnelReady,
 )
-from .services import MAX_SERVICE_ID, agree
+from .services import MAX_SERVICE_ID, match_service_ids
 from .streams import Connection, DataSink, Stream, StreamState
-from .transitions import DESTINATION, SOURCE, STREAM_MESSAGES, Action, Role
+from .transitions import DESTINATION, SOURCE, STREAM_MESSAGES, Action
 
 __all__ = ["Session", "SessionState"]
 
@@ -58,25 +59,25 @@ class Session:
 
     def __init__(
         self,
-        role: Role,
+        side: Side,
         handler: SessionHandler,
         configured: tuple[str, ...] | None = None,
         dialect: Dialect | None = None,
     ) -> None:
-        self.role = role
+        self.side = side
         self.state = SessionState.AWAITING_SERVICE_IDS
         self.dialect = dialect or V3
         self.may_pause = False
         """Whether flow messages may be sent: the service has said that it passes them on to
         whoever understands them, and to nobody else. Set it before the first frame."""
-        self._may_learn = dialect is None and role is Role.SOURCE
+        self._may_learn = dialect is None and side is Side.SOURCE
         self._configured = configured
         self._handler = handler
-        self._table = SOURCE if role is Role.SOURCE else DESTINATION
+        self._table = SOURCE if side is Side.SOURCE else DESTINATION
         self._splitter = MessageSplitter()
         self._announced: tuple[str, ...] = ()
         self._streams: dict[str, Stream] = {}
-        self._heads: HeadIndex[DataSink] = HeadIndex()
+        self._prefixes: PrefixIndex[DataSink] = PrefixIndex()
 
     # -- what the link brings -------------------------------------------------------
 
@@ -87,7 +88,7 @@ class Session:
             RemoteProtocolError: the link cannot go on; close it with code 1002.
             ServiceIdMismatch: this end was started with the wrong service ids.
         """
-        find = self._heads.find
+        find = self._prefixes.find
         only = self._splitter.only(frame)
         for body in self._splitter.feed(frame) if only is None else (only,):
             # Known are the heads of open connections that have been heard.
@@ -137,7 +138,7 @@ class Session:
         stream = self._streams.get(service_id)
         if self.state is not SessionState.READY or stream is None:
             return False
-        return self.dialect.numbered or not stream.connections
+        return self.dialect.has_connection_id or not stream.connections
 
     def open(self, service_id: str) -> Connection:
         """Open a connection (source only): STREAM_START, or CONNECTION_START on an open stream.
@@ -148,22 +149,22 @@ class Session:
             LocalProtocolError: not a source, not ready, unknown service, or the stream is
                 taken and the dialect knows one connection only.
         """
-        if self.role is not Role.SOURCE:
+        if self.side is not Side.SOURCE:
             raise LocalProtocolError("only a source opens connections")
         if not self.can_open(service_id):
             raise LocalProtocolError(f"service {service_id!r} cannot take a connection now")
         stream = self._streams[service_id]
-        numbered = self.dialect.numbered
-        if stream.state is StreamState.OPEN and numbered:
+        has_connection_id = self.dialect.has_connection_id
+        if stream.state is StreamState.OPEN and has_connection_id:
             kind = MessageType.CONNECTION_START
         else:
             kind = MessageType.STREAM_START
             stream.wire_name = self._wire_name(service_id)
             stream.begin(stream.next_stream_id())
-        connection = stream.add(stream.next_connection_id(), numbered)
+        connection = stream.add(stream.next_connection_id(), has_connection_id)
         self._send(kind, connection)
         if kind is MessageType.STREAM_START:
-            self._say_hello(connection)
+            self._announce_flow(connection)
         return connection
 
     def reset(self, connection: Connection) -> None:
@@ -173,7 +174,7 @@ class Session:
         """
         if not connection.is_open:
             return
-        if connection.numbered:
+        if connection.has_connection_id:
             self._remove(connection)
             self._send(MessageType.CONNECTION_RESET, connection)
         else:
@@ -236,7 +237,7 @@ class Session:
             raise RemoteProtocolError(
                 f"the service announced a service id longer than {MAX_SERVICE_ID} bytes"
             )
-        service_ids = agree(self._configured, announced)
+        service_ids = match_service_ids(self._configured, announced)
         if self.dialect is V1 and len(service_ids) > 1:
             raise ServiceIdMismatch(
                 "a V1 peer carries one service, the tunnel has "
@@ -248,7 +249,7 @@ class Session:
         self._handler.event_occurred(TunnelReady(service_ids))
 
     def _wire_name(self, service_id: str) -> str:
-        return service_id if self.dialect.named else ""
+        return service_id if self.dialect.has_service_id else ""
 
     # -- messages of a stream --------------------------------------------------------
 
@@ -298,7 +299,7 @@ class Session:
             if self._may_learn:
                 self._learn(stream, message)
             if connection.sink is not None:
-                connection.head = self._heads.add(body, message, connection.sink)
+                connection.prefix = self._prefixes.add(body, message, connection.sink)
         payload = message.payload
         if isinstance(payload, memoryview) and payload and connection.sink is not None:
             connection.sink.data_received(payload)
@@ -352,7 +353,7 @@ class Session:
         self._end_stream(stream, EndCause.STREAM_REPLACED)
         stream.begin(message.stream_id)
         stream.wire_name = message.service_id
-        self._say_hello(self._request(stream, message))
+        self._announce_flow(self._request(stream, message))
 
     def _add_connection(self, stream: Stream, message: Message) -> None:
         if message.stream_id != stream.stream_id:
@@ -365,8 +366,8 @@ class Session:
     def _request(self, stream: Stream, message: Message) -> Connection:
         # Guide V3, message schema: a missing connection id is read as 1; the answers
         # then carry none either.
-        numbered = message.connection_id != 0
-        connection = stream.add(message.connection_id or 1, numbered)
+        has_connection_id = message.connection_id != 0
+        connection = stream.add(message.connection_id or 1, has_connection_id)
         self._handler.event_occurred(ConnectionRequested(connection))
         return connection
 
@@ -424,7 +425,7 @@ class Session:
         event = ConnectionPaused if paused else ConnectionResumed
         self._handler.event_occurred(event(connection))
 
-    def _say_hello(self, connection: Connection) -> None:
+    def _announce_flow(self, connection: Connection) -> None:
         """Show the peer of a new stream, by a resume, that flow messages are understood here."""
         if self.may_pause and connection.is_open:
             self._send_flow(MessageType.CONNECTION_RESUME, connection)
@@ -433,12 +434,12 @@ class Session:
 
     def _remove(self, connection: Connection) -> None:
         connection.stream.remove(connection)
-        self._heads.remove(connection.head)
+        self._prefixes.remove(connection.prefix)
 
     def _end_stream(self, stream: Stream, cause: EndCause) -> None:
         ended = stream.end()
         for connection in ended:
-            self._heads.remove(connection.head)
+            self._prefixes.remove(connection.prefix)
         for connection in ended:
             self._handler.event_occurred(ConnectionEnded(connection, cause))
 
@@ -452,7 +453,7 @@ class Session:
 
     def _send_stream_reset(self, stream: Stream) -> None:
         message = Message(MessageType.STREAM_RESET, stream.stream_id, stream.wire_name)
-        self._handler.send_control(encode_frame(message))
+        self._handler.send_control(encode_delimited(message))
 
     def _answer_reset(self, message: Message) -> None:
         """Answer a start with the reset of the same kind and the same ids."""
@@ -461,13 +462,13 @@ class Session:
         else:
             kind, number = MessageType.STREAM_RESET, 0
         answer = Message(kind, message.stream_id, message.service_id, number)
-        self._handler.send_control(encode_frame(answer))
+        self._handler.send_control(encode_delimited(answer))
 
     def _send(self, kind: MessageType, connection: Connection, ignorable: bool = False) -> None:
         stream = connection.stream
-        number = connection.connection_id if connection.numbered else 0
+        number = connection.connection_id if connection.has_connection_id else 0
         message = Message(kind, stream.stream_id, stream.wire_name, number, ignorable=ignorable)
-        self._handler.send_control(encode_frame(message))
+        self._handler.send_control(encode_delimited(message))
 
     def _send_flow(self, kind: MessageType, connection: Connection) -> None:
         self._send(kind, connection, ignorable=True)

@@ -31,23 +31,23 @@ class Connection:
     __slots__ = (
         "_header",
         "connection_id",
-        "head",
+        "has_connection_id",
         "heard",
         "is_open",
         "is_paused",
-        "numbered",
         "pauses_peer",
+        "prefix",
         "sink",
         "stream",
         "stream_id",
     )
 
-    def __init__(self, stream: Stream, connection_id: int, numbered: bool) -> None:
+    def __init__(self, stream: Stream, connection_id: int, has_connection_id: bool) -> None:
         self.stream = stream
         self.stream_id = stream.stream_id
         """The stream id it was opened under; its stream goes on to the next one."""
         self.connection_id = connection_id
-        self.numbered = numbered
+        self.has_connection_id = has_connection_id
         """Whether messages of this connection carry its id."""
         self.is_open = True
         self.heard = False
@@ -56,7 +56,7 @@ class Connection:
         """Whether the peer has asked for no more data."""
         self.pauses_peer = False
         """Whether this end has asked the peer for no more data."""
-        self.head = b""
+        self.prefix = b""
         """How the peer's data messages begin, once that is known."""
         self.sink: DataSink | None = None
         self._header = self._new_header()
@@ -65,7 +65,7 @@ class Connection:
         return DataHeader(
             self.stream_id,
             self.stream.wire_name,
-            self.connection_id if self.numbered else 0,
+            self.connection_id if self.has_connection_id else 0,
         )
 
     @property
@@ -90,7 +90,7 @@ class Connection:
 
     def drop_number(self) -> None:
         """Go on without a connection id: the peer speaks V2 or V1."""
-        self.numbered = False
+        self.has_connection_id = False
         self._header = self._new_header()
 
     def __repr__(self) -> str:
@@ -147,9 +147,9 @@ class Stream:
             if self.last_connection_id not in self.connections:
                 return self.last_connection_id
 
-    def add(self, connection_id: int, numbered: bool) -> Connection:
+    def add(self, connection_id: int, has_connection_id: bool) -> Connection:
         """Add an open connection."""
-        connection = Connection(self, connection_id, numbered)
+        connection = Connection(self, connection_id, has_connection_id)
         self.connections[connection_id] = connection
         if self.first is None:
             self.first = connection

@@ -13,14 +13,7 @@ from typing import Final
 from ..wire import MessageType
 from .streams import StreamState
 
-__all__ = ["DESTINATION", "SOURCE", "STREAM_MESSAGES", "Action", "Role", "Table"]
-
-
-class Role(Enum):
-    """Which end of the tunnel a session is."""
-
-    SOURCE = "source"
-    DESTINATION = "destination"
+__all__ = ["DESTINATION", "SOURCE", "STREAM_MESSAGES", "Action", "Table"]
 
 
 class Action(Enum):

@@ -3,8 +3,8 @@
 May import nothing of this package but :mod:`tailrace.errors`.
 """
 
-from .codec import DataHeader, decode, encode, encode_frame
-from .fastpath import HeadIndex, payload_at
+from .codec import DataHeader, decode, encode, encode_delimited
+from .fastpath import PrefixIndex, payload_at
 from .framing import MessageSplitter
 from .messages import FLOW_MESSAGES, Message, MessageType
 from .protocol import (
@@ -18,6 +18,7 @@ from .protocol import (
     SUBPROTOCOL_V3,
     SUBPROTOCOLS,
 )
+from .side import Side
 
 __all__ = [
     "FLOW_MESSAGES",
@@ -31,12 +32,13 @@ __all__ = [
     "SUBPROTOCOL_V2",
     "SUBPROTOCOL_V3",
     "DataHeader",
-    "HeadIndex",
     "Message",
     "MessageSplitter",
     "MessageType",
+    "PrefixIndex",
+    "Side",
     "decode",
     "encode",
-    "encode_frame",
+    "encode_delimited",
     "payload_at",
 ]

@@ -25,7 +25,7 @@ from ..errors import DecodeError, LocalProtocolError
 from .messages import Message, MessageType
 from .protocol import MAX_CONNECTION_ID, MAX_MESSAGE, MAX_PAYLOAD
 
-__all__ = ["DataHeader", "decode", "encode", "encode_frame"]
+__all__ = ["DataHeader", "decode", "encode", "encode_delimited"]
 
 _VARINT: Final = 0
 _FIXED64: Final = 1
@@ -101,7 +101,7 @@ def encode(message: Message) -> bytes:
     return bytes(out)
 
 
-def encode_frame(message: Message) -> bytes:
+def encode_delimited(message: Message) -> bytes:
     """Encode one message behind its 2-byte length prefix.
 
     Raises:

@@ -14,7 +14,7 @@ from .codec import encode
 from .messages import Message, MessageType
 from .protocol import MAX_PAYLOAD
 
-__all__ = ["HeadIndex", "payload_at"]
+__all__ = ["PrefixIndex", "payload_at"]
 
 _PAYLOAD_TAG: Final = b"\x22"
 _MAX_SIZES: Final = 8
@@ -40,7 +40,7 @@ def payload_at(body: memoryview, at: int, tail: int = 0) -> int:
     return at if low >= 0x80 and at + size == end and size <= MAX_PAYLOAD else 0
 
 
-class HeadIndex(Generic[T]):
+class PrefixIndex(Generic[T]):
     """What belongs to the connection whose DATA messages begin with certain bytes."""
 
     __slots__ = ("_sizes", "_values")
@@ -60,25 +60,25 @@ class HeadIndex(Generic[T]):
         """
         _, stream_id, service_id, connection_id, payload, *_ = message
         plain = Message(MessageType.DATA, stream_id, service_id, connection_id)
-        head = encode(plain) + _PAYLOAD_TAG
-        size = len(head)
-        if not payload or body[:size] != head or payload_at(body, size) == 0:
+        prefix = encode(plain) + _PAYLOAD_TAG
+        size = len(prefix)
+        if not payload or body[:size] != prefix or payload_at(body, size) == 0:
             return b""
         if size not in self._sizes:
             if len(self._sizes) == _MAX_SIZES:
                 return b""
             self._sizes = (*self._sizes, size)
-        self._values[head] = value
-        return head
+        self._values[prefix] = value
+        return prefix
 
     def clear(self) -> None:
         """Forget everything."""
         self._values.clear()
         self._sizes = ()
 
-    def remove(self, head: bytes) -> None:
+    def remove(self, prefix: bytes) -> None:
         """Forget what was remembered under ``head``."""
-        self._values.pop(head, None)
+        self._values.pop(prefix, None)
 
     def knows(self, body: memoryview) -> bool:
         """Tell whether :meth:`find` would find something."""

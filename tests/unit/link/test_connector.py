@@ -93,7 +93,7 @@ async def test_both_back_ends_ask_in_the_same_words(certificates: Certificates) 
     with ScriptedService(certificates, script) as service:
         for backend in BACKENDS:
             recorder = Recorder()
-            link = await connect(service.target(mode="destination"), recorder, backend)
+            link = await connect(service.target(side="destination"), recorder, backend)
             link.close(CloseCode.OK, "")
             await recorder.end()
     first, second = ([h for h in r.headers if h[0] != "Sec-WebSocket-Key"] for r in requests)

@@ -20,7 +20,7 @@ from tailrace.link.proxy.settings import parse_web_proxy
 def target(**changes: Any) -> LinkTarget:
     fields: dict[str, Any] = {
         "host": "data.example.com",
-        "mode": "source",
+        "side": "source",
         "access_token": Secret("an-access-token"),
     }
     return LinkTarget(**(fields | changes))
@@ -66,8 +66,8 @@ def test_forms_of_the_host(host: str, header: str, where: str, server_name: str)
         ({"host": "host:443"}, "IPv6"),
         ({"port": 0}, "port 0"),
         ({"port": 65_536}, "port 65536"),
-        ({"mode": "both"}, "mode 'both'"),
-        ({"mode": "source HTTP/1.1\r\nX: y"}, "mode 'source"),
+        ({"side": "both"}, "mode 'both'"),
+        ({"side": "source HTTP/1.1\r\nX: y"}, "mode 'source"),
         ({"subprotocol": ""}, "subprotocol ''"),
         ({"subprotocol": "a, b"}, "subprotocol 'a, b'"),
         ({"subprotocol": "a\r\nX: y"}, "subprotocol 'a"),
@@ -116,18 +116,18 @@ def test_targets_are_values() -> None:
 
 @given(
     host=st.text(max_size=30),
-    mode=st.text(max_size=10),
+    side=st.text(max_size=10),
     token=st.text(max_size=30),
     client_token=st.none() | st.text(max_size=30),
     subprotocol=st.text(max_size=30),
 )
 def test_no_field_can_add_a_line(
-    host: str, mode: str, token: str, client_token: str | None, subprotocol: str
+    host: str, side: str, token: str, client_token: str | None, subprotocol: str
 ) -> None:
     try:
         made = LinkTarget(
             host=host,
-            mode=mode,
+            side=side,
             access_token=Secret(token),
             client_token=None if client_token is None else Secret(client_token),
             subprotocol=subprotocol,
@@ -142,12 +142,12 @@ def test_no_field_can_add_a_line(
 
 @given(
     token=st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1),
-    mode=st.sampled_from(["source", "destination"]),
+    side=st.sampled_from(["source", "destination"]),
 )
-def test_every_printable_token_is_sent_as_it_is(token: str, mode: str) -> None:
-    request = build_request(target(access_token=Secret(token), mode=mode), "key", "agent")
+def test_every_printable_token_is_sent_as_it_is(token: str, side: str) -> None:
+    request = build_request(target(access_token=Secret(token), side=side), "key", "agent")
     assert f"\r\naccess-token: {token}\r\n".encode() in request
-    assert request.startswith(f"GET /tunnel?local-proxy-mode={mode} HTTP/1.1\r\n".encode())
+    assert request.startswith(f"GET /tunnel?local-proxy-mode={side} HTTP/1.1\r\n".encode())
 
 
 def test_user_agent_names_system_libraries_and_version() -> None:

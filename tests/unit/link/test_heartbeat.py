@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tailrace.errors import ConfigurationError
-from tailrace.link.heartbeat import Keepalive, KeepaliveAction
+from tailrace.link.heartbeat import Heartbeat, HeartbeatAction
 
-PING, DEAD, WAIT = KeepaliveAction.PING, KeepaliveAction.DEAD, KeepaliveAction.WAIT
+PING, DEAD, WAIT = HeartbeatAction.PING, HeartbeatAction.DEAD, HeartbeatAction.WAIT
 
 
-def run(keepalive: Keepalive, until: float, bytes_at: list[float]) -> list[tuple[float, str]]:
+def run(keepalive: Heartbeat, until: float, bytes_at: list[float]) -> list[tuple[float, str]]:
     """Fire each deadline on time; return what was to be done, with its time."""
     done: list[tuple[float, str]] = []
     while (now := keepalive.next_deadline()) <= until:
@@ -25,30 +25,30 @@ def run(keepalive: Keepalive, until: float, bytes_at: list[float]) -> list[tuple
 
 
 def test_first_ping_at_once_then_every_period() -> None:
-    done = run(Keepalive(20.0, 100.0), 160.0, [100.0, 130.0, 150.0])
+    done = run(Heartbeat(20.0, 100.0), 160.0, [100.0, 130.0, 150.0])
     assert [at for at, what in done if what == "ping"] == [100.0, 120.0, 140.0, 160.0]
 
 
 def test_three_silent_periods_end_the_link() -> None:
-    assert run(Keepalive(20.0, 100.0), 1000.0, [])[-1] == (160.0, "dead")
+    assert run(Heartbeat(20.0, 100.0), 1000.0, [])[-1] == (160.0, "dead")
 
 
 def test_any_byte_keeps_the_link() -> None:
     # One byte just before patience runs out buys three more periods.
-    done = run(Keepalive(20.0, 0.0), 1000.0, [59.0])
+    done = run(Heartbeat(20.0, 0.0), 1000.0, [59.0])
     assert (60.0, "wait") in done or (60.0, "ping") in done
     assert done[-1] == (119.0, "dead")
 
 
 def test_a_deadline_that_comes_early_changes_nothing() -> None:
-    keepalive = Keepalive(20.0, 0.0)
+    keepalive = Heartbeat(20.0, 0.0)
     assert keepalive.on_deadline(0.0, 0.0) is PING
     assert keepalive.on_deadline(5.0, 0.0) is WAIT
     assert keepalive.next_deadline() == 20.0
 
 
 def test_a_suspended_machine_sends_one_ping_and_not_a_burst() -> None:
-    keepalive = Keepalive(20.0, 0.0)
+    keepalive = Heartbeat(20.0, 0.0)
     keepalive.on_deadline(0.0, 0.0)
     # The bytes that waited in the socket are read before the timer fires.
     assert keepalive.on_deadline(10_000.0, 9_999.0) is PING
@@ -56,13 +56,13 @@ def test_a_suspended_machine_sends_one_ping_and_not_a_burst() -> None:
 
 
 def test_an_old_report_does_not_turn_the_clock_back() -> None:
-    keepalive = Keepalive(10.0, 0.0)
+    keepalive = Heartbeat(10.0, 0.0)
     assert keepalive.on_deadline(20.0, 20.0) is PING
     assert keepalive.on_deadline(40.0, 5.0) is PING
 
 
 def test_round_trip_of_the_matching_pong_only() -> None:
-    keepalive = Keepalive(20.0, 0.0)
+    keepalive = Heartbeat(20.0, 0.0)
     keepalive.ping_sent(b"1000", 1.0)
     assert keepalive.pong_received(b"", 1.1) is None
     assert keepalive.pong_received(b"999", 1.1) is None
@@ -71,7 +71,7 @@ def test_round_trip_of_the_matching_pong_only() -> None:
 
 
 def test_a_pong_answers_earlier_pings_too() -> None:
-    keepalive = Keepalive(20.0, 0.0)
+    keepalive = Heartbeat(20.0, 0.0)
     for second in (1, 2, 3):
         keepalive.ping_sent(b"%d" % second, float(second))
     assert keepalive.pong_received(b"2", 5.0) == 3.0
@@ -80,7 +80,7 @@ def test_a_pong_answers_earlier_pings_too() -> None:
 
 
 def test_equal_payloads_count_from_the_latest_ping() -> None:
-    keepalive = Keepalive(20.0, 0.0)
+    keepalive = Heartbeat(20.0, 0.0)
     keepalive.ping_sent(b"1", 1.0)
     keepalive.ping_sent(b"2", 2.0)
     keepalive.ping_sent(b"1", 3.0)
@@ -88,7 +88,7 @@ def test_equal_payloads_count_from_the_latest_ping() -> None:
 
 
 def test_unanswered_pings_are_forgotten() -> None:
-    keepalive = Keepalive(20.0, 0.0)
+    keepalive = Heartbeat(20.0, 0.0)
     for number in range(100):
         keepalive.ping_sent(b"%d" % number, float(number))
     assert keepalive.pong_received(b"0", 200.0) is None
@@ -98,7 +98,7 @@ def test_unanswered_pings_are_forgotten() -> None:
 @pytest.mark.parametrize("period", [0.0, -1.0, float("nan")])
 def test_a_period_is_positive(period: float) -> None:
     with pytest.raises(ConfigurationError, match="ping period"):
-        Keepalive(period, 0.0)
+        Heartbeat(period, 0.0)
 
 
 @given(
@@ -107,7 +107,7 @@ def test_a_period_is_positive(period: float) -> None:
     received=st.lists(st.floats(0, 1.0), max_size=20),
 )
 def test_deadlines_always_move_on(period: float, start: float, received: list[float]) -> None:
-    keepalive = Keepalive(period, start)
+    keepalive = Heartbeat(period, start)
     last = start
     for share in received:
         now = keepalive.next_deadline()

@@ -45,7 +45,7 @@ from tailrace.link import ClosedBy, Link, LinkClosed, LinkHandler, LinkInfo
 from tailrace.link import supervisor as module
 from tailrace.link.backoff import LASTED, MIN_DELAY, SETTLED
 from tailrace.link.endpoint import LinkTarget, TLSOptions
-from tailrace.link.supervisor import KeeperOutcome, LinkKeeper, ReconnectPolicy
+from tailrace.link.supervisor import LinkSupervisor, ReconnectPolicy, SupervisorOutcome
 
 QUICK: dict[str, Any] = {"retry_delay": 0.0, "retry_delay_cap": 0.0}
 """The shortest delays there are."""
@@ -107,8 +107,8 @@ def keeper(
     policy: dict[str, Any] | None = None,
     clock: Clock | None = None,
     **changes: Any,
-) -> LinkKeeper:
-    return LinkKeeper(
+) -> LinkSupervisor:
+    return LinkSupervisor(
         service.target(**changes),
         ReconnectPolicy(**(QUICK | (policy or {}))),
         observer,
@@ -129,7 +129,7 @@ def dropped(peer: Peer) -> None:
 async def test_a_tunnel_that_is_closed(certificates: Certificates) -> None:
     observer = Observer()
     with ScriptedService(certificates, OK) as service:
-        assert await keeper(service, observer).run() is KeeperOutcome.CLOSED
+        assert await keeper(service, observer).run() is SupervisorOutcome.CLOSED
         assert service.connections == 1
     assert observer.events == ["handler", "opened", "down"]
     assert observer.ends == [LinkClosed(ClosedBy.PEER, 1000, "tunnel closed")]
@@ -146,7 +146,7 @@ async def test_each_link_has_its_own_handler_and_gets_its_frames(
 
     observer = Observer()
     with ScriptedService(certificates, script) as service:
-        assert await keeper(service, observer).run() is KeeperOutcome.CLOSED
+        assert await keeper(service, observer).run() is SupervisorOutcome.CLOSED
     assert [each.frames for each in observer.handlers] == [[b"link 0"], [b"link 1"], [b"link 2"]]
     assert observer.events == [
         *["handler", "opened", "down", "retrying"] * 2,
@@ -163,7 +163,7 @@ async def test_any_other_close_code_brings_it_back(
     observer = Observer()
     closing = serve(close_frame(code), Peer.read_to_end)
     with ScriptedService(certificates, closing, OK) as service:
-        assert await keeper(service, observer).run() is KeeperOutcome.CLOSED
+        assert await keeper(service, observer).run() is SupervisorOutcome.CLOSED
         assert service.connections == 2
     ((cause, _),) = observer.retries
     assert str(cause) == f"the link was closed by the service ({code or 1005})"
@@ -179,7 +179,7 @@ async def test_a_dropped_link_comes_back(certificates: Certificates, rude: bool)
 
     observer = Observer()
     with ScriptedService(certificates, script, OK) as service:
-        assert await keeper(service, observer).run() is KeeperOutcome.CLOSED
+        assert await keeper(service, observer).run() is SupervisorOutcome.CLOSED
     ((cause, _),) = observer.retries
     assert str(cause).startswith("the link was closed by the network (1006): ")
 
@@ -187,7 +187,7 @@ async def test_a_dropped_link_comes_back(certificates: Certificates, rude: bool)
 async def test_a_link_we_had_to_close_comes_back(certificates: Certificates) -> None:
     observer = Observer()
     with ScriptedService(certificates, serve(frame(0x1, b"text")), OK) as service:
-        assert await keeper(service, observer).run() is KeeperOutcome.CLOSED
+        assert await keeper(service, observer).run() is SupervisorOutcome.CLOSED
     ((cause, _),) = observer.retries
     assert str(cause).startswith("the link was closed by the local side (1003): ")
 
@@ -219,7 +219,7 @@ async def test_a_refusal_after_a_close_frame_is_the_end_of_the_tunnel(
     observer = Observer()
     scripts = [BROKEN, *between, refuse("403 Forbidden", b"Tunnel is closed")]
     with ScriptedService(certificates, *scripts) as service:
-        assert await keeper(service, observer).run() is KeeperOutcome.ENDED
+        assert await keeper(service, observer).run() is SupervisorOutcome.ENDED
         assert service.connections == len(scripts)
 
 
@@ -240,7 +240,7 @@ async def test_5xx_is_tried_again(certificates: Certificates) -> None:
     busy = refuse("503 Service Unavailable", b"later")
     observer = Observer()
     with ScriptedService(certificates, busy, busy, OK) as service:
-        assert await keeper(service, observer).run() is KeeperOutcome.CLOSED
+        assert await keeper(service, observer).run() is SupervisorOutcome.CLOSED
         assert service.connections == 3
     assert observer.causes == [ServiceUnavailable, ServiceUnavailable]
     assert all(delay >= MIN_DELAY for _, delay in observer.retries)
@@ -253,7 +253,7 @@ async def test_an_acceptance_that_is_none_is_tried_again(certificates: Certifica
 
     observer = Observer()
     with ScriptedService(certificates, no_subprotocol, OK) as service:
-        assert await keeper(service, observer).run() is KeeperOutcome.CLOSED
+        assert await keeper(service, observer).run() is SupervisorOutcome.CLOSED
     assert observer.causes == [HandshakeFailed]
 
 
@@ -296,7 +296,7 @@ async def test_a_link_that_lasted_starts_the_count_afresh(certificates: Certific
     with ScriptedService(certificates, busy, dropped, busy, OK) as service:
         clock = Clock(LASTED)
         outcome = await keeper(service, observer, {"retry_count": 1}, clock).run()
-        assert outcome is KeeperOutcome.CLOSED
+        assert outcome is SupervisorOutcome.CLOSED
         assert service.connections == 4
 
 
@@ -321,14 +321,14 @@ async def test_delays_grow_and_fall_back(
     busy = refuse("503 Service Unavailable")
     observer = Observer()
     with ScriptedService(certificates, busy, busy, dropped, busy, OK) as service:
-        outcome = await LinkKeeper(
+        outcome = await LinkSupervisor(
             service.target(),
             ReconnectPolicy(retry_delay=0.06, retry_delay_cap=9.0),
             observer,
             rng=Longest(),
             clock=Clock(lasted),
         ).run()
-    assert outcome is KeeperOutcome.CLOSED
+    assert outcome is SupervisorOutcome.CLOSED
     assert [delay for _, delay in observer.retries] == pytest.approx(delays)
 
 
@@ -353,7 +353,7 @@ async def test_a_strangers_certificate_is_forgiven_once_a_link_worked(
 
     observer = Observer()
     with ScriptedService(certificates, script, plain=True) as service:
-        assert await keeper(service, observer).run() is KeeperOutcome.CLOSED
+        assert await keeper(service, observer).run() is SupervisorOutcome.CLOSED
     assert observer.causes == [LinkError, TLSFailed]
 
 
@@ -373,7 +373,7 @@ async def test_trust_that_is_out_of_reach_for_a_moment_is_forgiven_once_a_link_w
     observer.on_retry = heal
     with ScriptedService(certificates, dropped, OK) as service:
         made = keeper(service, observer, tls=TLSOptions(authorities))
-        assert await made.run() is KeeperOutcome.CLOSED
+        assert await made.run() is SupervisorOutcome.CLOSED
         assert service.connections == 2
     assert [str(cause) for cause, _ in observer.retries][1] == (
         f"certificate file {authorities} holds no PEM certificate"
@@ -394,7 +394,7 @@ async def test_no_tls_at_the_other_end_is_tried_again(certificates: Certificates
 
     observer = Observer()
     with ScriptedService(certificates, script, plain=True) as service:
-        assert await keeper(service, observer).run() is KeeperOutcome.CLOSED
+        assert await keeper(service, observer).run() is SupervisorOutcome.CLOSED
     assert observer.causes == [TLSFailed]
 
 
@@ -421,7 +421,7 @@ async def test_pings_carry_milliseconds_and_time_the_way(certificates: Certifica
         assert made.round_trip is not None
         assert made.round_trip > 0
         made.stop()
-        assert await running is KeeperOutcome.STOPPED
+        assert await running is SupervisorOutcome.STOPPED
     assert made.link is None
     assert made.round_trip is None
     assert all(each.opcode == PING for each in pings)
@@ -437,7 +437,7 @@ async def test_a_mute_service_is_given_up(certificates: Certificates) -> None:
     observer = Observer()
     with ScriptedService(certificates, mute, OK) as service:
         outcome = await keeper(service, observer, {"ping_period": 0.05}).run()
-    assert outcome is KeeperOutcome.CLOSED
+    assert outcome is SupervisorOutcome.CLOSED
     assert observer.ends[0] == LinkClosed(ClosedBy.NETWORK, 1006, "nothing received for 0.15 s")
 
 
@@ -453,7 +453,7 @@ async def test_a_service_that_only_ignores_pings_is_not(certificates: Certificat
     observer = Observer()
     with ScriptedService(certificates, talk) as service:
         outcome = await keeper(service, observer, {"ping_period": 0.15}).run()
-    assert outcome is KeeperOutcome.CLOSED
+    assert outcome is SupervisorOutcome.CLOSED
     assert observer.retries == []
 
 
@@ -462,7 +462,7 @@ async def test_stop_before_the_start(certificates: Certificates) -> None:
     with ScriptedService(certificates, OK) as service:
         made = keeper(service, observer)
         made.stop()
-        assert await made.run() is KeeperOutcome.STOPPED
+        assert await made.run() is SupervisorOutcome.STOPPED
         assert service.connections == 0
 
 
@@ -476,14 +476,14 @@ async def test_stop_during_a_try(certificates: Certificates, step: str) -> None:
             await asyncio.sleep(0.01)
         made.stop()
         made.stop()
-        assert await running is KeeperOutcome.STOPPED
+        assert await running is SupervisorOutcome.STOPPED
     assert observer.events == ["handler"]
 
 
 async def test_stop_during_a_delay(certificates: Certificates) -> None:
     observer = Observer()
     with ScriptedService(certificates, refuse("503 Service Unavailable")) as service:
-        made = LinkKeeper(
+        made = LinkSupervisor(
             service.target(),
             ReconnectPolicy(retry_delay=10_000.0, retry_delay_cap=10_000.0),
             observer,
@@ -493,7 +493,7 @@ async def test_stop_during_a_delay(certificates: Certificates) -> None:
         while not observer.retries:
             await asyncio.sleep(0.01)
         made.stop()
-        assert await running is KeeperOutcome.STOPPED
+        assert await running is SupervisorOutcome.STOPPED
 
 
 @pytest.mark.parametrize("event", ["opened", "down", "retry"])
@@ -507,7 +507,7 @@ async def test_stop_from_within_an_observer(certificates: Certificates, event: s
             observer.on_down = lambda closed: made.stop()
         else:
             observer.on_retry = made.stop
-        assert await made.run() is KeeperOutcome.STOPPED
+        assert await made.run() is SupervisorOutcome.STOPPED
         assert service.connections == 1
 
 
@@ -529,7 +529,7 @@ async def test_stop_closes_an_open_link_orderly(certificates: Certificates) -> N
             await asyncio.sleep(0.01)
         observer.links[0].send(b"last words")
         made.stop()
-        assert await running is KeeperOutcome.STOPPED
+        assert await running is SupervisorOutcome.STOPPED
     assert observer.ends == [LinkClosed(ClosedBy.US, 1000, "")]
     assert [each.payload for each in frames[1:]] == [b"last words", b"\x03\xe8"]
 
@@ -547,7 +547,7 @@ async def test_stop_while_a_try_fails(
     monkeypatch.setattr(module, "connect", fail)
     with ScriptedService(certificates, OK) as service:
         made = keeper(service, observer)
-        assert await made.run() is KeeperOutcome.STOPPED
+        assert await made.run() is SupervisorOutcome.STOPPED
     assert observer.retries == []
 
 
@@ -559,7 +559,7 @@ async def test_stop_while_the_handler_is_made(certificates: Certificates) -> Non
 
     with ScriptedService(certificates, OK) as service:
         made = keeper(service, Late())
-        assert await made.run() is KeeperOutcome.STOPPED
+        assert await made.run() is SupervisorOutcome.STOPPED
         assert service.connections == 0
 
 
@@ -594,10 +594,10 @@ async def test_the_back_end_is_passed_on(certificates: Certificates) -> None:
     observer = Observer()
     with ScriptedService(certificates, OK) as service:
         policy = ReconnectPolicy()
-        await LinkKeeper(service.target(), policy, observer, backend="websockets").run()
+        await LinkSupervisor(service.target(), policy, observer, backend="websockets").run()
         assert observer.links[0].info.backend == "websockets"
         with pytest.raises(ConfigurationError):
-            await LinkKeeper(service.target(), policy, observer, backend="pigeon").run()
+            await LinkSupervisor(service.target(), policy, observer, backend="pigeon").run()
 
 
 # -- the whole policy, on a clock of our own --------------------------------------------------
@@ -669,8 +669,8 @@ class Stage:
         """Keep a link until it was tried so often, or it is given up."""
 
         async def keep() -> None:
-            kept = LinkKeeper(
-                LinkTarget(host="localhost", mode="source", access_token=Secret("token")),
+            kept = LinkSupervisor(
+                LinkTarget(host="localhost", side="source", access_token=Secret("token")),
                 ReconnectPolicy(**policy),
                 self.observer,
                 rng=rng,

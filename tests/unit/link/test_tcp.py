@@ -27,7 +27,7 @@ def target(port: int, **changes: Any) -> LinkTarget:
     fields: dict[str, Any] = {
         "host": "localhost",
         "port": port,
-        "mode": "source",
+        "side": "source",
         "access_token": Secret("token"),
         "connect_timeout": PATIENCE,
     }

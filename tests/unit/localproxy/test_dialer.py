@@ -12,12 +12,13 @@ import pytest
 
 from tailrace.common.secret import Secret
 from tailrace.localproxy.dialer import DialFailed, dial
-from tailrace.localproxy.settings import Mode, ProxySettings, TCPAddress, UnixAddress
+from tailrace.localproxy.settings import ProxySettings, TCPAddress, UnixAddress
+from tailrace.wire import Side
 
 
 def settings(**changes: Any) -> ProxySettings:
     return ProxySettings(
-        mode=Mode.DESTINATION, host="localhost", access_token=Secret("token"), **changes
+        side=Side.DESTINATION, host="localhost", access_token=Secret("token"), **changes
     )
 
 

@@ -16,12 +16,13 @@ from tailrace.errors import (
     TLSFailed,
 )
 from tailrace.localproxy.error_hints import describe, given_up, refusal
-from tailrace.localproxy.settings import Mode, ProxySettings
+from tailrace.localproxy.settings import ProxySettings
+from tailrace.wire import Side
 
 
-def settings(mode: Mode) -> ProxySettings:
+def settings(side: Side) -> ProxySettings:
     return ProxySettings(
-        mode=mode, host="data.tunneling.iot.eu-west-1.amazonaws.com", access_token=Secret("t0ken")
+        side=side, host="data.tunneling.iot.eu-west-1.amazonaws.com", access_token=Secret("t0ken")
     )
 
 
@@ -69,7 +70,7 @@ def test_failures_begin_as_the_reference_words_them(error: LinkError, line: str)
     ],
 )
 def test_a_refusal_says_what_to_do(status: int, body: str, words: list[str]):
-    advised = refusal(AccessRefused(status, "Reason", body), settings(Mode.SOURCE))
+    advised = refusal(AccessRefused(status, "Reason", body), settings(Side.SOURCE))
     text = str(advised)
     assert text.startswith(f'HTTP/1.1 {status} Reason: "{body}". ')
     for word in words:
@@ -78,28 +79,28 @@ def test_a_refusal_says_what_to_do(status: int, body: str, words: list[str]):
 
 
 def test_the_advice_is_for_the_side_that_was_refused():
-    advised = refusal(AccessRefused(400, "Bad", "previously used"), settings(Mode.DESTINATION))
+    advised = refusal(AccessRefused(400, "Bad", "previously used"), settings(Side.DESTINATION))
     assert "--client-mode DESTINATION" in advised.advice
 
 
 def test_the_last_failure_says_how_many_tries_there_were():
-    error = given_up(ConnectFailed("x"), replace(settings(Mode.SOURCE), connect_retry_count=2))
+    error = given_up(ConnectFailed("x"), replace(settings(Side.SOURCE), connect_retry_count=2))
     assert str(error) == (
         "Could not connect to proxy server: x; gave up after 3 tries: "
         "check the endpoint (-e, -r) and the network"
     )
     assert isinstance(error, ConnectFailed)
-    once = given_up(LinkError("x"), replace(settings(Mode.SOURCE), connect_retry_count=0))
+    once = given_up(LinkError("x"), replace(settings(Side.SOURCE), connect_retry_count=0))
     assert str(once) == "x; gave up after 1 try"
 
 
 def test_the_last_failure_keeps_its_exit_code():
     failure = TLSFailed("x")
     failure.exit_code = ExitCode.NETWORK
-    assert given_up(failure, settings(Mode.SOURCE)).exit_code is ExitCode.NETWORK
+    assert given_up(failure, settings(Side.SOURCE)).exit_code is ExitCode.NETWORK
 
 
 def test_a_failure_that_is_final_is_left_alone():
     failure = TLSFailed("certificate does not verify")
     failure.retryable = False
-    assert given_up(failure, settings(Mode.SOURCE)) is failure
+    assert given_up(failure, settings(Side.SOURCE)) is failure

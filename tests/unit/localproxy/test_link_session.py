@@ -28,16 +28,17 @@ from support.tunnel import (
 )
 from tailrace.flow.scheduler import CONNECTION_HIGH, PAUSE_HIGH, TOTAL_HIGH
 from tailrace.localproxy.events import ConnectionClosed, ConnectionOpened, ConnectionRefused
-from tailrace.localproxy.link_session import Tunnel
+from tailrace.localproxy.link_session import LinkSession
 from tailrace.localproxy.local_connection import ConnectionState
-from tailrace.localproxy.settings import Mode, PeerVersion, TCPAddress, UnixAddress
+from tailrace.localproxy.settings import PeerVersion, TCPAddress, UnixAddress
+from tailrace.wire import Side
 
 
 async def test_bytes_are_counted_at_both_ends(service: ServiceProcess):
     with tunnel_of(service, "SSH") as tunnel:
         async with application(echo) as app:
-            far = tunnel.settings(Mode.DESTINATION, services={"SSH": app})
-            async with both_proxies(tunnel.settings(Mode.SOURCE, linger=0.1), far) as ends:
+            far = tunnel.settings(Side.DESTINATION, services={"SSH": app})
+            async with both_proxies(tunnel.settings(Side.SOURCE, linger=0.1), far) as ends:
                 async with client(ends.listening["SSH"]) as streams:
                     await check_echo(streams, b"hello")
                 near = await ends.source.seen(ConnectionClosed)
@@ -52,9 +53,9 @@ async def test_local_sockets_find_out_about_ends_that_have_vanished(
 ):
     with tunnel_of(service, "SSH") as tunnel:
         async with application(echo) as app:
-            far = tunnel.settings(Mode.DESTINATION, services={"SSH": app})
+            far = tunnel.settings(Side.DESTINATION, services={"SSH": app})
             async with (
-                both_proxies(tunnel.settings(Mode.SOURCE), far) as ends,
+                both_proxies(tunnel.settings(Side.SOURCE), far) as ends,
                 client(ends.listening["SSH"]) as streams,
             ):
                 await check_echo(streams, b"hello")
@@ -86,9 +87,9 @@ async def test_an_application_that_refuses_ends_its_connection_alone(service: Se
     with tunnel_of(service, "UP", "DOWN") as tunnel:
         async with application(echo) as app:
             services = {"UP": app, "DOWN": TCPAddress("127.0.0.1", unused_port())}
-            far = tunnel.settings(Mode.DESTINATION, services=services)
+            far = tunnel.settings(Side.DESTINATION, services=services)
             async with (
-                both_proxies(tunnel.settings(Mode.SOURCE), far) as ends,
+                both_proxies(tunnel.settings(Side.SOURCE), far) as ends,
                 client(ends.listening["UP"]) as streams,
             ):
                 await check_echo(streams, b"before")
@@ -112,10 +113,10 @@ async def test_a_client_that_leaves_while_the_application_is_dialed(service: Ser
         for filler in fillers:
             filler.setblocking(False)
             filler.connect_ex((address.host, address.port))
-        far = tunnel.settings(Mode.DESTINATION, services={"SSH": address})
-        async with both_proxies(tunnel.settings(Mode.SOURCE, linger=0.1), far) as ends:
+        far = tunnel.settings(Side.DESTINATION, services={"SSH": address})
+        async with both_proxies(tunnel.settings(Side.SOURCE, linger=0.1), far) as ends:
             dialing = ends.destination.proxy._tunnel
-            assert isinstance(dialing, Tunnel)
+            assert isinstance(dialing, LinkSession)
             async with client(ends.listening["SSH"]):
                 await until(lambda: dialing._dials, "a dial")
             await until(lambda: not dialing._dials and dialing.is_drained, "no dial")
@@ -133,10 +134,10 @@ async def test_the_tunnel_ending_cancels_dials(service: ServiceProcess):
         for filler in fillers:
             filler.setblocking(False)
             filler.connect_ex((address.host, address.port))
-        far = tunnel.settings(Mode.DESTINATION, services={"SSH": address})
-        async with both_proxies(tunnel.settings(Mode.SOURCE), far) as ends:
+        far = tunnel.settings(Side.DESTINATION, services={"SSH": address})
+        async with both_proxies(tunnel.settings(Side.SOURCE), far) as ends:
             dialing = ends.destination.proxy._tunnel
-            assert isinstance(dialing, Tunnel)
+            assert isinstance(dialing, LinkSession)
             async with client(ends.listening["SSH"]) as (_, writer):
                 writer.write(b"waits for the dial")
                 await until(lambda: any(local.waiting for local in dialing._local.values()), "data")
@@ -157,9 +158,9 @@ async def test_a_silent_peer_is_named_with_the_flag(
 
     with tunnel_of(service, "SSH") as tunnel:
         async with application(silent) as app:
-            far = tunnel.settings(Mode.DESTINATION, services={"SSH": app})
+            far = tunnel.settings(Side.DESTINATION, services={"SSH": app})
             async with (
-                both_proxies(tunnel.settings(Mode.SOURCE), far) as ends,
+                both_proxies(tunnel.settings(Side.SOURCE), far) as ends,
                 client(ends.listening["SSH"]),
             ):
                 await until(lambda: "--destination-client-type V1" in caplog.text, "the hint")
@@ -172,13 +173,13 @@ async def test_an_older_peer_is_told_about_once(
     caplog.set_level(logging.WARNING)
     with tunnel_of(service, "SSH") as tunnel:
         async with application(echo) as app:
-            far = tunnel.settings(Mode.DESTINATION, services={"SSH": app})
-            near = tunnel.settings(Mode.SOURCE)
+            far = tunnel.settings(Side.DESTINATION, services={"SSH": app})
+            near = tunnel.settings(Side.SOURCE)
             async with both_proxies(near, far) as ends:
                 source = ends.source.proxy._tunnel
                 destination = ends.destination.proxy._tunnel
-                assert isinstance(source, Tunnel)
-                assert isinstance(destination, Tunnel)
+                assert isinstance(source, LinkSession)
+                assert isinstance(destination, LinkSession)
                 async with client(ends.listening["SSH"]) as streams:
                     await until(lambda: destination._local, "the connection")
                     for connection in destination._local:
@@ -194,8 +195,8 @@ async def test_a_half_closed_client_makes_room_for_the_next_of_an_old_peer(
 ):
     with tunnel_of(service, "SSH") as tunnel:
         async with application(echo) as app:
-            near = tunnel.settings(Mode.SOURCE, peer_version=PeerVersion.V2, linger=3600.0)
-            far = tunnel.settings(Mode.DESTINATION, services={"SSH": app})
+            near = tunnel.settings(Side.SOURCE, peer_version=PeerVersion.V2, linger=3600.0)
+            far = tunnel.settings(Side.DESTINATION, services={"SSH": app})
             async with both_proxies(near, far) as ends:
                 async with client(ends.listening["SSH"]) as first:
                     await check_echo(first, b"one")
@@ -217,14 +218,14 @@ async def deaf_application(path: Path) -> AsyncIterator[tuple[socket.socket, Uni
         yield listening, address
 
 
-def inside(proxy: RunningProxy) -> Tunnel:
+def inside(proxy: RunningProxy) -> LinkSession:
     """Return the tunnel of a proxy."""
     tunnel = proxy.proxy._tunnel
-    assert isinstance(tunnel, Tunnel)
+    assert isinstance(tunnel, LinkSession)
     return tunnel
 
 
-def state_of(tunnel: Tunnel, service_id: str) -> ConnectionState | None:
+def state_of(tunnel: LinkSession, service_id: str) -> ConnectionState | None:
     """Return the state of the first connection of a service, if there is one."""
     states = (local.state for c, local in tunnel._local.items() if c.service_id == service_id)
     return next(states, None)
@@ -237,9 +238,9 @@ async def test_an_application_that_takes_nothing_pauses_its_client_and_nobody_el
     with tunnel_of(service, "DEAF", "ECHO") as tunnel:
         async with deaf_application(tmp_path) as (listening, deaf), application(echo) as app:
             services = {"DEAF": deaf, "ECHO": app}
-            far = tunnel.settings(Mode.DESTINATION, services=services, stall_timeout=0.1)
+            far = tunnel.settings(Side.DESTINATION, services=services, stall_timeout=0.1)
             async with (
-                both_proxies(tunnel.settings(Mode.SOURCE), far) as ends,
+                both_proxies(tunnel.settings(Side.SOURCE), far) as ends,
                 client(ends.listening["ECHO"]) as other,
                 client(ends.listening["DEAF"]) as (_, writer),
             ):
@@ -272,9 +273,9 @@ async def test_a_client_that_takes_nothing_pauses_its_application_and_nobody_els
 
     with tunnel_of(service, "TALK", "ECHO") as tunnel:
         async with application(talk) as talker, application(echo) as app:
-            far = tunnel.settings(Mode.DESTINATION, services={"TALK": talker, "ECHO": app})
+            far = tunnel.settings(Side.DESTINATION, services={"TALK": talker, "ECHO": app})
             async with (
-                both_proxies(tunnel.settings(Mode.SOURCE, stall_timeout=0.1), far) as ends,
+                both_proxies(tunnel.settings(Side.SOURCE, stall_timeout=0.1), far) as ends,
                 client(ends.listening["ECHO"]) as other,
                 client(ends.listening["TALK"]) as (reader, _),
             ):
@@ -293,8 +294,8 @@ async def test_a_paused_client_that_has_gone_leaves_everything_it_said(
     content = noise(4_000_000)
     with tunnel_of(service, "DEAF") as tunnel:
         async with deaf_application(tmp_path) as (listening, deaf):
-            far = tunnel.settings(Mode.DESTINATION, services={"DEAF": deaf})
-            near = tunnel.settings(Mode.SOURCE, linger=0.1)
+            far = tunnel.settings(Side.DESTINATION, services={"DEAF": deaf})
+            near = tunnel.settings(Side.SOURCE, linger=0.1)
             async with both_proxies(near, far) as ends:
                 source = inside(ends.source)
                 async with client(ends.listening["DEAF"]) as (_, writer):
@@ -322,8 +323,8 @@ async def test_many_that_stall_together_are_paused_and_nobody_is_given_up(
             AsyncExitStack() as stack,
         ):
             services = {"DEAF": deaf, "ECHO": app}
-            far = tunnel.settings(Mode.DESTINATION, services=services, stall_timeout=0.2)
-            ends = await stack.enter_async_context(both_proxies(tunnel.settings(Mode.SOURCE), far))
+            far = tunnel.settings(Side.DESTINATION, services=services, stall_timeout=0.2)
+            ends = await stack.enter_async_context(both_proxies(tunnel.settings(Side.SOURCE), far))
             other = await stack.enter_async_context(client(ends.listening["ECHO"]))
             destination, source = inside(ends.destination), inside(ends.source)
             count, content = 3, noise(TOTAL_HIGH // 2)
@@ -345,28 +346,28 @@ async def test_many_that_stall_together_are_paused_and_nobody_is_given_up(
     assert "has taken nothing" not in caplog.text
 
 
-def paused(tunnel: Tunnel) -> int:
+def paused(tunnel: LinkSession) -> int:
     """Return how many local connections are paused."""
     return sum(local.state is ConnectionState.PAUSED for local in tunnel._local.values())
 
 
-@pytest.mark.parametrize("foreign", list(Mode))
+@pytest.mark.parametrize("foreign", list(Side))
 async def test_an_application_that_takes_nothing_stops_the_link_of_a_foreign_peer(
-    service: ServiceProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, foreign: Mode
+    service: ServiceProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, foreign: Side
 ):
     """Whether the other proxy is not ours or this one does not look like it."""
     disguise(monkeypatch, foreign)
     content = noise(8_000_000)
     with tunnel_of(service, "SSH") as tunnel:
         async with deaf_application(tmp_path) as (listening, app):
-            far = tunnel.settings(Mode.DESTINATION, services={"SSH": app}, stall_timeout=0.1)
+            far = tunnel.settings(Side.DESTINATION, services={"SSH": app}, stall_timeout=0.1)
             async with (
-                both_proxies(tunnel.settings(Mode.SOURCE), far) as ends,
+                both_proxies(tunnel.settings(Side.SOURCE), far) as ends,
                 client(ends.listening["SSH"]) as (_, writer),
             ):
                 writer.write(content)
                 destination = ends.destination.proxy._tunnel
-                assert isinstance(destination, Tunnel)
+                assert isinstance(destination, LinkSession)
                 await until(lambda: not destination._reading, "the link to stop")
                 waiting = destination._inbound.total
                 assert CONNECTION_HIGH < waiting < len(content)
@@ -387,13 +388,13 @@ async def test_the_one_that_stalls_is_given_up_when_there_are_others(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    disguise(monkeypatch, Mode.SOURCE)
+    disguise(monkeypatch, Side.SOURCE)
     with tunnel_of(service, "DEAF", "ECHO") as tunnel:
         async with deaf_application(tmp_path) as (_, deaf), application(echo) as app:
             services = {"DEAF": deaf, "ECHO": app}
-            far = tunnel.settings(Mode.DESTINATION, services=services, stall_timeout=0.2)
+            far = tunnel.settings(Side.DESTINATION, services=services, stall_timeout=0.2)
             async with (
-                both_proxies(tunnel.settings(Mode.SOURCE), far) as ends,
+                both_proxies(tunnel.settings(Side.SOURCE), far) as ends,
                 client(ends.listening["DEAF"]) as stalled,
                 client(ends.listening["ECHO"]) as other,
             ):
@@ -411,7 +412,7 @@ async def test_those_that_stall_together_are_given_up_until_the_rest_can_go_on(
     monkeypatch: pytest.MonkeyPatch,
 ):
     """None of them is over its own mark."""
-    disguise(monkeypatch, Mode.SOURCE)
+    disguise(monkeypatch, Side.SOURCE)
     count = 2 * TOTAL_HIGH // CONNECTION_HIGH
     with tunnel_of(service, "DEAF", "ECHO") as tunnel:
         async with (
@@ -420,8 +421,8 @@ async def test_those_that_stall_together_are_given_up_until_the_rest_can_go_on(
             AsyncExitStack() as stack,
         ):
             services = {"DEAF": deaf, "ECHO": app}
-            far = tunnel.settings(Mode.DESTINATION, services=services, stall_timeout=0.2)
-            ends = await stack.enter_async_context(both_proxies(tunnel.settings(Mode.SOURCE), far))
+            far = tunnel.settings(Side.DESTINATION, services=services, stall_timeout=0.2)
+            ends = await stack.enter_async_context(both_proxies(tunnel.settings(Side.SOURCE), far))
             other = await stack.enter_async_context(client(ends.listening["ECHO"]))
             await check_echo(other, b"before")
             for _ in range(count):

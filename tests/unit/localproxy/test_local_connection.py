@@ -99,7 +99,7 @@ class Rig:
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32768)
         stream = Stream("SSH", "SSH")
         stream.begin(1)
-        self.inner: Connection = stream.add(1, numbered=True)
+        self.inner: Connection = stream.add(1, has_connection_id=True)
         self.local = LocalConnection(host, self.inner, "peer", lingers)
 
     def attach(self) -> None:

@@ -35,7 +35,8 @@ from tailrace.localproxy.events import (
     Reconnecting,
     Started,
 )
-from tailrace.localproxy.settings import Mode, PeerVersion, TCPAddress
+from tailrace.localproxy.settings import PeerVersion, TCPAddress
+from tailrace.wire import Side
 
 
 def link_of(running: RunningProxy) -> Link:
@@ -47,12 +48,12 @@ def link_of(running: RunningProxy) -> Link:
 
 async def test_a_source_tells_what_happens_in_order(service: ServiceProcess):
     with tunnel_of(service, "SSH") as tunnel:
-        async with running_proxy(tunnel.settings(Mode.SOURCE)) as source:
+        async with running_proxy(tunnel.settings(Side.SOURCE)) as source:
             listening = await source.ready()
             assert await source.stop() is ExitCode.OK
     kinds = [type(event).__name__ for event in source.events]
     assert kinds == ["Started", "Connecting", "Connected", "ServicesMapped", "Listening", "Ended"]
-    assert source.all(Started) == [Started(Mode.SOURCE)]
+    assert source.all(Started) == [Started(Side.SOURCE)]
     assert source.all(Connecting)[0].endpoint == source.all(Connected)[0].endpoint
     assert source.all(Listening) == [Listening("SSH", listening["SSH"], True)]
     assert source.all(Ended) == [Ended(1000, "")]
@@ -60,9 +61,9 @@ async def test_a_source_tells_what_happens_in_order(service: ServiceProcess):
 
 async def test_a_lone_port_serves_the_one_service_of_the_tunnel(service: ServiceProcess):
     with tunnel_of(service, "SSH") as tunnel:
-        settings = tunnel.settings(Mode.SOURCE, services={"": TCPAddress("", 0)})
+        settings = tunnel.settings(Side.SOURCE, services={"": TCPAddress("", 0)})
         async with application(echo) as app:
-            far = tunnel.settings(Mode.DESTINATION, services={"": app})
+            far = tunnel.settings(Side.DESTINATION, services={"": app})
             async with both_proxies(settings, far) as ends:
                 assert list(ends.listening) == ["SSH"]
                 async with client(ends.listening["SSH"]) as streams:
@@ -72,8 +73,8 @@ async def test_a_lone_port_serves_the_one_service_of_the_tunnel(service: Service
 async def test_ids_without_an_address_take_that_of_the_config_files(service: ServiceProcess):
     with tunnel_of(service, "A", "B") as tunnel:
         async with application(echo) as app:
-            far = tunnel.settings(Mode.DESTINATION, fallback_services={"A": app, "B": app})
-            async with both_proxies(tunnel.settings(Mode.SOURCE), far) as ends:
+            far = tunnel.settings(Side.DESTINATION, fallback_services={"A": app, "B": app})
+            async with both_proxies(tunnel.settings(Side.SOURCE), far) as ends:
                 for address in ends.listening.values():
                     async with client(address) as streams:
                         await check_echo(streams, b"hello")
@@ -81,7 +82,7 @@ async def test_ids_without_an_address_take_that_of_the_config_files(service: Ser
 
 async def test_a_destination_needs_an_address_for_every_id(service: ServiceProcess):
     with tunnel_of(service, "A", "B") as tunnel:
-        far = tunnel.settings(Mode.DESTINATION, fallback_services={"A": TCPAddress("", 22)})
+        far = tunnel.settings(Side.DESTINATION, fallback_services={"A": TCPAddress("", 22)})
         async with running_proxy(far) as destination:
             with pytest.raises(ServiceIdMismatch, match=r"no destination for \[B\].*-d"):
                 await destination.ended()
@@ -89,7 +90,7 @@ async def test_a_destination_needs_an_address_for_every_id(service: ServiceProce
 
 async def test_both_lists_are_named_when_they_differ(service: ServiceProcess):
     with tunnel_of(service, "HTTP", "SSH") as tunnel:
-        wrong = tunnel.settings(Mode.SOURCE, services={"VNC": TCPAddress("", 0)})
+        wrong = tunnel.settings(Side.SOURCE, services={"VNC": TCPAddress("", 0)})
         async with running_proxy(wrong) as source:
             with pytest.raises(ServiceIdMismatch, match=r"\[HTTP, SSH\], you gave \[VNC\]"):
                 await source.ended()
@@ -98,18 +99,18 @@ async def test_both_lists_are_named_when_they_differ(service: ServiceProcess):
 async def test_a_busy_port_ends_it_before_the_token_is_used(service: ServiceProcess):
     with tunnel_of(service, "SSH") as tunnel, socket.create_server(("127.0.0.1", 0)) as taken:
         busy = TCPAddress("", taken.getsockname()[1])
-        async with running_proxy(tunnel.settings(Mode.SOURCE, services={"SSH": busy})) as source:
+        async with running_proxy(tunnel.settings(Side.SOURCE, services={"SSH": busy})) as source:
             with pytest.raises(ListenError, match="Address already in use"):
                 await source.ended()
             assert source.all(Connecting) == []
-        async with running_proxy(tunnel.settings(Mode.SOURCE)) as source:
+        async with running_proxy(tunnel.settings(Side.SOURCE)) as source:
             await source.ready()
 
 
 async def test_a_busy_port_of_a_config_file_ends_it_too(service: ServiceProcess):
     with tunnel_of(service, "SSH") as tunnel, socket.create_server(("127.0.0.1", 0)) as taken:
         busy = TCPAddress("", taken.getsockname()[1])
-        settings = tunnel.settings(Mode.SOURCE, fallback_services={"SSH": busy})
+        settings = tunnel.settings(Side.SOURCE, fallback_services={"SSH": busy})
         async with running_proxy(settings) as source:
             with pytest.raises(ListenError, match=r"-s SSH="):
                 await source.ended()
@@ -119,22 +120,22 @@ async def test_a_refused_token_is_explained(
     service: ServiceProcess, caplog: pytest.LogCaptureFixture
 ):
     with tunnel_of(service, "SSH") as tunnel:
-        async with running_proxy(tunnel.settings(Mode.SOURCE)) as source:
+        async with running_proxy(tunnel.settings(Side.SOURCE)) as source:
             await source.ready()
-        async with running_proxy(tunnel.settings(Mode.SOURCE)) as second:
+        async with running_proxy(tunnel.settings(Side.SOURCE)) as second:
             with pytest.raises(AccessRefused, match="rotate-tunnel-access-token"):
                 await second.ended()
     assert "Proxy server rejected web socket upgrade request: (HTTP/1.1 400 Bad Request)" in (
         caplog.text
     )
-    assert tunnel.tokens[Mode.SOURCE].reveal() not in caplog.text
+    assert tunnel.tokens[Side.SOURCE].reveal() not in caplog.text
 
 
 async def test_a_state_directory_lets_a_restarted_proxy_in_again(
     service: ServiceProcess, tmp_path: Path
 ):
     with tunnel_of(service, "SSH") as tunnel:
-        settings = tunnel.settings(Mode.SOURCE, state_dir=tmp_path / "state")
+        settings = tunnel.settings(Side.SOURCE, state_dir=tmp_path / "state")
         for _ in range(2):
             async with running_proxy(settings) as source:
                 await source.ready()
@@ -144,7 +145,7 @@ async def test_listening_for_the_world_is_warned_about(
     service: ServiceProcess, caplog: pytest.LogCaptureFixture
 ):
     with tunnel_of(service, "SSH") as tunnel:
-        settings = tunnel.settings(Mode.SOURCE, bind_address="0.0.0.0")
+        settings = tunnel.settings(Side.SOURCE, bind_address="0.0.0.0")
         async with running_proxy(settings) as source:
             await source.ready()
     (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
@@ -154,8 +155,8 @@ async def test_listening_for_the_world_is_warned_about(
 async def test_clients_beyond_the_limit_are_refused(service: ServiceProcess):
     with tunnel_of(service, "SSH") as tunnel:
         async with application(echo) as app:
-            near = tunnel.settings(Mode.SOURCE, max_connections=1)
-            far = tunnel.settings(Mode.DESTINATION, services={"SSH": app})
+            near = tunnel.settings(Side.SOURCE, max_connections=1)
+            far = tunnel.settings(Side.DESTINATION, services={"SSH": app})
             async with both_proxies(near, far) as ends, client(ends.listening["SSH"]) as first:
                 await check_echo(first, b"one")
                 async with client(ends.listening["SSH"]) as (reader, _):
@@ -168,9 +169,9 @@ async def test_clients_beyond_the_limit_are_refused(service: ServiceProcess):
 async def test_a_destination_has_the_same_limit(service: ServiceProcess):
     with tunnel_of(service, "SSH") as tunnel:
         async with application(echo) as app:
-            far = tunnel.settings(Mode.DESTINATION, services={"SSH": app}, max_connections=1)
+            far = tunnel.settings(Side.DESTINATION, services={"SSH": app}, max_connections=1)
             async with (
-                both_proxies(tunnel.settings(Mode.SOURCE), far) as ends,
+                both_proxies(tunnel.settings(Side.SOURCE), far) as ends,
                 client(ends.listening["SSH"]) as first,
             ):
                 await check_echo(first, b"one")
@@ -182,8 +183,8 @@ async def test_a_destination_has_the_same_limit(service: ServiceProcess):
 async def test_a_second_client_of_an_old_peer_waits(service: ServiceProcess):
     with tunnel_of(service, "SSH") as tunnel:
         async with application(echo) as app:
-            near = tunnel.settings(Mode.SOURCE, peer_version=PeerVersion.V2)
-            far = tunnel.settings(Mode.DESTINATION, services={"SSH": app})
+            near = tunnel.settings(Side.SOURCE, peer_version=PeerVersion.V2)
+            far = tunnel.settings(Side.DESTINATION, services={"SSH": app})
             async with both_proxies(near, far) as ends:
                 async with client(ends.listening["SSH"]) as first:
                     await check_echo(first, b"one")
@@ -197,8 +198,8 @@ async def test_a_second_client_of_an_old_peer_waits(service: ServiceProcess):
 async def test_a_client_that_waits_for_an_old_peer_is_let_go_at_the_end(service: ServiceProcess):
     with tunnel_of(service, "SSH") as tunnel:
         async with application(echo) as app:
-            near = tunnel.settings(Mode.SOURCE, peer_version=PeerVersion.V1)
-            far = tunnel.settings(Mode.DESTINATION, services={"SSH": app})
+            near = tunnel.settings(Side.SOURCE, peer_version=PeerVersion.V1)
+            far = tunnel.settings(Side.DESTINATION, services={"SSH": app})
             async with both_proxies(near, far) as ends:
                 async with (
                     client(ends.listening["SSH"]) as first,
@@ -214,7 +215,7 @@ async def test_errors_of_the_peer_end_it_when_told_so(service: ServiceProcess):
     with tunnel_of(service, "SSH") as tunnel:
         services = {"": TCPAddress("", 22)}
         settings = tunnel.settings(
-            Mode.DESTINATION, services=services, reconnect_on_data_error=False
+            Side.DESTINATION, services=services, reconnect_on_data_error=False
         )
         async with running_proxy(settings) as destination:
             await destination.ready()
@@ -225,7 +226,7 @@ async def test_errors_of_the_peer_end_it_when_told_so(service: ServiceProcess):
 
 async def test_a_lost_link_is_told_with_its_cause(service: ServiceProcess):
     with tunnel_of(service, "SSH") as tunnel:
-        async with running_proxy(tunnel.settings(Mode.SOURCE)) as source:
+        async with running_proxy(tunnel.settings(Side.SOURCE)) as source:
             before = await source.ready()
             link_of(source).abort()
             again = await source.seen(Reconnecting)
@@ -236,7 +237,7 @@ async def test_a_lost_link_is_told_with_its_cause(service: ServiceProcess):
 
 async def test_stop_during_the_first_connect_ends_at_once(service: ServiceProcess):
     with tunnel_of(service, "SSH") as tunnel:
-        async with running_proxy(tunnel.settings(Mode.SOURCE)) as source:
+        async with running_proxy(tunnel.settings(Side.SOURCE)) as source:
             await source.seen(Connecting)
             assert await source.stop() is ExitCode.OK
             assert source.all(Connected) == []
@@ -250,13 +251,13 @@ async def test_an_application_that_is_not_reached_does_not_hold_up_the_end(
     with tunnel_of(service, "SSH") as tunnel, socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))  # refused, until the next try that never comes
         far = tunnel.settings(
-            Mode.DESTINATION,
+            Side.DESTINATION,
             services={"SSH": TCPAddress("127.0.0.1", mute.getsockname()[1])},
             dial_retry_count=-1,
             dial_retry_delay=1e6,
         )
         async with (
-            both_proxies(tunnel.settings(Mode.SOURCE), far) as ends,
+            both_proxies(tunnel.settings(Side.SOURCE), far) as ends,
             client(ends.listening["SSH"]) as (_, writer),
         ):
             writer.write(b"last words")
@@ -280,8 +281,8 @@ async def test_a_client_that_takes_nothing_does_not_hold_up_the_end_for_ever(
 
     with tunnel_of(service, "SSH") as tunnel:
         async with application(flood) as app:
-            far = tunnel.settings(Mode.DESTINATION, services={"SSH": app})
-            async with both_proxies(tunnel.settings(Mode.SOURCE), far) as ends:
+            far = tunnel.settings(Side.DESTINATION, services={"SSH": app})
+            async with both_proxies(tunnel.settings(Side.SOURCE), far) as ends:
                 address = ends.listening["SSH"]
                 assert isinstance(address, TCPAddress)
                 with socket.socket() as stalled:

@@ -7,7 +7,8 @@ from dataclasses import FrozenInstanceError, fields
 import pytest
 
 from tailrace.common.secret import Secret
-from tailrace.localproxy.settings import Mode, ProxySettings, TCPAddress, UnixAddress
+from tailrace.localproxy.settings import ProxySettings, TCPAddress, UnixAddress
+from tailrace.wire import Side
 
 
 @pytest.mark.parametrize(
@@ -24,7 +25,7 @@ def test_addresses_print(address: TCPAddress | UnixAddress, text: str) -> None:
 
 
 def test_settings_are_frozen_and_show_no_token() -> None:
-    settings = ProxySettings(mode=Mode.SOURCE, host="x", access_token=Secret("hunter2"))
+    settings = ProxySettings(side=Side.SOURCE, host="x", access_token=Secret("hunter2"))
     with pytest.raises(FrozenInstanceError):
-        setattr(settings, fields(settings)[0].name, Mode.DESTINATION)
+        setattr(settings, fields(settings)[0].name, Side.DESTINATION)
     assert "hunter2" not in repr(settings)

@@ -12,7 +12,8 @@ from tailrace.service.relay.switchboard import LocalFabric
 from tailrace.service.tunnels.queries import TunnelQueries
 from tailrace.service.tunnels.rules import Destination, RandomIds, Tunnels, TunnelSpec
 from tailrace.service.tunnels.sqlite_store import SqliteStore
-from tailrace.service.tunnels.store import ConnectionStatus, Side, TunnelRecord, TunnelStatus
+from tailrace.service.tunnels.store import ConnectionStatus, TunnelRecord, TunnelStatus
+from tailrace.wire import Side
 
 
 class Clock:

@@ -22,7 +22,7 @@ from tailrace.session.events import (
 )
 from tailrace.session.streams import Connection, Stream
 
-CONNECTION = Connection(Stream("SSH1", "SSH1"), 1, numbered=True)
+CONNECTION = Connection(Stream("SSH1", "SSH1"), 1, has_connection_id=True)
 
 EXAMPLES: list[Event] = [
     TunnelReady(("SSH1",)),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tailrace.errors import ServiceIdMismatch
-from tailrace.session.services import agree
+from tailrace.session.services import match_service_ids
 
 IDS = st.lists(st.sampled_from(["A", "B", "C", "D"]), max_size=6).map(tuple)
 
@@ -30,7 +30,7 @@ IDS = st.lists(st.sampled_from(["A", "B", "C", "D"]), max_size=6).map(tuple)
 def test_agreed(
     configured: tuple[str, ...] | None, announced: tuple[str, ...], agreed: tuple[str, ...]
 ) -> None:
-    assert agree(configured, announced) == agreed
+    assert match_service_ids(configured, announced) == agreed
 
 
 @pytest.mark.parametrize(
@@ -73,13 +73,13 @@ def test_mismatch_names_both_lists(
     configured: tuple[str, ...], announced: tuple[str, ...], text: str
 ) -> None:
     with pytest.raises(ServiceIdMismatch) as caught:
-        agree(configured, announced)
+        match_service_ids(configured, announced)
     assert str(caught.value) == text
 
 
 @given(IDS)
 def test_without_configuration_any_ids_will_do(announced: tuple[str, ...]) -> None:
-    agreed = agree(None, announced)
+    agreed = match_service_ids(None, announced)
     assert set(agreed) == (set(announced) or {""})
     assert len(set(agreed)) == len(agreed)
 
@@ -89,7 +89,7 @@ def test_named_ids_agree_exactly_when_the_sets_are_equal(
     configured: tuple[str, ...], announced: tuple[str, ...]
 ) -> None:
     if set(configured) == set(announced):
-        assert set(agree(configured, announced)) == set(announced)
+        assert set(match_service_ids(configured, announced)) == set(announced)
     else:
         with pytest.raises(ServiceIdMismatch):
-            agree(configured, announced)
+            match_service_ids(configured, announced)

@@ -9,12 +9,12 @@ import pytest
 
 from support.playbook import Playbook, ready, service_ids
 from tailrace.errors import LocalProtocolError, RemoteProtocolError, ServiceIdMismatch
-from tailrace.session import V1, V2, V3, Dialect, MessageIgnored, Role
+from tailrace.session import V1, V2, V3, Dialect, MessageIgnored
 from tailrace.session.events import Event
 from tailrace.session.session import Session, SessionState
-from tailrace.wire import Message, MessageType
+from tailrace.wire import Message, MessageType, Side
 
-BOTH = pytest.mark.parametrize("role", [Role.SOURCE, Role.DESTINATION])
+BOTH = pytest.mark.parametrize("side", [Side.SOURCE, Side.DESTINATION])
 
 
 def message(kind: MessageType, stream_id: int = 1, service_id: str = "SSH1", c: int = 1) -> Message:
@@ -25,10 +25,10 @@ class TestStates:
     """Awaiting the service ids, ready, closed."""
 
     @BOTH
-    def test_in_order(self, role: Role) -> None:
-        book = Playbook(role)
+    def test_in_order(self, side: Side) -> None:
+        book = Playbook(side)
         session = book.session
-        assert session.role is role
+        assert session.side is side
         seen = [(session.state, session.closed)]
         book.receive(service_ids("SSH1"))
         seen.append((session.state, session.closed))
@@ -41,15 +41,15 @@ class TestStates:
         ]
 
     @BOTH
-    def test_a_mismatch_leaves_it_waiting(self, role: Role) -> None:
-        book = Playbook(role, ("VNC",))
+    def test_a_mismatch_leaves_it_waiting(self, side: Side) -> None:
+        book = Playbook(side, ("VNC",))
         with pytest.raises(ServiceIdMismatch):
             book.receive(service_ids("SSH1"))
         assert book.session.state is SessionState.AWAITING_SERVICE_IDS
 
     @BOTH
-    def test_a_link_lost_before_the_service_ids(self, role: Role) -> None:
-        book = Playbook(role)
+    def test_a_link_lost_before_the_service_ids(self, side: Side) -> None:
+        book = Playbook(side)
         book.lose_link()
         book.expect()
         book.receive(service_ids("SSH1"))
@@ -57,8 +57,8 @@ class TestStates:
         assert book.session.service_ids == ()
 
     @BOTH
-    def test_bytes_after_the_link_was_lost_are_not_looked_at(self, role: Role) -> None:
-        book = ready(role, "SSH1")
+    def test_bytes_after_the_link_was_lost_are_not_looked_at(self, side: Side) -> None:
+        book = ready(side, "SSH1")
         book.lose_link()
         book.receive("0003 ffffff")
         book.expect()
@@ -69,18 +69,18 @@ class TestProperties:
 
     @pytest.mark.parametrize("dialect", [V1, V2, V3])
     def test_the_dialect_is_the_one_given(self, dialect: Dialect) -> None:
-        assert Session(Role.SOURCE, Playbook(Role.SOURCE), None, dialect).dialect is dialect
+        assert Session(Side.SOURCE, Playbook(Side.SOURCE), None, dialect).dialect is dialect
 
     def test_the_dialect_is_v3_by_default(self) -> None:
-        assert Session(Role.SOURCE, Playbook(Role.SOURCE)).dialect is V3
+        assert Session(Side.SOURCE, Playbook(Side.SOURCE)).dialect is V3
 
     def test_service_ids_are_in_the_order_of_the_service(self) -> None:
-        book = Playbook(Role.SOURCE, ("A", "B", "C"))
+        book = Playbook(Side.SOURCE, ("A", "B", "C"))
         book.receive(service_ids("C", "A", "B"))
         assert book.session.service_ids == ("C", "A", "B")
 
     def test_connections_and_counts(self) -> None:
-        session = ready(Role.SOURCE, "A", "B").session
+        session = ready(Side.SOURCE, "A", "B").session
         opened = [session.open(name) for name in ("A", "B", "A")]
         assert set(session.connections) == set(opened)
         assert (session.count("A"), session.count("B"), session.count("C")) == (2, 1, 0)
@@ -89,7 +89,7 @@ class TestProperties:
         assert session.count("A") == 1
 
     def test_can_open(self) -> None:
-        book = Playbook(Role.SOURCE, None, V2)
+        book = Playbook(Side.SOURCE, None, V2)
         session = book.session
         assert not session.can_open("A")
         book.receive(service_ids("A", "B"))
@@ -102,7 +102,7 @@ class TestProperties:
         assert not session.can_open("A")
 
     def test_heard_tells_whether_the_peer_has_answered(self) -> None:
-        book = ready(Role.SOURCE, "SSH1")
+        book = ready(Side.SOURCE, "SSH1")
         connection = book.session.open("SSH1")
         assert not connection.heard
         book.session.receive_frame(
@@ -115,18 +115,18 @@ class TestLocalMistakes:
     """Asking for what the protocol does not allow is an error of our own."""
 
     def test_only_a_source_opens(self) -> None:
-        session = ready(Role.DESTINATION, "SSH1").session
+        session = ready(Side.DESTINATION, "SSH1").session
         with pytest.raises(LocalProtocolError, match="only a source opens connections"):
             session.open("SSH1")
 
     @pytest.mark.parametrize("service_id", ["", "VNC"])
     def test_the_service_must_exist(self, service_id: str) -> None:
-        session = ready(Role.SOURCE, "SSH1").session
+        session = ready(Side.SOURCE, "SSH1").session
         with pytest.raises(LocalProtocolError, match=f"service '{service_id}' cannot take"):
             session.open(service_id)
 
     def test_an_ended_connection_can_be_reset_and_refused_without_effect(self) -> None:
-        book = ready(Role.DESTINATION, "SSH1")
+        book = ready(Side.DESTINATION, "SSH1")
         book.receive(message(MessageType.STREAM_START))
         (connection,) = book.requested
         book.session.reset(connection)
@@ -141,28 +141,28 @@ class TestReasons:
     """The log says why a message had no effect."""
 
     @pytest.mark.parametrize(
-        ("role", "ignored", "reason"),
+        ("side", "ignored", "reason"),
         [
-            (Role.SOURCE, message(MessageType.DATA), "the stream is not open"),
-            (Role.SOURCE, message(MessageType.DATA, 0), "stream id 0 is invalid"),
-            (Role.SOURCE, message(MessageType.DATA, -5), "stream id -5 is invalid"),
-            (Role.SOURCE, message(MessageType.DATA, 1, "VNC"), "the tunnel has no such service"),
+            (Side.SOURCE, message(MessageType.DATA), "the stream is not open"),
+            (Side.SOURCE, message(MessageType.DATA, 0), "stream id 0 is invalid"),
+            (Side.SOURCE, message(MessageType.DATA, -5), "stream id -5 is invalid"),
+            (Side.SOURCE, message(MessageType.DATA, 1, "VNC"), "the tunnel has no such service"),
             (
-                Role.SOURCE,
+                Side.SOURCE,
                 message(MessageType.STREAM_START),
                 "a destination must not start streams",
             ),
             (
-                Role.SOURCE,
+                Side.SOURCE,
                 message(MessageType.CONNECTION_START),
                 "a destination must not start connections",
             ),
-            (Role.SOURCE, service_ids("SSH1"), "service ids announced again"),
-            (Role.SOURCE, Message(99, ignorable=True), "unknown type, marked ignorable"),
+            (Side.SOURCE, service_ids("SSH1"), "service ids announced again"),
+            (Side.SOURCE, Message(99, ignorable=True), "unknown type, marked ignorable"),
         ],
     )
-    def test_idle(self, role: Role, ignored: Message, reason: str) -> None:
-        assert self.reason(ready(role, "SSH1"), ignored) == reason
+    def test_idle(self, side: Side, ignored: Message, reason: str) -> None:
+        assert self.reason(ready(side, "SSH1"), ignored) == reason
 
     @pytest.mark.parametrize(
         ("ignored", "reason"),
@@ -178,12 +178,12 @@ class TestReasons:
         ],
     )
     def test_open(self, ignored: Message, reason: str) -> None:
-        book = ready(Role.DESTINATION, "SSH1")
+        book = ready(Side.DESTINATION, "SSH1")
         book.receive(message(MessageType.STREAM_START))
         assert self.reason(book, ignored) == reason
 
     def test_reset(self) -> None:
-        book = ready(Role.DESTINATION, "SSH1")
+        book = ready(Side.DESTINATION, "SSH1")
         book.receive(message(MessageType.STREAM_START))
         book.session.refuse(book.requested[0])
         late = message(MessageType.CONNECTION_START, c=2)
@@ -216,7 +216,7 @@ class TestErrors:
         ],
     )
     def test_of_a_ready_session(self, received: Message, text: str) -> None:
-        book = ready(Role.SOURCE, "SSH1")
+        book = ready(Side.SOURCE, "SSH1")
         with pytest.raises(RemoteProtocolError) as caught:
             book.receive(received)
         assert str(caught.value) == text
@@ -229,13 +229,13 @@ class TestErrors:
         ],
     )
     def test_of_a_new_session(self, received: Message, text: str) -> None:
-        book = Playbook(Role.DESTINATION)
+        book = Playbook(Side.DESTINATION)
         with pytest.raises(RemoteProtocolError) as caught:
             book.receive(received)
         assert str(caught.value) == text
 
     def test_v1_with_several_services_names_them_and_the_option(self) -> None:
-        book = Playbook(Role.SOURCE, None, V1)
+        book = Playbook(Side.SOURCE, None, V1)
         with pytest.raises(ServiceIdMismatch) as caught:
             book.receive(service_ids("A", "B"))
         assert str(caught.value) == (

@@ -45,14 +45,14 @@ class TestConnectionIds:
 
     def test_an_ended_one_is_not_used_again_soon(self) -> None:
         stream = open_stream()
-        connection = stream.add(stream.next_connection_id(), numbered=True)
+        connection = stream.add(stream.next_connection_id(), has_connection_id=True)
         stream.remove(connection)
         assert stream.next_connection_id() == 2
 
     def test_they_wrap_and_skip_those_in_use(self) -> None:
         stream = open_stream()
-        stream.add(1, numbered=True)
-        stream.add(2, numbered=True)
+        stream.add(1, has_connection_id=True)
+        stream.add(2, has_connection_id=True)
         stream.last_connection_id = MAX_CONNECTION_ID - 1
         assert [stream.next_connection_id() for _ in range(2)] == [MAX_CONNECTION_ID, 3]
 
@@ -62,7 +62,7 @@ class TestLookup:
 
     def test_by_number(self) -> None:
         stream = open_stream()
-        first, second = stream.add(5, numbered=True), stream.add(6, numbered=True)
+        first, second = stream.add(5, has_connection_id=True), stream.add(6, has_connection_id=True)
         assert stream.find(5) is first
         assert stream.find(6) is second
         assert stream.find(7) is None
@@ -70,19 +70,19 @@ class TestLookup:
     def test_no_number_means_the_first_connection_of_the_stream(self) -> None:
         stream = open_stream()
         assert stream.find(0) is None
-        first = stream.add(5, numbered=True)
-        stream.add(6, numbered=True)
+        first = stream.add(5, has_connection_id=True)
+        stream.add(6, has_connection_id=True)
         assert stream.find(0) is first
         stream.remove(first)
         assert stream.find(0) is None
 
     def test_the_next_stream_has_a_first_connection_of_its_own(self) -> None:
         stream = open_stream()
-        stream.add(5, numbered=True)
+        stream.add(5, has_connection_id=True)
         stream.end()
         stream.begin(2)
         assert stream.find(0) is None
-        second = stream.add(6, numbered=True)
+        second = stream.add(6, has_connection_id=True)
         assert stream.find(0) is second
 
 
@@ -100,7 +100,7 @@ class TestEnding:
 
     def test_an_end_takes_all_connections_oldest_first(self) -> None:
         stream = open_stream()
-        connections = [stream.add(number, numbered=True) for number in (3, 1, 2)]
+        connections = [stream.add(number, has_connection_id=True) for number in (3, 1, 2)]
         assert stream.end() == connections
         assert not any(connection.is_open for connection in connections)
         assert stream.connections == {}
@@ -108,7 +108,7 @@ class TestEnding:
 
     def test_removing_one_leaves_the_others(self) -> None:
         stream = open_stream()
-        first, second = stream.add(1, numbered=True), stream.add(2, numbered=True)
+        first, second = stream.add(1, has_connection_id=True), stream.add(2, has_connection_id=True)
         stream.remove(first)
         assert (first.is_open, second.is_open) == (False, True)
         assert list(stream.connections) == [2]
@@ -125,7 +125,7 @@ class TestDataHeader:
     """What stands in front of the data of a connection."""
 
     @pytest.mark.parametrize(
-        ("wire_name", "numbered", "header"),
+        ("wire_name", "has_connection_id", "header"),
         [
             ("SSH1", True, "0013 0801 1001 2a04 53534831 3802 2205"),
             ("SSH1", False, "0011 0801 1001 2a04 53534831 2205"),
@@ -134,28 +134,28 @@ class TestDataHeader:
         ],
     )
     def test_it_has_the_form_of_the_dialect(
-        self, wire_name: str, numbered: bool, header: str
+        self, wire_name: str, has_connection_id: bool, header: str
     ) -> None:
         stream = Stream("SSH1", wire_name)
         stream.begin(1)
-        connection = stream.add(2, numbered)
+        connection = stream.add(2, has_connection_id)
         assert connection.data_header(5) == bytes.fromhex(header)
 
     def test_a_number_can_be_dropped(self) -> None:
-        connection = open_stream().add(2, numbered=True)
+        connection = open_stream().add(2, has_connection_id=True)
         connection.drop_number()
-        assert not connection.numbered
+        assert not connection.has_connection_id
         assert connection.data_header(5) == bytes.fromhex("0011 0801 1001 2a04 53534831 2205")
 
     @pytest.mark.parametrize("size", [-1, 0, MAX_PAYLOAD + 1])
     def test_sizes_out_of_range(self, size: int) -> None:
-        connection = open_stream().add(1, numbered=True)
+        connection = open_stream().add(1, has_connection_id=True)
         with pytest.raises(LocalProtocolError):
             connection.data_header(size)
 
     def test_an_ended_connection_has_none(self) -> None:
         stream = open_stream()
-        connection = stream.add(1, numbered=True)
+        connection = stream.add(1, has_connection_id=True)
         stream.remove(connection)
         with pytest.raises(LocalProtocolError, match="connection SSH1/1/1 has ended"):
             connection.data_header(5)
@@ -165,18 +165,18 @@ class TestNames:
     """What a connection is called in the log."""
 
     def test_service_stream_and_connection(self) -> None:
-        connection = open_stream(7).add(2, numbered=True)
+        connection = open_stream(7).add(2, has_connection_id=True)
         assert repr(connection) == "connection SSH1/7/2"
         assert connection.service_id == "SSH1"
 
     def test_without_a_service_id(self) -> None:
-        connection = open_stream(service_id="").add(1, numbered=False)
+        connection = open_stream(service_id="").add(1, has_connection_id=False)
         assert repr(connection) == "connection -/1/1"
         assert connection.service_id == ""
 
     def test_the_name_stays_when_the_stream_goes_on(self) -> None:
         stream = open_stream()
-        connection: Connection = stream.add(1, numbered=True)
+        connection: Connection = stream.add(1, has_connection_id=True)
         stream.end()
         stream.begin(2)
         assert repr(connection) == "connection SSH1/1/1"

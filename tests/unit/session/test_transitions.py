@@ -10,8 +10,8 @@ from types import ModuleType
 import pytest
 
 from tailrace.session.streams import StreamState
-from tailrace.session.transitions import DESTINATION, SOURCE, STREAM_MESSAGES, Action, Role, Table
-from tailrace.wire import MessageType
+from tailrace.session.transitions import DESTINATION, SOURCE, STREAM_MESSAGES, Action, Table
+from tailrace.wire import MessageType, Side
 
 DOCS = Path(__file__).parents[3] / "docs"
 BOTH = pytest.mark.parametrize("table", [SOURCE, DESTINATION], ids=["source", "destination"])
@@ -66,7 +66,7 @@ def test_a_source_opens_nothing_a_peer_asks_for() -> None:
 
 
 def test_roles_are_the_words_of_the_data_endpoint() -> None:
-    assert [role.value for role in Role] == ["source", "destination"]
+    assert [side.value for side in Side] == ["source", "destination"]
 
 
 def test_the_page_shows_these_tables() -> None:

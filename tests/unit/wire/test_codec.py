@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support.messages import Vector, bodies, load_vectors, messages, varint
 from support.protobuf import OracleError, oracle_decode, oracle_encode
 from tailrace.errors import DecodeError, LocalProtocolError
-from tailrace.wire.codec import DataHeader, decode, encode, encode_frame
+from tailrace.wire.codec import DataHeader, decode, encode, encode_delimited
 from tailrace.wire.messages import Message, MessageType
 from tailrace.wire.protocol import MAX_CONNECTION_ID, MAX_MESSAGE, MAX_PAYLOAD, MAX_STREAM_ID
 
@@ -41,7 +41,7 @@ class TestVectors:
     @pytest.mark.parametrize("vector", CANONICAL, ids=name)
     def test_encodes(self, vector: Vector) -> None:
         assert vector.message is not None
-        assert encode_frame(vector.message) == vector.frame
+        assert encode_delimited(vector.message) == vector.frame
         assert encode(vector.message) == bytes(vector.body)
 
     @pytest.mark.parametrize("vector", REFUSED, ids=name)
@@ -227,10 +227,10 @@ class TestDecode:
             assert payload == b""
 
     def test_the_longest_payload_is_taken_and_one_more_byte_is_not(self) -> None:
-        head = b"\x08\x01\x22"
-        fits = head + varint(MAX_PAYLOAD) + bytes(MAX_PAYLOAD)
+        prefix = b"\x08\x01\x22"
+        fits = prefix + varint(MAX_PAYLOAD) + bytes(MAX_PAYLOAD)
         assert decode(memoryview(fits)).payload == bytes(MAX_PAYLOAD)
-        over = head + varint(MAX_PAYLOAD + 1) + bytes(MAX_PAYLOAD + 1)
+        over = prefix + varint(MAX_PAYLOAD + 1) + bytes(MAX_PAYLOAD + 1)
         assert oracle_decode(over).payload == bytes(MAX_PAYLOAD + 1)
         with pytest.raises(DecodeError, match="payload of 64513 bytes exceeds 64512"):
             decode(memoryview(over))
@@ -261,7 +261,7 @@ class TestEncode:
     @given(messages())
     def test_frame_is_length_and_body(self, message: Message) -> None:
         body = encode(message)
-        assert encode_frame(message) == len(body).to_bytes(2, "big") + body
+        assert encode_delimited(message) == len(body).to_bytes(2, "big") + body
 
     @pytest.mark.parametrize("buffer", [bytes, bytearray, memoryview])
     def test_any_buffer_can_be_the_payload(self, buffer: type) -> None:
@@ -286,7 +286,7 @@ class TestEncode:
         with pytest.raises(LocalProtocolError, match=reason):
             encode(message)
         with pytest.raises(LocalProtocolError, match=reason):
-            encode_frame(message)
+            encode_delimited(message)
 
     def test_the_longest_legal_message_fits(self) -> None:
         longest = Message(

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tailrace.errors import DecodeError
-from tailrace.wire import MAX_PAYLOAD, DataHeader, HeadIndex, Message, MessageType, decode, encode
+from tailrace.wire import MAX_PAYLOAD, DataHeader, Message, MessageType, PrefixIndex, decode, encode
 
 SIZES = [1, 2, 126, 127, 128, 129, 16_383, 16_384, 60_000, MAX_PAYLOAD]
 
@@ -16,12 +16,12 @@ def payload_last(
     return DataHeader(stream, service, connection).build(len(payload))[2:] + payload
 
 
-def add(index: HeadIndex[str], body: bytes, value: str) -> bytes:
+def add(index: PrefixIndex[str], body: bytes, value: str) -> bytes:
     view = memoryview(body)
     return index.add(view, decode(view), value)
 
 
-def found(index: HeadIndex[str], body: bytes) -> tuple[str, bytes] | None:
+def found(index: PrefixIndex[str], body: bytes) -> tuple[str, bytes] | None:
     hit = index.find(memoryview(body))
     assert index.knows(memoryview(body)) is (hit is not None)
     return None if hit is None else (hit[0], bytes(hit[1]))
@@ -32,7 +32,7 @@ def found(index: HeadIndex[str], body: bytes) -> tuple[str, bytes] | None:
 )
 @pytest.mark.parametrize("first", SIZES)
 def test_only_the_payload_may_differ(routing: tuple[int, str, int], first: int) -> None:
-    index: HeadIndex[str] = HeadIndex()
+    index: PrefixIndex[str] = PrefixIndex()
     assert add(index, payload_last(bytes(first), *routing), "it")
     for size in SIZES:
         payload = b"\x22" * size
@@ -43,7 +43,7 @@ def test_only_the_payload_may_differ(routing: tuple[int, str, int], first: int) 
 
 
 def test_connections_are_told_apart() -> None:
-    index: HeadIndex[str] = HeadIndex()
+    index: PrefixIndex[str] = PrefixIndex()
     for number in (1, 2, 127, 128, 20_000):
         assert add(index, payload_last(b"hello", connection=number), f"c{number}")
     for number in (1, 2, 127, 128, 20_000):
@@ -52,11 +52,11 @@ def test_connections_are_told_apart() -> None:
 
 
 def test_what_is_removed_is_unknown() -> None:
-    index: HeadIndex[str] = HeadIndex()
-    head = add(index, payload_last(b"hello"), "it")
+    index: PrefixIndex[str] = PrefixIndex()
+    prefix = add(index, payload_last(b"hello"), "it")
     assert len(index) == 1
-    index.remove(head)
-    index.remove(head)
+    index.remove(prefix)
+    index.remove(prefix)
     index.remove(b"")
     assert len(index) == 0
     add(index, payload_last(b"hello"), "it")
@@ -78,15 +78,17 @@ def test_what_is_removed_is_unknown() -> None:
     ids=["payload first", "no payload", "another field", "two payloads", "a length too long"],
 )
 def test_other_forms_are_not_remembered(body: bytes) -> None:
-    index: HeadIndex[str] = HeadIndex()
+    index: PrefixIndex[str] = PrefixIndex()
     assert add(index, body, "it") == b""
     assert len(index) == 0
 
 
 def test_heads_of_many_sizes_are_not_worth_it() -> None:
-    index: HeadIndex[str] = HeadIndex()
-    heads = [add(index, payload_last(b"hello", service="s" * size), "x") for size in range(1, 12)]
-    assert [bool(head) for head in heads] == [True] * 8 + [False] * 3
+    index: PrefixIndex[str] = PrefixIndex()
+    prefixes = [
+        add(index, payload_last(b"hello", service="s" * size), "x") for size in range(1, 12)
+    ]
+    assert [bool(prefix) for prefix in prefixes] == [True] * 8 + [False] * 3
 
 
 @given(
@@ -98,7 +100,7 @@ def test_heads_of_many_sizes_are_not_worth_it() -> None:
 def test_what_is_recognised_decodes_to_the_same(
     payload: bytes, changes: list[tuple[int, int]], tail: bytes, cut: int
 ) -> None:
-    index: HeadIndex[str] = HeadIndex()
+    index: PrefixIndex[str] = PrefixIndex()
     add(index, payload_last(b"some payload"), "it")
     body = bytearray(payload_last(payload) + tail)
     for at, value in changes:
@@ -117,8 +119,8 @@ def test_what_is_recognised_decodes_to_the_same(
 
 
 def test_a_payload_that_is_too_long_is_left_to_the_decoder() -> None:
-    index: HeadIndex[str] = HeadIndex()
-    head = add(index, payload_last(b"hello"), "it")
+    index: PrefixIndex[str] = PrefixIndex()
+    prefix = add(index, payload_last(b"hello"), "it")
     size = MAX_PAYLOAD + 1
     length = bytes((size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14))
-    assert found(index, head + length + bytes(size)) is None
+    assert found(index, prefix + length + bytes(size)) is None

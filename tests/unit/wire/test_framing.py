@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from support.messages import load_vectors, messages
 from tailrace.errors import DecodeError
-from tailrace.wire.codec import decode, encode, encode_frame
+from tailrace.wire.codec import decode, encode, encode_delimited
 from tailrace.wire.framing import MessageSplitter
 from tailrace.wire.messages import Message
 from tailrace.wire.protocol import MAX_FRAME, MAX_MESSAGE, MAX_PAYLOAD
@@ -42,7 +42,7 @@ def cut(stream: bytes, cuts: list[int]) -> list[bytes]:
 @example([START, DATA], [14, 15])
 @example([START, DATA], [7, 7, 7])
 def test_any_cut_gives_the_same_messages(sent: list[Message], cuts: list[int]) -> None:
-    stream = b"".join(map(encode_frame, sent))
+    stream = b"".join(map(encode_delimited, sent))
     splitter = MessageSplitter()
     received = []
     for frame in cut(stream, cuts):
@@ -72,7 +72,7 @@ def test_all_vectors_one_byte_for_each_frame() -> None:
 
 
 def test_bodies_are_views_of_the_frame() -> None:
-    frame = bytearray(encode_frame(START) + encode_frame(DATA) + b"\x00\x05abc")
+    frame = bytearray(encode_delimited(START) + encode_delimited(DATA) + b"\x00\x05abc")
     bodies = list(MessageSplitter().feed(memoryview(frame)))
     assert [body.obj is frame for body in bodies] == [True, True]
     payload = decode(bodies[1]).payload
@@ -82,7 +82,7 @@ def test_bodies_are_views_of_the_frame() -> None:
 
 def test_only_the_straddling_message_is_copied() -> None:
     splitter = MessageSplitter()
-    whole = encode_frame(DATA)
+    whole = encode_delimited(DATA)
     assert feed(splitter, whole[:9]) == []
     frame = bytearray(whole[9:] + whole)
     bodies = splitter.feed(memoryview(frame))
@@ -97,7 +97,7 @@ def test_only_the_straddling_message_is_copied() -> None:
 
 def test_what_is_held_back_is_a_copy() -> None:
     splitter = MessageSplitter()
-    whole = encode_frame(DATA)
+    whole = encode_delimited(DATA)
     first = bytearray(whole[:9])
     assert list(splitter.feed(memoryview(first))) == []
     first[:] = bytes(9)
@@ -107,7 +107,7 @@ def test_what_is_held_back_is_a_copy() -> None:
 def test_a_body_outlives_the_next_held_back_message() -> None:
     # The straddling body is yielded while the splitter already starts a new buffer.
     splitter = MessageSplitter()
-    whole = encode_frame(DATA)
+    whole = encode_delimited(DATA)
     feed(splitter, whole[:5])
     bodies = list(splitter.feed(memoryview(whole[5:] + whole[:7])))
     assert splitter.pending == 7
@@ -130,7 +130,7 @@ def test_at_most_one_message_is_held_back(sizes: list[int]) -> None:
 
 def test_the_longest_message_in_small_frames() -> None:
     message = Message(1, 1, "SSH1", 1, bytes(range(256)) * (MAX_PAYLOAD // 256))
-    whole = encode_frame(message)
+    whole = encode_delimited(message)
     splitter = MessageSplitter()
     received = []
     # 4096-byte fragments are what the C++ proxy sends.
@@ -142,7 +142,7 @@ def test_the_longest_message_in_small_frames() -> None:
 def test_empty_frames_change_nothing() -> None:
     splitter = MessageSplitter()
     assert feed(splitter, b"") == []
-    whole = encode_frame(START)
+    whole = encode_delimited(START)
     for at, byte in enumerate(whole):
         assert splitter.pending == at
         assert feed(splitter, b"") == []
@@ -169,7 +169,7 @@ def test_length_0_is_refused(frames: list[bytes]) -> None:
 
 
 def test_messages_before_a_length_of_0_are_delivered() -> None:
-    bodies = MessageSplitter().feed(memoryview(encode_frame(START) + b"\x00\x00"))
+    bodies = MessageSplitter().feed(memoryview(encode_delimited(START) + b"\x00\x00"))
     assert bytes(next(bodies)) == encode(START)
     with pytest.raises(DecodeError):
         next(bodies)

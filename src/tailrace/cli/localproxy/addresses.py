@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from ...errors import ConfigurationError
-from ...localproxy.settings import LocalAddress, Mode, ServiceMap, TCPAddress, UnixAddress
-from .options import shown
+from ...localproxy.settings import LocalAddress, ServiceMap, TCPAddress, UnixAddress
+from ...wire import Side
+from .options import printable
 from .validation import (
     RejectedInput,
     is_host_name,
@@ -61,18 +62,20 @@ def parse_endpoint(text: str) -> tuple[str, int]:
     if text[: len(_SCHEME)].lower() == _SCHEME:
         place, slash, path = text[len(_SCHEME) :].partition("/")
         if slash + path not in _PATHS:
-            raise ConfigurationError(f"Invalid endpoint specified: {shown(text)}")
+            raise ConfigurationError(f"Invalid endpoint specified: {printable(text)}")
     validate_address_characters(place, "proxy-endpoint", "Proxy endpoint")
     host, port_text = _split_host(place)
     if host is None or port_text == "":
         hint = "; put IPv6 addresses in brackets, [::1]:443" if place.count(":") > 1 else ""
-        raise ConfigurationError(f"Invalid endpoint specified: {shown(text)}{hint}")
+        raise ConfigurationError(f"Invalid endpoint specified: {printable(text)}{hint}")
     if port_text is None:
         return host.lower(), DEFAULT_PORT
     try:
         return host.lower(), validate_port(port_text)
     except RejectedInput as error:
-        raise ConfigurationError(f"Invalid endpoint specified: {shown(text)} ({error})") from None
+        raise ConfigurationError(
+            f"Invalid endpoint specified: {printable(text)} ({error})"
+        ) from None
 
 
 def format_endpoint(host: str, port: int) -> str:
@@ -96,13 +99,13 @@ def parse_bind_address(text: str) -> str:
     validate_address_characters(text, "bind-address", "Bind address")
     if ":" in text or not is_host_name(text):
         raise ConfigurationError(
-            f"Bind address '{shown(text)}' is neither a host name nor an IP address;"
+            f"Bind address '{printable(text)}' is neither a host name nor an IP address;"
             " ports stand in -s and -d"
         )
     return text
 
 
-def parse_local_address(text: str, mode: Mode) -> LocalAddress:
+def parse_local_address(text: str, side: Side) -> LocalAddress:
     """Return the local address that ``text`` names.
 
     ``text`` is ``PORT``, ``HOST:PORT``, ``[IPV6]:PORT``, ``unix:PATH`` or anything with a
@@ -125,12 +128,12 @@ def parse_local_address(text: str, mode: Mode) -> LocalAddress:
     host, port_text = _split_host(text)
     if host is None:
         hint = "; put IPv6 addresses in brackets, [::1]:22" if text.count(":") > 1 else ""
-        raise ConfigurationError(f"Invalid address '{shown(text)}'{hint}")
+        raise ConfigurationError(f"Invalid address '{printable(text)}'{hint}")
     if not port_text:
-        option = "-s" if mode is Mode.SOURCE else "-d"
+        option = "-s" if side is Side.SOURCE else "-d"
         raise ConfigurationError(
-            f"Address '{shown(text)}' has no port; {option} takes PORT, HOST:PORT or the path of"
-            " a unix socket"
+            f"Address '{printable(text)}' has no port; {option} takes PORT, HOST:PORT or the path"
+            " of a unix socket"
         )
     return TCPAddress(host, validate_port(port_text))
 
@@ -143,7 +146,7 @@ def format_local_address(address: LocalAddress) -> str:
     return address.path if plain else _UNIX + address.path
 
 
-def parse_service_map(text: str, mode: Mode) -> dict[str, LocalAddress]:
+def parse_service_map(text: str, side: Side) -> dict[str, LocalAddress]:
     """Return the map of ``-s`` or ``-d``: service id -> local address, in the order given.
 
     ``text`` is one address, which stands under the id "", or ``ID=ADDRESS[,ID=ADDRESS...]``.
@@ -158,7 +161,7 @@ def parse_service_map(text: str, mode: Mode) -> dict[str, LocalAddress]:
     for item in items:
         parts = re.split("=+", item)
         if len(parts) == 1 and len(items) == 1:
-            return {"": parse_local_address(item.strip(_SPACE), mode)}
+            return {"": parse_local_address(item.strip(_SPACE), side)}
         if len(parts) != 2:
             raise ConfigurationError(
                 "Wrong format for the port mappings! Example: SSH1=5555,SSH2=6666."
@@ -166,10 +169,10 @@ def parse_service_map(text: str, mode: Mode) -> dict[str, LocalAddress]:
         service_id, address_text = (part.strip(_SPACE) for part in parts)
         if not service_id or not address_text:
             raise ConfigurationError(
-                f"Wrong format for the port mappings: {shown(item)} .Example: SSH1=5555"
+                f"Wrong format for the port mappings: {printable(item)} .Example: SSH1=5555"
             )
         validate_service_id(service_id)
-        address = parse_local_address(address_text, mode)
+        address = parse_local_address(address_text, side)
         if service_id in services:
             logger.warning(
                 "Duplicate mappings, ignore. This mapping already exists: %s : %s",
@@ -178,7 +181,7 @@ def parse_service_map(text: str, mode: Mode) -> dict[str, LocalAddress]:
             )
             continue
         services[service_id] = address
-    if mode is Mode.SOURCE:
+    if side is Side.SOURCE:
         _refuse_shared_addresses(services)
     return services
 
@@ -200,7 +203,7 @@ def _refuse_shared_addresses(services: Mapping[str, LocalAddress]) -> None:
         if owner != service_id:
             raise ConfigurationError(
                 f"Services {owner} and {service_id} cannot both listen on"
-                f" {shown(format_local_address(address))}"
+                f" {printable(format_local_address(address))}"
             )
 
 
@@ -209,7 +212,7 @@ def _parse_unix(text: str) -> UnixAddress:
     validate_path(path)
     if len(path.encode(errors="surrogateescape")) > _MAX_UNIX_PATH:
         raise ConfigurationError(
-            f"The path of a unix socket has at most {_MAX_UNIX_PATH} bytes: {shown(path)}"
+            f"The path of a unix socket has at most {_MAX_UNIX_PATH} bytes: {printable(path)}"
         )
     return UnixAddress(path)
 

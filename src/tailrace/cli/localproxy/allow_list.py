@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ...errors import ConfigurationError
-from ...localproxy.settings import LocalAddress, Mode
+from ...localproxy.settings import LocalAddress
+from ...wire import Side
 from .addresses import format_local_address, parse_local_address
-from .options import shown
+from .options import printable
 from .validation import RejectedInput
 
 __all__ = ["format_allow_list", "parse_allow_list"]
@@ -28,10 +29,10 @@ def parse_allow_list(text: str) -> tuple[LocalAddress, ...]:
 def _parse(item: str) -> LocalAddress:
     if "=" in item:
         raise ConfigurationError(
-            f"--allow takes addresses without service ids, not '{shown(item)}'"
+            f"--allow takes addresses without service ids, not '{printable(item)}'"
         )
     try:
-        return parse_local_address(item, Mode.DESTINATION)
+        return parse_local_address(item, Side.DESTINATION)
     except RejectedInput as error:
         raise RejectedInput("allow", error.reason, f"--allow: {error}") from None
     except ConfigurationError as error:

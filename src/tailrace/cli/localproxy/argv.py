@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from .options import OPTIONS, Option, UsageError, Value, option_named, parse_value, shown
+from .options import OPTIONS, Option, UsageError, Value, option_named, parse_value, printable
 
 __all__ = ["Argument", "CommandKind", "CommandLine", "parse_argv"]
 
@@ -49,7 +49,7 @@ class CommandLine:
 
     arguments: tuple[Argument, ...]
     """At most one for each option: of repeated ones that may be repeated, the last."""
-    strays: int = 0
+    positional: int = 0
     """How many arguments belong to no option; they mean nothing."""
 
     def __getitem__(self, name: str) -> Argument | None:
@@ -81,7 +81,7 @@ def parse_argv(argv: Sequence[str]) -> CommandLine:
         UsageError: an option is unknown, ambiguous, repeated or lacks its value, or a
             value is not of the option's kind; also when ``--help`` is among the rest.
     """
-    tokens, strays = _split(argv)
+    tokens, positional = _split(argv)
     found: dict[str, Argument] = {}
     for token in tokens:
         option = token.option
@@ -90,24 +90,24 @@ def parse_argv(argv: Sequence[str]) -> CommandLine:
             raise UsageError(f"option '{long}' cannot be specified more than once")
         value = True if option.is_switch else parse_value(option, token.text, long)
         found[option.name] = Argument(option, value, token.spelling)
-    return CommandLine(tuple(found.values()), strays)
+    return CommandLine(tuple(found.values()), positional)
 
 
 def _split(argv: Sequence[str]) -> tuple[list[_Token], int]:
     rest = list(argv)
     tokens: list[_Token] = []
-    strays = 0
+    positional = 0
     while rest:
         word = rest.pop(0)
         if word == "--":
-            return tokens, strays + len(rest)
+            return tokens, positional + len(rest)
         if len(word) > 2 and word.startswith("--"):
             tokens += _split_long(word, rest)
         elif len(word) > 1 and word[0] == "-":
             tokens += _split_short(word, rest)
         else:
-            strays += 1
-    return tokens, strays
+            positional += 1
+    return tokens, positional
 
 
 def _split_long(word: str, rest: list[str]) -> list[_Token]:
@@ -131,7 +131,7 @@ def _split_short(word: str, rest: list[str]) -> list[_Token]:
     for index, letter in enumerate(word[1:], start=1):
         option = _BY_SHORT.get(letter)
         if option is None:
-            raise UsageError(f"unrecognised option '-{shown(letter)}'")
+            raise UsageError(f"unrecognised option '-{printable(letter)}'")
         if not option.is_switch:
             text = word[index + 1 :] or _take_value(option, rest)
             return [*tokens, _Token(option, text, f"-{letter}")]
@@ -178,4 +178,4 @@ def _empty_adjacent(option: str) -> str:
 
 
 def _shown_name(name: str) -> str:
-    return shown(name, _SHOWN_NAME_LENGTH)
+    return printable(name, _SHOWN_NAME_LENGTH)

@@ -19,10 +19,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ...errors import ConfigurationError
-from ...localproxy.settings import LocalAddress, Mode, ServiceMap
+from ...localproxy.settings import LocalAddress, ServiceMap
+from ...wire import Side
 from .addresses import format_local_address, parse_local_address
 from .files import Files
-from .options import Option, UsageError, Value, option_named, parse_value, shown
+from .options import Option, UsageError, Value, option_named, parse_value, printable
 from .validation import validate_path, validate_service_id
 
 __all__ = [
@@ -78,7 +79,7 @@ def parse_config(text: str, where: str = "") -> tuple[Entry, ...]:
     section = ""
     for number, raw in enumerate(text.split("\n"), start=1):
         line = raw.partition("#")[0].strip(_SPACE)
-        hint = f"{shown(where)}, line {number}" if where else f"line {number}"
+        hint = f"{printable(where)}, line {number}" if where else f"line {number}"
         if line.startswith("[") and line.endswith("]"):
             section = line[1:-1].rstrip(".") + "."
         elif line:
@@ -138,13 +139,13 @@ def read_config(path: str, files: Files) -> tuple[Entry, ...]:
         text = files.read_text(path)
     except OSError as error:
         raise UsageError(
-            f"can not read options configuration file '{shown(path)}'",
+            f"can not read options configuration file '{printable(path)}'",
             f"{error.strerror or error}.",
         ) from None
     return parse_config(text, path)
 
 
-def parse_services(text: str, mode: Mode, *, strict: bool = True) -> dict[str, LocalAddress]:
+def parse_services(text: str, side: Side, *, strict: bool = True) -> dict[str, LocalAddress]:
     """Return the services in the text of a file of ``--config-dir``.
 
     Names that cannot be service ids are left out, with a warning. So are addresses that
@@ -162,7 +163,7 @@ def parse_services(text: str, mode: Mode, *, strict: bool = True) -> dict[str, L
             logger.warning("%s of a service map is ignored: %s", entry.where, error)
             continue
         try:
-            services[entry.name] = parse_local_address(entry.text, mode)
+            services[entry.name] = parse_local_address(entry.text, side)
         except ConfigurationError as error:
             if strict:
                 raise ConfigurationError(f"{entry.where}: {error}") from None
@@ -201,7 +202,7 @@ def format_services(services: ServiceMap) -> str:
     return "".join(f"{name} = {format_local_address(where)}\n" for name, where in services.items())
 
 
-def read_services(directory: str, mode: Mode, files: Files, *, strict: bool) -> ServiceMap:
+def read_services(directory: str, side: Side, files: Files, *, strict: bool) -> ServiceMap:
     """Return the services in all files below ``directory``; the first file with an id counts.
 
     Files in another format are skipped with a warning, as are addresses that are not
@@ -212,9 +213,9 @@ def read_services(directory: str, mode: Mode, files: Files, *, strict: bool) -> 
     """
     services: dict[str, LocalAddress] = {}
     for path in files.regular_files(directory):
-        name = shown(path, _SHOWN_PATH_LENGTH)
+        name = printable(path, _SHOWN_PATH_LENGTH)
         try:
-            found = parse_services(files.read_text(path), mode, strict=strict)
+            found = parse_services(files.read_text(path), side, strict=strict)
         except (OSError, NotAnIniFile) as error:
             cause = error.strerror if isinstance(error, OSError) else error
             logger.warning("Fail to parse %s: %s. Continue to the next file.", name, cause)

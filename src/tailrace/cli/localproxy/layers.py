@@ -14,9 +14,9 @@ from ...common.secret import Secret
 from .argv import CommandLine
 from .files import Files
 from .ini import read_config
-from .options import OPTIONS, Option, UsageError, Value, parse_value, shown
+from .options import OPTIONS, Option, UsageError, Value, parse_value, printable
 
-__all__ = ["DEFAULT_VERBOSITY", "Given", "Inputs", "Origin", "Source", "gather"]
+__all__ = ["DEFAULT_VERBOSITY", "Inputs", "Layer", "OptionValue", "Origin", "gather"]
 
 DEFAULT_VERBOSITY: Final = 4
 _SHOWN_PATH: Final = 200
@@ -24,7 +24,7 @@ _REFERENCE_PREFIX: Final = "AWSIOT_"
 _CONFIG: Final = next(option for option in OPTIONS if option.name == "config")
 
 
-class Source(IntEnum):
+class Layer(IntEnum):
     """Where a value comes from; a lower one goes before a higher one."""
 
     COMMAND_LINE = 1
@@ -36,12 +36,12 @@ class Source(IntEnum):
 
 
 _NAMES: Final = {
-    Source.COMMAND_LINE: "command line",
-    Source.CONFIG_FILE: "configuration file",
-    Source.ENVIRONMENT: "environment variable",
-    Source.SETTINGS_FILE: "settings file",
-    Source.CONFIG_DIRECTORY: "configuration directory",
-    Source.DEFAULT: "default",
+    Layer.COMMAND_LINE: "command line",
+    Layer.CONFIG_FILE: "configuration file",
+    Layer.ENVIRONMENT: "environment variable",
+    Layer.SETTINGS_FILE: "settings file",
+    Layer.CONFIG_DIRECTORY: "configuration directory",
+    Layer.DEFAULT: "default",
 }
 
 
@@ -49,16 +49,16 @@ _NAMES: Final = {
 class Origin:
     """Where one value comes from; ``str`` says it to people."""
 
-    source: Source = Source.DEFAULT
+    layer: Layer = Layer.DEFAULT
     detail: str = ""
     """The spelling of the option, file and line, the name of the variable."""
 
     def __str__(self) -> str:
-        return f"{_NAMES[self.source]} {self.detail}".rstrip()
+        return f"{_NAMES[self.layer]} {self.detail}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class OptionValue:
     """The value of one option and where it was given."""
 
     option: Option
@@ -76,18 +76,18 @@ class Given:
 class Inputs:
     """Everything that was given."""
 
-    given: Mapping[str, Given]
+    given: Mapping[str, OptionValue]
     """Long name of the option -> what counts for it."""
     environ: Mapping[str, str] = field(repr=False, default_factory=dict)
     """The whole environment, for the variables of web proxies."""
-    strays: int = 0
+    positional: int = 0
     """Arguments that belong to no option."""
 
-    def get(self, name: str) -> Given | None:
+    def get(self, name: str) -> OptionValue | None:
         """Return what was given for the option with this long name."""
         return self.given.get(name)
 
-    def require(self, name: str) -> Given:
+    def require(self, name: str) -> OptionValue:
         """Return what was given for an option.
 
         Raises:
@@ -117,7 +117,7 @@ class Inputs:
         parts = []
         for name in names:
             given = self.given.get(name)
-            if given is not None and given.origin.source is not Source.COMMAND_LINE:
+            if given is not None and given.origin.layer is not Layer.COMMAND_LINE:
                 parts.append(f"--{name} comes from the {given.origin}.")
         return " ".join(parts)
 
@@ -133,8 +133,8 @@ def gather(command: CommandLine, environ: Mapping[str, str], files: Files) -> In
         RejectedInput: the name of the file is no path.
     """
     given = {
-        argument.option.name: Given(
-            argument.option, argument.value, Origin(Source.COMMAND_LINE, argument.spelling)
+        argument.option.name: OptionValue(
+            argument.option, argument.value, Origin(Layer.COMMAND_LINE, argument.spelling)
         )
         for argument in command.arguments
     }
@@ -143,18 +143,18 @@ def gather(command: CommandLine, environ: Mapping[str, str], files: Files) -> In
         given["config"] = config
         for entry in read_config(config.text, files):
             origin = Origin(
-                Source.CONFIG_FILE, f"{shown(config.text, _SHOWN_PATH)}, line {entry.line}"
+                Layer.CONFIG_FILE, f"{printable(config.text, _SHOWN_PATH)}, line {entry.line}"
             )
-            given.setdefault(entry.option.name, Given(entry.option, entry.value, origin))
+            given.setdefault(entry.option.name, OptionValue(entry.option, entry.value, origin))
     for option in OPTIONS:
         if option.name not in given:
             found = _from_environment(option, environ)
             if found is not None:
                 given[option.name] = found
-    return Inputs(given, environ, command.strays)
+    return Inputs(given, environ, command.positional)
 
 
-def _from_environment(option: Option, environ: Mapping[str, str]) -> Given | None:
+def _from_environment(option: Option, environ: Mapping[str, str]) -> OptionValue | None:
     name = option.environment
     text = environ.get(name) if name else None
     if text is None or (not text and not name.startswith(_REFERENCE_PREFIX)):
@@ -164,4 +164,4 @@ def _from_environment(option: Option, environ: Mapping[str, str]) -> Given | Non
     except UsageError as error:
         hint = f"It comes from the environment variable {name}. {error.hint}"
         raise UsageError(str(error), hint.rstrip()) from None
-    return Given(option, value, Origin(Source.ENVIRONMENT, name))
+    return OptionValue(option, value, Origin(Layer.ENVIRONMENT, name))

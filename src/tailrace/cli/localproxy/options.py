@@ -26,7 +26,7 @@ __all__ = [
     "option_named",
     "options_table",
     "parse_value",
-    "shown",
+    "printable",
 ]
 
 HELP_WIDTH: Final = 100
@@ -438,7 +438,7 @@ def option_named(name: str) -> Option | None:
     return _BY_NAME.get(name)
 
 
-def shown(text: str, limit: int = _SHOWN_LENGTH) -> str:
+def printable(text: str, limit: int = _SHOWN_LENGTH) -> str:
     """Return ``text`` fit for a message: one printable line of at most ``limit`` characters."""
     cut = text if len(text) <= limit else text[: limit - 3] + "..."
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)
@@ -473,7 +473,7 @@ def parse_value(option: Option, text: str, spelling: str) -> Value:
         in_range = option.minimum <= value <= option.maximum
         value = value if in_range else None
     if value is None:
-        given = f" ('{shown(text)}')" if 0 < len(text) <= _SHOWN_VALUE_LENGTH else ""
+        given = f" ('{printable(text)}')" if 0 < len(text) <= _SHOWN_VALUE_LENGTH else ""
         reason = f"the argument{given} for option '{spelling}' is invalid{wanted}"
         raise UsageError(reason, _range_hint(option))
     return value

@@ -27,7 +27,8 @@ from ...localproxy.events import (
     ServicesMapped,
     Started,
 )
-from ...localproxy.settings import LocalAddress, Mode, TCPAddress, UnixAddress
+from ...localproxy.settings import LocalAddress, TCPAddress, UnixAddress
+from ...wire import Side
 
 __all__ = ["JSONReporter", "LogReporter", "ReadyFile", "SystemdNotifier"]
 
@@ -39,14 +40,14 @@ _RULE: Final = "-" * 33
 class LogReporter:
     """Write the lines of the reference that scripts and people wait for."""
 
-    def __init__(self, mode: Mode) -> None:
-        self._source = mode is Mode.SOURCE
+    def __init__(self, side: Side) -> None:
+        self._source = side is Side.SOURCE
         self._ports: dict[str, int] = {}
 
     def __call__(self, event: ProxyEvent) -> None:
         match event:
-            case Started(mode):
-                logger.info("Starting proxy in %s mode", mode.value)
+            case Started(side):
+                logger.info("Starting proxy in %s mode", side.value)
             case Connecting(endpoint):
                 logger.info(
                     "Attempting to establish web socket connection with endpoint wss://%s", endpoint
@@ -127,8 +128,8 @@ class JSONReporter:
     @staticmethod
     def _describe(event: ProxyEvent) -> dict[str, Any]:
         match event:
-            case Started(mode):
-                return {"event": "started", "mode": mode.value, "pid": os.getpid()}
+            case Started(side):
+                return {"event": "started", "mode": side.value, "pid": os.getpid()}
             case Connecting(endpoint):
                 return {"event": "connecting", "endpoint": endpoint}
             case Connected(endpoint, channel_id, backend):
@@ -185,9 +186,9 @@ class ReadyFile:
     holds the addresses as JSON; it goes when the link is lost or the proxy ends.
     """
 
-    def __init__(self, path: Path, mode: Mode) -> None:
+    def __init__(self, path: Path, side: Side) -> None:
         self._path = path
-        self._mode = mode
+        self._side = side
         self._services: dict[str, dict[str, Any]] = {}
         self._expected: frozenset[str] = frozenset()
         self._was_written = False
@@ -200,7 +201,7 @@ class ReadyFile:
             case ServicesMapped(services):
                 self._expected = frozenset(services)
                 self._services = {}
-                if self._mode is Mode.DESTINATION:
+                if self._side is Side.DESTINATION:
                     self._write({k: _where(v) for k, v in services.items()})
             case Listening(service_id, address, _):
                 self._services[service_id] = _where(address)
@@ -221,7 +222,7 @@ class ReadyFile:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
 
     def _write(self, services: dict[str, dict[str, Any]]) -> None:
-        document = {"pid": os.getpid(), "mode": self._mode.value, "services": services}
+        document = {"pid": os.getpid(), "mode": self._side.value, "services": services}
         try:
             with self._complaints():
                 self._replace(json.dumps(document))

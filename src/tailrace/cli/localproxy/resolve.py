@@ -25,7 +25,8 @@ from ...common.secret import Secret
 from ...errors import ConfigurationError
 from ...link.proxy.settings import WebProxy, web_proxy_for, web_proxy_variable
 from ...localproxy.allow_list import is_allowed
-from ...localproxy.settings import Backend, LoopChoice, Mode, PeerVersion, ProxySettings, ServiceMap
+from ...localproxy.settings import Backend, LoopChoice, PeerVersion, ProxySettings, ServiceMap
+from ...wire import Side
 from ...wire.protocol import SUBPROTOCOLS
 from .addresses import (
     format_local_address,
@@ -38,8 +39,8 @@ from .allow_list import format_allow_list, parse_allow_list
 from .argv import CommandKind, CommandLine, parse_argv
 from .files import Files
 from .ini import read_services
-from .layers import Given, Inputs, Origin, Source, gather
-from .options import UsageError, shown
+from .layers import Inputs, Layer, OptionValue, Origin, gather
+from .options import UsageError, printable
 from .settings_json import FineSettings, default_settings_text, parse_settings
 from .validation import (
     RejectedInput,
@@ -68,11 +69,11 @@ _STANDARD_INPUT: Final = "-"
 _SHOWN_LIST: Final = 200
 _DEFAULT_CONFIG_DIR: Final = "config"
 _DEFAULT_LISTEN_HOST: Final = "localhost"
-_MODES: Final = {
-    "src": Mode.SOURCE,
-    "source": Mode.SOURCE,
-    "dst": Mode.DESTINATION,
-    "destination": Mode.DESTINATION,
+_SIDES: Final = {
+    "src": Side.SOURCE,
+    "source": Side.SOURCE,
+    "dst": Side.DESTINATION,
+    "destination": Side.DESTINATION,
 }
 _AWS_CLIENT_TOKEN: Final = re.compile(r"[a-zA-Z0-9-]{32,128}")
 _NUMBERS: Final = {
@@ -151,7 +152,9 @@ def export_default_settings(path: str) -> None:
     try:
         Path(path).write_text(default_settings_text(), encoding="utf-8")
     except OSError as error:
-        raise ConfigurationError(f"{shown(path)}: cannot open file ({error.strerror})") from None
+        raise ConfigurationError(
+            f"{printable(path)}: cannot open file ({error.strerror})"
+        ) from None
 
 
 def resolve(inputs: Inputs, files: Files) -> Configuration:
@@ -161,15 +164,15 @@ def resolve(inputs: Inputs, files: Files) -> Configuration:
         UsageError: the options do not go together.
         ConfigurationError: a value is not valid, or a file cannot be read.
     """
-    if inputs.strays:
-        logger.warning("%d arguments belong to no option: ignored", inputs.strays)
+    if inputs.positional:
+        logger.warning("%d arguments belong to no option: ignored", inputs.positional)
     build = _Build(inputs, files)
     fine = build.fine_settings()
     build.require_token_and_endpoint()
     build.tokens()
     build.endpoint(fine)
     build.web_proxy()
-    build.mode()
+    build.side()
     build.services()
     build.allow_list()
     build.fine_values(fine)
@@ -208,7 +211,7 @@ class _Build:
             return FineSettings()
         path = given.text
         validate_path(path)
-        name = shown(path)
+        name = printable(path)
         logger.info("Using settings specified in file: %s", name)
         try:
             fine = parse_settings(self._files.read_text(path))
@@ -217,7 +220,7 @@ class _Build:
         except ConfigurationError as error:
             raise ConfigurationError(f"{name}: {error}") from None
         for key in fine.unknown:
-            logger.warning("%s: unknown key %s: ignored", name, shown(key))
+            logger.warning("%s: unknown key %s: ignored", name, printable(key))
         for key in fine.without_effect():
             logger.warning("%s: %s has no effect here", name, key)
         return fine
@@ -245,10 +248,10 @@ class _Build:
                 )
             self._set("client_token", Secret(client.text), client.origin)
 
-    def _access_token(self) -> tuple[Given, str]:
+    def _access_token(self) -> tuple[OptionValue, str]:
         given = self._token_source()
         if given.option.name == "access-token" and given.text != _STANDARD_INPUT:
-            if given.origin.source is Source.COMMAND_LINE:
+            if given.origin.layer is Layer.COMMAND_LINE:
                 logger.warning(
                     "Found access token supplied via CLI arg. Consider using environment variable"
                     " AWSIOT_TUNNEL_ACCESS_TOKEN instead"
@@ -267,19 +270,19 @@ class _Build:
         validate_access_token(token)
         return given, token
 
-    def _token_source(self) -> Given:
+    def _token_source(self) -> OptionValue:
         """Return the option that holds the token or says where it is."""
         direct, file = self._inputs.get("access-token"), self._inputs.get("access-token-file")
         if direct is None or file is None:
             found = direct or file
             assert found is not None
             return found
-        if direct.origin.source is file.origin.source:
+        if direct.origin.layer is file.origin.layer:
             raise UsageError(
                 "Must specify one and only one of --access-token/-t or --access-token-file",
                 self._inputs.elsewhere("access-token", "access-token-file"),
             )
-        return min(direct, file, key=lambda given: given.origin.source)
+        return min(direct, file, key=lambda given: given.origin.layer)
 
     def _read_token(self, path: str) -> str:
         try:
@@ -289,7 +292,7 @@ class _Build:
             return self._files.read_text(path).strip()
         except OSError as error:
             raise ConfigurationError(
-                f"Cannot read the access token from {shown(path)}: {error.strerror or error}"
+                f"Cannot read the access token from {printable(path)}: {error.strerror or error}"
             ) from None
         except (EOFError, UnicodeDecodeError):
             raise ConfigurationError("Cannot read the access token from standard input") from None
@@ -313,15 +316,15 @@ class _Build:
             logger.info(
                 "Found Web proxy information in the environment variables, will use %s", proxy
             )
-            self._set("web_proxy", proxy, Origin(Source.ENVIRONMENT, variable))
+            self._set("web_proxy", proxy, Origin(Layer.ENVIRONMENT, variable))
         elif variable:
             logger.info("The web proxy of %s is not used: no_proxy has the endpoint", variable)
 
-    def mode(self) -> None:
+    def side(self) -> None:
         inputs = self._inputs
         asked = inputs.get("mode")
-        mode = _MODES.get(asked.text) if asked is not None else None
-        if asked is not None and mode is None:
+        side = _SIDES.get(asked.text) if asked is not None else None
+        if asked is not None and side is None:
             raise UsageError(
                 "Mode value is wrong! Allowed values are: src, dst, source, destination",
                 inputs.elsewhere("mode"),
@@ -334,20 +337,20 @@ class _Build:
                 "Must specify one and only one of --source-listen-port/-s or --destination-app/-d",
                 hint,
             )
-        if listen is not None and mode is Mode.DESTINATION:
+        if listen is not None and side is Side.DESTINATION:
             raise UsageError(
                 "-s and --mode have mismatched mode. Mode is set to destination!", hint
             )
-        if apps is not None and mode is Mode.SOURCE:
+        if apps is not None and side is Side.SOURCE:
             raise UsageError("-s and --mode have mismatched mode. Mode is set to source!", hint)
         given = asked or listen or apps
         if given is None:
             raise UsageError(
                 "Must specify one of --source-listen-port/-s or --destination-app/-d or --mode"
             )
-        if mode is None:
-            mode = Mode.SOURCE if listen is not None else Mode.DESTINATION
-        self._set("mode", mode, given.origin)
+        if side is None:
+            side = Side.SOURCE if listen is not None else Side.DESTINATION
+        self._set("side", side, given.origin)
 
     def _peer_version(self) -> None:
         given = self._inputs.get("destination-client-type")
@@ -364,31 +367,31 @@ class _Build:
         self._set("peer_version", version, given.origin)
 
     def services(self) -> None:
-        mode: Mode = self._fields["mode"]
-        name = "source-listen-port" if mode is Mode.SOURCE else "destination-app"
+        side: Side = self._fields["side"]
+        name = "source-listen-port" if side is Side.SOURCE else "destination-app"
         given = self._inputs.get(name)
-        services: ServiceMap = parse_service_map(given.text, mode) if given is not None else {}
+        services: ServiceMap = parse_service_map(given.text, side) if given is not None else {}
         if given is not None and services:
             self._set("services", services, given.origin)
-        self._fallback_services(mode, needed=not services)
-        if mode is Mode.DESTINATION and not services and not self._fields.get("fallback_services"):
+        self._fallback_services(side, needed=not services)
+        if side is Side.DESTINATION and not services and not self._fields.get("fallback_services"):
             raise UsageError(
                 "Destination mode needs --destination-app/-d, or a map of services in --config-dir"
             )
 
-    def _fallback_services(self, mode: Mode, *, needed: bool) -> None:
+    def _fallback_services(self, side: Side, *, needed: bool) -> None:
         given = self._inputs.get("config-dir")
         directory = given.text if given is not None else _DEFAULT_CONFIG_DIR
         if given is not None:
             validate_path(directory)
         if not self._files.is_filled_directory(directory):
             if given is not None:
-                raise ConfigurationError(f"Invalid configuration directory: {shown(directory)}")
+                raise ConfigurationError(f"Invalid configuration directory: {printable(directory)}")
             return
         if not needed:
             return
-        found = read_services(directory, mode, self._files, strict=given is not None)
-        origin = Origin(Source.CONFIG_DIRECTORY, shown(directory))
+        found = read_services(directory, side, self._files, strict=given is not None)
+        origin = Origin(Layer.CONFIG_DIRECTORY, printable(directory))
         self._set("fallback_services", found, origin)
 
     def allow_list(self) -> None:
@@ -397,22 +400,22 @@ class _Build:
             return
         allowed = parse_allow_list(given.text)
         self._set("allowed", allowed, given.origin)
-        if self._fields["mode"] is Mode.SOURCE:
+        if self._fields["side"] is Side.SOURCE:
             return
         for name in ("services", "fallback_services"):
             for service_id, address in self._fields.get(name, {}).items():
                 if not is_allowed(address, allowed):
                     service = f" of service {service_id}" if service_id else ""
                     raise ConfigurationError(
-                        f"{shown(format_local_address(address))}, the application{service} from"
+                        f"{printable(format_local_address(address))}, the application{service} from"
                         f" the {self._origins[name]}, is not in the allow-list from the"
-                        f" {given.origin}: {shown(format_allow_list(allowed), _SHOWN_LIST)}"
+                        f" {given.origin}: {printable(format_allow_list(allowed), _SHOWN_LIST)}"
                     )
 
     def fine_values(self, fine: FineSettings) -> None:
         for name, (value, key) in fine.values().items():
-            if name != "bind_address" or self._fields["mode"] is Mode.SOURCE:
-                self._set(name, value, Origin(Source.SETTINGS_FILE, key))
+            if name != "bind_address" or self._fields["side"] is Side.SOURCE:
+                self._set(name, value, Origin(Layer.SETTINGS_FILE, key))
         subprotocol = self._fields.get("subprotocol", SUBPROTOCOLS[0])
         if subprotocol not in SUBPROTOCOLS:
             logger.warning("The service is asked for the unknown subprotocol %s", subprotocol)
@@ -423,7 +426,7 @@ class _Build:
             address = parse_bind_address(given.text)
             if address:
                 self._set("bind_address", address, given.origin)
-        if self._fields["mode"] is Mode.SOURCE and not self._fields.get("bind_address"):
+        if self._fields["side"] is Side.SOURCE and not self._fields.get("bind_address"):
             self._set("bind_address", _DEFAULT_LISTEN_HOST, Origin())
 
     def trust(self) -> None:
@@ -431,7 +434,7 @@ class _Build:
         if given is not None:
             validate_path(given.text)
             if not self._files.is_filled_directory(given.text):
-                logger.warning("--capath %s has no certificates: ignored", shown(given.text))
+                logger.warning("--capath %s has no certificates: ignored", printable(given.text))
             self._set("capath", Path(given.text), given.origin)
         given = self._inputs.get("no-ssl-host-verify")
         if given is not None and given.value:

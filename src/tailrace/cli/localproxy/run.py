@@ -69,10 +69,10 @@ def _raise_descriptor_limit() -> None:
 
 
 async def _serve(settings: ProxySettings) -> ExitCode:
-    subscribers: list[Subscriber] = [LogReporter(settings.mode)]
+    subscribers: list[Subscriber] = [LogReporter(settings.side)]
     if settings.json_events:
         subscribers.append(JSONReporter(sys.stdout))
-    ready = ReadyFile(settings.ready_file, settings.mode) if settings.ready_file else None
+    ready = ReadyFile(settings.ready_file, settings.side) if settings.ready_file else None
     if ready is not None:
         subscribers.append(ready)
     notify_socket = os.environ.get("NOTIFY_SOCKET")

@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 from ...errors import ConfigurationError
 from ...wire.protocol import MAX_PAYLOAD, SUBPROTOCOL_V3
 from .addresses import parse_bind_address, parse_endpoint
-from .options import shown
+from .options import printable
 from .validation import validate_region, validate_subprotocol
 
 __all__ = [
@@ -143,7 +143,7 @@ def parse_settings(text: str) -> FineSettings:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigurationError(f"no JSON: {shown(str(error))}") from None
+        raise ConfigurationError(f"no JSON: {printable(str(error))}") from None
     texts: dict[str, str] = {}
     unknown: list[str] = []
     endpoint_format = _ENDPOINT_FORMAT
@@ -260,7 +260,7 @@ def _checked_format(value: object) -> str:
 
 
 def _checked_endpoint(region: str, value: object) -> str:
-    key = f"{PREFIX}{_OVERRIDES_KEY}.{shown(region)}"
+    key = f"{PREFIX}{_OVERRIDES_KEY}.{printable(region)}"
     if not isinstance(value, str):
         raise ConfigurationError(f"{key} must be a host name")
     try:

@@ -14,7 +14,7 @@ from ...common.secret import Secret
 from ...errors import ProxyRefused, RemoteProtocolError
 from ..endpoint import LinkTarget
 from ..proxy.settings import WebProxy
-from .response import Answer, AnswerReader, scrub
+from .response import Response, ResponseReader, scrub
 
 __all__ = ["ConnectReply", "build_connect", "password_advice", "permission_advice", "proxy_place"]
 
@@ -77,7 +77,7 @@ class ConnectReply:
         self._target = target
         self._proxy = proxy
         self._secrets = _secrets(proxy)
-        self._reader = AnswerReader("CONNECT", self._secrets)
+        self._reader = ResponseReader("CONNECT", self._secrets)
 
     def feed(self, data: bytes) -> bool:
         """Take the next bytes; return whether the way is open. ``False``: more are needed."""
@@ -98,14 +98,14 @@ class ConnectReply:
             self._fail(str(error))
         self._refuse(answer)
 
-    def _judge(self, answer: Answer) -> None:
+    def _judge(self, answer: Response) -> None:
         if not 200 <= answer.status < 300:
             self._refuse(answer)
         if answer.leftover:
             # The service speaks second in TLS, so whatever this is, it did not come from there.
             self._fail("bytes follow the answer that nobody has asked for")
 
-    def _refuse(self, answer: Answer) -> NoReturn:
+    def _refuse(self, answer: Response) -> NoReturn:
         status = " ".join(
             f"{answer.status} {scrub(answer.reason, self._secrets, cut=False)}".split()
         )
@@ -120,7 +120,7 @@ class ConnectReply:
             retryable=not final,
         )
 
-    def _remedy(self, answer: Answer) -> str:
+    def _remedy(self, answer: Response) -> str:
         # 401 is for servers, but tinyproxy answers it to a wrong password.
         if answer.status not in (401, 407):
             return permission_advice(self._target)
@@ -153,7 +153,7 @@ def _secrets(proxy: WebProxy) -> tuple[Secret, ...]:
     return tuple(Secret(form) for form in forms if form)
 
 
-def _text_of(answer: Answer, secrets: tuple[Secret, ...]) -> str:
+def _text_of(answer: Response, secrets: tuple[Secret, ...]) -> str:
     """Return what a person would read of the body, in one line."""
     page = answer.body.decode("utf-8", "replace")
     kinds = "".join(answer.values("content-type")).lower()
@@ -171,7 +171,7 @@ def _replaced(text: str, secrets: tuple[Secret, ...]) -> str:
     return text
 
 
-def _schemes(answer: Answer) -> list[str]:
+def _schemes(answer: Response) -> list[str]:
     """Return the authentication schemes a 407 offers (RFC 9110 section 11.6.1)."""
     fields = (
         _QUOTED.sub('""', each[:_MAX_CHALLENGE]) for each in answer.values("proxy-authenticate")

@@ -14,7 +14,7 @@ from typing import Final
 from ...common.secret import Secret
 from ...errors import RemoteProtocolError
 
-__all__ = ["MAX_BODY", "MAX_HEAD", "Answer", "AnswerReader", "scrub"]
+__all__ = ["MAX_BODY", "MAX_HEAD", "Response", "ResponseReader", "scrub"]
 
 MAX_HEAD: Final = 16 * 1024
 """Bytes of status line and header fields that an answer may have."""
@@ -56,7 +56,7 @@ def _without(text: str, secrets: Iterable[str], cut: bool) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """One answer, as the other side sent it: nothing in it is scrubbed."""
 
     status: int
@@ -79,7 +79,7 @@ class Answer:
         return {part.strip().lower() for each in self.values(name) for part in each.split(",")}
 
 
-class AnswerReader:
+class ResponseReader:
     """Collects the answer to one request, in pieces of any size."""
 
     __slots__ = ("_buffer", "_head", "_method", "_secrets", "_seen")
@@ -95,9 +95,9 @@ class AnswerReader:
         self._secrets = tuple(secrets)
         self._buffer = bytearray()
         self._seen = 0
-        self._head: Answer | None = None
+        self._head: Response | None = None
 
-    def feed(self, data: bytes) -> Answer | None:
+    def feed(self, data: bytes) -> Response | None:
         """Take the next bytes; return the answer once it is there, ``None`` until then.
 
         Interim answers (RFC 9110 section 15.2) are passed over.
@@ -116,7 +116,7 @@ class AnswerReader:
                 self._head = head
         return self._read_body(self._head)
 
-    def finish(self, cause: str) -> Answer:
+    def finish(self, cause: str) -> Response:
         """Return an answer whose body will not go on: the connection ended, or patience did.
 
         Raises:
@@ -132,7 +132,7 @@ class AnswerReader:
     def _leaves_http(self, status: int) -> bool:
         return status == _SWITCHING or (self._method == "CONNECT" and 200 <= status < 300)
 
-    def _read_head(self) -> Answer | None:
+    def _read_head(self) -> Response | None:
         buffer = self._buffer
         if not _PROTOCOL.startswith(bytes(buffer[: len(_PROTOCOL)])):
             start = scrub(bytes(buffer[:32]).decode("latin-1"), self._secrets)
@@ -148,7 +148,7 @@ class AnswerReader:
         self._seen = 0
         return head
 
-    def _parse_head(self, head: bytes) -> Answer:
+    def _parse_head(self, head: bytes) -> Response:
         first, *lines = head.decode("latin-1").split("\r\n")
         match = _STATUS_LINE.fullmatch(first)
         if match is None:
@@ -159,15 +159,15 @@ class AnswerReader:
             name, colon, value = line.partition(":")
             if colon:
                 fields.setdefault(name.lower(), []).append(value.strip(" \t"))
-        return Answer(int(match[1]), match[2] or "", fields)
+        return Response(int(match[1]), match[2] or "", fields)
 
-    def _read_body(self, head: Answer) -> Answer | None:
+    def _read_body(self, head: Response) -> Response | None:
         body, complete = self._body(head)
         if complete or len(body) >= MAX_BODY or len(self._buffer) >= 2 * MAX_BODY:
             return replace(head, body=body, cut=not complete)
         return None
 
-    def _body(self, head: Answer) -> tuple[bytes, bool]:
+    def _body(self, head: Response) -> tuple[bytes, bool]:
         """Return the body as far as it is known, and whether that is all of it."""
         if head.status in (204, 304):
             return b"", True
@@ -178,7 +178,7 @@ class AnswerReader:
         return body, length is not None and len(body) >= length
 
 
-def _body_length(head: Answer) -> int | None:
+def _body_length(head: Response) -> int | None:
     """Return the bytes of body announced; ``None``: until the connection ends."""
     lengths = set(head.values("content-length"))
     text = lengths.pop() if len(lengths) == 1 else ""

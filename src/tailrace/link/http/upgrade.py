@@ -13,7 +13,7 @@ from typing import Final, NoReturn
 
 from ...errors import AccessRefused, HandshakeFailed, RemoteProtocolError, ServiceUnavailable
 from ..endpoint import LinkTarget
-from .response import MAX_BODY, Answer, AnswerReader, scrub
+from .response import MAX_BODY, Response, ResponseReader, scrub
 
 __all__ = [
     "UpgradeAccepted",
@@ -47,7 +47,7 @@ def accept_for(key: str) -> str:
 
 def request_path(target: LinkTarget) -> str:
     """Return path and query of the upgrade request (guide V3, handshake)."""
-    return f"/tunnel?local-proxy-mode={target.mode}"
+    return f"/tunnel?local-proxy-mode={target.side}"
 
 
 def request_headers(target: LinkTarget, agent: str) -> list[tuple[str, str]]:
@@ -89,7 +89,7 @@ class UpgradeParser:
         self._wanted = target.subprotocol
         self._peer = target.where
         self._secrets = target.secrets
-        self._reader = AnswerReader("GET", self._secrets)
+        self._reader = ResponseReader("GET", self._secrets)
 
     def feed(self, data: bytes) -> UpgradeAccepted | None:
         """Take the next bytes; return the acceptance, or ``None`` while more are needed.
@@ -124,7 +124,7 @@ class UpgradeParser:
             self._fail(str(error))
         self._refuse(answer)
 
-    def _accept(self, answer: Answer) -> UpgradeAccepted:
+    def _accept(self, answer: Response) -> UpgradeAccepted:
         if "websocket" not in answer.tokens("upgrade"):
             self._fail("the answer does not switch to WebSocket (header Upgrade)")
         if "upgrade" not in answer.tokens("connection"):
@@ -143,7 +143,7 @@ class UpgradeParser:
         flow_messages = answer.values("x-tailrace-flow") == ["1"]
         return UpgradeAccepted(self._wanted, channel, answer.leftover, flow_messages)
 
-    def _refuse(self, answer: Answer) -> NoReturn:
+    def _refuse(self, answer: Response) -> NoReturn:
         reason = self._scrub(answer.reason)
         text = answer.body[:MAX_BODY].decode("utf-8", "replace")
         body = self._scrub(text, cut=answer.cut or len(answer.body) > MAX_BODY)

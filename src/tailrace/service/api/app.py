@@ -24,7 +24,7 @@ from ..identity.policy import AccessKey
 from ..limits import DEFAULT, Limits, network
 from ..telemetry.audit import AuditLog
 from ..telemetry.counters import Counters
-from ..telemetry.throttled_log import RefusalLog
+from ..telemetry.throttled_log import ThrottledLog
 from .errors import ApiError, ErrorType
 from .model import OPERATIONS
 from .operations import Operations
@@ -90,7 +90,7 @@ class _Endpoint:
         self._operations = Operations(control)
         self._limits = limits
         self._throttle = _Throttle(limits, time.monotonic)
-        self._refusals = RefusalLog(_log, time.monotonic)
+        self._refusals = ThrottledLog(_log, time.monotonic)
 
     async def handle(self, request: Request) -> Response:
         request_id = self._control.request_id()

@@ -6,11 +6,12 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
+from ...wire import Side
 from ..control import ControlPlane
 from ..errors import InvalidCursor, TunnelClosed, TunnelLimitReached, TunnelNotFound
 from ..identity.policy import AccessKey, Policy
 from ..tunnels.rules import DEFAULT_LIFETIME_MINUTES, Destination, TunnelSpec
-from ..tunnels.store import ConnectionState, Side, TunnelRecord
+from ..tunnels.store import ConnectionState, TunnelRecord
 from .authorization import authorize
 from .errors import ApiError, ErrorType
 from .model import OPERATIONS

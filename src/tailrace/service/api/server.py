@@ -11,7 +11,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ...flow.token_bucket import Buckets
 from ..limits import Limits, network
-from ..telemetry.throttled_log import RefusalLog
+from ..telemetry.throttled_log import ThrottledLog
 
 __all__ = ["ConnectionGuard", "GuardedProtocol"]
 
@@ -32,7 +32,7 @@ class ConnectionGuard:
         self._limits = limits
         self._clock = clock
         self._connections = Buckets(limits.connection_rate, limits.connection_rate)
-        self._refusals = RefusalLog(_log, clock)
+        self._refusals = ThrottledLog(_log, clock)
 
     def lets_in(self, host: str) -> bool:
         """Say whether one more connection from ``host`` is within the limit."""

@@ -23,14 +23,14 @@ from ...wire import SUBPROTOCOL_V1
 from ..config import DataSettings
 from ..limits import Limits
 from ..telemetry.counters import Counters
-from ..telemetry.throttled_log import RefusalLog
+from ..telemetry.throttled_log import ThrottledLog
 from ..tunnels.store import TunnelRecord
 from .handshake import Handshake
 from .read_limiter import BITE, NIBBLE, PacedProtocol
 from .relay_end import REPLACED, SHARE, RelayEnd, service_ids_message
 from .switchboard import Fabric
 
-__all__ = ["DataLink", "LinkHome"]
+__all__ = ["ClientLink", "LinkContext"]
 
 _log = logging.getLogger(__name__)
 
@@ -59,24 +59,24 @@ _CONTINUATION: Final = WSMsgType.CONTINUATION
 _DATA_FRAMES: Final = (_BINARY, _CONTINUATION)
 
 
-class LinkHome(Protocol):
+class LinkContext(Protocol):
     """What the links of one listener have in common."""
 
     fabric: Fabric
     settings: DataSettings
     limits: Limits
     counters: Counters
-    refusals: RefusalLog
+    refusals: ThrottledLog
     clock: Callable[[], float]
     """Seconds, steadily."""
 
     def bandwidth_of(self, tunnel_id: str) -> Bucket | None:
         """Return the bucket that all connections of a tunnel share, ``None`` without a limit."""
 
-    def link_opened(self, link: DataLink) -> None:
+    def link_opened(self, link: ClientLink) -> None:
         """Take note of a link whose handshake is done."""
 
-    def link_closed(self, link: DataLink) -> None:
+    def link_closed(self, link: ClientLink) -> None:
         """Take note of a link whose connection is gone."""
 
 
@@ -87,7 +87,7 @@ def _address(peer: tuple[str, int] | None) -> str:
     return f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
 
 
-class DataLink(WSListener):
+class ClientLink(WSListener):
     """One WebSocket of a local proxy: picows' callbacks on one side, the relay's on the other."""
 
     __slots__ = (
@@ -124,7 +124,7 @@ class DataLink(WSListener):
     )
 
     def __init__(
-        self, listener: LinkHome, tunnel: TunnelRecord, handshake: Handshake, channel_id: str
+        self, listener: LinkContext, tunnel: TunnelRecord, handshake: Handshake, channel_id: str
     ) -> None:
         self.tunnel_id = tunnel.tunnel_id
         self.side = handshake.side

@@ -24,18 +24,18 @@ from picows import (
 
 from ...common.secret import Secret
 from ...flow.token_bucket import Bucket, Buckets
-from ...wire import MAX_FRAME
+from ...wire import MAX_FRAME, Side
 from ..config import DataSettings
 from ..errors import StoreFailed
 from ..limits import DEFAULT, Limits, network
 from ..telemetry.audit import AuditLog
 from ..telemetry.counters import Counters
 from ..telemetry.picows_log import PicowsLog
-from ..telemetry.throttled_log import RefusalLog
+from ..telemetry.throttled_log import ThrottledLog
 from ..tunnels.rules import AdmissionRefused
-from ..tunnels.store import Side, TunnelRecord
+from ..tunnels.store import TunnelRecord
 from .accept_filter import Gate
-from .client_link import DataLink
+from .client_link import ClientLink
 from .handshake import Handshake, HandshakeRefused, UpgradeRequest, read_handshake, refuse_admission
 from .proxy_protocol import ProxyListener
 from .switchboard import Fabric
@@ -105,11 +105,11 @@ class DataListener:
         self._loop_handler: _LoopHandler | None = None
         self.limits = limits
         self.clock: Callable[[], float] = time.monotonic
-        self.refusals = RefusalLog(_log, self.clock)
+        self.refusals = ThrottledLog(_log, self.clock)
         self._connections = Buckets(limits.connection_rate, limits.connection_rate)
         self._bandwidth: dict[str, Bucket] = {}
-        self._links: set[DataLink] = set()
-        self._current: dict[tuple[str, Side], DataLink] = {}
+        self._links: set[ClientLink] = set()
+        self._current: dict[tuple[str, Side], ClientLink] = {}
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
@@ -247,7 +247,7 @@ class DataListener:
         if handshake.ours:
             headers["X-Tailrace-Flow"] = "1"
         response = WSUpgradeResponse.create_101_response(headers)
-        link = DataLink(self, tunnel, handshake, channel_id)
+        link = ClientLink(self, tunnel, handshake, channel_id)
         return WSUpgradeResponseWithListener(response, link)
 
     def _admit(self, handshake: Handshake, channel_id: str) -> TunnelRecord:
@@ -261,7 +261,7 @@ class DataListener:
                 HTTPStatus.SERVICE_UNAVAILABLE, "The service cannot look up the access token"
             ) from None
 
-    def link_opened(self, link: DataLink) -> None:
+    def link_opened(self, link: ClientLink) -> None:
         """Take note of a link whose handshake is done."""
         self._links.add(link)
         self._idle.clear()
@@ -270,7 +270,7 @@ class DataListener:
         self._current[link.tunnel_id, link.side] = link
         self._tell(self._admissions.connected, link)
 
-    def link_closed(self, link: DataLink) -> None:
+    def link_closed(self, link: ClientLink) -> None:
         """Take note of a link whose connection is gone."""
         self._links.discard(link)
         if not self._links:
@@ -284,10 +284,10 @@ class DataListener:
             if not self._stopping:
                 self._tell(self._admissions.disconnected, link)
 
-    def _record(self, event: str, link: DataLink) -> None:
+    def _record(self, event: str, link: ClientLink) -> None:
         self._audit.link(event, link.tunnel_id, link.side, link.address, link.channel_id)
 
-    def _tell(self, event: Callable[[str, Side], None], link: DataLink) -> None:
+    def _tell(self, event: Callable[[str, Side], None], link: ClientLink) -> None:
         try:
             event(link.tunnel_id, link.side)
         except StoreFailed as failed:

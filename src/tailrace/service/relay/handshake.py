@@ -18,9 +18,8 @@ from urllib.parse import parse_qs
 
 from ...common.secret import Secret
 from ...errors import TailraceError
-from ...wire import SUBPROTOCOLS
+from ...wire import SUBPROTOCOLS, Side
 from ..tunnels.rules import Refusal
-from ..tunnels.store import Side
 
 __all__ = [
     "MAX_REQUEST_HEAD",

@@ -28,9 +28,8 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from ...errors import RemoteProtocolError
-from ...wire import FLOW_MESSAGES, HeadIndex, Message, MessageType, decode, encode_frame
+from ...wire import FLOW_MESSAGES, Message, MessageType, PrefixIndex, Side, decode, encode_delimited
 from ..telemetry.counters import Counters, ResetCause
-from ..tunnels.store import Side
 from .shapes import DataShape
 from .switchboard import Fabric, Port
 
@@ -109,7 +108,6 @@ class RelayEnd:
         "_fence_end",
         "_fence_sweeps",
         "_fences",
-        "_heads",
         "_last_routing",
         "_link",
         "_met",
@@ -117,6 +115,7 @@ class RelayEnd:
         "_owed",
         "_partial",
         "_port",
+        "_prefixes",
         "_services",
         "_shape",
         "_side",
@@ -155,7 +154,7 @@ class RelayEnd:
         self._started: set[str] = set()
         self._shape: DataShape | None = None
         self._last_routing: tuple[int, str, int] | None = None
-        self._heads: HeadIndex[None] = HeadIndex()
+        self._prefixes: PrefixIndex[None] = PrefixIndex()
         self._met: dict[tuple[int, str, int], bool] = {}
         """Who has sent data, and whether its messages have a head to know them by."""
         self._unnamed = False
@@ -241,7 +240,7 @@ class RelayEnd:
             body = frame[at + 2 : stop]
             count += 1
             shape = self._shape
-            if (shape is not None and shape.matches(body)) or self._heads.knows(body):
+            if (shape is not None and shape.matches(body)) or self._prefixes.knows(body):
                 left -= 1
                 at = stop
                 continue
@@ -340,12 +339,12 @@ class RelayEnd:
                 self._unlearn()
             self._met[routing] = True
         elif self._met[routing]:
-            self._met[routing] = bool(self._heads.add(body, message, None))
+            self._met[routing] = bool(self._prefixes.add(body, message, None))
         self._last_routing = routing
 
     def _unlearn(self) -> None:
         self._shape = None
-        self._heads.clear()
+        self._prefixes.clear()
         self._met.clear()
 
     def _judge_rarer(self, message: Message) -> Message | None:
@@ -447,7 +446,9 @@ class RelayEnd:
         """
         service_id, stream_id = key
         self._link.send(
-            encode_frame(Message(MessageType.STREAM_RESET, stream_id, service_id, connection_id))
+            encode_delimited(
+                Message(MessageType.STREAM_RESET, stream_id, service_id, connection_id)
+            )
         )
 
     # From the other side
@@ -550,4 +551,4 @@ def service_ids_message(services: Sequence[str]) -> bytes:
     It is the first message of a link, alone in its frame (guide V2, "ServiceIDs").
     """
     names = tuple(dict.fromkeys(services))
-    return encode_frame(Message(MessageType.SERVICE_IDS, available_service_ids=names))
+    return encode_delimited(Message(MessageType.SERVICE_IDS, available_service_ids=names))

@@ -18,9 +18,9 @@ class DataShape:
 
     __slots__ = ("_head", "_head_size", "_tail", "_tail_size")
 
-    def __init__(self, head: bytes, tail: bytes) -> None:
-        self._head = head
-        self._head_size = len(head)
+    def __init__(self, prefix: bytes, tail: bytes) -> None:
+        self._head = prefix
+        self._head_size = len(prefix)
         self._tail = tail
         self._tail_size = len(tail)
 

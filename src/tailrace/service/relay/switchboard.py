@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ...wire import Message
-from ..tunnels.store import Side
+from ...wire import Message, Side
 
 __all__ = ["Fabric", "Inbox", "LocalFabric", "Port"]
 

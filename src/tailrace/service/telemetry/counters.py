@@ -12,7 +12,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Final
 
-from ..tunnels.store import Side
+from ...wire import Side
 
 __all__ = ["Counters", "LoopLag", "ResetCause", "StallClock", "Traffic"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
-from .throttled_log import RefusalLog
+from .throttled_log import ThrottledLog
 
 __all__ = ["PicowsLog"]
 
@@ -26,7 +26,7 @@ class PicowsLog(logging.LoggerAdapter[logging.Logger]):
     because picows makes a child logger per connection of anything else.
     """
 
-    def __init__(self, refusals: RefusalLog) -> None:
+    def __init__(self, refusals: ThrottledLog) -> None:
         super().__init__(logging.getLogger(__name__))
         self.logger.setLevel(logging.ERROR)
         self._refusals = refusals

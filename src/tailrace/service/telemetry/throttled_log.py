@@ -9,13 +9,13 @@ from typing import Final
 
 from ...flow.token_bucket import Buckets
 
-__all__ = ["RefusalLog"]
+__all__ = ["ThrottledLog"]
 
 _PER_SECOND: Final = 1.0
 _BURST: Final = 20.0
 
 
-class RefusalLog:
+class ThrottledLog:
     """Writes a line for each refusal, and a count instead when one cause has too many.
 
     Each cause may have 20 lines at once and one per second on the long run, so that a

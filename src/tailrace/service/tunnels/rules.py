@@ -14,12 +14,12 @@ from enum import Enum
 from typing import Final, Protocol
 
 from ...common.secret import Secret
+from ...wire import Side
 from ..errors import ServiceError, TunnelClosed, TunnelLimitReached, TunnelNotFound
 from ..limits import DEFAULT, Limits
 from .store import (
     ConnectionState,
     ConnectionStatus,
-    Side,
     TokenRecord,
     TunnelRecord,
     TunnelStatus,

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from ...errors import ConfigurationError
+from ...wire import Side
 from ..errors import InvalidCursor, StoreFailed
 from .store import (
     ConnectionState,
     ConnectionStatus,
-    Side,
     TokenRecord,
     TunnelPage,
     TunnelRecord,

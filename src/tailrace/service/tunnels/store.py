@@ -12,28 +12,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from ...wire import Side
+
 __all__ = [
     "ConnectionState",
     "ConnectionStatus",
-    "Side",
     "TokenRecord",
     "TunnelPage",
     "TunnelRecord",
     "TunnelStatus",
     "TunnelStore",
 ]
-
-
-class Side(StrEnum):
-    """The two ends of a tunnel, spelled as in ``local-proxy-mode``."""
-
-    SOURCE = "source"
-    DESTINATION = "destination"
-
-    @property
-    def other(self) -> Side:
-        """The side that this one talks to."""
-        return Side.DESTINATION if self is Side.SOURCE else Side.SOURCE
 
 
 class TunnelStatus(StrEnum):

@@ -20,14 +20,15 @@ from tailrace.cli.localproxy.addresses import (
     parse_service_map,
 )
 from tailrace.errors import ConfigurationError
-from tailrace.localproxy.settings import LocalAddress, Mode, TCPAddress, UnixAddress
+from tailrace.localproxy.settings import LocalAddress, TCPAddress, UnixAddress
+from tailrace.wire import Side
 
-SOURCE, DESTINATION = Mode.SOURCE, Mode.DESTINATION
+SOURCE, DESTINATION = Side.SOURCE, Side.DESTINATION
 
 hosts = st.from_regex(r"[a-z0-9-]{1,20}(\.[a-z0-9-]{1,20}){0,2}", fullmatch=True)
 ipv6 = st.ip_addresses(v=6).map(str)
 ports = st.integers(1, 65_535)
-modes = st.sampled_from(Mode)
+sides = st.sampled_from(Side)
 near_misses = st.text(alphabet="aZ09.:[]-_/=, %unix\0\u00e9\ud800", max_size=24)
 addresses: st.SearchStrategy[LocalAddress] = st.one_of(
     st.builds(TCPAddress, st.one_of(st.just(""), hosts, ipv6), ports),
@@ -133,7 +134,7 @@ def test_no_bind_addresses(text: str, sentence: str) -> None:
     assert str(caught.value).startswith(sentence)
 
 
-@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("side", Side)
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -151,8 +152,8 @@ def test_no_bind_addresses(text: str, sentence: str) -> None:
         ("unix:unix:x", UnixAddress("unix:x")),
     ],
 )
-def test_local_addresses(mode: Mode, text: str, expected: LocalAddress) -> None:
-    assert parse_local_address(text, mode) == expected
+def test_local_addresses(side: Side, text: str, expected: LocalAddress) -> None:
+    assert parse_local_address(text, side) == expected
 
 
 @pytest.mark.parametrize(
@@ -182,15 +183,15 @@ def test_no_local_addresses(text: str, sentence: str) -> None:
     assert str(caught.value).startswith(sentence)
 
 
-@given(addresses, modes)
-def test_local_addresses_print_and_parse(address: LocalAddress, mode: Mode) -> None:
-    assert parse_local_address(format_local_address(address), mode) == address
+@given(addresses, sides)
+def test_local_addresses_print_and_parse(address: LocalAddress, side: Side) -> None:
+    assert parse_local_address(format_local_address(address), side) == address
 
 
-@given(st.one_of(st.text(), near_misses), modes)
-def test_any_text_is_a_local_address_or_an_error(text: str, mode: Mode) -> None:
-    address = value_unless_refused(parse_local_address, text, mode)
-    assert address is None or parse_local_address(format_local_address(address), mode) == address
+@given(st.one_of(st.text(), near_misses), sides)
+def test_any_text_is_a_local_address_or_an_error(text: str, side: Side) -> None:
+    address = value_unless_refused(parse_local_address, text, side)
+    assert address is None or parse_local_address(format_local_address(address), side) == address
 
 
 @given(st.one_of(st.text(), near_misses))
@@ -267,9 +268,9 @@ def test_service_maps_print_and_parse(services: dict[str, LocalAddress]) -> None
     assert parse_service_map(format_service_map(services), DESTINATION) == services
 
 
-@given(st.one_of(st.text(), near_misses), modes)
-def test_any_text_is_a_service_map_or_an_error(text: str, mode: Mode) -> None:
-    services = value_unless_refused(parse_service_map, text, mode)
+@given(st.one_of(st.text(), near_misses), sides)
+def test_any_text_is_a_service_map_or_an_error(text: str, side: Side) -> None:
+    services = value_unless_refused(parse_service_map, text, side)
     if services is None:
         return
-    assert parse_service_map(format_service_map(services), mode) == services
+    assert parse_service_map(format_service_map(services), side) == services

@@ -175,7 +175,7 @@ def test_mistakes(argv: list[str], sentence: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("argv", "strays"),
+    ("argv", "positional"),
     [
         ([], 0),
         (["foo", "-", ""], 3),
@@ -184,9 +184,9 @@ def test_mistakes(argv: list[str], sentence: str) -> None:
         (["--=x"], 0),
     ],
 )
-def test_strays_mean_nothing(argv: list[str], strays: int) -> None:
+def test_positional_arguments_mean_nothing(argv: list[str], positional: int) -> None:
     command = parse_argv(argv)
-    assert command.strays == strays
+    assert command.positional == positional
     assert command.kind is CommandKind.RUN
 
 
@@ -235,7 +235,7 @@ def test_any_words_are_a_command_line_or_a_usage_error(argv: list[str]) -> None:
     command = value_unless_refused(parse_argv, argv)
     if command is None:
         return
-    assert len(command.arguments) + command.strays <= sum(map(len, argv)) + len(argv)
+    assert len(command.arguments) + command.positional <= sum(map(len, argv)) + len(argv)
 
 
 @given(

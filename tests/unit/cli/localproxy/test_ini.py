@@ -23,9 +23,10 @@ from tailrace.cli.localproxy.ini import (
 )
 from tailrace.cli.localproxy.options import OPTIONS, Option, UsageError
 from tailrace.errors import ConfigurationError
-from tailrace.localproxy.settings import Mode, TCPAddress, UnixAddress
+from tailrace.localproxy.settings import TCPAddress, UnixAddress
+from tailrace.wire import Side
 
-DESTINATION = Mode.DESTINATION
+DESTINATION = Side.DESTINATION
 TOKEN = "AQGAAXlKn0Tqd8Vn3Cn4Zf2bPzAAQABAAdU="
 
 
@@ -293,5 +294,5 @@ def test_read_services_with_a_mistake(directory: Path) -> None:
 def test_fully_mapped_ids_are_honoured_in_any_order(tmp_path: Path, ids: list[str]) -> None:
     for name in ids:
         (tmp_path / f"{name}.ini").write_text(f"{name} = {ord(name)}\n")
-    services = read_services(str(tmp_path), Mode.SOURCE, Files(), strict=True)
+    services = read_services(str(tmp_path), Side.SOURCE, Files(), strict=True)
     assert dict(services) == {name: TCPAddress("", ord(name)) for name in ids}

@@ -8,7 +8,7 @@ import pytest
 
 from tailrace.cli.localproxy.argv import parse_argv
 from tailrace.cli.localproxy.files import Files
-from tailrace.cli.localproxy.layers import Inputs, Origin, Source, gather
+from tailrace.cli.localproxy.layers import Inputs, Layer, Origin, gather
 from tailrace.cli.localproxy.options import OPTIONS, Option, UsageError
 from tailrace.common.secret import Secret
 
@@ -46,11 +46,11 @@ def test_precedence_of_every_option(option: Option, file: Path) -> None:
 
     in_argv = collect(argument).require(option.name).value
     assert origin(argument, "--config", str(file)) == (
-        Origin(Source.COMMAND_LINE, f"--{option.name}"),
+        Origin(Layer.COMMAND_LINE, f"--{option.name}"),
         in_argv,
     )
-    assert origin("--config", str(file))[0] == Origin(Source.CONFIG_FILE, f"{file}, line 2")
-    assert origin()[0] == Origin(Source.ENVIRONMENT, option.environment)
+    assert origin("--config", str(file))[0] == Origin(Layer.CONFIG_FILE, f"{file}, line 2")
+    assert origin()[0] == Origin(Layer.ENVIRONMENT, option.environment)
     values = [origin(*argv)[1] for argv in ([argument], ["--config", str(file)], [])]
     assert values[0] != values[1] != values[2]
 
@@ -59,7 +59,7 @@ def test_the_file_may_be_named_by_the_environment(file: Path) -> None:
     file.write_text("region = us\nconfig = /nonexistent\n")
     inputs = collect(TAILRACE_CONFIG=str(file))
     assert inputs.require("region").value == "us"
-    assert inputs.require("config").origin == Origin(Source.ENVIRONMENT, "TAILRACE_CONFIG")
+    assert inputs.require("config").origin == Origin(Layer.ENVIRONMENT, "TAILRACE_CONFIG")
 
 
 @pytest.mark.parametrize("name", ["help", "version", "export-default-settings"])
@@ -119,16 +119,16 @@ def test_elsewhere(file: Path) -> None:
 
 
 def test_strays_are_counted() -> None:
-    assert collect("a", "b").strays == 2
+    assert collect("a", "b").positional == 2
 
 
 @pytest.mark.parametrize(
     ("origin", "text"),
     [
         (Origin(), "default"),
-        (Origin(Source.COMMAND_LINE, "-t"), "command line -t"),
-        (Origin(Source.SETTINGS_FILE, "a.b"), "settings file a.b"),
-        (Origin(Source.CONFIG_DIRECTORY, "d"), "configuration directory d"),
+        (Origin(Layer.COMMAND_LINE, "-t"), "command line -t"),
+        (Origin(Layer.SETTINGS_FILE, "a.b"), "settings file a.b"),
+        (Origin(Layer.CONFIG_DIRECTORY, "d"), "configuration directory d"),
     ],
 )
 def test_origins_print(origin: Origin, text: str) -> None:

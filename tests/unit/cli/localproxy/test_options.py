@@ -7,9 +7,9 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.layer import ROOT
 
 from support.configuration import value_unless_refused
-from support.source import ROOT
 from tailrace.cli.localproxy.options import (
     HELP_WIDTH,
     OPTIONS,
@@ -22,7 +22,7 @@ from tailrace.cli.localproxy.options import (
     option_named,
     options_table,
     parse_value,
-    shown,
+    printable,
 )
 from tailrace.errors import ExitCode
 from tailrace.localproxy.settings import Backend, LoopChoice
@@ -226,12 +226,12 @@ def test_any_text_is_a_value_or_a_usage_error(option: Option, text: str) -> None
 
 @given(st.text())
 def test_shown_is_one_short_printable_line(text: str) -> None:
-    line = shown(text, 16)
+    line = printable(text, 16)
     assert line.isprintable()
     assert len(text) > 16 or not text.isprintable() or line == text
 
 
 def test_shown_cuts() -> None:
-    assert shown("a" * 64) == "a" * 64
-    assert shown("a" * 65) == "a" * 61 + "..."
-    assert shown("a\x1b[0m\udcff") == "a\\x1b[0m\\udcff"
+    assert printable("a" * 64) == "a" * 64
+    assert printable("a" * 65) == "a" * 61 + "..."
+    assert printable("a\x1b[0m\udcff") == "a\\x1b[0m\\udcff"

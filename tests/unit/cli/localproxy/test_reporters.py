@@ -26,10 +26,11 @@ from tailrace.localproxy.events import (
     ServicesMapped,
     Started,
 )
-from tailrace.localproxy.settings import Mode, TCPAddress, UnixAddress
+from tailrace.localproxy.settings import TCPAddress, UnixAddress
+from tailrace.wire import Side
 
 SOURCE_RUN: list[ProxyEvent] = [
-    Started(Mode.SOURCE),
+    Started(Side.SOURCE),
     Connecting("localhost:443"),
     Connected("localhost:443", "c-1", "picows"),
     ServicesMapped({"SSH": TCPAddress("", 5555), "WEB": TCPAddress("", 0)}),
@@ -49,7 +50,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def test_the_lines_scripts_wait_for_at_a_source(caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.DEBUG)
-    report = LogReporter(Mode.SOURCE)
+    report = LogReporter(Side.SOURCE)
     for event in SOURCE_RUN:
         report(event)
     rule = "-" * 33
@@ -89,13 +90,13 @@ def test_the_lines_scripts_wait_for_at_a_destination(
     peer: str, line: str, caplog: pytest.LogCaptureFixture
 ):
     caplog.set_level(logging.INFO)
-    LogReporter(Mode.DESTINATION)(ConnectionOpened("SSH", 1, peer))
+    LogReporter(Side.DESTINATION)(ConnectionOpened("SSH", 1, peer))
     assert lines(caplog) == [line]
 
 
 def test_unix_listeners(caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.INFO)
-    report = LogReporter(Mode.SOURCE)
+    report = LogReporter(Side.SOURCE)
     report(Listening("SSH", UnixAddress("/run/c.sock"), False))
     report(ConnectionOpened("SSH", 1, "unix client"))
     assert lines(caplog) == [
@@ -156,7 +157,7 @@ def test_json_survives_a_reader_that_has_gone():
 
 def test_a_source_is_ready_when_it_listens_for_every_service(tmp_path: Path):
     path = tmp_path / "ready.json"
-    ready = ReadyFile(path, Mode.SOURCE)
+    ready = ReadyFile(path, Side.SOURCE)
     present = []
     for event in SOURCE_RUN:
         ready(event)
@@ -177,7 +178,7 @@ def test_a_source_is_ready_when_it_listens_for_every_service(tmp_path: Path):
 
 def test_a_destination_is_ready_when_its_services_are_mapped(tmp_path: Path):
     path = tmp_path / "ready.json"
-    ready = ReadyFile(path, Mode.DESTINATION)
+    ready = ReadyFile(path, Side.DESTINATION)
     ready(ServicesMapped({"SSH": TCPAddress("10.0.0.1", 22), "U": UnixAddress("/x")}))
     assert json.loads(path.read_text())["services"] == {
         "SSH": {"host": "10.0.0.1", "port": 22},
@@ -189,7 +190,7 @@ def test_a_destination_is_ready_when_its_services_are_mapped(tmp_path: Path):
 
 
 def test_a_ready_file_that_cannot_be_written_is_named(tmp_path: Path):
-    ready = ReadyFile(tmp_path / "none" / "ready.json", Mode.DESTINATION)
+    ready = ReadyFile(tmp_path / "none" / "ready.json", Side.DESTINATION)
     with pytest.raises(ConfigurationError, match=r"ready\.json.*--ready-file"):
         ready(ServicesMapped({"SSH": TCPAddress("", 22)}))
 
@@ -198,14 +199,14 @@ def test_a_ready_file_that_cannot_be_written_is_named_at_the_start(tmp_path: Pat
     (tmp_path / "taken").mkdir()
     for path in (tmp_path / "none" / "ready.json", tmp_path / "taken"):
         with pytest.raises(ConfigurationError, match=f"{path.name}: .*--ready-file"):
-            ReadyFile(path, Mode.DESTINATION)(Started(Mode.DESTINATION))
+            ReadyFile(path, Side.DESTINATION)(Started(Side.DESTINATION))
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
 def test_a_ready_file_that_became_unwritable_leaves_nothing_behind(tmp_path: Path):
     path = tmp_path / "ready.json"
-    ready = ReadyFile(path, Mode.DESTINATION)
-    ready(Started(Mode.DESTINATION))
+    ready = ReadyFile(path, Side.DESTINATION)
+    ready(Started(Side.DESTINATION))
     path.mkdir()
     with pytest.raises(ConfigurationError, match="--ready-file"):
         ready(ServicesMapped({"SSH": TCPAddress("", 22)}))
@@ -216,7 +217,7 @@ def test_a_ready_file_that_cannot_be_written_again_is_no_reason_to_end(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     path = tmp_path / "ready.json"
-    ready = ReadyFile(path, Mode.DESTINATION)
+    ready = ReadyFile(path, Side.DESTINATION)
     mapped = ServicesMapped({"SSH": TCPAddress("", 22)})
     ready(mapped)
     ready(Reconnecting("lost", 1.0))
@@ -232,7 +233,7 @@ def test_a_ready_file_that_cannot_be_written_again_is_no_reason_to_end(
 def test_the_ready_file_of_an_earlier_run_goes_at_the_start(tmp_path: Path):
     path = tmp_path / "ready.json"
     path.write_text("{}")
-    ReadyFile(path, Mode.SOURCE)(Started(Mode.SOURCE))
+    ReadyFile(path, Side.SOURCE)(Started(Side.SOURCE))
     assert list(tmp_path.iterdir()) == []
 
 

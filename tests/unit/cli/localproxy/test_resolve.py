@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from support.configuration import refusal, value_unless_refused
 from tailrace.cli.localproxy.argv import CommandKind, parse_argv
 from tailrace.cli.localproxy.files import Files
-from tailrace.cli.localproxy.layers import Origin, Source
+from tailrace.cli.localproxy.layers import Layer, Origin
 from tailrace.cli.localproxy.options import OPTIONS, Applies, UsageError, option_named
 from tailrace.cli.localproxy.resolve import (
     Action,
@@ -34,12 +34,12 @@ from tailrace.link.proxy.settings import WebProxy
 from tailrace.localproxy.settings import (
     Backend,
     LoopChoice,
-    Mode,
     PeerVersion,
     ProxySettings,
     TCPAddress,
     UnixAddress,
 )
+from tailrace.wire import Side
 
 TOKEN = "AQGAAXlKn0Tqd8Vn3Cn4Zf2bPzAAQABAAdU"
 CLIENT = "0123456789abcdef0123456789abcdef"
@@ -120,7 +120,7 @@ CASES = [
         "Invalid endpoint specified: x:0",
         without("region"),
     ),
-    Case("mode", "src", "mode", Mode.SOURCE, "SRC", "Mode value is wrong! Allowed values are: src"),
+    Case("mode", "src", "mode", Side.SOURCE, "SRC", "Mode value is wrong! Allowed values are: src"),
     Case(
         "source-listen-port",
         "A=1,B=/x",
@@ -155,7 +155,7 @@ CASES = [
         {"SSH": TCPAddress("", 22)},
         "nowhere",
         "Invalid configuration directory: nowhere",
-        without("source-listen-port", mode="src"),
+        without("source-listen-port", side="src"),
     ),
     Case("destination-client-type", "V1", "peer_version", PeerVersion.V1, None),
     Case("destination-client-type", "V2", "peer_version", PeerVersion.V2, None),
@@ -243,11 +243,11 @@ CASES = [
     ),
 ]
 SWITCHES = [("json", "json_events", True), ("no-ssl-host-verify", "verify_tls", False)]
-SOURCES = ["argv", "file", "environment"]
+LAYERS = ["argv", "file", "environment"]
 ORIGINS = {
-    "argv": Source.COMMAND_LINE,
-    "file": Source.CONFIG_FILE,
-    "environment": Source.ENVIRONMENT,
+    "argv": Layer.COMMAND_LINE,
+    "file": Layer.CONFIG_FILE,
+    "environment": Layer.ENVIRONMENT,
 }
 
 
@@ -264,15 +264,15 @@ def places(tmp_path: Path) -> dict[str, str]:
 
 
 def build_from(
-    source: str, name: str, text: str, base: Mapping[str, str], tmp_path: Path
+    layer: str, name: str, text: str, base: Mapping[str, str], tmp_path: Path
 ) -> Configuration:
     """Build with one option from ``source``, the base from the environment."""
     rest = {key: value for key, value in base.items() if key != name}
     option = option_named(name)
     assert option is not None
-    if source == "argv":
+    if layer == "argv":
         return build(f"--{name}", *([] if option.is_switch else [text]), base=rest)
-    if source == "file":
+    if layer == "file":
         path = tmp_path / "c.ini"
         path.write_text(f"{name} = {text}\n")
         return build("--config", str(path), base=rest)
@@ -285,48 +285,48 @@ def test_the_table_is_complete() -> None:
     assert tested == {o.name for o in OPTIONS if o.applies is not Applies.COMMAND}
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.option}={case.good[:12]}")
-def test_valid(case: Case, source: str, places: dict[str, str], tmp_path: Path) -> None:
+def test_valid(case: Case, layer: str, places: dict[str, str], tmp_path: Path) -> None:
     text = case.good.format(**places) if case.good.startswith("{") else case.good
-    found = build_from(source, case.option, text, case.base, tmp_path)
+    found = build_from(layer, case.option, text, case.base, tmp_path)
     assert getattr(found.settings, case.field) == case.value
     if case.option not in ("settings-json", "config-dir"):
-        assert found.origins[case.field].source is ORIGINS[source]
+        assert found.origins[case.field].layer is ORIGINS[layer]
     assert TOKEN not in repr(found)
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize(
     "case",
     [c for c in CASES if c.bad is not None],
     ids=lambda case: f"{case.option}={case.good[:12]}",
 )
-def test_invalid(case: Case, source: str, tmp_path: Path) -> None:
+def test_invalid(case: Case, layer: str, tmp_path: Path) -> None:
     assert case.bad is not None
-    spelling = f"--{case.option}" if source == "argv" else case.option
+    spelling = f"--{case.option}" if layer == "argv" else case.option
     with pytest.raises(ConfigurationError) as caught:
-        build_from(source, case.option, case.bad, case.base, tmp_path)
+        build_from(layer, case.option, case.bad, case.base, tmp_path)
     assert str(caught.value).startswith(case.sentence.format(spelling))
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize(("name", "field_name", "value"), SWITCHES)
-def test_switches(source: str, name: str, field_name: str, value: bool, tmp_path: Path) -> None:
-    found = build_from(source, name, "true", BASE, tmp_path)
+def test_switches(layer: str, name: str, field_name: str, value: bool, tmp_path: Path) -> None:
+    found = build_from(layer, name, "true", BASE, tmp_path)
     assert getattr(found.settings, field_name) is value
-    assert found.origins[field_name].source is ORIGINS[source]
-    if source != "argv":
-        off = build_from(source, name, "false", BASE, tmp_path)
+    assert found.origins[field_name].layer is ORIGINS[layer]
+    if layer != "argv":
+        off = build_from(layer, name, "false", BASE, tmp_path)
         assert getattr(off.settings, field_name) is not value
         with pytest.raises(UsageError, match="the argument"):
-            build_from(source, name, "perhaps", BASE, tmp_path)
+            build_from(layer, name, "perhaps", BASE, tmp_path)
 
 
 def test_defaults() -> None:
     found = build()
     assert found.settings == ProxySettings(
-        mode=Mode.SOURCE,
+        side=Side.SOURCE,
         host="data.tunneling.iot.us-east-1.amazonaws.com",
         access_token=Secret(TOKEN),
         services={"": TCPAddress("", 5555)},
@@ -339,7 +339,7 @@ def test_defaults() -> None:
 
 def test_defaults_of_a_destination() -> None:
     found = build(base=DESTINATION).settings
-    assert found.mode is Mode.DESTINATION
+    assert found.side is Side.DESTINATION
     assert found.bind_address == ""
 
 
@@ -391,7 +391,7 @@ ONE_MAP = "Must specify one and only one of --source-listen-port/-s or --destina
             "-s and --mode have mismatched mode. Mode is set to source!",
         ),
         (
-            without("source-listen-port", mode="dst"),
+            without("source-listen-port", side="dst"),
             "Destination mode needs --destination-app/-d, or a map of services in --config-dir",
         ),
         (
@@ -420,18 +420,18 @@ def test_hints_name_where_a_value_comes_from() -> None:
 @pytest.mark.parametrize(
     ("argv", "mode"),
     [
-        (["-m", "src"], Mode.SOURCE),
-        (["-m", "source"], Mode.SOURCE),
-        (["-m", "src", "-s", "1"], Mode.SOURCE),
-        (["-s", "1"], Mode.SOURCE),
-        (["-s", ""], Mode.SOURCE),
-        (["-m", "dst", "-d", "1"], Mode.DESTINATION),
-        (["-m", "destination", "-d", "1"], Mode.DESTINATION),
-        (["-d", "1"], Mode.DESTINATION),
+        (["-m", "src"], Side.SOURCE),
+        (["-m", "source"], Side.SOURCE),
+        (["-m", "src", "-s", "1"], Side.SOURCE),
+        (["-s", "1"], Side.SOURCE),
+        (["-s", ""], Side.SOURCE),
+        (["-m", "dst", "-d", "1"], Side.DESTINATION),
+        (["-m", "destination", "-d", "1"], Side.DESTINATION),
+        (["-d", "1"], Side.DESTINATION),
     ],
 )
-def test_modes(argv: list[str], mode: Mode) -> None:
-    assert build(*argv, base=without("source-listen-port")).settings.mode is mode
+def test_modes(argv: list[str], side: Side) -> None:
+    assert build(*argv, base=without("source-listen-port")).settings.side is side
 
 
 def test_an_empty_map_is_no_map() -> None:
@@ -541,7 +541,7 @@ def test_settings_file_below_options() -> None:
     assert found.settings.dial_retry_count == 5
     assert found.settings.bind_address == "127.0.0.2"
     assert found.origins["max_connections"] == Origin(
-        Source.SETTINGS_FILE, "tunneling.proxy.tcp.max_active_connections"
+        Layer.SETTINGS_FILE, "tunneling.proxy.tcp.max_active_connections"
     )
     found = build("--settings-json", "s.json", "--max-connections", "9", "-b", "127.0.0.3")
     assert found.settings.max_connections == 9
@@ -595,7 +595,7 @@ def test_web_proxy(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         found = build(HTTPS_PROXY="http://user:hunter2@proxy:3128")
     assert found.settings.web_proxy == WebProxy("http", "proxy", 3128, "user", Secret("hunter2"))
-    assert found.origins["web_proxy"] == Origin(Source.ENVIRONMENT, "HTTPS_PROXY")
+    assert found.origins["web_proxy"] == Origin(Layer.ENVIRONMENT, "HTTPS_PROXY")
     assert "user:<redacted>@proxy:3128" in caplog.text
     assert "hunter2" not in caplog.text
 
@@ -621,18 +621,18 @@ def test_the_default_directory_of_services() -> None:
     Path("config").mkdir()
     Path("config/a.ini").write_text("SSH = 2222\nbad = x\n")
     Path("config/readme").write_text("something else")
-    base = without("source-listen-port", mode="src")
+    base = without("source-listen-port", side="src")
     found = build(base=base)
     assert found.settings.services is None
     assert found.settings.fallback_services == {"SSH": TCPAddress("", 2222)}
-    assert found.origins["fallback_services"] == Origin(Source.CONFIG_DIRECTORY, "config")
+    assert found.origins["fallback_services"] == Origin(Layer.CONFIG_DIRECTORY, "config")
     assert build().settings.fallback_services == {}
 
 
 def test_a_named_directory_is_strict(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "a.ini").write_text("SSH = 0\n")
-    base = without("source-listen-port", mode="src")
+    base = without("source-listen-port", side="src")
     with pytest.raises(ConfigurationError, match=r"a\.ini, line 1: Port must be between"):
         build("--config-dir", str(tmp_path / "d"), base=base)
     assert settings("--config-dir", str(tmp_path / "d")).fallback_services == {}
@@ -641,7 +641,7 @@ def test_a_named_directory_is_strict(tmp_path: Path) -> None:
 def test_a_destination_may_have_only_a_directory(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "a.ini").write_text("SSH = localhost:22\n")
-    base = without("source-listen-port", mode="dst")
+    base = without("source-listen-port", side="dst")
     found = build("--config-dir", str(tmp_path / "d"), base=base).settings
     assert found.fallback_services == {"SSH": TCPAddress("localhost", 22)}
 
@@ -690,7 +690,7 @@ def test_describe() -> None:
     assert {
         name: rows[name]
         for name in (
-            "mode",
+            "side",
             "host",
             "access_token",
             "client_token",
@@ -704,7 +704,7 @@ def test_describe() -> None:
             "verbosity",
         )
     } == {
-        "mode": ("source", "command line -s"),
+        "side": ("source", "command line -s"),
         "host": ("data.tunneling.iot.us-east-1.amazonaws.com", f"{variable}_REGION"),
         "access_token": ("<redacted>", f"{variable}_ACCESS_TOKEN"),
         "client_token": ("<redacted>", "command line -i"),

@@ -17,7 +17,8 @@ from support.tunnel import ServiceProcess, tunnel_of, unused_port
 from tailrace.cli.localproxy.run import loop_factory, run
 from tailrace.common.secret import Secret
 from tailrace.errors import ConfigurationError, ConnectFailed, ExitCode
-from tailrace.localproxy.settings import LoopChoice, Mode, ProxySettings, TCPAddress
+from tailrace.localproxy.settings import LoopChoice, ProxySettings, TCPAddress
+from tailrace.wire import Side
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +46,7 @@ def test_without_uvloop_there_is_asyncio(monkeypatch: pytest.MonkeyPatch):
 def without_service(**changes: Any) -> ProxySettings:
     """Settings of a proxy that gives up at once."""
     return ProxySettings(
-        mode=Mode.DESTINATION,
+        side=Side.DESTINATION,
         host="127.0.0.1",
         port=unused_port(),
         access_token=Secret("token"),
@@ -105,7 +106,7 @@ def test_a_signal_ends_it_in_order(
             os.kill(os.getpid(), number)
 
         with tunnel_of(service, "SSH") as tunnel:
-            settings = tunnel.settings(Mode.SOURCE, loop=loop, ready_file=ready, json_events=True)
+            settings = tunnel.settings(Side.SOURCE, loop=loop, ready_file=ready, json_events=True)
             thread = threading.Thread(target=interrupt)
             thread.start()
             assert run(settings) is ExitCode.OK

@@ -28,7 +28,7 @@ def target(**changes: Any) -> LinkTarget:
     fields: dict[str, Any] = {
         "host": "data.example.com",
         "port": 8443,
-        "mode": "source",
+        "side": "source",
         "access_token": Secret("token"),
     }
     return LinkTarget(**(fields | changes))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tailrace.common.secret import Secret
 from tailrace.errors import RemoteProtocolError
-from tailrace.link.http.response import MAX_BODY, MAX_HEAD, Answer, AnswerReader, scrub
+from tailrace.link.http.response import MAX_BODY, MAX_HEAD, Response, ResponseReader, scrub
 
 SECRET = "a-secret-nobody-may-see"
 
@@ -22,9 +22,9 @@ def answer(status: str, body: bytes = b"", *fields: str) -> bytes:
     return f"HTTP/1.1 {status}\r\n{lines}\r\n".encode("latin-1") + body
 
 
-def read(data: bytes, pieces: int = 0, method: str = "GET") -> Answer | None:
+def read(data: bytes, pieces: int = 0, method: str = "GET") -> Response | None:
     """Feed a reader; nothing may follow what completes the answer."""
-    reader = AnswerReader(method, [Secret(SECRET)])
+    reader = ResponseReader(method, [Secret(SECRET)])
     step = pieces or max(1, len(data))
     for start in range(0, len(data), step):
         found = reader.feed(data[start : start + step])
@@ -145,7 +145,7 @@ def test_a_head_of_just_the_limit() -> None:
 )
 def test_a_body_without_an_end_ends_with_the_connection(fields: tuple[str, ...]) -> None:
     body = b"4\r\nwhy?" if CHUNKED in fields else b"why?"
-    reader = AnswerReader("GET")
+    reader = ResponseReader("GET")
     assert reader.feed(answer("403 No", body, *fields)) is None
     found = reader.finish("not said")
     assert (found.status, found.body, found.cut) == (403, b"why?", True)
@@ -160,7 +160,7 @@ def test_a_body_without_an_end_ends_with_the_connection(fields: tuple[str, ...])
     ],
 )
 def test_an_end_before_the_head(data: bytes, said: str) -> None:
-    reader = AnswerReader("GET")
+    reader = ResponseReader("GET")
     assert reader.feed(data) is None
     with pytest.raises(RemoteProtocolError) as caught:
         reader.finish("it was closed")
@@ -168,7 +168,7 @@ def test_an_end_before_the_head(data: bytes, said: str) -> None:
 
 
 def test_no_more_of_a_body_is_read_than_needed() -> None:
-    reader = AnswerReader("GET")
+    reader = ResponseReader("GET")
     assert reader.feed(answer("403 No", b"x" * (MAX_BODY - 1))) is None
     found = reader.feed(b"xyz")
     assert found is not None
@@ -244,8 +244,8 @@ ANSWERS = [
     data=st.sampled_from(ANSWERS),
 )
 def test_pieces_make_no_difference(method: str, cuts: list[int], data: bytes) -> None:
-    def outcome(pieces: list[bytes]) -> Answer:
-        reader = AnswerReader(method)
+    def outcome(pieces: list[bytes]) -> Response:
+        reader = ResponseReader(method)
         for number, piece in enumerate(pieces):
             found = reader.feed(piece)
             if found is not None:
@@ -265,7 +265,7 @@ def test_pieces_make_no_difference(method: str, cuts: list[int], data: bytes) ->
 def test_any_bytes_give_an_answer_or_the_documented_error(
     method: str, head: bytes, data: bytes
 ) -> None:
-    reader = AnswerReader(method)
+    reader = ResponseReader(method)
     try:
         found = reader.feed(head + data) or reader.finish("closed")
         said = found.reason

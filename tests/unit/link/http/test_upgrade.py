@@ -27,7 +27,7 @@ def target(**changes: Any) -> LinkTarget:
     fields: dict[str, Any] = {
         "host": "data.example.com",
         "port": 8443,
-        "mode": "destination",
+        "side": "destination",
         "access_token": Secret(TOKEN),
         "client_token": Secret(CLIENT_TOKEN),
     }

@@ -26,7 +26,7 @@ def target(**changes: Any) -> LinkTarget:
     fields: dict[str, Any] = {
         "host": "service.example",
         "port": 8443,
-        "mode": "source",
+        "side": "source",
         "access_token": Secret("token"),
         "connect_timeout": HANG,
     }

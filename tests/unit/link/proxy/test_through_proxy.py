@@ -50,7 +50,7 @@ from tailrace.link import (
     Link,
     LinkClosed,
     LinkHandler,
-    LinkKeeper,
+    LinkSupervisor,
     LinkTarget,
     ReconnectPolicy,
     TLSOptions,
@@ -401,7 +401,7 @@ def refused_port() -> int:
 def target_via(web_proxy: WebProxy, **changes: Any) -> LinkTarget:
     fields: dict[str, Any] = {
         "host": "service.example",
-        "mode": "source",
+        "side": "source",
         "access_token": Secret(ACCESS_TOKEN),
         "connect_timeout": HANG,
         "web_proxy": web_proxy,
@@ -611,7 +611,7 @@ async def kept(target: LinkTarget) -> tuple[Observer, LinkError]:
     policy = ReconnectPolicy(retry_delay=0.0, retry_delay_cap=0.0)
     async with asyncio.timeout(HANG):
         with pytest.raises(LinkError) as caught:
-            await LinkKeeper(target, policy, observer).run()
+            await LinkSupervisor(target, policy, observer).run()
     return observer, caught.value
 
 

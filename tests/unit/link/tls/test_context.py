@@ -28,7 +28,7 @@ from tailrace.link.tls.context import (
     tls_timeout,
 )
 
-TARGET = LinkTarget(host="localhost", mode="source", access_token=Secret("token"))
+TARGET = LinkTarget(host="localhost", side="source", access_token=Secret("token"))
 
 
 def shake(trust: Trust, server: ssl.SSLContext, name: str = "localhost") -> ssl.SSLObject:

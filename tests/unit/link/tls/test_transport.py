@@ -27,7 +27,7 @@ from tailrace.link.tls.transport import (
     start_tls,
 )
 
-TARGET = LinkTarget(host="localhost", port=1, mode="source", access_token=Secret("token"))
+TARGET = LinkTarget(host="localhost", port=1, side="source", access_token=Secret("token"))
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
 
@@ -240,7 +240,7 @@ async def test_ipv6(certificates: Certificates, kind: str) -> None:
         target = LinkTarget(
             host="::1",
             port=listener.getsockname()[1],
-            mode="source",
+            side="source",
             access_token=Secret("token"),
         )
         with await open_socket(target) as sock:

@@ -19,12 +19,11 @@ from support.process import until
 from support.service import HANG, Peer, api, config, dial, running, trust
 from tailrace.service.config import DataSettings
 from tailrace.service.limits import Limits
-from tailrace.service.relay.client_link import DataLink
+from tailrace.service.relay.client_link import ClientLink
 from tailrace.service.relay.read_limiter import BITE
 from tailrace.service.relay.relay_end import RelayEnd
 from tailrace.service.service import Service
 from tailrace.service.tunnels.rules import TunnelSpec
-from tailrace.service.tunnels.store import Side
 from tailrace.wire import (
     MAX_FRAME,
     MAX_PAYLOAD,
@@ -33,7 +32,8 @@ from tailrace.wire import (
     SUBPROTOCOL_V3,
     Message,
     MessageType,
-    encode_frame,
+    Side,
+    encode_delimited,
 )
 
 
@@ -52,7 +52,7 @@ class TestGreeting:
             ) as peer:
                 first = await peer.socket.recv()
                 expected = Message(MessageType.SERVICE_IDS, available_service_ids=services)
-                assert first == encode_frame(expected)
+                assert first == encode_delimited(expected)
 
     async def test_a_version_1_client_gets_none(
         self, service: Service, tunnel: dict[str, Any]
@@ -173,10 +173,10 @@ class TestRelaying:
             await source.send(start(1), data(b"a"), data(b"b"), start(2), data(b"c", 2))
             frames = [await destination.socket.recv() for _ in range(4)]
             assert frames == [
-                encode_frame(start(1)),
-                encode_frame(data(b"a")) + encode_frame(data(b"b")),
-                encode_frame(start(2)),
-                encode_frame(data(b"c", 2)),
+                encode_delimited(start(1)),
+                encode_delimited(data(b"a")) + encode_delimited(data(b"b")),
+                encode_delimited(start(2)),
+                encode_delimited(data(b"c", 2)),
             ]
 
     async def test_pings_are_answered(self, service: Service, tunnel: dict[str, Any]) -> None:
@@ -199,7 +199,7 @@ class TestRelaying:
 async def exchange(sender: Peer, receiver: Peer, chance: random.Random) -> None:
     """Send a few MB in messages of all sizes, frames of all sizes; compare checksums."""
     payloads = [chance.randbytes(chance.choice([1, 40, 4000, MAX_PAYLOAD])) for _ in range(120)]
-    stream = b"".join(encode_frame(data(payload)) for payload in payloads)
+    stream = b"".join(encode_delimited(data(payload)) for payload in payloads)
 
     async def send() -> None:
         at = 0
@@ -391,9 +391,9 @@ class TestShare:
     def largest_turn(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         """Return a list whose one item is the most frames that one turn of the loop has seen."""
         largest, now = [0], [0]
-        take = DataLink.on_ws_frame
+        take = ClientLink.on_ws_frame
 
-        def count(link: DataLink, transport: Any, frame: Any) -> None:
+        def count(link: ClientLink, transport: Any, frame: Any) -> None:
             if not now[0]:
                 asyncio.get_running_loop().call_soon(now.clear)
                 asyncio.get_running_loop().call_soon(now.append, 0)
@@ -401,7 +401,7 @@ class TestShare:
             largest[0] = max(largest[0], now[0])
             take(link, transport, frame)
 
-        monkeypatch.setattr(DataLink, "on_ws_frame", count)
+        monkeypatch.setattr(ClientLink, "on_ws_frame", count)
         return largest
 
     @pytest.mark.parametrize("flood", [b"\x89\x80", b"\x82\x80"], ids=["pings", "empty"])
@@ -423,7 +423,7 @@ class TestShare:
         self, service: Service, tunnel: dict[str, Any], goodbye: str
     ) -> None:
         sent = [data(b"%d" % number) for number in range(9000)]
-        run = b"".join(map(encode_frame, [start(), *sent]))
+        run = b"".join(map(encode_delimited, [start(), *sent]))
         assert len(run) < MAX_FRAME
         token = tunnel["destinationAccessToken"]
         async with dial(service.endpoints, "destination", token) as destination:
@@ -471,15 +471,15 @@ async def upgraded(
         + f"access-token: {token}\r\n".encode()
         + f"Sec-WebSocket-Protocol: {SUBPROTOCOL_V3}\r\n\r\n".encode()
     )
-    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), HANG)
-    assert head.startswith(b"HTTP/1.1 101 ")
+    prefix = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), HANG)
+    assert prefix.startswith(b"HTTP/1.1 101 ")
     return reader, writer
 
 
 OURS = "localproxy linux 64-bit/python-3.11/openssl-3.0/tailrace-0.1.0"
 
 
-def link_to(served: Plain, side: Side) -> DataLink:
+def link_to(served: Plain, side: Side) -> ClientLink:
     """Return the open link of one side."""
     (link,) = (link for link in served.listener._links if link.side is side)
     return link
@@ -665,16 +665,16 @@ class TestWindow:
     ) -> None:
         for module in ("flow.send_window", "flow.window_driver"):
             monkeypatch.setattr(f"tailrace.{module}.PATIENCE", 0.05)
-        monkeypatch.setattr(DataLink, "_pong_received", lambda link, payload: None)
+        monkeypatch.setattr(ClientLink, "_pong_received", lambda link, payload: None)
         async with served.pair(user_agent_header=OURS) as (source, destination):
             assert await stream(source, destination, 4_000_000) == 4_000_000
 
     async def test_a_full_window_holds_the_other_side_back(
         self, served: Plain, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        answer = DataLink._pong_received
-        owed: list[tuple[DataLink, bytes]] = []
-        monkeypatch.setattr(DataLink, "_pong_received", lambda *pong: owed.append(pong))
+        answer = ClientLink._pong_received
+        owed: list[tuple[ClientLink, bytes]] = []
+        monkeypatch.setattr(ClientLink, "_pong_received", lambda *pong: owed.append(pong))
         async with served.pair(user_agent_header=OURS) as (source, destination):
             window = link_to(served, Side.DESTINATION)._window
             assert window is not None
@@ -682,7 +682,7 @@ class TestWindow:
             while not window.full:
                 await asyncio.sleep(0.01)
             assert not link_to(served, Side.SOURCE)._reading_wanted
-            monkeypatch.setattr(DataLink, "_pong_received", answer)
+            monkeypatch.setattr(ClientLink, "_pong_received", answer)
             for pong in owed:
                 answer(*pong)
             assert link_to(served, Side.SOURCE)._reading_wanted
@@ -701,7 +701,7 @@ class TestEnd:
                 service.endpoints, "source", token, client_token=CLIENT, user_agent_header=OURS
             )
 
-        with uncollected(DataLink, RelayEnd, aiofastnet.Transport) as living:
+        with uncollected(ClientLink, RelayEnd, aiofastnet.Transport) as living:
             async with source() as peer:
                 await peer.send(start(), data(b"x" * 60_000))
                 if ending == "lost":

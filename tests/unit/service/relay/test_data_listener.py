@@ -24,8 +24,7 @@ from tailrace.service.limits import Limits
 from tailrace.service.service import Service
 from tailrace.service.tunnels.rules import TunnelSpec
 from tailrace.service.tunnels.sqlite_store import SqliteStore
-from tailrace.service.tunnels.store import Side
-from tailrace.wire import MAX_PAYLOAD, SUBPROTOCOL_V3, Message
+from tailrace.wire import MAX_PAYLOAD, SUBPROTOCOL_V3, Message, Side
 
 USED = "Invalid access token: The access token was previously used and can not be used again."
 DIFFERS = (

@@ -14,8 +14,7 @@ from tailrace.service.relay.handshake import (
     refuse_admission,
 )
 from tailrace.service.tunnels.rules import Refusal
-from tailrace.service.tunnels.store import Side
-from tailrace.wire import SUBPROTOCOL_V1, SUBPROTOCOL_V2, SUBPROTOCOL_V3
+from tailrace.wire import SUBPROTOCOL_V1, SUBPROTOCOL_V2, SUBPROTOCOL_V3, Side
 
 TARGET = "/tunnel?local-proxy-mode=source"
 UPGRADE = [

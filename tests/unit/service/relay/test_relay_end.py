@@ -10,15 +10,15 @@ from tailrace.errors import RemoteProtocolError
 from tailrace.service.relay.relay_end import SHARE, RelayEnd, service_ids_message
 from tailrace.service.relay.switchboard import LocalFabric
 from tailrace.service.telemetry.counters import Counters, ResetCause
-from tailrace.service.tunnels.store import Side
 from tailrace.wire import (
     MAX_PAYLOAD,
     DataHeader,
     Message,
     MessageSplitter,
     MessageType,
+    Side,
     decode,
-    encode_frame,
+    encode_delimited,
 )
 
 DATA = MessageType.DATA
@@ -87,7 +87,7 @@ def tunnel() -> Tunnel:
 
 
 def feed(end: RelayEnd, *messages: Message) -> None:
-    end.frame_received(memoryview(b"".join(encode_frame(message) for message in messages)))
+    end.frame_received(memoryview(b"".join(encode_delimited(message) for message in messages)))
     catch_up(end)
 
 
@@ -125,12 +125,12 @@ class TestPassingOn:
         tunnel.destination_link.take()
         frame = b"".join(
             (
-                encode_frame(data(b"one")),
+                encode_delimited(data(b"one")),
                 # fields in another order, as the C library writes them
                 bytes.fromhex("000e08011001380122036f6e652a0141"),
-                encode_frame(Message(CONNECT, 1, "A", 2)),
-                encode_frame(data(b"two", connection=2)),
-                encode_frame(Message(HANG_UP, 1, "A", 2)),
+                encode_delimited(Message(CONNECT, 1, "A", 2)),
+                encode_delimited(data(b"two", connection=2)),
+                encode_delimited(Message(HANG_UP, 1, "A", 2)),
             )
         )
         tunnel.source.frame_received(memoryview(frame))
@@ -141,9 +141,9 @@ class TestPassingOn:
         tunnel.destination_link.frames.clear()
         feed(tunnel.source, data(b"a"), start(7, "B"), data(b"b", 7, "B"), data(b"c", 7, "B"))
         assert tunnel.destination_link.frames == [
-            encode_frame(data(b"a")),
-            encode_frame(start(7, "B")),
-            encode_frame(data(b"b", 7, "B")) + encode_frame(data(b"c", 7, "B")),
+            encode_delimited(data(b"a")),
+            encode_delimited(start(7, "B")),
+            encode_delimited(data(b"b", 7, "B")) + encode_delimited(data(b"c", 7, "B")),
         ]
 
     def test_both_directions(self, tunnel: Tunnel) -> None:
@@ -159,7 +159,7 @@ class TestPassingOn:
         feed(tunnel.source, start())
         seen: list[memoryview] = []
         tunnel.destination_link.send = seen.append
-        frame = bytearray(encode_frame(data(b"x" * 1000)))
+        frame = bytearray(encode_delimited(data(b"x" * 1000)))
         tunnel.source.frame_received(memoryview(frame))
         assert seen[0].obj is frame
 
@@ -176,7 +176,7 @@ class TestPassingOn:
             else:
                 size = chance.choice([0, 1, 5, 300, 5000, MAX_PAYLOAD])
                 sent.append(data(chance.randbytes(size)))
-        stream = b"".join(encode_frame(message) for message in sent)
+        stream = b"".join(encode_delimited(message) for message in sent)
         at = 0
         while at < len(stream):
             size = chance.choice([1, 2, 3, 100, 4096, 131_076])
@@ -193,17 +193,17 @@ class TestPassingOn:
     def test_a_started_message_waits_for_its_end(self, tunnel: Tunnel) -> None:
         feed(tunnel.source, start())
         tunnel.destination_link.frames.clear()
-        frame = encode_frame(data(b"hello")) * 2
+        frame = encode_delimited(data(b"hello")) * 2
         tunnel.source.frame_received(memoryview(frame[:-1]))
-        assert tunnel.destination_link.frames == [encode_frame(data(b"hello"))]
+        assert tunnel.destination_link.frames == [encode_delimited(data(b"hello"))]
         tunnel.source.frame_received(memoryview(frame[-1:]))
-        assert tunnel.destination_link.frames == [encode_frame(data(b"hello"))] * 2
+        assert tunnel.destination_link.frames == [encode_delimited(data(b"hello"))] * 2
 
     def test_empty_frames_are_harmless(self, tunnel: Tunnel) -> None:
         tunnel.source.frame_received(memoryview(b""))
         tunnel.source.frame_received(memoryview(b"\x00"))
         tunnel.source.frame_received(memoryview(b""))
-        tunnel.source.frame_received(memoryview(encode_frame(start())[1:]))
+        tunnel.source.frame_received(memoryview(encode_delimited(start())[1:]))
         assert tunnel.destination_link.take() == [start()]
 
     def test_unknown_ignorable_messages_are_dropped(self, tunnel: Tunnel) -> None:
@@ -290,12 +290,12 @@ class TestRefusing:
             pytest.param(bytes.fromhex("00020804"), id="SESSION_RESET"),
             pytest.param(service_ids_message(["A"]), id="SERVICE_IDS"),
             pytest.param(bytes.fromhex("00020863"), id="unknown type"),
-            pytest.param(encode_frame(data(stream=0)), id="stream id 0"),
-            pytest.param(encode_frame(data(stream=-1)), id="negative stream id"),
-            pytest.param(encode_frame(reset(stream=0)), id="reset of stream id 0"),
-            pytest.param(encode_frame(data(service="C")), id="unknown service id"),
-            pytest.param(encode_frame(data(service="B")), id="service without a stream"),
-            pytest.param(encode_frame(data(service="")), id="no stream at all"),
+            pytest.param(encode_delimited(data(stream=0)), id="stream id 0"),
+            pytest.param(encode_delimited(data(stream=-1)), id="negative stream id"),
+            pytest.param(encode_delimited(reset(stream=0)), id="reset of stream id 0"),
+            pytest.param(encode_delimited(data(service="C")), id="unknown service id"),
+            pytest.param(encode_delimited(data(service="B")), id="service without a stream"),
+            pytest.param(encode_delimited(data(service="")), id="no stream at all"),
             pytest.param(bytes.fromhex("000b0801100122017a42026869"), id="unknown field"),
             pytest.param(bytes.fromhex("0003ffffff"), id="garbage"),
             pytest.param(
@@ -400,8 +400,8 @@ class TestReplacement:
         _, new = tunnel.connect(Side.DESTINATION)
         assert tunnel.destination_link.closed == (1008, "replaced by a newer connection")
         assert tunnel.source_link.frames == [
-            encode_frame(reset(1, "A", 1)),
-            encode_frame(reset(5, "B", 0)),
+            encode_delimited(reset(1, "A", 1)),
+            encode_delimited(reset(5, "B", 0)),
         ]
         feed(tunnel.destination, data(b"from the old one"))
         assert data(b"from the old one") not in tunnel.source_link.take()
@@ -467,10 +467,10 @@ class TestShare:
         feed(tunnel.source, start())
         tunnel.destination_link.take()
         sent = [data(b"%d" % number) for number in range(5000)]
-        stream = b"".join(map(encode_frame, sent))
+        stream = b"".join(map(encode_delimited, sent))
         tunnel.source.frame_received(memoryview(bytearray(stream)))
         # Behind what waits, however little it is.
-        tunnel.source.frame_received(memoryview(encode_frame(data(b"last"))))
+        tunnel.source.frame_received(memoryview(encode_delimited(data(b"last"))))
         turns, received = 0, tunnel.destination_link.take()
         while tunnel.source.backlog:
             assert 0 < len(received) <= SHARE
@@ -483,28 +483,28 @@ class TestShare:
         assert received == [*sent, data(b"last")]
 
     def test_messages_that_have_to_be_judged_count_for_more(self, tunnel: Tunnel) -> None:
-        run = b"".join(encode_frame(start(number)) for number in range(1, 1000))
+        run = b"".join(encode_delimited(start(number)) for number in range(1, 1000))
         tunnel.source.frame_received(memoryview(run))
         assert 0 < len(tunnel.destination_link.frames) <= SHARE // 32
 
     def test_frames_count_however_little_they_hold(self, tunnel: Tunnel) -> None:
         for _ in range(SHARE):
             tunnel.source.frame_received(memoryview(b""))
-        tunnel.source.frame_received(memoryview(encode_frame(start())))
+        tunnel.source.frame_received(memoryview(encode_delimited(start())))
         assert tunnel.destination_link.take() == []
         catch_up(tunnel.source)
         assert tunnel.destination_link.take() == [start()]
 
     def test_large_messages_never_wait(self, tunnel: Tunnel) -> None:
         feed(tunnel.source, start())
-        frame = memoryview(encode_frame(data(bytes(MAX_PAYLOAD))) * 2)
+        frame = memoryview(encode_delimited(data(bytes(MAX_PAYLOAD))) * 2)
         for _ in range(8):
             tunnel.source.frame_received(frame)
         assert not tunnel.source.backlog
 
     def test_a_fault_is_found_in_its_turn(self, tunnel: Tunnel) -> None:
         sent = [start(number) for number in range(1, 500)] + [data(b"", 499)] * 20
-        frames = b"".join(map(encode_frame, [*sent, Message(MessageType.SESSION_RESET)]))
+        frames = b"".join(map(encode_delimited, [*sent, Message(MessageType.SESSION_RESET)]))
         tunnel.source.frame_received(memoryview(frames))
         with pytest.raises(RemoteProtocolError, match="type 4"):
             catch_up(tunnel.source)
@@ -515,15 +515,15 @@ class TestShare:
         feed(tunnel.source, start())
         source, link = tunnel.connect(Side.SOURCE)
         feed(source, start())
-        old = b"".join(encode_frame(data(b"old %d" % number)) for number in range(5000))
+        old = b"".join(encode_delimited(data(b"old %d" % number)) for number in range(5000))
         tunnel.destination.frame_received(memoryview(old))
         tunnel.destination.pong_received(b"1")
-        tunnel.destination.frame_received(memoryview(encode_frame(data(b"new"))))
+        tunnel.destination.frame_received(memoryview(encode_delimited(data(b"new"))))
         catch_up(tunnel.destination)
         assert link.take() == [data(b"new")]
 
     def test_nothing_waits_for_a_tunnel_that_has_ended(self, tunnel: Tunnel) -> None:
-        run = b"".join(encode_frame(start(number)) for number in range(1, 1000))
+        run = b"".join(encode_delimited(start(number)) for number in range(1, 1000))
         for end in (lambda: tunnel.source.leave(), lambda: tunnel.fabric.close_tunnel("t", "over")):
             tunnel.source.frame_received(memoryview(run))
             assert tunnel.source.backlog
@@ -592,7 +592,7 @@ class TestFlowMessages:
 
     def test_they_are_recognised_when_they_come_in_pieces(self) -> None:
         tunnel = self.tunnel(True, True)
-        frame = encode_frame(self.PAUSE)
+        frame = encode_delimited(self.PAUSE)
         for at in range(len(frame)):
             tunnel.source.frame_received(memoryview(frame[at : at + 1]))
         assert tunnel.destination_link.take() == [self.PAUSE]
@@ -675,14 +675,14 @@ def test_garbage_is_refused_in_our_terms(frames: list[bytes], side: Side) -> Non
 class TestCounting:
     def test_messages_and_bytes_however_they_are_framed(self, tunnel: Tunnel) -> None:
         feed(tunnel.source, start())
-        run = b"".join(encode_frame(data(b"some payload")) for _ in range(20))
+        run = b"".join(encode_delimited(data(b"some payload")) for _ in range(20))
         for size in (len(run), 3, 17):
             for at in range(0, len(run), size):
                 tunnel.source.frame_received(memoryview(run[at : at + size]))
             catch_up(tunnel.source)
         traffic = tunnel.counters.traffic[Side.SOURCE]
         assert traffic.messages == 61
-        assert traffic.bytes == 3 * len(run) + len(encode_frame(start()))
+        assert traffic.bytes == 3 * len(run) + len(encode_delimited(start()))
         assert tunnel.counters.traffic[Side.DESTINATION].messages == 0
 
     def test_resets_by_cause(self, tunnel: Tunnel) -> None:

@@ -50,10 +50,10 @@ def test_too_long_and_truncated_payloads() -> None:
     assert shape is not None
     good = payload_last(b"x" * MAX_PAYLOAD)
     assert shape.matches(memoryview(good))
-    head = good[: good.index(b"\x80\xf8\x03")]
-    assert not shape.matches(memoryview(head + b"\x81\xf8\x03" + b"x" * (MAX_PAYLOAD + 1)))
-    assert not shape.matches(memoryview(head + b"\x80\x80\x80\x01" + b"x" * 10))
-    for cut in range(len(head) + 8):
+    prefix = good[: good.index(b"\x80\xf8\x03")]
+    assert not shape.matches(memoryview(prefix + b"\x81\xf8\x03" + b"x" * (MAX_PAYLOAD + 1)))
+    assert not shape.matches(memoryview(prefix + b"\x80\x80\x80\x01" + b"x" * 10))
+    for cut in range(len(prefix) + 8):
         assert not shape.matches(memoryview(good[:cut]))
 
 

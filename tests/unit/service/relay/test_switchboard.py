@@ -1,8 +1,7 @@
 """The in-process fabric: who hears of whom, and in which order."""
 
 from tailrace.service.relay.switchboard import LocalFabric
-from tailrace.service.tunnels.store import Side
-from tailrace.wire import Message
+from tailrace.wire import Message, Side
 
 
 class Box:

@@ -4,7 +4,7 @@ import asyncio
 
 from support.service import HANG
 from tailrace.service.telemetry.counters import Counters, LoopLag, StallClock
-from tailrace.service.tunnels.store import Side
+from tailrace.wire import Side
 
 
 class Clock:

@@ -13,7 +13,7 @@ from tailrace.service.telemetry.prometheus import Metrics
 from tailrace.service.tunnels.queries import TunnelQueries
 from tailrace.service.tunnels.rules import RandomIds, Tunnels, TunnelSpec
 from tailrace.service.tunnels.sqlite_store import SqliteStore
-from tailrace.service.tunnels.store import Side
+from tailrace.wire import Side
 
 
 class Outbox:

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from tailrace.service.telemetry.throttled_log import RefusalLog
+from tailrace.service.telemetry.throttled_log import ThrottledLog
 
 
 class Clock:
@@ -22,19 +22,19 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def refusals(clock: Clock, caplog: pytest.LogCaptureFixture) -> RefusalLog:
+def refusals(clock: Clock, caplog: pytest.LogCaptureFixture) -> ThrottledLog:
     caplog.set_level(logging.INFO)
-    return RefusalLog(logging.getLogger("tailrace.test"), clock)
+    return ThrottledLog(logging.getLogger("tailrace.test"), clock)
 
 
-def test_one_line_each(refusals: RefusalLog, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_line_each(refusals: ThrottledLog, caplog: pytest.LogCaptureFixture) -> None:
     refusals.add("cause", "channel %s: %s", "c1", "reason")
     refusals.flush()
     assert caplog.messages == ["channel c1: reason"]
 
 
 def test_a_flood_is_counted_and_hides_nothing(
-    refusals: RefusalLog, clock: Clock, caplog: pytest.LogCaptureFixture
+    refusals: ThrottledLog, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in range(1000):
         refusals.add("flood", "flood %d", number)

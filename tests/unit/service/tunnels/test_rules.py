@@ -20,7 +20,8 @@ from tailrace.service.tunnels.rules import (
     TunnelSpec,
 )
 from tailrace.service.tunnels.sqlite_store import SqliteStore
-from tailrace.service.tunnels.store import ConnectionStatus, Side, TunnelStatus
+from tailrace.service.tunnels.store import ConnectionStatus, TunnelStatus
+from tailrace.wire import Side
 
 CLIENT = Secret("c" * 32)
 OTHER_CLIENT = Secret("d" * 32)

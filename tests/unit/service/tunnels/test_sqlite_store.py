@@ -16,11 +16,11 @@ from tailrace.service.tunnels.sqlite_store import SqliteStore
 from tailrace.service.tunnels.store import (
     ConnectionState,
     ConnectionStatus,
-    Side,
     TokenRecord,
     TunnelRecord,
     TunnelStatus,
 )
+from tailrace.wire import Side
 
 
 @pytest.fixture

@@ -3,15 +3,10 @@
 from tailrace.service.tunnels.store import (
     ConnectionState,
     ConnectionStatus,
-    Side,
     TunnelRecord,
     TunnelStatus,
 )
-
-
-def test_sides_face_each_other() -> None:
-    assert Side.SOURCE.other is Side.DESTINATION
-    assert Side.DESTINATION.other is Side.SOURCE
+from tailrace.wire import Side
 
 
 def test_connection_of_a_side() -> None:
