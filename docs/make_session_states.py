@@ -10,13 +10,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tailrace.session.streams import StreamState
-from tailrace.session.transitions import DESTINATION, SOURCE, STREAM_MESSAGES, Action, Table
+from tailrace.session.transitions import (
+    DESTINATION,
+    SESSION,
+    SOURCE,
+    STREAM_MESSAGES,
+    MessageKind,
+    SessionState,
+    Standing,
+    StreamTable,
+)
 from tailrace.wire import MessageType, Side
 
 PAGE = Path(__file__).with_name("session-states.md")
 
-_HEAD = """\
+_INTRODUCTION = """\
 # States of a session
 
 <!-- Written by docs/make_session_states.py; change the tables in
@@ -25,50 +33,38 @@ src/tailrace/session/transitions.py and run it again. -->
 A session waits for the service ids of its tunnel, is ready from then on, and closed when
 its link is lost. A reconnect makes a new one.
 
-Each service of the tunnel has one stream. A stream is *idle* or *open*; an open stream
-carries any number of connections (V3), or one (V2, V1). What a message from the tunnel
-does depends on the state of the stream it names and on which end receives it. A message
-whose stream id or connection id is not a current one has no effect, whatever the table
-says; a CONNECTION_START is then answered with a reset. A STREAM_START that names the
-stream already open, while it has connections, has no effect either.
-"""
-
-_TAIL = """\
-## Messages without a stream
-
-| message | awaiting the service ids | ready |
-|---|---|---|
-| SERVICE_IDS | compare with the configured ids, become ready | the same ids: nothing; \
-others: end the link |
-| SESSION_RESET | nothing | end all streams and all their connections |
-| any of the tables above | end the link | as there |
-| unknown type, ignorable | nothing | nothing |
-| unknown type, not ignorable | end the link | end the link |
+Each service of the tunnel has one stream, and an open stream carries any number of
+connections (V3), or one (V2, V1). What a message does depends on where it stands: whether the
+stream it names is open, whether it names this life of the stream or an earlier one, and
+whether it names an open connection. There are no other rules than those in the tables.
 """
 
 
-def _rows(table: Table) -> list[str]:
-    states = list(StreamState)
+def _table(columns: list[str], rows: list[list[str]]) -> list[str]:
+    head = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    return head + ["| " + " | ".join(row) + " |" for row in rows]
+
+
+def _streams(side: Side, table: StreamTable) -> str:
+    columns = ["message", *(standing.value for standing in Standing)]
     rows = [
-        "| message | " + " | ".join(state.value for state in states) + " |",
-        "|---" * (len(states) + 1) + "|",
+        [MessageType(type_).name, *(table[standing, type_].value for standing in Standing)]
+        for type_ in sorted(STREAM_MESSAGES)
     ]
-    for kind in sorted(STREAM_MESSAGES):
-        cells = [table[state, kind].value for state in states]
-        rows.append(f"| {MessageType(kind).name} | " + " | ".join(cells) + " |")
-    return rows
+    return "\n".join([f"## Streams at the {side}", "", *_table(columns, rows), ""])
 
 
-def _section(side: Side, table: Table) -> str:
-    return "\n".join([f"## Streams at the {side.value}", "", *_rows(table), ""])
+def _session() -> str:
+    states = [state for state in SessionState if state is not SessionState.CLOSED]
+    columns = ["message", *(state.value for state in states)]
+    rows = [[kind.value, *(SESSION[state, kind].value for state in states)] for kind in MessageKind]
+    return "\n".join(["## Messages to the session", "", *_table(columns, rows), ""])
 
 
 def render() -> str:
     """Return the page."""
-    used = {*SOURCE.values(), *DESTINATION.values()}
-    assert used == set(Action), "an action that no transition uses"
-    sections = [_HEAD, _section(Side.SOURCE, SOURCE), _section(Side.DESTINATION, DESTINATION)]
-    return "\n".join([*sections, _TAIL])
+    sections = [_streams(Side.SOURCE, SOURCE), _streams(Side.DESTINATION, DESTINATION)]
+    return "\n".join([_INTRODUCTION, _session(), *sections])
 
 
 if __name__ == "__main__":

@@ -304,7 +304,7 @@ STEPS = st.lists(
 
 
 def act(book: Playbook, action: str, pick: int) -> None:
-    """Do one thing the room above may do."""
+    """Do one thing the owner may do."""
     session = book.session
     connections = [*book.requested, *session.connections]
     if action == "open":

@@ -217,7 +217,7 @@ class TestBytes:
 
 
 class TestLocalMistakes:
-    """What the room above may not ask for."""
+    """What the owner may not ask for."""
 
     def test_an_unknown_service_cannot_be_opened(self) -> None:
         book = ready(Side.SOURCE, "SSH1")

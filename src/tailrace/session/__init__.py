@@ -18,9 +18,9 @@ from .events import (
     TunnelReady,
 )
 from .services import match_service_ids
-from .session import Session, SessionState
+from .session import Session
 from .streams import Connection, DataSink, Stream, StreamState
-from .transitions import Action
+from .transitions import Action, SessionState, Standing
 
 __all__ = [
     "V1",
@@ -41,6 +41,7 @@ __all__ = [
     "Session",
     "SessionHandler",
     "SessionState",
+    "Standing",
     "Stream",
     "StreamState",
     "TunnelReady",

@@ -1,4 +1,4 @@
-"""The dialects of the tunnel protocol as data: what messages of a version carry."""
+"""The dialects of the tunnel protocol as data: what the messages of each version carry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a session tells the room above. Past tense; data itself goes to the sinks."""
+"""Events of a session, in the past tense. Data itself goes to the sinks of connections."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class ConnectionEnded:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionPaused:
-    """The peer's local reader takes nothing: send no more data for this connection."""
+    """The application at the peer reads nothing: send no more data for this connection."""
 
     connection: Connection
 
@@ -98,13 +98,13 @@ Event: TypeAlias = (
 
 
 class SessionHandler(Protocol):
-    """The room above a session."""
+    """The owner of a session."""
 
     def event_occurred(self, event: Event) -> None:
-        """Take one event, in the order of the messages that caused them."""
+        """Called when something has happened, in the order of the messages that caused it."""
 
     def send_control(self, frame: bytes) -> None:
-        """Send one control message, alone in its WebSocket message, before any later data.
+        """Called when a control message has to go out, alone in its frame, before any later data.
 
-        C++ peers lose what follows a STREAM_START in the same WebSocket message.
+        C++ peers lose what follows a STREAM_START in the same frame.
         """

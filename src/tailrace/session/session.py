@@ -1,18 +1,26 @@
 """One end of a tunnel over one link, as a pure state machine.
 
-Frames go in through :meth:`Session.receive_frame`; events and control messages come
-out through the handler, application data through each connection's sink. A session
-lives as long as its link: after a reconnect a new one is made, ids start again
-(guide V3, reconnecting).
+Frames go in through :meth:`Session.receive_frame`; events and control messages come out
+through the handler, application data through each connection's sink. A session lives as long
+as its link: after a reconnect a new one is made, and ids start again (guide V3, reconnecting).
+
+What a message does is decided by the tables of :mod:`.transitions`; the methods here only
+carry it out. Three rules hold in all of them:
+
+* A control message leaves before the event that it belongs to: the handler may open the next
+  stream at once, and that one must not be hit by a reset of the last.
+* An end is reported for each connection exactly once, after the connection has left its stream.
+* Data of a connection that has been heard once does not come here any more: the bytes before its
+  payload are known (:mod:`tailrace.wire.fastpath`), and its sink gets the payload directly.
 """
 
 from __future__ import annotations
 
-from enum import Enum
+from collections.abc import Callable
+from typing import Final, TypeAlias
 
 from ..errors import LocalProtocolError, RemoteProtocolError, ServiceIdMismatch
 from ..wire import (
-    FLOW_MESSAGES,
     Message,
     MessageSplitter,
     MessageType,
@@ -35,24 +43,53 @@ from .events import (
 )
 from .services import MAX_SERVICE_ID, match_service_ids
 from .streams import Connection, DataSink, Stream, StreamState
-from .transitions import DESTINATION, SOURCE, STREAM_MESSAGES, Action
+from .transitions import (
+    DESTINATION,
+    SESSION,
+    SOURCE,
+    Action,
+    MessageKind,
+    SessionAction,
+    SessionState,
+    Standing,
+    kind_of,
+    standing_of,
+)
 
-__all__ = ["Session", "SessionState"]
+__all__ = ["Session"]
 
+_StreamHandler: TypeAlias = Callable[["Session", Stream, Message, Standing], None]
 
-class SessionState(Enum):
-    """Phases of a session."""
+_IGNORED: Final = {
+    Standing.INVALID: "stream id {0.stream_id} is invalid",
+    Standing.NO_SERVICE: "the tunnel has no such service",
+    Standing.IDLE: "the stream is not open",
+    Standing.RESET: "the stream is not open",
+    Standing.STALE: "stream {0.stream_id} is not the current one",
+    Standing.OPEN: "connection {0.connection_id} is not open",
+    Standing.LIVE: "the stream is already open",
+}
+"""Why a message had no effect."""
 
-    AWAITING_SERVICE_IDS = "awaiting service ids"
-    READY = "ready"
-    CLOSED = "closed"
+_REFUSED: Final = {
+    Standing.RESET: "its stream has been reset",
+    Standing.STALE: "its stream is not the current one",
+    Standing.LIVE: "the connection id is in use",
+}
+"""Why a destination refused a CONNECTION_START."""
+
+_ENDS_LINK: Final = {
+    MessageKind.STREAM: "a stream message came before the service ids",
+    MessageKind.FLOW_UNMARKED: "message type {0.type} is not marked ignorable",
+    MessageKind.UNKNOWN: "message type {0.type} is unknown and not ignorable",
+}
 
 
 class Session:
     """The state machine of one end.
 
     ``configured`` are the service ids this end was started with, see
-    :func:`~tailrace.session.services.agree`. ``dialect`` fixes the message format a
+    :func:`~tailrace.session.services.match_service_ids`. ``dialect`` fixes the message format a
     source uses; ``None`` means V3, giving way to an older one where the peer's answers
     show it. A destination always answers in the form it was addressed.
     """
@@ -68,8 +105,8 @@ class Session:
         self.state = SessionState.AWAITING_SERVICE_IDS
         self.dialect = dialect or V3
         self.may_pause = False
-        """Whether flow messages may be sent: the service has said that it passes them on to
-        whoever understands them, and to nobody else. Set it before the first frame."""
+        """Whether flow messages may be sent: the service has said that it passes them on, and
+        only to clients that understand them. Set it before the first frame."""
         self._may_learn = dialect is None and side is Side.SOURCE
         self._configured = configured
         self._handler = handler
@@ -91,7 +128,6 @@ class Session:
         find = self._prefixes.find
         only = self._splitter.only(frame)
         for body in self._splitter.feed(frame) if only is None else (only,):
-            # Known are the heads of open connections that have been heard.
             known = find(body)
             if known is not None:
                 sink, payload = known
@@ -100,10 +136,12 @@ class Session:
             if self.closed:
                 return
             message = decode(body)
-            if message.type in STREAM_MESSAGES:
+            kind = kind_of(message)
+            action = SESSION[self.state, kind]
+            if action is SessionAction.TO_STREAM:
                 self._receive_stream_message(message, body)
             else:
-                self._receive_session_message(message)
+                self._receive_session_message(action, kind, message)
 
     def link_lost(self) -> None:
         """End the session: every connection ends, nothing can be sent any more."""
@@ -111,7 +149,7 @@ class Session:
         for stream in self._streams.values():
             self._end_stream(stream, EndCause.LINK_LOST)
 
-    # -- what the room above asks for ------------------------------------------------
+    # -- what the owner asks for ---------------------------------------------------
 
     @property
     def closed(self) -> bool:
@@ -134,7 +172,7 @@ class Session:
         return len(stream.connections) if stream is not None else 0
 
     def can_open(self, service_id: str) -> bool:
-        """Tell whether :meth:`open` would succeed now; V1 and V2 carry one connection a stream."""
+        """Return whether :meth:`open` would succeed; V1 and V2 carry one connection a stream."""
         stream = self._streams.get(service_id)
         if self.state is not SessionState.READY or stream is None:
             return False
@@ -215,24 +253,25 @@ class Session:
 
     # -- messages of the session -----------------------------------------------------
 
-    def _receive_session_message(self, message: Message) -> None:
-        if message.type == MessageType.SERVICE_IDS:
-            self._receive_service_ids(message)
-        elif message.type == MessageType.SESSION_RESET:
-            for stream in self._streams.values():
-                self._end_stream(stream, EndCause.SESSION_RESET)
-        elif message.ignorable:
-            self._ignore(message, "unknown type, marked ignorable")
-        else:
-            raise RemoteProtocolError(f"message type {message.type} is unknown and not ignorable")
-
-    def _receive_service_ids(self, message: Message) -> None:
-        announced = message.available_service_ids
-        if self.state is SessionState.READY:
-            if set(announced) != set(self._announced):
+    def _receive_session_message(
+        self, action: SessionAction, kind: MessageKind, message: Message
+    ) -> None:
+        if action is SessionAction.MATCH_SERVICE_IDS:
+            self._match_service_ids(message)
+        elif action is SessionAction.COMPARE_SERVICE_IDS:
+            if set(message.available_service_ids) != set(self._announced):
                 raise RemoteProtocolError("the service announced other service ids than before")
             self._ignore(message, "service ids announced again")
-            return
+        elif action is SessionAction.END_STREAMS:
+            for stream in self._streams.values():
+                self._end_stream(stream, EndCause.SESSION_RESET)
+        elif action is SessionAction.IGNORE:
+            self._ignore(message, "unknown type, marked ignorable")
+        else:
+            raise RemoteProtocolError(_ENDS_LINK[kind].format(message))
+
+    def _match_service_ids(self, message: Message) -> None:
+        announced = message.available_service_ids
         if any(len(name.encode()) > MAX_SERVICE_ID for name in announced):
             raise RemoteProtocolError(
                 f"the service announced a service id longer than {MAX_SERVICE_ID} bytes"
@@ -254,21 +293,15 @@ class Session:
     # -- messages of a stream --------------------------------------------------------
 
     def _receive_stream_message(self, message: Message, body: memoryview) -> None:
-        if message.type in FLOW_MESSAGES and not message.ignorable:
-            raise RemoteProtocolError(f"message type {message.type} is not marked ignorable")
-        if self.state is SessionState.AWAITING_SERVICE_IDS:
-            raise RemoteProtocolError("a stream message came before the service ids")
         stream = self._find_stream(message)
-        if stream is None:
-            self._refuse_unknown_service(message)
-        elif message.stream_id <= 0:
-            self._ignore(message, f"stream id {message.stream_id} is invalid")
+        standing = standing_of(message, stream)
+        # What names no service of the tunnel acts on a stream that nobody else has.
+        place = stream if stream is not None else Stream(message.service_id, message.service_id)
+        action = self._table[standing, message.type]
+        if action is Action.DELIVER:
+            self._deliver(place, message, body)
         else:
-            action = self._table[stream.state, message.type]
-            if action is Action.DELIVER:
-                self._deliver(stream, message, body)
-            else:
-                self._perform(action, stream, message)
+            self._HANDLERS[action](self, place, message, standing)
 
     def _find_stream(self, message: Message) -> Stream | None:
         stream = self._streams.get(message.service_id)
@@ -277,23 +310,8 @@ class Session:
             (stream,) = self._streams.values()
         return stream
 
-    def _refuse_unknown_service(self, message: Message) -> None:
-        """Answer a start that cannot be served, so that the peer's client is not left hanging."""
-        if message.stream_id > 0 and message.type in (
-            MessageType.STREAM_START,
-            MessageType.CONNECTION_START,
-        ):
-            self._answer_reset(message)
-        self._ignore(message, "the tunnel has no such service")
-
     def _deliver(self, stream: Stream, message: Message, body: memoryview) -> None:
-        if message.stream_id != stream.stream_id:
-            self._ignore(message, f"stream {message.stream_id} is not the current one")
-            return
-        connection = stream.find(message.connection_id)
-        if connection is None:
-            self._ignore(message, f"connection {message.connection_id} is not open")
-            return
+        connection = self._named(stream, message)
         if not connection.heard:
             connection.heard = True
             if self._may_learn:
@@ -321,47 +339,14 @@ class Session:
         learned = V2 if message.service_id == stream.service_id else V1
         self._handler.event_occurred(DialectLearned(learned))
 
-    def _perform(self, action: Action, stream: Stream, message: Message) -> None:
-        if action in (Action.OPEN_STREAM, Action.REPLACE_STREAM):
-            self._open_stream(stream, message)
-        elif action is Action.ADD_CONNECTION:
-            self._add_connection(stream, message)
-        elif action is Action.CLOSE_CONNECTION:
-            self._close_connection(stream, message)
-        elif action is Action.CLOSE_STREAM:
-            if message.stream_id == stream.stream_id:
-                self._end_stream(stream, EndCause.STREAM_RESET)
-            else:
-                self._ignore(message, f"stream {message.stream_id} is not the current one")
-        elif action in (Action.PAUSE_CONNECTION, Action.RESUME_CONNECTION):
-            self._flow_message(stream, message)
-        elif action is Action.REFUSE_STREAM:
-            self._refuse_stream(stream, message)
-        elif action is Action.REFUSE_CONNECTION:
-            self._refuse_start(stream, message, "a destination must not start connections")
-        else:
-            self._ignore(message, "the stream is not open")
-
-    def _open_stream(self, stream: Stream, message: Message) -> None:
-        starts_connection = message.type == MessageType.CONNECTION_START
-        if starts_connection and message.stream_id == stream.ended_stream_id:
-            self._refuse_start(stream, message, "its stream has been reset")
-            return
-        if stream.connections and message.stream_id == stream.stream_id:
-            self._ignore(message, "the stream is already open")
-            return
+    def _open_stream(self, stream: Stream, message: Message, standing: Standing) -> None:
         self._end_stream(stream, EndCause.STREAM_REPLACED)
         stream.begin(message.stream_id)
         stream.wire_name = message.service_id
         self._announce_flow(self._request(stream, message))
 
-    def _add_connection(self, stream: Stream, message: Message) -> None:
-        if message.stream_id != stream.stream_id:
-            self._refuse_start(stream, message, "its stream is not the current one")
-        elif (message.connection_id or 1) in stream.connections:
-            self._refuse_start(stream, message, "the connection id is in use")
-        else:
-            self._request(stream, message)
+    def _add_connection(self, stream: Stream, message: Message, standing: Standing) -> None:
+        self._request(stream, message)
 
     def _request(self, stream: Stream, message: Message) -> Connection:
         # Guide V3, message schema: a missing connection id is read as 1; the answers
@@ -371,52 +356,62 @@ class Session:
         self._handler.event_occurred(ConnectionRequested(connection))
         return connection
 
-    def _find_connection(self, stream: Stream, message: Message) -> Connection | None:
-        """Return the open connection that a message names; ignore the message without one."""
-        if message.stream_id != stream.stream_id:
-            self._ignore(message, f"stream {message.stream_id} is not the current one")
-            return None
+    def _named(self, stream: Stream, message: Message) -> Connection:
+        """Return the connection that a message which stands LIVE names."""
         connection = stream.find(message.connection_id)
-        if connection is None:
-            self._ignore(message, f"connection {message.connection_id} is not open")
+        assert connection is not None
         return connection
 
-    def _close_connection(self, stream: Stream, message: Message) -> None:
-        connection = self._find_connection(stream, message)
-        if connection is not None:
-            self._remove(connection)
-            self._handler.event_occurred(ConnectionEnded(connection, EndCause.CONNECTION_RESET))
+    def _close_connection(self, stream: Stream, message: Message, standing: Standing) -> None:
+        connection = self._named(stream, message)
+        self._remove(connection)
+        self._handler.event_occurred(ConnectionEnded(connection, EndCause.CONNECTION_RESET))
 
-    def _refuse_stream(self, stream: Stream, message: Message) -> None:
-        """Answer a STREAM_START with a reset; the active stream ends too, on both sides.
+    def _close_stream(self, stream: Stream, message: Message, standing: Standing) -> None:
+        self._end_stream(stream, EndCause.STREAM_RESET)
 
-        Resets go out first: told of an end, the room above may open the next stream,
+    def _refuse_stream(self, stream: Stream, message: Message, standing: Standing) -> None:
+        """Answer a STREAM_START with a reset; the active stream ends too, at both ends.
+
+        Resets go out first: once told of an end, the owner may open the next stream,
         and that one must not be hit.
         """
         self._answer_reset(message)
-        if stream.state is StreamState.OPEN and stream.stream_id != message.stream_id:
+        if standing is Standing.STALE:
             self._send_stream_reset(stream)
         self._end_stream(stream, EndCause.PROTOCOL_ERROR)
         self._ignore(message, "a destination must not start streams")
 
-    def _refuse_start(self, stream: Stream, message: Message, reason: str) -> None:
+    def _refuse_connection(self, stream: Stream, message: Message, standing: Standing) -> None:
         """Answer a CONNECTION_START with a reset; a live connection of that id ends too."""
         self._answer_reset(message)
         connection = stream.find(message.connection_id)
         if connection is not None and message.stream_id == stream.stream_id:
             self._remove(connection)
             self._handler.event_occurred(ConnectionEnded(connection, EndCause.PROTOCOL_ERROR))
-        self._ignore(message, reason)
+        if self.side is Side.SOURCE:
+            self._ignore(message, "a destination must not start connections")
+        else:
+            self._ignore(message, _REFUSED[standing])
+
+    def _answer(self, stream: Stream, message: Message, standing: Standing) -> None:
+        """Answer a start that cannot be served: the peer's client must not be left waiting."""
+        self._answer_reset(message)
+        self._ignore(message, _IGNORED[standing])
+
+    def _do_nothing(self, stream: Stream, message: Message, standing: Standing) -> None:
+        self._ignore(message, _IGNORED[standing].format(message))
 
     # -- flow messages -----------------------------------------------------------------
 
-    def _flow_message(self, stream: Stream, message: Message) -> None:
-        """Hold back or let go a connection's data; either shows that the peer understands."""
-        if message.stream_id == stream.stream_id:
-            stream.peer_listens = self.may_pause
-        connection = self._find_connection(stream, message)
-        if connection is None:
-            return
+    def _note_flow(self, stream: Stream, message: Message, standing: Standing) -> None:
+        """Note that the peer understands flow messages, although this one comes too late."""
+        stream.peer_listens = self.may_pause
+        self._do_nothing(stream, message, standing)
+
+    def _pause_or_resume(self, stream: Stream, message: Message, standing: Standing) -> None:
+        stream.peer_listens = self.may_pause
+        connection = self._named(stream, message)
         paused = message.type == MessageType.CONNECTION_PAUSE
         if connection.is_paused is paused:
             self._ignore(message, "nothing changes")
@@ -475,3 +470,19 @@ class Session:
 
     def _ignore(self, message: Message, reason: str) -> None:
         self._handler.event_occurred(MessageIgnored(message.type, message.service_id, reason))
+
+    _HANDLERS: Final[dict[Action, _StreamHandler]] = {
+        Action.OPEN_STREAM: _open_stream,
+        Action.REPLACE_STREAM: _open_stream,
+        Action.ADD_CONNECTION: _add_connection,
+        Action.CLOSE_CONNECTION: _close_connection,
+        Action.CLOSE_STREAM: _close_stream,
+        Action.NOTE_FLOW: _note_flow,
+        Action.PAUSE_CONNECTION: _pause_or_resume,
+        Action.RESUME_CONNECTION: _pause_or_resume,
+        Action.REFUSE_STREAM: _refuse_stream,
+        Action.REFUSE_CONNECTION: _refuse_connection,
+        Action.ANSWER_RESET: _answer,
+        Action.IGNORE: _do_nothing,
+    }
+    """What carries out each action but DELIVER, which also needs the message's bytes."""

@@ -15,7 +15,7 @@ class DataSink(Protocol):
     """Where the application data of one connection goes."""
 
     def data_received(self, payload: memoryview) -> None:
-        """Take ``payload`` (1..64512 bytes); the view dies when this returns."""
+        """Called when ``payload`` (1..64512 bytes) has come; the view dies when this returns."""
 
 
 class StreamState(Enum):

@@ -1,7 +1,18 @@
-"""Every transition of a stream, one table for each end. The only place they stand.
+"""Every decision of a session, in tables: the only place where they are made.
 
-Sources: guide V3, message type reference; where the C++ proxy and the guide differ,
-the guide. What pauses and resumes a connection is our own (docs/flow-messages.md).
+A message is judged in two steps. What kind it is and the state of the session choose an entry
+of :data:`SESSION`. A message that belongs to a stream is then placed (:class:`Standing`): does
+the tunnel have its service, is the stream open, does the message name this stream or an older
+one, does it name an open connection? Message type and standing choose an entry of
+:data:`SOURCE` or :data:`DESTINATION`.
+
+A stream id tells the lives of a stream apart, so whatever names another id than the current
+one is *stale*: it crossed a reset or a new start on its way, and its sender will learn of that.
+Stale data and resets have no effect; a stale start is answered with a reset, because its
+sender has a client waiting.
+
+Sources: guide V3, message type reference; where the C++ proxy and the guide differ, the guide.
+What pauses and resumes a connection is our own (docs/flow-messages.md).
 """
 
 from __future__ import annotations
@@ -10,14 +21,76 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Final
 
-from ..wire import MessageType
-from .streams import StreamState
+from ..wire import FLOW_MESSAGES, Message, MessageType
+from .streams import Stream, StreamState
 
-__all__ = ["DESTINATION", "SOURCE", "STREAM_MESSAGES", "Action", "Table"]
+__all__ = [
+    "DESTINATION",
+    "SESSION",
+    "SOURCE",
+    "STREAM_MESSAGES",
+    "Action",
+    "MessageKind",
+    "SessionAction",
+    "SessionState",
+    "SessionTable",
+    "Standing",
+    "StreamTable",
+    "kind_of",
+    "standing_of",
+]
 
 
-class Action(Enum):
-    """What a received message does to the stream it names."""
+class _Entry(Enum):
+    """What tables are looked up by; hashed as an object, because Enum hashes its name in Python."""
+
+    __hash__ = object.__hash__
+
+
+class SessionState(_Entry):
+    """Phases of a session."""
+
+    AWAITING_SERVICE_IDS = "awaiting the service ids"
+    READY = "ready"
+    CLOSED = "closed"
+
+
+class MessageKind(_Entry):
+    """What a message is to the session as a whole."""
+
+    SERVICE_IDS = "SERVICE_IDS"
+    SESSION_RESET = "SESSION_RESET"
+    STREAM = "any of the stream tables"
+    FLOW_UNMARKED = "CONNECTION_PAUSE or CONNECTION_RESUME, not marked ignorable"
+    IGNORABLE = "unknown type, ignorable"
+    UNKNOWN = "unknown type, not ignorable"
+
+
+class SessionAction(Enum):
+    """What a message does to the session."""
+
+    MATCH_SERVICE_IDS = "match them with the configured ids, become ready"
+    COMPARE_SERVICE_IDS = "end the link if they differ from those announced before"
+    END_STREAMS = "end all streams and all their connections"
+    TO_STREAM = "see the stream tables"
+    IGNORE = "nothing"
+    END_LINK = "end the link"
+
+
+class Standing(_Entry):
+    """Where a message stands to the stream and the connection it names."""
+
+    INVALID = "stream id below 1"
+    NO_SERVICE = "service unknown"
+    IDLE = "stream idle"
+    RESET = "stream idle, reset by this end"
+    STALE = "open under another stream id"
+    OPEN = "open, no such connection"
+    LIVE = "open, connection open"
+
+
+class Action(_Entry):
+    """What a message does to the stream it names."""
 
     OPEN_STREAM = "open the stream and its first connection"
     REPLACE_STREAM = "end the stream, open the new one"
@@ -25,59 +98,137 @@ class Action(Enum):
     DELIVER = "give the payload to the connection"
     CLOSE_CONNECTION = "end the connection"
     CLOSE_STREAM = "end the stream and all its connections"
+    NOTE_FLOW = "note that the peer knows flow messages"
     PAUSE_CONNECTION = "send nothing more for the connection"
     RESUME_CONNECTION = "send for the connection again"
     REFUSE_STREAM = "end the stream, answer STREAM_RESET"
     REFUSE_CONNECTION = "end the connection, answer CONNECTION_RESET"
-    IGNORE = "nothing: stale, or already ended"
+    ANSWER_RESET = "answer with a reset"
+    IGNORE = "nothing"
 
 
-Table = Mapping[tuple[StreamState, int], Action]
+SessionTable = Mapping[tuple[SessionState, MessageKind], SessionAction]
+StreamTable = Mapping[tuple[Standing, int], Action]
 
-DESTINATION: Final[Table] = {
-    (StreamState.IDLE, MessageType.STREAM_START): Action.OPEN_STREAM,
-    # After a restart of this end a running source sends CONNECTION_START first.
-    (StreamState.IDLE, MessageType.CONNECTION_START): Action.OPEN_STREAM,
-    (StreamState.IDLE, MessageType.DATA): Action.IGNORE,
-    (StreamState.IDLE, MessageType.CONNECTION_RESET): Action.IGNORE,
-    (StreamState.IDLE, MessageType.STREAM_RESET): Action.IGNORE,
-    (StreamState.IDLE, MessageType.CONNECTION_PAUSE): Action.IGNORE,
-    (StreamState.IDLE, MessageType.CONNECTION_RESUME): Action.IGNORE,
-    (StreamState.OPEN, MessageType.STREAM_START): Action.REPLACE_STREAM,
-    (StreamState.OPEN, MessageType.CONNECTION_START): Action.ADD_CONNECTION,
-    (StreamState.OPEN, MessageType.DATA): Action.DELIVER,
-    (StreamState.OPEN, MessageType.CONNECTION_RESET): Action.CLOSE_CONNECTION,
-    (StreamState.OPEN, MessageType.STREAM_RESET): Action.CLOSE_STREAM,
-    (StreamState.OPEN, MessageType.CONNECTION_PAUSE): Action.PAUSE_CONNECTION,
-    (StreamState.OPEN, MessageType.CONNECTION_RESUME): Action.RESUME_CONNECTION,
+_AWAITING: Final = SessionState.AWAITING_SERVICE_IDS
+_READY: Final = SessionState.READY
+
+SESSION: Final[SessionTable] = {
+    (_AWAITING, MessageKind.SERVICE_IDS): SessionAction.MATCH_SERVICE_IDS,
+    (_AWAITING, MessageKind.SESSION_RESET): SessionAction.END_STREAMS,
+    (_AWAITING, MessageKind.STREAM): SessionAction.END_LINK,
+    (_AWAITING, MessageKind.FLOW_UNMARKED): SessionAction.END_LINK,
+    (_AWAITING, MessageKind.IGNORABLE): SessionAction.IGNORE,
+    (_AWAITING, MessageKind.UNKNOWN): SessionAction.END_LINK,
+    (_READY, MessageKind.SERVICE_IDS): SessionAction.COMPARE_SERVICE_IDS,
+    (_READY, MessageKind.SESSION_RESET): SessionAction.END_STREAMS,
+    (_READY, MessageKind.STREAM): SessionAction.TO_STREAM,
+    (_READY, MessageKind.FLOW_UNMARKED): SessionAction.END_LINK,
+    (_READY, MessageKind.IGNORABLE): SessionAction.IGNORE,
+    (_READY, MessageKind.UNKNOWN): SessionAction.END_LINK,
 }
 
-SOURCE: Final[Table] = {
-    (StreamState.IDLE, MessageType.STREAM_START): Action.REFUSE_STREAM,
-    (StreamState.IDLE, MessageType.CONNECTION_START): Action.REFUSE_CONNECTION,
-    (StreamState.IDLE, MessageType.DATA): Action.IGNORE,
-    (StreamState.IDLE, MessageType.CONNECTION_RESET): Action.IGNORE,
-    (StreamState.IDLE, MessageType.STREAM_RESET): Action.IGNORE,
-    (StreamState.IDLE, MessageType.CONNECTION_PAUSE): Action.IGNORE,
-    (StreamState.IDLE, MessageType.CONNECTION_RESUME): Action.IGNORE,
-    (StreamState.OPEN, MessageType.STREAM_START): Action.REFUSE_STREAM,
-    (StreamState.OPEN, MessageType.CONNECTION_START): Action.REFUSE_CONNECTION,
-    (StreamState.OPEN, MessageType.DATA): Action.DELIVER,
-    (StreamState.OPEN, MessageType.CONNECTION_RESET): Action.CLOSE_CONNECTION,
-    (StreamState.OPEN, MessageType.STREAM_RESET): Action.CLOSE_STREAM,
-    (StreamState.OPEN, MessageType.CONNECTION_PAUSE): Action.PAUSE_CONNECTION,
-    (StreamState.OPEN, MessageType.CONNECTION_RESUME): Action.RESUME_CONNECTION,
-}
+_NOTHING: Final = Action.IGNORE
 
-STREAM_MESSAGES: Final = frozenset(
+
+def _table(rows: Mapping[MessageType, tuple[Action, ...]]) -> StreamTable:
+    """Return the table whose rows have one action for each :class:`Standing`, in its order."""
+    return {
+        (standing, type_): action
+        for type_, actions in rows.items()
+        for standing, action in zip(Standing, actions, strict=True)
+    }
+
+
+_COMMON: Final[Mapping[MessageType, tuple[Action, ...]]] = {
+    MessageType.DATA: (*[_NOTHING] * 6, Action.DELIVER),
+    MessageType.STREAM_RESET: (*[_NOTHING] * 5, *[Action.CLOSE_STREAM] * 2),
+    MessageType.CONNECTION_RESET: (*[_NOTHING] * 6, Action.CLOSE_CONNECTION),
+    MessageType.CONNECTION_PAUSE: (*[_NOTHING] * 5, Action.NOTE_FLOW, Action.PAUSE_CONNECTION),
+    MessageType.CONNECTION_RESUME: (*[_NOTHING] * 5, Action.NOTE_FLOW, Action.RESUME_CONNECTION),
+}
+"""Rows in which the two sides do not differ: all but those of the starts."""
+
+DESTINATION: Final[StreamTable] = _table(
     {
-        MessageType.DATA,
-        MessageType.STREAM_START,
-        MessageType.STREAM_RESET,
-        MessageType.CONNECTION_START,
-        MessageType.CONNECTION_RESET,
-        MessageType.CONNECTION_PAUSE,
-        MessageType.CONNECTION_RESUME,
+        **_COMMON,
+        MessageType.STREAM_START: (
+            _NOTHING,
+            Action.ANSWER_RESET,
+            Action.OPEN_STREAM,
+            Action.OPEN_STREAM,
+            Action.REPLACE_STREAM,
+            Action.REPLACE_STREAM,
+            _NOTHING,
+        ),
+        MessageType.CONNECTION_START: (
+            _NOTHING,
+            Action.ANSWER_RESET,
+            # After a restart of this end a running source sends CONNECTION_START first.
+            Action.OPEN_STREAM,
+            Action.REFUSE_CONNECTION,
+            Action.REFUSE_CONNECTION,
+            Action.ADD_CONNECTION,
+            Action.REFUSE_CONNECTION,
+        ),
     }
 )
-"""Types that name a stream and need a stream id above 0."""
+
+SOURCE: Final[StreamTable] = _table(
+    {
+        **_COMMON,
+        MessageType.STREAM_START: (
+            _NOTHING,
+            Action.ANSWER_RESET,
+            *[Action.REFUSE_STREAM] * 5,
+        ),
+        MessageType.CONNECTION_START: (
+            _NOTHING,
+            Action.ANSWER_RESET,
+            *[Action.REFUSE_CONNECTION] * 5,
+        ),
+    }
+)
+
+STREAM_MESSAGES: Final = frozenset(type_ for _, type_ in SOURCE)
+"""Types that name a stream."""
+
+
+def kind_of(message: Message) -> MessageKind:
+    """Return what a message is to the session as a whole."""
+    if message.type in STREAM_MESSAGES:
+        if message.type in FLOW_MESSAGES and not message.ignorable:
+            return MessageKind.FLOW_UNMARKED
+        return MessageKind.STREAM
+    if message.type == MessageType.SERVICE_IDS:
+        return MessageKind.SERVICE_IDS
+    if message.type == MessageType.SESSION_RESET:
+        return MessageKind.SESSION_RESET
+    return MessageKind.IGNORABLE if message.ignorable else MessageKind.UNKNOWN
+
+
+def standing_of(message: Message, stream: Stream | None) -> Standing:
+    """Return where a stream message stands; ``stream`` is that of its service, if there is one."""
+    if message.stream_id <= 0:
+        return Standing.INVALID
+    if stream is None:
+        return Standing.NO_SERVICE
+    if stream.state is StreamState.IDLE:
+        return Standing.RESET if message.stream_id == stream.ended_stream_id else Standing.IDLE
+    if message.stream_id != stream.stream_id:
+        return Standing.STALE
+    return Standing.LIVE if _names_connection(message, stream) else Standing.OPEN
+
+
+def _names_connection(message: Message, stream: Stream) -> bool:
+    """Return whether what the message is about is open: its connection, or any of the stream's.
+
+    STREAM_START and STREAM_RESET are about the stream as a whole. Elsewhere a missing
+    connection id means the stream's first connection, in CONNECTION_START the id 1
+    (guide V3, message schema).
+    """
+    if message.type == MessageType.CONNECTION_START:
+        return (message.connection_id or 1) in stream.connections
+    if message.type in (MessageType.STREAM_START, MessageType.STREAM_RESET):
+        return bool(stream.connections)
+    return stream.find(message.connection_id) is not None

@@ -65,7 +65,7 @@ class TestStates:
 
 
 class TestProperties:
-    """What the room above can ask."""
+    """What the owner can ask."""
 
     @pytest.mark.parametrize("dialect", [V1, V2, V3])
     def test_the_dialect_is_the_one_given(self, dialect: Dialect) -> None:
