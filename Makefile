@@ -1,6 +1,6 @@
 # Everything happens in a virtual environment of its own, $(VENV); it is made on first
-# use and again when pyproject.toml changes. Nothing else on the machine is touched,
-# but by `make apt`.
+# use and again when pyproject.toml changes. `make demo` alone installs only what it runs,
+# everything else completes that. Nothing else on the machine is touched, but by `make apt`.
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
@@ -13,8 +13,10 @@ TARGET ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DEMO_READY := $(VENV)/.ready-demo
 BENCH_READY := $(VENV)/.ready-bench
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Its progress is for people, standard output for results.
+PIP_INSTALL := @$(BIN)/python -m pip --disable-pip-version-check install >&2
 
 # Real servers that some tests talk to; those tests are skipped without them.
 TEST_PACKAGES := curl haproxy libnginx-mod-stream mosquitto nginx-light openssh-client openssh-server openssl tinyproxy-bin
@@ -59,14 +61,25 @@ help:
 
 setup: $(READY)
 
+# Make the virtual environment, if there is none, after saying what will fill it.
+define VIRTUAL_ENVIRONMENT
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is older than 3.11: add PYTHON=python3.11")'
+@echo "Setting up $(VENV) with $(1), once ..." >&2
+@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+endef
+
 $(READY): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is older than 3.11: make setup PYTHON=python3.11")'
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	$(PIP) install --upgrade 'pip>=25.1'
-	$(PIP) install --editable '.[service,mqtt,agent,socks]' --group dev
+	$(call VIRTUAL_ENVIRONMENT,all that tests and checks use: about 410 MB)
+	$(PIP_INSTALL) --upgrade 'pip>=25.1'
+	$(PIP_INSTALL) --editable '.[service,mqtt,agent,socks]' --group dev
 	@touch $@
 
-demo: $(READY)
+$(DEMO_READY): pyproject.toml
+	$(call VIRTUAL_ENVIRONMENT,what the demonstration runs: about 70 MB)
+	$(PIP_INSTALL) --editable '.[service]'
+	@touch $@
+
+demo: $(if $(wildcard $(READY)),$(READY),$(DEMO_READY))
 	@$(BIN)/tailrace demo
 
 # The gate is silent when all is well, so that pytest's summary stays the last line.
@@ -121,7 +134,8 @@ soak: $(READY)
 	@PYTHONPATH=tests $(BIN)/python -m soak --minutes $(SOAK_MINUTES) $(SOAK_ARGS)
 
 $(BENCH_READY): $(READY)
-	$(PIP) install --group bench
+	@echo "Adding what the benchmark uses to $(VENV): about 170 MB, once ..." >&2
+	$(PIP_INSTALL) --group bench
 	@touch $@
 
 apt: PACKAGES := $(TEST_PACKAGES)
