@@ -1,6 +1,6 @@
 # Everything happens in a virtual environment of its own, $(VENV); it is made on first
-# use and again when pyproject.toml changes. Nothing else on the machine is touched,
-# but by `make apt`.
+# use and again when pyproject.toml changes. `make demo` alone installs only what it runs,
+# everything else completes that. Nothing else on the machine is touched, but by `make apt`.
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
@@ -13,15 +13,16 @@ TARGET ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-BENCH_READY := $(VENV)/.ready-bench
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+DEMO_READY := $(VENV)/.ready-demo
+# Its progress is for people, standard output for results.
+PIP_INSTALL := @$(BIN)/python -m pip --disable-pip-version-check install >&2
 
 # Real servers that some tests talk to; those tests are skipped without them.
 TEST_PACKAGES := curl haproxy libnginx-mod-stream mosquitto nginx-light openssh-client openssh-server openssl tinyproxy-bin
 # What the benchmark measures beside tailrace, and measures with.
-BENCH_PACKAGES := curl iperf3 iproute2 libnginx-mod-stream nginx-light openssh-client openssh-server util-linux valgrind
+BENCH_PACKAGES := libnginx-mod-stream nginx-light valgrind
 
-# Of the benchmark: rounds, and scenarios or single cases (make bench SCENARIOS=bulk:up,latency);
+# Of the benchmark: rounds, and scenarios or single cases (make bench SCENARIOS=bulk:up,latency),
 # all of them when empty. BENCH_ARGS takes any other option (make bench BENCH_ARGS=--help).
 ROUNDS ?= 5
 SCENARIOS ?=
@@ -47,9 +48,9 @@ help:
 	@echo "make audit        known vulnerabilities of what is installed, where PyPI can be asked"
 	@echo "make cover        run all tests and write htmlcov/index.html"
 	@echo "make bench        measure tailrace beside others; SCENARIOS=bulk,latency ROUNDS=3 narrow it down"
-	@echo "make bench-must-hold     only the figures that must hold, and whether they do"
+	@echo "make bench-must-hold     the same, but shows only the figures that must hold"
 	@echo "make bench-publish       put the latest results into bench/results/latest.* and README.md"
-	@echo "make bench-micro         micro benchmarks of codec, framing, session and relay"
+	@echo "make bench-micro         micro benchmarks of the hot paths"
 	@echo "make bench-instructions  machine instructions of the hot paths, for noisy machines"
 	@echo "make fuzz         made-up inputs for FUZZ_MINUTES=10 of CPU time; TARGETS='codec sigv4' narrows it down"
 	@echo "make soak         20 tunnels under load and random faults for SOAK_MINUTES=10"
@@ -59,14 +60,25 @@ help:
 
 setup: $(READY)
 
+# Make the virtual environment, if there is none, after saying what will fill it.
+define VIRTUAL_ENVIRONMENT
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is older than 3.11: add PYTHON=python3.11")'
+@echo "Setting up $(VENV) with $(1), once ..." >&2
+@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+endef
+
 $(READY): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is older than 3.11: make setup PYTHON=python3.11")'
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	$(PIP) install --upgrade 'pip>=25.1'
-	$(PIP) install --editable '.[service,mqtt,agent,socks]' --group dev
+	$(call VIRTUAL_ENVIRONMENT,all that tests and checks use: about 410 MB)
+	$(PIP_INSTALL) --upgrade 'pip>=25.1'
+	$(PIP_INSTALL) --editable '.[service,mqtt,agent,socks]' --group dev
 	@touch $@
 
-demo: $(READY)
+$(DEMO_READY): pyproject.toml
+	$(call VIRTUAL_ENVIRONMENT,what the demonstration runs: about 70 MB)
+	$(PIP_INSTALL) --editable '.[service]'
+	@touch $@
+
+demo: $(if $(wildcard $(READY)),$(READY),$(DEMO_READY))
 	@$(BIN)/tailrace demo
 
 # The gate is silent when all is well, so that pytest's summary stays the last line.
@@ -97,20 +109,20 @@ cover: $(READY)
 	@rm -f .coverage .coverage.*
 	@$(BIN)/python -m pytest $(PYTEST_WORKERS) --cov --cov-report=html --cov-report=term $(PYTEST_ARGS)
 
-bench: $(BENCH_READY)
+bench: $(READY)
 	@$(BIN)/python -m bench --rounds $(ROUNDS) $(if $(SCENARIOS),--only '$(SCENARIOS)') $(BENCH_ARGS)
 
 # The latest run, for the repository: bench/results/latest.* and the table in README.md.
-bench-publish: $(BENCH_READY)
+bench-publish: $(READY)
 	@$(BIN)/python -m bench --publish README.md --render $$(ls bench/results/2*.json | tail -n 1)
 
-bench-must-hold: $(BENCH_READY)
+bench-must-hold: $(READY)
 	@$(BIN)/python -m bench --rounds $(ROUNDS) --must-hold $(BENCH_ARGS)
 
-bench-micro: $(BENCH_READY)
+bench-micro: $(READY)
 	@$(BIN)/python -m pytest -c bench/micro/pytest.ini bench/micro $(PYTEST_ARGS)
 
-bench-instructions: $(BENCH_READY)
+bench-instructions: $(READY)
 	@$(BIN)/python -m bench.instructions $(BENCH_ARGS)
 
 # The strategies and vectors of the tests are used here, too.
@@ -119,10 +131,6 @@ fuzz: $(READY)
 
 soak: $(READY)
 	@PYTHONPATH=tests $(BIN)/python -m soak --minutes $(SOAK_MINUTES) $(SOAK_ARGS)
-
-$(BENCH_READY): $(READY)
-	$(PIP) install --group bench
-	@touch $@
 
 apt: PACKAGES := $(TEST_PACKAGES)
 apt-bench: PACKAGES := $(BENCH_PACKAGES)

@@ -26,7 +26,7 @@ from tailrace.wire import (
     encode_delimited,
 )
 
-__all__ = ["MARK", "PATHS", "SIZES", "HotPath", "main", "path_named"]
+__all__ = ["MARK", "PATHS", "SIZES", "HotPath", "main"]
 
 MARK: Final = "getpgid"
 """The function of the C library that :func:`main` calls before and after each path."""
@@ -46,7 +46,6 @@ class HotPath(ABC):
     """One path, for payloads of one size."""
 
     name: str
-    about: str
 
     def __init__(self, size: int) -> None:
         """Get ready for payloads of ``size`` bytes."""
@@ -101,7 +100,6 @@ class ToTunnel(HotPath):
     """Socket to tunnel: the header, right in front of the bytes that were read."""
 
     name = "socket to tunnel"
-    about = "header and frame"
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
@@ -129,7 +127,6 @@ class FromTunnel(HotPath):
     """Tunnel to socket: split the frame, decode, find the connection, hand over."""
 
     name = "tunnel to socket"
-    about = "split, decode, dispatch"
     batch = 1
 
     def __init__(self, size: int) -> None:
@@ -154,7 +151,6 @@ class FromTunnelBatched(FromTunnel):
     """As :class:`FromTunnel`, many small messages in one frame."""
 
     name = "tunnel to socket, batched"
-    about = f"the same, {_BATCH} messages in one frame"
     batch = _BATCH
 
 
@@ -162,7 +158,6 @@ class Relay(HotPath):
     """The service: judge what came from one side and pass it to the other."""
 
     name = "relay"
-    about = "split, judge, forward"
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
@@ -222,7 +217,6 @@ class SplitAndDecode(HotPath):
     """The wire room alone."""
 
     name = "split and decode"
-    about = "the wire room alone"
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
@@ -250,23 +244,12 @@ PATHS: Final[Sequence[type[HotPath]]] = (
 )
 
 
-def path_named(name: str) -> type[HotPath]:
-    """Return a path.
-
-    Raises:
-        ValueError: there is none of that name.
-    """
-    for path in PATHS:
-        if path.name == name:
-            return path
-    raise ValueError(f"no such path: {name}")
-
-
 def main(arguments: list[str]) -> int:
     """Run ``MESSAGES PATH:SIZE...``, each path warm, with a mark before and after it."""
     messages = int(arguments[0])
+    by_name = {path.name: path for path in PATHS}
     for name, _, size in (text.partition(":") for text in arguments[1:]):
-        path = path_named(name)(int(size))
+        path = by_name[name](int(size))
         path.run(_WARM_UP)
         os.getpgid(0)
         path.run(messages)

@@ -3,40 +3,43 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import statistics
 from dataclasses import asdict, dataclass, field
-from enum import Enum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from .stats import Line, Summary, summarise
+__all__ = ["Failure", "Figure", "Metric", "Results", "Sample", "Summary"]
 
-__all__ = ["Better", "Failure", "Metric", "Results", "Sample", "Skip", "Slope"]
-
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _DIGITS: Final = 6
 """Digits of a figure that are worth keeping."""
 
 
-class Better(Enum):
-    """Which way a figure should go."""
-
-    HIGHER = "higher"
-    LOWER = "lower"
-    NEITHER = "neither"
-
-
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One figure of a scenario."""
+    """One figure of a scenario's cases."""
 
     name: str
     label: str
     unit: str
-    better: Better
-    digits: int = 1
-    detail: bool = False
-    """Whether it is left out of the tables on the terminal."""
+    digits: int
+
+
+class Figure(NamedTuple):
+    """Where a figure stands in the results."""
+
+    scenario: str
+    case: str
+    metric: str
+
+
+class Summary(NamedTuple):
+    """Median and quartiles of the rounds."""
+
+    q1: float
+    median: float
+    q3: float
+    rounds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,26 +63,6 @@ class Failure:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Skip:
-    """What was left out altogether, and why."""
-
-    what: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Slope:
-    """How a cost grows."""
-
-    scenario: str
-    contender: str
-    label: str
-    unit: str
-    """Of the slope, such as ``KiB per connection``."""
-    line: Line
-
-
 @dataclass(slots=True)
 class Results:
     """Everything that one run found out."""
@@ -93,48 +76,43 @@ class Results:
     """Name -> one line on what it is, in the order of the columns."""
     samples: list[Sample] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
-    skips: list[Skip] = field(default_factory=list)
-    slopes: list[Slope] = field(default_factory=list)
+    skips: list[str] = field(default_factory=list)
+    """What was left out altogether, and why."""
 
-    def values(self, scenario: str, case: str, contender: str, metric: str) -> list[float]:
-        """Return the figures of all rounds."""
+    def values(self, figure: Figure, contender: str) -> list[float]:
+        """Return a figure of all rounds."""
         return [
-            sample.values[metric]
+            sample.values[figure.metric]
             for sample in self.samples
-            if (sample.scenario, sample.case, sample.contender) == (scenario, case, contender)
-            and metric in sample.values
+            if (sample.scenario, sample.case, sample.contender)
+            == (figure.scenario, figure.case, contender)
+            and figure.metric in sample.values
         ]
 
-    def summary(self, scenario: str, case: str, contender: str, metric: str) -> Summary | None:
-        """Return median and quartiles over the rounds, ``None`` without figures."""
-        values = self.values(scenario, case, contender, metric)
-        return summarise(values) if values else None
+    def summary(self, figure: Figure, contender: str) -> Summary | None:
+        """Return median and quartiles over the rounds, ``None`` if it was not measured."""
+        values = self.values(figure, contender)
+        if not values:
+            return None
+        # One value alone is as good as twice the same.
+        cuts = statistics.quantiles(values * 2 if len(values) == 1 else values, method="inclusive")
+        return Summary(cuts[0], cuts[1], cuts[2], len(values))
 
-    def median(self, scenario: str, case: str, contender: str, metric: str) -> float | None:
-        """Return the median over the rounds, ``None`` without figures."""
-        summary = self.summary(scenario, case, contender, metric)
+    def median(self, figure: Figure, contender: str) -> float | None:
+        """Return the median over the rounds, ``None`` if it was not measured."""
+        summary = self.summary(figure, contender)
         return summary.median if summary is not None else None
 
-    def scenarios(self) -> list[str]:
-        """Return the scenarios that have figures or failures, in the order they were run."""
-        named = [*(s.scenario for s in self.samples), *(f.scenario for f in self.failures)]
-        return list(dict.fromkeys(named))
-
-    def cases(self, scenario: str) -> list[str]:
-        """Return the cases of a scenario, in the order they were run."""
-        return list(dict.fromkeys(s.case for s in self.samples if s.scenario == scenario))
-
-    def failed(self, scenario: str, contender: str) -> list[Failure]:
-        """Return the failures of a contender in a scenario."""
-        return [
-            failure
+    def failed(self, scenario: str, contender: str) -> set[int]:
+        """Return the rounds in which a contender has failed in a scenario."""
+        return {
+            failure.round
             for failure in self.failures
             if (failure.scenario, failure.contender) == (scenario, contender)
-        ]
+        }
 
     def write(self, path: Path) -> None:
         """Write everything as JSON."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         document = {"format": _FORMAT, **asdict(self)}
         for sample in document["samples"]:
             sample["values"] = {
@@ -159,37 +137,7 @@ class Results:
             raise ValueError(refusal)
         document["samples"] = [Sample(**entry) for entry in document["samples"]]
         document["failures"] = [Failure(**entry) for entry in document["failures"]]
-        document["skips"] = [Skip(**entry) for entry in document["skips"]]
-        document["slopes"] = [
-            Slope(**{**entry, "line": Line(**entry["line"])}) for entry in document["slopes"]
-        ]
         return cls(**document)
-
-    @classmethod
-    def merged(cls, parts: Iterable[Results]) -> Results:
-        """Put the scenarios of several runs together; of a scenario run twice, the later one.
-
-        Raises:
-            ValueError: there are no parts.
-        """
-        whole: Results | None = None
-        for part in parts:
-            if whole is None:
-                whole = part
-                continue
-            again = set(part.scenarios())
-            whole.samples = [s for s in whole.samples if s.scenario not in again] + part.samples
-            whole.failures = [f for f in whole.failures if f.scenario not in again]
-            whole.failures += part.failures
-            whole.slopes = [s for s in whole.slopes if s.scenario not in again] + part.slopes
-            whole.skips = list(dict.fromkeys([*whole.skips, *part.skips]))
-            whole.contenders |= part.contenders
-            whole.started = part.started
-            whole.rounds = min(whole.rounds, part.rounds)
-            whole.quick = whole.quick or part.quick
-        if whole is None:
-            raise ValueError("no results")
-        return whole
 
 
 def _lines(value: Any) -> str:

@@ -1,28 +1,32 @@
-"""Start the processes of a measurement, see them end, leave none behind."""
+"""The processes of a measurement: started clean, measured from outside, ended with their block."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Final, Self
+from typing import Final, Self
 
-from . import procfs
-from .errors import BenchError
+__all__ = ["BenchError", "Process", "Supervisor", "python_path", "unused_port"]
 
-__all__ = ["Process", "Supervisor", "clean_environment", "unused_port", "wait_until"]
-
-START_TIMEOUT: Final = 60.0
+_START_TIMEOUT: Final = 60.0
 _STOP_TIMEOUT: Final = 8.0
 _LOG_LINES: Final = 3
+_LISTEN: Final = "0A"
 _PR_SET_PDEATHSIG: Final = 1
 _libc: Final = ctypes.CDLL(None)
+
+
+class BenchError(Exception):
+    """A measurement failed: a process died, hung, or moved other bytes than it was given."""
 
 
 class Process:
@@ -32,44 +36,22 @@ class Process:
         self.name = name
         self.popen = popen
         self.log = log
-        self.started_at = time.time()
-        self.ready_at = 0.0
-        """When it was seen to be ready, as seconds since the epoch; 0 before."""
-
-    @property
-    def pid(self) -> int:
-        """The id of the process."""
-        return self.popen.pid
-
-    @property
-    def stdin(self) -> IO[bytes]:
-        """The pipe to its standard input."""
-        assert self.popen.stdin is not None
-        return self.popen.stdin
-
-    @property
-    def stdout(self) -> IO[bytes]:
-        """The pipe from its standard output."""
-        assert self.popen.stdout is not None
-        return self.popen.stdout
 
     def check(self) -> None:
-        """Raise when the process has ended.
+        """Return if the process runs.
 
         Raises:
-            BenchError: it has; the text tells how, and the end of its log.
+            BenchError: it has ended; the text tells how, and the end of its log.
         """
-        if self.popen.poll() is not None:
-            raise BenchError(f"{self.name} {self._how_it_ended()}{self._tail()}")
-
-    def terminate(self) -> None:
-        """Ask it to end."""
-        if self.popen.poll() is None:
-            self.popen.terminate()
+        code = self.popen.poll()
+        if code is not None:
+            how = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+            lines = self.log.read_text(errors="replace").strip().splitlines()[-_LOG_LINES:]
+            raise BenchError("\n    ".join([f"{self.name} {how}", *(line[:200] for line in lines)]))
 
     def stop(self) -> None:
         """End it, in order if it does so in time."""
-        self.terminate()
+        self.popen.terminate()
         try:
             self.popen.wait(_STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
@@ -79,22 +61,56 @@ class Process:
             if pipe is not None:
                 pipe.close()
 
-    def _how_it_ended(self) -> str:
-        code = self.popen.returncode
-        return f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+    def cpu_seconds(self) -> float:
+        """Return the CPU time it has used, as the scheduler counts it."""
+        total = 0
+        for task in Path(f"/proc/{self.popen.pid}/task").glob("*/schedstat"):
+            with contextlib.suppress(OSError):  # a thread that has just ended
+                total += int(task.read_text().split()[0])
+        return total / 1e9
 
-    def _tail(self) -> str:
-        lines = self.log.read_text(errors="replace").strip().splitlines()[-_LOG_LINES:]
-        return "".join(f"\n    {line[:200]}" for line in lines)
+    def memory(self, field: str = "VmRSS") -> int:
+        """Return resident memory in bytes; with ``VmHWM`` the highest so far."""
+        for line in Path(f"/proc/{self.popen.pid}/status").read_text().splitlines():
+            if line.startswith(field + ":"):
+                return int(line.split()[1]) * 1024
+        self.check()
+        raise BenchError(f"{self.name} has no {field}")
+
+    def reset_peak(self) -> None:
+        """Let the highest memory start again from now (proc(5), clear_refs)."""
+        with contextlib.suppress(OSError):
+            Path(f"/proc/{self.popen.pid}/clear_refs").write_text("5")
+
+    def wait_until(self, is_true: Callable[[], bool], complaint: str) -> None:
+        """Wait until something holds, as long as the process runs.
+
+        Raises:
+            BenchError: it ended, or took too long.
+        """
+        deadline = time.monotonic() + _START_TIMEOUT
+        while not is_true():
+            self.check()
+            if time.monotonic() > deadline:
+                raise BenchError(f"{self.name} {complaint} within {_START_TIMEOUT:g} s")
+            time.sleep(0.005)
+
+    def wait_for_port(self, port: int) -> None:
+        """Wait until something listens on a port; connecting would reach the far application.
+
+        Raises:
+            BenchError: the process ended, or took too long.
+        """
+        self.wait_until(lambda: _is_listening(port), f"did not listen on port {port}")
 
 
 class Supervisor:
-    """Owns processes and a directory for what they write; ends the former with the block."""
+    """Owns processes and a directory for what they write; both are gone after the block."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self) -> None:
+        self._temporary = tempfile.TemporaryDirectory(prefix="bench-")
+        self.directory = Path(self._temporary.name)
         self._processes: list[Process] = []
-        self._count = 0
 
     def __enter__(self) -> Self:
         return self
@@ -106,21 +122,10 @@ class Supervisor:
         trace: TracebackType | None,
     ) -> None:
         for process in self._processes:
-            process.terminate()
+            process.popen.terminate()
         for process in reversed(self._processes):
             process.stop()
-        self._processes.clear()
-
-    def fresh(self) -> Supervisor:
-        """Return another supervisor in a directory below, for a part of a measurement."""
-        directory = self.path("part")
-        directory.mkdir()
-        return Supervisor(directory)
-
-    def path(self, name: str) -> Path:
-        """Return a path nobody has got yet."""
-        self._count += 1
-        return self.directory / f"{self._count:04}-{name}"
+        self._temporary.cleanup()
 
     def spawn(
         self,
@@ -135,7 +140,7 @@ class Supervisor:
         Raises:
             BenchError: it cannot be started.
         """
-        log = self.path(f"{name}.log")
+        log = self.directory / f"{name}.log"
         with log.open("wb") as out:
             try:
                 popen = subprocess.Popen(
@@ -143,7 +148,7 @@ class Supervisor:
                     stdin=subprocess.PIPE if pipes else subprocess.DEVNULL,
                     stdout=subprocess.PIPE if pipes else out,
                     stderr=out,
-                    env=clean_environment() | dict(environment or {}),
+                    env=_clean_environment() | dict(environment or {}),
                     cwd=self.directory,
                     start_new_session=True,
                     preexec_fn=_die_with_parent,
@@ -151,72 +156,32 @@ class Supervisor:
                 )
             except OSError as error:
                 raise BenchError(f"{name} cannot be started: {error}") from None
-        process = Process(name, popen, log)
-        self._processes.append(process)
-        return process
+        self._processes.append(Process(name, popen, log))
+        return self._processes[-1]
 
     def check(self) -> None:
-        """Raise when one of the processes has ended.
+        """Return if all processes run.
 
         Raises:
-            BenchError: one has.
+            BenchError: one has ended.
         """
         for process in self._processes:
             process.check()
 
-    def wait_for_file(self, path: Path, process: Process) -> bytes:
-        """Return the content of a file that a process writes when it is ready.
 
-        Raises:
-            BenchError: the process ended, or took too long.
-        """
-        wait_until(path.exists, process, f"{process.name} did not write {path.name}")
-        process.ready_at = path.stat().st_mtime
-        return path.read_bytes()
-
-    def wait_for_port(self, port: int, process: Process) -> None:
-        """Wait until a process (or a child of it) listens on a port.
-
-        Raises:
-            BenchError: the process ended, or took too long.
-        """
-        wait_until(
-            lambda: procfs.is_listening(process.pid, port),
-            process,
-            f"{process.name} did not listen on port {port}",
-        )
-        process.ready_at = time.time()
-
-    def wait_for_log(self, text: str, process: Process) -> None:
-        """Wait until a text stands in the log of a process.
-
-        Raises:
-            BenchError: the process ended, or took too long.
-        """
-        wanted = text.encode()
-        wait_until(
-            lambda: wanted in process.log.read_bytes(), process, f"{process.name} is not ready"
-        )
-        process.ready_at = time.time()
+def python_path() -> dict[str, str]:
+    """Return the variables by which another Python finds this package."""
+    return {"PYTHONPATH": str(Path(__file__).resolve().parent.parent), "PYTHONHASHSEED": "0"}
 
 
-def wait_until(
-    is_true: Callable[[], bool], process: Process, complaint: str, timeout: float = START_TIMEOUT
-) -> None:
-    """Wait until something holds, as long as a process lives.
-
-    Raises:
-        BenchError: the process ended, or it took longer than ``timeout`` seconds.
-    """
-    deadline = time.monotonic() + timeout
-    while not is_true():
-        process.check()
-        if time.monotonic() > deadline:
-            raise BenchError(f"{complaint} within {timeout:g} s")
-        time.sleep(0.005)
+def unused_port() -> int:
+    """Return a loopback port that nothing listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
 
 
-def clean_environment() -> dict[str, str]:
+def _clean_environment() -> dict[str, str]:
     """Return this process' environment without what would lead the contenders astray."""
     return {
         name: value
@@ -226,11 +191,12 @@ def clean_environment() -> dict[str, str]:
     }
 
 
-def unused_port() -> int:
-    """Return a loopback port nobody listens on now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+def _is_listening(port: int) -> bool:
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split(None, 4)
+        if fields[3] == _LISTEN and fields[1].endswith(f":{port:04X}"):
+            return True
+    return False
 
 
 def _die_with_parent() -> None:

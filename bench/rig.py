@@ -1,26 +1,81 @@
-"""One contender set up between load generators, ready to be measured."""
+"""One contender at work between load generators, ready to be measured."""
 
 from __future__ import annotations
 
+import json
+import os
+import select
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
-from . import procfs
-from .contenders.base import Contender, Running
-from .errors import BenchError
-from .generators import Generator
-from .processes import Process, Supervisor
-from .site import LOOPBACK, Address, Place, Role, Site
+from .contenders import LOOPBACK, Address, Contender, Gate, Role
+from .processes import BenchError, Supervisor, python_path
 
-__all__ = ["BULK", "ECHO", "Rig", "Usage"]
+__all__ = ["Generator", "Rig", "Usage"]
 
-BULK: Final = "BULK"
-ECHO: Final = "ECHO"
+_BULK: Final = "BULK"
+_ECHO: Final = "ECHO"
+_PATIENCE: Final = 120.0
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
 
-_ANYWHERE: Final = "0.0.0.0"
+
+class Generator:
+    """One load generator: a process that obeys commands, one at a time."""
+
+    def __init__(self, supervisor: Supervisor, name: str) -> None:
+        self.process = supervisor.spawn(
+            name, [sys.executable, "-m", "bench.load"], python_path(), pipes=True
+        )
+        self._supervisor = supervisor
+
+    def call(self, do: str, *, patience: float = _PATIENCE, **arguments: Any) -> dict[str, Any]:
+        """Send a command and return its answer.
+
+        Raises:
+            BenchError: it failed, took longer than ``patience`` seconds, or another
+                process of the measurement has died meanwhile.
+        """
+        self.send(do, **arguments)
+        return self.receive(patience=patience)
+
+    def send(self, do: str, **arguments: Any) -> None:
+        """Send a command; :meth:`receive` must follow."""
+        self.process.check()
+        assert self.process.popen.stdin is not None
+        self.process.popen.stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
+
+    def receive(
+        self, *, patience: float = _PATIENCE, meanwhile: Callable[[], None] | None = None
+    ) -> dict[str, Any]:
+        """Return the answer to the last command; ``meanwhile`` is called five times a second.
+
+        Raises:
+            BenchError: as :meth:`call`.
+        """
+        pipe = self.process.popen.stdout
+        assert pipe is not None
+        deadline = time.monotonic() + patience
+        while not select.select([pipe], [], [], 0.2)[0]:
+            self._supervisor.check()
+            if meanwhile is not None:
+                meanwhile()
+            if time.monotonic() > deadline:
+                raise BenchError(f"{self.process.name} did not answer within {patience:g} s")
+        line = pipe.readline()
+        if not line:
+            self.process.popen.wait()
+            self.process.check()
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            self._supervisor.check()
+            raise BenchError(f"{self.process.name}: {answer['error']}")
+        return answer
 
 
 @dataclass(slots=True)
@@ -38,74 +93,58 @@ class Usage:
     @property
     def ends(self) -> float:
         """CPU seconds of source and destination."""
-        return self.cpu.get(Role.SOURCE, 0.0) + self.cpu.get(Role.DESTINATION, 0.0)
-
-    @property
-    def busiest_generator(self) -> float:
-        """Share of one core (0..1) that the busiest load generator used."""
-        return max(self.generators.values(), default=0.0) / self.seconds
+        return self.cpu[Role.SOURCE] + self.cpu[Role.DESTINATION]
 
 
 class Rig:
-    """Applications and contender at work; clients are started when they are asked for."""
+    """Applications, contender and clients; with ``rate``, the source's link is a slow one."""
 
     def __init__(
-        self,
-        supervisor: Supervisor,
-        contender: Contender,
-        site: Site | None = None,
-        more: Mapping[str, Address] | None = None,
+        self, supervisor: Supervisor, contender: Contender, rate: float | None = None
     ) -> None:
-        """Start everything; ``more`` are further applications to lead to.
+        """Start everything; ``rate`` is in bytes a second each way.
 
         Raises:
             BenchError: something did not start.
         """
-        self.supervisor = supervisor
-        self.site = site or Site()
-        host = LOOPBACK if self.site.is_local else _ANYWHERE
-        self.sink = Generator(supervisor, "sink", self.site, Place.FAR)
-        self.echo = Generator(supervisor, "echo", self.site, Place.FAR)
-        self._generators = [self.sink, self.echo]
+        self._generators = [
+            Generator(supervisor, name) for name in ("sink", "echo", "client", "pinger")
+        ]
+        self.sink, echo, self.client, self.pinger = self._generators
         applications = {
-            BULK: Address(LOOPBACK, int(self.sink.call("sink", host=host)["port"])),
-            ECHO: Address(LOOPBACK, int(self.echo.call("echo", host=host)["port"])),
-            **(more or {}),
+            _BULK: Address(LOOPBACK, int(self.sink.call("sink")["port"])),
+            _ECHO: Address(LOOPBACK, int(echo.call("echo")["port"])),
         }
-        begun = time.monotonic()
-        self.running: Running = contender.start(supervisor, self.site, applications)
-        self.start_seconds = time.monotonic() - begun
-        self._client: Generator | None = None
-        self._pinger: Generator | None = None
+        gate: Gate = _open_gate
+        if rate is not None:
+            link = Generator(supervisor, "link")
+            link.call("link", rate=rate)
+            self._generators.append(link)
+            gate = partial(_slow_gate, link)
+        running = contender.start(supervisor, applications, gate)
+        self.roles = running.processes
+        self.bulk = running.endpoints[_BULK]
+        self.echo = running.endpoints[_ECHO]
 
-    @property
-    def client(self) -> Generator:
-        """The client of bulk transfers."""
-        if self._client is None:
-            self._client = self._new_client("client")
-        return self._client
+    def round_trips(
+        self,
+        seconds: float,
+        *,
+        pause: float = 0.0,
+        patience: float = 10.0,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> dict[str, Any]:
+        """Send 64 bytes there and back, again and again, and return the client's figures.
 
-    @property
-    def pinger(self) -> Generator:
-        """The client of short messages and connections."""
-        if self._pinger is None:
-            self._pinger = self._new_client("pinger")
-        return self._pinger
+        The answer that takes longer than ``patience`` seconds is the last; ``meanwhile`` is
+        called five times a second.
 
-    def _new_client(self, name: str) -> Generator:
-        generator = Generator(self.supervisor, name, self.site, Place.NEAR)
-        self._generators.append(generator)
-        return generator
-
-    @property
-    def roles(self) -> dict[Role, Process]:
-        """The contender's processes."""
-        return self.running.processes
-
-    def where(self, name: str) -> dict[str, Any]:
-        """Return the address of an application as arguments of a command."""
-        address = self.running.endpoints[name]
-        return {"host": address.host, "port": address.port}
+        Raises:
+            BenchError: a process has died.
+        """
+        options = {"seconds": seconds, "pause": pause, "patience": patience}
+        self.pinger.send("round_trips", address=self.echo, **options)
+        return self.pinger.receive(meanwhile=meanwhile)
 
     def transfer(
         self, direction: str, size: int, streams: int = 1, *, check: bool = False
@@ -115,7 +154,7 @@ class Rig:
         Raises:
             BenchError: not all of it arrived, or other bytes.
         """
-        addresses = [self.running.endpoints[BULK]] * streams
+        addresses = [self.bulk] * streams
         self.client.call(
             "transfer", addresses=addresses, direction=direction, size=size, check=check
         )
@@ -128,44 +167,35 @@ class Rig:
     def usage(self) -> Iterator[Usage]:
         """Measure what the block costs; the result is complete when the block has ended."""
         found = Usage()
-        before = self._snapshot()
-        machine = procfs.machine_time()
-        controller = time.process_time()
+        cpu, generators, busy, whole = self._snapshot()
         begun = time.monotonic()
         yield found
         found.seconds = time.monotonic() - begun
-        total = procfs.machine_time()
-        after = self._snapshot()
-        spent = {key: after[key] - before.get(key, 0.0) for key in after}
-        found.cpu = {key: value for key, value in spent.items() if isinstance(key, Role)}
-        found.generators = {key: value for key, value in spent.items() if isinstance(key, str)}
-        own = sum(spent.values()) + time.process_time() - controller
-        stolen = total.steal - machine.steal
-        whole = total.total - machine.total
-        if whole > 0:
-            found.foreign = max(0.0, (total.busy - machine.busy - own + stolen) / whole)
+        cpu_after, generators_after, busy_after, whole_after = self._snapshot()
+        found.cpu = {role: cpu_after[role] - cpu[role] for role in cpu}
+        found.generators = {name: generators_after[name] - generators[name] for name in generators}
+        own = sum(found.cpu.values()) + sum(found.generators.values())
+        if whole_after > whole:
+            found.foreign = max(0.0, (busy_after - busy - own) / (whole_after - whole))
 
-    def _snapshot(self) -> dict[Role | str, float]:
-        times: dict[Role | str, float] = {
-            role: sum(procfs.cpu_seconds(pid) for pid in self.running.pids(role))
-            for role in self.running.processes
-        }
-        for generator in self._generators:
-            times[generator.name] = procfs.cpu_seconds(generator.process.pid)
-        for number, pid in enumerate(self.site.helpers()):
-            times[f"link {number}"] = procfs.cpu_seconds(pid)
-        return times
+    def _snapshot(self) -> tuple[dict[Role, float], dict[str, float], float, float]:
+        """Return CPU seconds of roles, generators, all others with ours, and the machine."""
+        with Path("/proc/stat").open() as file:
+            ticks = [int(value) / _TICKS for value in file.readline().split()[1:9]]
+        whole = sum(ticks)
+        _, _, _, idle, iowait, *_ = ticks
+        return (
+            {role: process.cpu_seconds() for role, process in self.roles.items()},
+            {each.process.name: each.process.cpu_seconds() for each in self._generators},
+            # What the hypervisor gave to others is theirs, what this process used nobody's.
+            whole - idle - iowait - time.process_time(),
+            whole,
+        )
 
-    def rss(self, role: Role) -> int:
-        """Return the resident memory of a role in bytes."""
-        return sum(procfs.rss(pid) for pid in self.running.pids(role))
 
-    def peak_rss(self, role: Role) -> int:
-        """Return the highest resident memory of a role in bytes."""
-        return sum(procfs.peak_rss(pid) for pid in self.running.pids(role))
+def _open_gate(hub: Address) -> Address:
+    return hub
 
-    def reset_peaks(self) -> None:
-        """Let the peaks of all roles start again."""
-        for role in self.running.processes:
-            for pid in self.running.pids(role):
-                procfs.reset_peak_rss(pid)
+
+def _slow_gate(link: Generator, hub: Address) -> Address:
+    return Address(LOOPBACK, int(link.call("lead_to", address=hub)["port"]))

@@ -2,42 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
-import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+import resource
+import sys
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from . import machine
-from .contenders.base import Contender
-from .errors import BenchError, Unavailable
-from .model import Failure, Results, Sample, Skip, Slope
-from .processes import Supervisor
-from .progress import Progress
-from .scenarios.base import Bench, Scenario
-from .selection import Selection
-from .stats import fit
+from .contenders import Contender
+from .model import Failure, Results, Sample
+from .processes import BenchError
+from .scenarios import SCENARIOS, Bench, Scenario
 
-__all__ = ["Plan", "run"]
+__all__ = ["Plan", "allow_many_files", "run"]
 
 _PATIENCE: Final = 2
 """Rounds in which a contender may fail before it is left out of the scenario's others."""
+_FILES: Final = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to run."""
 
-    scenarios: Sequence[Scenario]
     contenders: Sequence[Contender]
+    everywhere: Collection[str]
+    """Contenders that are measured in every scenario, not only where their figures are read."""
+    cases: Mapping[str, Sequence[str]]
+    """Scenario -> cases to measure."""
     rounds: int
-    quick: bool
-    selection: Selection = field(default_factory=Selection)
+    quick: bool = False
+
+    def contenders_in(self, scenario: Scenario) -> list[Contender]:
+        """Return the contenders that are measured in a scenario."""
+        names = {*scenario.contenders, *self.everywhere} if scenario.name in self.cases else ()
+        return [contender for contender in self.contenders if contender.name in names]
 
 
 def run(plan: Plan, scenario_done: Callable[[Results, Scenario], None]) -> Results:
-    """Run everything; ``scenario_done`` is told after each scenario.
+    """Run everything; ``scenario_done`` is called after each scenario.
 
     An interrupt (Ctrl-C) ends the run early: what was measured so far is returned.
     """
@@ -46,142 +52,65 @@ def run(plan: Plan, scenario_done: Callable[[Results, Scenario], None]) -> Resul
         rounds=plan.rounds,
         quick=plan.quick,
         machine=machine.describe(),
+        contenders={contender.name: contender.description for contender in plan.contenders},
     )
-    contenders = _present(plan.contenders, results)
-    scenarios = [
-        (scenario, [c for c in contenders if _takes_part(plan, scenario, c, results)])
-        for scenario in plan.scenarios
-        if _possible(scenario, results)
+    missing = {each.name: reason for each in plan.contenders if (reason := each.missing())}
+    for name, reason in missing.items():
+        del results.contenders[name]
+        results.skips.append(f"{name}: {reason}")
+        _say(f"left out: {name}: {reason}")
+    work = [
+        (scenario, [each for each in plan.contenders_in(scenario) if each.name not in missing])
+        for scenario in SCENARIOS
     ]
-    steps = sum(_rounds(plan, scenario) * len(those) for scenario, those in scenarios)
-    progress = Progress(steps)
-    for skip in results.skips:
-        progress.note(f"left out: {skip.what}: {skip.reason}")
-    machine.allow_many_files()
+    allow_many_files()
+    begun, step, steps = time.monotonic(), 0, plan.rounds * sum(len(those) for _, those in work)
     try:
-        for scenario, those in scenarios:
-            progress.note(f"\n{scenario.title}")
-            for number in range(_rounds(plan, scenario)):
+        for scenario, those in work:
+            for number in range(plan.rounds if those else 0):
                 # Whatever changes in time hits every contender in turn.
-                turn = number % max(len(those), 1)
+                turn = number % len(those)
                 for contender in [*those[turn:], *those[:turn]]:
-                    if _has_given_up(results, scenario, contender):
-                        progress.skip()
-                    else:
-                        _measure(plan, scenario, contender, number, results, progress)
-            results.slopes += _slopes(results, scenario, those)
-            scenario_done(results, scenario)
+                    step += 1
+                    if len(results.failed(scenario.name, contender.name)) >= _PATIENCE:
+                        continue
+                    minutes, seconds = divmod(int(time.monotonic() - begun), 60)
+                    name = f"{scenario.name}, round {number + 1}, {contender.name}"
+                    _say(f"[{minutes:3}:{seconds:02} {step}/{steps}] {name}: ", end="")
+                    _say(_measure(plan, scenario, contender, number, results))
+            if those:
+                scenario_done(results, scenario)
     except KeyboardInterrupt:
-        results.skips.append(Skip("what is missing", "the run was interrupted"))
-        progress.note("interrupted")
+        results.skips.append("what is missing: the run was interrupted")
+        _say("interrupted")
     return results
 
 
-def _present(contenders: Sequence[Contender], results: Results) -> list[Contender]:
-    found = []
-    for contender in contenders:
-        missing = contender.missing()
-        if missing is None:
-            found.append(contender)
-            results.contenders[contender.name] = contender.description
-        else:
-            results.skips.append(Skip(contender.name, missing))
-    return found
-
-
-def _possible(scenario: Scenario, results: Results) -> bool:
-    missing = scenario.missing()
-    if missing is not None:
-        results.skips.append(Skip(f"scenario {scenario.name}", missing))
-    return missing is None
-
-
-def _takes_part(plan: Plan, scenario: Scenario, contender: Contender, results: Results) -> bool:
-    if not plan.selection.has(scenario.name, contender=contender.name):
-        return False
-    reason = scenario.excludes(contender)
-    if reason is not None:
-        results.skips.append(Skip(f"{contender.name} in {scenario.name}", reason))
-    return reason is None
-
-
-def _has_given_up(results: Results, scenario: Scenario, contender: Contender) -> bool:
-    """Tell whether a contender has failed so often that it would only take time."""
-    rounds = {failure.round for failure in results.failed(scenario.name, contender.name)}
-    return len(rounds) >= _PATIENCE
-
-
-def _rounds(plan: Plan, scenario: Scenario) -> int:
-    return min(plan.rounds, scenario.most_rounds or plan.rounds)
-
-
 def _measure(
-    plan: Plan,
-    scenario: Scenario,
-    contender: Contender,
-    number: int,
-    results: Results,
-    progress: Progress,
-) -> None:
-    """Measure one contender once; failures are results too."""
-    name = f"{scenario.name}, round {number + 1}, {contender.name}"
-    progress.begin(name)
-    last: tuple[str, dict[str, float]] | None = None
-
-    def failed(reason: str) -> None:
-        results.failures.append(Failure(scenario.name, contender.name, number, reason))
-        progress.note(f"  {contender.name} failed: {reason}")
-
-    def left_out(case: str, reason: str) -> None:
-        skip = Skip(f"{contender.name} in {scenario.name}, {case}", reason)
-        if skip not in results.skips:
-            results.skips.append(skip)
-
-    def wants(case: str) -> bool:
-        return plan.selection.has(scenario.name, case=case, contender=contender.name)
-
+    plan: Plan, scenario: Scenario, contender: Contender, number: int, results: Results
+) -> str:
+    """Measure one contender once, failures are results too; return a line for the terminal."""
+    gist = ""
     try:
-        with (
-            tempfile.TemporaryDirectory(prefix="bench-") as directory,
-            Supervisor(Path(directory)) as supervisor,
-        ):
-            bench = Bench(supervisor, plan.quick, progress.detail, failed, left_out, wants)
-            for last in scenario.measure(bench, contender):
-                case, values = last
-                results.samples.append(Sample(scenario.name, case, contender.name, number, values))
-    except (BenchError, Unavailable) as error:
-        failed(str(error))
-        progress.end("failed")
-    else:
-        progress.end(_gist(scenario, last))
+        bench = Bench(contender, plan.quick)
+        for case, values in scenario.measure(bench, plan.cases[scenario.name]):
+            results.samples.append(Sample(scenario.name, case, contender.name, number, values))
+            shown = [m for m in scenario.metrics if m.name in values][:3]
+            figures = (f"{m.label} {values[m.name]:.{m.digits}f} {m.unit}" for m in shown)
+            gist = f"{case}: {', '.join(figures)}"
+    except (BenchError, OSError) as error:
+        results.failures.append(Failure(scenario.name, contender.name, number, str(error)))
+        return f"failed: {error}"
+    return gist
 
 
-def _gist(scenario: Scenario, last: tuple[str, dict[str, float]] | None) -> str:
-    """Return the first figures of the last case, to see the run going."""
-    if last is None:
-        return "nothing to measure"
-    case, values = last
-    shown = [
-        f"{metric.label} {values[metric.name]:.{metric.digits}f} {metric.unit}"
-        for metric in scenario.metrics
-        if metric.name in values and not metric.detail
-    ]
-    return f"{case}: {', '.join(shown[:3])}"
+def allow_many_files() -> None:
+    """Raise the limit of open files of this process and its children as far as possible."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    for limit in (hard, max(hard, _FILES)):  # the latter is for root alone
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
 
 
-def _slopes(results: Results, scenario: Scenario, contenders: Sequence[Contender]) -> list[Slope]:
-    """Draw lines through the cases of a scenario; their names begin with a number."""
-    found = []
-    for growth in scenario.growth:
-        for contender in contenders:
-            points = [
-                (float(sample.case.split()[0]), sample.values[growth.metric] * growth.factor)
-                for sample in results.samples
-                if sample.scenario == scenario.name
-                and sample.contender == contender.name
-                and growth.metric in sample.values
-            ]
-            line = fit(points)
-            if line is not None:
-                found.append(Slope(scenario.name, contender.name, growth.label, growth.unit, line))
-    return found
+def _say(text: str, end: str = "\n") -> None:
+    print(text, end=end, file=sys.stderr, flush=True)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import random
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
+from bench.load import content as streams
+
 __all__ = ["HEADER_SIZE", "Checker", "Header", "Way", "Work", "content"]
 
-_PERIOD: Final = 1_048_573
-"""Bytes after which the content repeats; a prime, so that a lost or doubled piece shows."""
-_STEP: Final = 15_485_863
-_BLOCK: Final = random.Random(6).randbytes(_PERIOD)
-_TWICE: Final = memoryview(_BLOCK + _BLOCK)
 _HEADER: Final = struct.Struct("!4sIIBII")
 _MAGIC: Final = b"soak"
 
@@ -69,27 +65,13 @@ class Header:
 
 def content(number: int, way: Way, at: int, size: int) -> memoryview:
     """Return what a connection carries from ``at`` on, at most ``size`` bytes of it."""
-    start = ((2 * number + way) * _STEP + at) % _PERIOD
-    return _TWICE[start : start + min(size, _PERIOD)]
+    return streams.content(2 * number + way, at, size)
 
 
-class Checker:
+class Checker(streams.Checker):
     """Holds received bytes of one way of a connection against what was sent."""
 
-    __slots__ = ("_number", "_way", "received")
+    __slots__ = ()
 
     def __init__(self, number: int, way: Way) -> None:
-        self._number = number
-        self._way = way
-        self.received = 0
-
-    def takes(self, data: bytes) -> bool:
-        """Take the next bytes; return whether they are right."""
-        at = 0
-        while at < len(data):
-            expected = content(self._number, self._way, self.received, len(data) - at)
-            if data[at : at + len(expected)] != expected:
-                return False
-            at += len(expected)
-            self.received += len(expected)
-        return True
+        super().__init__(2 * number + way)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
+import socket
 import time
 from collections.abc import Callable
 
-__all__ = ["Handler", "Loop"]
-
-Handler = Callable[[int], None]
-"""Called with the epoll events of its file descriptor."""
+__all__ = ["Loop"]
 
 
 class Loop:
@@ -17,24 +16,46 @@ class Loop:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._handlers: dict[int, Handler] = {}
+        self._handlers: dict[int, Callable[[int], None]] = {}
         self._tick: Callable[[], None] | None = None
         self._period = 0.0
         self._running = True
+        self._kept: list[socket.socket] = []
 
-    def watch(self, fd: int, events: int, handler: Handler) -> None:
-        """Call ``handler`` when one of ``events`` occurs (errors and hang-ups always count)."""
+    def watch(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
+        """Call ``handler`` with the events that occur (errors and hang-ups always count)."""
         self._handlers[fd] = handler
         self._epoll.register(fd, events)
-
-    def change(self, fd: int, events: int) -> None:
-        """Watch other events of a file descriptor."""
-        self._epoll.modify(fd, events)
 
     def forget(self, fd: int) -> None:
         """Watch a file descriptor no longer; to be called before it is closed."""
         if self._handlers.pop(fd, None) is not None:
             self._epoll.unregister(fd)
+
+    def once(self, fd: int, handler: Callable[[], None]) -> None:
+        """Call ``handler`` when there is something to read, and forget the descriptor then."""
+
+        def ready(events: int) -> None:
+            self.forget(fd)
+            handler()
+
+        self.watch(fd, select.EPOLLIN, ready)
+
+    def listen(self, accepted: Callable[[socket.socket], None]) -> int:
+        """Listen on a loopback port, which is returned; ``accepted`` gets each connection."""
+        listening = socket.create_server(("127.0.0.1", 0), backlog=4096)
+        listening.setblocking(False)
+        self._kept.append(listening)
+
+        def accept(events: int) -> None:
+            with contextlib.suppress(BlockingIOError):
+                sock, _ = listening.accept()
+                sock.setblocking(False)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                accepted(sock)
+
+        self.watch(listening.fileno(), select.EPOLLIN, accept)
+        return int(listening.getsockname()[1])
 
     def every(self, period: float, tick: Callable[[], None]) -> None:
         """Call ``tick`` every ``period`` seconds, as exactly as the kernel's timers allow."""

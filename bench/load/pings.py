@@ -1,49 +1,73 @@
-"""Round trips and short connections, as a client sees them; plain blocking sockets."""
+"""An echo, and its clients: round trips, short connections, many at once.
+
+The clients use blocking sockets, one after the other: what they measure is not their own loop.
+"""
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import socket
+import statistics
 import struct
 import time
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from ..stats import quantile
 from .loop import Loop
 
-__all__ = ["connects", "crowded_connects", "round_trips"]
+__all__ = ["Crowd", "connects", "echo", "round_trips"]
 
 _HANG: Final = 10.0
 """Seconds after which an answer counts as lost."""
+_SIZE: Final = 64
+_MOST: Final = 4096
+_WARM_UP: Final = 5
+_OPENING: Final = 128
+"""Connections of a crowd that are being opened at any time."""
+_ASKING: Final = 256
+"""Connections of a crowd that wait for an answer at any time."""
+
+
+def echo(loop: Loop) -> int:
+    """Send back what comes in on any number of connections; return the port."""
+
+    def accepted(sock: socket.socket) -> None:
+        def ready(events: int) -> None:
+            try:
+                data = sock.recv(_MOST)
+                # Clients read every answer before they ask again, so it always fits.
+                sock.sendall(data)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                loop.forget(sock.fileno())
+                sock.close()
+
+        loop.watch(sock.fileno(), select.EPOLLIN, ready)
+
+    return loop.listen(accepted)
 
 
 def round_trips(
-    address: tuple[str, int],
-    *,
-    size: int,
-    count: int,
-    seconds: float,
-    pause: float = 0.0,
-    warm_up: int = 20,
-    patience: float = _HANG,
+    address: tuple[str, int], seconds: float, pause: float, patience: float
 ) -> dict[str, float]:
-    """Send ``size`` bytes and wait for them to come back, again and again on one connection.
+    """Send 64 bytes and wait for them to come back, again and again on one connection.
 
-    Ends after ``count`` round trips or ``seconds``, whichever is first; ``pause`` seconds
-    lie between two of them. An answer that takes longer than ``patience`` seconds ends the
-    measurement and counts as unanswered.
+    ``pause`` seconds lie between two of them. An answer that takes longer than ``patience``
+    seconds ends the measurement and counts as unanswered.
     """
-    sock = _blocking(address, patience)
+    sock = _connect(address, patience)
+    message = os.urandom(_SIZE)
     taken: list[float] = []
     lost = 0
     try:
-        for _ in range(warm_up):
-            _round_trip(sock, os.urandom(size))
+        for _ in range(_WARM_UP):
+            _round_trip(sock, message)
         ends = time.monotonic() + seconds
-        message = os.urandom(size)
-        while len(taken) < count and time.monotonic() < ends:
+        while time.monotonic() < ends:
             taken.append(_round_trip(sock, message))
             if pause:
                 time.sleep(pause)
@@ -54,13 +78,13 @@ def round_trips(
     return _quantiles(taken) | {"unanswered": lost}
 
 
-def connects(address: tuple[str, int], *, seconds: float, count: int) -> dict[str, float]:
+def connects(address: tuple[str, int], seconds: float) -> dict[str, float]:
     """Open a connection, send a byte, take it back, close; one after the other."""
     taken: list[float] = []
     start = now = time.monotonic()
-    while now - start < seconds and len(taken) < count:
+    while now - start < seconds:
         begun = time.perf_counter()
-        sock = _blocking(address, _HANG)
+        sock = _connect(address, _HANG)
         try:
             _round_trip(sock, b"1")
         except BlockingIOError:
@@ -72,77 +96,51 @@ def connects(address: tuple[str, int], *, seconds: float, count: int) -> dict[st
     return _quantiles(taken) | {"seconds": now - start}
 
 
-def crowded_connects(
-    loop: Loop, address: tuple[str, int], *, seconds: float, count: int, at_once: int
-) -> dict[str, float]:
-    """As :func:`connects`, with ``at_once`` connections under way at any time."""
-    run = _Connecting(loop, address, seconds, count)
-    for _ in range(at_once):
-        run.open()
-    over = loop.run(lambda: run.under_way == 0 or bool(run.fault), seconds + _HANG)
-    if run.fault or not over:
-        reason = run.fault or f"{run.under_way} were not answered within {_HANG:g} s"
-        raise ConnectionError(f"after {len(run.taken)} connections: {reason}")
-    return _quantiles(run.taken) | {"seconds": run.last - run.start}
+class Crowd:
+    """Connections that stay, each of which is used and has its answers checked."""
+
+    def __init__(self) -> None:
+        self._sockets: list[socket.socket] = []
+        self._messages: list[bytes] = []
+
+    def open(self, address: tuple[str, int], count: int) -> dict[str, float]:
+        """Open connections; each one answers once before it counts."""
+
+        def begin(number: int) -> None:
+            self._sockets.append(_connect(address, _HANG))
+            self._messages.append(b"")
+            self._ask(number)
+
+        return self._in_turn(range(count), _OPENING, begin)
+
+    def echo(self, rounds: int) -> dict[str, float]:
+        """Let every connection send ``rounds`` messages, each of its own content."""
+        return self._in_turn([*range(len(self._sockets))] * rounds, _ASKING, self._ask)
+
+    def _in_turn(
+        self, numbers: Sequence[int], at_once: int, begin: Callable[[int], None]
+    ) -> dict[str, float]:
+        """Begin something with each connection; so many may wait for their answers."""
+        start = time.monotonic()
+        for at, number in enumerate(numbers):
+            begin(number)
+            if at >= at_once:
+                self._take(numbers[at - at_once])
+        for number in numbers[-at_once:]:
+            self._take(number)
+        return {"seconds": time.monotonic() - start, "count": len(numbers)}
+
+    def _ask(self, number: int) -> None:
+        self._messages[number] = os.urandom(_SIZE)
+        self._sockets[number].sendall(self._messages[number])
+
+    def _take(self, number: int) -> None:
+        answer = self._sockets[number].recv(_SIZE, socket.MSG_WAITALL)
+        if answer != self._messages[number]:
+            raise ConnectionError(f"connection {number} of {len(self._sockets)} answered wrongly")
 
 
-class _Connecting:
-    """Connections that are opened, used once, closed, and followed by the next one."""
-
-    def __init__(self, loop: Loop, address: tuple[str, int], seconds: float, count: int) -> None:
-        self._loop = loop
-        self._address = address
-        self.start = self.last = time.monotonic()
-        self._ends = self.start + seconds
-        self._left = count
-        self.taken: list[float] = []
-        self.under_way = 0
-        self.fault = ""
-
-    def open(self) -> None:
-        """Start the next connection, unless it is time to stop."""
-        if self.fault or self._left <= 0 or time.monotonic() >= self._ends:
-            return
-        self._left -= 1
-        self.under_way += 1
-        begun = time.perf_counter()
-        sock = socket.socket()
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        begun_badly = sock.connect_ex(self._address)
-
-        def connected(events: int) -> None:
-            self._loop.forget(sock.fileno())
-            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if error:
-                self._end(sock, os.strerror(error))
-                return
-            sock.send(b"1")
-            self._loop.watch(sock.fileno(), select.EPOLLIN, answered)
-
-        def answered(events: int) -> None:
-            self._loop.forget(sock.fileno())
-            try:
-                right = sock.recv(1) == b"1"
-            except OSError:
-                right = False
-            self.taken.append(time.perf_counter() - begun)
-            self._end(sock, "" if right else "a new connection was closed")
-
-        if begun_badly in (0, errno.EINPROGRESS):
-            self._loop.watch(sock.fileno(), select.EPOLLOUT, connected)
-        else:
-            self._end(sock, os.strerror(begun_badly))
-
-    def _end(self, sock: socket.socket, fault: str) -> None:
-        sock.close()
-        self.last = time.monotonic()
-        self.under_way -= 1
-        self.fault = self.fault or fault
-        self.open()
-
-
-def _blocking(address: tuple[str, int], patience: float) -> socket.socket:
+def _connect(address: tuple[str, int], patience: float) -> socket.socket:
     """Connect; the kernel and not Python bounds the waits, which would cost a system call."""
     sock = socket.create_connection(address, timeout=_HANG)
     sock.settimeout(None)
@@ -166,13 +164,8 @@ def _round_trip(sock: socket.socket, message: bytes) -> float:
 
 
 def _quantiles(taken: list[float]) -> dict[str, float]:
-    ordered = sorted(taken)
-    if not ordered:
-        return {"count": 0}
-    return {
-        "count": len(ordered),
-        "p50": quantile(ordered, 0.5),
-        "p99": quantile(ordered, 0.99),
-        "p999": quantile(ordered, 0.999),
-        "max": ordered[-1],
-    }
+    if len(taken) < 2:
+        return {"count": len(taken)}
+    cuts = statistics.quantiles(taken, n=1000, method="inclusive")
+    found = {"p50": cuts[499], "p99": cuts[989], "p999": cuts[998], "max": max(taken)}
+    return {"count": len(taken), **found}

@@ -6,6 +6,7 @@ its receive buffers are small, so that what waits for the link waits in the send
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import time
@@ -33,11 +34,12 @@ class _Way:
         self._rate = rate
         self._allowance = 0.0
         self._refilled = time.monotonic()
-        self._queue: deque[_Pipe] = deque()
+        self._queue: deque[tuple[socket.socket, socket.socket]] = deque()
 
-    def add(self, pipe: _Pipe) -> None:
-        """Let a pipe that has something to forward wait for its turn."""
-        self._queue.append(pipe)
+    def carry(self, source: socket.socket, sink: socket.socket) -> None:
+        """Forward from one socket to the other, in turns, as soon as there is something."""
+        # Nothing more is looked for until it was this connection's turn.
+        self._loop.once(source.fileno(), lambda: self._queue.append((source, sink)))
 
     def pump(self) -> None:
         """Forward what the rate allows by now."""
@@ -47,82 +49,44 @@ class _Way:
         self._allowance = min(self._allowance + (now - self._refilled) * self._rate, most)
         self._refilled = now
         while self._queue and self._allowance >= 1:
-            pipe = self._queue.popleft()
-            moved, more = pipe.move(int(min(self._allowance, _TURN)))
-            self._allowance -= moved
-            if more:
-                self._queue.append(pipe)
+            self._allowance -= self._move(*self._queue.popleft())
 
-
-class _Pipe:
-    """One direction of one connection."""
-
-    def __init__(self, loop: Loop, way: _Way, source: socket.socket, sink: socket.socket) -> None:
-        self._loop = loop
-        self._way = way
-        self._source = source
-        self._sink = sink
-        self._queued = False
-
-    def readable(self, events: int) -> None:
-        """Queue for the link; look for nothing more until it was this pipe's turn."""
-        if not self._queued:
-            self._queued = True
-            self._loop.forget(self._source.fileno())
-            self._way.add(self)
-
-    def watch(self) -> None:
-        """Wait for something to forward."""
-        self._queued = False
-        self._loop.watch(self._source.fileno(), select.EPOLLIN, self.readable)
-
-    def move(self, most: int) -> tuple[int, bool]:
-        """Forward up to ``most`` bytes; return how many, and whether to queue again."""
+    def _move(self, source: socket.socket, sink: socket.socket) -> int:
+        """Give one connection its turn; return the bytes it has sent."""
         try:
-            data = self._source.recv(most)
+            data = source.recv(int(min(self._allowance, _TURN)))
         except BlockingIOError:
-            self.watch()
-            return 0, False
+            self.carry(source, sink)
+            return 0
         except OSError:
             data = b""
-        if not data:
-            self._end()
-            return 0, False
-        try:
-            # The receiver is faster than the link, so its buffer takes a turn's bytes.
-            self._sink.setblocking(True)
-            self._sink.sendall(data)
-            self._sink.setblocking(False)
-        except OSError:
-            self._end()
-            return len(data), False
-        return len(data), True
-
-    def _end(self) -> None:
-        try:
-            self._sink.shutdown(socket.SHUT_WR)
-        except OSError:
-            return
+        with contextlib.suppress(OSError):
+            if data:
+                # The receiver is faster than the link, so its buffer takes a turn's bytes.
+                sink.setblocking(True)
+                sink.sendall(data)
+                sink.setblocking(False)
+                self._queue.append((source, sink))
+            else:
+                sink.shutdown(socket.SHUT_WR)
+        return len(data)
 
 
 class Throttle:
     """Listens for connections and forwards each over the shared link."""
 
-    def __init__(self, loop: Loop, host: str, rate: float) -> None:
+    def __init__(self, loop: Loop, rate: float) -> None:
         self._loop = loop
-        self._host = host
         self._up = _Way(loop, rate)
         self._down = _Way(loop, rate)
-        self._kept: list[socket.socket] = []
         loop.every(_TICK, self._pump)
 
     def lead_to(self, target: tuple[str, int]) -> int:
         """Listen for connections that go to ``target``; return the port."""
         listening = socket.socket()
         _make_small(listening)
-        listening.bind((self._host, 0))
-        listening.listen(1024)
-        self._kept.append(listening)
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
         self._loop.watch(
             listening.fileno(), select.EPOLLIN, lambda _: self._accept(listening, target)
         )
@@ -144,9 +108,8 @@ class Throttle:
         for sock in (near, far):
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._kept += [near, far]
-        _Pipe(self._loop, self._up, near, far).watch()
-        _Pipe(self._loop, self._down, far, near).watch()
+        self._up.carry(near, far)
+        self._down.carry(far, near)
 
 
 def _make_small(sock: socket.socket) -> None:

@@ -1,105 +1,91 @@
-"""Bulk transfers: one or many connections, either way or both, measured where bytes arrive.
+"""Bulk transfers: one or many connections, up or down, measured where bytes arrive.
 
-A client greets the application with 18 bytes: what to do, how, how much, which content.
-The application answers ``R``; the clock starts when every connection of a transfer is
-that far and the client sends ``G``. Who receives says so at the end, so that a
-transfer is over when its last byte has arrived and not when it has been sent.
+The application says ``R`` on each new connection. When all of a transfer's have said
+so, the clock starts and the client sends 18 bytes: which way, whether to check, how
+much, which content. The application says so when it has all, or has sent all, so that
+a transfer is over when its last byte has arrived.
 """
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import struct
 import time
-from collections.abc import Callable
-from enum import Enum
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
 
-from .content import CHUNK, Content, slice_of
+from .content import Checker, content
 from .loop import Loop
 
-__all__ = ["ENDLESS", "GREETING", "Direction", "Flow", "Sink", "Transfer"]
+__all__ = ["ENDLESS", "Sink", "Transfer"]
 
 ENDLESS: Final = 1 << 60
 """Bytes of a transfer that ends when its client closes."""
 
-GREETING: Final = struct.Struct("!c?QQ")
-"""Direction, whether to check the content, bytes each way, number of the content."""
-
 _PATIENCE: Final = 30.0
 """Seconds until a transfer's connection is open and answered."""
-
+_CHUNK: Final = 256 * 1024
+"""Most bytes that one system call moves."""
 _READY: Final = b"R"
-_GO: Final = b"G"
 _RIGHT: Final = b"Y"
 _WRONG: Final = b"N"
-_READ: Final = select.EPOLLIN
-_WRITE: Final = select.EPOLLOUT
 
 
-class Direction(Enum):
-    """Up is from the client to the application; values travel in the greeting."""
+class _Order(NamedTuple):
+    """What the greeting says."""
 
-    UP = b"U"
-    DOWN = b"D"
-    BOTH = b"B"
-
-    @property
-    def goes_up(self) -> bool:
-        """Whether the application receives."""
-        return self is not Direction.DOWN
-
-    @property
-    def goes_down(self) -> bool:
-        """Whether the client receives."""
-        return self is not Direction.UP
+    up: bool
+    """Whether the client sends."""
+    check: bool
+    """Whether to check the content."""
+    size: int
+    number: int
+    """Of the content."""
 
 
-class Flow:
-    """Sends and receives a given number of bytes on one connection."""
+_GREETING: Final = struct.Struct("!??QQ")
 
-    _buffer: Final = bytearray(CHUNK)
+
+class _Flow:
+    """Sends or receives a given number of bytes on one connection."""
+
+    _buffer: Final = memoryview(bytearray(_CHUNK))
     """What is received is looked at at once, so one buffer serves every connection."""
 
     def __init__(
         self,
         loop: Loop,
         sock: socket.socket,
+        order: _Order,
+        finished: Callable[[_Flow], None],
         *,
-        number: int,
-        to_send: int,
-        to_receive: int,
-        check: bool,
-        finished: Callable[[Flow], None],
+        sends: bool,
     ) -> None:
         self.sock = sock
-        self.sent = 0
-        self.received = 0
+        self.moved = 0
         self.finished_at = 0.0
         self.fault = ""
         self._loop = loop
-        self._number = number
-        self._to_send = to_send
-        self._to_receive = to_receive
-        self._content = Content(number) if check and to_receive else None
+        self.order = order
         self._finished = finished
+        self._sends = sends
+        self._checker = Checker(order.number) if order.check else None
         self._held = False
-        self._watching = 0
 
     def start(self, *, held: bool = False) -> None:
-        """Begin; a ``held`` flow reads nothing until :meth:`release`."""
-        self._held = held
-        self._loop.watch(self.sock.fileno(), self._wanted(), self._ready)
-        self._watching = self._wanted()
-        if not self._watching and not held:
-            self._end()
+        """Begin; a flow that is ``held`` and receives waits for :meth:`release`."""
+        self._held = held and not self._sends
+        if self._sends:
+            self._loop.watch(self.sock.fileno(), select.EPOLLOUT, self._write)
+        elif not held:
+            self._loop.watch(self.sock.fileno(), select.EPOLLIN, self._read)
 
     def release(self) -> None:
-        """Read, if it was held."""
-        if self._held and not self.finished_at:
-            self._held = False
-            self._watch()
+        """Receive, if it was held."""
+        if self._held:
+            self.start()
 
     def stop(self) -> None:
         """Close the connection whatever has happened so far."""
@@ -107,63 +93,39 @@ class Flow:
             self._loop.forget(self.sock.fileno())
             self.sock.close()
 
-    @property
-    def is_right(self) -> bool:
-        """Whether the bytes received are those that were to come."""
-        return not self.fault and (self._content is None or self._content.is_right)
-
-    def _wanted(self) -> int:
-        reads = self.received < self._to_receive and not self._held
-        return (_READ if reads else 0) | (_WRITE if self.sent < self._to_send else 0)
-
-    def _watch(self) -> None:
-        wanted = self._wanted()
-        if wanted != self._watching:
-            self._watching = wanted
-            self._loop.change(self.sock.fileno(), wanted)
-
-    def _ready(self, events: int) -> None:
+    def _read(self, events: int) -> None:
         try:
-            if events & self._watching & _READ:
-                self._read()
-            if events & self._watching & _WRITE and not self.finished_at:
-                self._write()
-            elif not events & (_READ | _WRITE):
-                self._fail("the connection broke")
+            size = self.sock.recv_into(self._buffer, min(_CHUNK, self.order.size - self.moved))
         except BlockingIOError:
             return
         except OSError as error:
-            self._fail(error.strerror or str(error))
-
-    def _read(self) -> None:
-        size = self.sock.recv_into(self._buffer, min(CHUNK, self._to_receive - self.received))
+            self._fail(error.strerror)
+            return
         if not size:
             self._fail("the connection ended")
             return
-        self.received += size
-        if self._content is not None:
-            self._content.update(memoryview(self._buffer)[:size])
-        if self.received == self._to_receive:
-            self._check_end()
+        if self._checker is not None and not self._checker.takes(self._buffer[:size]):
+            self.fault = "other bytes than were sent"
+        self._count(size)
 
-    def _write(self) -> None:
-        self.sent += self.sock.send(slice_of(self._number, self.sent, self._to_send - self.sent))
-        if self.sent == self._to_send:
-            self._check_end()
+    def _write(self, events: int) -> None:
+        rest = min(_CHUNK, self.order.size - self.moved)
+        try:
+            self._count(self.sock.send(content(self.order.number, self.moved, rest)))
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._fail(error.strerror)
 
-    def _check_end(self) -> None:
-        if self.sent == self._to_send and self.received == self._to_receive:
+    def _count(self, size: int) -> None:
+        self.moved += size
+        if self.moved == self.order.size:
             self._end()
-        else:
-            self._watch()
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str | None) -> None:
         # An endless transfer ends with its connection.
-        if ENDLESS not in (self._to_send, self._to_receive):
-            self.fault = (
-                f"{reason} after {self.sent} of {self._to_send} bytes sent, "
-                f"{self.received} of {self._to_receive} received"
-            )
+        if self.order.size != ENDLESS:
+            self.fault = f"{reason} after {self.moved} of {self.order.size} bytes"
         self._end()
 
     def _end(self) -> None:
@@ -175,96 +137,46 @@ class Flow:
 class Sink:
     """The application's side: takes greetings and does what they ask."""
 
-    def __init__(self, loop: Loop, host: str) -> None:
+    def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._listening = socket.create_server((host, 0), backlog=4096)
-        self._listening.setblocking(False)
-        self._flows: set[Flow] = set()
-        self._sent = self._received = 0
+        self.port = loop.listen(self._accept)
+        self._flows: set[_Flow] = set()
+        self._moved = 0
         self.holds = False
-        """Whether transfers that come now are not read until :meth:`release`."""
-        loop.watch(self._listening.fileno(), _READ, self._accept)
-
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        return int(self._listening.getsockname()[1])
+        """Whether transfers that begin receive nothing until :meth:`release`."""
 
     def release(self) -> None:
-        """Read what was held."""
+        """Receive what was held."""
         self.holds = False
         for flow in self._flows:
             flow.release()
 
-    def progress(self) -> dict[str, float]:
-        """Return the bytes moved so far, and the time."""
-        return {
-            "now": time.monotonic(),
-            "sent": self._sent + sum(flow.sent for flow in self._flows),
-            "received": self._received + sum(flow.received for flow in self._flows),
-        }
+    @property
+    def moved(self) -> int:
+        """Bytes sent and received so far."""
+        return self._moved + sum(flow.moved for flow in self._flows)
 
-    def _accept(self, events: int) -> None:
-        try:
-            sock, _ = self._listening.accept()
-        except BlockingIOError:
-            return
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._expect(sock, GREETING.size, lambda greeting: self._greeted(sock, greeting))
-
-    def _expect(self, sock: socket.socket, size: int, then: Callable[[bytes], None]) -> None:
-        """Call ``then`` with the next ``size`` bytes; drop connections that end before."""
-        collected = bytearray()
-
-        def ready(events: int) -> None:
-            try:
-                piece = sock.recv(size - len(collected))
-            except BlockingIOError:
-                return
-            except OSError:
-                piece = b""
-            collected.extend(piece)
-            if not piece or len(collected) == size:
-                self._loop.forget(sock.fileno())
-                if piece:
-                    then(bytes(collected))
-                else:
-                    sock.close()
-
-        self._loop.watch(sock.fileno(), _READ, ready)
-
-    def _greeted(self, sock: socket.socket, greeting: bytes) -> None:
-        kind, check, size, number = GREETING.unpack(greeting)
-        direction = Direction(kind)
-        flow = Flow(
-            self._loop,
-            sock,
-            number=number,
-            to_send=size if direction.goes_down else 0,
-            to_receive=size if direction.goes_up else 0,
-            check=check,
-            finished=self._finished,
-        )
-        held = self.holds and direction.goes_up
+    def _accept(self, sock: socket.socket) -> None:
         sock.send(_READY)
-        self._expect(sock, len(_GO), lambda _: self._start(flow, held))
+        self._loop.once(sock.fileno(), lambda: self._greeted(sock))
 
-    def _start(self, flow: Flow, held: bool) -> None:
-        self._flows.add(flow)
-        flow.start(held=held)
-
-    def _finished(self, flow: Flow) -> None:
-        self._flows.discard(flow)
-        self._sent += flow.sent
-        self._received += flow.received
+    def _greeted(self, sock: socket.socket) -> None:
         try:
-            flow.sock.send(_RIGHT if flow.is_right else _WRONG)
-        except OSError:
-            flow.sock.close()
+            order = _Order(*_GREETING.unpack(sock.recv(_GREETING.size)))
+        except (OSError, struct.error):
+            sock.close()
             return
+        flow = _Flow(self._loop, sock, order, self._finished, sends=not order.up)
+        self._flows.add(flow)
+        flow.start(held=self.holds)
+
+    def _finished(self, flow: _Flow) -> None:
+        self._flows.discard(flow)
+        self._moved += flow.moved
+        with contextlib.suppress(OSError):
+            flow.sock.send(_WRONG if flow.fault else _RIGHT)
         # The client closes first, so that the verdict is not lost to a reset.
-        self._expect(flow.sock, 1, lambda _: flow.sock.close())
+        self._loop.once(flow.sock.fileno(), flow.sock.close)
 
 
 class Transfer:
@@ -273,72 +185,48 @@ class Transfer:
     def __init__(
         self,
         loop: Loop,
-        addresses: list[tuple[str, int]],
-        direction: Direction,
+        addresses: Sequence[tuple[str, int]],
+        direction: str,
         *,
-        size: int = ENDLESS,
-        check: bool = False,
-        held: bool = False,
+        size: int,
+        check: bool,
+        held: bool,
     ) -> None:
         self._loop = loop
-        self._held = held and direction.goes_down
-        self._started_at = 0.0
-        self._flows: list[Flow] = []
-        self._open = 0
+        self._flows: list[_Flow] = []
+        self.open = len(addresses)
+        """Connections that have not come to their end."""
         for number, address in enumerate(addresses):
             sock = socket.create_connection(address, timeout=_PATIENCE)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.sendall(GREETING.pack(direction.value, check, size, number))
-            flow = Flow(
-                loop,
-                sock,
-                number=number,
-                to_send=size if direction.goes_up else 0,
-                to_receive=size if direction.goes_down else 0,
-                check=check,
-                finished=self._finished,
-            )
-            self._flows.append(flow)
+            order = _Order(direction == "up", check, size, number)
+            self._flows.append(_Flow(loop, sock, order, self._finished, sends=order.up))
         for flow in self._flows:
             if flow.sock.recv(1) != _READY:
                 raise ConnectionError("the application did not answer")
-
-    def start(self) -> None:
-        """Let every connection go."""
         self._started_at = time.monotonic()
-        self._open = len(self._flows)
         for flow in self._flows:
-            flow.sock.sendall(_GO)
+            flow.sock.sendall(_GREETING.pack(*flow.order))
             flow.sock.setblocking(False)
-            flow.start(held=self._held)
+            flow.start(held=held)
 
     def release(self) -> None:
-        """Read what was held."""
+        """Receive what was held."""
         for flow in self._flows:
             flow.release()
 
     @property
-    def is_over(self) -> bool:
-        """Whether every connection has come to its end."""
-        return not self._open
+    def moved(self) -> int:
+        """Bytes sent or received so far."""
+        return sum(flow.moved for flow in self._flows)
 
-    def progress(self) -> dict[str, float]:
-        """Return the bytes moved so far, and the time."""
-        return {
-            "now": time.monotonic(),
-            "sent": sum(flow.sent for flow in self._flows),
-            "received": sum(flow.received for flow in self._flows),
-        }
-
-    def result(self) -> dict[str, object]:
+    def result(self) -> dict[str, Any]:
         """Return what has been measured; the clock stops with the last byte that arrived."""
         ends = sorted(flow.finished_at for flow in self._flows)
-        faults = [flow.fault or "other bytes than were sent" for flow in self._faulty()]
         return {
             "seconds": ends[-1] - self._started_at,
             "first": ends[0] - self._started_at,
-            "bytes": sum(flow.sent + flow.received for flow in self._flows),
-            "fault": faults[0] if faults else "",
+            "fault": next((flow.fault for flow in self._flows if flow.fault), ""),
         }
 
     def close(self) -> None:
@@ -346,17 +234,13 @@ class Transfer:
         for flow in self._flows:
             flow.stop()
 
-    def _faulty(self) -> list[Flow]:
-        return [flow for flow in self._flows if not flow.is_right]
-
-    def _finished(self, flow: Flow) -> None:
+    def _finished(self, flow: _Flow) -> None:
         """Wait for the application's verdict: only then has everything arrived."""
-        if flow.fault or flow.sock.fileno() < 0:
-            self._open -= 1
+        if flow.fault:
+            self.open -= 1
             return
 
-        def verdict(events: int) -> None:
-            self._loop.forget(flow.sock.fileno())
+        def verdict() -> None:
             try:
                 answer = flow.sock.recv(1)
             except OSError:
@@ -364,6 +248,6 @@ class Transfer:
             flow.finished_at = time.monotonic()
             if answer != _RIGHT:
                 flow.fault = "the application got other bytes" if answer else "no verdict came"
-            self._open -= 1
+            self.open -= 1
 
-        self._loop.watch(flow.sock.fileno(), _READ, verdict)
+        self._loop.once(flow.sock.fileno(), verdict)

@@ -1,122 +1,67 @@
-"""The command itself, with the contender that every machine has."""
+"""The command itself: a short run, choices, mistakes."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-from .support_results import good_results
-
-ROOT = Path(__file__).resolve().parents[2]
-
-README = """# tailrace
-
-<!-- benchmark: begin (written by make bench-publish) -->
-old figures
-<!-- benchmark: end -->
-
-the rest
-"""
+from bench.__main__ import main, parse_cases
+from bench.contenders import all_contenders
+from bench.runner import Plan
+from bench.scenarios import SCENARIOS
+from support.source import ROOT
 
 
-def _bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "bench", *arguments],
+def test_a_run_measures_reports_and_leaves_files(tmp_path: Path) -> None:
+    """Transfers are checked while a rig warms up, and fail the run if bytes differ."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "bench", "--quick", "--rounds", "1", "--contender", "picows"),
+            *("--only", "connects, bulk:down", "--output", str(tmp_path)),
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=100,
     )
-
-
-def test_a_run_measures_reports_and_leaves_files(tmp_path: Path) -> None:
-    done = _bench(
-        *("--quick", "--rounds", "2", "--contender", "direct", "--output", str(tmp_path)),
-        *("--only", "connects:one after the other,latency:64 B idle"),
-    )
     assert done.returncode == 0, done.stderr
-    assert "Short connections (open, echo, close)" in done.stdout
-    assert "one after the other" in done.stdout
-    assert "64 at a time" not in done.stdout
-    assert "connections one after the other" in done.stdout.partition("Must hold")[2]
-    assert "one stream" not in done.stdout
-    assert "/4] latency, round 2, direct: 64 B idle" in done.stderr
+    assert "1/2] bulk, round 1, picows: down: throughput" in done.stderr
+    assert "| connections one after the other |" in done.stdout.partition("What must hold")[2]
+    assert "failed" not in done.stdout
     (path,) = tmp_path.glob("*.json")
     cases = {(s["scenario"], s["case"]) for s in json.loads(path.read_text())["samples"]}
-    assert cases == {("connects", "one after the other"), ("latency", "64 B idle")}
-
-
-def test_bulk_arrives_whole_both_ways(tmp_path: Path) -> None:
-    """Transfers are checked by hash while a rig warms up, and fail the run if bytes differ."""
-    done = _bench(
-        *("--quick", "--rounds", "1", "--contender", "direct", "--output", str(tmp_path)),
-        *("--only", "streams:4 down"),
-    )
-    assert done.returncode == 0, done.stderr
-    assert "4 down" in done.stdout
-    assert "failed" not in done.stdout
+    assert cases == {("connects", "one after the other"), ("bulk", "down")}
 
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--only", "bilk"], "bench: no such scenario: 'bilk'; try --list"),
-        (["--contender", "telnet"], "bench: no such contender: telnet; try --list"),
+        (["--only", "bilk"], "bench: no scenario 'bilk': there are bulk, "),
+        (["--only", "bulk:sideways"], "bench: no case 'sideways' in bulk: there are up, down"),
+        (["--contender", "telnet"], "bench: no contender 'telnet': there are picows, "),
         (["--rounds", "0"], "bench: --rounds must be at least 1"),
         (["--variant", "nameless"], "bench: --variant 'nameless': write NAME="),
-        (["--render", "pyproject.toml"], "bench: pyproject.toml does not hold results"),
         (["--render", "missing.json"], "bench: [Errno 2] No such file or directory"),
     ],
 )
-def test_a_mistake_gets_one_line(arguments: list[str], complaint: str) -> None:
-    done = _bench(*arguments)
-    assert done.returncode == 1
-    assert done.stderr.startswith(complaint)
-    assert done.stderr.count("\n") == 1
+def test_a_mistake_gets_one_line(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(complaint)
+    assert error.count("\n") == 1
 
 
-def test_what_is_missing_is_named() -> None:
-    done = _bench("--list")
-    assert done.returncode == 0
-    for name in ("bulk", "slow-link", "picows", "nginx", "reference", "direct"):
-        assert any(line.split()[:1] == [name] for line in done.stdout.splitlines()), name
-
-
-def test_publishing_replaces_the_section_of_the_readme(tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text(README)
-    good_results().write(tmp_path / "run.json")
-    arguments = ["--render", str(tmp_path / "run.json"), "--output", str(tmp_path / "results")]
-    for _ in range(2):
-        done = _bench(*arguments, "--publish", str(readme))
-        assert done.returncode == 0, done.stderr
-    text = readme.read_text()
-    assert "old figures" not in text
-    assert text.startswith("# tailrace\n\n<!-- benchmark: begin")
-    assert text.endswith("<!-- benchmark: end -->\n\nthe rest\n")
-    assert text.count("one stream up, MB/s") == 1
-    drawn = ["latest.png"] if importlib.util.find_spec("matplotlib") else []
-    names = sorted(path.name for path in (tmp_path / "results").iterdir())
-    assert names == ["latest.json", "latest.md", *drawn]
-    report = (tmp_path / "results" / "latest.md").read_text()
-    assert "| one stream up, against nginx | 1.20 x | >= 1 x | yes |" in report
-    assert "- ssh: no ssh" in report
-
-
-def test_a_readme_without_a_place_is_left_alone(tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text("# tailrace\n")
-    good_results().write(tmp_path / "run.json")
-    done = _bench(
-        *("--render", str(tmp_path / "run.json"), "--output", str(tmp_path / "results")),
-        *("--publish", str(readme)),
-    )
-    assert done.returncode == 1
-    assert f"bench: {readme}: no lines <!-- benchmark: begin" in done.stderr
-    assert readme.read_text() == "# tailrace\n"
-    assert not (tmp_path / "results").exists()
+def test_cases_and_contenders_are_chosen() -> None:
+    bulk, streams, latency, *_ = SCENARIOS
+    cases = parse_cases("bulk:up, streams")
+    assert cases == {"bulk": ["up"], "streams": list(streams.cases)}
+    assert parse_cases("").keys() == {scenario.name for scenario in SCENARIOS}
+    plan = Plan(all_contenders(["mine=-v 1"]), {"mine"}, cases, 1)
+    names = [[each.name for each in plan.contenders_in(s)] for s in (bulk, streams, latency)]
+    everybody = ["picows", "websockets", "mine", "nginx", "reference"]
+    assert names == [everybody, ["picows", "mine"], []]

@@ -1,18 +1,65 @@
-"""How much may be on its way to the other end of a WebSocket: a bound on bytes in flight.
+"""The send window of a WebSocket: a bound on the bytes in flight to the other end.
 
-On a slow path the queue that makes keystrokes wait is not in this process but below it,
-in socket buffers and in the network. Pings measure it: frames are read in order, so a
-pong says that everything sent before its ping was read (RFC 6455 section 5.5.3). From the
-pongs follow the rate at which the other end takes bytes and the round trip of an empty
-path; the window is what that rate carries within the round trip and a little more. On a
-fast path it is megabytes and never felt.
+Why. On a slow path the queue that makes a keystroke wait is not in this process but below
+it: in the socket's send buffer, which the kernel lets grow to megabytes, and in the network.
+TCP fills that queue for as long as we write, and what is in it can no longer be overtaken.
+So bulk data waits here, where interactive data can go ahead of it, and only as much is on
+its way as keeps the path busy. On a fast path that is megabytes, and never felt.
 
-Pure: no sockets and no clock. ``now`` is any steady clock in seconds that tells more than
-milliseconds.
+Acknowledgements. TCP's are the kernel's; ours are pongs. Frames are read in order and a pong
+repeats the payload of its ping, so it says that everything sent before the ping was read.
+An end that finds several pings may answer the last one only, so a pong answers all earlier
+pings too (RFC 6455 sections 5.5.2 and 5.5.3).
+
+Model. The path is the one of BBR (Cardwell, Cheng, Gunn, Yeganeh, Jacobson: "BBR:
+Congestion-Based Congestion Control", ACM Queue 14(5), 2016): a pipe of some rate and some
+round trip. Neither can be seen at the same time as the other, because a window that is large
+enough to show the rate makes a queue, and a queue hides the round trip. So each is the best
+sample of its own period:
+
+    rate        the highest of the last second (there: BtlBw, the maximum of ten round trips);
+    round trip  the shortest of the last ten seconds (there: RTprop, the same).
+
+Rate times round trip fills the pipe without a queue. The window is a little more, so that
+the far end never waits for us and a path that has become faster shows it:
+
+    window = rate * max(round trip + QUEUE_DELAY, 1.5 * round trip)
+
+Rules.
+
+1. Start-up. As long as the window is what holds data back, it grows by what each pong
+   acknowledges, so it doubles with each round trip. It ends for good with the first sign of a
+   queue, half of QUEUE_DELAY above the shortest round trip: slow start that is left because of
+   the delay, as in HyStart++ (RFC 9406). In start-up no rate makes the window smaller.
+2. Rate. A sample spans a round trip at least, from before its ping was sent: what was on its
+   way by then says nothing about the path. And it spans 0.2 s at least: over less, what buffers
+   swallow at the beginning looks like a fast path.
+3. Application-limited samples. A sender with little data shows how little that is, not what
+   the path carries. Such a sample may raise the window but not lower it (BBR's rule for
+   app-limited samples), unless a queue of twice QUEUE_DELAY has built up all the same. And
+   after silence, or when the window was not full, measuring starts again with the next ping.
+4. Round-trip probe. If no round trip as short as the shortest was seen for ten seconds (or
+   twenty round trips), a queue that never empties may hide what the path has become. The
+   window is narrowed to its minimum until a ping has travelled with no more than that in
+   flight; what that ping measures replaces the old value (BBR's ProbeRTT).
+5. Patience. An end that reads nothing answers no ping. If a full window has waited two seconds
+   for a pong, as much again may pass: the path's own flow control rules then. An end that has
+   never answered is not pinged any more, and nothing is bounded, until it does answer.
+6. Suspension. While the other end is not read, its pongs cannot be seen, and nothing is
+   bounded: otherwise two full directions would wait for each other.
+
+Invariant: while the window is full, a ping is under way. Its pong, or patience, opens it.
+
+What this is not. Data goes out when the window allows, without BBR's pacing: TCP below paces
+it, and has its own congestion window. Losses are TCP's business too.
+
+Pure: no sockets and no clock. ``now`` is any steady clock in seconds that resolves much less
+than a millisecond.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import Final
@@ -23,20 +70,20 @@ QUEUE_DELAY: Final = 0.06
 """Seconds that bytes may wait behind others on a path that is full."""
 
 PATIENCE: Final = 2.0
-"""Seconds without a pong after which a full window lets as much pass again.
-
-Nobody has to answer pings, and one who reads nothing answers none: the path's own flow
-control rules then.
-"""
+"""Seconds without a pong after which a full window lets as much pass again."""
 
 _LONG_PATH: Final = 1.5
 """Window in round trips where they are long. More than one: a path that has become faster
 is noticed only by sending more."""
 
 _START: Final = 64 * 1024
+"""Bytes of the window before anything is known of the path."""
 _FLOOR: Final = 16 * 1024
+"""Bytes of the smallest window, and of the window while the round trip is probed."""
 _CEILING: Final = 64 * 1024 * 1024
+"""Bytes of the largest window."""
 _MIN_QUANTUM: Final = 4096
+"""Bytes of the shortest turn: in shorter ones, headers and calls would count for too much."""
 
 _PINGS: Final = 8
 """Pings for each window; with fewer the path runs dry between two pongs."""
@@ -46,8 +93,7 @@ _SPACING: Final = 16 * 1024
 """Bytes between two pings, unless the window is too small, or so large that fewer do."""
 
 _RATE_SPAN: Final = 0.2
-"""Seconds over which a rate is measured, at least: shorter, and what buffers swallow at the
-beginning looks like a fast path."""
+"""Seconds over which a rate is measured, at least (rule 2)."""
 _RATE_MEMORY: Final = 1.0
 """Seconds for which a measured rate is believed; or four round trips, if they last longer."""
 _PATH_MEMORY: Final = 10.0
@@ -93,22 +139,33 @@ class SendWindow:
 
     def __init__(self) -> None:
         self.sent = 0
-        """Bytes sent so far; whoever sends adds to it."""
+        """Bytes sent so far; the sender adds to it."""
         self.mark = _SPACING
         """Value of :attr:`sent` from which on :meth:`mark_reached` has to be called."""
         self._size = _START
         self._starting = True
         self._acked = 0
+        """Bytes known to be read."""
         self._pings: deque[_Ping] = deque(maxlen=_MAX_PINGS)
+        """Pings under way, oldest first; their numbers have no gaps."""
         self._last_number = 0
         self._believed = True
+        """Whether the other end answers pings, as far as known (rule 5)."""
         self._suspended = False
         self._last_news = 0.0
+        """When the last pong came, or measuring started again."""
         self._history: deque[tuple[float, int]] = deque()
+        """Times, and the bytes read by then: where rate samples may begin."""
         self._limited_at = -1
+        """Value of :attr:`sent` when the window was last seen full: what was sent up to there
+        was held back by the window and not by a lack of data."""
         self._rates: deque[tuple[float, float]] = deque()
-        self._round_trip = float("inf")
+        """Times and rates, ascending in time and descending in rate: the first is the highest,
+        and what is both older and lower than another can never be."""
+        self._round_trip = math.inf
+        """Seconds of the shortest round trip; infinite until a ping is answered."""
         self._round_trip_time = 0.0
+        """When the shortest round trip was last seen."""
         self._probing = False
 
     @property
@@ -125,7 +182,7 @@ class SendWindow:
 
     @property
     def full(self) -> bool:
-        """Whether what can wait has to wait for a pong."""
+        """Whether bulk data has to wait for a pong."""
         return self._in_force and self.sent - self._acked >= self.size
 
     @property
@@ -138,7 +195,7 @@ class SendWindow:
         payload = None
         if self._in_force:
             last = self._pings[-1].position if self._pings else self._acked
-            if self.sent - last >= self._spacing or (self.full and not self._pings):
+            if self.sent - last >= self._spacing:
                 payload = self._ping(now)
             if self.full:
                 self._limited_at = self.sent
@@ -146,16 +203,15 @@ class SendWindow:
         return payload
 
     def suspend(self) -> None:
-        """Bound nothing while the other end is not read: its pongs cannot be seen.
-
-        Otherwise two directions that wait for each other would stand still.
-        """
+        """Bound nothing until :meth:`resume`: the other end is not read, nor are its pongs."""
         self._suspended = True
         self._set_mark()
 
     def resume(self) -> None:
-        """Bound what is sent from now on; pongs that were kept waiting tell nothing."""
+        """Bound what is sent from now on, after :meth:`suspend`."""
         self._suspended = False
+        # Pongs that waited to be read say nothing about the path, nor does what was sent
+        # without a bound.
         self._pings.clear()
         self._history.clear()
         self._acked = self.sent
@@ -163,24 +219,23 @@ class SendWindow:
         self._set_mark()
 
     def patience_left(self, now: float) -> float:
-        """Return for how many seconds a full window waits for the next pong."""
+        """Return how many more seconds a full window waits for a pong; 0 or less if overdue."""
         return self._last_news + PATIENCE - now
 
     def expire(self) -> None:
-        """Give up waiting for a pong: take what is in flight for read.
+        """Give up waiting for a pong, when no patience is left: count all as read.
 
-        One who has never answered a ping is asked no more.
+        If the other end has never answered a ping, stop pinging and bound nothing.
         """
-        if self._round_trip_time == 0.0:
+        if math.isinf(self._round_trip):
             self._believed = False
         self._acked = self.sent
-        self._last_news = 0.0
         self._set_mark()
 
     def pong_received(self, payload: bytes, now: float) -> bytes | None:
-        """Take a pong; return the payload of a ping to send now, if one is due.
+        """Handle a pong; return the payload of a ping to send now, if one is due.
 
-        A pong that answers no ping of this window does nothing.
+        A pong that answers no ping of this window is ignored.
         """
         ping = self._answered(payload)
         if ping is None:
@@ -188,8 +243,10 @@ class SendWindow:
         self._believed = True
         self._last_news = now
         self._measure(ping, now)
+        # A late pong may be older than the last time that patience ran out.
         self._acked = max(self._acked, ping.position)
-        # A window that has become smaller may be full of what no ping followed.
+        # The invariant: a window that has just become smaller may be full of data that no ping
+        # has followed yet.
         due = self._ping(now) if self.full and not self._pings else None
         self._set_mark()
         return due
@@ -203,27 +260,29 @@ class SendWindow:
         return max(min(_SPACING, self.size // 2), self.size // _PINGS)
 
     def _set_mark(self) -> None:
+        # The next ping is due, or the window full, whichever comes first.
         last = self._pings[-1].position if self._pings else self._acked
         self.mark = max(self.sent + 1, min(last + self._spacing, self._acked + self.size))
 
     def _ping(self, now: float) -> bytes:
         if not self._pings:
-            self._resume(now)
+            self._start_measuring(now)
         self._last_number += 1
         ping = _Ping(self._last_number, self.sent, now, self.in_flight)
         self._pings.append(ping)
         return b"w%d" % ping.number
 
-    def _resume(self, now: float) -> None:
-        """Begin to measure anew, unless it was only the window that kept data back."""
+    def _start_measuring(self, now: float) -> None:
+        """Start to measure again, unless only the window has held data back (rule 3)."""
         was_idle = now - self._last_news > max(QUEUE_DELAY, 2 * self._round_trip)
         if was_idle or not self._history or self._limited_at < self._acked:
+            # What is under way counts as read: it is only what this ping follows.
             self._history.clear()
             self._history.append((now, self.sent))
             self._last_news = now
 
     def _answered(self, payload: bytes) -> _Ping | None:
-        """Drop the pings that a pong answers, its own and all before; return the last."""
+        """Drop the pings that a pong answers, its own and all earlier; return its own."""
         number = payload[1:]
         if payload[:1] != b"w" or not number.isdigit() or not self._pings:
             return None
@@ -235,17 +294,22 @@ class SendWindow:
                 return ping
 
     def _measure(self, ping: _Ping, now: float) -> None:
+        # 1. The round trip, and the part of it that was a queue.
         self._note_round_trip(ping, now)
-        queued = now - ping.time - self._round_trip
+        round_trip = now - ping.time
+        queued = round_trip - self._round_trip
+        # 2. In start-up the window grows without a rate.
         if self._starting:
             self._start_up(ping, queued)
-        begin, base = self._beginning(ping, now)
+        # 3. A rate, unless it is too early for one.
+        begin = self._sample_begin(ping, now)
         self._history.append((now, ping.position))
-        if begin == now:
+        if begin is None:
             return
-        round_trip = now - ping.time
-        rate = (ping.position - base) / (now - begin)
+        since, base = begin
+        rate = (ping.position - base) / (now - since)
         window = self._fitting(self._best_rate(rate, now, max(_RATE_MEMORY, 4 * round_trip)))
+        # 4. The window: more is believed at once, less only where data was held back.
         shrinks = base <= self._limited_at or queued > 2 * QUEUE_DELAY
         if window > self._size or (shrinks and not self._starting):
             self._size = window
@@ -257,20 +321,20 @@ class SendWindow:
         elif self._acked <= self._limited_at:
             self._size = min(_CEILING, self._size + max(0, ping.position - self._acked))
 
-    def _beginning(self, ping: _Ping, now: float) -> tuple[float, int]:
-        """Return since when the rate can be told, and what had been read then.
+    def _sample_begin(self, ping: _Ping, now: float) -> tuple[float, int] | None:
+        """Return a time from which a rate can be measured, and the bytes read by then.
 
-        That is before the ping was sent: bytes that were already on their way do not
-        tell what the path carries. ``now`` itself if it is too early to tell.
+        It is the latest that is before the ping was sent and long enough ago; ``None`` if
+        there is none yet. Drops what is older.
         """
         history = self._history
         latest = min(ping.time, now - _RATE_SPAN)
         while len(history) > 1 and history[1][0] <= latest:
             history.popleft()
-        return history[0] if history[0][0] <= latest else (now, ping.position)
+        return history[0] if history[0][0] <= latest else None
 
     def _best_rate(self, rate: float, now: float, memory: float) -> float:
-        """Return the highest rate of late, ``rate`` being the latest."""
+        """Return the highest rate of the last ``memory`` seconds, ``rate`` being the latest."""
         rates = self._rates
         while rates and rates[-1][1] <= rate:
             rates.pop()
@@ -280,15 +344,12 @@ class SendWindow:
         return rates[0][1]
 
     def _fitting(self, rate: float) -> int:
+        """Return the window for a rate in bytes a second, on a path of this round trip."""
         time = max(self._round_trip + QUEUE_DELAY, _LONG_PATH * self._round_trip)
         return max(_FLOOR, min(_CEILING, int(rate * time)))
 
     def _note_round_trip(self, ping: _Ping, now: float) -> None:
-        """Keep the shortest round trip, and see to it that it is measured again and again.
-
-        With a queue that never empties it cannot be, so the window is narrowed for as
-        long as that takes.
-        """
+        """Keep the shortest round trip; begin or end a probe of it (rule 4)."""
         round_trip = now - ping.time
         is_clean = self._probing and ping.in_flight <= _FLOOR
         if round_trip <= self._round_trip or is_clean:

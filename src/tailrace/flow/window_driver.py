@@ -1,4 +1,13 @@
-"""Drives the bound on bytes in flight: its clock, its pings and its patience, on a loop."""
+"""Drives a send window on an event loop: its clock, its pings and its patience.
+
+The window (``send_window.py``, where the theory is) does nothing on its own. Its driver counts what
+is sent, hands over pongs, sends the pings that are due, and opens a full window when pongs are
+overdue.
+
+Counting happens for each message, so it is one addition and one comparison; all else is done
+at the window's mark only. Patience is renewed by each pong, but the timer is not moved each
+time: when it runs out, it is set again for what is left.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +21,15 @@ from .send_window import PATIENCE, SendWindow
 __all__ = ["WindowDriver"]
 
 _now: Final = time.perf_counter
-"""A loop's own clock may count whole milliseconds only, as uvloop's does."""
+"""The window's clock. That of a loop may count whole milliseconds only, as uvloop's does."""
 
 
 class WindowDriver:
     """One link's :class:`~tailrace.flow.send_window.SendWindow` at work.
 
-    ``ping`` sends a ping; ``changed`` is called whenever :attr:`full` or :attr:`quantum`
-    may have changed, but not from within :meth:`suspend` and :meth:`resume`.
+    ``ping`` is called with the payload of a ping to send; ``changed`` is called when
+    :attr:`full` or :attr:`quantum` may have changed, but not from within :meth:`suspend` and
+    :meth:`resume`. :meth:`stop` must be called when the link is gone.
     """
 
     __slots__ = ("_changed", "_loop", "_ping", "_timer", "window")
@@ -38,7 +48,7 @@ class WindowDriver:
 
     @property
     def full(self) -> bool:
-        """Whether what can wait has to wait for a pong."""
+        """Whether bulk data has to wait for a pong."""
         return self.window.full
 
     @property
@@ -54,19 +64,19 @@ class WindowDriver:
             self._proceed(window.mark_reached(_now()))
 
     def pong_received(self, payload: bytes) -> None:
-        """Take any pong of the link."""
+        """Handle a pong of the link, no matter who sent its ping."""
         self._proceed(self.window.pong_received(payload, _now()))
 
     def suspend(self) -> None:
-        """Bound nothing while the other end is not read."""
+        """Bound nothing until :meth:`resume`: the other end is not read."""
         self.window.suspend()
 
     def resume(self) -> None:
-        """Bound what is sent from now on."""
+        """Bound what is sent from now on, after :meth:`suspend`."""
         self.window.resume()
 
     def stop(self) -> None:
-        """Do nothing more: the link is gone."""
+        """Cancel the timer: the link is gone."""
         if self._timer is not None:
             self._timer.cancel()
 
@@ -78,7 +88,7 @@ class WindowDriver:
         self._changed()
 
     def _check(self) -> None:
-        """Let data pass when pongs are overdue."""
+        """Open the window if it is full and a pong is overdue."""
         self._timer = None
         if not self.window.full:
             return

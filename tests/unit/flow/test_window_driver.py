@@ -1,12 +1,13 @@
-"""The window's driver on a real loop."""
+"""The window's driver on a real loop, and to the second on one with a clock of its own."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from support.clock import ClockLoop
 from tailrace.flow.window_driver import WindowDriver
 
 
@@ -22,8 +23,11 @@ class Link:
         self.changes.append(self.driver.full)
 
     def fill(self) -> None:
-        while not self.driver.full:
+        for _ in range(10_000):
+            if self.driver.full:
+                return
             self.driver.count(8192)
+        raise AssertionError("the window is never full")
 
 
 @pytest.fixture
@@ -105,3 +109,159 @@ async def test_nothing_is_said_after_the_end(link: Link) -> None:
     link.driver.stop()
     await asyncio.sleep(0.1)
     assert link.changes[-1]
+
+
+# -- to the second -----------------------------------------------------------------------
+
+
+def played(monkeypatch: pytest.MonkeyPatch, scene: Callable[[Link], Awaitable[None]]) -> Link:
+    """Play a scene with a link on a clock that starts at 0, and 100 seconds more."""
+
+    async def play() -> Link:
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(f"{WindowDriver.__module__}._now", loop.time)
+        link = Link()
+        await scene(link)
+        await asyncio.sleep(100)
+        return link
+
+    with asyncio.Runner(loop_factory=ClockLoop) as runner:
+        return runner.run(play())
+
+
+def test_patience_lasts_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(link: Link) -> None:
+        link.fill()
+        await asyncio.sleep(1.75)
+        assert link.driver.full
+        await asyncio.sleep(0.5)
+        assert not link.driver.full
+        assert link.changes[-2:] == [True, False]
+
+    link = played(monkeypatch, scene)
+    assert link.changes[-2:] == [True, False]
+
+
+@pytest.mark.parametrize("later", [1.5, 0.5, 1 / 2048])
+def test_patience_lasts_two_seconds_from_the_last_pong(
+    monkeypatch: pytest.MonkeyPatch, later: float
+) -> None:
+    async def scene(link: Link) -> None:
+        link.fill()
+        await asyncio.sleep(later)
+        link.driver.pong_received(link.pings[0])
+        link.fill()
+        # The timer of the first time runs out and is set again.
+        await asyncio.sleep(2.0 - later / 2)
+        assert link.driver.full
+        changes = len(link.changes)
+        await asyncio.sleep(later)
+        assert not link.driver.full
+        assert len(link.changes) == changes + 1
+
+    played(monkeypatch, scene)
+
+
+def test_a_full_window_waits_for_two_seconds_however_old_the_last_pong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scene(link: Link) -> None:
+        link.driver.count(16 * 1024)
+        await asyncio.sleep(1.0)
+        link.fill()
+        await asyncio.sleep(1.75)
+        assert link.driver.full
+        await asyncio.sleep(0.5)
+        assert not link.driver.full
+
+    played(monkeypatch, scene)
+
+
+def test_sending_more_into_a_full_window_changes_no_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(link: Link) -> None:
+        link.fill()
+        link.driver.pong_received(link.pings[-1])
+        link.fill()
+        await asyncio.sleep(1.0)
+        link.driver.count(1)
+        await asyncio.sleep(1.25)
+        assert not link.driver.full
+        link.fill()
+        await asyncio.sleep(1.75)
+        assert link.driver.full
+        await asyncio.sleep(0.5)
+        assert not link.driver.full
+
+    played(monkeypatch, scene)
+
+
+def test_each_full_window_waits_for_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When nothing is read, as much as the window passes every two seconds, and no more."""
+
+    async def scene(link: Link) -> None:
+        link.fill()
+        link.driver.pong_received(link.pings[-1])
+        size = link.driver.window.size
+        for _ in range(10):
+            before = link.driver.window.sent
+            link.fill()
+            assert size <= link.driver.window.sent - before < size + 8192
+            await asyncio.sleep(1.75)
+            assert link.driver.full
+            await asyncio.sleep(0.5)
+            assert not link.driver.full
+
+    played(monkeypatch, scene)
+
+
+def test_no_timer_is_left_when_the_window_opens_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(link: Link) -> None:
+        link.fill()
+        await asyncio.sleep(1.0)
+        link.driver.pong_received(link.pings[-1])
+        changes = len(link.changes)
+        await asyncio.sleep(1.5)
+        assert len(link.changes) == changes
+        # The next full window has patience of its own.
+        link.fill()
+        await asyncio.sleep(1.75)
+        assert link.driver.full
+        await asyncio.sleep(0.5)
+        assert not link.driver.full
+
+    played(monkeypatch, scene)
+
+
+def test_a_full_window_stays_as_it_is_after_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(link: Link) -> None:
+        link.fill()
+        link.driver.stop()
+
+    link = played(monkeypatch, scene)
+    assert link.driver.full
+    assert link.changes[-1]
+
+
+def test_pings_go_out_at_the_marks_and_when_a_pong_asks_for_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scene(link: Link) -> None:
+        link.driver.count(16 * 1024 - 1)
+        assert (link.pings, link.changes) == ([], [])
+        link.driver.count(1)
+        assert (link.pings, link.changes) == ([b"w1"], [False])
+        link.driver.pong_received(b"not of the window")
+        assert (link.pings, link.changes) == ([b"w1"], [False, False])
+        # The window grows; when it is narrowed, what was sent since the last ping fills it.
+        link.driver.count(16 * 1024 * 1024)
+        link.driver.pong_received(b"w2")
+        await asyncio.sleep(11.0)
+        link.driver.count(3 * 1024 * 1024)
+        link.driver.count(1024 * 1024)
+        assert link.pings == [b"w1", b"w2", b"w3"]
+        await asyncio.sleep(0.1)
+        link.driver.pong_received(b"w3")
+        assert link.pings == [b"w1", b"w2", b"w3", b"w4"]
+        assert link.changes[-1]
+
+    played(monkeypatch, scene)

@@ -1,1 +1,0 @@
-"""Tables, verdicts and plots of the results."""
