@@ -8,7 +8,7 @@ import sys
 import pytest
 from bench.hotpaths import PATHS, SIZES, HotPath, path_named
 
-from support.source import ROOT
+from support.repository import ROOT
 
 MESSAGES = 32
 

@@ -16,7 +16,7 @@ filterwarnings = error
 """
 
 CONFTEST = """
-from support.loops import LOOP_FACTORIES
+from support.plugins.loops import LOOP_FACTORIES
 
 def pytest_asyncio_loop_factories(item):
     if item.name.startswith("test_uvloop"):
@@ -119,7 +119,8 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
     def run(source: str) -> pytest.RunResult:
         pytester.makeconftest(CONFTEST)
         pytester.makepyfile(source)
-        return pytester.runpytest_subprocess("-p", "support.leaks", "-p", "no:cacheprovider")
+        plugins = ("-p", "support.plugins.leaks", "-p", "no:cacheprovider")
+        return pytester.runpytest_subprocess(*plugins)
 
     return run
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.scheduling import scope_of
+from support.plugins.scheduling import scope_of
 
 
 @pytest.mark.parametrize(
