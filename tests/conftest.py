@@ -11,10 +11,10 @@ from typing import Any
 import hypothesis
 import pytest
 
-from support.loops import LOOP_FACTORIES
-from support.scheduling import scheduler
+from support.plugins.loops import LOOP_FACTORIES
+from support.plugins.scheduling import scheduler
 
-pytest_plugins = ["support.leaks", "pytester"]
+pytest_plugins = ["support.plugins.leaks", "pytester"]
 
 # A shell starts its background jobs with Ctrl-C ignored, and their children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -7,8 +7,8 @@ from typing import Final
 
 from hypothesis import strategies as st
 
-from support.messages import bodies, load_vectors, messages
-from support.protobuf import OracleError, oracle_decode
+from support.oracles.protobuf import OracleError, oracle_decode
+from support.session.messages import bodies, load_vectors, messages
 from tailrace.errors import DecodeError, LocalProtocolError
 from tailrace.wire import (
     MAX_MESSAGE,

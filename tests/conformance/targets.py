@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from support.process import clean_environment, installed
+from support.processes.child import clean_environment, installed
 
 __all__ = ["LINKS", "Target"]
 

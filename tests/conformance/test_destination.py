@@ -268,7 +268,7 @@ async def test_s43_two_resets_at_once(lab: Lab) -> None:
 @scenario("S45", "B1")
 async def test_s45_b1_application_that_answers_nothing(lab: Lab) -> None:
     stage = lab.stage()
-    hole = await lab.black_hole()
+    hole = lab.black_hole()
     application = lab.application()
     lab.proxy(
         *("-e", stage.endpoint),

@@ -19,7 +19,8 @@ from conformance.messages import (
 )
 from conformance.rigs import QUICK, Source, source
 from conformance.sockets import Socket
-from support.ws import PING
+from support.network.frames import PING
+from support.network.ports import free_port
 
 START_1 = "000c080210012a04535348313801"
 START_2 = "000c080610012a04535348313802"
@@ -149,7 +150,7 @@ async def test_s21_session_reset(lab: Lab) -> None:
 @scenario("S36", patience=25)
 async def test_s36_v1_peer(lab: Lab) -> None:
     stage = lab.stage()
-    port = lab.port()
+    port = free_port()
     lab.proxy(
         *("-e", stage.endpoint, "-b", "127.0.0.1", "-s", str(port), "-y", "V1"),
         ours=("--linger", "0.3"),

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from support.configuration import value_unless_refused
+from support.oracles.refusals import value_unless_refused
 from tailrace.cli.localproxy.files import Files
 from tailrace.cli.localproxy.resolve import Configuration, build_settings
 from tailrace.common.secret import Secret

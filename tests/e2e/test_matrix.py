@@ -15,14 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from support.service import Peer, dial
-from support.tunnel import (
-    HANG,
+from support.network.applications import (
     Handler,
-    ServiceProcess,
     application,
-    both_processes,
-    both_proxies,
     check_closed,
     check_echo,
     client,
@@ -30,12 +25,11 @@ from support.tunnel import (
     exchange,
     mirror,
     noise,
-    reset,
-    running_proxy,
-    service_process,
-    tunnel_of,
-    tunnel_process,
 )
+from support.network.sockets import reset_streams
+from support.service import MessageClient, ServiceProcess, dial, service_process
+from support.tunnel import both_processes, both_proxies, running_proxy, tunnel_of, tunnel_process
+from support.waiting import HANG
 from tailrace.localproxy.settings import Backend, LocalAddress, PeerVersion, TCPAddress, UnixAddress
 from tailrace.wire import SUBPROTOCOL_V1, Message, MessageType, Side
 
@@ -199,7 +193,7 @@ async def test_a_reset_by_the_client_reaches_the_application(
     async with connected(service, links, form, until_the_end) as ports:
         async with client(ports[0]) as streams:
             await check_echo(streams, b"here")
-            reset(streams)
+            reset_streams(streams)
             async with asyncio.timeout(HANG):
                 await ended.wait()
         async with client(ports[0]) as streams:
@@ -223,7 +217,7 @@ async def test_an_old_peer_is_recognised(service: ServiceProcess, loop_kind: str
                     await serve_v1_stream(peer, port, stream_id)
 
 
-async def serve_v1_stream(peer: Peer, port: LocalAddress, stream_id: int) -> None:
+async def serve_v1_stream(peer: MessageClient, port: LocalAddress, stream_id: int) -> None:
     """Answer one connection the way a V1 destination does: ids of streams are all it knows."""
     async with asyncio.timeout(HANG), client(port) as (reader, writer):
         writer.write(b"question")

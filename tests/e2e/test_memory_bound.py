@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from support.tunnel import HANG, ServiceProcess, service_process
+from support.service import ServiceProcess, service_process
+from support.waiting import HANG
 from tailrace.wire import (
     MAX_FRAME,
     MAX_PAYLOAD,

@@ -23,32 +23,33 @@ from typing import Any
 import pytest
 
 import support.service as support_service
-from support.faults import Fault, Kind, fault_proxy
-from support.tunnel import (
-    HANG,
-    ProxyProcess,
-    ServiceProcess,
+from support.network.applications import (
     application,
-    arguments_for,
-    both_processes,
-    both_proxies,
     check_closed,
     check_echo,
     client,
-    control_client,
     echo,
     exchange,
     mirror,
+)
+from support.network.certificates import Certificates
+from support.network.faults import Fault, Kind, fault_proxy
+from support.network.frames import BINARY, frame
+from support.network.ports import free_port
+from support.network.scripted_service import ACCESS_TOKEN, Peer, ScriptedService
+from support.service import ServiceProcess, control_client, service_process
+from support.tunnel import (
+    ProxyProcess,
+    arguments_for,
+    both_processes,
+    both_proxies,
     open_tunnel,
     proxy_process,
     running_proxy,
-    service_process,
     tunnel_of,
     tunnel_process,
-    until,
-    unused_port,
 )
-from support.ws import ACCESS_TOKEN, BINARY, Certificates, Peer, ScriptedService, frame
+from support.waiting import HANG, until
 from tailrace.aws import ControlError
 from tailrace.common.secret import Secret
 from tailrace.errors import ExitCode
@@ -78,7 +79,7 @@ async def test_a_killed_proxy_is_restarted(service: ServiceProcess, tmp_path: Pa
     with tunnel_of(service, "SSH") as tunnel, contextlib.ExitStack() as stack:
         async with application(mirror) as where:
             services = {
-                Side.SOURCE: {"SSH": TCPAddress("127.0.0.1", unused_port())},
+                Side.SOURCE: {"SSH": TCPAddress("127.0.0.1", free_port())},
                 Side.DESTINATION: {"SSH": where},
             }
 
@@ -157,7 +158,7 @@ async def test_a_killed_application_ends_its_connections_only(
     service: ServiceProcess, tmp_path: Path
 ):
     """The tunnel stays; connections are reset while nobody listens, and served again later."""
-    port = unused_port()
+    port = free_port()
     script = (
         "import socket\ns = socket.create_server(('127.0.0.1', %d))\nprint('up', flush=True)\n"
         "held = []\nwhile True:\n  c, _ = s.accept()\n  held.append(c)\n  c.sendall(b'hello')\n"
@@ -542,7 +543,7 @@ async def test_a_closed_tunnel_is_seen_while_an_application_is_tried(
     """Before the next try, and before those who take their last bytes slowly are given up."""
     monkeypatch.setattr("tailrace.localproxy.proxy._FLUSH_TIMEOUT", A_DAY)
     with tunnel_of(service, "SSH") as tunnel, contextlib.ExitStack() as stack:
-        where = TCPAddress("127.0.0.1", unused_port())
+        where = TCPAddress("127.0.0.1", free_port())
         if how == "silent":
             listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
             where = TCPAddress(*listening.getsockname())
@@ -593,7 +594,7 @@ async def test_settings_of_the_reconnect_come_from_the_file(tmp_path: Path):
     fine.write_text(
         '{"tunneling": {"proxy": {"websocket": {"connect_retry_count": 3, "retry_delay_ms": 40}}}}'
     )
-    arguments = ["-e", f"127.0.0.1:{unused_port()}", "-m", "source", "--json"]
+    arguments = ["-e", f"127.0.0.1:{free_port()}", "-m", "source", "--json"]
     arguments += ["--settings-json", str(fine)]
     with proxy_process(tmp_path, "source", arguments, Secret(ACCESS_TOKEN)) as proxy:
         assert await proxy.exit_code() == ExitCode.NETWORK

@@ -11,16 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from support.middlebox import Middlebox, middlebox
-from support.tunnel import (
-    HANG,
-    Ends,
-    ServiceProcess,
-    Streams,
-    Tunnel,
+from support.network.applications import (
     application,
-    both_processes,
-    both_proxies,
     check_closed,
     check_echo,
     client,
@@ -29,11 +21,12 @@ from support.tunnel import (
     mirror,
     noise,
     read_to_the_end,
-    running_proxy,
-    service_process,
-    tunnel_of,
-    until,
 )
+from support.network.middlebox import Middlebox, middlebox
+from support.network.sockets import Streams
+from support.service import ServiceProcess, service_process
+from support.tunnel import Ends, Tunnel, both_processes, both_proxies, running_proxy, tunnel_of
+from support.waiting import HANG, until
 from tailrace.common.secret import Secret
 from tailrace.errors import ExitCode, LinkError
 from tailrace.localproxy.events import Connected, Ended, Reconnecting

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from support.source import ROOT
+from support.repository import ROOT
 from tailrace.errors import ExitCode
 
 FOLDERS = ("docs", "bench")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support.source import MODULES, PACKAGE
+from support.repository import MODULES, PACKAGE
 
 FLOORS = {
     "errors": 0,

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 import pytest
 
-from support.playbook import Data, Ended, Ignored, Playbook, Ready, Requested, ready, service_ids
+from support.session.playbook import (
+    Data,
+    Ended,
+    Ignored,
+    Playbook,
+    Ready,
+    Requested,
+    ready,
+    service_ids,
+)
 from tailrace.errors import DecodeError, LocalProtocolError, RemoteProtocolError, ServiceIdMismatch
 from tailrace.session import V1, EndCause
 from tailrace.wire import Message, MessageType, Side

@@ -12,8 +12,9 @@ import pytest
 from soak.figures import Figures
 from soak.load import Lane, Load, Volume
 
-from support.middlebox import Middlebox
-from support.tunnel import HANG, application, client, until
+from support.network.applications import application, client
+from support.network.middlebox import Middlebox
+from support.waiting import HANG, until
 from tailrace.localproxy.settings import TCPAddress
 
 QUICK = Volume(bulk=50_000, pause=0.01, clients=1)

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from support.service import HANG, api, dial
+from support.service import api, dial
+from support.waiting import HANG
 from tailrace.cli.serve import add_env_parser, add_serve_parser, run_env, run_serve
 from tailrace.errors import ExitCode
 from tailrace.service.config import Endpoints

@@ -16,8 +16,9 @@ import httpx
 import pytest
 import trustme
 
-from support.mosquitto import broker, needs_mosquitto
-from support.service import HANG, api, dial, trust
+from support.processes.mosquitto import broker, needs_mosquitto
+from support.service import api, dial, trust
+from support.waiting import HANG
 from tailrace.cli.serve import add_serve_parser
 from tailrace.cli.serve_options import operation_settings, proxy_networks, start_logging
 from tailrace.errors import ConfigurationError

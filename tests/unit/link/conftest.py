@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from support.loops import LOOP_FACTORIES
-from support.ws import Certificates
+from support.network.certificates import Certificates
+from support.plugins.loops import LOOP_FACTORIES
 from tailrace.link.tls import transport
 
 

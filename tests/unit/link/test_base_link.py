@@ -13,26 +13,22 @@ from contextlib import asynccontextmanager
 import aiofastnet
 import pytest
 
-from support.leaks import uncollected
-from support.process import until
-from support.ws import (
+from support.network.certificates import Certificates
+from support.network.frames import (
     BINARY,
     CLOSE,
     CONTINUATION,
     PING,
     PONG,
     TEXT,
-    Certificates,
     Frame,
-    Peer,
-    Recorder,
-    Script,
-    ScriptedService,
     close_frame,
     frame,
-    serve,
-    until_closed,
 )
+from support.network.recorder import Recorder
+from support.network.scripted_service import Peer, Script, ScriptedService, serve, until_closed
+from support.plugins.leaks import uncollected
+from support.waiting import until
 from tailrace.errors import LocalProtocolError, RemoteProtocolError
 from tailrace.link import CloseCode, ClosedBy, Link, LinkClosed, connect
 from tailrace.link import base_link as lifecycle

@@ -12,17 +12,15 @@ from typing import Any
 
 import pytest
 
-from support.ws import (
+from support.network.certificates import Certificates
+from support.network.frames import BINARY, close_frame, frame
+from support.network.recorder import Recorder
+from support.network.scripted_service import (
     ACCESS_TOKEN,
-    BINARY,
     CLIENT_TOKEN,
-    Certificates,
     Peer,
-    Recorder,
     Request,
     ScriptedService,
-    close_frame,
-    frame,
     refuse,
     serve,
     until_closed,
@@ -124,7 +122,7 @@ async def test_no_client_token_no_header(certificates: Certificates, backend: st
 
 async def test_the_answer_byte_by_byte(certificates: Certificates, backend: str) -> None:
     def script(peer: Peer) -> None:
-        peer.send(peer.answer(peer.read_request()) + frame(BINARY, b"hello"), piece=1)
+        peer.send(peer.read_request().answer() + frame(BINARY, b"hello"), piece=1)
         until_closed(peer)
 
     with ScriptedService(certificates, script) as service:

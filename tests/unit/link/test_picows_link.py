@@ -8,18 +8,10 @@ import threading
 
 import pytest
 
-from support.ws import (
-    BINARY,
-    PING,
-    Certificates,
-    Frame,
-    Peer,
-    Recorder,
-    ScriptedService,
-    close_frame,
-    frame,
-    until_closed,
-)
+from support.network.certificates import Certificates
+from support.network.frames import BINARY, PING, Frame, close_frame, frame
+from support.network.recorder import Recorder
+from support.network.scripted_service import Peer, ScriptedService, until_closed
 from tailrace.link import ClosedBy, Link, LinkClosed, connect
 from tailrace.link.base_link import READ_BUFFER_SIZE
 from tailrace.link.connector import _load

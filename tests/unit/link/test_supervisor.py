@@ -12,24 +12,18 @@ from typing import Any
 
 import pytest
 
-from support.clock import ClockLoop
-from support.ws import (
-    BINARY,
-    CLOSE,
-    PING,
-    PONG,
-    Certificates,
-    Frame,
+from support.network.certificates import Certificates
+from support.network.frames import BINARY, CLOSE, PING, PONG, Frame, close_frame, frame
+from support.network.recorder import Recorder
+from support.network.scripted_service import (
     Peer,
-    Recorder,
     Script,
     ScriptedService,
-    close_frame,
-    frame,
     refuse,
     serve,
     until_closed,
 )
+from support.plugins.clock import ClockLoop
 from tailrace.common.secret import Secret
 from tailrace.errors import (
     AccessRefused,

@@ -7,17 +7,10 @@ import logging
 
 import pytest
 
-from support.ws import (
-    BINARY,
-    PING,
-    Certificates,
-    Frame,
-    Peer,
-    Recorder,
-    ScriptedService,
-    close_frame,
-    frame,
-)
+from support.network.certificates import Certificates
+from support.network.frames import BINARY, PING, Frame, close_frame, frame
+from support.network.recorder import Recorder
+from support.network.scripted_service import Peer, ScriptedService
 from tailrace.link import ClosedBy, LinkClosed, connect
 from tailrace.link.connector import _load
 from tailrace.link.websockets_link import open_link

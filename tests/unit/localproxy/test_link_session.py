@@ -11,21 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from support.tunnel import (
-    RunningProxy,
-    ServiceProcess,
+from support.network.applications import (
     application,
-    both_proxies,
     check_echo,
     client,
-    disguise,
     echo,
     noise,
     read_to_the_end,
-    tunnel_of,
-    until,
-    unused_port,
 )
+from support.network.ports import free_port
+from support.service import ServiceProcess
+from support.tunnel import RunningProxy, both_proxies, disguise, tunnel_of
+from support.waiting import until
 from tailrace.flow.scheduler import CONNECTION_HIGH, PAUSE_HIGH, TOTAL_HIGH
 from tailrace.localproxy.events import ConnectionClosed, ConnectionOpened, ConnectionRefused
 from tailrace.localproxy.link_session import LinkSession
@@ -86,7 +83,7 @@ def kept_alive(peer: TCPAddress) -> bool:
 async def test_an_application_that_refuses_ends_its_connection_alone(service: ServiceProcess):
     with tunnel_of(service, "UP", "DOWN") as tunnel:
         async with application(echo) as app:
-            services = {"UP": app, "DOWN": TCPAddress("127.0.0.1", unused_port())}
+            services = {"UP": app, "DOWN": TCPAddress("127.0.0.1", free_port())}
             far = tunnel.settings(Side.DESTINATION, services=services)
             async with (
                 both_proxies(tunnel.settings(Side.SOURCE), far) as ends,

@@ -7,17 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from support.tunnel import (
-    RunningProxy,
-    ServiceProcess,
-    application,
-    both_proxies,
-    check_echo,
-    client,
-    echo,
-    running_proxy,
-    tunnel_of,
-)
+from support.network.applications import application, check_echo, client, echo
+from support.service import ServiceProcess
+from support.tunnel import RunningProxy, both_proxies, running_proxy, tunnel_of
 from tailrace.errors import (
     AccessRefused,
     ExitCode,

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from support.data_plane import open_tunnel
 from support.service import config, running
+from support.service.data_plane import open_tunnel
 from tailrace.service.config import DataSettings
 from tailrace.service.service import Service
 

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 
-from support.service import HANG, api, config, dial, running, trust
+from support.service import api, config, dial, running, trust
+from support.waiting import HANG
 from tailrace.errors import ConfigurationError, ListenError
 from tailrace.service.config import Address, Endpoints, OperationSettings
 from tailrace.service.errors import StoreFailed

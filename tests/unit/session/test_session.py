@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.playbook import Playbook, ready, service_ids
+from support.session.playbook import Playbook, ready, service_ids
 from tailrace.errors import LocalProtocolError, RemoteProtocolError, ServiceIdMismatch
 from tailrace.session import V1, V2, V3, Dialect, MessageIgnored
 from tailrace.session.events import Event

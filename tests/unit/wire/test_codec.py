@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from support.messages import Vector, bodies, load_vectors, messages, varint
-from support.protobuf import OracleError, oracle_decode, oracle_encode
+from support.oracles.protobuf import OracleError, oracle_decode, oracle_encode
+from support.session.messages import Vector, bodies, load_vectors, messages, varint
 from tailrace.errors import DecodeError, LocalProtocolError
 from tailrace.wire.codec import DataHeader, decode, encode, encode_delimited
 from tailrace.wire.messages import Message, MessageType

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from support.messages import load_vectors, messages
+from support.session.messages import load_vectors, messages
 from tailrace.errors import DecodeError
 from tailrace.wire.codec import decode, encode, encode_delimited
 from tailrace.wire.framing import MessageSplitter

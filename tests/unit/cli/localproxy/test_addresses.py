@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.configuration import value_unless_refused
+from support.oracles.refusals import value_unless_refused
 from tailrace.cli.localproxy.addresses import (
     format_endpoint,
     format_local_address,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.configuration import refusal, value_unless_refused
+from support.oracles.refusals import refusal, value_unless_refused
 from tailrace.cli.localproxy.allow_list import format_allow_list, parse_allow_list
 from tailrace.localproxy.allow_list import is_allowed
 from tailrace.localproxy.settings import LocalAddress, TCPAddress, UnixAddress

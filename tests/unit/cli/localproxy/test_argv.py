@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.configuration import value_unless_refused
+from support.oracles.refusals import value_unless_refused
 from tailrace.cli.localproxy.argv import CommandKind, CommandLine, parse_argv
 from tailrace.cli.localproxy.options import OPTIONS, Option, UsageError
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.configuration import value_unless_refused
+from support.oracles.refusals import value_unless_refused
 from tailrace.cli.localproxy.files import Files
 from tailrace.cli.localproxy.ini import (
     NotAnIniFile,

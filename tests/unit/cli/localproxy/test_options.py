@@ -7,9 +7,9 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.layer import ROOT
 
-from support.configuration import value_unless_refused
+from support.oracles.refusals import value_unless_refused
+from support.repository import ROOT
 from tailrace.cli.localproxy.options import (
     HELP_WIDTH,
     OPTIONS,

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.configuration import refusal, value_unless_refused
+from support.oracles.refusals import refusal, value_unless_refused
 from tailrace.cli.localproxy.argv import CommandKind, parse_argv
 from tailrace.cli.localproxy.files import Files
 from tailrace.cli.localproxy.layers import Layer, Origin

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from support.tunnel import ServiceProcess, tunnel_of, unused_port
+from support.network.ports import free_port
+from support.service import ServiceProcess
+from support.tunnel import tunnel_of
 from tailrace.cli.localproxy.run import loop_factory, run
 from tailrace.common.secret import Secret
 from tailrace.errors import ConfigurationError, ConnectFailed, ExitCode
@@ -48,7 +50,7 @@ def without_service(**changes: Any) -> ProxySettings:
     return ProxySettings(
         side=Side.DESTINATION,
         host="127.0.0.1",
-        port=unused_port(),
+        port=free_port(),
         access_token=Secret("token"),
         services={"": TCPAddress("", 22)},
         connect_retry_count=0,

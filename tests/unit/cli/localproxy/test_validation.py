@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.configuration import refusal
+from support.oracles.refusals import refusal
 from tailrace.cli.localproxy.validation import (
     RejectedInput,
     is_host_name,

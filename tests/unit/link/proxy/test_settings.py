@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.configuration import value_unless_refused
+from support.oracles.refusals import value_unless_refused
 from tailrace.common.secret import Secret
 from tailrace.errors import ConfigurationError
 from tailrace.link.proxy.settings import (

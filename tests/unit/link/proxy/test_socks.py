@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from support.proxy import HANG, Greeting, RunningProxy, proxy_server, socks_greeting
+from support.network.web_proxies import Greeting, RunningWebProxy, proxy_server, socks_greeting
+from support.waiting import HANG
 from tailrace.common.secret import Secret
 from tailrace.errors import ConfigurationError, ProxyRefused
 from tailrace.link.endpoint import LinkTarget
@@ -38,7 +39,7 @@ def known(user: str, password: str) -> WebProxy:
 
 
 async def ask(
-    proxy: RunningProxy, wanted: LinkTarget, host: str = "", user: str = ""
+    proxy: RunningWebProxy, wanted: LinkTarget, host: str = "", user: str = ""
 ) -> socket.socket:
     """Ask a running proxy for a way; return the socket."""
     endpoint = Endpoint(socket.AF_INET, ("127.0.0.1", proxy.port))
@@ -177,7 +178,7 @@ def saying(*answers: bytes) -> Greeting:
     """Return a greeting that answers each message of the client with the next bytes."""
 
     async def greet(
-        proxy: RunningProxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        proxy: RunningWebProxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> tuple[str, int]:
         for answer in answers:
             await reader.read(1000)
@@ -229,7 +230,7 @@ async def test_a_reset_instead_of_an_answer() -> None:
     import struct
 
     async def greet(
-        proxy: RunningProxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        proxy: RunningWebProxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> tuple[str, int]:
         await reader.read(1000)
         sock = writer.get_extra_info("socket")
@@ -244,7 +245,7 @@ async def test_a_reset_instead_of_an_answer() -> None:
 
 async def test_silence() -> None:
     async def greet(
-        proxy: RunningProxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        proxy: RunningWebProxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> tuple[str, int]:
         await reader.read()
         raise ConnectionAbortedError

@@ -11,29 +11,24 @@ from typing import Any
 
 import pytest
 
-from support.proxy import (
-    HANG,
-    RunningProxy,
-    needs_ipv6,
-    needs_tinyproxy,
-    proxy_server,
-    socks_greeting,
-    tinyproxy,
-)
-from support.service import config, running
-from support.tunnel import application, both_proxies, control_client, exchange, mirror, open_tunnel
-from support.ws import (
+from support.network.applications import application, exchange, mirror
+from support.network.certificates import Certificates
+from support.network.frames import BINARY, joined
+from support.network.ports import needs_ipv6
+from support.network.recorder import Recorder
+from support.network.scripted_service import (
     ACCESS_TOKEN,
-    BINARY,
     CLIENT_TOKEN,
-    Certificates,
     Peer,
-    Recorder,
     Script,
     ScriptedService,
-    joined,
     until_closed,
 )
+from support.network.web_proxies import RunningWebProxy, proxy_server, socks_greeting
+from support.processes.tinyproxy import needs_tinyproxy, tinyproxy
+from support.service import config, control_client, running
+from support.tunnel import both_proxies, open_tunnel
+from support.waiting import HANG
 from tailrace.common.secret import Secret
 from tailrace.errors import (
     ConfigurationError,
@@ -169,7 +164,7 @@ async def test_a_link_through_a_proxy_over_tls(certificates: Certificates, backe
     assert "Proxy-Authorization: Basic " in proxy.requests[0]
 
 
-async def ended(proxy: RunningProxy) -> None:
+async def ended(proxy: RunningWebProxy) -> None:
     """Wait until the proxy has had a connection, and has seen the end of each."""
     async with asyncio.timeout(HANG):
         while not proxy.connections or proxy.ended < proxy.connections:
@@ -526,7 +521,7 @@ async def test_socks5_tries_every_address(
             for address in ("192.0.2.1", "127.0.0.1")
         ]
 
-    async def greet(proxy: RunningProxy, *streams: Any) -> tuple[str, int]:
+    async def greet(proxy: RunningWebProxy, *streams: Any) -> tuple[str, int]:
         greeting = socks_greeting(unreachable) if proxy.connections == 1 else socks_greeting()
         where: tuple[str, int] = await greeting(proxy, *streams)
         return where

@@ -12,7 +12,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from support.ws import PATIENCE, Certificates, Peer, Script, ScriptedService
+from support.network.certificates import Certificates
+from support.network.scripted_service import Peer, Script, ScriptedService
+from support.waiting import HANG
 from tailrace.link.proxy import tls_in_tls as bridge_module
 from tailrace.link.proxy.tls_in_tls import Bridge
 from tailrace.link.tcp import open_socket
@@ -71,13 +73,13 @@ async def bridged(
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(HANG):
         while not condition():
             await asyncio.sleep(0.005)
 
 
 async def gone(bridge: Bridge) -> None:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(HANG):
         await bridge.wait_closed()
 
 
@@ -85,7 +87,7 @@ async def receive(sock: socket.socket, size: int) -> bytes:
     """Read that many bytes, or up to the end."""
     loop = asyncio.get_running_loop()
     data = bytearray()
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(HANG):
         while len(data) < size:
             piece = await loop.sock_recv(sock, min(65536, size - len(data)))
             if not piece:
@@ -95,7 +97,7 @@ async def receive(sock: socket.socket, size: int) -> bytes:
 
 
 async def send(sock: socket.socket, data: bytes) -> None:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(HANG):
         await asyncio.get_running_loop().sock_sendall(sock, data)
 
 
@@ -112,7 +114,7 @@ def fill(sock: socket.socket) -> int:
 async def fill_up(sock: socket.socket, bridge: Bridge) -> int:
     """Write the noise until nothing moves any more, as the other side does not read."""
     sent = 0
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(HANG):
         while True:
             try:
                 sent += sock.send(NOISE[sent : sent + 65536])
@@ -221,7 +223,7 @@ async def test_a_proxy_that_does_not_read_stops_the_sender(
     sizes: list[int] = []
 
     def script(peer: Peer) -> None:
-        reading.wait(PATIENCE)
+        reading.wait(HANG)
         digests.append(hashlib.sha256(peer.read(sizes[0])).digest())
         peer.send(b"x")
         peer.read_to_end()
@@ -257,7 +259,7 @@ async def test_a_reader_that_does_not_read_stops_the_proxy(certificates: Certifi
 async def test_what_was_sent_before_the_end_arrives(
     certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport_module, "SHUTDOWN_TIMEOUT", PATIENCE)
+    monkeypatch.setattr(transport_module, "SHUTDOWN_TIMEOUT", HANG)
     digests: list[bytes] = []
 
     def script(peer: Peer) -> None:

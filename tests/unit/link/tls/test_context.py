@@ -16,7 +16,7 @@ from types import ModuleType
 import pytest
 import trustme
 
-from support.ws import Certificates
+from support.network.certificates import Certificates
 from tailrace.common.secret import Secret
 from tailrace.errors import ConfigurationError, ExitCode
 from tailrace.link.endpoint import LinkTarget, TLSOptions

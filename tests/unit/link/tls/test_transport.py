@@ -9,7 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from support.ws import Certificates, Peer, ScriptedService
+from support.network.certificates import Certificates
+from support.network.scripted_service import Peer, ScriptedService
 from tailrace.common.secret import Secret
 from tailrace.errors import AccessRefused, HandshakeFailed
 from tailrace.link.endpoint import LinkTarget

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.service import HANG
+from support.waiting import HANG
 from tailrace.common.secret import Secret
 from tailrace.errors import ConfigurationError
 from tailrace.service.notify.base import Notification, NotifyFailed

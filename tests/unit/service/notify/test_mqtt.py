@@ -14,8 +14,8 @@ import aiomqtt
 import pytest
 import trustme
 
-from support.mosquitto import Broker, broker, needs_mosquitto, started
-from support.service import HANG
+from support.processes.mosquitto import Broker, broker, needs_mosquitto, started
+from support.waiting import HANG
 from tailrace.common.secret import Secret
 from tailrace.errors import ConfigurationError
 from tailrace.service.notify.base import Notification, NotifyFailed

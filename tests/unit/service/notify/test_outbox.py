@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.service import HANG
+from support.waiting import HANG
 from tailrace.common.secret import Secret
 from tailrace.service.notify.base import Notification, NotifyFailed
 from tailrace.service.notify.outbox import Outbox, OutboxSettings

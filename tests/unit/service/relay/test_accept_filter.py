@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.service import HANG
+from support.waiting import HANG
 from tailrace.service.relay.accept_filter import Gate
 
 

@@ -13,10 +13,10 @@ import aiofastnet
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from support.data_plane import CLIENT, DATA, RESET, Plain, data, open_tunnel, plain, start
-from support.leaks import uncollected
-from support.process import until
-from support.service import HANG, Peer, api, config, dial, running, trust
+from support.plugins.leaks import uncollected
+from support.service import MessageClient, api, config, dial, running, trust
+from support.service.data_plane import CLIENT, DATA, RESET, Plain, data, open_tunnel, plain, start
+from support.waiting import HANG, until
 from tailrace.service.config import DataSettings
 from tailrace.service.limits import Limits
 from tailrace.service.relay.client_link import ClientLink
@@ -196,7 +196,7 @@ class TestRelaying:
                 await asyncio.wait_for(stranger.recv(), 0.2)
 
 
-async def exchange(sender: Peer, receiver: Peer, chance: random.Random) -> None:
+async def exchange(sender: MessageClient, receiver: MessageClient, chance: random.Random) -> None:
     """Send a few MB in messages of all sizes, frames of all sizes; compare checksums."""
     payloads = [chance.randbytes(chance.choice([1, 40, 4000, MAX_PAYLOAD])) for _ in range(120)]
     stream = b"".join(encode_delimited(data(payload)) for payload in payloads)
@@ -696,7 +696,7 @@ class TestEnd:
     ) -> None:
         token = tunnel["sourceAccessToken"]
 
-        def source() -> AbstractAsyncContextManager[Peer]:
+        def source() -> AbstractAsyncContextManager[MessageClient]:
             return dial(
                 service.endpoints, "source", token, client_token=CLIENT, user_agent_header=OURS
             )
@@ -720,7 +720,7 @@ class TestEnd:
             await until(lambda: not living(), ending)
 
 
-async def stream(sender: Peer, receiver: Peer, total: int) -> int:
+async def stream(sender: MessageClient, receiver: MessageClient, total: int) -> int:
     """Send so many bytes one way; return how many arrived, all of them intact."""
     content = random.Random(total).randbytes(total)
 

@@ -15,8 +15,9 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from support.data_plane import CLIENT, RESET, data, open_tunnel, plain, start
-from support.service import HANG, api, config, dial, running, trust
+from support.service import api, config, dial, running, trust
+from support.service.data_plane import CLIENT, RESET, data, open_tunnel, plain, start
+from support.waiting import HANG
 from tailrace.link.endpoint import user_agent
 from tailrace.service.config import DataSettings, OperationSettings
 from tailrace.service.errors import StoreFailed

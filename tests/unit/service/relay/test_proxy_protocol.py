@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.service import HANG
+from support.waiting import HANG
 from tailrace.errors import ConfigurationError, RemoteProtocolError
 from tailrace.service.relay.proxy_protocol import (
     ProxyListener,

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from support.service import HANG
+from support.waiting import HANG
 from tailrace.service.telemetry.counters import Counters, LoopLag, StallClock
 from tailrace.wire import Side
 

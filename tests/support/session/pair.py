@@ -18,9 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from support.playbook import feed
-from support.protobuf import oracle_decode
-from support.rules import StrictChecker
+from support.oracles.protobuf import oracle_decode
+from support.session.playbook import feed
+from support.session.rules import StrictChecker
 from tailrace.session import (
     Connection,
     ConnectionEnded,

@@ -1,4 +1,4 @@
-"""What tests of the data plane have in common: messages, tunnels, a listener without TLS."""
+"""The data plane alone: a listener without TLS, tunnels, and messages to send through it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from websockets.asyncio.client import connect
 
-from support.service import Peer, api
+from support.service.clients import MessageClient, api
 from tailrace.common.secret import Secret
 from tailrace.service.config import DataSettings
 from tailrace.service.control import ControlPlane
@@ -75,14 +75,14 @@ class Plain:
         )
 
     @asynccontextmanager
-    async def pair(self, **options: Any) -> AsyncIterator[tuple[Peer, Peer]]:
+    async def pair(self, **options: Any) -> AsyncIterator[tuple[MessageClient, MessageClient]]:
         """Both sides of a new tunnel, with one stream between them."""
         opened = self.control.open_tunnel(TunnelSpec())
         async with (
             self.dial(Side.SOURCE, opened.source_token, **options) as left,
             self.dial(Side.DESTINATION, opened.destination_token, **options) as right,
         ):
-            source, destination = Peer(left), Peer(right)
+            source, destination = MessageClient(left), MessageClient(right)
             for peer in (source, destination):
                 assert (await peer.recv()).type == MessageType.SERVICE_IDS
             await source.send(start())

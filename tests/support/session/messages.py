@@ -13,7 +13,7 @@ from tailrace.wire import MAX_CONNECTION_ID, MAX_MESSAGE, MAX_PAYLOAD, Message
 
 __all__ = ["Vector", "bodies", "load_vectors", "messages", "varint"]
 
-_VECTORS = Path(__file__).parents[1] / "vectors" / "messages.json"
+_VECTORS = Path(__file__).parents[2] / "vectors" / "messages.json"
 
 _INT32 = st.integers(-(2**31), 2**31 - 1)
 _UINT64 = st.integers(0, 2**64 - 1)

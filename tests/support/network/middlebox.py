@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
-import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+from support.network.sockets import reset_on_close
 from tailrace.localproxy.settings import ProxySettings
 
 __all__ = ["Middlebox", "middlebox"]
@@ -59,7 +58,7 @@ class Middlebox:
         for writer in self._writers:
             sock = writer.get_extra_info("socket")
             if sock is not None and sock.fileno() >= 0:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                reset_on_close(sock)
             writer.transport.abort()
 
     def finish(self) -> None:

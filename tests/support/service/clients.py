@@ -1,19 +1,17 @@
-"""A running service, API clients and raw data-plane clients for tests."""
+"""Clients of a service: of its control API as users make them, of its data plane raw."""
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import boto3
 from botocore.config import Config
 from websockets.asyncio.client import ClientConnection, connect
 
-from tailrace.service.config import Address, Endpoints, ServiceConfig
-from tailrace.service.service import Service
+from tailrace.service.config import Endpoints
 from tailrace.wire import (
     SUBPROTOCOL_V3,
     Message,
@@ -23,28 +21,7 @@ from tailrace.wire import (
     encode_delimited,
 )
 
-HANG = 30.0
-"""Seconds after which a wait counts as hung."""
-
-
-def config(state_dir: Path, **changes: Any) -> ServiceConfig:
-    """A configuration on free loopback ports."""
-    values: dict[str, Any] = {
-        "api_listen": Address("127.0.0.1", 0),
-        "data_listen": Address("127.0.0.1", 0),
-    }
-    return ServiceConfig(state_dir, **(values | changes))
-
-
-@asynccontextmanager
-async def running(service_config: ServiceConfig, **options: Any) -> AsyncIterator[Service]:
-    """A started service, stopped afterwards."""
-    service = Service(service_config, **options)
-    await service.start()
-    try:
-        yield service
-    finally:
-        await service.stop()
+__all__ = ["MessageClient", "api", "dial", "trust"]
 
 
 def api(endpoints: Endpoints, **changes: Any) -> Any:
@@ -67,7 +44,7 @@ def trust(endpoints: Endpoints) -> ssl.SSLContext:
     return context
 
 
-class Peer:
+class MessageClient:
     """A raw client of the data plane that speaks in messages."""
 
     def __init__(self, socket: ClientConnection) -> None:
@@ -105,7 +82,7 @@ async def dial(
     subprotocols: Sequence[str] = (SUBPROTOCOL_V3,),
     expect_ids: Sequence[str] | None = (),
     **options: Any,
-) -> AsyncIterator[Peer]:
+) -> AsyncIterator[MessageClient]:
     """Connect as a local proxy; take SERVICE_IDS unless ``expect_ids`` is ``None``."""
     headers = {"access-token": token}
     if client_token:
@@ -122,7 +99,7 @@ async def dial(
     }
     uri = f"wss://{endpoints.data_endpoint}/tunnel?local-proxy-mode={side}"
     async with connect(uri, **(values | options)) as socket:
-        peer = Peer(socket)
+        peer = MessageClient(socket)
         if expect_ids is not None:
             first = await peer.recv()
             assert first == Message(

@@ -6,48 +6,40 @@ is independent of the event loop under test and can be as slow, mute or rude as 
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import socket
 import ssl
-import struct
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 import trustme
 
+from support.network.certificates import Certificates
+from support.network.frames import CLOSE, PING, PONG, Frame, frame, receive_frame
+from support.network.sockets import reset
+from support.waiting import HANG
 from tailrace.common.secret import Secret
-from tailrace.link import LinkClosed, LinkTarget, TLSOptions
+from tailrace.link import LinkTarget, TLSOptions
 from tailrace.wire import SUBPROTOCOL_V3
 
-PATIENCE = 20.0
-"""Seconds after which a hanging script gives up: a guard, no test waits for it."""
-
-CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+__all__ = [
+    "ACCESS_TOKEN",
+    "CLIENT_TOKEN",
+    "Peer",
+    "Request",
+    "Script",
+    "ScriptedService",
+    "refuse",
+    "serve",
+    "until_closed",
+]
 
 ACCESS_TOKEN = "access-token-that-nobody-may-see"
 CLIENT_TOKEN = "client-token-that-nobody-may-see"
-
-
-class Certificates:
-    """A CA, a certificate of the service, and one of a stranger."""
-
-    def __init__(self, directory: Any) -> None:
-        self.ca = trustme.CA(organization_name="Tailrace tests")
-        self.cert = self.ca.issue_cert("localhost", "127.0.0.1", common_name="tunnel service")
-        self.wrong_host = self.ca.issue_cert("elsewhere.example")
-        self.stranger = trustme.CA(organization_name="Somebody else").issue_cert("localhost")
-        self.ca_file = directory / "ca.pem"
-        self.ca.cert_pem.write_to_path(str(self.ca_file))
-
-    def server_context(self, cert: trustme.LeafCert | None = None) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        (cert or self.cert).configure_cert(context)
-        return context
 
 
 @dataclass(frozen=True)
@@ -61,14 +53,32 @@ class Request:
         (value,) = [v for n, v in self.headers if n.lower() == name.lower()]
         return value
 
+    @classmethod
+    def parse(cls, head: bytes) -> Self:
+        """Take the head apart; it ends with an empty line."""
+        line, *fields = head[:-4].decode("ascii").split("\r\n")
+        pairs = [each.partition(": ") for each in fields]
+        return cls(line, [(name, value) for name, _, value in pairs])
 
-@dataclass(frozen=True)
-class Frame:
-    """One frame of the client, unmasked."""
-
-    opcode: int
-    payload: bytes
-    fin: bool = True
+    def answer(
+        self,
+        *,
+        subprotocol: str | None = SUBPROTOCOL_V3,
+        upgrade: str = "websocket",
+        connection: str = "upgrade",
+        accept: str | None = None,
+        more: str = "channel-id: channel-7\r\n",
+    ) -> bytes:
+        """Return the answer that accepts the request, or nearly so."""
+        guid = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        digest = hashlib.sha1(f"{self['Sec-WebSocket-Key']}{guid}".encode()).digest()
+        chosen = f"Sec-WebSocket-Protocol: {subprotocol}\r\n" if subprotocol is not None else ""
+        return (
+            "HTTP/1.1 101 Switching Protocols\r\n"
+            f"Upgrade: {upgrade}\r\nConnection: {connection}\r\n"
+            f"Sec-WebSocket-Accept: {accept or base64.b64encode(digest).decode()}\r\n"
+            f"{chosen}{more}\r\n"
+        ).encode()
 
 
 class Peer:
@@ -94,38 +104,15 @@ class Peer:
         return bytes(data)
 
     def read_request(self) -> Request:
-        prefix = b""
-        while not prefix.endswith(b"\r\n\r\n"):
-            prefix += self.read(1)
-        line, *fields = prefix[:-4].decode("ascii").split("\r\n")
-        pairs = [each.partition(": ") for each in fields]
-        return Request(line, [(name, value) for name, _, value in pairs])
-
-    def answer(
-        self,
-        request: Request,
-        *,
-        subprotocol: str | None = SUBPROTOCOL_V3,
-        upgrade: str = "websocket",
-        connection: str = "upgrade",
-        accept: str | None = None,
-        more: str = "channel-id: channel-7\r\n",
-    ) -> bytes:
-        """Return the answer that accepts a request, or nearly so."""
-        guid = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-        digest = hashlib.sha1(f"{request['Sec-WebSocket-Key']}{guid}".encode()).digest()
-        chosen = f"Sec-WebSocket-Protocol: {subprotocol}\r\n" if subprotocol is not None else ""
-        return (
-            "HTTP/1.1 101 Switching Protocols\r\n"
-            f"Upgrade: {upgrade}\r\nConnection: {connection}\r\n"
-            f"Sec-WebSocket-Accept: {accept or base64.b64encode(digest).decode()}\r\n"
-            f"{chosen}{more}\r\n"
-        ).encode()
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += self.read(1)
+        return Request.parse(head)
 
     def upgrade(self, first_bytes: bytes = b"", **changes: Any) -> Request:
         """Read the request and accept it, with ``first_bytes`` in the same write."""
         request = self.read_request()
-        self.sock.sendall(self.answer(request, **changes) + first_bytes)
+        self.sock.sendall(request.answer(**changes) + first_bytes)
         return request
 
     def send(self, data: bytes, piece: int = 0) -> None:
@@ -137,18 +124,9 @@ class Peer:
         self.sock.sendall(frame(opcode, payload, fin))
 
     def read_frame(self) -> Frame:
-        first, second = self.read(2)
-        assert second & 0x80, "a client masks its frames (RFC 6455 section 5.1)"
-        size = second & 0x7F
-        if size == 126:
-            (size,) = struct.unpack("!H", self.read(2))
-        elif size == 127:
-            (size,) = struct.unpack("!Q", self.read(8))
-        mask = self.read(4)
-        payload = self.read(size)
-        repeated = int.from_bytes((mask * (size // 4 + 1))[:size], "big")
-        payload = (int.from_bytes(payload, "big") ^ repeated).to_bytes(size, "big")
-        return Frame(first & 0x0F, payload, bool(first & 0x80))
+        received = receive_frame(self.read)
+        assert received.masked, "a client masks its frames (RFC 6455 section 5.1)"
+        return received
 
     def read_to_end(self) -> None:
         """Read until the client has closed the connection."""
@@ -157,30 +135,11 @@ class Peer:
 
     def stay_silent(self) -> None:
         """Do nothing until the test is over."""
-        self.released.wait(PATIENCE)
+        self.released.wait(HANG)
 
     def reset(self) -> None:
         """End the connection with a TCP reset."""
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        # Not sock.close(): TLS would say goodbye first.
-        socket.close(self.sock.detach())
-
-
-def frame(opcode: int, payload: bytes = b"", fin: bool = True) -> bytes:
-    """Return one frame of a server."""
-    size = len(payload)
-    if size < 126:
-        length = struct.pack("!B", size)
-    elif size < 65536:
-        length = struct.pack("!BH", 126, size)
-    else:
-        length = struct.pack("!BQ", 127, size)
-    return bytes([opcode | (0x80 if fin else 0)]) + length + payload
-
-
-def close_frame(code: int | None = None, reason: str = "") -> bytes:
-    """Return a close frame of a server."""
-    return frame(CLOSE, b"" if code is None else struct.pack("!H", code) + reason.encode())
+        reset(self.sock)
 
 
 Script = Callable[[Peer], None]
@@ -219,7 +178,7 @@ class ScriptedService:
             "access_token": Secret(ACCESS_TOKEN),
             "client_token": Secret(CLIENT_TOKEN),
             "tls": TLSOptions(self._certificates.ca_file),
-            "connect_timeout": PATIENCE,
+            "connect_timeout": HANG,
         }
         return LinkTarget(**(fields | changes))
 
@@ -239,7 +198,7 @@ class ScriptedService:
         for peer in self._peers:
             peer.released.set()
         for thread in self._threads:
-            thread.join(PATIENCE + 5)
+            thread.join(HANG + 5)
             assert not thread.is_alive(), "a script hangs"
         if self._failures and error is None:
             raise self._failures[0]
@@ -255,7 +214,7 @@ class ScriptedService:
                 sock, _ = self._listener.accept()
             except OSError:
                 return
-            sock.settimeout(PATIENCE)
+            sock.settimeout(HANG)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             peer = Peer(sock, self.connections)
             self.connections += 1
@@ -312,60 +271,3 @@ def until_closed(peer: Peer) -> None:
             peer.send_frame(CLOSE, received.payload)
             peer.read_to_end()
             return
-
-
-def joined(frames: Iterable[Frame]) -> bytes:
-    """Return the payload of data frames as one stream."""
-    return b"".join(each.payload for each in frames)
-
-
-class Recorder:
-    """A link handler that notes what it hears, and checks that the end is the end."""
-
-    def __init__(self) -> None:
-        self.frames: list[bytes] = []
-        self.size = 0
-        self.pongs: list[bytes] = []
-        self.marks: list[str] = []
-        """``paused`` and ``resumed``, in order."""
-        self.closed: asyncio.Future[LinkClosed] = asyncio.get_running_loop().create_future()
-        self._changed = asyncio.Event()
-
-    @property
-    def stream(self) -> bytes:
-        return b"".join(self.frames)
-
-    def frame_received(self, payload: memoryview) -> None:
-        assert not self.closed.done(), "a frame after the end"
-        self.frames.append(bytes(payload))
-        self.size += len(payload)
-        self._changed.set()
-
-    def writing_paused(self) -> None:
-        self.marks.append("paused")
-        self._changed.set()
-
-    def writing_resumed(self) -> None:
-        self.marks.append("resumed")
-        self._changed.set()
-
-    def pong_received(self, payload: bytes) -> None:
-        assert not self.closed.done(), "a pong after the end"
-        self.pongs.append(payload)
-        self._changed.set()
-
-    def link_closed(self, closed: LinkClosed) -> None:
-        self.closed.set_result(closed)  # raises when it comes twice
-        self._changed.set()
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until something heard makes the condition true."""
-        async with asyncio.timeout(PATIENCE):
-            while not condition():
-                self._changed.clear()
-                await self._changed.wait()
-
-    async def end(self) -> LinkClosed:
-        """Wait for the end of the link."""
-        async with asyncio.timeout(PATIENCE):
-            return await asyncio.shield(self.closed)

@@ -1,34 +1,21 @@
-"""Child processes for tests: started clean, watched from outside, always reaped."""
+"""Any command as a child process; what it prints goes to files."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["HANG", "POLL", "Process", "clean_environment", "installed", "process", "until"]
+from support.network.ports import is_listening
+from support.waiting import HANG, until, wait_until
 
-HANG = 60.0
-"""Seconds after which a wait counts as hung."""
+__all__ = ["Process", "clean_environment", "installed", "process", "server_process"]
 
-POLL = 0.01
-"""Seconds between two looks at something that tells nobody when it changes."""
 _LOG_TAIL = 60
-
-
-async def until(condition: Callable[[], object], what: str) -> None:
-    """Wait until ``condition()`` holds; ``what`` is said when it never does."""
-    try:
-        async with asyncio.timeout(HANG):
-            while not condition():
-                await asyncio.sleep(POLL)
-    except TimeoutError:
-        raise AssertionError(f"waited {HANG:g} s in vain for: {what}") from None
 
 
 def installed(name: str) -> str:
@@ -156,3 +143,16 @@ def process(
         raise
     finally:
         started.kill()
+
+
+@contextmanager
+def server_process(
+    name: str, command: Sequence[str], directory: Path, port: int
+) -> Iterator[Process]:
+    """A running process that accepts connections on ``port``."""
+    with process(name, command, directory, clean_environment()) as started:
+        wait_until(lambda: is_listening(port) or not started.running, f"{name} on port {port}")
+        assert started.running, started.log
+        yield started
+        started.terminate()  # which takes its own children along, unlike SIGKILL
+        started.wait()

@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import random
 import socket
-import struct
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -25,6 +24,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from support.network.sockets import reset
 from tailrace.localproxy.settings import ProxySettings
 
 __all__ = [
@@ -43,7 +43,6 @@ __all__ = [
 ]
 
 _CHUNK = 64 * 1024
-_RESET = struct.pack("ii", 1, 0)
 
 
 class Way(Enum):
@@ -148,7 +147,7 @@ class Passage:
             self.struck.cancel()
             for sock in (self._near, self._far):
                 if sock is not None:
-                    (socket.socket.close if in_order else _reset)(sock)
+                    (socket.socket.close if in_order else reset)(sock)
 
     async def _carry(self, target: tuple[str, int]) -> bool:
         """Return whether the ends have heard of each other's end, and all that was before it."""
@@ -225,7 +224,7 @@ class Passage:
             case Kind.BLACKHOLE:
                 await asyncio.Event().wait()
             case Kind.HALF_OPEN:
-                _reset(receiver)
+                reset(receiver)
                 await asyncio.Event().wait()
             case Kind.HALF_CLOSE:
                 with contextlib.suppress(OSError):
@@ -364,13 +363,6 @@ async def _end(tasks: Iterable[asyncio.Task[Any]]) -> None:
     for task in ending:
         task.cancel()
     await asyncio.gather(*ending, return_exceptions=True)
-
-
-def _reset(sock: socket.socket) -> None:
-    """Close with a reset, unless it is closed."""
-    if sock.fileno() >= 0:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        sock.close()
 
 
 # -- chance ------------------------------------------------------------------------------------

@@ -33,14 +33,24 @@ _TURN = 0.01
 """Loop turns, and seconds of each, that transports and tasks get for closing."""
 
 
-def _descriptors() -> dict[int, str]:
-    found = {}
-    for name in os.listdir(_DESCRIPTORS) if _DESCRIPTORS.is_dir() else ():
-        try:
-            found[int(name)] = os.readlink(_DESCRIPTORS / name)
-        except FileNotFoundError:
-            continue  # the descriptor of the listing itself
-    return found
+def _descriptors() -> frozenset[int]:
+    listed = os.listdir(_DESCRIPTORS) if _DESCRIPTORS.is_dir() else []
+    return frozenset(number for number in map(int, listed) if _is_open(number))
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False  # the descriptor of the listing itself
+    return True
+
+
+def _target(number: int) -> str:
+    try:
+        return os.readlink(_DESCRIPTORS / str(number))
+    except OSError:
+        return "has just been closed"
 
 
 def _children() -> frozenset[int]:
@@ -72,8 +82,8 @@ def _tasks() -> frozenset[asyncio.Task[object]]:
 class Snapshot:
     """What the process holds at one moment."""
 
-    descriptors: dict[int, str]
-    """Number -> what it stands for. Only numbers are compared: uvloop replaces its own."""
+    descriptors: frozenset[int]
+    """Only numbers, not what they stand for: uvloop replaces its own."""
     children: frozenset[int]
     tasks: frozenset[asyncio.Task[object]]
 
@@ -87,8 +97,8 @@ class Snapshot:
         return [
             *(f"task {task!r}" for task in self.tasks - before.tasks),
             *(
-                f"fd {number} -> {self.descriptors[number]}"
-                for number in sorted(self.descriptors.keys() - before.descriptors.keys())
+                f"fd {number} -> {_target(number)}"
+                for number in sorted(self.descriptors - before.descriptors)
             ),
             *(
                 f"process {pid}: {_describe(pid)}"
@@ -118,16 +128,22 @@ def uncollected(*kinds: type) -> Iterator[Callable[[], list[object]]]:
         before.clear()
 
 
-def _fail_if(leaks: list[str]) -> None:
-    if leaks:
-        pytest.fail("left behind:\n  " + "\n  ".join(leaks), pytrace=False)
+def _fail(leaks: list[str]) -> None:
+    pytest.fail("left behind:\n  " + "\n  ".join(leaks), pytrace=False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _only_new_garbage_is_collected() -> None:
+    """Keep the collections after each test short: what outlives other modules is no garbage.
+
+    Without this they take longer with every test that has run, and in the end most of the time.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _only_new_garbage_is_collected() -> Iterator[None]:
-    """Keep the collection after each test short: what was imported never is garbage."""
-    gc.collect()
-    gc.freeze()
+def _all_garbage_is_collected_in_the_end() -> Iterator[None]:
     yield
     gc.unfreeze()
 
@@ -138,10 +154,10 @@ async def _nothing_left_in_loop() -> AsyncIterator[None]:
     yield
     gc.collect()
     for _ in range(_TURNS):
-        if not Snapshot.take().leaked_since(before):
-            break
+        if not (leaks := Snapshot.take().leaked_since(before)):
+            return
         await asyncio.sleep(_TURN)
-    _fail_if(Snapshot.take().leaked_since(before))
+    _fail(leaks)
 
 
 @pytest.fixture(autouse=True)
@@ -154,4 +170,5 @@ def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
         before = Snapshot.take()
         yield
         gc.collect()
-        _fail_if(Snapshot.take().leaked_since(before))
+        if leaks := Snapshot.take().leaked_since(before):
+            _fail(leaks)

@@ -1,0 +1,125 @@
+"""Local proxies that run in the event loop of a test."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import pytest
+
+from support.waiting import HANG
+from tailrace.errors import ExitCode
+from tailrace.link.endpoint import LinkTarget
+from tailrace.link.http.upgrade import request_headers
+from tailrace.localproxy.events import Connected, Listening, ProxyEvent, ServicesMapped
+from tailrace.localproxy.proxy import LocalProxy
+from tailrace.localproxy.settings import LocalAddress, ProxySettings
+from tailrace.wire import Side
+
+__all__ = ["Ends", "RunningProxy", "both_proxies", "disguise", "running_proxy"]
+
+E = TypeVar("E", bound=ProxyEvent)
+
+
+class RunningProxy:
+    """A :class:`LocalProxy` that runs in this loop."""
+
+    def __init__(self, settings: ProxySettings) -> None:
+        self.events: list[ProxyEvent] = []
+        self._came = asyncio.Event()
+        self.proxy = LocalProxy(settings, [self._note])
+        self._services = settings.side is Side.SOURCE
+        self._task = asyncio.get_running_loop().create_task(self.proxy.run())
+        self._task.add_done_callback(lambda _: self._came.set())
+
+    def _note(self, event: ProxyEvent) -> None:
+        self.events.append(event)
+        self._came.set()
+
+    def all(self, kind: type[E]) -> list[E]:
+        """Return the events of one kind, in order."""
+        return [event for event in self.events if isinstance(event, kind)]
+
+    async def seen(self, kind: type[E], count: int = 1) -> E:
+        """Wait for the ``count``-th event of a kind and return it."""
+        async with asyncio.timeout(HANG):
+            while len(self.all(kind)) < count and not self._task.done():
+                self._came.clear()
+                await self._came.wait()
+        if len(self.all(kind)) < count:
+            await self._task  # raises what ended it
+            raise AssertionError(f"the proxy ended without {kind.__name__}: {self.events}")
+        return self.all(kind)[count - 1]
+
+    async def ready(self, links: int = 1) -> dict[str, LocalAddress]:
+        """Wait until the tunnel can be used on the ``links``-th link; return the addresses."""
+        await self.seen(Connected, links)
+        mapped = await self.seen(ServicesMapped, links)
+        if not self._services:
+            return dict(mapped.services)
+        await self.seen(Listening, links * len(mapped.services))
+        latest = self.all(Listening)[-len(mapped.services) :]
+        return {event.service_id: event.address for event in latest}
+
+    async def ended(self) -> ExitCode:
+        """Return what ``run`` returns, or raise what it raises."""
+        async with asyncio.timeout(HANG):
+            return await self._task
+
+    async def stop(self) -> ExitCode:
+        """Ask the proxy to end in order and wait for it."""
+        self.proxy.stop()
+        return await self.ended()
+
+    async def close(self) -> None:
+        """End at once if it still runs."""
+        if not self._task.done():
+            self.proxy.stop()
+            self.proxy.stop()
+        async with asyncio.timeout(HANG):
+            await asyncio.wait([self._task])
+
+
+@asynccontextmanager
+async def running_proxy(settings: ProxySettings) -> AsyncIterator[RunningProxy]:
+    """A proxy in this loop, ended at the latest when the block ends."""
+    running = RunningProxy(settings)
+    try:
+        yield running
+    finally:
+        await running.close()
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Both proxies of a tunnel, ready."""
+
+    source: RunningProxy
+    destination: RunningProxy
+    listening: dict[str, LocalAddress]
+    """Service id -> where the source listens."""
+
+
+@asynccontextmanager
+async def both_proxies(source: ProxySettings, destination: ProxySettings) -> AsyncIterator[Ends]:
+    """Source and destination in this loop, ready."""
+    async with running_proxy(destination) as far, running_proxy(source) as near:
+        await far.ready()
+        yield Ends(near, far, await near.ready())
+
+
+def disguise(monkeypatch: pytest.MonkeyPatch, *sides: Side) -> None:
+    """Let the proxies of this process that play ``modes`` look like somebody else's.
+
+    The service then neither offers them what is our own nor passes it on to them.
+    """
+
+    def headers(target: LinkTarget, agent: str) -> list[tuple[str, str]]:
+        hides = target.side in [side.value for side in sides]
+        return request_headers(target, "localproxy" if hides else agent)
+
+    for module in ("picows_link", "http.upgrade"):
+        monkeypatch.setattr(f"tailrace.link.{module}.request_headers", headers)
