@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...common.secret import Secret
-from ..tunnels.store import TunnelRecord
+from ..tunnels.records import TunnelRecord
 from .base import Notification
 from .outbox import Outbox
 

@@ -12,7 +12,7 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Sequence
 from typing import Final
 
-from ...errors import ConfigurationError
+from ..errors import SettingUnusable
 from .base import Notification, NotifyFailed
 
 __all__ = ["CommandNotifier", "parse_command"]
@@ -20,18 +20,20 @@ __all__ = ["CommandNotifier", "parse_command"]
 _TIMEOUT: Final = 30.0
 
 
-def parse_command(text: str, option: str) -> tuple[str, ...]:
+def parse_command(text: str) -> tuple[str, ...]:
     """Split a command line as a shell would; no shell runs it.
 
     Raises:
-        ConfigurationError: it is empty, or a quote is not closed; ``option`` is named.
+        SettingUnusable: it is empty, or a quote is not closed.
     """
     try:
         command = tuple(shlex.split(text))
     except ValueError as error:
-        raise ConfigurationError(f"{option} {text!r}: {error}") from None
+        raise SettingUnusable(
+            "{0} {text!r}: {error}", "notify_command", text=text, error=error
+        ) from None
     if not command:
-        raise ConfigurationError(f"{option} is empty: give a program with its arguments")
+        raise SettingUnusable("{0} is empty: give a program with its arguments", "notify_command")
     return command
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
 from ...common.secret import Secret
-from ...errors import ConfigurationError
+from ..errors import SettingUnusable
 from .base import Notification, NotifyFailed
 
 if TYPE_CHECKING:
@@ -67,10 +67,10 @@ def parse_mqtt_url(
     certificate in PEM, in one file when ``key`` is left out.
 
     Raises:
-        ConfigurationError: something of it cannot be used; the extra is not installed.
+        SettingUnusable: a value cannot be used, or the extra is not installed.
     """
     if importlib.util.find_spec("aiomqtt") is None:
-        raise ConfigurationError("--mqtt-url needs the extra: pip install 'tailrace[mqtt]'")
+        raise SettingUnusable("{0} needs the extra: pip install 'tailrace[mqtt]'", "mqtt_url")
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -78,17 +78,20 @@ def parse_mqtt_url(
         parts, port = urlsplit(""), None
     if parts.scheme not in _PORTS or not parts.hostname or parts.path.strip("/") or parts.query:
         # Without the text: it may hold a password.
-        raise ConfigurationError(
-            "--mqtt-url must be mqtt://HOST[:PORT] or mqtts://HOST[:PORT], for example "
-            "mqtts://broker.example:8883"
+        raise SettingUnusable(
+            "{0} must be mqtt://HOST[:PORT] or mqtts://HOST[:PORT], for example "
+            "mqtts://broker.example:8883",
+            "mqtt_url",
         )
     user = unquote(parts.username) if parts.username else environment.get(USER_VARIABLE) or None
     password = (
         unquote(parts.password) if parts.password else environment.get(PASSWORD_VARIABLE) or None
     )
     if password is not None and user is None:
-        raise ConfigurationError(
-            f"an MQTT password needs a user: give it in --mqtt-url or in {USER_VARIABLE}"
+        raise SettingUnusable(
+            "an MQTT password needs a user: give it in {0} or in {variable}",
+            "mqtt_url",
+            variable=USER_VARIABLE,
         )
     return MqttSettings(
         parts.hostname,
@@ -103,19 +106,20 @@ def _tls(
     scheme: str, ca: Path | None, cert: Path | None, key: Path | None
 ) -> ssl.SSLContext | None:
     if scheme == "mqtt":
-        for option, value in (("--mqtt-ca", ca), ("--mqtt-cert", cert), ("--mqtt-key", key)):
+        for setting, value in (("mqtt_ca", ca), ("mqtt_cert", cert), ("mqtt_key", key)):
             if value is not None:
-                raise ConfigurationError(f"{option} needs an --mqtt-url with mqtts://")
+                raise SettingUnusable("{0} needs an {1} with mqtts://", setting, "mqtt_url")
         return None
     if key is not None and cert is None:
-        raise ConfigurationError("--mqtt-key needs --mqtt-cert")
+        raise SettingUnusable("{0} needs {1}", "mqtt_key", "mqtt_cert")
     context = ssl.create_default_context()
     try:
         if ca is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.load_verify_locations(ca)
     except OSError as error:
-        raise ConfigurationError(f"--mqtt-ca {ca}: {error.strerror or error}") from None
+        reason = error.strerror or error
+        raise SettingUnusable("{0} {ca}: {reason}", "mqtt_ca", ca=ca, reason=reason) from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.sslsocket_class = _TidySocket
     try:
@@ -124,7 +128,14 @@ def _tls(
             context.load_cert_chain(cert, key, password=lambda: b"")
     except OSError as error:
         reason = error.strerror or error
-        raise ConfigurationError(f"--mqtt-cert {cert}, --mqtt-key {key}: {reason}") from None
+        raise SettingUnusable(
+            "{0} {cert}, {1} {key}: {reason}",
+            "mqtt_cert",
+            "mqtt_key",
+            cert=cert,
+            key=key,
+            reason=reason,
+        ) from None
     return context
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from ...common.atomic_files import make_private_directory, write_file
 from ...errors import ConfigurationError
+from ..errors import SettingUnusable
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -233,8 +234,8 @@ def _general_names(names: Sequence[str]) -> list[x509.GeneralName]:
             try:
                 found.append(x509.DNSName(name))
             except ValueError:
-                raise ConfigurationError(
-                    f"--host-name {name!r} is not a name for a certificate"
+                raise SettingUnusable(
+                    "{0} {name!r} is not a name for a certificate", "host_names", name=name
                 ) from None
     return found
 

@@ -18,8 +18,8 @@ from typing import Any, Final
 
 from ...errors import ConfigurationError
 from ...wire import Side
-from ..errors import InvalidCursor, StoreFailed
-from .store import (
+from ..errors import InvalidCursor, SettingUnusable, StoreFailed
+from .records import (
     ConnectionState,
     ConnectionStatus,
     TokenRecord,
@@ -163,9 +163,13 @@ class SqliteStore:
         else:
             (version,) = run("SELECT version FROM schema_version").fetchone()
         if version != _VERSION:
-            raise ConfigurationError(
-                f"the tunnel store {path} has schema version {version}, this version of "
-                f"tailrace knows {_VERSION}: use the version that wrote it, or another --state-dir"
+            raise SettingUnusable(
+                "the tunnel store {path} has schema version {version}, this version of "
+                "tailrace knows {known}: use the version that wrote it, or another {0}",
+                "state_dir",
+                path=path,
+                version=version,
+                known=_VERSION,
             )
         run(_CLIENT_INDEX)
 
@@ -244,17 +248,16 @@ class SqliteStore:
         count: int = rows[0][0]
         return count
 
-    def set_tags(self, tunnel_id: str, tags: Sequence[tuple[str, str]], now: float) -> bool:
-        changed = self._change(
+    def set_tags(self, tunnel_id: str, tags: Sequence[tuple[str, str]], now: float) -> None:
+        self._change(
             "UPDATE tunnels SET tags = ?, last_updated_at = ? WHERE tunnel_id = ?",
             json.dumps(tags),
             now,
             tunnel_id,
         )
-        return changed > 0
 
-    def delete_tunnel(self, tunnel_id: str) -> bool:
-        return self._change("DELETE FROM tunnels WHERE tunnel_id = ?", tunnel_id) > 0
+    def delete_tunnel(self, tunnel_id: str) -> None:
+        self._change("DELETE FROM tunnels WHERE tunnel_id = ?", tunnel_id)
 
     def token(self, digest: str) -> TokenRecord | None:
         rows = self._query(
@@ -345,10 +348,8 @@ class SqliteStore:
             counts[status] = int(rows[0][0])
         return counts
 
-    def purge_closed(self, closed_before: float) -> int:
-        return self._change(
-            "DELETE FROM tunnels WHERE status = 'CLOSED' AND closed_at < ?", closed_before
-        )
+    def purge_closed(self, closed_before: float) -> None:
+        self._change("DELETE FROM tunnels WHERE status = 'CLOSED' AND closed_at < ?", closed_before)
 
     def close(self) -> None:
         self._connection.close()
@@ -368,5 +369,5 @@ def _parse_cursor(cursor: str | None) -> int:
     if cursor is None:
         return 2**63 - 1
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
-        raise InvalidCursor("nextToken is not one that was returned by ListTunnels")
+        raise InvalidCursor("not a number that an earlier page ended with")
     return int(cursor)
