@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
 from ..common.atomic_files import make_private_directory, write_file
-from .api.app import build_app
-from .api.health import build_monitoring_app, health_routes, metrics_routes
+from .api.app import ControlApi
+from .api.health import health_routes, metrics_routes
 from .api.model import SIGNING_NAME
 from .api.server import HttpServer
 from .api.sigv4 import Verifier
@@ -183,8 +184,8 @@ class Service:
         routes = health_routes(control.plane.queries, lambda: self._accepting)
         metrics_address = await _start_metrics(stack, config, metrics, routes)
         verifier = Verifier(config.region, SIGNING_NAME, state.keys.find)
-        app = build_app(control.plane, verifier, counters, state.audit, routes, config.limits)
-        api = HttpServer(app, config.limits, state.tls.context)
+        api_app = ControlApi(control.plane, verifier, counters, state.audit, config.limits)
+        api = HttpServer(api_app.application(routes), config.limits, state.tls.context)
         stack.push_async_callback(api.stop)
         await api.start(api_socket)
         control.expiry.start()
@@ -255,9 +256,8 @@ async def _start_metrics(
         routes += metrics_routes(metrics)
         return None
     listening = stack.enter_context(bind(address, "metrics_listen"))
-    server = HttpServer(
-        build_monitoring_app([*routes, *metrics_routes(metrics)]), config.limits, None
-    )
+    app = Starlette(routes=[*routes, *metrics_routes(metrics)])
+    server = HttpServer(app, config.limits, None)
     stack.push_async_callback(server.stop)
     await server.start(listening)
     return Address(address.host, listening.getsockname()[1])
@@ -292,7 +292,7 @@ def _publish(stack: contextlib.AsyncExitStack, config: ServiceConfig, endpoints:
 
 
 def _reset_connections(tunnels: Tunnels, clock: _Clock) -> None:
-    """Record all links as gone, in one go."""
+    """Record that no local proxy is connected any more."""
     try:
         tunnels.reset_connections(clock())
     except StoreFailed as failed:

@@ -31,7 +31,7 @@ from .operations import Document
 from .sigv4 import SignedRequest, Verifier
 from .validation import read_parameters
 
-__all__ = ["build_app"]
+__all__ = ["ControlApi"]
 
 _log = logging.getLogger(__name__)
 
@@ -41,23 +41,9 @@ _OK: Final = "ok"
 """Outcome of a request that is not answered with an error, in metrics and audit log."""
 
 
-def build_app(
-    control: ControlPlane,
-    verifier: Verifier,
-    counters: Counters,
-    audit: AuditLog,
-    routes: Sequence[BaseRoute],
-    limits: Limits,
-) -> Starlette:
-    """Return the ASGI application; ``routes`` are served besides the control API."""
-    endpoint = _Endpoint(control, verifier, counters, audit, limits)
-    return Starlette(
-        routes=[Route("/", endpoint.handle, methods=["POST"]), *routes],
-        exception_handlers={HTTPException: endpoint.handle_other},
-    )
+class ControlApi:
+    """Answers the requests of the control API."""
 
-
-class _Endpoint:
     def __init__(
         self,
         control: ControlPlane,
@@ -74,8 +60,14 @@ class _Endpoint:
         self._throttle = _Throttle(limits.request_rate, time.monotonic)
         self._throttled_log = ThrottledLog(_log, time.monotonic)
 
-    async def handle(self, request: Request) -> Response:
-        """Answer a request of the control API."""
+    def application(self, routes: Sequence[BaseRoute]) -> Starlette:
+        """Return the ASGI application; ``routes`` are served besides the control API."""
+        return Starlette(
+            routes=[Route("/", self._handle, methods=["POST"]), *routes],
+            exception_handlers={HTTPException: self._handle_other},
+        )
+
+    async def _handle(self, request: Request) -> Response:
         request_id = self._control.request_id()
         try:
             body = await _read_body(request, self._limits)
@@ -99,7 +91,7 @@ class _Endpoint:
         self._count(request, _OK)
         return _json(document, 200, {"x-amzn-RequestId": request_id})
 
-    async def handle_other(self, request: Request, error: Exception) -> Response:
+    async def _handle_other(self, request: Request, error: Exception) -> Response:
         """Answer requests for other paths and methods in the form that SDKs parse."""
         del request, error
         other = ApiError(ErrorType.UNKNOWN_OPERATION, "Requests must be POST /")

@@ -1,4 +1,4 @@
-"""Notify over MQTT, with any broker that speaks 3.1.1.
+"""Notify over MQTT 3.1.1.
 
 Needs the extra ``[mqtt]``, which is imported with the first connection.
 """
@@ -33,7 +33,7 @@ _KEEP_ALIVE: Final = 15
 """Seconds between pings of an idle connection, and what paho allows for the TLS handshake."""
 _TIMEOUT: Final = 10.0
 """Seconds for the broker to answer a connect or a publish."""
-_GOODBYE: Final = 1.0
+_DISCONNECT_TIMEOUT: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +61,10 @@ def parse_mqtt_url(
 ) -> MqttSettings:
     """Read ``mqtt[s]://[user[:password]@]host[:port]``; the default ports are 1883 and 8883.
 
-    User and password may be in the environment instead, where other users of the
-    machine do not see them (``TAILRACE_MQTT_USER``, ``TAILRACE_MQTT_PASSWORD``). ``ca``
-    is trusted instead of the system's authorities; ``cert`` and ``key`` are a client
-    certificate in PEM, in one file when ``key`` is left out.
+    User and password may be in ``environment`` instead, where other users of the machine
+    cannot see them (``TAILRACE_MQTT_USER``, ``TAILRACE_MQTT_PASSWORD``). ``ca`` is trusted
+    instead of the system's authorities; ``cert`` and ``key`` are a client certificate in
+    PEM, in one file when ``key`` is ``None``.
 
     Raises:
         SettingUnusable: a value cannot be used, or the extra is not installed.
@@ -124,7 +124,7 @@ def _tls(
     context.sslsocket_class = _TidySocket
     try:
         if cert is not None:
-            # Without a way to ask for a passphrase: nobody is there to type it.
+            # A passphrase would be asked for on the terminal.
             context.load_cert_chain(cert, key, password=lambda: b"")
     except OSError as error:
         reason = error.strerror or error
@@ -151,7 +151,7 @@ class _TidySocket(ssl.SSLSocket):
 
 
 class MqttNotifier:
-    """Publishes at QoS 1 over one connection, which is made anew whenever it is lost."""
+    """Publishes at QoS 1 over one connection, which is opened again after it was lost."""
 
     def __init__(self, settings: MqttSettings, timeout: float = _TIMEOUT) -> None:
         self._settings = settings
@@ -188,7 +188,7 @@ class MqttNotifier:
 
 
 class _Connection:
-    """One connection to the broker, and a task that sees when it is lost."""
+    """One connection to the broker, and a task that notices its loss."""
 
     def __init__(self, client: aiomqtt.Client, timeout: float) -> None:
         self._client = client
@@ -209,7 +209,7 @@ class _Connection:
             timeout=timeout,
             logger=_quiet_logger(),
         )
-        # Connecting happens in a thread, which cannot be stopped on its way.
+        # aiomqtt connects in a thread, which cannot be cancelled.
         opening = asyncio.get_running_loop().create_task(client.__aenter__())
         try:
             await asyncio.shield(opening)
@@ -221,7 +221,7 @@ class _Connection:
 
     @property
     def lost(self) -> bool:
-        """Whether the broker has gone."""
+        """Whether the connection is lost."""
         return self._watcher.done()
 
     async def publish(self, topic: str, payload: bytes) -> None:
@@ -248,7 +248,7 @@ class _Connection:
         await _disconnect(self._client)
 
     async def _watch(self) -> None:
-        """End with the connection; waiting for messages is how that is noticed."""
+        """End with the connection; only who waits for messages notices that."""
         import aiomqtt
 
         with contextlib.suppress(aiomqtt.MqttError):
@@ -257,11 +257,11 @@ class _Connection:
 
 
 async def _disconnect(client: aiomqtt.Client) -> None:
-    """Say goodbye to the broker if it listens; the socket is closed in any case."""
+    """Send DISCONNECT if the broker still reads; the socket is closed in any case."""
     import aiomqtt
 
     with contextlib.suppress(aiomqtt.MqttError, OSError, ValueError, TimeoutError):
-        async with asyncio.timeout(_GOODBYE):
+        async with asyncio.timeout(_DISCONNECT_TIMEOUT):
             await client.__aexit__(None, None, None)
 
 

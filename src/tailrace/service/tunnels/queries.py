@@ -1,4 +1,4 @@
-"""Reads of the service's state, for the control API, metrics, and whatever shows it to people.
+"""Reads of the service's state, for the control API, metrics and user interfaces.
 
 None of them needs the store or the relay.
 """

@@ -1,7 +1,7 @@
 """The rules of tunnels and access tokens. No sockets, no clock: callers pass ``now``.
 
-Sources: AWS IoT Secure Tunneling developer guide (tunnel lifecycle, concepts) and
-guide V3, "Handshake", for the use of tokens.
+``now`` is in seconds since the epoch. Sources: AWS IoT Secure Tunneling developer guide
+(tunnel lifecycle, concepts), and guide V3, "Handshake", for the use of tokens.
 """
 
 from __future__ import annotations
@@ -264,6 +264,7 @@ class Tunnels:
         Raises:
             AdmissionRefused: the token does not open this side of an open tunnel.
         """
+        # The token must be one, and open this side of an open tunnel.
         client_digest = client_token.digest if client_token else None
         record = self._store.token(token.digest)
         if record is None:
@@ -275,6 +276,7 @@ class Tunnels:
             raise AdmissionRefused(Refusal.WRONG_SIDE)
         if tunnel.status is TunnelStatus.CLOSED or tunnel.expires_at <= now:
             raise AdmissionRefused(Refusal.TUNNEL_CLOSED)
+        # Its first use decides which client token it belongs to.
         if record.first_used_at is None:
             if client_digest is not None and self._store.client_token_elsewhere(
                 client_digest, tunnel.tunnel_id, now
@@ -282,8 +284,9 @@ class Tunnels:
                 raise AdmissionRefused(Refusal.CLIENT_TOKEN_TAKEN)
             if self._store.mark_token_used(record.digest, client_digest, now):
                 return tunnel
-            # Another service of the same store was faster.
+            # Another service of the same store used it meanwhile.
             record = self._store.token(record.digest) or record
+        # Later uses need that client token.
         if record.client_digest is None or client_digest is None:
             raise AdmissionRefused(Refusal.TOKEN_USED)
         if not secrets.compare_digest(record.client_digest, client_digest):

@@ -1,9 +1,18 @@
 """The embedded store: one SQLite file in WAL mode, readable by its owner only.
 
-Calls are synchronous and meant for the event loop's thread: each is a handful of
-page-cache operations and takes microseconds, less than handing it to a thread
-would. With ``synchronous=NORMAL`` everything committed survives the death of the
-process (kill -9); a power cut may undo the last moments, never corrupt the file.
+Calls are synchronous and made in the event loop's thread: each is a handful of page-cache
+operations and takes microseconds, less than handing it to a thread would.
+
+Reads are single statements, each of which sees one snapshot of the file. Every change is a
+transaction that begins with BEGIN IMMEDIATE, which takes the write lock before anything is
+read: a transaction that has read first cannot wait for the lock, since its snapshot would
+be outdated, and fails instead. What depends on the state before is part of the statement
+that changes it (``WHERE status = 'OPEN'``), and the number of changed rows tells whether
+it applied. So processes that share a file agree on who closed a tunnel or used a token.
+
+With ``synchronous=NORMAL`` a commit is written to the log, but not flushed to disk.
+Everything committed survives the death of the process (kill -9); a power cut may undo the
+last moments, but never corrupts the file.
 """
 
 from __future__ import annotations
@@ -32,8 +41,8 @@ __all__ = ["SqliteStore"]
 
 _VERSION: Final = 1
 
-# AUTOINCREMENT keeps "newest first" and page cursors right even when rows of the
-# same instant, or rows already deleted, are involved.
+# Pages go by ``sequence``. AUTOINCREMENT never uses a number again, so that the order holds
+# for rows of one instant, and a cursor never meets a row that is newer than its page.
 _SCHEMA: Final = """
 CREATE TABLE schema_version (version INTEGER NOT NULL);
 INSERT INTO schema_version VALUES (1);
@@ -69,7 +78,7 @@ CREATE TABLE tokens (
 CREATE INDEX tokens_by_tunnel ON tokens (tunnel_id);
 """
 
-# Also for files that were made before there was this index.
+# Also for files that are older than this index.
 _CLIENT_INDEX: Final = """
 CREATE INDEX IF NOT EXISTS tokens_by_client ON tokens (client_digest)
     WHERE client_digest IS NOT NULL
@@ -121,21 +130,21 @@ def _row(tunnel: TunnelRecord) -> tuple[Any, ...]:
 
 
 class SqliteStore:
-    """A :class:`~.store.TunnelStore` in one file; create it with :meth:`open`."""
+    """A :class:`~.store.TunnelStore` in one file; made by :meth:`open`."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
     @classmethod
     def open(cls, path: Path) -> SqliteStore:
-        """Open the store at ``path``, making the file (mode 0600) when it is missing.
+        """Open the store at ``path``, and make the file (mode 0600) if it is missing.
 
         Raises:
-            ConfigurationError: the file cannot be used, or a newer version wrote it.
+            ConfigurationError: the file cannot be used, or another version wrote it.
         """
         try:
-            # Made here and not by SQLite, so that it is never readable by others;
-            # the -wal and -shm files take over its mode.
+            # Made here and not by SQLite, so that others can never read it; the -wal and
+            # -shm files get the same mode.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             connection = sqlite3.connect(path, timeout=5.0, isolation_level=None)
         except (OSError, sqlite3.Error) as error:
@@ -182,8 +191,8 @@ class SqliteStore:
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:
-                # After some errors SQLite has ended it already. One that a failed COMMIT leaves
-                # open would stand in the way of all that come later.
+                # SQLite itself ends it after some errors, but not after all. One that is left
+                # open by a failed COMMIT would make every later BEGIN fail.
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
@@ -341,7 +350,7 @@ class SqliteStore:
         return value
 
     def count_by_status(self) -> dict[TunnelStatus, int]:
-        # One at a time: each is answered from the index of its status.
+        # One by one, because each is answered from the partial index of its status.
         counts = {}
         for status in TunnelStatus:
             rows = self._query(f"SELECT count(*) FROM tunnels WHERE status = '{status}'")  # noqa: S608 - enum
