@@ -20,21 +20,23 @@ __all__ = [
 
 
 class SettingsError(TailraceError):
-    """Settings cannot be used; the text names them as :mod:`tailrace.service.config` does.
+    """Settings cannot be used; ``setting`` is the one at fault.
 
-    ``template`` is a format string in which ``{0}`` is the first of ``settings``, ``{1}``
-    the second, and other fields are ``facts``.
+    In ``template``, a format string, ``{0}`` is the name of the first of ``settings``, ``{1}``
+    that of the second, and other fields are ``facts``. A command that has options for the
+    settings prints :meth:`text`.
     """
 
     def __init__(self, template: str, *settings: str, **facts: object) -> None:
         super().__init__(template.format(*settings, **facts))
-        self.settings = settings
+        self.setting = settings[0]
         self._template = template
+        self._settings = settings
         self._facts = facts
 
     def text(self, names: Mapping[str, str]) -> str:
-        """Return the text with ``names`` of the settings, such as command-line options."""
-        return self._template.format(*(names[each] for each in self.settings), **self._facts)
+        """Return the text with other ``names`` for the settings."""
+        return self._template.format(*map(names.__getitem__, self._settings), **self._facts)
 
 
 class SettingUnusable(SettingsError, ConfigurationError):

@@ -51,7 +51,7 @@ _Clock = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """What is kept in files."""
+    """What the service keeps in files."""
 
     store: SqliteStore
     keys: KeyRing
@@ -61,7 +61,7 @@ class _State:
 
 @dataclass(frozen=True, slots=True)
 class _Control:
-    """What happens to tunnels, and who is told."""
+    """The parts that change tunnels and notify things."""
 
     plane: ControlPlane
     tunnels: Tunnels
@@ -71,7 +71,7 @@ class _Control:
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """The parts that a running service is asked for."""
+    """The parts of a running service that its methods use."""
 
     state: _State
     control: ControlPlane
@@ -154,11 +154,13 @@ class Service:
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> _Parts:
         """Build the parts and start them in order; ``stack`` stops them in reverse."""
+        # Files and addresses first: what is in use by others is noticed before anything runs.
         config, clock = self._config, self._clock
         state = _open_state(stack, config, clock)
-        # Bound before anything starts, so that an address in use is noticed first.
         api_socket = stack.enter_context(bind(config.api_listen, "api_listen"))
         data_socket = stack.enter_context(bind(config.data_listen, "data_listen"))
+
+        # Control and data, which share nothing but the switchboard.
         switchboard = LocalFabric()
         control = _build_control(config, clock, state, switchboard)
         counters = Counters(time.monotonic)
@@ -171,6 +173,8 @@ class Service:
             audit=state.audit,
         )
 
+        # What requests and links need comes before them; the API, which lets tunnels be
+        # opened, after the links.
         counters.lag.start()
         stack.callback(counters.lag.stop)
         for outbox in control.outboxes:
@@ -283,7 +287,7 @@ def _endpoints(
 
 def _publish(stack: contextlib.AsyncExitStack, config: ServiceConfig, endpoints: Endpoints) -> None:
     """Write the ready files; they are removed first when the service stops."""
-    # The one that was asked for comes last: who waits for it finds the other one, too.
+    # The one in the state directory comes first, and is complete when the other appears.
     paths = (config.own_ready_file, config.ready_file)
     for path in dict.fromkeys(path for path in paths if path is not None):
         write_file(path, endpoints.to_json())

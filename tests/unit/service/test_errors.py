@@ -12,7 +12,7 @@ def test_all_are_tailrace_errors() -> None:
 def test_settings_are_named_as_the_reader_knows_them() -> None:
     error = errors.SettingUnusable("{0} {path}: {1}", "audit_log", "state_dir", path="/{0}")
     assert str(error) == "audit_log /{0}: state_dir"
-    assert error.settings == ("audit_log", "state_dir")
+    assert error.setting == "audit_log"
     assert error.text({"audit_log": "-a", "state_dir": "-s"}) == "-a /{0}: -s"
     assert isinstance(error, ConfigurationError)
 

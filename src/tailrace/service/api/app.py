@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -57,7 +57,7 @@ class ControlApi:
         self._counters = counters
         self._audit = audit
         self._limits = limits
-        self._throttle = _Throttle(limits.request_rate, time.monotonic)
+        self._throttle = _Throttle(limits.request_rate)
         self._throttled_log = ThrottledLog(_log, time.monotonic)
 
     def application(self, routes: Sequence[BaseRoute]) -> Starlette:
@@ -72,7 +72,7 @@ class ControlApi:
         try:
             body = await _read_body(request, self._limits)
             began = time.perf_counter()
-            document = self._answer(request, body, request_id)
+            document = self._respond(request, body, request_id)
             self._counters.request_seconds += time.perf_counter() - began
         except ApiError as error:
             self._throttled_log.add(
@@ -91,9 +91,8 @@ class ControlApi:
         self._count(request, _OK)
         return _json(document, 200, {"x-amzn-RequestId": request_id})
 
-    async def _handle_other(self, request: Request, error: Exception) -> Response:
+    async def _handle_other(self, _: Request, __: Exception) -> Response:
         """Answer requests for other paths and methods in the form that SDKs parse."""
-        del request, error
         other = ApiError(ErrorType.UNKNOWN_OPERATION, "Requests must be POST /")
         return _error(other, self._control.request_id())
 
@@ -102,7 +101,7 @@ class ControlApi:
         name = _operation_name(request)
         self._counters.requests[name if name in OPERATIONS else "unknown", outcome] += 1
 
-    def _answer(self, request: Request, body: bytes, request_id: str) -> Document:
+    def _respond(self, request: Request, body: bytes, request_id: str) -> Document:
         """Verify, validate and carry out a request; what changes something is audited."""
         key = self._verified(request, body)
         name = _operation_name(request)
@@ -146,8 +145,7 @@ class _Throttle:
     key by knowing its id.
     """
 
-    def __init__(self, rate: float, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    def __init__(self, rate: float) -> None:
         self._keys = Buckets(rate, rate)
         self._addresses = Buckets(rate, rate)
 
@@ -158,12 +156,12 @@ class _Throttle:
         Raises:
             ApiError: ThrottlingException, or what the body raises.
         """
-        if self._addresses.is_empty(address, self._clock()):
+        if self._addresses.is_empty(address, time.monotonic()):
             raise ApiError(ErrorType.THROTTLING, "Too many requests were refused")
         try:
             yield
         except ApiError:
-            self._addresses.try_take(address, self._clock())
+            self._addresses.try_take(address, time.monotonic())
             raise
 
     def of_key(self, key: AccessKey) -> None:
@@ -172,7 +170,7 @@ class _Throttle:
         Raises:
             ApiError: ThrottlingException.
         """
-        if not self._keys.try_take(key.access_key_id, self._clock()):
+        if not self._keys.try_take(key.access_key_id, time.monotonic()):
             raise ApiError(ErrorType.THROTTLING, "Rate exceeded")
 
 

@@ -24,12 +24,10 @@ def health_routes(queries: TunnelQueries, accepting: Callable[[], bool]) -> list
     A service is ready while it is ``accepting`` local proxies and can read its store.
     """
 
-    async def health(request: Request) -> Response:
-        del request
+    async def health(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
-    async def ready(request: Request) -> Response:
-        del request
+    async def ready(_: Request) -> Response:
         if not accepting():
             return PlainTextResponse("the service is stopping\n", 503)
         try:
@@ -45,8 +43,7 @@ def health_routes(queries: TunnelQueries, accepting: Callable[[], bool]) -> list
 def metrics_routes(metrics: Metrics) -> list[BaseRoute]:
     """Return ``/metrics``, in the text format of Prometheus."""
 
-    async def show(request: Request) -> Response:
-        del request
+    async def show(_: Request) -> Response:
         return Response(metrics.render(), headers={"content-type": CONTENT_TYPE})
 
     return [Route("/metrics", show)]

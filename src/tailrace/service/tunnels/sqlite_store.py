@@ -205,100 +205,80 @@ class SqliteStore:
         except sqlite3.Error as error:
             raise StoreFailed(f"the tunnel store failed: {error}") from error
 
-    def _change(self, sql: str, *values: object) -> int:
+    def _value(self, sql: str, *values: object) -> Any:
+        return self._query(sql, *values)[0][0]
+
+    def _change(self, sql: str, *values: object) -> bool:
+        """Carry out one statement; return whether it has changed a row."""
         with self._transaction() as connection:
-            return connection.execute(sql, values).rowcount
+            return connection.execute(sql, values).rowcount > 0
 
     def add_tunnel(self, tunnel: TunnelRecord, tokens: Sequence[TokenRecord]) -> None:
-        marks = ", ".join("?" * len(_COLUMNS.split(",")))
+        row = _row(tunnel)
+        marks = ", ".join("?" * len(row))
+        sql = f"INSERT INTO tunnels ({_COLUMNS}) VALUES ({marks})"  # noqa: S608 - constants
         with self._transaction() as connection:
-            connection.execute(
-                f"INSERT INTO tunnels ({_COLUMNS}) VALUES ({marks})",  # noqa: S608 - constants
-                _row(tunnel),
-            )
+            connection.execute(sql, row)
             _insert_tokens(connection, tokens)
 
     def tunnel(self, tunnel_id: str) -> TunnelRecord | None:
-        rows = self._query(
-            f"SELECT {_COLUMNS} FROM tunnels WHERE tunnel_id = ?",  # noqa: S608 - constants
-            tunnel_id,
-        )
+        sql = f"SELECT {_COLUMNS} FROM tunnels WHERE tunnel_id = ?"  # noqa: S608 - constants
+        rows = self._query(sql, tunnel_id)
         return _tunnel(rows[0]) if rows else None
 
     def list_tunnels(self, thing_name: str | None, cursor: str | None, limit: int) -> TunnelPage:
-        before = _parse_cursor(cursor)
-        rows = self._query(
+        sql = (
             f"SELECT {_COLUMNS}, sequence FROM tunnels "  # noqa: S608 - constants
-            "WHERE sequence < ? AND (? IS NULL OR thing_name = ?) "
-            "ORDER BY sequence DESC LIMIT ?",
-            before,
-            thing_name,
-            thing_name,
-            limit + 1,
+            "WHERE sequence < ? AND (? IS NULL OR thing_name = ?) ORDER BY sequence DESC LIMIT ?"
         )
+        # One row more than asked for tells whether there is another page.
+        rows = self._query(sql, _parse_cursor(cursor), thing_name, thing_name, limit + 1)
         page = tuple(_tunnel(row) for row in rows[:limit])
-        more = len(rows) > limit
-        return TunnelPage(page, str(rows[limit - 1][-1]) if more else None)
+        return TunnelPage(page, str(rows[limit - 1][-1]) if len(rows) > limit else None)
 
     def close_tunnel(self, tunnel_id: str, now: float) -> bool:
-        changed = self._change(
+        sql = (
             "UPDATE tunnels SET status = 'CLOSED', closed_at = ?, last_updated_at = ? "
-            "WHERE tunnel_id = ? AND status = 'OPEN'",
-            now,
-            now,
-            tunnel_id,
+            "WHERE tunnel_id = ? AND status = 'OPEN'"
         )
-        return changed > 0
+        return self._change(sql, now, now, tunnel_id)
 
     def count_open(self, now: float) -> int:
-        rows = self._query(
-            "SELECT count(*) FROM tunnels WHERE status = 'OPEN' AND expires_at > ?", now
-        )
-        count: int = rows[0][0]
-        return count
+        sql = "SELECT count(*) FROM tunnels WHERE status = 'OPEN' AND expires_at > ?"
+        return int(self._value(sql, now))
 
     def set_tags(self, tunnel_id: str, tags: Sequence[tuple[str, str]], now: float) -> None:
-        self._change(
-            "UPDATE tunnels SET tags = ?, last_updated_at = ? WHERE tunnel_id = ?",
-            json.dumps(tags),
-            now,
-            tunnel_id,
-        )
+        sql = "UPDATE tunnels SET tags = ?, last_updated_at = ? WHERE tunnel_id = ?"
+        self._change(sql, json.dumps(tags), now, tunnel_id)
 
     def delete_tunnel(self, tunnel_id: str) -> None:
         self._change("DELETE FROM tunnels WHERE tunnel_id = ?", tunnel_id)
 
     def token(self, digest: str) -> TokenRecord | None:
-        rows = self._query(
-            "SELECT digest, tunnel_id, side, issued_at, first_used_at, client_digest "
-            "FROM tokens WHERE digest = ?",
-            digest,
+        sql = (
+            "SELECT tunnel_id, side, issued_at, first_used_at, client_digest "
+            "FROM tokens WHERE digest = ?"
         )
-        if not rows:
-            return None
-        found, tunnel_id, side, issued_at, first_used_at, client_digest = rows[0]
-        return TokenRecord(found, tunnel_id, Side(side), issued_at, first_used_at, client_digest)
+        for tunnel_id, side, issued_at, first_used_at, client_digest in self._query(sql, digest):
+            return TokenRecord(
+                digest, tunnel_id, Side(side), issued_at, first_used_at, client_digest
+            )
+        return None
 
     def mark_token_used(self, digest: str, client_digest: str | None, now: float) -> bool:
-        changed = self._change(
+        sql = (
             "UPDATE tokens SET first_used_at = ?, client_digest = ? "
-            "WHERE digest = ? AND first_used_at IS NULL",
-            now,
-            client_digest,
-            digest,
+            "WHERE digest = ? AND first_used_at IS NULL"
         )
-        return changed > 0
+        return self._change(sql, now, client_digest, digest)
 
     def client_token_elsewhere(self, client_digest: str, tunnel_id: str, now: float) -> bool:
-        rows = self._query(
+        sql = (
             "SELECT 1 FROM tokens JOIN tunnels USING (tunnel_id) "
             "WHERE client_digest = ? AND tunnel_id != ? AND status = 'OPEN' AND expires_at > ? "
-            "LIMIT 1",
-            client_digest,
-            tunnel_id,
-            now,
+            "LIMIT 1"
         )
-        return bool(rows)
+        return bool(self._query(sql, client_digest, tunnel_id, now))
 
     def replace_tokens(self, tunnel: TunnelRecord, tokens: Sequence[TokenRecord]) -> bool:
         with self._transaction() as connection:
@@ -321,13 +301,11 @@ class SqliteStore:
         return changed.rowcount > 0
 
     def set_connection(self, tunnel_id: str, side: Side, state: ConnectionState) -> None:
-        self._change(
+        sql = (
             f"UPDATE tunnels SET {side}_status = ?, {side}_updated_at = ? "  # noqa: S608 - enum
-            "WHERE tunnel_id = ?",
-            state.status,
-            state.last_updated_at,
-            tunnel_id,
+            "WHERE tunnel_id = ?"
         )
+        self._change(sql, state.status, state.last_updated_at, tunnel_id)
 
     def reset_connections(self, now: float) -> None:
         with self._transaction() as connection:
@@ -339,23 +317,19 @@ class SqliteStore:
                 )
 
     def due_tunnels(self, now: float) -> tuple[str, ...]:
-        rows = self._query(
-            "SELECT tunnel_id FROM tunnels WHERE status = 'OPEN' AND expires_at <= ?", now
-        )
-        return tuple(row[0] for row in rows)
+        sql = "SELECT tunnel_id FROM tunnels WHERE status = 'OPEN' AND expires_at <= ?"
+        return tuple(tunnel_id for (tunnel_id,) in self._query(sql, now))
 
     def next_expiry(self) -> float | None:
-        rows = self._query("SELECT min(expires_at) FROM tunnels WHERE status = 'OPEN'")
-        value: float | None = rows[0][0]
-        return value
+        expiry: float | None = self._value(
+            "SELECT min(expires_at) FROM tunnels WHERE status = 'OPEN'"
+        )
+        return expiry
 
     def count_by_status(self) -> dict[TunnelStatus, int]:
         # One by one, because each is answered from the partial index of its status.
-        counts = {}
-        for status in TunnelStatus:
-            rows = self._query(f"SELECT count(*) FROM tunnels WHERE status = '{status}'")  # noqa: S608 - enum
-            counts[status] = int(rows[0][0])
-        return counts
+        sql = "SELECT count(*) FROM tunnels WHERE status = '{}'"
+        return {status: int(self._value(sql.format(status))) for status in TunnelStatus}
 
     def purge_closed(self, closed_before: float) -> None:
         self._change("DELETE FROM tunnels WHERE status = 'CLOSED' AND closed_at < ?", closed_before)

@@ -122,6 +122,20 @@ async def test_a_newer_token_takes_the_place_of_the_older() -> None:
     assert recorder.taken == [blocking, new]
 
 
+async def test_a_newer_token_waits_behind_those_of_other_tunnels() -> None:
+    recorder = Recorder()
+    recorder.gate.clear()
+    async with started(recorder) as outbox:
+        blocking, other, new = notification("t0"), notification("t2"), notification("t1")
+        outbox.put(blocking)
+        await recorder.wait_tried(1)
+        for each in (notification("t1", "old"), other, new):
+            outbox.put(each)
+        recorder.gate.set()
+        await recorder.wait_taken(3)
+    assert recorder.taken == [blocking, other, new]
+
+
 async def test_a_failed_one_does_not_come_back_over_a_newer() -> None:
     recorder = Recorder()
     recorder.failures = 1
@@ -192,7 +206,8 @@ async def test_stopping_does_not_wait_for_the_broker() -> None:
     outbox.put(notification())
     async with asyncio.timeout(HANG):
         await outbox.stop()
-    assert outbox.given_up == 1
+    await outbox.stop()
+    assert (outbox.given_up, outbox.waiting) == (1, 0)
 
 
 async def test_stopping_breaks_off_a_delivery_that_hangs() -> None:
