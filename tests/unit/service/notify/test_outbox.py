@@ -198,6 +198,19 @@ async def test_stopping_delivers_what_it_can() -> None:
     await outbox.stop()
 
 
+async def test_one_that_comes_to_an_idle_outbox_is_delivered_too() -> None:
+    recorder = Recorder()
+    outbox = Outbox(recorder, lambda: 50.0)
+    outbox.start()
+    outbox.put(notification("t1"))
+    await recorder.wait_taken(1)
+    while not outbox._settled.is_set():
+        await asyncio.sleep(0)
+    outbox.put(notification("t2"))
+    await outbox.stop()
+    assert [taken.tunnel_id for taken in recorder.taken] == ["t1", "t2"]
+
+
 async def test_stopping_does_not_wait_for_the_broker() -> None:
     recorder = Recorder()
     recorder.failures = 1_000_000
