@@ -26,6 +26,7 @@ from ..service.config import (
     default_state_dir,
     parse_address,
 )
+from ..service.errors import SettingsError
 from ..service.tls.ca_bundle import write_bundle
 from .limits import add_limit_options, read_limits
 from .serve_options import add_operation_options, operation_settings, proxy_networks, start_logging
@@ -44,6 +45,20 @@ _EXTRA: Final = (
     "uvicorn",
 )
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+_OPTIONS: Final = {
+    "api_listen": "--api-listen",
+    "audit_log": "--audit-log",
+    "data_listen": "--data-listen",
+    "host_names": "--host-name",
+    "metrics_listen": "--metrics-listen",
+    "mqtt_ca": "--mqtt-ca",
+    "mqtt_cert": "--mqtt-cert",
+    "mqtt_key": "--mqtt-key",
+    "mqtt_url": "--mqtt-url",
+    "notify_command": "--notify-command",
+    "state_dir": "--state-dir",
+}
+"""Settings as the errors of the service name them -> options."""
 
 _log = logging.getLogger(__name__)
 
@@ -132,15 +147,19 @@ def run_serve(args: argparse.Namespace) -> int:
         with asyncio.Runner(loop_factory=loop_factory) as runner:
             return runner.run(_serve(config))
     except TailraceError as error:
-        print(f"tailrace serve: {error}", file=sys.stderr)
+        print(f"tailrace serve: {_error_text(error)}", file=sys.stderr)
         return int(error.exit_code)
+
+
+def _error_text(error: TailraceError) -> str:
+    return error.text(_OPTIONS) if isinstance(error, SettingsError) else str(error)
 
 
 def run_env(args: argparse.Namespace) -> int:
     """Print shell exports for the running service; return the exit status."""
     try:
         state_dir = _state_dir(args)
-        endpoints = Endpoints.read(state_dir / "ready.json")
+        endpoints = _read_endpoints(state_dir)
         _check_running(endpoints, state_dir)
         bundle = state_dir / "tls" / "bundle.pem"
         write_bundle(bundle, Path(endpoints.ca_file))
@@ -152,6 +171,17 @@ def run_env(args: argparse.Namespace) -> int:
     # A token of other credentials would be sent along with ours, and refused.
     print("unset AWS_SESSION_TOKEN")
     return int(ExitCode.OK)
+
+
+def _read_endpoints(state_dir: Path) -> Endpoints:
+    path = state_dir / "ready.json"
+    try:
+        return Endpoints.read(path)
+    except ConfigurationError as error:
+        if path.exists():
+            raise
+        hint = f"start one with: tailrace serve --state-dir {state_dir}"
+        raise ConfigurationError(f"{error}; {hint}") from None
 
 
 def _variables(endpoints: Endpoints, bundle: Path) -> dict[str, str]:
@@ -253,7 +283,7 @@ def _reload(service: Service) -> None:
     try:
         service.reload()
     except TailraceError as error:
-        _log.error("not reloaded, everything stays as it was: %s", error)
+        _log.error("not reloaded, everything stays as it was: %s", _error_text(error))
 
 
 async def _wait(service: Service, stopping: asyncio.Event) -> int:

@@ -11,7 +11,8 @@ from typing import Final
 
 from ..errors import ConfigurationError
 from ..service.config import OperationSettings, parse_address
-from ..service.notify import parse_command, parse_mqtt_url
+from ..service.notify.command import parse_command
+from ..service.notify.mqtt import parse_mqtt_url
 from ..service.relay.proxy_protocol import Network, parse_network
 from ..service.telemetry.json_log import TEXT_FORMAT, JsonFormatter
 
@@ -89,11 +90,7 @@ def operation_settings(
         ),
         audit_log=args.audit_log,
         mqtt=mqtt,
-        notify_command=(
-            ()
-            if args.notify_command is None
-            else parse_command(args.notify_command, "--notify-command")
-        ),
+        notify_command=(() if args.notify_command is None else parse_command(args.notify_command)),
     )
 
 

@@ -16,6 +16,7 @@ from tailrace.common.secret import Secret
 from tailrace.service.config import DataSettings
 from tailrace.service.control import ControlPlane
 from tailrace.service.limits import Limits
+from tailrace.service.notify.announcer import Announcer
 from tailrace.service.relay.data_listener import DataListener
 from tailrace.service.relay.switchboard import LocalFabric
 from tailrace.service.service import Service
@@ -56,8 +57,11 @@ class Plain:
         fabric = LocalFabric()
         ids = RandomIds()
         self.queries = TunnelQueries(self.store, "r", "a")
-        tunnels = Tunnels(self.store, ids)
-        self.control = ControlPlane(tunnels, self.queries, fabric, ids, lambda: 1.0)
+        tunnels = Tunnels(self.store, ids, limits)
+        announcer = Announcer((), "r")
+        self.control = ControlPlane(
+            tunnels, self.queries, fabric, ids, lambda: 1.0, announcer, lambda: None
+        )
         self.listener = DataListener(self.control, fabric, settings, limits)
         self.listening = socket.create_server(("127.0.0.1", 0))
         self.port = self.listening.getsockname()[1]

@@ -2,11 +2,13 @@
 
 import argparse
 import asyncio
+import contextlib
 import importlib.util
 import json
 import os
 import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -189,9 +191,13 @@ def test_a_busy_port_is_status_5(serve: Serve, option: str) -> None:
 
 def test_a_second_service_is_refused(serve: Serve) -> None:
     serve().wait_ready()
-    status, _, err = serve().result()
+    served = serve()
+    status, _, err = served.result()
     assert status == ExitCode.USAGE
-    assert "another service" in err
+    assert err == (
+        f"tailrace serve: another service uses {served.state_dir}; stop it, or choose another "
+        "--state-dir\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -207,6 +213,75 @@ def test_wrong_options_are_one_line(serve: Serve, options: list[str], text: str)
     assert status == ExitCode.USAGE
     assert text in err
     assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--api-listen", "x"], "--api-listen 'x' is not HOST:PORT, for example 127.0.0.1:7443 or"),
+        (["--notify-command", ""], "--notify-command is empty: give a program with its arguments"),
+        (["--notify-command", "'"], '--notify-command "\'": No closing quotation'),
+        (
+            ["--mqtt-url", "http://h"],
+            "--mqtt-url must be mqtt://HOST[:PORT] or mqtts://HOST[:PORT], for example "
+            "mqtts://broker.example:8883",
+        ),
+        (
+            ["--mqtt-url", "mqtt://:secret@h"],
+            "an MQTT password needs a user: give it in --mqtt-url or in TAILRACE_MQTT_USER",
+        ),
+        (
+            ["--mqtt-url", "mqtt://h", "--mqtt-ca", "x"],
+            "--mqtt-ca needs an --mqtt-url with mqtts://",
+        ),
+        (["--mqtt-url", "mqtts://h", "--mqtt-key", "x"], "--mqtt-key needs --mqtt-cert"),
+        (
+            ["--mqtt-url", "mqtts://h", "--mqtt-ca", "/no/{0}"],
+            "--mqtt-ca /no/{0}: No such file or directory",
+        ),
+        (
+            ["--mqtt-url", "mqtts://h", "--mqtt-cert", "/no/x"],
+            "--mqtt-cert /no/x, --mqtt-key None: No such file or directory",
+        ),
+    ],
+)
+def test_settings_are_named_by_their_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], text: str
+) -> None:
+    args = parse("serve", "--state-dir", str(tmp_path), *options)
+    assert run_serve(args) == ExitCode.USAGE
+    assert capsys.readouterr().err.startswith(f"tailrace serve: {text}")
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--host-name", "\u00e9"], "--host-name '\u00e9' is not a name for a certificate"),
+        (
+            ["--audit-log", "/no/{state_dir}"],
+            "--audit-log: cannot write /no/{state_dir}: No such file or directory",
+        ),
+    ],
+)
+def test_settings_that_a_start_refuses(serve: Serve, options: list[str], text: str) -> None:
+    status, _, err = serve(*options).result()
+    assert status == ExitCode.USAGE
+    assert err == f"tailrace serve: {text}\n"
+
+
+def test_a_store_of_another_version(serve: Serve, tmp_path: Path) -> None:
+    served = serve()
+    served.wait_ready()
+    served.end(signal.SIGTERM)
+    database = tmp_path / "state" / "tunnels.sqlite3"
+    with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute("UPDATE schema_version SET version = 7")
+    status, _, err = serve().result()
+    assert status == ExitCode.USAGE
+    assert err == (
+        f"tailrace serve: the tunnel store {database} has schema version 7, this version of "
+        "tailrace knows 1: use the version that wrote it, or another --state-dir\n"
+    )
 
 
 def test_a_missing_extra_is_named(
@@ -265,7 +340,10 @@ class TestEnv:
         assert run_env(parse("env", "--state-dir", str(tmp_path))) == ExitCode.USAGE
         captured = capsys.readouterr()
         assert captured.out == ""
-        assert captured.err.startswith("tailrace env: no service is running here: ")
+        assert captured.err == (
+            f"tailrace env: no service is running here: {tmp_path}/ready.json does not exist; "
+            f"start one with: tailrace serve --state-dir {tmp_path}\n"
+        )
 
     def test_a_dead_service(self, serve: Serve) -> None:
         served = serve()

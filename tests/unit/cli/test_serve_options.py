@@ -65,7 +65,7 @@ def test_everything_is_said() -> None:
         (["--mqtt-cert", "k.pem"], "--mqtt-cert needs --mqtt-url"),
         (["--mqtt-key", "k.pem"], "--mqtt-key needs --mqtt-url"),
         (["--metrics-listen", "here"], "--metrics-listen 'here' is not HOST:PORT"),
-        (["--notify-command", ""], "--notify-command is empty"),
+        (["--notify-command", ""], "notify_command is empty"),
     ],
 )
 def test_what_does_not_fit(argv: list[str], said: str) -> None:

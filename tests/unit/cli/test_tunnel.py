@@ -126,7 +126,7 @@ class TestService:
         from tailrace.service.tunnels.rules import TunnelSpec
 
         for _ in range(230):
-            service._control.open_tunnel(TunnelSpec())
+            service._running.control.open_tunnel(TunnelSpec())
         listed = (await shell.json("list"))["tunnelSummaries"]
         assert len({summary["tunnelId"] for summary in listed}) == 230
         assert len((await shell.json("list", "--max", "150"))["tunnelSummaries"]) == 150

@@ -24,7 +24,7 @@ from ..config import DataSettings
 from ..limits import Limits
 from ..telemetry.counters import Counters
 from ..telemetry.throttled_log import ThrottledLog
-from ..tunnels.store import TunnelRecord
+from ..tunnels.records import TunnelRecord
 from .handshake import Handshake
 from .read_limiter import BITE, NIBBLE, PacedProtocol
 from .relay_end import REPLACED, SHARE, RelayEnd, service_ids_message

@@ -32,8 +32,8 @@ from ..telemetry.audit import AuditLog
 from ..telemetry.counters import Counters
 from ..telemetry.picows_log import PicowsLog
 from ..telemetry.throttled_log import ThrottledLog
+from ..tunnels.records import TunnelRecord
 from ..tunnels.rules import AdmissionRefused
-from ..tunnels.store import TunnelRecord
 from .accept_filter import Gate
 from .client_link import ClientLink
 from .handshake import Handshake, HandshakeRefused, UpgradeRequest, read_handshake, refuse_admission

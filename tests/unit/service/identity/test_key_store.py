@@ -28,7 +28,7 @@ def file(tmp_path: Path) -> KeyFile:
 
 
 def open_ring(file: KeyFile, environment: dict[str, str] | None = None) -> KeyRing:
-    return KeyRing.open(file.path, environment or {}, 1000.0)
+    return KeyRing(file, environment or {}, 1000.0)
 
 
 def test_a_key_is_made_once(file: KeyFile) -> None:

@@ -122,6 +122,20 @@ async def test_a_newer_token_takes_the_place_of_the_older() -> None:
     assert recorder.taken == [blocking, new]
 
 
+async def test_a_newer_token_waits_behind_those_of_other_tunnels() -> None:
+    recorder = Recorder()
+    recorder.gate.clear()
+    async with started(recorder) as outbox:
+        blocking, other, new = notification("t0"), notification("t2"), notification("t1")
+        outbox.put(blocking)
+        await recorder.wait_tried(1)
+        for each in (notification("t1", "old"), other, new):
+            outbox.put(each)
+        recorder.gate.set()
+        await recorder.wait_taken(3)
+    assert recorder.taken == [blocking, other, new]
+
+
 async def test_a_failed_one_does_not_come_back_over_a_newer() -> None:
     recorder = Recorder()
     recorder.failures = 1
@@ -184,6 +198,19 @@ async def test_stopping_delivers_what_it_can() -> None:
     await outbox.stop()
 
 
+async def test_one_that_comes_to_an_idle_outbox_is_delivered_too() -> None:
+    recorder = Recorder()
+    outbox = Outbox(recorder, lambda: 50.0)
+    outbox.start()
+    outbox.put(notification("t1"))
+    await recorder.wait_taken(1)
+    while not outbox._settled.is_set():
+        await asyncio.sleep(0)
+    outbox.put(notification("t2"))
+    await outbox.stop()
+    assert [taken.tunnel_id for taken in recorder.taken] == ["t1", "t2"]
+
+
 async def test_stopping_does_not_wait_for_the_broker() -> None:
     recorder = Recorder()
     recorder.failures = 1_000_000
@@ -192,7 +219,8 @@ async def test_stopping_does_not_wait_for_the_broker() -> None:
     outbox.put(notification())
     async with asyncio.timeout(HANG):
         await outbox.stop()
-    assert outbox.given_up == 1
+    await outbox.stop()
+    assert (outbox.given_up, outbox.waiting) == (1, 0)
 
 
 async def test_stopping_breaks_off_a_delivery_that_hangs() -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from tailrace.common.secret import Secret
 from tailrace.service.errors import TunnelClosed, TunnelLimitReached, TunnelNotFound
-from tailrace.service.limits import Limits
+from tailrace.service.limits import DEFAULT, Limits
+from tailrace.service.tunnels.records import ConnectionStatus, TunnelStatus
 from tailrace.service.tunnels.rules import (
     CLOSED_VISIBLE_SECONDS,
     MAX_TAGS,
@@ -20,7 +21,6 @@ from tailrace.service.tunnels.rules import (
     TunnelSpec,
 )
 from tailrace.service.tunnels.sqlite_store import SqliteStore
-from tailrace.service.tunnels.store import ConnectionStatus, TunnelStatus
 from tailrace.wire import Side
 
 CLIENT = Secret("c" * 32)
@@ -46,7 +46,7 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
 
 @pytest.fixture
 def tunnels(store: SqliteStore) -> Tunnels:
-    return Tunnels(store, CountingIds())
+    return Tunnels(store, CountingIds(), DEFAULT)
 
 
 def refusal(
@@ -199,7 +199,7 @@ def test_connection_states(tunnels: Tunnels, store: SqliteStore) -> None:
         ConnectionStatus.CONNECTED,
         3.0,
     )
-    tunnels.start(7.0)
+    tunnels.reset_connections(7.0)
     record = store.tunnel("tunnel-1")
     assert record is not None
     assert (record.source.status, record.source.last_updated_at) == (
