@@ -22,7 +22,7 @@ from tailrace.service.api.operations import Operations
 from tailrace.service.api.validation import read_parameters
 from tailrace.service.control import ControlPlane
 from tailrace.service.identity.policy import AccessKey, Policy
-from tailrace.service.relay.switchboard import LocalFabric
+from tailrace.service.relay.switchboard import Switchboard
 from tailrace.service.tunnels.queries import TunnelQueries
 from tailrace.service.tunnels.rules import RandomIds, Tunnels
 from tailrace.service.tunnels.sqlite_store import SqliteStore
@@ -108,7 +108,7 @@ def _operations() -> Iterator[Operations]:
         store = SqliteStore(connection)
         ids = _CountedIds()
         queries = TunnelQueries(store, "r", "a")
-        control = ControlPlane(Tunnels(store, ids), queries, LocalFabric(), ids, lambda: 1.0)
+        control = ControlPlane(Tunnels(store, ids), queries, Switchboard(), ids, lambda: 1.0)
         yield Operations(control)
 
 

@@ -1,4 +1,4 @@
-"""What the service can be asked to do, whoever asks: one object over store, fabric and time."""
+"""What the service can be asked to do: one object over store, switchboard and time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 
 from ..common.secret import Secret
 from ..wire import Side
-from .relay.switchboard import Fabric
+from .relay.switchboard import Switchboard
 from .tunnels.queries import TunnelQueries
 from .tunnels.rules import Destination, IdSource, OpenedTunnel, RotatedTunnel, Tunnels, TunnelSpec
 from .tunnels.store import TunnelRecord
@@ -45,7 +45,7 @@ class ControlPlane:
         self,
         tunnels: Tunnels,
         queries: TunnelQueries,
-        fabric: Fabric,
+        switchboard: Switchboard,
         ids: IdSource,
         clock: Callable[[], float],
     ) -> None:
@@ -55,7 +55,7 @@ class ControlPlane:
         self.expired: Callable[[str], None] = lambda _: None
         self.announcements: Announcements = _Nobody()
         self._tunnels = tunnels
-        self._fabric = fabric
+        self._switchboard = switchboard
         self._ids = ids
 
     def open_tunnel(self, spec: TunnelSpec) -> OpenedTunnel:
@@ -77,7 +77,7 @@ class ControlPlane:
         """
         self._tunnels.close(tunnel_id, self.clock(), delete=delete)
         self.announcements.withdraw(tunnel_id)
-        self._fabric.close_tunnel(tunnel_id, "The tunnel was closed")
+        self._switchboard.close_tunnel(tunnel_id, "The tunnel was closed")
         self.schedule()
 
     def rotate(
@@ -97,7 +97,7 @@ class ControlPlane:
                 if side in rotated.tokens
                 else "The service ids of the tunnel have changed"
             )
-            self._fabric.disconnect(tunnel_id, side, reason)
+            self._switchboard.disconnect(tunnel_id, side, reason)
         if Side.DESTINATION in rotated.tokens:
             # A notification that is still under way holds a token that is dead by now.
             self.announcements.withdraw(tunnel_id)
@@ -126,7 +126,7 @@ class ControlPlane:
         for tunnel_id in self._tunnels.expire(self.clock()):
             self.expired(tunnel_id)
             self.announcements.withdraw(tunnel_id)
-            self._fabric.close_tunnel(tunnel_id, "The tunnel has expired")
+            self._switchboard.close_tunnel(tunnel_id, "The tunnel has expired")
         return self._tunnels.next_expiry()
 
     def request_id(self) -> str:

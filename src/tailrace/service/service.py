@@ -28,7 +28,7 @@ from .identity.key_store import KeyRing, credentials_file
 from .limits import Limits
 from .notify import Announcer, CommandNotifier, MqttNotifier, Notifier, Outbox
 from .relay.data_listener import DataListener
-from .relay.switchboard import LocalFabric
+from .relay.switchboard import Switchboard
 from .telemetry.audit import AuditLog
 from .telemetry.counters import Counters
 from .telemetry.prometheus import Metrics
@@ -140,11 +140,11 @@ class Service:
         stack.callback(data_socket.close)
 
         ids = RandomIds()
-        fabric = LocalFabric()
+        switchboard = Switchboard()
         queries = TunnelQueries(store, config.region, config.account_id)
         tunnels = Tunnels(store, ids, config.limits)
         tunnels.start(self._clock())
-        self._control = ControlPlane(tunnels, queries, fabric, ids, self._clock)
+        self._control = ControlPlane(tunnels, queries, switchboard, ids, self._clock)
         self._control.schedule = self._schedule_expiry
         self._control.expired = self._audit.expired
 
@@ -155,11 +155,11 @@ class Service:
         metrics = Metrics(counters, queries, outboxes)
         listener = DataListener(
             self._control,
-            fabric,
+            switchboard,
             config.data,
             config.limits,
-            counters=counters,
-            audit=self._audit,
+            counters,
+            self._audit,
         )
         stack.callback(_forget_links, tunnels, self._clock)
         stack.push_async_callback(listener.stop)

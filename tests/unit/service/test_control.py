@@ -8,7 +8,7 @@ import pytest
 from tailrace.common.secret import Secret
 from tailrace.service.control import ControlPlane
 from tailrace.service.errors import TunnelNotFound
-from tailrace.service.relay.switchboard import LocalFabric
+from tailrace.service.relay.switchboard import Switchboard
 from tailrace.service.tunnels.queries import TunnelQueries
 from tailrace.service.tunnels.rules import Destination, RandomIds, Tunnels, TunnelSpec
 from tailrace.service.tunnels.sqlite_store import SqliteStore
@@ -25,7 +25,7 @@ class Clock:
         return self.now
 
 
-class ClosingFabric(LocalFabric):
+class ClosingSwitchboard(Switchboard):
     """Notes which tunnels are closed."""
 
     def __init__(self) -> None:
@@ -55,8 +55,8 @@ class Announcements:
 
 
 @pytest.fixture
-def fabric() -> ClosingFabric:
-    return ClosingFabric()
+def switchboard() -> ClosingSwitchboard:
+    return ClosingSwitchboard()
 
 
 @pytest.fixture
@@ -65,15 +65,17 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def control(tmp_path: Path, fabric: ClosingFabric, clock: Clock) -> Iterator[ControlPlane]:
+def control(
+    tmp_path: Path, switchboard: ClosingSwitchboard, clock: Clock
+) -> Iterator[ControlPlane]:
     store = SqliteStore.open(tmp_path / "db")
     ids = RandomIds()
-    yield ControlPlane(Tunnels(store, ids), TunnelQueries(store, "r", "a"), fabric, ids, clock)
+    yield ControlPlane(Tunnels(store, ids), TunnelQueries(store, "r", "a"), switchboard, ids, clock)
     store.close()
 
 
 def test_opening_and_closing_reschedule_expiry(
-    control: ControlPlane, fabric: ClosingFabric
+    control: ControlPlane, switchboard: ClosingSwitchboard
 ) -> None:
     scheduled: list[None] = []
     control.schedule = lambda: scheduled.append(None)
@@ -81,15 +83,15 @@ def test_opening_and_closing_reschedule_expiry(
     assert len(scheduled) == 1
     control.close_tunnel(tunnel_id, delete=False)
     assert len(scheduled) == 2
-    assert fabric.closed == [(tunnel_id, "The tunnel was closed")]
+    assert switchboard.closed == [(tunnel_id, "The tunnel was closed")]
     assert control.queries.describe(tunnel_id).status is TunnelStatus.CLOSED
     with pytest.raises(TunnelNotFound):
         control.close_tunnel("unknown", delete=True)
-    assert len(fabric.closed) == 1
+    assert len(switchboard.closed) == 1
 
 
 def test_expiry_closes_and_says_when_to_come_again(
-    control: ControlPlane, fabric: ClosingFabric, clock: Clock
+    control: ControlPlane, switchboard: ClosingSwitchboard, clock: Clock
 ) -> None:
     assert control.expire() is None
     first = control.open_tunnel(TunnelSpec(lifetime_minutes=1)).tunnel.tunnel_id
@@ -97,7 +99,7 @@ def test_expiry_closes_and_says_when_to_come_again(
     assert control.expire() == 1060.0
     clock.now = 1060.0
     assert control.expire() == 1180.0
-    assert fabric.closed == [(first, "The tunnel has expired")]
+    assert switchboard.closed == [(first, "The tunnel has expired")]
 
 
 def test_connections_are_recorded(control: ControlPlane, clock: Clock) -> None:
@@ -136,16 +138,16 @@ def test_ids_differ(control: ControlPlane) -> None:
 
 
 def test_rotation_disconnects_who_came_with_the_old_token(
-    control: ControlPlane, fabric: ClosingFabric
+    control: ControlPlane, switchboard: ClosingSwitchboard
 ) -> None:
     tunnel_id = control.open_tunnel(TunnelSpec(services=("A",))).tunnel.tunnel_id
     rotated = control.rotate(tunnel_id, [Side.SOURCE], None)
     assert control.admit(rotated.tokens[Side.SOURCE], Side.SOURCE, None).tunnel_id == tunnel_id
     reason = "The access token was rotated"
-    assert fabric.disconnected == [(tunnel_id, Side.SOURCE, reason)]
-    fabric.disconnected.clear()
+    assert switchboard.disconnected == [(tunnel_id, Side.SOURCE, reason)]
+    switchboard.disconnected.clear()
     control.rotate(tunnel_id, [Side.DESTINATION], Destination(("B",)))
-    assert fabric.disconnected == [
+    assert switchboard.disconnected == [
         (tunnel_id, Side.SOURCE, "The service ids of the tunnel have changed"),
         (tunnel_id, Side.DESTINATION, reason),
     ]
