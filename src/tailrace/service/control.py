@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from ..common.secret import Secret
 from ..wire import Side
 from .notify.announcer import Announcer
-from .relay.switchboard import Fabric
+from .relay.switchboard import Switchboard
 from .tunnels.queries import TunnelQueries
 from .tunnels.records import TunnelRecord
 from .tunnels.rules import Destination, OpenedTunnel, RandomIds, RotatedTunnel, Tunnels, TunnelSpec
@@ -29,7 +29,7 @@ class ControlPlane:
         self,
         tunnels: Tunnels,
         queries: TunnelQueries,
-        switchboard: Fabric,
+        switchboard: Switchboard,
         ids: RandomIds,
         clock: Callable[[], float],
         announcer: Announcer,

@@ -18,7 +18,7 @@ from typing import Final
 
 from .errors import StoreFailed
 from .notify.announcer import Announcer
-from .relay.switchboard import Fabric
+from .relay.switchboard import Switchboard
 from .telemetry.audit import AuditLog
 from .tunnels.rules import Tunnels
 
@@ -44,7 +44,7 @@ class Expiry:
     def __init__(
         self,
         tunnels: Tunnels,
-        switchboard: Fabric,
+        switchboard: Switchboard,
         announcer: Announcer,
         audit: AuditLog,
         clock: Callable[[], float],

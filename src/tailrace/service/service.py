@@ -32,7 +32,7 @@ from .notify.command import CommandNotifier
 from .notify.mqtt import MqttNotifier
 from .notify.outbox import Outbox
 from .relay.data_listener import DataListener
-from .relay.switchboard import LocalFabric
+from .relay.switchboard import Switchboard
 from .telemetry.audit import AuditLog
 from .telemetry.counters import Counters
 from .telemetry.prometheus import Metrics
@@ -161,7 +161,7 @@ class Service:
         data_socket = stack.enter_context(bind(config.data_listen, "data_listen"))
 
         # Control and data, which share nothing but the switchboard.
-        switchboard = LocalFabric()
+        switchboard = Switchboard()
         control = _build_control(config, clock, state, switchboard)
         counters = Counters(time.monotonic)
         listener = DataListener(
@@ -230,7 +230,7 @@ def _certificates(config: ServiceConfig, now: float) -> Certificates:
 
 
 def _build_control(
-    config: ServiceConfig, clock: _Clock, state: _State, switchboard: LocalFabric
+    config: ServiceConfig, clock: _Clock, state: _State, switchboard: Switchboard
 ) -> _Control:
     operation = config.operation
     notifiers: list[Notifier] = []

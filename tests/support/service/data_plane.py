@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,8 +19,10 @@ from tailrace.service.control import ControlPlane
 from tailrace.service.limits import Limits
 from tailrace.service.notify.announcer import Announcer
 from tailrace.service.relay.data_listener import DataListener
-from tailrace.service.relay.switchboard import LocalFabric
+from tailrace.service.relay.switchboard import Switchboard
 from tailrace.service.service import Service
+from tailrace.service.telemetry.audit import AuditLog
+from tailrace.service.telemetry.counters import Counters
 from tailrace.service.tunnels.queries import TunnelQueries
 from tailrace.service.tunnels.rules import RandomIds, Tunnels, TunnelSpec
 from tailrace.service.tunnels.sqlite_store import SqliteStore
@@ -54,15 +57,16 @@ class Plain:
 
     def __init__(self, tmp_path: Path, limits: Limits, settings: DataSettings) -> None:
         self.store = SqliteStore.open(tmp_path / "db")
-        fabric = LocalFabric()
+        switchboard = Switchboard()
         ids = RandomIds()
         self.queries = TunnelQueries(self.store, "r", "a")
         tunnels = Tunnels(self.store, ids, limits)
         announcer = Announcer((), "r")
         self.control = ControlPlane(
-            tunnels, self.queries, fabric, ids, lambda: 1.0, announcer, lambda: None
+            tunnels, self.queries, switchboard, ids, lambda: 1.0, announcer, lambda: None
         )
-        self.listener = DataListener(self.control, fabric, settings, limits)
+        counters, audit = Counters(time.monotonic), AuditLog(None, time.time)
+        self.listener = DataListener(self.control, switchboard, settings, limits, counters, audit)
         self.listening = socket.create_server(("127.0.0.1", 0))
         self.port = self.listening.getsockname()[1]
 
@@ -105,5 +109,5 @@ async def plain(
         yield served
     finally:
         await served.listener.stop()
-        assert served.listener.link_count == 0
+        assert not served.listener._links
         served.store.close()

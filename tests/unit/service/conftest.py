@@ -16,7 +16,7 @@ from tailrace.service.config import DataSettings
 from tailrace.service.control import ControlPlane
 from tailrace.service.limits import DEFAULT
 from tailrace.service.notify.announcer import Announcer
-from tailrace.service.relay.switchboard import LocalFabric
+from tailrace.service.relay.switchboard import Switchboard
 from tailrace.service.service import Service
 from tailrace.service.tunnels.queries import TunnelQueries
 from tailrace.service.tunnels.records import TunnelRecord
@@ -43,7 +43,7 @@ async def tunnel(service: Service) -> dict[str, Any]:
     return await open_tunnel(service)
 
 
-class Switchboard(LocalFabric):
+class ClosingSwitchboard(Switchboard):
     """Notes which links are to end."""
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class Plane:
 
     store: SqliteStore
     now: float = 1000.0
-    switchboard: Switchboard = field(default_factory=Switchboard)
+    switchboard: ClosingSwitchboard = field(default_factory=ClosingSwitchboard)
     announcer: Announcements = field(default_factory=Announcements)
     rescheduled: int = 0
 

@@ -34,7 +34,7 @@ MAX_REQUEST_HEAD: Final = 4096
 """Bytes of request line and header fields, up to and with the empty line."""
 
 _COOKIE: Final = "awsiot-tunnel-token"
-_OURS: Final = re.compile(r"/tailrace-\d")
+_TAILRACE: Final = re.compile(r"/tailrace-\d")
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+", re.ASCII)
 _CLIENT_TOKEN: Final = re.compile(r"[a-zA-Z0-9-]{32,128}", re.ASCII)
 
@@ -62,7 +62,7 @@ class Handshake:
     client_token: Secret | None
     subprotocol: str
     """The newest of the offered ones that is known here."""
-    ours: bool = False
+    is_tailrace: bool = False
     """Whether the client is a proxy of this project: it may be pinged while it sends, which
     others are known to break over, and knows what to do with flow messages."""
 
@@ -95,8 +95,8 @@ def read_handshake(request: UpgradeRequest, max_head: int = MAX_REQUEST_HEAD) ->
     _check_upgrade(request)
     token = _read_access_token(request)
     client_token = _read_client_token(request)
-    ours = any(_OURS.search(agent) for agent in request.values("user-agent"))
-    return Handshake(side, token, client_token, _choose_subprotocol(request), ours)
+    is_tailrace = any(_TAILRACE.search(agent) for agent in request.values("user-agent"))
+    return Handshake(side, token, client_token, _choose_subprotocol(request), is_tailrace)
 
 
 def _bad(text: str) -> HandshakeRefused:
