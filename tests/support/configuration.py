@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
+from urllib.parse import quote
 
 from tailrace.errors import ConfigurationError
+from tailrace.link.proxy.settings import WebProxy
 
-__all__ = ["refusal", "value_unless_refused"]
+__all__ = ["proxy_url", "refusal", "value_unless_refused"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,3 +32,11 @@ def refusal(parse: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> st
     except ConfigurationError as error:
         return str(error)
     return ""
+
+
+def proxy_url(proxy: WebProxy) -> str:
+    """Return the URL that names a web proxy, with its password."""
+    user = ""
+    if proxy.username:
+        user = f"{quote(proxy.username, safe='')}:{quote(proxy.password.reveal(), safe='')}@"
+    return proxy.place.replace("://", f"://{user}")

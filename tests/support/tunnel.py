@@ -28,7 +28,7 @@ from support.process import HANG, POLL, Process, clean_environment, installed, p
 from tailrace.aws import ControlClient, Credentials
 from tailrace.common.secret import Secret
 from tailrace.errors import ExitCode
-from tailrace.link.endpoint import LinkTarget
+from tailrace.link.endpoint import ServiceEndpoint
 from tailrace.link.http.upgrade import request_headers
 from tailrace.localproxy.events import Connected, Listening, ProxyEvent, ServicesMapped
 from tailrace.localproxy.proxy import LocalProxy
@@ -314,9 +314,8 @@ def disguise(monkeypatch: pytest.MonkeyPatch, *sides: Side) -> None:
     The service then neither offers them what is our own nor passes it on to them.
     """
 
-    def headers(target: LinkTarget, agent: str) -> list[tuple[str, str]]:
-        hides = target.side in [side.value for side in sides]
-        return request_headers(target, "localproxy" if hides else agent)
+    def headers(endpoint: ServiceEndpoint, agent: str) -> list[tuple[str, str]]:
+        return request_headers(endpoint, "localproxy" if endpoint.side in sides else agent)
 
     for module in ("picows_link", "http.upgrade"):
         monkeypatch.setattr(f"tailrace.link.{module}.request_headers", headers)

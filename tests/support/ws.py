@@ -21,8 +21,8 @@ from typing import Any, Self
 import trustme
 
 from tailrace.common.secret import Secret
-from tailrace.link import LinkClosed, LinkTarget, TLSOptions
-from tailrace.wire import SUBPROTOCOL_V3
+from tailrace.link import LinkClosed, ServiceEndpoint, TLSOptions
+from tailrace.wire import SUBPROTOCOL_V3, Side
 
 PATIENCE = 20.0
 """Seconds after which a hanging script gives up: a guard, no test waits for it."""
@@ -210,18 +210,18 @@ class ScriptedService:
         self.port: int = self._listener.getsockname()[1]
         self.connections = 0
 
-    def target(self, **changes: Any) -> LinkTarget:
-        """Return the target that fits this service."""
+    def endpoint(self, **changes: Any) -> ServiceEndpoint:
+        """Return the endpoint that fits this service."""
         fields: dict[str, Any] = {
             "host": "localhost",
             "port": self.port,
-            "side": "source",
+            "side": Side.SOURCE,
             "access_token": Secret(ACCESS_TOKEN),
             "client_token": Secret(CLIENT_TOKEN),
             "tls": TLSOptions(self._certificates.ca_file),
             "connect_timeout": PATIENCE,
         }
-        return LinkTarget(**(fields | changes))
+        return ServiceEndpoint(**(fields | changes))
 
     def __enter__(self) -> Self:
         self._start(self._accept)

@@ -9,7 +9,7 @@ from typing import Final, TypeAlias, cast
 
 from ..errors import ConfigurationError
 from .base_link import BaseLink
-from .endpoint import LinkTarget
+from .endpoint import ServiceEndpoint
 from .interface import Link, LinkHandler
 from .tcp import open_socket
 from .tls.context import build_trust
@@ -21,14 +21,14 @@ BACKENDS: Final = {"picows": ".picows_link", "websockets": ".websockets_link"}
 """Packages that can carry a link -> our module; ``auto`` takes the first that is installed."""
 
 _Opener: TypeAlias = Callable[
-    [asyncio.Transport, UpgradeTap, LinkTarget, LinkHandler], Awaitable[BaseLink]
+    [asyncio.Transport, UpgradeTap, ServiceEndpoint, LinkHandler], Awaitable[BaseLink]
 ]
 
 
-async def connect(target: LinkTarget, handler: LinkHandler, backend: str = "auto") -> Link:
+async def connect(endpoint: ServiceEndpoint, handler: LinkHandler, backend: str = "auto") -> Link:
     """Open a link to the service: name resolution, TCP, TLS, upgrade.
 
-    Each step may take ``target.connect_timeout`` seconds. The handler hears nothing before
+    Each step may take ``endpoint.connect_timeout`` seconds. The handler hears nothing before
     this returns; :mod:`tailrace.link.base_link` tells the exact order. A failed or cancelled
     attempt leaves nothing open.
 
@@ -38,16 +38,16 @@ async def connect(target: LinkTarget, handler: LinkHandler, backend: str = "auto
     Raises:
         NameResolutionFailed, ConnectFailed, TLSFailed, HandshakeFailed: the step of that name.
         ServiceUnavailable, AccessRefused: the service's answer to the upgrade.
-        ConfigurationError: the back end is not installed, or the certificates of the target
+        ConfigurationError: the back end is not installed, or the certificates of the endpoint
             cannot be read.
     """
     open_link = _load(backend)
     # Reading the system's certificates takes tens of milliseconds that others may need.
-    trust = await asyncio.to_thread(build_trust, target.tls)
-    sock = await open_socket(target)
+    trust = await asyncio.to_thread(build_trust, endpoint.tls)
+    sock = await open_socket(endpoint)
     tap = UpgradeTap()
-    transport = await start_tls(sock, target, trust, tap)
-    link = await open_link(transport, tap, target, handler)
+    transport = await start_tls(sock, endpoint, trust, tap)
+    link = await open_link(transport, tap, endpoint, handler)
     asyncio.get_running_loop().call_soon(link.begin, tap)
     return link
 

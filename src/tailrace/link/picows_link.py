@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 from picows import WSAutoPingStrategy, WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from .base_link import MAX_FRAME_SIZE, READ_BUFFER_SIZE, BaseLink, LinkState
-from .endpoint import LinkTarget, user_agent
+from .endpoint import ServiceEndpoint, user_agent
 from .http.upgrade import UpgradeParser, accept_for, request_headers, request_path
 from .interface import Buffer, CloseCode, LinkHandler, LinkInfo
 from .tls.transport import UpgradeTap, remote_address
@@ -28,7 +28,7 @@ _SILENCE: Final = logging.CRITICAL + 1
 
 
 async def open_link(
-    transport: asyncio.Transport, tap: UpgradeTap, target: LinkTarget, handler: LinkHandler
+    transport: asyncio.Transport, tap: UpgradeTap, endpoint: ServiceEndpoint, handler: LinkHandler
 ) -> PicowsLink:
     """Ask for the upgrade on a TLS transport and return the open link.
 
@@ -36,11 +36,11 @@ async def open_link(
         ServiceUnavailable, AccessRefused, HandshakeFailed: see :class:`UpgradeParser`.
     """
     listener = _Listener()
-    protocol = _make_protocol(target, listener)
+    protocol = _make_protocol(endpoint, listener)
     protocol.connection_made(transport)  # writes the request
     websocket: WSTransport = protocol.transport
     key = websocket.request.headers["Sec-WebSocket-Key"]
-    accepted = await tap.upgrade(UpgradeParser(target, key), target.connect_timeout)
+    accepted = await tap.upgrade(UpgradeParser(endpoint, key), endpoint.connect_timeout)
     tap.leftover[:0] = _plain_answer(key)
     info = LinkInfo(
         subprotocol=accepted.subprotocol,
@@ -179,10 +179,10 @@ class _Listener(WSListener):
         self.on_ws_frame = link.frame_arrived
 
 
-def _make_protocol(target: LinkTarget, listener: _Listener) -> Any:
+def _make_protocol(endpoint: ServiceEndpoint, listener: _Listener) -> Any:
     return _WSProtocol(
-        target.host_header,
-        request_path(target),
+        endpoint.host_header,
+        request_path(endpoint),
         True,  # client
         lambda request, response: listener,
         # picows logs requests, with the tokens in them; this logger cannot be made to speak.
@@ -195,7 +195,7 @@ def _make_protocol(target: LinkTarget, listener: _Listener) -> Any:
         WSAutoPingStrategy.PING_PERIODICALLY,
         True,  # answer pings, with their payload
         MAX_FRAME_SIZE,
-        request_headers(target, user_agent()),
+        request_headers(endpoint, user_agent()),
         READ_BUFFER_SIZE,
     )
 

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from ..errors import AccessRefused, ConfigurationError, LinkError, TLSFailed
 from .backoff import LASTED, Backoff
 from .connector import connect
-from .endpoint import LinkTarget
+from .endpoint import ServiceEndpoint
 from .heartbeat import Heartbeat, HeartbeatAction
 from .interface import CloseCode, ClosedBy, Link, LinkClosed, LinkHandler
 
@@ -81,7 +81,7 @@ class LinkSupervisor:
 
     def __init__(
         self,
-        target: LinkTarget,
+        endpoint: ServiceEndpoint,
         policy: ReconnectPolicy,
         observer: LinkObserver,
         *,
@@ -96,7 +96,7 @@ class LinkSupervisor:
             rng: for the jitter of the delays.
             clock: tells how long a link lasted, in seconds.
         """
-        self._target = target
+        self._endpoint = endpoint
         self._policy = policy
         self._observer = observer
         self._backend = backend
@@ -156,7 +156,7 @@ class LinkSupervisor:
             return SupervisorOutcome.STOPPED
         try:
             async with asyncio.timeout(None) as self._pause:
-                link = await connect(self._target, holder, self._backend)
+                link = await connect(self._endpoint, holder, self._backend)
         except TimeoutError:
             return SupervisorOutcome.STOPPED  # only stop() sets this timeout
         except AccessRefused:

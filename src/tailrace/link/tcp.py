@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Any, Final
 
+from ..common.addresses import format_host_port
 from ..common.network_errors import network_error_text
 from ..errors import ConnectFailed, NameResolutionFailed
-from .endpoint import LinkTarget
+from .endpoint import ServiceEndpoint
 
-__all__ = ["Endpoint", "connect_any", "open_socket", "resolve"]
+__all__ = ["SocketAddress", "connect_any", "open_socket", "resolve"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,35 +29,34 @@ NOTSENT_LOWAT: Final = 128 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class SocketAddress:
     """One address to connect to."""
 
     family: socket.AddressFamily
     address: tuple[Any, ...]
 
     def __str__(self) -> str:
-        host, port = self.address[:2]
-        return f"[{host}]:{port}" if self.family == socket.AF_INET6 else f"{host}:{port}"
+        return format_host_port(*self.address[:2])
 
 
-async def open_socket(target: LinkTarget) -> socket.socket:
+async def open_socket(endpoint: ServiceEndpoint) -> socket.socket:
     """Return a connected, non-blocking socket on which TLS with the service can begin.
 
     Raises:
         NameResolutionFailed: the host has no address, or nobody told it in time.
         ConnectFailed: no address accepted a connection in time.
-        ProxyRefused, TLSFailed, ConfigurationError: the target has a web proxy; see
+        ProxyRefused, TLSFailed, ConfigurationError: the endpoint has a web proxy; see
             :func:`tailrace.link.proxy.through_proxy.open_through_proxy`.
     """
-    if target.web_proxy is not None:
+    if endpoint.web_proxy is not None:
         from .proxy.through_proxy import open_through_proxy  # which dials, too
 
-        return await open_through_proxy(target, target.web_proxy)
-    endpoints = await resolve(target.host, target.port, target.connect_timeout)
-    return await connect_any(endpoints, target.where, target.connect_timeout)
+        return await open_through_proxy(endpoint, endpoint.web_proxy)
+    endpoints = await resolve(endpoint.host, endpoint.port, endpoint.connect_timeout)
+    return await connect_any(endpoints, endpoint.authority, endpoint.connect_timeout)
 
 
-async def resolve(host: str, port: int, timeout: float) -> list[Endpoint]:
+async def resolve(host: str, port: int, timeout: float) -> list[SocketAddress]:
     """Return the addresses of a host, families taking turns, the system's order otherwise.
 
     Raises:
@@ -65,11 +65,11 @@ async def resolve(host: str, port: int, timeout: float) -> list[Endpoint]:
     with contextlib.suppress(OSError, UnicodeError):
         return _endpoints(_lookup(host, port, socket.AI_NUMERICHOST))
     loop = asyncio.get_running_loop()
-    answer: asyncio.Future[list[Endpoint]] = loop.create_future()
+    answer: asyncio.Future[list[SocketAddress]] = loop.create_future()
 
     def look_up() -> None:
         try:
-            found: list[Endpoint] | Exception = _endpoints(_lookup(host, port))
+            found: list[SocketAddress] | Exception = _endpoints(_lookup(host, port))
         except (OSError, UnicodeError) as error:
             found = error
         with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
@@ -92,7 +92,9 @@ async def resolve(host: str, port: int, timeout: float) -> list[Endpoint]:
     return endpoints
 
 
-async def connect_any(endpoints: Sequence[Endpoint], where: str, timeout: float) -> socket.socket:
+async def connect_any(
+    endpoints: Sequence[SocketAddress], where: str, timeout: float
+) -> socket.socket:
     """Connect to the first endpoint that accepts, starting the tries a moment apart.
 
     Args:
@@ -103,7 +105,7 @@ async def connect_any(endpoints: Sequence[Endpoint], where: str, timeout: float)
     Raises:
         ConnectFailed: none accepted; the text tells what each of them said.
     """
-    said: dict[Endpoint, str] = {}
+    said: dict[SocketAddress, str] = {}
     try:
         async with asyncio.timeout(timeout):
             winner = await _race(endpoints, said)
@@ -116,10 +118,12 @@ async def connect_any(endpoints: Sequence[Endpoint], where: str, timeout: float)
     raise ConnectFailed(f"cannot connect to {where}: {answers}")
 
 
-async def _race(endpoints: Sequence[Endpoint], said: dict[Endpoint, str]) -> socket.socket | None:
+async def _race(
+    endpoints: Sequence[SocketAddress], said: dict[SocketAddress, str]
+) -> socket.socket | None:
     loop = asyncio.get_running_loop()
     waiting = list(endpoints)
-    running: dict[asyncio.Task[socket.socket], Endpoint] = {}
+    running: dict[asyncio.Task[socket.socket], SocketAddress] = {}
     winner: socket.socket | None = None
     try:
         while winner is None and (waiting or running):
@@ -153,7 +157,7 @@ def _close_loser(task: asyncio.Task[socket.socket]) -> None:
         task.result().close()
 
 
-async def _connect(endpoint: Endpoint) -> socket.socket:
+async def _connect(endpoint: SocketAddress) -> socket.socket:
     sock = socket.socket(endpoint.family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
@@ -172,16 +176,18 @@ def _lookup(host: str, port: int, flags: int = 0) -> list[Any]:
     return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
 
 
-def _endpoints(infos: Sequence[Any]) -> list[Endpoint]:
+def _endpoints(infos: Sequence[Any]) -> list[SocketAddress]:
     """Let the address families take turns (RFC 8305 section 4), without duplicates."""
-    families: dict[int, list[Endpoint]] = {}
+    families: dict[int, list[SocketAddress]] = {}
     for family, _, _, _, address in infos:
-        families.setdefault(family, []).append(Endpoint(family, address))
+        families.setdefault(family, []).append(SocketAddress(family, address))
     turns = chain.from_iterable(zip_longest(*families.values()))
     return list(dict.fromkeys(each for each in turns if each is not None))
 
 
-def _settle(answer: asyncio.Future[list[Endpoint]], found: list[Endpoint] | Exception) -> None:
+def _settle(
+    answer: asyncio.Future[list[SocketAddress]], found: list[SocketAddress] | Exception
+) -> None:
     if answer.done():
         return  # nobody waits any longer
     if isinstance(found, Exception):

@@ -15,7 +15,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol, Side, State
 
 from .base_link import MAX_FRAME_SIZE, READ_BUFFER_SIZE, BaseLink, LinkState
-from .endpoint import LinkTarget, user_agent
+from .endpoint import ServiceEndpoint, user_agent
 from .http.upgrade import UpgradeParser, build_request
 from .interface import Buffer, CloseCode, LinkHandler, LinkInfo
 from .tls.transport import UpgradeTap, remote_address
@@ -27,7 +27,7 @@ _SILENCE: Final = logging.CRITICAL + 1
 
 
 async def open_link(
-    transport: asyncio.Transport, tap: UpgradeTap, target: LinkTarget, handler: LinkHandler
+    transport: asyncio.Transport, tap: UpgradeTap, endpoint: ServiceEndpoint, handler: LinkHandler
 ) -> WebsocketsLink:
     """Ask for the upgrade on a TLS transport and return the open link.
 
@@ -35,8 +35,8 @@ async def open_link(
         ServiceUnavailable, AccessRefused, HandshakeFailed: see :class:`UpgradeParser`.
     """
     key = base64.b64encode(secrets.token_bytes(16)).decode()
-    transport.write(build_request(target, key, user_agent()))
-    accepted = await tap.upgrade(UpgradeParser(target, key), target.connect_timeout)
+    transport.write(build_request(endpoint, key, user_agent()))
+    accepted = await tap.upgrade(UpgradeParser(endpoint, key), endpoint.connect_timeout)
     info = LinkInfo(
         subprotocol=accepted.subprotocol,
         channel_id=accepted.channel_id,

@@ -51,7 +51,7 @@ async def linked(
     """Open a link to a script; close it in the end, if it is still open."""
     recorder = recorder or Recorder()
     with ScriptedService(certificates, script) as service:
-        link = await connect(service.target(), recorder, backend)
+        link = await connect(service.endpoint(), recorder, backend)
         yield link, recorder
         link.close(CloseCode.OK, "")
         await recorder.end()
@@ -342,7 +342,7 @@ async def test_close_before_the_link_begins(certificates: Certificates, backend:
 
     recorder = Recorder()
     with ScriptedService(certificates, script) as service:
-        link = await connect(service.target(), recorder, backend)
+        link = await connect(service.endpoint(), recorder, backend)
         link.close(1000, "at once")
         assert await recorder.end() == LinkClosed(US, 1000, "at once")
     assert recorder.frames == []
@@ -506,7 +506,7 @@ async def test_a_handler_that_closes_and_then_stumbles(
 
     handler = Both()
     with ScriptedService(certificates, serve(frame(BINARY, b"x"), until_closed)) as service:
-        handler.link = await connect(service.target(), handler, backend)
+        handler.link = await connect(service.endpoint(), handler, backend)
         assert await handler.end() == LinkClosed(US, 1000, "enough")
     assert "a link's handler failed" in caplog.text
 
@@ -589,7 +589,7 @@ async def test_a_full_buffer_before_the_link_begins(
     gate = Gate()
     recorder = Recorder()
     with ScriptedService(certificates, gate) as service:
-        link = await connect(service.target(), recorder, backend)
+        link = await connect(service.endpoint(), recorder, backend)
         flood(link)
         assert recorder.marks == []
         await recorder.until(lambda: recorder.marks == ["paused"])
@@ -636,7 +636,7 @@ async def test_pause_reading_stops_delivery(
 
     handler = Pausing()
     with ScriptedService(certificates, flood) as service:
-        handler.link = await connect(service.target(), handler, backend)
+        handler.link = await connect(service.endpoint(), handler, backend)
         await handler.until(lambda: bool(handler.frames))
         # The service gets stuck, as nobody takes its bytes. Wait until that is so.
         before = -1
@@ -659,7 +659,7 @@ async def test_resuming_delivers_what_had_come(
     script = serve(frame(BINARY, bytes(16_000)) * count, until_closed)
     handler = Pausing()
     with ScriptedService(certificates, script) as service:
-        handler.link = await connect(service.target(), handler, backend)
+        handler.link = await connect(service.endpoint(), handler, backend)
         await handler.until(lambda: bool(handler.frames))
         await asyncio.sleep(0.05)
         handler.link.resume_reading()
@@ -742,7 +742,7 @@ async def test_sending_from_within_the_handler(certificates: Certificates, backe
 
     handler = Replying()
     with ScriptedService(certificates, script) as service:
-        handler.link = await connect(service.target(), handler, backend)
+        handler.link = await connect(service.endpoint(), handler, backend)
         assert await handler.end() == LinkClosed(US, 1000, "enough")
     assert handler.frames == [b"echo me"]
     assert [each.payload for each in notes.frames] == [b"echo me", b"\x03\xe8enough"]
@@ -758,7 +758,7 @@ async def test_sending_while_the_end_is_being_parsed(
     script = serve(data, Peer.read_to_end)
     handler = Replying()
     with ScriptedService(certificates, script) as service:
-        handler.link = await connect(service.target(), handler, backend)
+        handler.link = await connect(service.endpoint(), handler, backend)
         assert (await handler.end()).code in (1002, 1011)
     assert handler.frames == [b"echo me"]
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
@@ -779,7 +779,7 @@ async def test_what_a_link_held_is_freed_at_once(
     handler = Replying()
     kinds = (PicowsLink, WebsocketsLink, aiofastnet.Transport)
     with ScriptedService(certificates, script) as service, uncollected(*kinds) as living:
-        handler.link = await connect(service.target(), handler, backend)
+        handler.link = await connect(service.endpoint(), handler, backend)
         if ending == "ours":
             handler.link.close(CloseCode.OK, "")
         await handler.end()

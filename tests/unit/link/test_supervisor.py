@@ -44,8 +44,9 @@ from tailrace.errors import (
 from tailrace.link import ClosedBy, Link, LinkClosed, LinkHandler, LinkInfo
 from tailrace.link import supervisor as module
 from tailrace.link.backoff import LASTED, MIN_DELAY, SETTLED
-from tailrace.link.endpoint import LinkTarget, TLSOptions
+from tailrace.link.endpoint import ServiceEndpoint, TLSOptions
 from tailrace.link.supervisor import LinkSupervisor, ReconnectPolicy, SupervisorOutcome
+from tailrace.wire import Side
 
 QUICK: dict[str, Any] = {"retry_delay": 0.0, "retry_delay_cap": 0.0}
 """The shortest delays there are."""
@@ -109,7 +110,7 @@ def keeper(
     **changes: Any,
 ) -> LinkSupervisor:
     return LinkSupervisor(
-        service.target(**changes),
+        service.endpoint(**changes),
         ReconnectPolicy(**(QUICK | (policy or {}))),
         observer,
         rng=random.Random(1),
@@ -322,7 +323,7 @@ async def test_delays_grow_and_fall_back(
     observer = Observer()
     with ScriptedService(certificates, busy, busy, dropped, busy, OK) as service:
         outcome = await LinkSupervisor(
-            service.target(),
+            service.endpoint(),
             ReconnectPolicy(retry_delay=0.06, retry_delay_cap=9.0),
             observer,
             rng=Longest(),
@@ -484,7 +485,7 @@ async def test_stop_during_a_delay(certificates: Certificates) -> None:
     observer = Observer()
     with ScriptedService(certificates, refuse("503 Service Unavailable")) as service:
         made = LinkSupervisor(
-            service.target(),
+            service.endpoint(),
             ReconnectPolicy(retry_delay=10_000.0, retry_delay_cap=10_000.0),
             observer,
             rng=Longest(),
@@ -594,10 +595,10 @@ async def test_the_back_end_is_passed_on(certificates: Certificates) -> None:
     observer = Observer()
     with ScriptedService(certificates, OK) as service:
         policy = ReconnectPolicy()
-        await LinkSupervisor(service.target(), policy, observer, backend="websockets").run()
+        await LinkSupervisor(service.endpoint(), policy, observer, backend="websockets").run()
         assert observer.links[0].info.backend == "websockets"
         with pytest.raises(ConfigurationError):
-            await LinkSupervisor(service.target(), policy, observer, backend="pigeon").run()
+            await LinkSupervisor(service.endpoint(), policy, observer, backend="pigeon").run()
 
 
 # -- the whole policy, on a clock of our own --------------------------------------------------
@@ -670,7 +671,7 @@ class Stage:
 
         async def keep() -> None:
             kept = LinkSupervisor(
-                LinkTarget(host="localhost", side="source", access_token=Secret("token")),
+                ServiceEndpoint(host="localhost", side=Side.SOURCE, access_token=Secret("token")),
                 ReconnectPolicy(**policy),
                 self.observer,
                 rng=rng,
@@ -682,7 +683,9 @@ class Stage:
         with asyncio.Runner(loop_factory=ClockLoop) as runner:
             runner.run(keep())
 
-    async def _connect(self, target: LinkTarget, handler: LinkHandler, backend: str) -> StagedLink:
+    async def _connect(
+        self, endpoint: ServiceEndpoint, handler: LinkHandler, backend: str
+    ) -> StagedLink:
         self.tries.append(self.now)
         self._stop()
         match self._acts[min(len(self.tries), len(self._acts)) - 1]:

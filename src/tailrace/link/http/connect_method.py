@@ -12,11 +12,11 @@ from typing import Final, NoReturn
 
 from ...common.secret import Secret
 from ...errors import ProxyRefused, RemoteProtocolError
-from ..endpoint import LinkTarget
+from ..endpoint import ServiceEndpoint
 from ..proxy.settings import WebProxy
 from .response import Response, ResponseReader, scrub
 
-__all__ = ["ConnectReply", "build_connect", "password_advice", "permission_advice", "proxy_place"]
+__all__ = ["ConnectReply", "build_connect", "password_advice", "permission_advice"]
 
 _MAX_TEXT: Final = 300
 """Characters of a proxy's page that are quoted."""
@@ -30,37 +30,33 @@ _QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 _SCHEME: Final = re.compile(r"(?:^|,)\s*([\w!#$%&'*+.^`|~-]+)(?=\s+[^\s=,]|\s*(?:,|$))", re.ASCII)
 
 
-def proxy_place(proxy: WebProxy) -> str:
-    """Return scheme, host and port of a proxy for people, without user and password."""
-    return str(WebProxy(proxy.scheme, proxy.host, proxy.port))
-
-
 def password_advice(proxy: WebProxy) -> str:
     """Say what to do when a proxy wants credentials, or others."""
     if proxy.username:
         return "check user and password in https_proxy (percent-encode special characters)"
-    place = proxy_place(proxy).replace("://", "://USER:PASSWORD@")
+    place = proxy.place.replace("://", "://USER:PASSWORD@")
     return f"the proxy wants a user and a password: set https_proxy={place}"
 
 
-def permission_advice(target: LinkTarget) -> str:
-    """Say what to do when a proxy lets nobody through to the service."""
+def permission_advice(endpoint: ServiceEndpoint) -> str:
+    """Say what to do when a proxy does not allow connections to the service."""
     return (
-        f"the proxy has to allow connections to {target.where}, or no_proxy to name {target.host}"
+        f"the proxy has to allow connections to {endpoint.authority},"
+        f" or no_proxy to name {endpoint.host}"
     )
 
 
-def build_connect(target: LinkTarget, proxy: WebProxy, agent: str) -> bytes:
+def build_connect(endpoint: ServiceEndpoint, proxy: WebProxy, agent: str) -> bytes:
     """Return the request for a way to the service.
 
     Holds the credentials in clear: for the wire only.
     """
-    fields = [("Host", target.where)]
+    fields = [("Host", endpoint.authority)]
     if proxy.username:
         fields.append(("Proxy-Authorization", f"Basic {_basic(proxy)}"))
     fields.append(("User-Agent", agent))
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
-    return f"CONNECT {target.where} HTTP/1.1\r\n{lines}\r\n".encode("ascii")
+    return f"CONNECT {endpoint.authority} HTTP/1.1\r\n{lines}\r\n".encode("ascii")
 
 
 class ConnectReply:
@@ -71,10 +67,10 @@ class ConnectReply:
             its answer and shows no credentials.
     """
 
-    __slots__ = ("_proxy", "_reader", "_secrets", "_target")
+    __slots__ = ("_endpoint", "_proxy", "_reader", "_secrets")
 
-    def __init__(self, target: LinkTarget, proxy: WebProxy) -> None:
-        self._target = target
+    def __init__(self, endpoint: ServiceEndpoint, proxy: WebProxy) -> None:
+        self._endpoint = endpoint
         self._proxy = proxy
         self._secrets = _secrets(proxy)
         self._reader = ResponseReader("CONNECT", self._secrets)
@@ -116,14 +112,14 @@ class ConnectReply:
         final = answer.status < 500
         remedy = f"; {self._remedy(answer)}" if final else ""
         raise ProxyRefused(
-            f"{self._who} refused the way to {self._target.where}: {said}{remedy}",
+            f"{self._who} refused the way to {self._endpoint.authority}: {said}{remedy}",
             retryable=not final,
         )
 
     def _remedy(self, answer: Response) -> str:
         # 401 is for servers, but tinyproxy answers it to a wrong password.
         if answer.status not in (401, 407):
-            return permission_advice(self._target)
+            return permission_advice(self._endpoint)
         offered = _schemes(answer)
         if offered and "basic" not in {each.lower() for each in offered}:
             names = scrub(", ".join(offered), self._secrets, cut=False)
@@ -131,11 +127,13 @@ class ConnectReply:
         return password_advice(self._proxy)
 
     def _fail(self, cause: str) -> NoReturn:
-        raise ProxyRefused(f"{self._who} did not open the way to {self._target.where}: {cause}")
+        raise ProxyRefused(
+            f"{self._who} did not open the way to {self._endpoint.authority}: {cause}"
+        )
 
     @property
     def _who(self) -> str:
-        return f"web proxy {proxy_place(self._proxy)}"
+        return f"web proxy {self._proxy.place}"
 
 
 def _basic(proxy: WebProxy) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from ...errors import AccessRefused, HandshakeFailed, RemoteProtocolError, ServiceUnavailable
-from ..endpoint import LinkTarget
+from ..endpoint import ServiceEndpoint
 from .response import MAX_BODY, Response, ResponseReader, scrub
 
 __all__ = [
@@ -45,38 +45,38 @@ def accept_for(key: str) -> str:
     return base64.b64encode(digest).decode()
 
 
-def request_path(target: LinkTarget) -> str:
+def request_path(endpoint: ServiceEndpoint) -> str:
     """Return path and query of the upgrade request (guide V3, handshake)."""
-    return f"/tunnel?local-proxy-mode={target.side}"
+    return f"/tunnel?local-proxy-mode={endpoint.side}"
 
 
-def request_headers(target: LinkTarget, agent: str) -> list[tuple[str, str]]:
+def request_headers(endpoint: ServiceEndpoint, agent: str) -> list[tuple[str, str]]:
     """Return what follows the header fields that every WebSocket upgrade has.
 
     Holds the tokens in clear: for the wire only.
     """
     headers = [
-        ("Sec-WebSocket-Protocol", target.subprotocol),
-        ("access-token", target.access_token.reveal()),
+        ("Sec-WebSocket-Protocol", endpoint.subprotocol),
+        ("access-token", endpoint.access_token.reveal()),
     ]
-    if target.client_token:
-        headers.append(("client-token", target.client_token.reveal()))
+    if endpoint.client_token:
+        headers.append(("client-token", endpoint.client_token.reveal()))
     headers.append(("User-Agent", agent))
     return headers
 
 
-def build_request(target: LinkTarget, key: str, agent: str) -> bytes:
+def build_request(endpoint: ServiceEndpoint, key: str, agent: str) -> bytes:
     """Return the whole upgrade request. No extension is offered: tunnels carry ciphertext."""
     headers = [
-        ("Host", target.host_header),
+        ("Host", endpoint.host_header),
         ("Upgrade", "websocket"),
         ("Connection", "Upgrade"),
         ("Sec-WebSocket-Version", "13"),
         ("Sec-WebSocket-Key", key),
-        *request_headers(target, agent),
+        *request_headers(endpoint, agent),
     ]
     fields = "".join(f"{name}: {value}\r\n" for name, value in headers)
-    return f"GET {request_path(target)} HTTP/1.1\r\n{fields}\r\n".encode("ascii")
+    return f"GET {request_path(endpoint)} HTTP/1.1\r\n{fields}\r\n".encode("ascii")
 
 
 class UpgradeParser:
@@ -84,11 +84,11 @@ class UpgradeParser:
 
     __slots__ = ("_key", "_peer", "_reader", "_secrets", "_wanted")
 
-    def __init__(self, target: LinkTarget, key: str) -> None:
+    def __init__(self, endpoint: ServiceEndpoint, key: str) -> None:
         self._key = key
-        self._wanted = target.subprotocol
-        self._peer = target.where
-        self._secrets = target.secrets
+        self._wanted = endpoint.subprotocol
+        self._peer = endpoint.authority
+        self._secrets = endpoint.secrets
         self._reader = ResponseReader("GET", self._secrets)
 
     def feed(self, data: bytes) -> UpgradeAccepted | None:

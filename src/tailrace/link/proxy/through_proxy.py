@@ -10,8 +10,8 @@ from typing import Final, TypeVar
 
 from ...common.network_errors import network_error_text
 from ...errors import ConnectFailed, LinkError, NameResolutionFailed, ProxyRefused, TLSFailed
-from ..endpoint import LinkTarget, user_agent
-from ..http.connect_method import ConnectReply, build_connect, proxy_place
+from ..endpoint import ServiceEndpoint, user_agent
+from ..http.connect_method import ConnectReply, build_connect
 from ..tcp import connect_any, resolve
 from ..tls.context import build_trust
 from ..tls.transport import UpgradeTap, start_tls
@@ -28,11 +28,11 @@ _READ_SIZE: Final = 4096
 E = TypeVar("E", bound=LinkError)
 
 
-async def open_through_proxy(target: LinkTarget, proxy: WebProxy) -> socket.socket:
+async def open_through_proxy(endpoint: ServiceEndpoint, proxy: WebProxy) -> socket.socket:
     """Return a connected, non-blocking socket on which TLS with the service can begin.
 
     Name resolution, TCP, TLS with the proxy and the proxy's answer may take
-    ``target.connect_timeout`` seconds each.
+    ``endpoint.connect_timeout`` seconds each.
 
     Raises:
         NameResolutionFailed, ConnectFailed, TLSFailed: on the way to the proxy, which the text
@@ -41,44 +41,44 @@ async def open_through_proxy(target: LinkTarget, proxy: WebProxy) -> socket.sock
         ConfigurationError: SOCKS5 without the extra ``[socks]``, or with what does not fit.
     """
     if proxy.scheme == "https":
-        return await _through_tls(target, proxy)
+        return await _through_tls(endpoint, proxy)
     if proxy.scheme == "http":
-        sock = await _reach(target, proxy)
+        sock = await _reach(endpoint, proxy)
         try:
-            await _ask(sock, target, proxy)
+            await _ask(sock, endpoint, proxy)
         except BaseException:
             sock.close()
             raise
         return sock
-    return await _through_socks(target, proxy)
+    return await _through_socks(endpoint, proxy)
 
 
-async def _reach(target: LinkTarget, proxy: WebProxy) -> socket.socket:
+async def _reach(endpoint: ServiceEndpoint, proxy: WebProxy) -> socket.socket:
     """Return a socket that is connected to the proxy."""
     try:
-        endpoints = await resolve(proxy.host, proxy.port, target.connect_timeout)
+        endpoints = await resolve(proxy.host, proxy.port, endpoint.connect_timeout)
     except NameResolutionFailed as error:
         raise _met_at(proxy, error) from None
-    where = f"web proxy {proxy_place(proxy)}"
-    return await connect_any(endpoints, where, target.connect_timeout)
+    where = f"web proxy {proxy.place}"
+    return await connect_any(endpoints, where, endpoint.connect_timeout)
 
 
 async def _ask(
-    sock: socket.socket, target: LinkTarget, proxy: WebProxy, bridge: Bridge | None = None
+    sock: socket.socket, endpoint: ServiceEndpoint, proxy: WebProxy, bridge: Bridge | None = None
 ) -> None:
     """Do CONNECT on a socket that leads to the proxy."""
     loop = asyncio.get_running_loop()
-    reply = ConnectReply(target, proxy)
+    reply = ConnectReply(endpoint, proxy)
     try:
-        async with asyncio.timeout(target.connect_timeout):
-            await loop.sock_sendall(sock, build_connect(target, proxy, user_agent()))
+        async with asyncio.timeout(endpoint.connect_timeout):
+            await loop.sock_sendall(sock, build_connect(endpoint, proxy, user_agent()))
             while data := await loop.sock_recv(sock, _READ_SIZE):
                 if reply.feed(data):
-                    logger.debug("%s opened the way to %s", proxy_place(proxy), target.where)
+                    logger.debug("%s opened the way to %s", proxy.place, endpoint.authority)
                     return
         error = bridge.error if bridge is not None else None
     except TimeoutError:
-        reply.finish(f"no answer within {target.connect_timeout:g} s")
+        reply.finish(f"no answer within {endpoint.connect_timeout:g} s")
     except OSError as lost:
         error = lost
     if error is None:
@@ -86,11 +86,11 @@ async def _ask(
     reply.finish(f"the connection was lost: {network_error_text(error)}")
 
 
-async def _through_tls(target: LinkTarget, proxy: WebProxy) -> socket.socket:
-    trust = build_trust(target.tls)
-    sock = await _reach(target, proxy)
+async def _through_tls(endpoint: ServiceEndpoint, proxy: WebProxy) -> socket.socket:
+    trust = build_trust(endpoint.tls)
+    sock = await _reach(endpoint, proxy)
     tap = UpgradeTap()
-    place = replace(target, host=proxy.host, port=proxy.port, web_proxy=None)
+    place = replace(endpoint, host=proxy.host, port=proxy.port, web_proxy=None)
     try:
         transport = await start_tls(sock, place, trust, tap)
     except TLSFailed as error:
@@ -101,13 +101,13 @@ async def _through_tls(target: LinkTarget, proxy: WebProxy) -> socket.socket:
     except OSError as error:
         bridge.abort()
         raise ConnectFailed(
-            f"web proxy {proxy_place(proxy)}: no local socket: {network_error_text(error)}"
+            f"web proxy {proxy.place}: no local socket: {network_error_text(error)}"
         ) from None
     except BaseException:
         bridge.abort()
         raise
     try:
-        await _ask(inner, target, proxy, bridge)
+        await _ask(inner, endpoint, proxy, bridge)
     except BaseException as error:
         inner.close()
         bridge.abort()
@@ -117,16 +117,16 @@ async def _through_tls(target: LinkTarget, proxy: WebProxy) -> socket.socket:
     return inner
 
 
-async def _through_socks(target: LinkTarget, proxy: WebProxy) -> socket.socket:
+async def _through_socks(endpoint: ServiceEndpoint, proxy: WebProxy) -> socket.socket:
     check_socks(proxy)
-    hosts = [target.host]
+    hosts = [endpoint.host]
     if proxy.scheme == "socks5":
-        endpoints = await resolve(target.host, target.port, target.connect_timeout)
+        endpoints = await resolve(endpoint.host, endpoint.port, endpoint.connect_timeout)
         hosts = [each.address[0] for each in endpoints]
     while True:
-        sock = await _reach(target, proxy)
+        sock = await _reach(endpoint, proxy)
         try:
-            await open_socks(sock, target, proxy, hosts.pop(0))
+            await open_socks(sock, endpoint, proxy, hosts.pop(0))
             return sock
         except ProxyRefused as error:
             sock.close()
@@ -140,5 +140,5 @@ async def _through_socks(target: LinkTarget, proxy: WebProxy) -> socket.socket:
 
 def _met_at(proxy: WebProxy, error: E) -> E:
     """Say in an error at which proxy it was met."""
-    error.args = (f"web proxy {proxy_place(proxy)}: {error}",)
+    error.args = (f"web proxy {proxy.place}: {error}",)
     return error

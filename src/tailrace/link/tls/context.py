@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from ...errors import ConfigurationError, ExitCode, TLSFailed
-from ..endpoint import LinkTarget, TLSOptions
+from ..endpoint import ServiceEndpoint, TLSOptions
 from .x509_names import describe
 
 __all__ = ["Trust", "build_trust", "presented_certificates", "tls_failure", "tls_timeout"]
@@ -135,7 +135,7 @@ def presented_certificates(tls: object) -> list[str]:
 
 
 def tls_failure(
-    error: BaseException, target: LinkTarget, trust: Trust, presented: Iterable[str] = ()
+    error: BaseException, endpoint: ServiceEndpoint, trust: Trust, presented: Iterable[str] = ()
 ) -> TLSFailed:
     """Say in one line why TLS failed, what was trusted and what to do about it.
 
@@ -145,7 +145,7 @@ def tls_failure(
         certificates = "; ".join(presented) or "; ".join(getattr(error, "__notes__", []))
         shown = f"; presented: {certificates}" if certificates else ""
         failure = TLSFailed(
-            f"certificate of {target.where} does not verify: {error.verify_message}{shown}"
+            f"certificate of {endpoint.authority} does not verify: {error.verify_message}{shown}"
             f"; trusted: {trust.description}; {_remedy(error.verify_code)}"
         )
         failure.retryable = False
@@ -155,17 +155,18 @@ def tls_failure(
         reason = getattr(error, "reason", None) or error.strerror or "unknown reason"
         reason = reason.lower().replace("_", " ")
         remedy = "; is this a TLS port?" if "version number" in reason else ""
-        return _network_failure(f"TLS handshake with {target.where} failed: {reason}{remedy}")
+        return _network_failure(f"TLS handshake with {endpoint.authority} failed: {reason}{remedy}")
     return _network_failure(
-        f"TLS handshake with {target.where} failed: the connection was closed during it"
+        f"TLS handshake with {endpoint.authority} failed: the connection was closed during it"
         + (f" ({error})" if str(error) else "")
     )
 
 
-def tls_timeout(target: LinkTarget) -> TLSFailed:
+def tls_timeout(endpoint: ServiceEndpoint) -> TLSFailed:
     """Say that the TLS handshake took too long."""
+    patience = f"{endpoint.connect_timeout:g} s"
     return _network_failure(
-        f"TLS handshake with {target.where} was not done within {target.connect_timeout:g} s"
+        f"TLS handshake with {endpoint.authority} was not done within {patience}"
     )
 
 

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Final, cast
 
+from ...common.addresses import format_host_port
 from ...common.network_errors import network_error_text
 from ...errors import HandshakeFailed, LinkError
-from ..endpoint import LinkTarget
+from ..endpoint import ServiceEndpoint
 from ..http.upgrade import UpgradeAccepted, UpgradeParser
 from .context import Trust, presented_certificates, tls_failure, tls_timeout
 
@@ -140,14 +141,14 @@ class UpgradeTap(asyncio.Protocol):
 
 
 async def start_tls(
-    sock: socket.socket, target: LinkTarget, trust: Trust, tap: UpgradeTap
+    sock: socket.socket, endpoint: ServiceEndpoint, trust: Trust, tap: UpgradeTap
 ) -> asyncio.Transport:
     """Return a TLS transport over a connected socket, which it owns from now on.
 
     aiofastnet's transports are used where they are installed, the loop's own elsewhere.
 
     Raises:
-        TLSFailed: the handshake failed, or took longer than the target allows.
+        TLSFailed: the handshake failed, or took longer than the endpoint allows.
     """
     loop = asyncio.get_running_loop()
     fast = fast_transports()
@@ -155,13 +156,13 @@ async def start_tls(
     options: dict[str, Any] = {
         "sock": sock,
         "ssl": trust.context,
-        "server_hostname": target.server_name,
+        "server_hostname": endpoint.server_name,
         # Ours ends first and knows what to say.
-        "ssl_handshake_timeout": target.connect_timeout + 1,
+        "ssl_handshake_timeout": endpoint.connect_timeout + 1,
         "ssl_shutdown_timeout": SHUTDOWN_TIMEOUT,
     }
     try:
-        async with asyncio.timeout(target.connect_timeout):
+        async with asyncio.timeout(endpoint.connect_timeout):
             if fast is None:
                 transport, _ = await loop.create_connection(lambda: tap, **options)
             else:
@@ -174,10 +175,10 @@ async def start_tls(
                 )
     except TimeoutError:
         loop.call_soon(sock.close)
-        raise tls_timeout(target) from None
+        raise tls_timeout(endpoint) from None
     except OSError as error:
         loop.call_soon(sock.close)
-        raise tls_failure(error, target, trust, view.presented_certificates()) from None
+        raise tls_failure(error, endpoint, trust, view.presented_certificates()) from None
     except BaseException:
         loop.call_soon(sock.close)
         raise
@@ -199,10 +200,7 @@ def close_transport(transport: asyncio.BaseTransport) -> None:
 def remote_address(transport: asyncio.Transport) -> str:
     """Return the address a transport is connected to."""
     peer = transport.get_extra_info("peername")
-    if not peer:
-        return ""
-    host, port = peer[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return format_host_port(*peer[:2]) if peer else ""
 
 
 def fast_transports() -> ModuleType | None:

@@ -12,25 +12,26 @@ import pytest
 from support.proxy import HANG, Greeting, RunningProxy, proxy_server, socks_greeting
 from tailrace.common.secret import Secret
 from tailrace.errors import ConfigurationError, ProxyRefused
-from tailrace.link.endpoint import LinkTarget
+from tailrace.link.endpoint import ServiceEndpoint
 from tailrace.link.proxy.settings import WebProxy
 from tailrace.link.proxy.socks import check_socks, open_socks
-from tailrace.link.tcp import Endpoint, connect_any
+from tailrace.link.tcp import SocketAddress, connect_any
+from tailrace.wire import Side
 
 PASSWORD = "password-nobody-may-see"
 USER = f"user:{PASSWORD}"
 PLAIN = WebProxy("socks5h", "proxy.example", 1080)
 
 
-def target(**changes: Any) -> LinkTarget:
+def endpoint(**changes: Any) -> ServiceEndpoint:
     fields: dict[str, Any] = {
         "host": "service.example",
         "port": 8443,
-        "side": "source",
+        "side": Side.SOURCE,
         "access_token": Secret("token"),
         "connect_timeout": HANG,
     }
-    return LinkTarget(**(fields | changes))
+    return ServiceEndpoint(**(fields | changes))
 
 
 def known(user: str, password: str) -> WebProxy:
@@ -38,10 +39,10 @@ def known(user: str, password: str) -> WebProxy:
 
 
 async def ask(
-    proxy: RunningProxy, wanted: LinkTarget, host: str = "", user: str = ""
+    proxy: RunningProxy, wanted: ServiceEndpoint, host: str = "", user: str = ""
 ) -> socket.socket:
     """Ask a running proxy for a way; return the socket."""
-    endpoint = Endpoint(socket.AF_INET, ("127.0.0.1", proxy.port))
+    endpoint = SocketAddress(socket.AF_INET, ("127.0.0.1", proxy.port))
     sock = await connect_any([endpoint], "proxy", HANG)
     try:
         await open_socks(sock, wanted, proxy.settings("socks5h", user=user), host or wanted.host)
@@ -95,7 +96,7 @@ async def test_an_open_way(user: str, host: str, asked: str) -> None:
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as service:
         service.setblocking(False)
-        wanted = target(port=service.getsockname()[1])
+        wanted = endpoint(port=service.getsockname()[1])
         async with proxy_server(socks_greeting(user=user)) as proxy:
             with await ask(proxy, wanted, host, user) as sock:
                 accepted, _ = await loop.sock_accept(service)
@@ -111,7 +112,7 @@ async def test_an_ipv6_address_is_asked_for_as_one() -> None:
     refused = b"\x05\x05\x00\x01\x00\x00\x00\x00\x00\x00"
     async with proxy_server(socks_greeting(refused)) as proxy:
         with pytest.raises(ProxyRefused):
-            await ask(proxy, target(), "2001:db8::1")
+            await ask(proxy, endpoint(), "2001:db8::1")
     assert proxy.requests == ["2001:db8::1:8443"]
 
 
@@ -126,7 +127,7 @@ async def refusal(greeting: Greeting, user: str = "", **changes: Any) -> ProxyRe
     """Return the error, which hides the password and names the proxy."""
     async with proxy_server(greeting) as proxy:
         with pytest.raises(ProxyRefused) as caught:
-            await ask(proxy, target(**changes), user=user)
+            await ask(proxy, endpoint(**changes), user=user)
         place = f"web proxy socks5h://127.0.0.1:{proxy.port} "
     text = str(caught.value)
     assert text.startswith(place)

@@ -45,10 +45,10 @@ async def connected(
 ) -> AsyncIterator[tuple[asyncio.Transport, UpgradeTap]]:
     """A TLS connection to a script; the loop goes on until the script has seen its end."""
     with ScriptedService(certificates, script) as service:
-        target = service.target()
+        endpoint = service.endpoint()
         tap = UpgradeTap()
-        sock = await open_socket(target)
-        transport = await start_tls(sock, target, build_trust(target.tls), tap)
+        sock = await open_socket(endpoint)
+        transport = await start_tls(sock, endpoint, build_trust(endpoint.tls), tap)
         try:
             yield transport, tap
         finally:

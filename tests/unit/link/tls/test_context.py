@@ -19,7 +19,7 @@ import trustme
 from support.ws import Certificates
 from tailrace.common.secret import Secret
 from tailrace.errors import ConfigurationError, ExitCode
-from tailrace.link.endpoint import LinkTarget, TLSOptions
+from tailrace.link.endpoint import ServiceEndpoint, TLSOptions
 from tailrace.link.tls.context import (
     Trust,
     build_trust,
@@ -27,8 +27,9 @@ from tailrace.link.tls.context import (
     tls_failure,
     tls_timeout,
 )
+from tailrace.wire import Side
 
-TARGET = LinkTarget(host="localhost", side="source", access_token=Secret("token"))
+TARGET = ServiceEndpoint(host="localhost", side=Side.SOURCE, access_token=Secret("token"))
 
 
 def shake(trust: Trust, server: ssl.SSLContext, name: str = "localhost") -> ssl.SSLObject:

@@ -12,7 +12,7 @@ import pytest
 from support.ws import Certificates, Peer, ScriptedService
 from tailrace.common.secret import Secret
 from tailrace.errors import AccessRefused, HandshakeFailed
-from tailrace.link.endpoint import LinkTarget
+from tailrace.link.endpoint import ServiceEndpoint
 from tailrace.link.http.upgrade import UpgradeParser
 from tailrace.link.tcp import open_socket
 from tailrace.link.tls import transport as module
@@ -26,8 +26,9 @@ from tailrace.link.tls.transport import (
     remote_address,
     start_tls,
 )
+from tailrace.wire import Side
 
-TARGET = LinkTarget(host="localhost", port=1, side="source", access_token=Secret("token"))
+TARGET = ServiceEndpoint(host="localhost", port=1, side=Side.SOURCE, access_token=Secret("token"))
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
 
@@ -41,8 +42,8 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 
 async def shake_hands(service: ScriptedService, tap: UpgradeTap) -> asyncio.Transport:
-    target = service.target()
-    return await start_tls(await open_socket(target), target, build_trust(target.tls), tap)
+    endpoint = service.endpoint()
+    return await start_tls(await open_socket(endpoint), endpoint, build_trust(endpoint.tls), tap)
 
 
 async def gone(tap: UpgradeTap) -> None:
@@ -220,13 +221,13 @@ async def test_a_failure_that_is_nobodys_fault_leaves_nothing(
     certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ScriptedService(certificates, Peer.stay_silent, plain=True) as service:
-        target = service.target()
-        sock = await open_socket(target)
-        trust = build_trust(target.tls)
+        endpoint = service.endpoint()
+        sock = await open_socket(endpoint)
+        trust = build_trust(endpoint.tls)
         # TLS refuses the name before it sends a byte.
-        monkeypatch.setattr(LinkTarget, "server_name", property(lambda self: ".example"))
+        monkeypatch.setattr(ServiceEndpoint, "server_name", property(lambda self: ".example"))
         with pytest.raises(ValueError, match="server_hostname"):
-            await start_tls(sock, target, trust, UpgradeTap())
+            await start_tls(sock, endpoint, trust, UpgradeTap())
         await asyncio.sleep(0)
         assert sock.fileno() == -1
 
@@ -237,11 +238,11 @@ async def test_ipv6(certificates: Certificates, kind: str) -> None:
     except OSError:
         pytest.skip("this machine has no IPv6 loopback")
     with listener:
-        target = LinkTarget(
+        endpoint = ServiceEndpoint(
             host="::1",
             port=listener.getsockname()[1],
-            side="source",
+            side=Side.SOURCE,
             access_token=Secret("token"),
         )
-        with await open_socket(target) as sock:
+        with await open_socket(endpoint) as sock:
             assert sock.family is socket.AF_INET6
