@@ -20,7 +20,7 @@ from tailrace.errors import (
     TailraceError,
 )
 from tailrace.link.endpoint import ServiceEndpoint
-from tailrace.link.http.connect_method import ConnectReply
+from tailrace.link.http.connect_method import ConnectParser
 from tailrace.link.http.upgrade import UpgradeAccepted, UpgradeParser, accept_for, build_request
 from tailrace.link.proxy.settings import WebProxy
 from tailrace.service.relay.handshake import HandshakeRefused, UpgradeRequest, read_handshake
@@ -164,7 +164,7 @@ def _check_upgrade_answer(answer: _Answer) -> None:
 
 
 def _check_connect_reply(answer: _Answer) -> None:
-    reply = ConnectReply(_TARGET, _PROXY)
+    reply = ConnectParser(_TARGET, _PROXY)
     try:
         _outcome(answer.data, reply.feed, reply.finish, answer.sizes)
     except ProxyRefused as error:

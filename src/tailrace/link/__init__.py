@@ -1,7 +1,7 @@
 """One WebSocket to the service, kept alive: DNS, web proxy, TLS, upgrade, ping, backoff.
 
-May import :mod:`tailrace.wire` (names and limits) and :mod:`tailrace.errors`; knows
-nothing of sessions, streams or local sockets.
+May import :mod:`tailrace.wire` (names and limits), :mod:`tailrace.common` and
+:mod:`tailrace.errors`; knows nothing of sessions, streams or local sockets.
 
 What needs an event loop, TLS or a WebSocket package is loaded when it is first used.
 """

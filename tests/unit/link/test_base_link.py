@@ -35,10 +35,9 @@ from support.ws import (
 )
 from tailrace.errors import LocalProtocolError, RemoteProtocolError
 from tailrace.link import CloseCode, ClosedBy, Link, LinkClosed, connect
-from tailrace.link import base_link as lifecycle
+from tailrace.link import base_link as module
 from tailrace.link.base_link import MAX_FRAME_SIZE
 from tailrace.link.picows_link import PicowsLink
-from tailrace.link.tls.transport import LOW_WATER
 from tailrace.link.websockets_link import WebsocketsLink
 
 US, PEER, NETWORK = ClosedBy.US, ClosedBy.PEER, ClosedBy.NETWORK
@@ -230,7 +229,6 @@ async def test_what_a_service_must_not_send(
         closed = await recorder.end()
         link.send(b"too late")
         link.send_ping(b"too late")
-        assert link.write_buffer_size == 0
     assert (closed.by, closed.code) == (US, code)
     assert closed.reason
     assert notes.frames[0].opcode == CLOSE
@@ -321,7 +319,7 @@ async def test_codes_that_cannot_be_sent(
 async def test_a_close_nobody_answers_is_bounded(
     certificates: Certificates, backend: str, monkeypatch: pytest.MonkeyPatch, reads: bool
 ) -> None:
-    monkeypatch.setattr(lifecycle, "CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr(module, "CLOSE_TIMEOUT", 0.1)
 
     def ignore(peer: Peer) -> None:
         if reads:
@@ -548,7 +546,7 @@ async def fill(link: Link, recorder: Recorder, piece: Callable[[int], bytes]) ->
         buffer[: len(payload)] = payload
         with memoryview(buffer) as view:
             link.send(view[: len(payload)])
-        # The port promises that the memory is the caller's again.
+        # A link promises that the memory is the caller's again.
         buffer[:] = b"\xee" * len(buffer)
         sent += 1
         assert sent < 5000, "writing never paused"
@@ -571,8 +569,7 @@ async def test_back_pressure_and_every_byte(certificates: Certificates, backend:
 
     async with linked(certificates, backend, gate) as (link, recorder):
         await fill(link, recorder, piece)
-        assert link.write_buffer_size > LOW_WATER
-        # More than the mark is still taken: the port never refuses.
+        # More than the mark is still taken: a link never refuses.
         for _ in range(20):
             link.send(piece(0))
         assert recorder.marks == ["paused"]

@@ -39,6 +39,7 @@ from tailrace.errors import (
 )
 from tailrace.link import CloseCode, ClosedBy, LinkClosed, TLSOptions, connect
 from tailrace.link.connector import BACKENDS
+from tailrace.link.proxy.settings import WebProxy
 from tailrace.wire import SUBPROTOCOL_V2, SUBPROTOCOL_V3, Side
 
 SHORT = 0.3
@@ -63,7 +64,6 @@ async def test_an_open_link_says_what_it_is(certificates: Certificates, backend:
         assert link.info.channel_id == "channel-7"
         assert not link.info.flow_messages
         assert link.info.backend == backend
-        assert link.info.remote_address == f"127.0.0.1:{service.port}"
         link.close(CloseCode.OK, "done")
         assert await recorder.end() == LinkClosed(ClosedBy.US, 1000, "done")
 
@@ -392,6 +392,16 @@ async def test_no_answer_to_tcp(certificates: Certificates, backend: str) -> Non
                 await connect(endpoint, Recorder(), backend)
         for filler in fillers:
             filler.close()
+
+
+async def test_a_web_proxy_is_not_passed_over(certificates: Certificates, backend: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        refused = listener.getsockname()[1]
+    with ScriptedService(certificates, Peer.stay_silent) as service:
+        endpoint = service.endpoint(web_proxy=WebProxy("http", "127.0.0.1", refused))
+        with pytest.raises(ConnectFailed, match=f"web proxy http://127.0.0.1:{refused}"):
+            await connect(endpoint, Recorder(), backend)
+        assert service.connections == 0
 
 
 async def test_nobody_knows_the_name(

@@ -13,26 +13,11 @@ from typing import Any
 
 import pytest
 
-from tailrace.common.secret import Secret
 from tailrace.errors import ConnectFailed, NameResolutionFailed
-from tailrace.link import tcp as dial
-from tailrace.link.endpoint import ServiceEndpoint
-from tailrace.link.proxy.settings import parse_web_proxy
+from tailrace.link import tcp as module
 from tailrace.link.tcp import SocketAddress, connect_any, open_socket, resolve
-from tailrace.wire import Side
 
 PATIENCE = 20.0
-
-
-def endpoint(port: int, **changes: Any) -> ServiceEndpoint:
-    fields: dict[str, Any] = {
-        "host": "localhost",
-        "port": port,
-        "side": Side.SOURCE,
-        "access_token": Secret("token"),
-        "connect_timeout": PATIENCE,
-    }
-    return ServiceEndpoint(**(fields | changes))
 
 
 def address(port: int, host: str = "127.0.0.1") -> SocketAddress:
@@ -88,18 +73,18 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[SocketAddress]], 
 
 
 async def test_a_connected_socket_with_its_options(alive: int) -> None:
-    with await open_socket(endpoint(alive)) as sock:
+    with await open_socket("localhost", alive, PATIENCE) as sock:
         assert sock.getpeername() == ("127.0.0.1", alive)
         assert not sock.getblocking()
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         lowat = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
-        assert lowat == dial.NOTSENT_LOWAT
+        assert lowat == module.NOTSENT_LOWAT
 
 
 async def test_systems_without_the_low_mark(alive: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(socket, "TCP_NOTSENT_LOWAT")
-    with await open_socket(endpoint(alive)) as sock:
+    with await open_socket("localhost", alive, PATIENCE) as sock:
         assert sock.getpeername() == ("127.0.0.1", alive)
 
 
@@ -178,7 +163,7 @@ def test_a_mute_resolver_does_not_hold_up_the_end(mute_resolver: threading.Event
 def test_families_take_turns() -> None:
     six = [(socket.AF_INET6, 1, 6, "", (f"::{n}", 7, 0, 0)) for n in range(1, 4)]
     four = [(socket.AF_INET, 1, 6, "", (f"127.0.0.{n}", 7)) for n in range(1, 2)]
-    texts = [str(each) for each in dial._endpoints([*six, *four, *four])]
+    texts = [str(each) for each in module._in_turns([*six, *four, *four])]
     assert texts == ["[::1]:7", "127.0.0.1:7", "[::2]:7", "[::3]:7"]
 
 
@@ -186,7 +171,7 @@ async def test_a_refused_address_is_followed_by_the_next(
     alive: int, refused: int, answers: Callable[[list[SocketAddress]], None]
 ) -> None:
     answers([address(refused), address(alive)])
-    with await open_socket(endpoint(alive)) as sock:
+    with await open_socket("localhost", alive, PATIENCE) as sock:
         assert sock.getpeername() == ("127.0.0.1", alive)
 
 
@@ -197,7 +182,7 @@ async def test_a_silent_address_does_not_hold_up_the_next(alive: int, silent: in
 
 
 async def test_only_one_of_two_winners_is_kept(alive: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    connect, started, go = dial._connect, [], asyncio.Event()
+    connect, started, go = module._connect, [], asyncio.Event()
 
     async def together(to: SocketAddress) -> socket.socket:
         sock = await connect(to)
@@ -208,8 +193,8 @@ async def test_only_one_of_two_winners_is_kept(alive: int, monkeypatch: pytest.M
         return sock
 
     # Two real connections, but no network can be told to accept them in one turn of the loop.
-    monkeypatch.setattr(dial, "_connect", together)
-    monkeypatch.setattr(dial, "STAGGER", 0.0)
+    monkeypatch.setattr(module, "_connect", together)
+    monkeypatch.setattr(module, "STAGGER", 0.0)
     with socket.create_server(("127.0.0.1", 0)) as other:
         choice = [address(alive), address(other.getsockname()[1])]
         with await connect_any(choice, "here", PATIENCE) as sock:
@@ -246,7 +231,19 @@ async def test_a_try_that_is_cancelled_leaves_nothing(silent: int) -> None:
         await attempt
 
 
-async def test_a_web_proxy_is_not_passed_over(alive: int, refused: int) -> None:
-    proxy = parse_web_proxy(f"http://127.0.0.1:{refused}")
-    with pytest.raises(ConnectFailed, match=f"web proxy http://127.0.0.1:{refused}"):
-        await open_socket(endpoint(alive, web_proxy=proxy))
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("", "cannot connect to localhost:"), ("a proxy", "cannot connect to a proxy:")],
+)
+async def test_a_failure_names_what_was_to_be_reached(refused: int, name: str, said: str) -> None:
+    with pytest.raises(ConnectFailed, match=said):
+        await open_socket("localhost", refused, PATIENCE, name)
+
+
+async def test_ipv6() -> None:
+    try:
+        listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+    with listener, await open_socket("::1", listener.getsockname()[1], PATIENCE) as sock:
+        assert sock.family is socket.AF_INET6

@@ -53,13 +53,13 @@ def check_socks(proxy: WebProxy) -> None:
 async def open_socks(
     sock: socket.socket, endpoint: ServiceEndpoint, proxy: WebProxy, host: str
 ) -> None:
-    """Ask the proxy at the other end of ``sock`` for a way to the service.
+    """Ask the proxy at the other end of ``sock`` to connect to the service.
 
     ``host`` is the service's name, or one of its addresses. The socket is closed when this
     raises.
 
     Raises:
-        ProxyRefused: there is no way, or none in the time that the endpoint allows.
+        ProxyRefused: the proxy did not connect in the time that the endpoint allows.
     """
     from python_socks import ProxyError, ProxyTimeoutError, ProxyType
     from python_socks.async_.asyncio import Proxy
@@ -70,7 +70,7 @@ async def open_socks(
         proxy.port,
         username=proxy.username or None,
         password=proxy.password.reveal() or None,
-        rdns=True,  # who resolves the name was decided before
+        rdns=True,  # host is an address already if its name was to be resolved here
         forward=cast("Proxy", _Connected(sock)),
         loop=asyncio.get_running_loop(),
     )
@@ -90,7 +90,7 @@ async def open_socks(
 
 
 class _Connected:
-    """What python-socks takes for a proxy before the proxy, but there is a socket already."""
+    """Given to python-socks as the proxy before the proxy: returns the connected socket."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -100,16 +100,14 @@ class _Connected:
 
 
 def _failure(endpoint: ServiceEndpoint, proxy: WebProxy, text: str) -> ProxyRefused:
-    return ProxyRefused(
-        f"web proxy {proxy.place} did not open the way to {endpoint.authority}: {text}"
-    )
+    return ProxyRefused(f"web proxy {proxy.place} did not connect to {endpoint.authority}: {text}")
 
 
 def _refusal(endpoint: ServiceEndpoint, proxy: WebProxy, error: ProxyError) -> ProxyRefused:
-    if not hasattr(error.__cause__, "error_code"):  # nothing that the proxy said
+    if not hasattr(error.__cause__, "error_code"):  # the proxy sent no reply
         return _failure(endpoint, proxy, "the connection was closed")
     said = str(error)
-    text = f"web proxy {proxy.place} refused the way to {endpoint.authority}: {said}"
+    text = f"web proxy {proxy.place} refused to connect to {endpoint.authority}: {said}"
     if error.error_code in _PASSING:
         return ProxyRefused(text)
     # A password that is tried again and again may get its account locked.

@@ -42,8 +42,8 @@ async def ask(
     proxy: RunningProxy, wanted: ServiceEndpoint, host: str = "", user: str = ""
 ) -> socket.socket:
     """Ask a running proxy for a way; return the socket."""
-    endpoint = SocketAddress(socket.AF_INET, ("127.0.0.1", proxy.port))
-    sock = await connect_any([endpoint], "proxy", HANG)
+    address = SocketAddress(socket.AF_INET, ("127.0.0.1", proxy.port))
+    sock = await connect_any([address], "proxy", HANG)
     try:
         await open_socks(sock, wanted, proxy.settings("socks5h", user=user), host or wanted.host)
     except BaseException:
@@ -148,7 +148,7 @@ async def refusal(greeting: Greeting, user: str = "", **changes: Any) -> ProxyRe
 )
 async def test_what_may_pass(code: int, said: str) -> None:
     error = await refusal(socks_greeting(reply(code)))
-    assert str(error).endswith(f" refused the way to service.example:8443: {said}")
+    assert str(error).endswith(f" refused to connect to service.example:8443: {said}")
     assert error.retryable
 
 
@@ -200,7 +200,7 @@ def saying(*answers: bytes) -> Greeting:
 )
 async def test_what_is_no_socks5_is_final(answers: list[bytes]) -> None:
     error = await refusal(saying(*answers))
-    assert " refused the way to service.example:8443: " in str(error)
+    assert " refused to connect to service.example:8443: " in str(error)
     assert "; " in str(error)
     assert not error.retryable
 
@@ -211,18 +211,14 @@ async def test_another_protocol_is_guessed() -> None:
 
 async def test_an_answer_that_is_not_text() -> None:
     error = await refusal(saying(b"\x05\x00", b"\x05\x00\x00\x03\x01\xff\x00\x00"))
-    assert str(error).endswith(
-        "did not open the way to service.example:8443: the answer is not SOCKS5"
-    )
+    assert str(error).endswith("did not connect to service.example:8443: the answer is not SOCKS5")
     assert error.retryable
 
 
 @pytest.mark.parametrize("answers", [[b""], [b"\x05\x00", b""], [b"\x05\x00", b"\x05\x00"]])
 async def test_a_connection_that_ends_instead_of_an_answer(answers: list[bytes]) -> None:
     error = await refusal(saying(*answers))
-    assert str(error).endswith(
-        "did not open the way to service.example:8443: the connection was closed"
-    )
+    assert str(error).endswith("did not connect to service.example:8443: the connection was closed")
     assert error.retryable
 
 
@@ -251,7 +247,5 @@ async def test_silence() -> None:
         raise ConnectionAbortedError
 
     error = await refusal(greet, connect_timeout=0.2)
-    assert str(error).endswith(
-        "did not open the way to service.example:8443: no answer within 0.2 s"
-    )
+    assert str(error).endswith("did not connect to service.example:8443: no answer within 0.2 s")
     assert error.retryable

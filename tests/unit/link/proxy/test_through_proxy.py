@@ -58,7 +58,7 @@ from tailrace.link import (
 )
 from tailrace.link.proxy import tls_in_tls as bridge_module
 from tailrace.link.proxy.settings import WebProxy
-from tailrace.link.tcp import open_socket
+from tailrace.link.proxy.through_proxy import open_through_proxy
 from tailrace.wire import Side
 
 SHORT = 0.3
@@ -110,6 +110,12 @@ async def scripted(
         yield proxy, proxy.endpoint(host="service.example", port=443, web_proxy=web_proxy)
 
 
+async def way(endpoint: ServiceEndpoint) -> socket.socket:
+    """Open a socket through the endpoint's proxy."""
+    assert endpoint.web_proxy is not None
+    return await open_through_proxy(endpoint, endpoint.web_proxy)
+
+
 async def left(proxy: ScriptedService) -> None:
     """Wait until each script has seen the end of its connection; the loop goes on meanwhile."""
     async with asyncio.timeout(HANG):
@@ -150,8 +156,7 @@ async def test_a_link_through_a_proxy(certificates: Certificates, backend: str) 
     with ScriptedService(certificates, echo_one) as service:
         async with proxy_server() as proxy:
             endpoint = service.endpoint(web_proxy=proxy.settings("http"))
-            link = await check_link(endpoint, backend)
-            assert link.info.remote_address == f"127.0.0.1:{proxy.port}"
+            await check_link(endpoint, backend)
     (head,) = proxy.requests
     assert head.startswith(
         f"CONNECT localhost:{service.port} HTTP/1.1\r\nHost: localhost:{service.port}\r\n"
@@ -201,7 +206,7 @@ async def test_a_service_with_an_ipv6_address_is_asked_for_in_brackets(
     async with scripted(certificates, script, tls=tls) as (proxy, endpoint):
         endpoint = proxy.endpoint(host="2001:db8::1", port=443, web_proxy=endpoint.web_proxy)
         with pytest.raises(ProxyRefused):
-            await open_socket(endpoint)
+            await way(endpoint)
     assert lines == ["CONNECT [2001:db8::1]:443 HTTP/1.1", "[2001:db8::1]:443"]
 
 
@@ -247,7 +252,7 @@ async def test_an_acceptance_in_pieces(certificates: Certificates, tls: bool, pi
 
     async with scripted(certificates, script, tls=tls) as (proxy, endpoint):
         loop = asyncio.get_running_loop()
-        with await open_socket(endpoint) as sock:
+        with await way(endpoint) as sock:
             assert not sock.getblocking()
             await loop.sock_sendall(sock, b"hello")
             assert await loop.sock_recv(sock, 100) == b"world"
@@ -278,7 +283,7 @@ async def test_other_answers(
 ) -> None:
     async with scripted(certificates, replies(answer, piece), tls=tls) as (proxy, endpoint):
         with pytest.raises(ProxyRefused) as caught:
-            await open_socket(endpoint)
+            await way(endpoint)
     assert said in str(caught.value)
     assert f"web proxy {'https' if tls else 'http'}://localhost:{proxy.port} " in str(caught.value)
     assert caught.value.retryable is retryable
@@ -289,8 +294,8 @@ async def test_other_answers(
 async def test_bytes_behind_the_acceptance(certificates: Certificates, tls: bool) -> None:
     data = b"HTTP/1.1 200 OK\r\n\r\nSSH-2.0"
     async with scripted(certificates, replies(data), tls=tls) as (_, endpoint):
-        with pytest.raises(ProxyRefused, match="bytes follow the answer") as caught:
-            await open_socket(endpoint)
+        with pytest.raises(ProxyRefused, match="unexpected bytes follow the answer") as caught:
+            await way(endpoint)
     assert caught.value.retryable
 
 
@@ -311,7 +316,7 @@ async def test_a_connection_that_ends_instead_of_an_answer(
 
     async with scripted(certificates, script, tls=tls) as (_, endpoint):
         with pytest.raises(ProxyRefused) as caught:
-            await open_socket(endpoint)
+            await way(endpoint)
     assert str(caught.value).endswith(said)
     assert caught.value.retryable
 
@@ -324,7 +329,7 @@ async def test_a_reset_instead_of_an_answer(certificates: Certificates, tls: boo
 
     async with scripted(certificates, script, tls=tls) as (_, endpoint):
         with pytest.raises(ProxyRefused, match="lost: Connection reset by peer") as caught:
-            await open_socket(endpoint)
+            await way(endpoint)
     assert caught.value.retryable
 
 
@@ -338,7 +343,7 @@ async def test_a_refusal_that_ends_with_the_connection(
 
     async with scripted(certificates, script, tls=tls) as (_, endpoint):
         with pytest.raises(ProxyRefused, match='403 No: "because"') as caught:
-            await open_socket(endpoint)
+            await way(endpoint)
     assert not caught.value.retryable
 
 
@@ -364,7 +369,7 @@ async def test_an_answer_that_does_not_come_to_its_end(
             host="service.example", port=443, web_proxy=endpoint.web_proxy, connect_timeout=SHORT
         )
         with pytest.raises(ProxyRefused) as caught:
-            await open_socket(endpoint)
+            await way(endpoint)
     assert said in str(caught.value)
     assert caught.value.retryable is retryable
 
@@ -380,7 +385,7 @@ async def test_a_cancelled_try_leaves_nothing(certificates: Certificates, tls: b
         peer.read_to_end()
 
     async with scripted(certificates, script, tls=tls) as (_, endpoint):
-        attempt = loop.create_task(open_socket(endpoint))
+        attempt = loop.create_task(way(endpoint))
         async with asyncio.timeout(HANG):
             await asked.wait()
         attempt.cancel()
@@ -398,7 +403,7 @@ def refused_port() -> int:
     return port
 
 
-def target_via(web_proxy: WebProxy, **changes: Any) -> ServiceEndpoint:
+def endpoint_via(web_proxy: WebProxy, **changes: Any) -> ServiceEndpoint:
     fields: dict[str, Any] = {
         "host": "service.example",
         "side": Side.SOURCE,
@@ -413,7 +418,7 @@ def target_via(web_proxy: WebProxy, **changes: Any) -> ServiceEndpoint:
 async def test_nobody_listens_at_the_proxy(scheme: str, refused_port: int) -> None:
     place = f"{scheme}://127.0.0.1:{refused_port}"
     with pytest.raises(ConnectFailed) as caught:
-        await open_socket(target_via(WebProxy(scheme, "127.0.0.1", refused_port, "u", Secret("p"))))
+        await way(endpoint_via(WebProxy(scheme, "127.0.0.1", refused_port, "u", Secret("p"))))
     assert str(caught.value) == (
         f"cannot connect to web proxy {place}: 127.0.0.1:{refused_port}: Connection refused"
     )
@@ -423,7 +428,7 @@ async def test_nobody_listens_at_the_proxy(scheme: str, refused_port: int) -> No
 async def test_nobody_knows_the_proxy(scheme: str) -> None:
     host = "a" * 64
     with pytest.raises(NameResolutionFailed) as caught:
-        await open_socket(target_via(WebProxy(scheme, host, 3128)))
+        await way(endpoint_via(WebProxy(scheme, host, 3128)))
     assert str(caught.value).startswith(
         f"web proxy {scheme}://{host}:3128: cannot resolve {host}: "
     )
@@ -436,7 +441,7 @@ async def test_a_proxy_with_a_strangers_certificate(certificates: Certificates) 
             host="s.example", web_proxy=WebProxy("https", "localhost", proxy.port)
         )
         with pytest.raises(TLSFailed) as caught:
-            await open_socket(endpoint)
+            await way(endpoint)
     assert str(caught.value).startswith(
         f"web proxy https://localhost:{proxy.port}: certificate of localhost:{proxy.port}"
         " does not verify: "
@@ -452,7 +457,7 @@ async def test_a_proxy_with_another_hosts_certificate(certificates: Certificates
             host="s.example", web_proxy=WebProxy("https", "localhost", proxy.port)
         )
         with pytest.raises(TLSFailed, match=r"(?i)hostname mismatch"):
-            await open_socket(endpoint)
+            await way(endpoint)
         # And with -k any will do.
         endpoint = proxy.endpoint(
             host="s.example",
@@ -461,7 +466,7 @@ async def test_a_proxy_with_another_hosts_certificate(certificates: Certificates
             connect_timeout=SHORT,
         )
         with pytest.raises(ProxyRefused, match="no answer"):
-            await open_socket(endpoint)
+            await way(endpoint)
 
 
 async def test_a_proxy_that_does_not_speak_tls(certificates: Certificates) -> None:
@@ -475,7 +480,7 @@ async def test_a_proxy_that_does_not_speak_tls(certificates: Certificates) -> No
             host="s.example", web_proxy=WebProxy("https", "localhost", proxy.port)
         )
         with pytest.raises(TLSFailed, match=r"^web proxy https://localhost:\d+: TLS handshake"):
-            await open_socket(endpoint)
+            await way(endpoint)
 
 
 async def test_a_proxy_that_is_silent_in_tls(certificates: Certificates) -> None:
@@ -483,7 +488,7 @@ async def test_a_proxy_that_is_silent_in_tls(certificates: Certificates) -> None
         web_proxy = WebProxy("https", "localhost", proxy.port)
         endpoint = proxy.endpoint(host="s.example", web_proxy=web_proxy, connect_timeout=SHORT)
         with pytest.raises(TLSFailed, match=rf"not done within {SHORT} s"):
-            await open_socket(endpoint)
+            await way(endpoint)
 
 
 @pytest.mark.parametrize("error", [OSError(24, "Too many open files"), asyncio.CancelledError()])
@@ -493,11 +498,12 @@ async def test_no_socket_left_for_the_bridge(
     def socketpair() -> None:
         raise error
 
-    async with scripted(certificates, Peer.read_to_end, tls=True) as (proxy, endpoint):
+    accepts = replies(b"HTTP/1.1 200 OK\r\n\r\n")
+    async with scripted(certificates, accepts, tls=True) as (proxy, endpoint):
         monkeypatch.setattr(bridge_module.socket, "socketpair", socketpair)
         kind = ConnectFailed if isinstance(error, OSError) else asyncio.CancelledError
         with pytest.raises(kind) as caught:
-            await open_socket(endpoint)
+            await way(endpoint)
         monkeypatch.undo()
         await left(proxy)
     if kind is ConnectFailed:
@@ -534,7 +540,7 @@ async def test_socks5_tries_every_address(
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     async with proxy_server(greet) as proxy, proxy_server() as somebody:
         settings = proxy.settings("socks5")
-        (await open_socket(target_via(settings, port=somebody.port))).close()
+        (await way(endpoint_via(settings, port=somebody.port))).close()
         await ended(proxy)
         await ended(somebody)
     assert proxy.requests == [f"192.0.2.1:{somebody.port}", f"127.0.0.1:{somebody.port}"]
@@ -543,9 +549,9 @@ async def test_socks5_tries_every_address(
 async def test_socks5_stops_at_a_ban(monkeypatch: pytest.MonkeyPatch) -> None:
     banned = b"\x05\x02\x00\x01\x00\x00\x00\x00\x00\x00"
     async with proxy_server(socks_greeting(banned)) as proxy:
-        endpoint = target_via(proxy.settings("socks5"), host="127.0.0.1")
+        endpoint = endpoint_via(proxy.settings("socks5"), host="127.0.0.1")
         with pytest.raises(ProxyRefused) as caught:
-            await open_socket(endpoint)
+            await way(endpoint)
     assert not caught.value.retryable
     assert proxy.connections == 1
 
@@ -560,9 +566,7 @@ async def test_a_cancelled_try_over_socks5_leaves_nothing(certificates: Certific
         peer.read_to_end()
 
     with ScriptedService(certificates, script, plain=True) as proxy:
-        attempt = loop.create_task(
-            open_socket(target_via(WebProxy("socks5h", "localhost", proxy.port)))
-        )
+        attempt = loop.create_task(way(endpoint_via(WebProxy("socks5h", "localhost", proxy.port))))
         async with asyncio.timeout(HANG):
             await asked.wait()
         attempt.cancel()
@@ -579,7 +583,7 @@ async def test_socks5_without_its_package(
     with ScriptedService(certificates, Peer.stay_silent, plain=True) as proxy:
         web_proxy = WebProxy("socks5", "localhost", proxy.port)
         with pytest.raises(ConfigurationError, match=r"pip install 'tailrace\[socks\]'"):
-            await open_socket(target_via(web_proxy))
+            await way(endpoint_via(web_proxy))
         assert proxy.connections == 0
 
 
@@ -683,7 +687,7 @@ async def test_tinyproxy_does_not_know_the_password(
     guarded_tinyproxy: WebProxy, password: str | None, status: str, remedy: str
 ) -> None:
     proxy = guarded_tinyproxy if password is None else with_user(guarded_tinyproxy, password)
-    observer, error = await kept(target_via(proxy, host="127.0.0.1"))
+    observer, error = await kept(endpoint_via(proxy, host="127.0.0.1"))
     assert observer.causes == []
     assert isinstance(error, ProxyRefused)
     assert status in str(error)
@@ -695,7 +699,7 @@ async def test_tinyproxy_does_not_reach_the_service(
     plain_tinyproxy: WebProxy, refused_port: int
 ) -> None:
     with pytest.raises(ProxyRefused, match="500 Unable to connect") as caught:
-        await open_socket(target_via(plain_tinyproxy, host="127.0.0.1", port=refused_port))
+        await way(endpoint_via(plain_tinyproxy, host="127.0.0.1", port=refused_port))
     assert caught.value.retryable
 
 
@@ -705,7 +709,7 @@ async def test_tinyproxy_forbids_the_port(tmp_path: Path) -> None:
         tinyproxy(tmp_path, "ConnectPort 443") as proxy,
         pytest.raises(ProxyRefused, match="403 Access violation") as caught,
     ):
-        await open_socket(target_via(proxy, host="127.0.0.1", port=4443))
+        await way(endpoint_via(proxy, host="127.0.0.1", port=4443))
     assert not caught.value.retryable
 
 
