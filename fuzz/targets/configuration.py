@@ -6,6 +6,7 @@ from typing import Final
 
 from hypothesis import strategies as st
 
+from support.network.web_proxies import proxy_url
 from tailrace.cli.localproxy.addresses import (
     format_endpoint,
     format_service_map,
@@ -23,7 +24,7 @@ from tailrace.cli.localproxy.settings_json import (
     parse_settings,
 )
 from tailrace.errors import ConfigurationError
-from tailrace.link.proxy.settings import format_web_proxy, parse_no_proxy, parse_web_proxy
+from tailrace.link.proxy.settings import parse_no_proxy, parse_web_proxy
 from tailrace.wire import Side
 
 from ..checks import is_one_line
@@ -269,7 +270,7 @@ def _check_web_proxy(text: str) -> None:
     except ConfigurationError as error:
         assert is_one_line(str(error)), str(error)
         raise
-    assert parse_web_proxy(format_web_proxy(proxy).reveal()) == proxy
+    assert parse_web_proxy(proxy_url(proxy)) == proxy
 
 
 WEB_PROXY: Final = Target(

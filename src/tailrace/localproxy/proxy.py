@@ -34,8 +34,8 @@ from ..link import (
     LinkClosed,
     LinkHandler,
     LinkSupervisor,
-    LinkTarget,
     ReconnectPolicy,
+    ServiceEndpoint,
     TLSOptions,
 )
 from ..wire import Side
@@ -157,10 +157,10 @@ class LocalProxy:
 
     def _new_keeper(self) -> LinkSupervisor:
         settings = self._settings
-        target = LinkTarget(
+        target = ServiceEndpoint(
             host=settings.host,
             port=settings.port,
-            side=settings.side.value,
+            side=settings.side,
             access_token=settings.access_token,
             client_token=settings.client_token,
             subprotocol=settings.subprotocol,
@@ -168,7 +168,7 @@ class LocalProxy:
             connect_timeout=settings.connect_timeout,
             web_proxy=settings.web_proxy,
         )
-        self._endpoint = target.where
+        self._endpoint = target.authority
         policy = ReconnectPolicy(
             retry_count=settings.connect_retry_count,
             retry_delay=settings.retry_delay,

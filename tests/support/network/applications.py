@@ -72,8 +72,9 @@ class Server:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
-        for writer in left.values():  # of tasks that were cancelled before they began
-            writer.transport.abort()
+        for writer in left.values():
+            if not writer.is_closing():  # its task was cancelled before it began
+                writer.transport.abort()
         await self._server.wait_closed()
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

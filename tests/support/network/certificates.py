@@ -7,7 +7,7 @@ from pathlib import Path
 
 import trustme
 
-__all__ = ["Certificates"]
+__all__ = ["Certificates", "handshake"]
 
 
 class Certificates:
@@ -25,3 +25,22 @@ class Certificates:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         (cert or self.cert).configure_cert(context)
         return context
+
+
+def handshake(
+    client: ssl.SSLContext, server: ssl.SSLContext, name: str = "localhost"
+) -> ssl.SSLObject:
+    """Do a TLS handshake in memory; return the client's end."""
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [
+        client.wrap_bio(to_client, to_server, server_hostname=name),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    ]
+    for _ in range(6):
+        for end in ends:
+            try:
+                end.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+    ends[0].do_handshake()
+    return ends[0]

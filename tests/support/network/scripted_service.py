@@ -23,8 +23,8 @@ from support.network.frames import CLOSE, PING, PONG, Frame, frame, receive_fram
 from support.network.sockets import reset
 from support.waiting import HANG
 from tailrace.common.secret import Secret
-from tailrace.link import LinkTarget, TLSOptions
-from tailrace.wire import SUBPROTOCOL_V3
+from tailrace.link import ServiceEndpoint, TLSOptions
+from tailrace.wire import SUBPROTOCOL_V3, Side
 
 __all__ = [
     "ACCESS_TOKEN",
@@ -169,18 +169,18 @@ class ScriptedService:
         self.port: int = self._listener.getsockname()[1]
         self.connections = 0
 
-    def target(self, **changes: Any) -> LinkTarget:
-        """Return the target that fits this service."""
+    def endpoint(self, **changes: Any) -> ServiceEndpoint:
+        """Return the endpoint that fits this service."""
         fields: dict[str, Any] = {
             "host": "localhost",
             "port": self.port,
-            "side": "source",
+            "side": Side.SOURCE,
             "access_token": Secret(ACCESS_TOKEN),
             "client_token": Secret(CLIENT_TOKEN),
             "tls": TLSOptions(self._certificates.ca_file),
             "connect_timeout": HANG,
         }
-        return LinkTarget(**(fields | changes))
+        return ServiceEndpoint(**(fields | changes))
 
     def __enter__(self) -> Self:
         self._start(self._accept)

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from support.network.applications import application
 from support.network.sockets import hang_up
@@ -27,6 +28,7 @@ __all__ = [
     "RunningWebProxy",
     "http_greeting",
     "proxy_server",
+    "proxy_url",
     "pump",
     "socks_greeting",
 ]
@@ -152,3 +154,11 @@ async def proxy_server(
         assert isinstance(at, TCPAddress)
         proxy.port = at.port
         yield proxy
+
+
+def proxy_url(proxy: WebProxy) -> str:
+    """Return the URL that names a web proxy, with its password."""
+    user = ""
+    if proxy.username:
+        user = f"{quote(proxy.username, safe='')}:{quote(proxy.password.reveal(), safe='')}@"
+    return proxy.place.replace("://", f"://{user}")

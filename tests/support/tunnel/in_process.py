@@ -12,7 +12,7 @@ import pytest
 
 from support.waiting import HANG
 from tailrace.errors import ExitCode
-from tailrace.link.endpoint import LinkTarget
+from tailrace.link.endpoint import ServiceEndpoint
 from tailrace.link.http.upgrade import request_headers
 from tailrace.localproxy.events import Connected, Listening, ProxyEvent, ServicesMapped
 from tailrace.localproxy.proxy import LocalProxy
@@ -112,14 +112,13 @@ async def both_proxies(source: ProxySettings, destination: ProxySettings) -> Asy
 
 
 def disguise(monkeypatch: pytest.MonkeyPatch, *sides: Side) -> None:
-    """Let the proxies of this process that play ``modes`` look like somebody else's.
+    """Let the proxies of this process that are ``sides`` look like somebody else's.
 
     The service then neither offers them what is our own nor passes it on to them.
     """
 
-    def headers(target: LinkTarget, agent: str) -> list[tuple[str, str]]:
-        hides = target.side in [side.value for side in sides]
-        return request_headers(target, "localproxy" if hides else agent)
+    def headers(endpoint: ServiceEndpoint, agent: str) -> list[tuple[str, str]]:
+        return request_headers(endpoint, "localproxy" if endpoint.side in sides else agent)
 
     for module in ("picows_link", "http.upgrade"):
         monkeypatch.setattr(f"tailrace.link.{module}.request_headers", headers)

@@ -31,10 +31,9 @@ from support.plugins.leaks import uncollected
 from support.waiting import until
 from tailrace.errors import LocalProtocolError, RemoteProtocolError
 from tailrace.link import CloseCode, ClosedBy, Link, LinkClosed, connect
-from tailrace.link import base_link as lifecycle
+from tailrace.link import base_link as module
 from tailrace.link.base_link import MAX_FRAME_SIZE
 from tailrace.link.picows_link import PicowsLink
-from tailrace.link.tls.transport import LOW_WATER
 from tailrace.link.websockets_link import WebsocketsLink
 
 US, PEER, NETWORK = ClosedBy.US, ClosedBy.PEER, ClosedBy.NETWORK
@@ -47,7 +46,7 @@ async def linked(
     """Open a link to a script; close it in the end, if it is still open."""
     recorder = recorder or Recorder()
     with ScriptedService(certificates, script) as service:
-        link = await connect(service.target(), recorder, backend)
+        link = await connect(service.endpoint(), recorder, backend)
         yield link, recorder
         link.close(CloseCode.OK, "")
         await recorder.end()
@@ -226,7 +225,6 @@ async def test_what_a_service_must_not_send(
         closed = await recorder.end()
         link.send(b"too late")
         link.send_ping(b"too late")
-        assert link.write_buffer_size == 0
     assert (closed.by, closed.code) == (US, code)
     assert closed.reason
     assert notes.frames[0].opcode == CLOSE
@@ -317,7 +315,7 @@ async def test_codes_that_cannot_be_sent(
 async def test_a_close_nobody_answers_is_bounded(
     certificates: Certificates, backend: str, monkeypatch: pytest.MonkeyPatch, reads: bool
 ) -> None:
-    monkeypatch.setattr(lifecycle, "CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr(module, "CLOSE_TIMEOUT", 0.1)
 
     def ignore(peer: Peer) -> None:
         if reads:
@@ -338,7 +336,7 @@ async def test_close_before_the_link_begins(certificates: Certificates, backend:
 
     recorder = Recorder()
     with ScriptedService(certificates, script) as service:
-        link = await connect(service.target(), recorder, backend)
+        link = await connect(service.endpoint(), recorder, backend)
         link.close(1000, "at once")
         assert await recorder.end() == LinkClosed(US, 1000, "at once")
     assert recorder.frames == []
@@ -502,7 +500,7 @@ async def test_a_handler_that_closes_and_then_stumbles(
 
     handler = Both()
     with ScriptedService(certificates, serve(frame(BINARY, b"x"), until_closed)) as service:
-        handler.link = await connect(service.target(), handler, backend)
+        handler.link = await connect(service.endpoint(), handler, backend)
         assert await handler.end() == LinkClosed(US, 1000, "enough")
     assert "a link's handler failed" in caplog.text
 
@@ -544,7 +542,7 @@ async def fill(link: Link, recorder: Recorder, piece: Callable[[int], bytes]) ->
         buffer[: len(payload)] = payload
         with memoryview(buffer) as view:
             link.send(view[: len(payload)])
-        # The port promises that the memory is the caller's again.
+        # A link promises that the memory is the caller's again.
         buffer[:] = b"\xee" * len(buffer)
         sent += 1
         assert sent < 5000, "writing never paused"
@@ -567,8 +565,7 @@ async def test_back_pressure_and_every_byte(certificates: Certificates, backend:
 
     async with linked(certificates, backend, gate) as (link, recorder):
         await fill(link, recorder, piece)
-        assert link.write_buffer_size > LOW_WATER
-        # More than the mark is still taken: the port never refuses.
+        # More than the mark is still taken: a link never refuses.
         for _ in range(20):
             link.send(piece(0))
         assert recorder.marks == ["paused"]
@@ -585,7 +582,7 @@ async def test_a_full_buffer_before_the_link_begins(
     gate = Gate()
     recorder = Recorder()
     with ScriptedService(certificates, gate) as service:
-        link = await connect(service.target(), recorder, backend)
+        link = await connect(service.endpoint(), recorder, backend)
         flood(link)
         assert recorder.marks == []
         await recorder.until(lambda: recorder.marks == ["paused"])
@@ -632,7 +629,7 @@ async def test_pause_reading_stops_delivery(
 
     handler = Pausing()
     with ScriptedService(certificates, flood) as service:
-        handler.link = await connect(service.target(), handler, backend)
+        handler.link = await connect(service.endpoint(), handler, backend)
         await handler.until(lambda: bool(handler.frames))
         # The service gets stuck, as nobody takes its bytes. Wait until that is so.
         before = -1
@@ -655,7 +652,7 @@ async def test_resuming_delivers_what_had_come(
     script = serve(frame(BINARY, bytes(16_000)) * count, until_closed)
     handler = Pausing()
     with ScriptedService(certificates, script) as service:
-        handler.link = await connect(service.target(), handler, backend)
+        handler.link = await connect(service.endpoint(), handler, backend)
         await handler.until(lambda: bool(handler.frames))
         await asyncio.sleep(0.05)
         handler.link.resume_reading()
@@ -738,7 +735,7 @@ async def test_sending_from_within_the_handler(certificates: Certificates, backe
 
     handler = Replying()
     with ScriptedService(certificates, script) as service:
-        handler.link = await connect(service.target(), handler, backend)
+        handler.link = await connect(service.endpoint(), handler, backend)
         assert await handler.end() == LinkClosed(US, 1000, "enough")
     assert handler.frames == [b"echo me"]
     assert [each.payload for each in notes.frames] == [b"echo me", b"\x03\xe8enough"]
@@ -754,7 +751,7 @@ async def test_sending_while_the_end_is_being_parsed(
     script = serve(data, Peer.read_to_end)
     handler = Replying()
     with ScriptedService(certificates, script) as service:
-        handler.link = await connect(service.target(), handler, backend)
+        handler.link = await connect(service.endpoint(), handler, backend)
         assert (await handler.end()).code in (1002, 1011)
     assert handler.frames == [b"echo me"]
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
@@ -775,7 +772,7 @@ async def test_what_a_link_held_is_freed_at_once(
     handler = Replying()
     kinds = (PicowsLink, WebsocketsLink, aiofastnet.Transport)
     with ScriptedService(certificates, script) as service, uncollected(*kinds) as living:
-        handler.link = await connect(service.target(), handler, backend)
+        handler.link = await connect(service.endpoint(), handler, backend)
         if ending == "ours":
             handler.link.close(CloseCode.OK, "")
         await handler.end()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -37,9 +37,10 @@ from tailrace.errors import (
 )
 from tailrace.link import ClosedBy, Link, LinkClosed, LinkHandler, LinkInfo
 from tailrace.link import supervisor as module
-from tailrace.link.backoff import LASTED, MIN_DELAY, SETTLED
-from tailrace.link.endpoint import LinkTarget, TLSOptions
+from tailrace.link.backoff import MIN_DELAY
+from tailrace.link.endpoint import ServiceEndpoint, TLSOptions
 from tailrace.link.supervisor import LinkSupervisor, ReconnectPolicy, SupervisorOutcome
+from tailrace.wire import Side
 
 QUICK: dict[str, Any] = {"retry_delay": 0.0, "retry_delay_cap": 0.0}
 """The shortest delays there are."""
@@ -85,29 +86,16 @@ class Observer:
         return [type(cause) for cause, _ in self.retries]
 
 
-class Clock:
-    """Makes each link last as long as the test says."""
-
-    def __init__(self, *lasts: float) -> None:
-        self.times = [time for last in lasts for time in (0.0, last)]
-
-    def __call__(self) -> float:
-        return self.times.pop(0) if self.times else 0.0
-
-
 def keeper(
     service: ScriptedService,
     observer: Observer,
     policy: dict[str, Any] | None = None,
-    clock: Clock | None = None,
     **changes: Any,
 ) -> LinkSupervisor:
     return LinkSupervisor(
-        service.target(**changes),
+        service.endpoint(**changes),
         ReconnectPolicy(**(QUICK | (policy or {}))),
         observer,
-        rng=random.Random(1),
-        clock=clock or Clock(),
     )
 
 
@@ -284,46 +272,11 @@ async def test_links_that_end_at_once_count_as_failures(certificates: Certificat
     assert type(caught.value) is LinkError
 
 
-async def test_a_link_that_lasted_starts_the_count_afresh(certificates: Certificates) -> None:
-    busy = refuse("503 Service Unavailable")
-    observer = Observer()
-    with ScriptedService(certificates, busy, dropped, busy, OK) as service:
-        clock = Clock(LASTED)
-        outcome = await keeper(service, observer, {"retry_count": 1}, clock).run()
-        assert outcome is SupervisorOutcome.CLOSED
-        assert service.connections == 4
-
-
-class Longest(random.Random):
-    """Dice that always show the upper limit."""
+class Longest(Random):
+    """Always draws the upper limit."""
 
     def uniform(self, a: float, b: float) -> float:
         return b
-
-
-@pytest.mark.parametrize(
-    ("lasted", "delays"),
-    [
-        (0.0, [0.06, 0.12, 0.24, 0.48]),
-        (LASTED, [0.06, 0.12, 0.06, 0.24]),
-        (SETTLED, [0.06, 0.12, 0.06, 0.12]),
-    ],
-)
-async def test_delays_grow_and_fall_back(
-    certificates: Certificates, lasted: float, delays: list[float]
-) -> None:
-    busy = refuse("503 Service Unavailable")
-    observer = Observer()
-    with ScriptedService(certificates, busy, busy, dropped, busy, OK) as service:
-        outcome = await LinkSupervisor(
-            service.target(),
-            ReconnectPolicy(retry_delay=0.06, retry_delay_cap=9.0),
-            observer,
-            rng=Longest(),
-            clock=Clock(lasted),
-        ).run()
-    assert outcome is SupervisorOutcome.CLOSED
-    assert [delay for _, delay in observer.retries] == pytest.approx(delays)
 
 
 async def test_a_strangers_certificate_is_final_at_first(certificates: Certificates) -> None:
@@ -392,7 +345,7 @@ async def test_no_tls_at_the_other_end_is_tried_again(certificates: Certificates
     assert observer.causes == [TLSFailed]
 
 
-async def test_pings_carry_milliseconds_and_time_the_way(certificates: Certificates) -> None:
+async def test_pings_carry_milliseconds(certificates: Certificates) -> None:
     pings: list[Frame] = []
 
     def script(peer: Peer) -> None:
@@ -405,19 +358,13 @@ async def test_pings_carry_milliseconds_and_time_the_way(certificates: Certifica
     observer = Observer()
     with ScriptedService(certificates, script) as service:
         made = keeper(service, observer, {"ping_period": 0.05})
-        assert made.round_trip is None
         running = asyncio.get_running_loop().create_task(made.run())
         while not observer.handlers:
             await asyncio.sleep(0)
         (handler,) = observer.handlers
         await handler.until(lambda: len(handler.pongs) == 4)
-        assert made.link is observer.links[0]
-        assert made.round_trip is not None
-        assert made.round_trip > 0
         made.stop()
         assert await running is SupervisorOutcome.STOPPED
-    assert made.link is None
-    assert made.round_trip is None
     assert all(each.opcode == PING for each in pings)
     assert all(len(each.payload) == 13 and each.payload.isdigit() for each in pings)
     assert handler.pongs == [b"unsolicited", *(each.payload for each in pings)]
@@ -439,14 +386,14 @@ async def test_a_service_that_only_ignores_pings_is_not(certificates: Certificat
     def talk(peer: Peer) -> None:
         peer.upgrade()
         for _ in range(12):
-            peer.released.wait(0.05)
+            peer.released.wait(0.04)
             peer.send_frame(BINARY, b"still here")
         peer.send(close_frame(1000))
         peer.read_to_end()
 
     observer = Observer()
     with ScriptedService(certificates, talk) as service:
-        outcome = await keeper(service, observer, {"ping_period": 0.15}).run()
+        outcome = await keeper(service, observer, {"ping_period": 0.1}).run()
     assert outcome is SupervisorOutcome.CLOSED
     assert observer.retries == []
 
@@ -474,14 +421,16 @@ async def test_stop_during_a_try(certificates: Certificates, step: str) -> None:
     assert observer.events == ["handler"]
 
 
-async def test_stop_during_a_delay(certificates: Certificates) -> None:
+async def test_stop_during_a_delay(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "Random", Longest)
     observer = Observer()
     with ScriptedService(certificates, refuse("503 Service Unavailable")) as service:
         made = LinkSupervisor(
-            service.target(),
+            service.endpoint(),
             ReconnectPolicy(retry_delay=10_000.0, retry_delay_cap=10_000.0),
             observer,
-            rng=Longest(),
         )
         running = asyncio.get_running_loop().create_task(made.run())
         while not observer.retries:
@@ -588,10 +537,10 @@ async def test_the_back_end_is_passed_on(certificates: Certificates) -> None:
     observer = Observer()
     with ScriptedService(certificates, OK) as service:
         policy = ReconnectPolicy()
-        await LinkSupervisor(service.target(), policy, observer, backend="websockets").run()
+        await LinkSupervisor(service.endpoint(), policy, observer, backend="websockets").run()
         assert observer.links[0].info.backend == "websockets"
         with pytest.raises(ConfigurationError):
-            await LinkSupervisor(service.target(), policy, observer, backend="pigeon").run()
+            await LinkSupervisor(service.endpoint(), policy, observer, backend="pigeon").run()
 
 
 # -- the whole policy, on a clock of our own --------------------------------------------------
@@ -619,6 +568,9 @@ class StagedLink:
 
     def abort(self) -> None:
         self.end(LinkClosed(ClosedBy.US, 1006, "dropped"))
+
+    def close(self, code: int, reason: str) -> None:
+        self.end(LinkClosed(ClosedBy.US, code, reason))
 
     def end(self, closed: LinkClosed) -> None:
         self._stage.ends.append(self._stage.now)
@@ -653,30 +605,32 @@ class Stage:
         self.ends: list[float] = []
         self.observer = Observer()
         self._acts = acts
+        self._monkeypatch = monkeypatch
         monkeypatch.setattr(module, "connect", self._connect)
 
     @property
     def now(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def run(self, tries: int, rng: random.Random, **policy: Any) -> None:
+    def run(self, tries: int, jitter: type[Random] = Longest, **policy: Any) -> SupervisorOutcome:
         """Keep a link until it was tried so often, or it is given up."""
+        self._monkeypatch.setattr(module, "Random", jitter)
 
-        async def keep() -> None:
+        async def keep() -> SupervisorOutcome:
             kept = LinkSupervisor(
-                LinkTarget(host="localhost", side="source", access_token=Secret("token")),
+                ServiceEndpoint(host="localhost", side=Side.SOURCE, access_token=Secret("token")),
                 ReconnectPolicy(**policy),
                 self.observer,
-                rng=rng,
-                clock=asyncio.get_running_loop().time,
             )
             self._stop = lambda: len(self.tries) == tries and kept.stop()
-            await kept.run()
+            return await kept.run()
 
         with asyncio.Runner(loop_factory=ClockLoop) as runner:
-            runner.run(keep())
+            return runner.run(keep())
 
-    async def _connect(self, target: LinkTarget, handler: LinkHandler, backend: str) -> StagedLink:
+    async def _connect(
+        self, endpoint: ServiceEndpoint, handler: LinkHandler, backend: str
+    ) -> StagedLink:
         self.tries.append(self.now)
         self._stop()
         match self._acts[min(len(self.tries), len(self._acts)) - 1]:
@@ -711,17 +665,17 @@ def test_tries_come_when_the_policy_says(
     monkeypatch: pytest.MonkeyPatch, acts: list[Fails | Lasts], tries: list[float]
 ) -> None:
     stage = Stage(monkeypatch, *acts)
-    stage.run(len(tries), Longest())
+    stage.run(len(tries))
     assert stage.tries == pytest.approx(tries)
 
 
 def test_full_jitter_may_be_short_but_never_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Shortest(random.Random):
+    class Shortest(Random):
         def uniform(self, a: float, b: float) -> float:
             return a
 
     stage = Stage(monkeypatch, FAILS)
-    stage.run(1000, Shortest())
+    stage.run(1000, Shortest)
     gaps = [after - before for before, after in pairwise(stage.tries)]
     assert gaps == pytest.approx([MIN_DELAY] * 999)
 
@@ -729,7 +683,7 @@ def test_full_jitter_may_be_short_but_never_nothing(monkeypatch: pytest.MonkeyPa
 def test_the_settings_of_the_delays_are_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage(monkeypatch, FAILS)
     with pytest.raises(ConnectFailed):
-        stage.run(0, Longest(), retry_count=4, retry_delay=10.0, retry_delay_cap=30.0)
+        stage.run(0, retry_count=4, retry_delay=10.0, retry_delay_cap=30.0)
     assert stage.tries == [0, 10, 30, 60, 90]
 
 
@@ -738,7 +692,7 @@ def test_a_link_that_lasted_starts_the_count_of_tries_afresh(
 ) -> None:
     stage = Stage(monkeypatch, FAILS, Lasts(5), FAILS)
     with pytest.raises(ConnectFailed):
-        stage.run(0, Longest(), retry_count=1)
+        stage.run(0, retry_count=1)
     assert stage.tries == pytest.approx([0, 2.5, 10, 15])
 
 
@@ -749,7 +703,7 @@ def test_a_link_is_dead_after_three_periods_without_a_byte(
     monkeypatch: pytest.MonkeyPatch, heard: tuple[float, ...], end: float
 ) -> None:
     stage = Stage(monkeypatch, Hears(heard))
-    stage.run(2, Longest())
+    stage.run(2)
     assert stage.ends[0] == pytest.approx(end)
     # Pinged all the while, and set up again after the shortest delay for how it lasted.
     assert [ping for ping in stage.pings if ping < end] == pytest.approx(
@@ -757,6 +711,14 @@ def test_a_link_is_dead_after_three_periods_without_a_byte(
     )
     assert stage.tries == pytest.approx([0, end + 2.5])
     assert stage.observer.ends[0] == LinkClosed(ClosedBy.NETWORK, 1006, "nothing received for 60 s")
+
+
+def test_stop_in_the_turn_in_which_a_link_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(monkeypatch, Hears())
+    assert stage.run(1) is SupervisorOutcome.STOPPED
+    assert stage.observer.events == ["handler", "opened", "down"]
+    assert stage.observer.ends == [LinkClosed(ClosedBy.US, 1000, "")]
+    assert (stage.ends, stage.pings) == ([0], [])
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ async def test_the_package_itself_says_nothing(
 
     with ScriptedService(certificates, script) as service:
         recorder = Recorder()
-        link = await connect(service.target(), recorder, "websockets")
+        link = await connect(service.endpoint(), recorder, "websockets")
         link.send(b"a payload")
         assert (await recorder.end()).code == 1002
         link.send(b"too late")
@@ -55,7 +55,7 @@ async def test_a_message_is_not_touched(certificates: Certificates) -> None:
 
     with ScriptedService(certificates, script) as service:
         recorder = Recorder()
-        link = await connect(service.target(), recorder, "websockets")
+        link = await connect(service.endpoint(), recorder, "websockets")
         # Masking in place would be a copy less, but the memory is the caller's.
         message = bytearray(b"0123456789" * 100)
         for start in range(3):
@@ -75,7 +75,7 @@ async def test_thousands_of_frames_in_one_go(certificates: Certificates) -> None
 
     with ScriptedService(certificates, script) as service:
         recorder = Recorder()
-        await connect(service.target(), recorder, "websockets")
+        await connect(service.endpoint(), recorder, "websockets")
         await recorder.end()
         await asyncio.sleep(0)
     assert recorder.frames == [b"%d" % number for number in range(count)]
