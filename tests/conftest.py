@@ -14,7 +14,7 @@ import pytest
 from support.plugins.loops import LOOP_FACTORIES
 from support.plugins.scheduling import scheduler
 
-pytest_plugins = ["support.plugins.leaks", "pytester"]
+pytest_plugins = ["support.plugins.leaks", "support.plugins.pairwise", "pytester"]
 
 # A shell starts its background jobs with Ctrl-C ignored, and their children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

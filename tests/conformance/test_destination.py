@@ -273,7 +273,7 @@ async def test_s45_b1_application_that_answers_nothing(lab: Lab) -> None:
     lab.proxy(
         *("-e", stage.endpoint),
         *("-d", f"DEAD=127.0.0.1:{hole},SSH1=127.0.0.1:{application.port}"),
-        settings={"websocket.ping_period_ms": 500},
+        settings={"websocket.ping_period_ms": 1000},
     )
     link = await stage.tunnel("DEAD", "SSH1")
     await link.send(message(STREAM_START, 1, "DEAD", 1), message(STREAM_START, 1, "SSH1", 1))

@@ -1,4 +1,4 @@
-"""Bytes through whole tunnels: event loops x link back ends x dialects.
+"""Bytes through whole tunnels: pairs of event loops, link back ends and dialects.
 
 Both proxies run in the test's own loop, so that the leak checks see them; the service is
 a process. The last tests run the installed command.
@@ -86,6 +86,7 @@ async def connected(
         yield [ends.listening[name] for name in names]
 
 
+@pytest.mark.pairwise
 @each_link
 @forms(*FORMS)
 async def test_payloads_of_every_size(
@@ -104,6 +105,7 @@ async def test_ends_with_different_back_ends(service: ServiceProcess, loop_kind:
             await exchange(ports[0], size)
 
 
+@pytest.mark.pairwise
 @each_link
 @forms("V3", "V3-unnamed")
 async def test_many_connections_at_once(
@@ -118,6 +120,7 @@ async def test_many_connections_at_once(
             group.create_task(exchange(ports[number % len(ports)], size, seed=number))
 
 
+@pytest.mark.pairwise
 @each_link
 @forms("V2", "V1")
 async def test_a_second_client_of_an_old_peer_waits_for_the_first(
@@ -136,6 +139,7 @@ async def test_a_second_client_of_an_old_peer_waits_for_the_first(
             assert await second[0].readexactly(6) == b"second"
 
 
+@pytest.mark.pairwise
 @each_link
 @each_dialect
 async def test_a_server_that_speaks_first(
@@ -154,6 +158,7 @@ async def test_a_server_that_speaks_first(
                 await check_echo(streams, b"version of the client")
 
 
+@pytest.mark.pairwise
 @each_link
 @each_dialect
 async def test_a_client_that_half_closes_gets_its_late_answer(
@@ -177,6 +182,7 @@ async def test_a_client_that_half_closes_gets_its_late_answer(
         assert await reader.read(-1) == answer
 
 
+@pytest.mark.pairwise
 @each_link
 @each_dialect
 async def test_a_reset_by_the_client_reaches_the_application(

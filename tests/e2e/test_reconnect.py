@@ -87,6 +87,7 @@ async def rig_of(
                     yield Rig(tunnel, box, ends, listener)
 
 
+@pytest.mark.pairwise
 @each_end
 @each_backend
 async def test_a_dropped_link_comes_back(
@@ -109,6 +110,7 @@ async def test_a_dropped_link_comes_back(
         assert rig.port == (await rig.ends.source.ready())["SSH"]
 
 
+@pytest.mark.pairwise
 @each_end
 @each_backend
 async def test_a_link_dropped_under_load_comes_back(

@@ -166,6 +166,7 @@ class ScriptedService:
         self._threads: list[threading.Thread] = []
         self._peers: list[Peer] = []
         self._failures: list[Exception] = []
+        self._over = threading.Event()
         self.port: int = self._listener.getsockname()[1]
         self.connections = 0
 
@@ -195,6 +196,7 @@ class ScriptedService:
         # shutdown(), because close() alone does not wake a thread that is in accept().
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self._over.set()
         for peer in self._peers:
             peer.released.set()
         for thread in self._threads:
@@ -219,6 +221,8 @@ class ScriptedService:
             peer = Peer(sock, self.connections)
             self.connections += 1
             self._peers.append(peer)
+            if self._over.is_set():  # it came in the last moment
+                peer.released.set()
             script = self._scripts[min(peer.number, len(self._scripts) - 1)]
             self._start(self._serve, peer, script)
 

@@ -24,13 +24,17 @@ def installed(name: str) -> str:
 
 
 def clean_environment(**extra: str) -> dict[str, str]:
-    """Return this process' environment without settings that lead a proxy astray."""
+    """Return this process' environment without settings that lead a proxy astray.
+
+    Nor is its coverage measured, which takes longer than most processes live: what they run is
+    covered by unit tests.
+    """
     kept = {
         name: value
         # Pytest changes the environment for each test; this may run in another thread.
         for name in list(os.environ)
         if (value := os.environ.get(name)) is not None
-        and not name.startswith(("AWSIOT_TUNNEL_", "TAILRACE_", "AWS_"))
+        and not name.startswith(("AWSIOT_TUNNEL_", "TAILRACE_", "AWS_", "COVERAGE_"))
         and not name.lower().endswith("_proxy")
         and name not in ("NOTIFY_SOCKET", "SSL_CERT_FILE", "SSL_CERT_DIR")
     }
