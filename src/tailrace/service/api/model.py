@@ -1,8 +1,8 @@
 """The operations of the control API, version 2018-10-05, each in one entry of one table.
 
-An entry says what an operation takes, whether it changes anything, on whose tunnels it
-works, and what carries it out. Validation, policies, the audit log, metrics and
-``tailrace keys`` go by it.
+An entry tells the shape of the parameters, whether the operation writes, which things it
+concerns, and what carries it out. Validation, policies, the audit log, metrics and
+``tailrace keys`` use the table, so that one entry is all that a new operation needs.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from . import operations as do
-from .operations import Handler, Things
+from . import operations
 from .shapes import Boolean, Integer, Listing, Pattern, Structure, Text
 
 __all__ = ["OPERATIONS", "SIGNING_NAME", "Operation"]
@@ -26,13 +25,13 @@ class Operation:
     """One operation of the control API."""
 
     input: Structure
-    """What its parameters may be."""
+    """Shape of its parameters."""
     writes: bool
-    """Whether it changes something: read-only keys may not, and the audit log tells of it."""
-    things: Things
-    """Returns the thing names that a request concerns; a key may be limited to some."""
-    handler: Handler
-    """Carries it out."""
+    """Whether it changes something. Then it is audited, and forbidden to read-only keys."""
+    things: operations.Things
+    """Called for the things that a request concerns, if the key is limited to some."""
+    handler: operations.Handler
+    """Called to carry it out."""
 
 
 _NAME: Final = Pattern("[a-zA-Z0-9:_-]+")
@@ -53,20 +52,20 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "CloseTunnel": Operation(
         Structure({"tunnelId": _TUNNEL_ID, "delete": Boolean()}, ("tunnelId",)),
         writes=True,
-        things=do.thing_of_tunnel,
-        handler=do.close_tunnel,
+        things=operations.thing_of_tunnel,
+        handler=operations.close_tunnel,
     ),
     "DescribeTunnel": Operation(
         Structure({"tunnelId": _TUNNEL_ID}, ("tunnelId",)),
         writes=False,
-        things=do.thing_of_tunnel,
-        handler=do.describe_tunnel,
+        things=operations.thing_of_tunnel,
+        handler=operations.describe_tunnel,
     ),
     "ListTagsForResource": Operation(
         Structure({"resourceArn": _ARN}, ("resourceArn",)),
         writes=False,
-        things=do.thing_of_resource,
-        handler=do.list_tags,
+        things=operations.thing_of_resource,
+        handler=operations.list_tags,
     ),
     "ListTunnels": Operation(
         Structure(
@@ -77,8 +76,8 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
             }
         ),
         writes=False,
-        things=do.thing_of_list,
-        handler=do.list_tunnels,
+        things=operations.thing_of_list,
+        handler=operations.list_tunnels,
     ),
     "OpenTunnel": Operation(
         Structure(
@@ -90,8 +89,8 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
             }
         ),
         writes=True,
-        things=do.thing_of_new_tunnel,
-        handler=do.open_tunnel,
+        things=operations.thing_of_new_tunnel,
+        handler=operations.open_tunnel,
     ),
     "RotateTunnelAccessToken": Operation(
         Structure(
@@ -103,14 +102,14 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
             ("tunnelId", "clientMode"),
         ),
         writes=True,
-        things=do.things_of_rotation,
-        handler=do.rotate_tokens,
+        things=operations.things_of_rotation,
+        handler=operations.rotate_tokens,
     ),
     "TagResource": Operation(
         Structure({"resourceArn": _ARN, "tags": _TAGS}, ("resourceArn", "tags")),
         writes=True,
-        things=do.thing_of_resource,
-        handler=do.tag,
+        things=operations.thing_of_resource,
+        handler=operations.tag,
     ),
     "UntagResource": Operation(
         Structure(
@@ -118,7 +117,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
             ("resourceArn", "tagKeys"),
         ),
         writes=True,
-        things=do.thing_of_resource,
-        handler=do.untag,
+        things=operations.thing_of_resource,
+        handler=operations.untag,
     ),
 }

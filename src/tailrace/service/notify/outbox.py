@@ -67,7 +67,9 @@ class Outbox:
         self._waiting: dict[str, Notification] = {}
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        """Set while a stopping service has nothing to wait for: nothing waits, or the last
+        attempt has failed."""
+        self._task: asyncio.Task[None]
         self.delivered = 0
         self.failed = 0
         self.given_up = 0
@@ -88,13 +90,11 @@ class Outbox:
 
     async def stop(self) -> None:
         """Deliver what can be delivered soon, give up the rest, close the notifier."""
-        if self._task is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._settings.flush_timeout):
-                    await self._settled.wait()
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            self._task = None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.flush_timeout):
+                await self._settled.wait()
+        self._task.cancel()
+        await asyncio.wait([self._task])
         await self._notifier.close()
         for notification in self._waiting.values():
             self._give_up(notification, "the service stops")
