@@ -12,7 +12,6 @@ import sqlite3
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 import pytest
 
 from support.service import api, dial
-from support.waiting import HANG
+from support.waiting import HANG, wait_until
 from tailrace.cli.serve import add_env_parser, add_serve_parser, run_env, run_serve
 from tailrace.errors import ExitCode
 from tailrace.service.config import Endpoints
@@ -65,11 +64,9 @@ class Served:
         )
 
     def wait_ready(self) -> Endpoints:
-        deadline = time.monotonic() + HANG
-        while not self.ready_file.exists():
-            assert self.process.poll() is None, self.process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        ended = self.process.poll
+        wait_until(lambda: self.ready_file.exists() or ended() is not None, "readiness")
+        assert ended() is None, self.process.communicate()
         return Endpoints.read(self.ready_file)
 
     def end(self, number: signal.Signals) -> tuple[int, str, str]:

@@ -7,7 +7,6 @@ import logging
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
@@ -18,7 +17,7 @@ import trustme
 
 from support.processes.mosquitto import broker, needs_mosquitto
 from support.service import api, dial, trust
-from support.waiting import HANG
+from support.waiting import HANG, wait_until
 from tailrace.cli.serve import add_serve_parser
 from tailrace.cli.serve_options import operation_settings, proxy_networks, start_logging
 from tailrace.errors import ConfigurationError
@@ -113,19 +112,14 @@ class Served:
         command += ["--ready-file", str(ready), *options]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
-        deadline = time.monotonic() + HANG
-        while not ready.exists():
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        ended = self.process.poll
+        wait_until(lambda: ready.exists() or ended() is not None, "readiness")
+        assert ended() is None, self.log.read_text()
         self.endpoints = Endpoints.read(ready)
 
     def wait_logged(self, text: str) -> None:
         """Wait until the log holds ``text``."""
-        deadline = time.monotonic() + HANG
-        while text not in self.log.read_text():
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.02)
+        wait_until(lambda: text in self.log.read_text(), text)
 
     def stop(self) -> int:
         self.process.terminate()
