@@ -49,6 +49,10 @@ class Volume:
     """Seconds between two connections of a client on average."""
     clients: int = 2
     """Clients of each tunnel."""
+    thought: float = 0.5
+    """Seconds between two keystrokes at most."""
+    stall: float = 8.0
+    """Seconds for which a client does not read at most, and an eighth of them at least."""
 
 
 @dataclass(eq=False, slots=True)
@@ -173,7 +177,7 @@ class Load:
         lane.live[header.number] = header
         figures.opened[kind.value] += 1
         try:
-            whole = await self._converse(kind, header, lane.port)
+            whole = await self._converse(kind, header, lane.port, volume)
         except _Wrong as error:
             figures.fail("wrong bytes", f"tunnel {lane.index}: {error}")
         except _Hung:
@@ -206,7 +210,7 @@ class Load:
             case _:
                 return Header(index, number, Work.SEND, 0, size)
 
-    async def _converse(self, kind: _Kind, header: Header, port: int) -> bool:
+    async def _converse(self, kind: _Kind, header: Header, port: int, volume: Volume) -> bool:
         """Make one connection; return whether all that was to come came."""
         writer: asyncio.StreamWriter | None = None
         downward = Checker(header.number, Way.DOWN)
@@ -214,7 +218,7 @@ class Load:
             async with asyncio.timeout(_HUNG):
                 reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=_CHUNK)
                 writer.write(header.encode())
-                await self._talk(kind, header, reader, writer, downward)
+                await self._talk(kind, header, reader, writer, downward, volume)
         except TimeoutError:
             raise _Hung from None
         except OSError:
@@ -231,6 +235,7 @@ class Load:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         downward: Checker,
+        volume: Volume,
     ) -> None:
         receive = self._receive
         if kind is _Kind.INTERACTIVE:
@@ -241,10 +246,10 @@ class Load:
                 at += size
                 if not await receive(reader, header, downward, at):
                     return
-                await asyncio.sleep(self._dice.uniform(0.0, 0.5))
+                await asyncio.sleep(self._dice.uniform(0.0, volume.thought))
         elif kind is _Kind.STALL:
             await receive(reader, header, downward, header.down // 10)
-            await asyncio.sleep(self._dice.uniform(1.0, 8.0))
+            await asyncio.sleep(self._dice.uniform(volume.stall / 8, volume.stall))
             await receive(reader, header, downward, header.down)
         elif kind is _Kind.HALF_CLOSE:
             await self._send(writer, header, Way.UP, 0, header.up)

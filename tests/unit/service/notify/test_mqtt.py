@@ -206,7 +206,7 @@ class TestBroker:
                 await notifier.deliver(notification())
                 assert TOKEN.encode() in bytes((await receive(thing)).payload)
             stranger = parse_mqtt_url(url, {}, ca=tmp_path / "ca.pem")
-            async with notifying(stranger, timeout=5.0) as notifier:
+            async with notifying(stranger, timeout=1.0) as notifier:
                 with pytest.raises(NotifyFailed):
                     await notifier.deliver(notification())
 
