@@ -37,6 +37,7 @@ from support.network.faults import Fault, Kind, fault_proxy
 from support.network.frames import BINARY, frame
 from support.network.ports import free_port
 from support.network.scripted_service import ACCESS_TOKEN, Peer, ScriptedService
+from support.network.sockets import black_hole
 from support.service import ServiceProcess, control_client, service_process
 from support.tunnel import (
     ProxyProcess,
@@ -545,12 +546,7 @@ async def test_a_closed_tunnel_is_seen_while_an_application_is_tried(
     with tunnel_of(service, "SSH") as tunnel, contextlib.ExitStack() as stack:
         where = TCPAddress("127.0.0.1", free_port())
         if how == "silent":
-            listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-            where = TCPAddress(*listening.getsockname())
-            for _ in range(8):
-                filler = stack.enter_context(socket.socket())
-                filler.setblocking(False)
-                filler.connect_ex(listening.getsockname())
+            where = TCPAddress("127.0.0.1", stack.enter_context(black_hole()))
         settings = tunnel.settings(
             Side.DESTINATION,
             services={"SSH": where},

@@ -1,4 +1,4 @@
-"""An event loop whose time passes only when it has nothing else to do, and then at once."""
+"""Clocks that tests turn: one that stands still, and one whose loop has nothing else to do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ import asyncio
 import selectors
 from collections.abc import Callable
 
-__all__ = ["ClockLoop"]
+__all__ = ["ClockLoop", "ManualClock"]
+
+
+class ManualClock:
+    """Tells the time that a test has set last."""
+
+    def __init__(self, now: float = 0.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
 
 
 class ClockLoop(asyncio.SelectorEventLoop):

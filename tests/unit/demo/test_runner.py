@@ -25,6 +25,7 @@ from typing import Any
 import pytest
 import trustme
 
+from support.network.ports import free_port
 from tailrace.aws import ControlError
 from tailrace.demo import runner
 from tailrace.demo.runner import DemoFailed, Measurements, run_demo
@@ -180,7 +181,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     monkeypatch.setattr(runner, "_FILE_SIZE", 200_000)
     monkeypatch.setattr(runner, "_ROUND_TRIPS", 20)
-    monkeypatch.setattr(runner, "_SSH_PORT", refused_port())
+    monkeypatch.setattr(runner, "_SSH_PORT", free_port())
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGCHLD)]
     with control_api(stage, ca) as port:
@@ -199,12 +200,6 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
             thread.join(HANG)
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGCHLD)] == handlers
     assert os.listdir(tmp_path / "tmp") == []
-
-
-def refused_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
 
 
 Behaviour = Callable[[socket.socket], None]
@@ -416,7 +411,7 @@ def with_http(stage: Stage, *behaviours: Behaviour) -> str:
 
 def test_a_port_that_refuses(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "_DYING_TIME", 0.05)
-    stage.plan["source"] = {"ports": {"HTTP": refused_port()}}
+    stage.plan["source"] = {"ports": {"HTTP": free_port()}}
     assert stage.fails().startswith("GET / through the tunnel failed: [Errno ")
 
 
@@ -465,7 +460,7 @@ def test_an_echo_that_fails(
 ) -> None:
     monkeypatch.setattr(runner, "_DYING_TIME", 0.05)
     if behaviour is None:
-        stage.plan["source"] = {"ports": {"ECHO": refused_port()}}
+        stage.plan["source"] = {"ports": {"ECHO": free_port()}}
         assert stage.fails().startswith(said)
         return
     with listening(behaviour) as port:

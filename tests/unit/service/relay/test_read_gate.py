@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import aiofastnet
 import pytest
 
+from support.plugins.clock import ManualClock
 from tailrace.service.relay.read_gate import ReadBlock, ReadGate
 from tailrace.service.relay.read_limiter import FULL_READ, SMALL_READ, ReadLimiter
 from tailrace.service.telemetry.counters import StallClock
@@ -30,21 +31,13 @@ class Transport(asyncio.Transport):
         self.told.append("resume")
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def stalls(clock: Clock) -> StallClock:
+def stalls(clock: ManualClock) -> StallClock:
     return StallClock(clock)
 
 
@@ -125,7 +118,7 @@ async def test_a_transport_that_is_gone_is_left_alone(gate: ReadGate, transport:
 
 
 async def test_the_time_that_it_is_shut_is_counted(
-    gate: ReadGate, stalls: StallClock, clock: Clock
+    gate: ReadGate, stalls: StallClock, clock: ManualClock
 ) -> None:
     clock.now = 1.0
     gate.block(PEER)

@@ -4,25 +4,17 @@ import logging
 
 import pytest
 
+from support.plugins.clock import ManualClock
 from tailrace.service.telemetry.throttled_log import ThrottledLog
 
 
-class Clock:
-    """Time as the test wants it."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def log(clock: Clock, caplog: pytest.LogCaptureFixture) -> ThrottledLog:
+def log(clock: ManualClock, caplog: pytest.LogCaptureFixture) -> ThrottledLog:
     caplog.set_level(logging.INFO)
     return ThrottledLog(logging.getLogger("tailrace.test"), clock)
 
@@ -34,7 +26,7 @@ def test_one_line_each(log: ThrottledLog, caplog: pytest.LogCaptureFixture) -> N
 
 
 def test_a_flood_is_counted_and_hides_nothing(
-    log: ThrottledLog, clock: Clock, caplog: pytest.LogCaptureFixture
+    log: ThrottledLog, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in range(1000):
         log.add("flood", "flood %d", number)
