@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from support.loops import LOOP_FACTORIES
+from support.pairwise import thin_out
 from support.ws import Certificates
 from tailrace.link.tls import transport
 
@@ -20,6 +21,11 @@ def pytest_asyncio_loop_factories(
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]] | None:
     """Run each async test of this room on each loop, whether it asks for ``loop_kind`` or not."""
     return LOOP_FACTORIES if Path(__file__).parent in item.path.parents else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run every pair of loop, back end and other parameters, but not all combinations."""
+    thin_out(config, items, Path(__file__).parent)
 
 
 @pytest.fixture(scope="session")
