@@ -1,46 +1,63 @@
-"""``@pytest.mark.pairwise``: half of a grid of parameters, in which all pairs of values meet.
+"""``@pytest.mark.pairwise``: every pair of values of a grid of parameters, not every combination.
 
-Of three parameters or more, the event loop among them where a test asks for ``loop_kind``,
-those combinations are run whose positions add up to an even number. Any two values of two
-parameters are in one of them, as long as a third parameter has values at even and odd
-positions.
+Faults that depend on parameters nearly always depend on one or two of them, such as a back end
+and an event loop. With three and more, all pairs are found in far fewer combinations than there
+are. The event loop counts where a test asks for ``loop_kind``.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import TypeAlias
 
 import pytest
 
-__all__ = ["is_needed"]
+__all__ = ["pairwise"]
+
+_Pair: TypeAlias = frozenset[tuple[str, int]]
 
 
-def is_needed(positions: Iterable[int]) -> bool:
-    """Return whether a combination of values is among those that are run."""
-    return sum(positions) % 2 == 0
+def pairwise(grid: Sequence[Mapping[str, int]]) -> list[int]:
+    """Return which rows of a grid, in order, have all pairs of values that the grid has.
+
+    A row maps parameters to numbers that stand for their values. Greedy: the row with the most
+    new pairs comes first, and of several such rows the first.
+    """
+    pairs: list[set[_Pair]] = [
+        {frozenset(pair) for pair in combinations(row.items(), 2)} for row in grid
+    ]
+    missing = set().union(*pairs)
+    chosen = []
+    while missing:
+        best = max(range(len(pairs)), key=lambda number: len(pairs[number] & missing))
+        missing -= pairs[best]
+        chosen.append(best)
+    return sorted(chosen)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "pairwise: run half of a grid, in which all pairs meet")
+    config.addinivalue_line("markers", "pairwise: run as much of a grid as all pairs need")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    values: dict[tuple[str, str], list[Any]] = defaultdict(list)
-    """Test and parameter -> its values in order; pytest does not keep their positions."""
-    left_out = set()
+# Last, so that a room's own conftest.py can mark its tests before.
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    grids: defaultdict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
-        if item.get_closest_marker("pairwise") is None:
-            continue
-        assert isinstance(item, pytest.Function)
-        assert len(item.callspec.params) > 2, f"{item.nodeid}: pairs of two are the whole grid"
-        positions = []
-        for name, value in item.callspec.params.items():
-            known = values[item.nodeid.partition("[")[0], name]
-            if value not in known:
-                known.append(value)
-            positions.append(known.index(value))
-        if not is_needed(positions):
-            left_out.add(item)
-    items[:] = [item for item in items if item not in left_out]
+        if item.get_closest_marker("pairwise") is not None and len(_values(item)) > 2:
+            grids[item.nodeid.partition("[")[0]].append(item)
+    deselected: set[pytest.Item] = set()
+    for grid in grids.values():
+        needed = set(pairwise([_values(item) for item in grid]))
+        deselected.update(item for number, item in enumerate(grid) if number not in needed)
+    if deselected:
+        items[:] = [item for item in items if item not in deselected]
+        config.hook.pytest_deselected(items=list(deselected))
+
+
+def _values(item: pytest.Item) -> Mapping[str, int]:
+    """Return parameter -> identity of its value, as some values have no hash."""
+    callspec = getattr(item, "callspec", None)
+    return {} if callspec is None else {name: id(value) for name, value in callspec.params.items()}

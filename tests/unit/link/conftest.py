@@ -22,6 +22,13 @@ def pytest_asyncio_loop_factories(
     return LOOP_FACTORIES if Path(__file__).parent in item.path.parents else None
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run every pair of loop, back end and other parameters, but not all combinations."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("pairwise")
+
+
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return Certificates(tmp_path_factory.mktemp("certificates"))

@@ -243,9 +243,17 @@ async def test_what_a_service_must_not_send(
 )
 @pytest.mark.parametrize("ends", [True, False])
 async def test_close_frames_of_the_service(
-    certificates: Certificates, backend: str, data: bytes, code: int, reason: str, ends: bool
+    certificates: Certificates,
+    backend: str,
+    monkeypatch: pytest.MonkeyPatch,
+    data: bytes,
+    code: int,
+    reason: str,
+    ends: bool,
 ) -> None:
     notes = Notes()
+    if not ends:
+        monkeypatch.setattr(module, "PEER_CLOSE_TIMEOUT", 0.05)
 
     def send(peer: Peer) -> None:
         peer.send(frame(BINARY, b"last words") + data)
@@ -269,8 +277,9 @@ async def test_a_close_frame_in_the_middle_of_a_message(
 
 
 async def test_nothing_is_delivered_behind_a_close_frame(
-    certificates: Certificates, backend: str
+    certificates: Certificates, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "PEER_CLOSE_TIMEOUT", 0.05)
     data = close_frame(1011) + frame(BINARY, b"ghost") + frame(PONG, b"ghost") + close_frame(1000)
     async with linked(certificates, backend, serve(data, Peer.stay_silent)) as (_, recorder):
         assert await recorder.end() == LinkClosed(PEER, 1011, "")
@@ -635,7 +644,7 @@ async def test_pause_reading_stops_delivery(
         before = -1
         while before != sent:
             before = sent
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.1)
         assert before < 100
         assert handler.size < ONE_TURN
         handler.link.resume_reading()

@@ -377,7 +377,7 @@ async def test_no_answer_to_tls(certificates: Certificates, backend: str) -> Non
     assert caught.value.retryable
 
 
-async def test_no_answer_to_tcp(certificates: Certificates, backend: str) -> None:
+async def test_no_answer_to_tcp(certificates: Certificates) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
         fillers = [socket.socket() for _ in range(4)]
         for filler in fillers:
@@ -387,29 +387,27 @@ async def test_no_answer_to_tcp(certificates: Certificates, backend: str) -> Non
             port = listener.getsockname()[1]
             endpoint = service.endpoint(host="127.0.0.1", port=port, connect_timeout=SHORT)
             with pytest.raises(ConnectFailed, match=rf"cannot connect .* within {SHORT} s"):
-                await connect(endpoint, Recorder(), backend)
+                await connect(endpoint, Recorder())
         for filler in fillers:
             filler.close()
 
 
-async def test_a_web_proxy_is_not_passed_over(certificates: Certificates, backend: str) -> None:
+async def test_a_web_proxy_is_not_passed_over(certificates: Certificates) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         refused = listener.getsockname()[1]
     with ScriptedService(certificates, Peer.stay_silent) as service:
         endpoint = service.endpoint(web_proxy=WebProxy("http", "127.0.0.1", refused))
         with pytest.raises(ConnectFailed, match=f"web proxy http://127.0.0.1:{refused}"):
-            await connect(endpoint, Recorder(), backend)
+            await connect(endpoint, Recorder())
         assert service.connections == 0
 
 
-async def test_nobody_knows_the_name(
-    certificates: Certificates, backend: str, unknown_host: str
-) -> None:
+async def test_nobody_knows_the_name(certificates: Certificates, unknown_host: str) -> None:
     with (
         ScriptedService(certificates, Peer.stay_silent) as service,
         pytest.raises(NameResolutionFailed, match=f"cannot resolve {unknown_host}: Name or"),
     ):
-        await connect(service.endpoint(host=unknown_host), Recorder(), backend)
+        await connect(service.endpoint(host=unknown_host), Recorder())
 
 
 @pytest.mark.parametrize("rude", [False, True])

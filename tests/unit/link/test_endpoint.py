@@ -1,4 +1,4 @@
-"""Targets: what can be asked for, and that nothing in it can smuggle a header in."""
+"""Endpoints: what can be asked for, and that no field can add a header to a request."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_no_error_shows_a_token() -> None:
     assert "an-access-token" not in str(caught.value)
 
 
-def test_targets_are_values() -> None:
+def test_endpoints_are_values() -> None:
     assert endpoint(tls=TLSOptions(Path("/ca"))) == endpoint(tls=TLSOptions(Path("/ca")))
     assert endpoint() != endpoint(port=444)
 

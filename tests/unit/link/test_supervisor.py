@@ -1,4 +1,4 @@
-"""Keeping a link: what ends it, what is tried again, and that nothing is tried in a frenzy."""
+"""Keeping a link: what ends it, what is tried again, and how soon."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tailrace.errors import (
     ServiceUnavailable,
     TLSFailed,
 )
-from tailrace.link import ClosedBy, Link, LinkClosed, LinkHandler, LinkInfo
+from tailrace.link import ClosedBy, Link, LinkClosed, LinkHandler, LinkInfo, backoff
 from tailrace.link import supervisor as module
 from tailrace.link.backoff import MIN_DELAY
 from tailrace.link.endpoint import ServiceEndpoint, TLSOptions
@@ -46,8 +46,15 @@ QUICK: dict[str, Any] = {"retry_delay": 0.0, "retry_delay_cap": 0.0}
 """The shortest delays there are."""
 
 
+@pytest.fixture(autouse=True)
+def short_delays(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait less where the time is real."""
+    if asyncio.iscoroutinefunction(request.function):
+        monkeypatch.setattr(backoff, "MIN_DELAY", 0.005)
+
+
 class Observer:
-    """Notes what the keeper reports; may act on it."""
+    """Notes what the supervisor reports; may act on it."""
 
     def __init__(self) -> None:
         self.handlers: list[Recorder] = []
@@ -86,7 +93,7 @@ class Observer:
         return [type(cause) for cause, _ in self.retries]
 
 
-def keeper(
+def supervisor(
     service: ScriptedService,
     observer: Observer,
     policy: dict[str, Any] | None = None,
@@ -111,7 +118,7 @@ def dropped(peer: Peer) -> None:
 async def test_a_tunnel_that_is_closed(certificates: Certificates) -> None:
     observer = Observer()
     with ScriptedService(certificates, OK) as service:
-        assert await keeper(service, observer).run() is SupervisorOutcome.CLOSED
+        assert await supervisor(service, observer).run() is SupervisorOutcome.CLOSED
         assert service.connections == 1
     assert observer.events == ["handler", "opened", "down"]
     assert observer.ends == [LinkClosed(ClosedBy.PEER, 1000, "tunnel closed")]
@@ -128,7 +135,7 @@ async def test_each_link_has_its_own_handler_and_gets_its_frames(
 
     observer = Observer()
     with ScriptedService(certificates, script) as service:
-        assert await keeper(service, observer).run() is SupervisorOutcome.CLOSED
+        assert await supervisor(service, observer).run() is SupervisorOutcome.CLOSED
     assert [each.frames for each in observer.handlers] == [[b"link 0"], [b"link 1"], [b"link 2"]]
     assert observer.events == [
         *["handler", "opened", "down", "retrying"] * 2,
@@ -145,7 +152,7 @@ async def test_any_other_close_code_brings_it_back(
     observer = Observer()
     closing = serve(close_frame(code), Peer.read_to_end)
     with ScriptedService(certificates, closing, OK) as service:
-        assert await keeper(service, observer).run() is SupervisorOutcome.CLOSED
+        assert await supervisor(service, observer).run() is SupervisorOutcome.CLOSED
         assert service.connections == 2
     ((cause, _),) = observer.retries
     assert str(cause) == f"the link was closed by the service ({code or 1005})"
@@ -161,7 +168,7 @@ async def test_a_dropped_link_comes_back(certificates: Certificates, rude: bool)
 
     observer = Observer()
     with ScriptedService(certificates, script, OK) as service:
-        assert await keeper(service, observer).run() is SupervisorOutcome.CLOSED
+        assert await supervisor(service, observer).run() is SupervisorOutcome.CLOSED
     ((cause, _),) = observer.retries
     assert str(cause).startswith("the link was closed by the network (1006): ")
 
@@ -169,7 +176,7 @@ async def test_a_dropped_link_comes_back(certificates: Certificates, rude: bool)
 async def test_a_link_we_had_to_close_comes_back(certificates: Certificates) -> None:
     observer = Observer()
     with ScriptedService(certificates, serve(frame(0x1, b"text")), OK) as service:
-        assert await keeper(service, observer).run() is SupervisorOutcome.CLOSED
+        assert await supervisor(service, observer).run() is SupervisorOutcome.CLOSED
     ((cause, _),) = observer.retries
     assert str(cause).startswith("the link was closed by the local side (1003): ")
 
@@ -179,7 +186,7 @@ async def test_a_refusal_is_final(certificates: Certificates) -> None:
     refusal = refuse("403 Forbidden", b"Invalid access-token")
     with ScriptedService(certificates, refusal) as service:
         with pytest.raises(AccessRefused, match="Invalid access-token"):
-            await keeper(service, observer).run()
+            await supervisor(service, observer).run()
         assert service.connections == 1
     assert observer.events == ["handler"]
 
@@ -190,7 +197,7 @@ async def test_a_refusal_after_a_drop_is_final(certificates: Certificates) -> No
     refusal = refuse("400 Bad Request", b"previously used")
     with ScriptedService(certificates, dropped, refusal) as service:
         with pytest.raises(AccessRefused, match="previously used"):
-            await keeper(service, observer).run()
+            await supervisor(service, observer).run()
         assert service.connections == 2
 
 
@@ -201,7 +208,7 @@ async def test_a_refusal_after_a_close_frame_is_the_end_of_the_tunnel(
     observer = Observer()
     scripts = [BROKEN, *between, refuse("403 Forbidden", b"Tunnel is closed")]
     with ScriptedService(certificates, *scripts) as service:
-        assert await keeper(service, observer).run() is SupervisorOutcome.ENDED
+        assert await supervisor(service, observer).run() is SupervisorOutcome.ENDED
         assert service.connections == len(scripts)
 
 
@@ -215,17 +222,17 @@ async def test_a_close_frame_of_an_earlier_link_excuses_nothing(
         ) as service,
         pytest.raises(AccessRefused, match="rotated"),
     ):
-        await keeper(service, observer).run()
+        await supervisor(service, observer).run()
 
 
 async def test_5xx_is_tried_again(certificates: Certificates) -> None:
     busy = refuse("503 Service Unavailable", b"later")
     observer = Observer()
     with ScriptedService(certificates, busy, busy, OK) as service:
-        assert await keeper(service, observer).run() is SupervisorOutcome.CLOSED
+        assert await supervisor(service, observer).run() is SupervisorOutcome.CLOSED
         assert service.connections == 3
     assert observer.causes == [ServiceUnavailable, ServiceUnavailable]
-    assert all(delay >= MIN_DELAY for _, delay in observer.retries)
+    assert all(delay >= backoff.MIN_DELAY for _, delay in observer.retries)
 
 
 async def test_an_acceptance_that_is_none_is_tried_again(certificates: Certificates) -> None:
@@ -235,7 +242,7 @@ async def test_an_acceptance_that_is_none_is_tried_again(certificates: Certifica
 
     observer = Observer()
     with ScriptedService(certificates, no_subprotocol, OK) as service:
-        assert await keeper(service, observer).run() is SupervisorOutcome.CLOSED
+        assert await supervisor(service, observer).run() is SupervisorOutcome.CLOSED
     assert observer.causes == [HandshakeFailed]
 
 
@@ -247,7 +254,7 @@ async def test_an_unreachable_service_is_tried_again(
     observer = Observer()
     with ScriptedService(certificates, OK) as service:
         with pytest.raises(kind) as caught:
-            await keeper(service, observer, {"retry_count": 2}, **changes).run()
+            await supervisor(service, observer, {"retry_count": 2}, **changes).run()
         assert service.connections == 0
     assert observer.causes == [kind, kind]
     assert caught.value is not observer.retries[-1][0]
@@ -258,7 +265,7 @@ async def test_retries_are_counted(certificates: Certificates, count: int) -> No
     observer = Observer()
     with ScriptedService(certificates, refuse("502 Bad Gateway")) as service:
         with pytest.raises(ServiceUnavailable):
-            await keeper(service, observer, {"retry_count": count}).run()
+            await supervisor(service, observer, {"retry_count": count}).run()
         assert service.connections == count + 1
     assert len(observer.retries) == count
 
@@ -267,7 +274,7 @@ async def test_links_that_end_at_once_count_as_failures(certificates: Certificat
     observer = Observer()
     with ScriptedService(certificates, dropped) as service:
         with pytest.raises(LinkError, match="closed by the network") as caught:
-            await keeper(service, observer, {"retry_count": 2}).run()
+            await supervisor(service, observer, {"retry_count": 2}).run()
         assert service.connections == 3
     assert type(caught.value) is LinkError
 
@@ -283,7 +290,7 @@ async def test_a_strangers_certificate_is_final_at_first(certificates: Certifica
     observer = Observer()
     with ScriptedService(certificates, OK, cert=certificates.stranger) as service:
         with pytest.raises(TLSFailed) as caught:
-            await keeper(service, observer).run()
+            await supervisor(service, observer).run()
         assert service.connections == 1
     assert not caught.value.retryable
     assert observer.retries == []
@@ -300,7 +307,7 @@ async def test_a_strangers_certificate_is_forgiven_once_a_link_worked(
 
     observer = Observer()
     with ScriptedService(certificates, script, plain=True) as service:
-        assert await keeper(service, observer).run() is SupervisorOutcome.CLOSED
+        assert await supervisor(service, observer).run() is SupervisorOutcome.CLOSED
     assert observer.causes == [LinkError, TLSFailed]
 
 
@@ -319,7 +326,7 @@ async def test_trust_that_is_out_of_reach_for_a_moment_is_forgiven_once_a_link_w
 
     observer.on_retry = heal
     with ScriptedService(certificates, dropped, OK) as service:
-        made = keeper(service, observer, tls=TLSOptions(authorities))
+        made = supervisor(service, observer, tls=TLSOptions(authorities))
         assert await made.run() is SupervisorOutcome.CLOSED
         assert service.connections == 2
     assert [str(cause) for cause, _ in observer.retries][1] == (
@@ -327,7 +334,7 @@ async def test_trust_that_is_out_of_reach_for_a_moment_is_forgiven_once_a_link_w
     )
     authorities.write_bytes(b"")
     with pytest.raises(ConfigurationError, match="holds no PEM"):
-        await keeper(service, Observer(), tls=TLSOptions(authorities)).run()
+        await supervisor(service, Observer(), tls=TLSOptions(authorities)).run()
 
 
 async def test_no_tls_at_the_other_end_is_tried_again(certificates: Certificates) -> None:
@@ -341,7 +348,7 @@ async def test_no_tls_at_the_other_end_is_tried_again(certificates: Certificates
 
     observer = Observer()
     with ScriptedService(certificates, script, plain=True) as service:
-        assert await keeper(service, observer).run() is SupervisorOutcome.CLOSED
+        assert await supervisor(service, observer).run() is SupervisorOutcome.CLOSED
     assert observer.causes == [TLSFailed]
 
 
@@ -357,7 +364,7 @@ async def test_pings_carry_milliseconds(certificates: Certificates) -> None:
 
     observer = Observer()
     with ScriptedService(certificates, script) as service:
-        made = keeper(service, observer, {"ping_period": 0.05})
+        made = supervisor(service, observer, {"ping_period": 0.05})
         running = asyncio.get_running_loop().create_task(made.run())
         while not observer.handlers:
             await asyncio.sleep(0)
@@ -377,7 +384,7 @@ async def test_a_mute_service_is_given_up(certificates: Certificates) -> None:
 
     observer = Observer()
     with ScriptedService(certificates, mute, OK) as service:
-        outcome = await keeper(service, observer, {"ping_period": 0.05}).run()
+        outcome = await supervisor(service, observer, {"ping_period": 0.05}).run()
     assert outcome is SupervisorOutcome.CLOSED
     assert observer.ends[0] == LinkClosed(ClosedBy.NETWORK, 1006, "nothing received for 0.15 s")
 
@@ -393,7 +400,7 @@ async def test_a_service_that_only_ignores_pings_is_not(certificates: Certificat
 
     observer = Observer()
     with ScriptedService(certificates, talk) as service:
-        outcome = await keeper(service, observer, {"ping_period": 0.1}).run()
+        outcome = await supervisor(service, observer, {"ping_period": 0.1}).run()
     assert outcome is SupervisorOutcome.CLOSED
     assert observer.retries == []
 
@@ -401,7 +408,7 @@ async def test_a_service_that_only_ignores_pings_is_not(certificates: Certificat
 async def test_stop_before_the_start(certificates: Certificates) -> None:
     observer = Observer()
     with ScriptedService(certificates, OK) as service:
-        made = keeper(service, observer)
+        made = supervisor(service, observer)
         made.stop()
         assert await made.run() is SupervisorOutcome.STOPPED
         assert service.connections == 0
@@ -411,7 +418,7 @@ async def test_stop_before_the_start(certificates: Certificates) -> None:
 async def test_stop_during_a_try(certificates: Certificates, step: str) -> None:
     observer = Observer()
     with ScriptedService(certificates, Peer.stay_silent, plain=step == "tls") as service:
-        made = keeper(service, observer)
+        made = supervisor(service, observer)
         running = asyncio.get_running_loop().create_task(made.run())
         while not service.connections:
             await asyncio.sleep(0.01)
@@ -443,7 +450,7 @@ async def test_stop_during_a_delay(
 async def test_stop_from_within_an_observer(certificates: Certificates, event: str) -> None:
     observer = Observer()
     with ScriptedService(certificates, serve(close_frame(1011), until_closed)) as service:
-        made = keeper(service, observer)
+        made = supervisor(service, observer)
         if event == "opened":
             observer.on_opened = lambda link: made.stop()
         elif event == "down":
@@ -466,7 +473,7 @@ async def test_stop_closes_an_open_link_orderly(certificates: Certificates) -> N
 
     observer = Observer()
     with ScriptedService(certificates, script) as service:
-        made = keeper(service, observer)
+        made = supervisor(service, observer)
         running = asyncio.get_running_loop().create_task(made.run())
         while not observer.links:
             await asyncio.sleep(0.01)
@@ -489,7 +496,7 @@ async def test_stop_while_a_try_fails(
 
     monkeypatch.setattr(module, "connect", fail)
     with ScriptedService(certificates, OK) as service:
-        made = keeper(service, observer)
+        made = supervisor(service, observer)
         assert await made.run() is SupervisorOutcome.STOPPED
     assert observer.retries == []
 
@@ -501,7 +508,7 @@ async def test_stop_while_the_handler_is_made(certificates: Certificates) -> Non
             return super().new_handler()
 
     with ScriptedService(certificates, OK) as service:
-        made = keeper(service, Late())
+        made = supervisor(service, Late())
         assert await made.run() is SupervisorOutcome.STOPPED
         assert service.connections == 0
 
@@ -509,7 +516,7 @@ async def test_stop_while_the_handler_is_made(certificates: Certificates) -> Non
 async def test_cancelling_leaves_nothing(certificates: Certificates) -> None:
     observer = Observer()
     with ScriptedService(certificates, serve(until_closed)) as service:
-        running = asyncio.get_running_loop().create_task(keeper(service, observer).run())
+        running = asyncio.get_running_loop().create_task(supervisor(service, observer).run())
         while not observer.links:
             await asyncio.sleep(0.01)
         running.cancel()
@@ -529,7 +536,7 @@ async def test_an_observer_with_a_bug_leaves_nothing(certificates: Certificates)
         ScriptedService(certificates, serve(until_closed)) as service,
         pytest.raises(ZeroDivisionError),
     ):
-        await keeper(service, observer).run()
+        await supervisor(service, observer).run()
     assert observer.handlers[0].closed.done()
 
 

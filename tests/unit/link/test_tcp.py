@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from support.plugins.clock import ClockLoop
 from tailrace.errors import ConnectFailed, NameResolutionFailed
 from tailrace.link import tcp as module
 from tailrace.link.tcp import SocketAddress, connect_any, open_socket, resolve
@@ -203,14 +204,17 @@ async def test_only_one_of_two_winners_is_kept(alive: int, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("first", ["refused", "silent"])
-async def test_every_failure_is_told(refused: int, silent: int, first: str) -> None:
+async def test_every_failure_is_told(
+    refused: int, silent: int, first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STAGGER", 0.05)
     said = {
         refused: f"127.0.0.1:{refused}: {os.strerror(errno.ECONNREFUSED)}",
-        silent: f"127.0.0.1:{silent}: no answer within 3 s",
+        silent: f"127.0.0.1:{silent}: no answer within 0.5 s",
     }
     ports = [refused, silent] if first == "refused" else [silent, refused]
     with pytest.raises(ConnectFailed) as caught:
-        await connect_any([address(port) for port in ports], "host.example:443", 3.0)
+        await connect_any([address(port) for port in ports], "host.example:443", 0.5)
     answers = "; ".join(said[port] for port in ports)
     assert str(caught.value) == f"cannot connect to host.example:443: {answers}"
     assert caught.value.retryable
@@ -247,3 +251,86 @@ async def test_ipv6() -> None:
         pytest.skip("this machine has no IPv6 loopback")
     with listener, await open_socket("::1", listener.getsockname()[1], PATIENCE) as sock:
         assert sock.family is socket.AF_INET6
+
+
+# -- the race, on a clock of its own ---------------------------------------------------------
+
+
+class Race:
+    """Plays how long each attempt takes and how it ends; notes when it began."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *attempts: tuple[float, str]) -> None:
+        self.attempts = attempts
+        self.started: list[float] = []
+        self.cancelled = 0
+        self.end = 0.0
+        monkeypatch.setattr(module, "_connect", self._connect)
+
+    def run(self, timeout: float) -> str:
+        """Return the outcome: the number of the winner, or the error text."""
+
+        async def race() -> str:
+            addresses = [address(number) for number in range(len(self.attempts))]
+            try:
+                with await connect_any(addresses, "here", timeout) as winner:
+                    return str(self.sockets.index(winner))
+            except ConnectFailed as error:
+                return str(error)
+            finally:
+                self.end = asyncio.get_running_loop().time()
+                await asyncio.sleep(0)  # for cancelled attempts
+
+        self.sockets = [socket.socket() for _ in self.attempts]
+        with ExitStack() as stack, asyncio.Runner(loop_factory=ClockLoop) as runner:
+            for sock in self.sockets:
+                stack.enter_context(sock)
+            return runner.run(race())
+
+    async def _connect(self, to: SocketAddress) -> socket.socket:
+        number = to.address[1]
+        seconds, outcome = self.attempts[number]
+        self.started.append(asyncio.get_running_loop().time())
+        try:
+            await asyncio.sleep(seconds)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if outcome:
+            raise OSError(outcome)
+        sock: socket.socket = self.sockets[number]
+        return sock
+
+
+@pytest.mark.parametrize(
+    ("attempts", "started", "end", "outcome"),
+    [
+        # Beside one that says nothing, the next starts after the stagger.
+        ([(99, ""), (99, ""), (0.1, "")], [0, 0.25, 0.5], 0.6, "2"),
+        # After a failure the next starts at once.
+        ([(0.1, "no"), (0.1, "no"), (0.1, "")], [0, 0.1, 0.2], 0.3, "2"),
+        # A failure shortens the wait that another attempt has caused.
+        ([(0.3, "no"), (99, ""), (0.1, "")], [0, 0.25, 0.3], 0.4, "2"),
+        # The first that connects wins, not the first that began.
+        ([(0.4, ""), (0.1, ""), (99, "")], [0, 0.25], 0.35, "1"),
+        # When all have begun, there is no more to wait for than outcomes.
+        ([(3, ""), (5, "no")], [0, 0.25], 3, "0"),
+        ([(1, "no"), (2, "never")], [0, 0.25], 2.25, "0: no; 127.0.0.1:1: never"),
+        ([(1, "no"), (99, "")], [0, 0.25], 10, "0: no; 127.0.0.1:1: no answer within 10 s"),
+    ],
+)
+def test_who_starts_when_and_who_wins(
+    monkeypatch: pytest.MonkeyPatch,
+    attempts: list[tuple[float, str]],
+    started: list[float],
+    end: float,
+    outcome: str,
+) -> None:
+    race = Race(monkeypatch, *attempts)
+    assert race.run(10.0).removeprefix("cannot connect to here: 127.0.0.1:") == outcome
+    assert race.started == pytest.approx(started)
+    assert race.end == pytest.approx(end)
+    # No attempt goes on behind the end.
+    over = sum(
+        begin + seconds > end + 1e-9 for begin, (seconds, _) in zip(started, attempts, strict=False)
+    )
+    assert race.cancelled == over

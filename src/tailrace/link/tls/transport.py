@@ -62,11 +62,11 @@ async def start_tls(
                     **options,
                 )
     except TimeoutError:
-        loop.call_soon(sock.close)
+        await _close(sock)
         raise tls_timeout(endpoint) from None
     except OSError as error:
-        loop.call_soon(sock.close)
         presented = view.presented_certificates()
+        await _close(sock)
         raise tls_failure(error, endpoint, trust.description, presented) from None
     except BaseException:
         loop.call_soon(sock.close)
@@ -74,6 +74,15 @@ async def start_tls(
     view.handshake_done()
     transport.set_write_buffer_limits(high=HIGH_WATER, low=LOW_WATER)
     return transport
+
+
+async def _close(sock: socket.socket) -> None:
+    """Close the socket of a transport that failed, which closes in a turn of the loop of its own.
+
+    uvloop's has the socket's descriptor open until then.
+    """
+    asyncio.get_running_loop().call_soon(sock.close)
+    await asyncio.sleep(0)
 
 
 def close_transport(transport: asyncio.BaseTransport) -> None:
