@@ -14,7 +14,7 @@ from tailrace.cli.localproxy.addresses import (
     parse_service_map,
 )
 from tailrace.cli.localproxy.ini import format_config, format_services, parse_config, parse_services
-from tailrace.cli.localproxy.options import OPTIONS, UsageError
+from tailrace.cli.localproxy.options import OPTIONS
 from tailrace.cli.localproxy.settings_json import (
     PREFIX,
     SETTINGS,
@@ -22,6 +22,7 @@ from tailrace.cli.localproxy.settings_json import (
     format_settings,
     parse_settings,
 )
+from tailrace.cli.localproxy.values import UsageError
 from tailrace.errors import ConfigurationError
 from tailrace.link.proxy.settings import format_web_proxy, parse_no_proxy, parse_web_proxy
 from tailrace.wire import Side

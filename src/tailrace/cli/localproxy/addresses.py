@@ -13,7 +13,6 @@ from typing import Final
 from ...errors import ConfigurationError
 from ...localproxy.settings import LocalAddress, ServiceMap, TCPAddress, UnixAddress
 from ...wire import Side
-from .options import printable
 from .validation import (
     RejectedInput,
     is_host_name,
@@ -23,6 +22,7 @@ from .validation import (
     validate_port,
     validate_service_id,
 )
+from .values import printable
 
 __all__ = [
     "DEFAULT_PORT",

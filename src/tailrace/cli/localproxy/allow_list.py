@@ -8,8 +8,8 @@ from ...errors import ConfigurationError
 from ...localproxy.settings import LocalAddress
 from ...wire import Side
 from .addresses import format_local_address, parse_local_address
-from .options import printable
 from .validation import RejectedInput
+from .values import printable
 
 __all__ = ["format_allow_list", "parse_allow_list"]
 

@@ -23,8 +23,9 @@ from ...localproxy.settings import LocalAddress, ServiceMap
 from ...wire import Side
 from .addresses import format_local_address, parse_local_address
 from .files import Files
-from .options import Option, UsageError, Value, option_named, parse_value, printable
+from .options import Option, option_named
 from .validation import validate_path, validate_service_id
+from .values import UsageError, Value, parse_value, printable
 
 __all__ = [
     "Entry",

@@ -14,7 +14,8 @@ from ...common.secret import Secret
 from .argv import CommandLine
 from .files import Files
 from .ini import read_config
-from .options import OPTIONS, Option, UsageError, Value, parse_value, printable
+from .options import OPTIONS, Option
+from .values import UsageError, Value, parse_value, printable
 
 __all__ = ["DEFAULT_VERBOSITY", "Inputs", "Layer", "OptionValue", "Origin", "gather"]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 from ... import __version__
 from ...errors import ExitCode, TailraceError
 from .argv import CommandKind, CommandLine, parse_argv
-from .options import UsageError, help_text
+from .values import UsageError
 
 if TYPE_CHECKING:
     import logging
@@ -49,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if command.kind is CommandKind.EXPORT:
             return _export(command)
         if command.kind is CommandKind.HELP:
+            from .help import help_text
+
             _write(sys.stderr, help_text().rstrip("\n"))
     except KeyboardInterrupt:
         return _INTERRUPTED

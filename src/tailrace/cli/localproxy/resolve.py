@@ -40,7 +40,6 @@ from .argv import CommandKind, CommandLine, parse_argv
 from .files import Files
 from .ini import read_services
 from .layers import Inputs, Layer, OptionValue, Origin, gather
-from .options import UsageError, printable
 from .settings_json import FineSettings, default_settings_text, parse_settings
 from .validation import (
     RejectedInput,
@@ -50,6 +49,7 @@ from .validation import (
     validate_path,
     validate_region,
 )
+from .values import UsageError, printable
 
 __all__ = [
     "Action",

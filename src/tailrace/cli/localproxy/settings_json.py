@@ -16,8 +16,8 @@ from typing import Final, TypeAlias
 from ...errors import ConfigurationError
 from ...wire.protocol import MAX_PAYLOAD, SUBPROTOCOL_V3
 from .addresses import parse_bind_address, parse_endpoint
-from .options import printable
 from .validation import validate_region, validate_subprotocol
+from .values import printable
 
 __all__ = [
     "PREFIX",

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from support.configuration import value_unless_refused
 from tailrace.cli.localproxy.argv import CommandKind, CommandLine, parse_argv
-from tailrace.cli.localproxy.options import OPTIONS, Option, UsageError
+from tailrace.cli.localproxy.options import OPTIONS, Option
+from tailrace.cli.localproxy.values import UsageError
 
 WITH_VALUE = [option for option in OPTIONS if not option.is_switch]
 SWITCHES = [option for option in OPTIONS if option.is_switch]

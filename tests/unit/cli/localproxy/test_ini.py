@@ -21,7 +21,8 @@ from tailrace.cli.localproxy.ini import (
     read_config,
     read_services,
 )
-from tailrace.cli.localproxy.options import OPTIONS, Option, UsageError
+from tailrace.cli.localproxy.options import OPTIONS, Option
+from tailrace.cli.localproxy.values import UsageError
 from tailrace.errors import ConfigurationError
 from tailrace.localproxy.settings import TCPAddress, UnixAddress
 from tailrace.wire import Side

@@ -9,7 +9,8 @@ import pytest
 from tailrace.cli.localproxy.argv import parse_argv
 from tailrace.cli.localproxy.files import Files
 from tailrace.cli.localproxy.layers import Inputs, Layer, Origin, gather
-from tailrace.cli.localproxy.options import OPTIONS, Option, UsageError
+from tailrace.cli.localproxy.options import OPTIONS, Option
+from tailrace.cli.localproxy.values import UsageError
 from tailrace.common.secret import Secret
 
 TOKEN = "AQGAAXlKn0Tqd8Vn3Cn4Zf2bPzAAQABAAdU"

@@ -17,7 +17,7 @@ from support.configuration import refusal, value_unless_refused
 from tailrace.cli.localproxy.argv import CommandKind, parse_argv
 from tailrace.cli.localproxy.files import Files
 from tailrace.cli.localproxy.layers import Layer, Origin
-from tailrace.cli.localproxy.options import OPTIONS, Applies, UsageError, option_named
+from tailrace.cli.localproxy.options import OPTIONS, Applies, option_named
 from tailrace.cli.localproxy.resolve import (
     Action,
     Configuration,
@@ -28,6 +28,7 @@ from tailrace.cli.localproxy.resolve import (
     secrets_of,
 )
 from tailrace.cli.localproxy.settings_json import default_settings_text
+from tailrace.cli.localproxy.values import UsageError
 from tailrace.common.secret import Secret
 from tailrace.errors import ConfigurationError
 from tailrace.link.proxy.settings import WebProxy
@@ -120,7 +121,7 @@ CASES = [
         "Invalid endpoint specified: x:0",
         without("region"),
     ),
-    Case("mode", "src", "mode", Side.SOURCE, "SRC", "Mode value is wrong! Allowed values are: src"),
+    Case("mode", "src", "side", Side.SOURCE, "SRC", "Mode value is wrong! Allowed values are: src"),
     Case(
         "source-listen-port",
         "A=1,B=/x",
@@ -155,7 +156,7 @@ CASES = [
         {"SSH": TCPAddress("", 22)},
         "nowhere",
         "Invalid configuration directory: nowhere",
-        without("source-listen-port", side="src"),
+        without("source-listen-port", mode="src"),
     ),
     Case("destination-client-type", "V1", "peer_version", PeerVersion.V1, None),
     Case("destination-client-type", "V2", "peer_version", PeerVersion.V2, None),
@@ -391,7 +392,7 @@ ONE_MAP = "Must specify one and only one of --source-listen-port/-s or --destina
             "-s and --mode have mismatched mode. Mode is set to source!",
         ),
         (
-            without("source-listen-port", side="dst"),
+            without("source-listen-port", mode="dst"),
             "Destination mode needs --destination-app/-d, or a map of services in --config-dir",
         ),
         (
@@ -418,7 +419,7 @@ def test_hints_name_where_a_value_comes_from() -> None:
 
 
 @pytest.mark.parametrize(
-    ("argv", "mode"),
+    ("argv", "side"),
     [
         (["-m", "src"], Side.SOURCE),
         (["-m", "source"], Side.SOURCE),
@@ -621,7 +622,7 @@ def test_the_default_directory_of_services() -> None:
     Path("config").mkdir()
     Path("config/a.ini").write_text("SSH = 2222\nbad = x\n")
     Path("config/readme").write_text("something else")
-    base = without("source-listen-port", side="src")
+    base = without("source-listen-port", mode="src")
     found = build(base=base)
     assert found.settings.services is None
     assert found.settings.fallback_services == {"SSH": TCPAddress("", 2222)}
@@ -632,7 +633,7 @@ def test_the_default_directory_of_services() -> None:
 def test_a_named_directory_is_strict(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "a.ini").write_text("SSH = 0\n")
-    base = without("source-listen-port", side="src")
+    base = without("source-listen-port", mode="src")
     with pytest.raises(ConfigurationError, match=r"a\.ini, line 1: Port must be between"):
         build("--config-dir", str(tmp_path / "d"), base=base)
     assert settings("--config-dir", str(tmp_path / "d")).fallback_services == {}
@@ -641,7 +642,7 @@ def test_a_named_directory_is_strict(tmp_path: Path) -> None:
 def test_a_destination_may_have_only_a_directory(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "a.ini").write_text("SSH = localhost:22\n")
-    base = without("source-listen-port", side="dst")
+    base = without("source-listen-port", mode="dst")
     found = build("--config-dir", str(tmp_path / "d"), base=base).settings
     assert found.fallback_services == {"SSH": TCPAddress("localhost", 22)}
 
