@@ -113,7 +113,8 @@ def _texts(rows: Sequence[Effective]) -> list[tuple[str, str, str]]:
 def _run_demo(args: argparse.Namespace) -> int:
     from ..demo.runner import run_demo
 
-    return run_demo(_say, stay=sys.stdout.isatty())
+    run_demo(_say, stay=sys.stdout.isatty())
+    return ExitCode.OK
 
 
 def _say(line: str) -> None:

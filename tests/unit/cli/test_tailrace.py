@@ -16,7 +16,7 @@ from tailrace import __version__, errors
 from tailrace.cli import tailrace as command
 from tailrace.cli.tailrace import main
 from tailrace.demo import runner
-from tailrace.demo.runner import DemoFailed
+from tailrace.demo.measurements import DemoFailed
 from tailrace.errors import ExitCode, TailraceError
 
 HANG = 30.0
@@ -80,8 +80,8 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"\n    {name} " in out
 
 
-def raising(error: BaseException) -> Callable[..., int]:
-    def run_demo(say: Callable[[str], None], stay: bool) -> int:
+def raising(error: BaseException) -> Callable[..., None]:
+    def run_demo(say: Callable[[str], None], stay: bool) -> None:
         raise error
 
     return run_demo
@@ -119,9 +119,8 @@ def test_a_bug_is_not_dressed_up(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_demo_stays_on_a_terminal_only(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal: bool
 ) -> None:
-    def run_demo(say: Callable[[str], None], stay: bool) -> int:
+    def run_demo(say: Callable[[str], None], stay: bool) -> None:
         say(f"stay: {stay}")
-        return 0
 
     monkeypatch.setattr(runner, "run_demo", run_demo)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
