@@ -24,7 +24,7 @@ from support.tunnel import (
     read_ready_file,
     tunnel_process,
 )
-from tailrace.localproxy.settings import TCPAddress
+from tailrace.common.addresses import TCPAddress
 from tailrace.service.config import parse_address
 from tailrace.wire import Side
 

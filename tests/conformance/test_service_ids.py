@@ -10,7 +10,7 @@ from conformance.laboratory import scenario
 from conformance.messages import CONNECTION_START, STREAM_START, service_ids
 from conformance.rigs import QUICK, destination, source
 from conformance.sockets import Socket
-from tailrace.errors import ExitCode
+from tailrace.cli.exit_codes import ExitCode
 
 SSH1 = "00080805320453534831"
 NONE = "00020805"

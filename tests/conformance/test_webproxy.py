@@ -8,7 +8,7 @@ import base64
 from conformance.lab import Lab
 from conformance.laboratory import scenario
 from conformance.stage import Link, Stage
-from tailrace.errors import ExitCode
+from tailrace.cli.exit_codes import ExitCode
 
 QUICK = {"websocket.retry_delay_ms": 100}
 ENDPOINT = "127.0.0.1:4433"

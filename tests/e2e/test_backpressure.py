@@ -35,7 +35,7 @@ from support.tunnel import (
     tunnel_of,
     unused_port,
 )
-from tailrace.localproxy.settings import LocalAddress, TCPAddress
+from tailrace.common.addresses import LocalAddress, TCPAddress
 from tailrace.wire import Side
 
 MIB = 1024 * 1024

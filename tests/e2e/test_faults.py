@@ -35,7 +35,7 @@ from support.tunnel import (
     tunnel_of,
     until,
 )
-from tailrace.errors import ExitCode
+from tailrace.cli.exit_codes import ExitCode
 from tailrace.localproxy.events import Connecting, Ended, Reconnecting
 from tailrace.service.config import parse_address
 from tailrace.wire import Side

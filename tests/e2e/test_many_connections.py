@@ -25,7 +25,7 @@ from support.tunnel import (
     tunnel_of,
     until,
 )
-from tailrace.localproxy.settings import LocalAddress
+from tailrace.common.addresses import LocalAddress
 
 MANY = 1_000
 NEEDED = 2 * MANY + 200

@@ -34,10 +34,12 @@ from support.tunnel import (
     tunnel_of,
     until,
 )
+from tailrace.cli.exit_codes import ExitCode
+from tailrace.common.addresses import LocalAddress
 from tailrace.common.secret import Secret
-from tailrace.errors import ExitCode, LinkError
+from tailrace.errors import LinkError
 from tailrace.localproxy.events import Connected, Ended, Reconnecting
-from tailrace.localproxy.settings import Backend, LocalAddress, PeerVersion
+from tailrace.localproxy.settings import Backend, PeerVersion
 from tailrace.wire import Side
 
 each_end = pytest.mark.parametrize("side", Side, ids=lambda side: side.value)

@@ -37,8 +37,9 @@ from support.tunnel import (
     until,
     unused_port,
 )
-from tailrace.errors import ExitCode
-from tailrace.localproxy.settings import LocalAddress, PeerVersion, ServiceMap, TCPAddress
+from tailrace.cli.exit_codes import ExitCode
+from tailrace.common.addresses import LocalAddress, ServiceMap, TCPAddress
+from tailrace.localproxy.settings import PeerVersion
 from tailrace.wire import Side
 
 REFERENCE = os.environ.get("LOCALPROXY_REFERENCE", "")

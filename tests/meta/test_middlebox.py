@@ -10,7 +10,7 @@ import pytest
 
 from support.middlebox import Middlebox
 from support.tunnel import HANG, Streams, application, check_closed, check_echo, client, echo
-from tailrace.localproxy.settings import TCPAddress
+from tailrace.common.addresses import TCPAddress
 
 
 @asynccontextmanager

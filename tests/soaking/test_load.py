@@ -14,7 +14,7 @@ from soak.load import Lane, Load, Volume
 
 from support.middlebox import Middlebox
 from support.tunnel import HANG, application, client, until
-from tailrace.localproxy.settings import TCPAddress
+from tailrace.common.addresses import TCPAddress
 
 QUICK = Volume(bulk=50_000, pause=0.01, clients=1)
 

@@ -26,19 +26,14 @@ import pytest
 
 from support.process import HANG, POLL, Process, clean_environment, installed, process, until
 from tailrace.aws import ControlClient, Credentials
+from tailrace.cli.exit_codes import ExitCode
+from tailrace.common.addresses import LocalAddress, ServiceMap, TCPAddress, UnixAddress
 from tailrace.common.secret import Secret
-from tailrace.errors import ExitCode
 from tailrace.link.endpoint import LinkTarget
 from tailrace.link.http.upgrade import request_headers
 from tailrace.localproxy.events import Connected, Listening, ProxyEvent, ServicesMapped
 from tailrace.localproxy.proxy import LocalProxy
-from tailrace.localproxy.settings import (
-    LocalAddress,
-    ProxySettings,
-    ServiceMap,
-    TCPAddress,
-    UnixAddress,
-)
+from tailrace.localproxy.settings import ProxySettings
 from tailrace.service.config import Endpoints, parse_address
 from tailrace.wire import Side
 
@@ -366,9 +361,10 @@ class RunningProxy:
         return {event.service_id: event.address for event in latest}
 
     async def ended(self) -> ExitCode:
-        """Return what ``run`` returns, or raise what it raises."""
+        """Return what the command would end with, or raise what ``run`` raises."""
         async with asyncio.timeout(HANG):
-            return await self._task
+            await self._task
+        return ExitCode.OK
 
     async def stop(self) -> ExitCode:
         """Ask the proxy to end in order and wait for it."""

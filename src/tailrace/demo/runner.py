@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..aws import ControlClient, Credentials
+from ..common.addresses import format_host_port
 from ..common.secret import Secret
 from .applications import EchoServer, FileServer
 from .measurements import DemoFailed, measure, table
@@ -122,9 +123,7 @@ def _start_proxies(
         # In the environment, because arguments can be seen by other users.
         token = {"AWSIOT_TUNNEL_ACCESS_TOKEN": tunnel[f"{mode}AccessToken"]}
         services = processes.start(mode, command, token)["services"]
-        shown = [
-            f"{name} {address['host']}:{address['port']}" for name, address in services.items()
-        ]
+        shown = [f"{name} {format_host_port(**address)}" for name, address in services.items()]
         say(f"{mode:<12} {'  '.join(shown)}")
     return {name: address["port"] for name, address in services.items()}
 

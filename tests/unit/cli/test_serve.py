@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from support.service import HANG, api, dial
+from tailrace.cli.exit_codes import ExitCode
 from tailrace.cli.serve import add_env_parser, add_serve_parser, run_env, run_serve
-from tailrace.errors import ExitCode
 from tailrace.service.config import Endpoints
 from tailrace.wire import Message, MessageType
 

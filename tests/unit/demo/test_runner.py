@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from support.demo import LISTING, Stage, answers, listening
-from tailrace.aws import ControlError
 from tailrace.demo import runner
 from tailrace.demo.measurements import DemoFailed
+from tailrace.errors import ControlError
 
 # -- everything plays along ------------------------------------------------------------------
 

@@ -26,11 +26,12 @@ from support.tunnel import (
     until,
     unused_port,
 )
+from tailrace.common.addresses import TCPAddress, UnixAddress
 from tailrace.flow.scheduler import CONNECTION_HIGH, PAUSE_HIGH, TOTAL_HIGH
 from tailrace.localproxy.events import ConnectionClosed, ConnectionOpened, ConnectionRefused
 from tailrace.localproxy.link_session import LinkSession
 from tailrace.localproxy.local_connection import ConnectionState
-from tailrace.localproxy.settings import PeerVersion, TCPAddress, UnixAddress
+from tailrace.localproxy.settings import PeerVersion
 from tailrace.wire import Side
 
 

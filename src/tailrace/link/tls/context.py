@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from ...errors import ConfigurationError, ExitCode, TLSFailed
+from ...errors import CertificateFault, CertificateRejected, ConfigurationError, TLSFailed
 from ..endpoint import LinkTarget, TLSOptions
 from .x509_names import describe
 
@@ -137,26 +137,22 @@ def presented_certificates(tls: object) -> list[str]:
 def tls_failure(
     error: BaseException, target: LinkTarget, trust: Trust, presented: Iterable[str] = ()
 ) -> TLSFailed:
-    """Say in one line why TLS failed, what was trusted and what to do about it.
-
-    Only a certificate that does not verify is final (``retryable`` is ``False``).
-    """
+    """Say in one line why TLS failed and what was trusted."""
     if isinstance(error, ssl.SSLCertVerificationError):
         certificates = "; ".join(presented) or "; ".join(getattr(error, "__notes__", []))
         shown = f"; presented: {certificates}" if certificates else ""
-        failure = TLSFailed(
+        return CertificateRejected(
             f"certificate of {target.where} does not verify: {error.verify_message}{shown}"
-            f"; trusted: {trust.description}; {_remedy(error.verify_code)}"
+            f"; trusted: {trust.description}",
+            fault=_fault(error.verify_code),
         )
-        failure.retryable = False
-        return failure
     if isinstance(error, ssl.SSLError):
         # Libraries raise it without the attributes that the ssl module adds.
         reason = getattr(error, "reason", None) or error.strerror or "unknown reason"
         reason = reason.lower().replace("_", " ")
         remedy = "; is this a TLS port?" if "version number" in reason else ""
-        return _network_failure(f"TLS handshake with {target.where} failed: {reason}{remedy}")
-    return _network_failure(
+        return TLSFailed(f"TLS handshake with {target.where} failed: {reason}{remedy}")
+    return TLSFailed(
         f"TLS handshake with {target.where} failed: the connection was closed during it"
         + (f" ({error})" if str(error) else "")
     )
@@ -164,24 +160,17 @@ def tls_failure(
 
 def tls_timeout(target: LinkTarget) -> TLSFailed:
     """Say that the TLS handshake took too long."""
-    return _network_failure(
+    return TLSFailed(
         f"TLS handshake with {target.where} was not done within {target.connect_timeout:g} s"
     )
 
 
-def _network_failure(text: str) -> TLSFailed:
-    failure = TLSFailed(text)
-    # Nobody's certificate is at fault, so this is "could not be reached".
-    failure.exit_code = ExitCode.NETWORK
-    return failure
-
-
-def _remedy(verify_code: int) -> str:
+def _fault(verify_code: int) -> CertificateFault:
     if verify_code in _WRONG_NAME:
-        return "check the endpoint's name (-k skips the check, for tests only)"
+        return CertificateFault.WRONG_NAME
     if verify_code in _OUT_OF_DATE:
-        return "check this machine's clock (-k skips the check, for tests only)"
-    return "add the CA that signed it with -c (-k skips the check, for tests only)"
+        return CertificateFault.OUT_OF_DATE
+    return CertificateFault.UNTRUSTED
 
 
 def _der(certificate: Any) -> bytes:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tailrace.cli.localproxy.options import OPTIONS, Applies, Option, option_named
-from tailrace.localproxy.settings import Backend, LoopChoice
+from tailrace.common.event_loop import LoopChoice
+from tailrace.localproxy.settings import Backend
 
 REFERENCE = {
     "help": "h",

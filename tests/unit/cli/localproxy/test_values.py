@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.configuration import value_unless_refused
+from tailrace.cli.exit_codes import ExitCode, exit_code_of
 from tailrace.cli.localproxy.options import OPTIONS, Kind, Option, option_named
 from tailrace.cli.localproxy.values import UsageError, parse_value, printable
-from tailrace.errors import ExitCode
 
 
 def named(name: str) -> Option:
@@ -87,7 +87,7 @@ def test_values_that_are_none(name: str, text: str, sentence: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_value(named(name), text, "X")
     assert str(caught.value) == sentence
-    assert caught.value.exit_code is ExitCode.USAGE
+    assert exit_code_of(caught.value) is ExitCode.USAGE
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tailrace.cli.exit_codes import ExitCode, exit_code_of
 from tailrace.common.secret import Secret
-from tailrace.errors import ExitCode, ProxyRefused
+from tailrace.errors import ProxyRefused
 from tailrace.link.endpoint import LinkTarget
 from tailrace.link.http.connect_method import ConnectReply, build_connect, proxy_place
 from tailrace.link.proxy.settings import WebProxy, parse_web_proxy
@@ -48,7 +49,7 @@ def refused(data: bytes, proxy: WebProxy = PLAIN, pieces: int = 0) -> ProxyRefus
             assert not reply.feed(data[start : start + step])
         reply.finish("the connection was closed")
     error = caught.value
-    assert error.exit_code is ExitCode.NETWORK
+    assert exit_code_of(error) is ExitCode.NETWORK
     assert str(error).isprintable()
     for hidden in (PASSWORD, PASSWORD[:7], BASIC):
         assert hidden not in str(error)
