@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from support.network.applications import Server
 from support.network.sockets import hang_up
-from tailrace.localproxy.settings import TCPAddress
+from tailrace.common.addresses import TCPAddress
 
 from .content import HEADER_SIZE, Checker, Header, Way, Work, content
 from .figures import Figures

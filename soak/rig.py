@@ -18,7 +18,7 @@ from support.network.ports import free_port
 from support.processes.child import Process
 from support.service import ServiceProcess
 from support.tunnel import ProxyProcess, Tunnel, open_tunnel, read_ready_file, tunnel_process
-from tailrace.localproxy.settings import TCPAddress
+from tailrace.common.addresses import TCPAddress
 from tailrace.service.config import parse_address
 from tailrace.wire import Side
 

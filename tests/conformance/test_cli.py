@@ -11,7 +11,7 @@ import pytest
 
 from conformance.lab import Lab
 from conformance.laboratory import scenario
-from tailrace.errors import ExitCode
+from tailrace.cli.exit_codes import ExitCode
 
 TOKEN = "a" * 100
 HINT = "Try 'localproxy --help'"

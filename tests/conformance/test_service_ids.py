@@ -11,7 +11,7 @@ from conformance.messages import CONNECTION_START, STREAM_START, service_ids
 from conformance.rigs import QUICK, destination, source
 from conformance.sockets import Socket
 from support.network.ports import free_port
-from tailrace.errors import ExitCode
+from tailrace.cli.exit_codes import ExitCode
 
 SSH1 = "00080805320453534831"
 NONE = "00020805"

@@ -14,7 +14,7 @@ from conformance.lab import ACCESS_TOKEN, Lab
 from conformance.laboratory import scenario
 from conformance.stage import Link, Stage
 from support.network.ports import free_port
-from tailrace.errors import ExitCode
+from tailrace.cli.exit_codes import ExitCode
 
 CLIENT_TOKEN = "0f4c9a52-6c1e-4d8b-9a55-3a7d5e1b2c3d"
 REFUSED = "Proxy server rejected web socket upgrade request: (HTTP/1.1"

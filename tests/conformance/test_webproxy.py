@@ -9,7 +9,7 @@ from conformance.lab import Lab
 from conformance.laboratory import scenario
 from conformance.stage import Link, Stage
 from support.network.ports import free_port
-from tailrace.errors import ExitCode
+from tailrace.cli.exit_codes import ExitCode
 
 QUICK = {"websocket.retry_delay_ms": 100}
 ENDPOINT = "127.0.0.1:4433"

@@ -31,7 +31,7 @@ from support.processes.child import Process
 from support.service import ServiceProcess
 from support.tunnel import both_processes, both_proxies, disguise, tunnel_of
 from support.waiting import HANG
-from tailrace.localproxy.settings import LocalAddress, TCPAddress
+from tailrace.common.addresses import LocalAddress, TCPAddress
 from tailrace.wire import Side
 
 MIB = 1024 * 1024

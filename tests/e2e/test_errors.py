@@ -22,9 +22,9 @@ from support.tunnel import (
     tunnel_of,
     tunnel_process,
 )
+from tailrace.cli.exit_codes import ExitCode
+from tailrace.common.addresses import ServiceMap, TCPAddress, UnixAddress
 from tailrace.common.secret import Secret
-from tailrace.errors import ExitCode
-from tailrace.localproxy.settings import ServiceMap, TCPAddress, UnixAddress
 from tailrace.wire import Side
 
 UNKNOWN = Secret("t" * 43)

@@ -23,11 +23,18 @@ from hypothesis import strategies as st
 from support.network.applications import application, client, noise
 from support.network.faults import Fault, FaultProxy, Kind, Script, Way, fault_proxy, scripts
 from support.service import ServiceProcess
-from support.tunnel import Ends, RunningProxy, arguments_for, both_proxies, proxy_process, tunnel_of
+from support.tunnel import (
+    Ends,
+    RunningProxy,
+    arguments_for,
+    both_proxies,
+    proxy_process,
+    tunnel_of,
+)
 from support.waiting import HANG, until
-from tailrace.errors import ExitCode
+from tailrace.cli.exit_codes import ExitCode
+from tailrace.common.addresses import LocalAddress
 from tailrace.localproxy.events import Connecting, Ended, Reconnecting
-from tailrace.localproxy.settings import LocalAddress
 from tailrace.service.config import parse_address
 from tailrace.wire import Side
 

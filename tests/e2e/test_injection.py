@@ -16,8 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from support.oracles.refusals import value_unless_refused
-from tailrace.cli.localproxy.files import Files
-from tailrace.cli.localproxy.resolve import Configuration, build_settings
+from tailrace.cli.localproxy.resolve import build_settings
 from tailrace.common.secret import Secret
 from tailrace.link import ServiceEndpoint
 from tailrace.link.http.connect_method import build_connect
@@ -76,9 +75,7 @@ MANY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 def requests_of(environ: Mapping[str, str], *argv: str) -> list[bytes]:
     """Return the requests that a proxy with this configuration sends."""
-    built = build_settings(argv, environ, Files())
-    assert isinstance(built, Configuration)
-    found = built.settings
+    found = build_settings(argv, environ).settings.proxy
     target = ServiceEndpoint(
         host=found.host,
         port=found.port,

@@ -15,7 +15,7 @@ from support.network.sockets import Streams, hang_up
 from support.service import ServiceProcess
 from support.tunnel import ProxyProcess, both_processes, tunnel_of
 from support.waiting import HANG, until
-from tailrace.localproxy.settings import LocalAddress
+from tailrace.common.addresses import LocalAddress
 
 MANY = 1_000
 NEEDED = 2 * MANY + 200

@@ -30,7 +30,8 @@ from support.network.sockets import reset_streams
 from support.service import MessageClient, ServiceProcess, dial, service_process
 from support.tunnel import both_processes, both_proxies, running_proxy, tunnel_of, tunnel_process
 from support.waiting import HANG
-from tailrace.localproxy.settings import Backend, LocalAddress, PeerVersion, TCPAddress, UnixAddress
+from tailrace.common.addresses import LocalAddress, TCPAddress, UnixAddress
+from tailrace.localproxy.settings import Backend, PeerVersion
 from tailrace.wire import SUBPROTOCOL_V1, Message, MessageType, Side
 
 SIZES = (1, 2, 4096, 64_511, 64_512, 64_513, 1_000_000, 8 * 1024 * 1024)

@@ -51,11 +51,11 @@ from support.tunnel import (
     tunnel_process,
 )
 from support.waiting import HANG, until
-from tailrace.aws import ControlError
+from tailrace.cli.exit_codes import ExitCode
+from tailrace.common.addresses import LocalAddress, TCPAddress
 from tailrace.common.secret import Secret
-from tailrace.errors import ExitCode
+from tailrace.errors import ControlError
 from tailrace.localproxy.events import ConnectionRefused, Reconnecting
-from tailrace.localproxy.settings import LocalAddress, TCPAddress
 from tailrace.service.config import parse_address
 from tailrace.wire import Side
 

@@ -27,10 +27,12 @@ from support.network.sockets import Streams
 from support.service import ServiceProcess, service_process
 from support.tunnel import Ends, Tunnel, both_processes, both_proxies, running_proxy, tunnel_of
 from support.waiting import HANG, until
+from tailrace.cli.exit_codes import ExitCode
+from tailrace.common.addresses import LocalAddress
 from tailrace.common.secret import Secret
-from tailrace.errors import ExitCode, LinkError
+from tailrace.errors import LinkError
 from tailrace.localproxy.events import Connected, Ended, Reconnecting
-from tailrace.localproxy.settings import Backend, LocalAddress, PeerVersion
+from tailrace.localproxy.settings import Backend, PeerVersion
 from tailrace.wire import Side
 
 each_end = pytest.mark.parametrize("side", Side, ids=lambda side: side.value)

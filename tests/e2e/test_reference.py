@@ -31,8 +31,9 @@ from support.processes.child import Process, clean_environment, process
 from support.service import ServiceProcess
 from support.tunnel import RunningProxy, Tunnel, running_proxy, tunnel_of
 from support.waiting import HANG, until
-from tailrace.errors import ExitCode
-from tailrace.localproxy.settings import LocalAddress, PeerVersion, ServiceMap, TCPAddress
+from tailrace.cli.exit_codes import ExitCode
+from tailrace.common.addresses import LocalAddress, ServiceMap, TCPAddress
+from tailrace.localproxy.settings import PeerVersion
 from tailrace.wire import Side
 
 REFERENCE = os.environ.get("LOCALPROXY_REFERENCE", "")

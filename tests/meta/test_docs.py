@@ -7,7 +7,7 @@ import re
 import pytest
 
 from support.repository import ROOT
-from tailrace.errors import ExitCode
+from tailrace.cli.exit_codes import ExitCode
 
 FOLDERS = ("docs", "bench")
 DOCUMENTS = sorted(

@@ -12,7 +12,7 @@ from support.network.applications import application, check_closed, check_echo, 
 from support.network.middlebox import Middlebox
 from support.network.sockets import Streams
 from support.waiting import HANG
-from tailrace.localproxy.settings import TCPAddress
+from tailrace.common.addresses import TCPAddress
 
 
 @asynccontextmanager

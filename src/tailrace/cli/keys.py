@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from ..common.atomic_files import make_private_directory
-from ..errors import ConfigurationError, ExitCode, TailraceError
+from ..errors import ConfigurationError, TailraceError
 from ..service.api.model import OPERATIONS
 from ..service.config import default_state_dir
 from ..service.identity.key_store import KeyFile, credentials_file, new_key
 from ..service.identity.policy import AccessKey, Policy
+from .exit_codes import ExitCode, exit_code_of
 
 __all__ = ["add_keys_parser", "run_keys"]
 
@@ -92,7 +93,7 @@ def run_keys(args: argparse.Namespace) -> int:
         actions[args.keys_action](KeyFile(credentials_file(state_dir.absolute())), args)
     except TailraceError as error:
         print(f"tailrace keys: {error}", file=sys.stderr)
-        return int(error.exit_code)
+        return int(exit_code_of(error))
     return int(ExitCode.OK)
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from ..errors import ConfigurationError, ExitCode, TailraceError
+from ..errors import ConfigurationError, TailraceError
 from ..service.config import (
     DataSettings,
     Endpoints,
@@ -28,6 +28,7 @@ from ..service.config import (
 )
 from ..service.errors import SettingsError
 from ..service.tls.ca_bundle import write_bundle
+from .exit_codes import ExitCode, exit_code_of
 from .limits import add_limit_options, read_limits
 from .serve_options import add_operation_options, operation_settings, proxy_networks, start_logging
 
@@ -148,7 +149,7 @@ def run_serve(args: argparse.Namespace) -> int:
             return runner.run(_serve(config))
     except TailraceError as error:
         print(f"tailrace serve: {_error_text(error)}", file=sys.stderr)
-        return int(error.exit_code)
+        return int(exit_code_of(error))
 
 
 def _error_text(error: TailraceError) -> str:
@@ -165,7 +166,7 @@ def run_env(args: argparse.Namespace) -> int:
         write_bundle(bundle, Path(endpoints.ca_file))
     except TailraceError as error:
         print(f"tailrace env: {error}", file=sys.stderr)
-        return int(error.exit_code)
+        return int(exit_code_of(error))
     for name, value in _variables(endpoints, bundle).items():
         print(f"export {name}={shlex.quote(value)}")
     # A token of other credentials would be sent along with ours, and refused.

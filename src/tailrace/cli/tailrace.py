@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 
 from .. import __version__
-from ..errors import ConfigurationError, ExitCode, TailraceError
+from ..errors import TailraceError
+from .exit_codes import ExitCode, exit_code_of
 from .keys import add_keys_parser, run_keys
 from .serve import add_env_parser, add_serve_parser, run_env, run_serve
 from .tunnel import add_tunnel_parser, run_tunnel
 
 if TYPE_CHECKING:
-    from .localproxy.resolve import Effective
+    from .localproxy.describe import Effective
 
 __all__ = ["main"]
 
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(args.run(args))
     except TailraceError as error:
         print(f"tailrace {args.command}: {error}", file=sys.stderr)
-        return int(error.exit_code)
+        return int(exit_code_of(error))
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
@@ -94,12 +95,10 @@ def _add_config_parser(commands: _Subparsers) -> None:
 
 
 def _run_config_show(args: argparse.Namespace) -> int:
-    from .localproxy.resolve import Action, build_settings, describe
+    from .localproxy.describe import describe
+    from .localproxy.resolve import build_settings
 
-    configuration = build_settings(args.arguments, os.environ)
-    if isinstance(configuration, Action):
-        raise ConfigurationError("leave out --help, --version and --export-default-settings")
-    rows = describe(configuration)
+    rows = describe(build_settings(args.arguments, os.environ))
     widths = [max(len(text) for text in column) for column in zip(*_texts(rows), strict=True)]
     for name, value, origin in _texts(rows):
         _say(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {origin}")
@@ -113,7 +112,8 @@ def _texts(rows: Sequence[Effective]) -> list[tuple[str, str, str]]:
 def _run_demo(args: argparse.Namespace) -> int:
     from ..demo.runner import run_demo
 
-    return run_demo(_say, stay=sys.stdout.isatty())
+    run_demo(_say, stay=sys.stdout.isatty())
+    return ExitCode.OK
 
 
 def _say(line: str) -> None:

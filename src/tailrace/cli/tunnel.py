@@ -13,10 +13,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from ..aws import ControlClient, ControlError, Credentials
+from ..aws import ControlClient, Credentials
 from ..common.atomic_files import write_file
 from ..common.secret import Secret
-from ..errors import ConfigurationError, ExitCode, TailraceError
+from ..errors import ConfigurationError, TailraceError
+from .exit_codes import ExitCode, exit_code_of
 
 __all__ = ["add_tunnel_parser", "api_endpoint", "run_tunnel"]
 
@@ -25,9 +26,6 @@ _Subparsers: TypeAlias = "argparse._SubParsersAction[Any]"
 
 _TOKENS: Final = ("sourceAccessToken", "destinationAccessToken")
 _PAGE: Final = 100
-_SERVER_FAULTS: Final = frozenset(
-    {"InternalFailure", "InternalServerError", "ServiceUnavailable", "ThrottlingException"}
-)
 
 
 def add_tunnel_parser(subparsers: _Subparsers) -> argparse.ArgumentParser:
@@ -104,13 +102,9 @@ def run_tunnel(args: argparse.Namespace) -> int:
     try:
         client = _client(args, os.environ)
         _ACTIONS[args.action](args, client)
-    except ControlError as error:
-        print(f"tailrace tunnel {args.action}: {error}", file=sys.stderr)
-        refused = error.code and error.code not in _SERVER_FAULTS
-        return int(ExitCode.USAGE if refused else ExitCode.NETWORK)
     except TailraceError as error:
         print(f"tailrace tunnel {args.action}: {error}", file=sys.stderr)
-        return int(error.exit_code)
+        return int(exit_code_of(error))
     return int(ExitCode.OK)
 
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from ..common.addresses import LocalAddress, ServiceMap
+from ..errors import LinkError
 from ..wire import Side
-from .settings import LocalAddress, ServiceMap
 
 __all__ = [
     "Connected",
@@ -100,7 +101,7 @@ class ConnectionClosed:
 class Reconnecting:
     """The link was lost or could not be set up; another attempt follows."""
 
-    cause: str
+    cause: LinkError
     delay: float
     """Seconds until then."""
 

@@ -10,6 +10,7 @@ import logging
 import socket
 from typing import Final, Protocol
 
+from ..common.addresses import ServiceMap
 from ..errors import ServiceIdMismatch, TailraceError
 from ..flow.scheduler import PAUSE_LOW, InboundFlow, Turns
 from ..flow.window_driver import WindowDriver
@@ -34,7 +35,7 @@ from ..wire import Side
 from .dialer import DialFailed, dial
 from .events import ConnectionClosed, ConnectionOpened, ConnectionRefused, ProxyEvent
 from .local_connection import ConnectionState, LocalConnection, ReadBuffer
-from .settings import PeerVersion, ProxySettings, ServiceMap
+from .settings import PeerVersion, ProxySettings
 
 __all__ = ["LinkSession", "LinkSessionOwner"]
 

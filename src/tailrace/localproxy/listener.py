@@ -12,14 +12,19 @@ import stat
 from collections.abc import Callable
 from typing import Final
 
+from ..common.addresses import (
+    DEFAULT_LISTEN_HOST,
+    LocalAddress,
+    TCPAddress,
+    UnixAddress,
+    format_host_port,
+)
 from ..errors import ListenError
-from .settings import LocalAddress, TCPAddress, UnixAddress
 
-__all__ = ["DEFAULT_LISTEN_HOST", "Listener", "bind"]
+__all__ = ["Listener", "bind"]
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_LISTEN_HOST: Final = "localhost"
 _BACKLOG: Final = 1024
 _ACCEPTS_PER_TURN: Final = 64
 _OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -35,7 +40,7 @@ def bind(service_id: str, address: LocalAddress) -> Listener:
     A host name is bound on all its addresses; port 0 picks one port for all of them.
 
     Raises:
-        ListenError: the address is taken or not ours; the text names it and the option.
+        ListenError: the address is taken or not ours; the text names it.
     """
     if isinstance(address, UnixAddress):
         return Listener(service_id, [_bind_unix(address.path)], address)
@@ -46,7 +51,8 @@ def bind(service_id: str, address: LocalAddress) -> Listener:
         )
     except OSError as error:
         raise ListenError(
-            f"Could not resolve the listen address {host}: {error.strerror or error}; check -b"
+            f"Could not resolve the listen address {host}: {error.strerror or error}",
+            setting="bind_address",
         ) from None
     families = dict.fromkeys((info[0], info[4][0]) for info in infos)
     sockets: list[socket.socket] = []
@@ -66,7 +72,13 @@ def bind(service_id: str, address: LocalAddress) -> Listener:
         for sock in sockets:
             sock.close()
         assert failure is not None
-        raise ListenError(_explain(service_id, TCPAddress(host, port), failure))
+        raise ListenError(
+            f"Could not bind to address: {format_host_port(host, port)} -- {failure.strerror}",
+            setting="services",
+            service_id=service_id,
+            port=port,
+            errno=failure.errno or 0,
+        )
     return Listener(service_id, sockets, TCPAddress(host, port))
 
 
@@ -103,8 +115,8 @@ def _bind_unix(path: str) -> socket.socket:
     except OSError as error:
         sock.close()
         raise ListenError(
-            f"Could not bind to the socket path {path} -- {error.strerror or error}; "
-            "choose another path with -s"
+            f"Could not bind to the socket path {path} -- {error.strerror or error}",
+            setting="path",
         ) from None
     return sock
 
@@ -121,16 +133,6 @@ def _remove_stale(path: str) -> None:
             probe.connect(path)
         except ConnectionRefusedError:
             os.unlink(path)
-
-
-def _explain(service_id: str, address: TCPAddress, error: OSError) -> str:
-    option = f"-s {service_id}={address.port}" if service_id else f"-s {address.port}"
-    text = f"Could not bind to address: {address} -- {error.strerror}"
-    if error.errno == errno.EADDRINUSE:
-        return f"{text}; another process has the port, choose another one for {option}"
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return f"{text}; choose a port above 1023 for {option}"
-    return f"{text}; check -b and {option}"
 
 
 class Listener:

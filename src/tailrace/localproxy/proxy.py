@@ -17,11 +17,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
+from ..common.addresses import LocalAddress, ServiceMap, TCPAddress
 from ..common.redaction import register_secrets
 from ..common.secret import Secret
 from ..errors import (
     AccessRefused,
-    ExitCode,
     LinkError,
     RemoteProtocolError,
     ServiceIdMismatch,
@@ -39,8 +39,6 @@ from ..link import (
     TLSOptions,
 )
 from ..wire import Side
-from .client_token import client_token
-from .error_hints import describe, given_up, refusal
 from .events import (
     Connected,
     Connecting,
@@ -54,7 +52,7 @@ from .events import (
 )
 from .link_session import LinkSession
 from .listener import Listener, bind
-from .settings import LocalAddress, ProxySettings, ServiceMap, TCPAddress
+from .settings import ProxySettings
 
 __all__ = ["LocalProxy"]
 
@@ -72,10 +70,7 @@ def _with_client_token(settings: ProxySettings) -> ProxySettings:
     """Give a proxy without a client token one, so that its access token works again."""
     if settings.client_token is not None:
         return settings
-    if settings.state_dir is not None:
-        token = client_token(settings.state_dir, settings.access_token)
-    else:
-        token = Secret(str(uuid.uuid4()))
+    token = Secret(str(uuid.uuid4()))
     register_secrets(token)
     return replace(settings, client_token=token)
 
@@ -85,9 +80,6 @@ class LocalProxy:
 
     ``subscribers`` are called with every :class:`~tailrace.localproxy.events.ProxyEvent`.
     Make it and use it inside a running event loop.
-
-    Raises:
-        ConfigurationError: the state directory cannot be used.
     """
 
     def __init__(self, settings: ProxySettings, subscribers: Iterable[Subscriber] = ()) -> None:
@@ -105,11 +97,11 @@ class LocalProxy:
         self._stopping = False
         self._keeper = self._new_keeper()
 
-    async def run(self) -> ExitCode:
+    async def run(self) -> None:
         """Serve until the tunnel ends or :meth:`stop` is called.
 
         Raises:
-            TailraceError: the proxy cannot go on; its ``exit_code`` says what kind it is.
+            TailraceError: the proxy cannot go on.
         """
         self.emit(Started(self._settings.side))
         try:
@@ -123,7 +115,6 @@ class LocalProxy:
         finally:
             self._close()
         self.emit(Ended(self._last_closed.code, self._last_closed.reason))
-        return ExitCode.OK
 
     async def _keep_link(self) -> None:
         try:
@@ -135,9 +126,7 @@ class LocalProxy:
                 error.reason,
                 error.body,
             )
-            raise refusal(error, self._settings) from None
-        except LinkError as error:
-            raise given_up(error, self._settings) from None
+            raise
 
     def stop(self) -> None:
         """End in order: reset open connections, close the link with 1000, then return from run.
@@ -201,7 +190,7 @@ class LocalProxy:
 
     def retrying(self, cause: LinkError, delay: float) -> None:
         """Tell that the link will be set up again."""
-        self.emit(Reconnecting(describe(cause), delay))
+        self.emit(Reconnecting(cause, delay))
 
     def _retire(self, tunnel: LinkSession) -> None:
         self._tunnel = None
@@ -283,7 +272,8 @@ class LocalProxy:
         if missing:
             raise ServiceIdMismatch(
                 f"the tunnel has the services [{', '.join(service_ids)}], but there is no "
-                f"destination for [{', '.join(missing)}]: give one with -d or --config-dir"
+                f"destination for [{', '.join(missing)}]",
+                setting="destinations",
             )
         return {service_id: address for service_id, address in found.items() if address}
 

@@ -279,8 +279,8 @@ class Session:
         service_ids = match_service_ids(self._configured, announced)
         if self.dialect is V1 and len(service_ids) > 1:
             raise ServiceIdMismatch(
-                "a V1 peer carries one service, the tunnel has "
-                f"[{', '.join(service_ids)}]: leave out -y V1"
+                f"a V1 peer carries one service, the tunnel has [{', '.join(service_ids)}]",
+                setting="dialect",
             )
         self._announced = announced
         self._streams = {name: Stream(name, self._wire_name(name)) for name in service_ids}

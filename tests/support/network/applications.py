@@ -14,7 +14,7 @@ from typing import Any
 
 from support.network.sockets import Streams, hang_up
 from support.waiting import HANG
-from tailrace.localproxy.settings import LocalAddress, TCPAddress, UnixAddress
+from tailrace.common.addresses import LocalAddress, TCPAddress, UnixAddress
 
 __all__ = [
     "Handler",

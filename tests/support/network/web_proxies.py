@@ -18,9 +18,9 @@ from urllib.parse import quote
 
 from support.network.applications import application
 from support.network.sockets import hang_up
+from tailrace.common.addresses import TCPAddress
 from tailrace.common.secret import Secret
 from tailrace.link.proxy.settings import WebProxy
-from tailrace.localproxy.settings import TCPAddress
 
 __all__ = [
     "ESTABLISHED",

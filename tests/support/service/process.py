@@ -11,8 +11,8 @@ from pathlib import Path
 from support.processes.child import Process, clean_environment, installed, process
 from support.waiting import HANG, wait_until
 from tailrace.aws import ControlClient, Credentials
+from tailrace.cli.exit_codes import ExitCode
 from tailrace.common.secret import Secret
-from tailrace.errors import ExitCode
 from tailrace.service.config import Endpoints, parse_address
 
 __all__ = ["ServiceProcess", "control_client", "service_process"]

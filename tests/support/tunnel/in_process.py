@@ -11,12 +11,13 @@ from typing import TypeVar
 import pytest
 
 from support.waiting import HANG
-from tailrace.errors import ExitCode
+from tailrace.cli.exit_codes import ExitCode
+from tailrace.common.addresses import LocalAddress
 from tailrace.link.endpoint import ServiceEndpoint
 from tailrace.link.http.upgrade import request_headers
 from tailrace.localproxy.events import Connected, Listening, ProxyEvent, ServicesMapped
 from tailrace.localproxy.proxy import LocalProxy
-from tailrace.localproxy.settings import LocalAddress, ProxySettings
+from tailrace.localproxy.settings import ProxySettings
 from tailrace.wire import Side
 
 __all__ = ["Ends", "RunningProxy", "both_proxies", "disguise", "running_proxy"]
@@ -65,9 +66,10 @@ class RunningProxy:
         return {event.service_id: event.address for event in latest}
 
     async def ended(self) -> ExitCode:
-        """Return what ``run`` returns, or raise what it raises."""
+        """Return what the command would end with, or raise what ``run`` raises."""
         async with asyncio.timeout(HANG):
-            return await self._task
+            await self._task
+        return ExitCode.OK
 
     async def stop(self) -> ExitCode:
         """Ask the proxy to end in order and wait for it."""

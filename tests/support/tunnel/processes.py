@@ -10,8 +10,8 @@ from pathlib import Path
 from support.processes.child import Process, clean_environment, installed, process
 from support.tunnel.tunnels import Tunnel
 from support.waiting import until
+from tailrace.common.addresses import LocalAddress, ServiceMap, TCPAddress, UnixAddress
 from tailrace.common.secret import Secret
-from tailrace.localproxy.settings import LocalAddress, ServiceMap, TCPAddress, UnixAddress
 from tailrace.wire import Side
 
 __all__ = [

@@ -11,8 +11,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from support.service import api, config, running
+from tailrace.cli.exit_codes import ExitCode
 from tailrace.cli.keys import add_keys_parser, run_keys
-from tailrace.errors import ExitCode
 from tailrace.service.identity.key_store import KeyFile, credentials_file
 
 

@@ -20,8 +20,8 @@ import pytest
 
 from support.service import api, dial
 from support.waiting import HANG, wait_until
+from tailrace.cli.exit_codes import ExitCode
 from tailrace.cli.serve import add_env_parser, add_serve_parser, run_env, run_serve
-from tailrace.errors import ExitCode
 from tailrace.service.config import Endpoints
 from tailrace.wire import Message, MessageType
 

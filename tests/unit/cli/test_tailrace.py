@@ -14,10 +14,11 @@ import pytest
 
 from tailrace import __version__, errors
 from tailrace.cli import tailrace as command
+from tailrace.cli.exit_codes import ExitCode, exit_code_of
 from tailrace.cli.tailrace import main
 from tailrace.demo import runner
-from tailrace.demo.runner import DemoFailed
-from tailrace.errors import ExitCode, TailraceError
+from tailrace.demo.measurements import DemoFailed
+from tailrace.errors import TailraceError
 
 HANG = 30.0
 COMMAND = [sys.executable, "-m", "tailrace.cli.tailrace"]
@@ -80,8 +81,8 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"\n    {name} " in out
 
 
-def raising(error: BaseException) -> Callable[..., int]:
-    def run_demo(say: Callable[[str], None], stay: bool) -> int:
+def raising(error: BaseException) -> Callable[..., None]:
+    def run_demo(say: Callable[[str], None], stay: bool) -> None:
         raise error
 
     return run_demo
@@ -92,7 +93,7 @@ KINDS = [
     for kind in vars(errors).values()
     if isinstance(kind, type)
     and issubclass(kind, TailraceError)
-    and kind.__init__ is Exception.__init__
+    and kind.__init__ is TailraceError.__init__
 ]
 
 
@@ -101,7 +102,8 @@ def test_an_error_becomes_its_line_and_its_status(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kind: type[TailraceError]
 ) -> None:
     monkeypatch.setattr(runner, "run_demo", raising(kind("the reason")))
-    assert result(capsys, "demo") == (kind.exit_code, "", "tailrace demo: the reason\n")
+    code = exit_code_of(kind("the reason"))
+    assert result(capsys, "demo") == (code, "", "tailrace demo: the reason\n")
 
 
 def test_ctrl_c(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,9 +121,8 @@ def test_a_bug_is_not_dressed_up(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_demo_stays_on_a_terminal_only(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal: bool
 ) -> None:
-    def run_demo(say: Callable[[str], None], stay: bool) -> int:
+    def run_demo(say: Callable[[str], None], stay: bool) -> None:
         say(f"stay: {stay}")
-        return 0
 
     monkeypatch.setattr(runner, "run_demo", run_demo)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)

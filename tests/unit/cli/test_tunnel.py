@@ -17,8 +17,8 @@ import pytest
 import trustme
 
 from support.service import config, dial, running
+from tailrace.cli.exit_codes import ExitCode
 from tailrace.cli.tunnel import add_tunnel_parser, api_endpoint, run_tunnel
-from tailrace.errors import ExitCode
 from tailrace.service.service import Service
 
 VARIABLES = (

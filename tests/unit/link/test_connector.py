@@ -25,11 +25,13 @@ from support.network.scripted_service import (
     serve,
     until_closed,
 )
+from tailrace.cli.exit_codes import ExitCode, exit_code_of
 from tailrace.errors import (
     AccessRefused,
+    CertificateFault,
+    CertificateRejected,
     ConfigurationError,
     ConnectFailed,
-    ExitCode,
     HandshakeFailed,
     NameResolutionFailed,
     ServiceUnavailable,
@@ -307,7 +309,7 @@ async def test_an_acceptance_that_is_none(
     ):
         await connect(service.endpoint(), Recorder(), backend)
     assert type(caught.value) is HandshakeFailed
-    assert caught.value.exit_code is ExitCode.NETWORK
+    assert exit_code_of(caught.value) is ExitCode.NETWORK
 
 
 @pytest.mark.parametrize(
@@ -434,7 +436,7 @@ async def test_no_tls_at_the_other_end(
     ):
         await connect(service.endpoint(), Recorder(), backend)
     assert caught.value.retryable
-    assert caught.value.exit_code is ExitCode.NETWORK
+    assert exit_code_of(caught.value) is ExitCode.NETWORK
     # One line for the user, and no traceback of a library besides it.
     assert [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING] == []
 
@@ -452,15 +454,16 @@ async def test_a_strangers_certificate(certificates: Certificates, backend: str)
     assert "O=Somebody else" in text
     assert f"-c {certificates.ca_file}" in text
     assert not caught.value.retryable
-    assert caught.value.exit_code is ExitCode.TLS
+    assert exit_code_of(caught.value) is ExitCode.TLS
 
 
 async def test_a_certificate_of_another_host(certificates: Certificates, backend: str) -> None:
     with (
         ScriptedService(certificates, Peer.read_to_end, cert=certificates.wrong_host) as service,
-        pytest.raises(TLSFailed, match=r"(?i)hostname mismatch.*check the endpoint's name"),
+        pytest.raises(CertificateRejected, match=r"(?i)hostname mismatch") as caught,
     ):
         await connect(service.endpoint(), Recorder(), backend)
+    assert caught.value.fault is CertificateFault.WRONG_NAME
 
 
 @pytest.mark.parametrize("kind", ["stranger", "wrong_host"])

@@ -27,6 +27,7 @@ from support.plugins.clock import ClockLoop
 from tailrace.common.secret import Secret
 from tailrace.errors import (
     AccessRefused,
+    CertificateRejected,
     ConfigurationError,
     ConnectFailed,
     HandshakeFailed,
@@ -308,7 +309,7 @@ async def test_a_strangers_certificate_is_forgiven_once_a_link_worked(
     observer = Observer()
     with ScriptedService(certificates, script, plain=True) as service:
         assert await supervisor(service, observer).run() is SupervisorOutcome.CLOSED
-    assert observer.causes == [LinkError, TLSFailed]
+    assert observer.causes == [LinkError, CertificateRejected]
 
 
 async def test_trust_that_is_out_of_reach_for_a_moment_is_forgiven_once_a_link_worked(

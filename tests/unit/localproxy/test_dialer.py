@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from tailrace.common.addresses import TCPAddress, UnixAddress
 from tailrace.common.secret import Secret
 from tailrace.localproxy.dialer import DialFailed, dial
-from tailrace.localproxy.settings import ProxySettings, TCPAddress, UnixAddress
+from tailrace.localproxy.settings import ProxySettings
 from tailrace.wire import Side
 
 

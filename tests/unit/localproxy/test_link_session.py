@@ -23,11 +23,12 @@ from support.network.ports import free_port
 from support.service import ServiceProcess
 from support.tunnel import RunningProxy, both_proxies, disguise, tunnel_of
 from support.waiting import until
+from tailrace.common.addresses import TCPAddress, UnixAddress
 from tailrace.flow.scheduler import CONNECTION_HIGH, PAUSE_HIGH, TOTAL_HIGH
 from tailrace.localproxy.events import ConnectionClosed, ConnectionOpened, ConnectionRefused
 from tailrace.localproxy.link_session import LinkSession
 from tailrace.localproxy.local_connection import ConnectionState
-from tailrace.localproxy.settings import PeerVersion, TCPAddress, UnixAddress
+from tailrace.localproxy.settings import PeerVersion
 from tailrace.wire import Side
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import resource
 import socket
@@ -10,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tailrace.errors import ExitCode, ListenError
+from tailrace.common.addresses import TCPAddress, UnixAddress
+from tailrace.errors import ListenError
 from tailrace.localproxy.listener import Listener, bind
-from tailrace.localproxy.settings import TCPAddress, UnixAddress
 
 
 class Accepted:
@@ -128,22 +129,24 @@ async def test_a_callback_may_pause_the_listener(accepted: Accepted):
     listener.close()
 
 
-def test_a_busy_port_is_named_with_the_option():
+def test_a_busy_port_is_named_with_its_service():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ListenError) as caught:
             bind("SSH", TCPAddress("127.0.0.1", port))
     text = str(caught.value)
     assert f"Could not bind to address: 127.0.0.1:{port} -- Address already in use" in text
-    assert f"-s SSH={port}" in text
-    assert caught.value.exit_code is ExitCode.LISTEN
+    error = caught.value
+    assert (error.setting, error.service_id, error.port) == ("services", "SSH", port)
+    assert error.errno == errno.EADDRINUSE
 
 
 def test_a_port_busy_on_one_address_of_the_host_is_busy():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(ListenError, match=rf"-s {port}"):
+        with pytest.raises(ListenError, match=rf"localhost:{port} -- ") as caught:
             bind("", TCPAddress("localhost", port))
+    assert (caught.value.service_id, caught.value.port) == ("", port)
 
 
 def test_an_address_that_is_not_ours_is_named():
@@ -152,8 +155,9 @@ def test_an_address_that_is_not_ours_is_named():
 
 
 def test_an_unknown_listen_name_is_named():
-    with pytest.raises(ListenError, match=r"no-such-host\.invalid.*-b"):
+    with pytest.raises(ListenError, match=r"no-such-host\.invalid: ") as caught:
         bind("SSH", TCPAddress("no-such-host.invalid", 0))
+    assert caught.value.setting == "bind_address"
 
 
 async def test_unix_sockets_are_private_and_removed(tmp_path: Path, accepted: Accepted):

@@ -3,20 +3,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from pathlib import Path
 
 import pytest
 
 from support.network.applications import application, check_echo, client, echo
 from support.service import ServiceProcess
 from support.tunnel import RunningProxy, both_proxies, running_proxy, tunnel_of
-from tailrace.errors import (
-    AccessRefused,
-    ExitCode,
-    ListenError,
-    RemoteProtocolError,
-    ServiceIdMismatch,
-)
+from tailrace.cli.exit_codes import ExitCode
+from tailrace.cli.localproxy.error_hints import explain
+from tailrace.common.addresses import TCPAddress
+from tailrace.errors import AccessRefused, ListenError, RemoteProtocolError, ServiceIdMismatch
 from tailrace.link import Link
 from tailrace.localproxy.events import (
     Connected,
@@ -27,7 +23,7 @@ from tailrace.localproxy.events import (
     Reconnecting,
     Started,
 )
-from tailrace.localproxy.settings import PeerVersion, TCPAddress
+from tailrace.localproxy.settings import PeerVersion
 from tailrace.wire import Side
 
 
@@ -76,8 +72,9 @@ async def test_a_destination_needs_an_address_for_every_id(service: ServiceProce
     with tunnel_of(service, "A", "B") as tunnel:
         far = tunnel.settings(Side.DESTINATION, fallback_services={"A": TCPAddress("", 22)})
         async with running_proxy(far) as destination:
-            with pytest.raises(ServiceIdMismatch, match=r"no destination for \[B\].*-d"):
+            with pytest.raises(ServiceIdMismatch, match=r"no destination for \[B\]") as caught:
                 await destination.ended()
+    assert caught.value.setting == "destinations"
 
 
 async def test_both_lists_are_named_when_they_differ(service: ServiceProcess):
@@ -104,8 +101,9 @@ async def test_a_busy_port_of_a_config_file_ends_it_too(service: ServiceProcess)
         busy = TCPAddress("", taken.getsockname()[1])
         settings = tunnel.settings(Side.SOURCE, fallback_services={"SSH": busy})
         async with running_proxy(settings) as source:
-            with pytest.raises(ListenError, match=r"-s SSH="):
+            with pytest.raises(ListenError) as caught:
                 await source.ended()
+    assert (caught.value.service_id, caught.value.port) == ("SSH", busy.port)
 
 
 async def test_a_refused_token_is_explained(
@@ -114,23 +112,15 @@ async def test_a_refused_token_is_explained(
     with tunnel_of(service, "SSH") as tunnel:
         async with running_proxy(tunnel.settings(Side.SOURCE)) as source:
             await source.ready()
-        async with running_proxy(tunnel.settings(Side.SOURCE)) as second:
-            with pytest.raises(AccessRefused, match="rotate-tunnel-access-token"):
+        settings = tunnel.settings(Side.SOURCE)
+        async with running_proxy(settings) as second:
+            with pytest.raises(AccessRefused) as caught:
                 await second.ended()
+    assert "rotate-tunnel-access-token" in explain(caught.value, settings)
     assert "Proxy server rejected web socket upgrade request: (HTTP/1.1 400 Bad Request)" in (
         caplog.text
     )
     assert tunnel.tokens[Side.SOURCE].reveal() not in caplog.text
-
-
-async def test_a_state_directory_lets_a_restarted_proxy_in_again(
-    service: ServiceProcess, tmp_path: Path
-):
-    with tunnel_of(service, "SSH") as tunnel:
-        settings = tunnel.settings(Side.SOURCE, state_dir=tmp_path / "state")
-        for _ in range(2):
-            async with running_proxy(settings) as source:
-                await source.ready()
 
 
 async def test_listening_for_the_world_is_warned_about(
@@ -222,7 +212,7 @@ async def test_a_lost_link_is_told_with_its_cause(service: ServiceProcess):
             before = await source.ready()
             link_of(source).abort()
             again = await source.seen(Reconnecting)
-            assert "1006" in again.cause
+            assert "1006" in str(again.cause)
             assert again.delay > 0
             assert await source.ready(links=2) == before
 

@@ -8,11 +8,17 @@ import json
 import logging
 import os
 import socket
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TextIO
 
+from ...common.addresses import (
+    DEFAULT_APPLICATION_HOST,
+    LocalAddress,
+    TCPAddress,
+    UnixAddress,
+)
+from ...common.atomic_files import write_atomically
 from ...errors import ConfigurationError
 from ...localproxy.events import (
     Connected,
@@ -27,8 +33,8 @@ from ...localproxy.events import (
     ServicesMapped,
     Started,
 )
-from ...localproxy.settings import LocalAddress, TCPAddress, UnixAddress
 from ...wire import Side
+from .error_hints import describe
 
 __all__ = ["JSONReporter", "LogReporter", "ReadyFile", "SystemdNotifier"]
 
@@ -38,7 +44,7 @@ _RULE: Final = "-" * 33
 
 
 class LogReporter:
-    """Write the lines of the reference that scripts and people wait for."""
+    """Logs the lines of the C++ command that scripts and people wait for."""
 
     def __init__(self, side: Side) -> None:
         self._source = side is Side.SOURCE
@@ -64,7 +70,7 @@ class LogReporter:
             case Listening(service_id, address, assigned):
                 self._listening(service_id, address, assigned)
             case Reconnecting(cause, delay):
-                logger.error("%s; trying again in %.1f s", cause, delay)
+                logger.error("%s; trying again in %.1f s", describe(cause), delay)
             case Ended(code, reason):
                 logger.info("Web socket close received. Code: %d; Reason: %s", code, reason)
             case _:
@@ -101,7 +107,9 @@ class LogReporter:
                 logger.info("Connected to Unix socket: %s", peer)
             case ConnectionOpened(_, _, peer):
                 host, _, port_text = peer.rpartition(":")
-                logger.info("Connected to %s, port: %s", host or "127.0.0.1", port_text)
+                logger.info(
+                    "Connected to %s, port: %s", host or DEFAULT_APPLICATION_HOST, port_text
+                )
             case ConnectionRefused(_, _, reason):
                 logger.error("%s", reason)
             case ConnectionClosed(_, connection_id, peer, bytes_in, bytes_out):
@@ -114,14 +122,14 @@ class LogReporter:
 
 
 class JSONReporter:
-    """Write one JSON object a line for every event, flushed at once."""
+    """Writes one JSON object per line for every event, flushed at once."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
 
     def __call__(self, event: ProxyEvent) -> None:
         line = json.dumps(self._describe(event), separators=(",", ":"))
-        # A reader that has gone must not take the proxy with it.
+        # A closed pipe must not end the proxy.
         with contextlib.suppress(OSError, ValueError):
             print(line, file=self._out, flush=True)
 
@@ -168,7 +176,11 @@ class JSONReporter:
                     "bytes_received": bytes_out,
                 }
             case Reconnecting(cause, delay):
-                return {"event": "reconnecting", "cause": cause, "delay": round(delay, 3)}
+                return {
+                    "event": "reconnecting",
+                    "cause": describe(cause),
+                    "delay": round(delay, 3),
+                }
             case Ended(code, reason):
                 return {"event": "closed", "code": code, "reason": reason}
 
@@ -180,10 +192,10 @@ def _where(address: LocalAddress) -> dict[str, Any]:
 
 
 class ReadyFile:
-    """Keep a file that exists exactly while the proxy is of use.
+    """Keeps a file that exists exactly while the tunnel can be used.
 
-    It appears, whole, when the services are mapped and (source) listened for, and
-    holds the addresses as JSON; it goes when the link is lost or the proxy ends.
+    It appears, whole, when the services are mapped and (source) listened for, and holds the
+    addresses as JSON; it is removed when the link is lost or the proxy ends.
     """
 
     def __init__(self, path: Path, side: Side) -> None:
@@ -213,39 +225,26 @@ class ReadyFile:
                 pass
 
     def _check(self) -> None:
-        """Complain now and not when the access token has been used."""
+        """Fail here rather than after the access token has been used."""
+        probe = self._path.parent / f".{self._path.name}.probe"
         with self._complaints():
-            fd, temporary = self._temporary()
-            os.close(fd)
-            os.unlink(temporary)
             if self._path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            write_atomically(probe, b"", durable=False)
+            probe.unlink()
 
     def _write(self, services: dict[str, dict[str, Any]]) -> None:
         document = {"pid": os.getpid(), "mode": self._side.value, "services": services}
         try:
             with self._complaints():
-                self._replace(json.dumps(document))
+                write_atomically(self._path, json.dumps(document).encode(), durable=False)
         except ConfigurationError as error:
-            # A disk that is full by the time of a reconnect is no reason to end.
+            # A disk that is full by the time of a reconnect must not end the proxy.
             if not self._was_written:
                 raise
             logger.error("%s", error)
         else:
             self._was_written = True
-
-    def _replace(self, text: str) -> None:
-        fd, temporary = self._temporary()
-        try:
-            with os.fdopen(fd, "w") as out:
-                out.write(text)
-            os.replace(temporary, self._path)
-        except OSError:
-            os.unlink(temporary)
-            raise
-
-    def _temporary(self) -> tuple[int, str]:
-        return tempfile.mkstemp(dir=self._path.parent, prefix=self._path.name)
 
     @contextlib.contextmanager
     def _complaints(self) -> Iterator[None]:
@@ -263,7 +262,7 @@ class ReadyFile:
 
 
 class SystemdNotifier:
-    """Tell systemd about readiness through the socket named in ``NOTIFY_SOCKET``."""
+    """Tells systemd about readiness through the socket named in ``NOTIFY_SOCKET``."""
 
     def __init__(self, address: str) -> None:
         self._address = "\0" + address[1:] if address.startswith("@") else address
@@ -273,14 +272,14 @@ class SystemdNotifier:
             case ServicesMapped():
                 self._send("READY=1\nSTATUS=Connected")
             case Reconnecting(cause, _):
-                self._send(f"STATUS=Reconnecting: {cause}".replace("\n", " "))
+                self._send(f"STATUS=Reconnecting: {describe(cause)}".replace("\n", " "))
             case Ended():
                 self._send("STOPPING=1")
             case _:
                 pass
 
     def _send(self, state: str) -> None:
-        # The manager may have gone; that is no reason to stop.
+        # A manager that cannot be reached must not end the proxy.
         with (
             contextlib.suppress(OSError),
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock,

@@ -8,24 +8,35 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import Final, TypeAlias
+from functools import partial
+from typing import Final, Generic, TypeVar
 
+from ...common.addresses import DEFAULT_LISTEN_HOST
 from ...errors import ConfigurationError
 from ...wire.protocol import MAX_PAYLOAD, SUBPROTOCOL_V3
 from .addresses import parse_bind_address, parse_endpoint
-from .options import printable
+from .layers import Layer, OptionValue, Origin
 from .validation import validate_region, validate_subprotocol
+from .values import printable
 
 __all__ = [
+    "BIND_ADDRESS",
+    "CONNECT_RETRY_COUNT",
+    "DIAL_RETRY_COUNT",
+    "DIAL_RETRY_DELAY",
+    "MAX_CONNECTIONS",
+    "MAX_PAYLOAD_SIZE",
+    "PING_PERIOD",
     "PREFIX",
+    "RECONNECT_ON_DATA_ERROR",
+    "RETRY_DELAY",
     "SETTINGS",
+    "SUBPROTOCOL",
     "FineSettings",
     "Setting",
     "default_settings_text",
-    "format_settings",
     "parse_settings",
 ]
 
@@ -44,55 +55,102 @@ _MAX_COUNT: Final = 2_147_483_647
 _INTEGER: Final = re.compile(r"-?[0-9]{1,18}")
 _TRUTH: Final = {"true": True, "1": True, "false": False, "0": False}
 
-SettingValue: TypeAlias = str | int | float | bool
-
-
-class _Type(Enum):
-    INTEGER = "a whole number"
-    MILLISECONDS = "a whole number of milliseconds"
-    BOOLEAN = "true or false"
-    ADDRESS = "a host name or an IP address"
-    SUBPROTOCOL = "the name of a WebSocket subprotocol"
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(Generic[T_co]):
     """One key of the file."""
 
     key: str
     """Dotted, without :data:`PREFIX`."""
-    type: _Type
     default: str
-    field: str = ""
-    """The field of ``ProxySettings`` it sets; "" when the key means nothing here."""
-    minimum: int = 0
-    maximum: int = _MAX_COUNT
+    expected: str
+    """What a value must be, for people."""
+    parse: Callable[[str], T_co | None]
+    """Returns the value that a text means, ``None`` if it is not what is expected."""
+    has_effect: bool = True
+    """Whether the value means anything here."""
     exported: bool = True
 
 
-SETTINGS: Final[tuple[Setting, ...]] = (
-    Setting("default_bind_address", _Type.ADDRESS, "localhost", "bind_address"),
-    Setting("message.data_length_size", _Type.INTEGER, "2"),
-    Setting("message.data_frame_max_size", _Type.INTEGER, "65538"),
-    Setting(
-        "message.max_payload_size", _Type.INTEGER, str(MAX_PAYLOAD), "max_payload", 1, MAX_PAYLOAD
-    ),
-    Setting("message.max_size", _Type.INTEGER, "65536"),
-    Setting("tcp.connection_retry_count", _Type.INTEGER, "0", "dial_retry_count", -1),
-    Setting(
-        "tcp.connection_retry_delay_ms", _Type.MILLISECONDS, "2500", "dial_retry_delay", 1, _DAY_MS
-    ),
-    Setting("tcp.read_buffer_size", _Type.INTEGER, "131076"),
-    Setting("tcp.write_buffer_size", _Type.INTEGER, "131076", exported=False),
-    Setting("tcp.max_active_connections", _Type.INTEGER, "0", "max_connections", 0, 1_000_000),
-    Setting("websocket.ping_period_ms", _Type.MILLISECONDS, "20000", "ping_period", 100, _DAY_MS),
-    Setting("websocket.retry_delay_ms", _Type.MILLISECONDS, "2500", "retry_delay", 1, _DAY_MS),
-    Setting("websocket.connect_retry_count", _Type.INTEGER, "-1", "connect_retry_count", -1),
-    Setting("websocket.reconnect_on_data_error", _Type.BOOLEAN, "true", "reconnect_on_data_error"),
-    Setting("websocket.subprotocol", _Type.SUBPROTOCOL, SUBPROTOCOL_V3, "subprotocol"),
-    Setting("websocket.max_frame_size", _Type.INTEGER, "131076"),
-    Setting("websocket.write_buffer_size", _Type.INTEGER, "131076"),
-    Setting("websocket.read_buffer_size", _Type.INTEGER, "131076"),
+def _integer(key: str, default: int, minimum: int = 0, maximum: int = _MAX_COUNT) -> Setting[int]:
+    parse = partial(_parse_integer, minimum, maximum)
+    return Setting(key, str(default), "a whole number", parse)
+
+
+def _milliseconds(key: str, default: int, minimum: int = 1) -> Setting[float]:
+    """Return a setting in milliseconds, at most a day, whose value is in seconds."""
+
+    def parse(text: str) -> float | None:
+        number = _parse_integer(minimum, _DAY_MS, text)
+        return None if number is None else number / 1000
+
+    return Setting(key, str(default), "a whole number of milliseconds", parse)
+
+
+def _ignored(key: str, default: int, *, exported: bool = True) -> Setting[int]:
+    parse = partial(_parse_integer, 0, _MAX_COUNT)
+    return Setting(key, str(default), "a whole number", parse, has_effect=False, exported=exported)
+
+
+def _parse_integer(minimum: int, maximum: int, text: str) -> int | None:
+    if not _INTEGER.fullmatch(text):
+        return None
+    number = int(text)
+    if not minimum <= number <= maximum:
+        raise ConfigurationError(f"must be between {minimum} and {maximum}")
+    return number
+
+
+def _parse_subprotocol(text: str) -> str:
+    validate_subprotocol(text)
+    return text
+
+
+BIND_ADDRESS: Final = Setting(
+    "default_bind_address",
+    DEFAULT_LISTEN_HOST,
+    "a host name or an IP address",
+    parse_bind_address,
+)
+MAX_PAYLOAD_SIZE: Final = _integer("message.max_payload_size", MAX_PAYLOAD, 1, MAX_PAYLOAD)
+DIAL_RETRY_COUNT: Final = _integer("tcp.connection_retry_count", 0, -1)
+DIAL_RETRY_DELAY: Final = _milliseconds("tcp.connection_retry_delay_ms", 2500)
+MAX_CONNECTIONS: Final = _integer("tcp.max_active_connections", 0, 0, 1_000_000)
+PING_PERIOD: Final = _milliseconds("websocket.ping_period_ms", 20_000, 100)
+RETRY_DELAY: Final = _milliseconds("websocket.retry_delay_ms", 2500)
+CONNECT_RETRY_COUNT: Final = _integer("websocket.connect_retry_count", -1, -1)
+RECONNECT_ON_DATA_ERROR: Final = Setting(
+    "websocket.reconnect_on_data_error", "true", "true or false", _TRUTH.get
+)
+SUBPROTOCOL: Final = Setting(
+    "websocket.subprotocol",
+    SUBPROTOCOL_V3,
+    "the name of a WebSocket subprotocol",
+    _parse_subprotocol,
+)
+
+SETTINGS: Final[tuple[Setting[object], ...]] = (
+    BIND_ADDRESS,
+    _ignored("message.data_length_size", 2),
+    _ignored("message.data_frame_max_size", 65_538),
+    MAX_PAYLOAD_SIZE,
+    _ignored("message.max_size", 65_536),
+    DIAL_RETRY_COUNT,
+    DIAL_RETRY_DELAY,
+    _ignored("tcp.read_buffer_size", 131_076),
+    _ignored("tcp.write_buffer_size", 131_076, exported=False),
+    MAX_CONNECTIONS,
+    PING_PERIOD,
+    RETRY_DELAY,
+    CONNECT_RETRY_COUNT,
+    RECONNECT_ON_DATA_ERROR,
+    SUBPROTOCOL,
+    _ignored("websocket.max_frame_size", 131_076),
+    _ignored("websocket.write_buffer_size", 131_076),
+    _ignored("websocket.read_buffer_size", 131_076),
 )
 
 _BY_KEY: Final = {setting.key: setting for setting in SETTINGS}
@@ -103,27 +161,28 @@ class FineSettings:
     """What a settings file says."""
 
     texts: Mapping[str, str] = field(default_factory=dict)
-    """Key -> value as text, for the keys of :data:`SETTINGS` that the file has."""
+    """Key -> valid value as text, for the keys of :data:`SETTINGS` that the file has."""
     endpoint_format: str = _ENDPOINT_FORMAT
     region_endpoints: Mapping[str, str] = field(default_factory=lambda: dict(_REGION_ENDPOINTS))
-    """Region -> endpoint; those of China are there whatever the file has."""
+    """Region -> endpoint; those of China are always there."""
     unknown: tuple[str, ...] = ()
     """Dotted keys of the file that no version of the command has."""
 
-    def values(self) -> dict[str, tuple[SettingValue, str]]:
-        """Return field of ``ProxySettings`` -> its value and the full dotted key."""
-        return {
-            setting.field: (_value_of(setting, self.texts[setting.key]), PREFIX + setting.key)
-            for setting in SETTINGS
-            if setting.field and setting.key in self.texts
-        }
+    def get(self, setting: Setting[T]) -> OptionValue[T] | None:
+        """Return the value in the file, ``None`` when it has none."""
+        text = self.texts.get(setting.key)
+        value = None if text is None else setting.parse(text)
+        if value is None:
+            return None
+        return OptionValue(value, Origin(Layer.SETTINGS_FILE, PREFIX + setting.key))
 
     def without_effect(self) -> tuple[str, ...]:
         """Return the full dotted keys whose values differ from the default in vain."""
         return tuple(
             PREFIX + setting.key
             for setting in SETTINGS
-            if not setting.field and self.texts.get(setting.key, setting.default) != setting.default
+            if not setting.has_effect
+            and self.texts.get(setting.key, setting.default) != setting.default
         )
 
     def endpoint_of(self, region: str) -> str:
@@ -138,12 +197,12 @@ def parse_settings(text: str) -> FineSettings:
     Values are strings; numbers and booleans are accepted too.
 
     Raises:
-        ConfigurationError: it is no JSON object, or a value is not one of its key's.
+        ConfigurationError: it is not a JSON object, or a value is not valid for its key.
     """
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigurationError(f"no JSON: {printable(str(error))}") from None
+        raise ConfigurationError(f"not valid JSON: {printable(str(error))}") from None
     texts: dict[str, str] = {}
     unknown: list[str] = []
     endpoint_format = _ENDPOINT_FORMAT
@@ -162,40 +221,22 @@ def parse_settings(text: str) -> FineSettings:
     return FineSettings(texts, endpoint_format, region_endpoints, tuple(unknown))
 
 
-def format_settings(settings: FineSettings) -> str:
-    """Return the text of a settings file that says what ``settings`` does.
-
-    It has the keys that the C++ command exports, and those ``settings`` has besides.
-    """
+def default_settings_text() -> str:
+    """Return what ``--export-default-settings`` writes: the keys that the C++ command exports."""
     root: dict[str, object] = {}
     for setting in SETTINGS:
-        if setting.exported or setting.key in settings.texts:
-            _put(root, setting.key, settings.texts.get(setting.key, setting.default))
-    if settings.endpoint_format != _ENDPOINT_FORMAT:
-        root[_ENDPOINT_FORMAT_KEY] = settings.endpoint_format
-    root[_OVERRIDES_KEY] = dict(settings.region_endpoints)
+        parent, _, leaf = setting.key.rpartition(".")
+        branch = root.setdefault(parent, {}) if parent else root
+        if setting.exported and isinstance(branch, dict):
+            branch[leaf] = setting.default
+    root[_OVERRIDES_KEY] = _REGION_ENDPOINTS
     return json.dumps({"tunneling": {"proxy": root}}, indent=4) + "\n"
-
-
-def default_settings_text() -> str:
-    """Return what ``--export-default-settings`` writes."""
-    return format_settings(FineSettings())
-
-
-def _put(root: dict[str, object], key: str, value: str) -> None:
-    parent, dot, leaf = key.partition(".")
-    if not dot:
-        root[key] = value
-        return
-    branch = root.setdefault(parent, {})
-    assert isinstance(branch, dict)
-    branch[leaf] = value
 
 
 def _leaves(document: object) -> Iterator[tuple[str, object]]:
     """Yield the values of a JSON document with their dotted keys, at any depth."""
     if not isinstance(document, dict):
-        raise ConfigurationError("no JSON object")
+        raise ConfigurationError("not a JSON object")
     waiting: list[tuple[str, object]] = [("", document)]
     while waiting:
         key, value = waiting.pop(0)
@@ -205,16 +246,18 @@ def _leaves(document: object) -> Iterator[tuple[str, object]]:
             yield key, value
 
 
-def _checked(setting: Setting, value: object) -> str:
-    """Return the value as text if it is one of ``setting``, in the way it is exported."""
+def _checked(setting: Setting[object], value: object) -> str:
+    """Return a valid value as text, in the way it is exported."""
     key = PREFIX + setting.key
     text = _text_of(value)
     if text is None:
-        raise ConfigurationError(f"{key} must be {setting.type.value}")
+        raise ConfigurationError(f"{key} must be {setting.expected}")
     try:
-        _value_of(setting, text)
+        understood = setting.parse(text)
     except ConfigurationError as error:
         raise ConfigurationError(f"{key}: {error}") from None
+    if understood is None:
+        raise ConfigurationError(f"{key}: must be {setting.expected}")
     return text
 
 
@@ -228,24 +271,6 @@ def _text_of(value: object) -> str | None:
             return value
         case _:
             return None
-
-
-def _value_of(setting: Setting, text: str) -> SettingValue:
-    match setting.type:
-        case _Type.BOOLEAN if text in _TRUTH:
-            return _TRUTH[text]
-        case _Type.ADDRESS:
-            return parse_bind_address(text)
-        case _Type.SUBPROTOCOL:
-            validate_subprotocol(text)
-            return text
-        case _Type.INTEGER | _Type.MILLISECONDS if _INTEGER.fullmatch(text):
-            number = int(text)
-            if not setting.minimum <= number <= setting.maximum:
-                raise ConfigurationError(f"must be between {setting.minimum} and {setting.maximum}")
-            return number / 1000 if setting.type is _Type.MILLISECONDS else number
-        case _:
-            raise ConfigurationError(f"must be {setting.type.value}")
 
 
 def _checked_format(value: object) -> str:

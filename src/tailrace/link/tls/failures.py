@@ -1,4 +1,4 @@
-"""Why TLS with the service failed, in plain words, and what to do about it."""
+"""Why TLS with the service failed, in plain words."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Iterable
 from typing import Final
 
-from ...errors import ExitCode, TLSFailed
+from ...errors import CertificateFault, CertificateRejected, TLSFailed
 from ..endpoint import ServiceEndpoint
 
 __all__ = ["tls_failure", "tls_timeout"]
@@ -19,9 +19,7 @@ _WRONG_NAME: Final = {62, 64}
 def tls_failure(
     error: BaseException, endpoint: ServiceEndpoint, trusted: str, presented: Iterable[str] = ()
 ) -> TLSFailed:
-    """Say in one line why TLS failed, what was trusted and what to do about it.
-
-    Only a certificate that does not verify is final (``retryable`` is ``False``).
+    """Say in one line why TLS failed and what was trusted.
 
     Args:
         trusted: the trusted certificates, in words.
@@ -31,19 +29,18 @@ def tls_failure(
     if isinstance(error, ssl.SSLCertVerificationError):
         certificates = "; ".join(presented) or "; ".join(getattr(error, "__notes__", []))
         shown = f"; presented: {certificates}" if certificates else ""
-        failure = TLSFailed(
+        return CertificateRejected(
             f"certificate of {where} does not verify: {error.verify_message}{shown}"
-            f"; trusted: {trusted}; {_remedy(error.verify_code)}"
+            f"; trusted: {trusted}",
+            fault=_fault(error.verify_code),
         )
-        failure.retryable = False
-        return failure
     if isinstance(error, ssl.SSLError):
         # Libraries raise it without the attributes that the ssl module adds.
         reason = getattr(error, "reason", None) or error.strerror or "unknown reason"
         reason = reason.lower().replace("_", " ")
         remedy = "; is this a TLS port?" if "version number" in reason else ""
-        return _network_failure(f"TLS handshake with {where} failed: {reason}{remedy}")
-    return _network_failure(
+        return TLSFailed(f"TLS handshake with {where} failed: {reason}{remedy}")
+    return TLSFailed(
         f"TLS handshake with {where} failed: the connection was closed during it"
         + (f" ({error})" if str(error) else "")
     )
@@ -52,19 +49,12 @@ def tls_failure(
 def tls_timeout(endpoint: ServiceEndpoint) -> TLSFailed:
     """Say that the TLS handshake took too long."""
     where, seconds = endpoint.authority, endpoint.connect_timeout
-    return _network_failure(f"TLS handshake with {where} was not done within {seconds:g} s")
+    return TLSFailed(f"TLS handshake with {where} was not done within {seconds:g} s")
 
 
-def _network_failure(text: str) -> TLSFailed:
-    failure = TLSFailed(text)
-    # No certificate is at fault, so this is "could not be reached".
-    failure.exit_code = ExitCode.NETWORK
-    return failure
-
-
-def _remedy(verify_code: int) -> str:
+def _fault(verify_code: int) -> CertificateFault:
     if verify_code in _WRONG_NAME:
-        return "check the endpoint's name (-k skips the check, for tests only)"
+        return CertificateFault.WRONG_NAME
     if verify_code in _OUT_OF_DATE:
-        return "check this machine's clock (-k skips the check, for tests only)"
-    return "add the CA that signed it with -c (-k skips the check, for tests only)"
+        return CertificateFault.OUT_OF_DATE
+    return CertificateFault.UNTRUSTED

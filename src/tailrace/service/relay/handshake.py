@@ -16,7 +16,7 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import parse_qs
 
-from ...common.secret import Secret
+from ...common.secret import Secret, is_client_token
 from ...errors import TailraceError
 from ...wire import SUBPROTOCOLS, Side
 from ..tunnels.rules import Refusal
@@ -36,7 +36,6 @@ MAX_REQUEST_HEAD: Final = 4096
 _COOKIE: Final = "awsiot-tunnel-token"
 _TAILRACE: Final = re.compile(r"/tailrace-\d")
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+", re.ASCII)
-_CLIENT_TOKEN: Final = re.compile(r"[a-zA-Z0-9-]{32,128}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +166,7 @@ def _read_client_token(request: UpgradeRequest) -> Secret | None:
         return None
     if len(tokens) > 1:
         raise _bad("Invalid client token: More than one client token was given.")
-    if not _CLIENT_TOKEN.fullmatch(tokens[0]):
+    if not is_client_token(tokens[0]):
         raise _bad("Invalid client token: It must match ^[a-zA-Z0-9-]{32,128}$.")
     return Secret(tokens[0])
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tailrace.cli.localproxy.reporters import JSONReporter, LogReporter, ReadyFile, SystemdNotifier
-from tailrace.errors import ConfigurationError
+from tailrace.common.addresses import TCPAddress, UnixAddress
+from tailrace.errors import ConfigurationError, ConnectFailed, LinkError
 from tailrace.localproxy.events import (
     Connected,
     Connecting,
@@ -26,7 +27,6 @@ from tailrace.localproxy.events import (
     ServicesMapped,
     Started,
 )
-from tailrace.localproxy.settings import TCPAddress, UnixAddress
 from tailrace.wire import Side
 
 SOURCE_RUN: list[ProxyEvent] = [
@@ -39,7 +39,7 @@ SOURCE_RUN: list[ProxyEvent] = [
     ConnectionOpened("SSH", 1, "127.0.0.1:9"),
     ConnectionClosed("SSH", 1, "127.0.0.1:9", 10, 20),
     ConnectionRefused("SSH", 0, "the limit of 1 connections is reached"),
-    Reconnecting("connection lost", 1.234),
+    Reconnecting(LinkError("connection lost"), 1.234),
     Ended(1000, "Tunnel is closed"),
 ]
 
@@ -144,6 +144,18 @@ def test_json_is_one_object_a_line():
     ]
 
 
+def test_a_failure_is_told_in_the_words_of_the_reference(
+    caplog: pytest.LogCaptureFixture,
+):
+    event = Reconnecting(ConnectFailed("refused"), 1.0)
+    said = "Could not connect to proxy server: refused"
+    LogReporter(Side.SOURCE)(event)
+    assert lines(caplog) == [f"{said}; trying again in 1.0 s"]
+    out = io.StringIO()
+    JSONReporter(out)(event)
+    assert json.loads(out.getvalue())["cause"] == said
+
+
 def test_json_survives_a_reader_that_has_gone():
     read, write = os.pipe()
     os.close(read)
@@ -220,7 +232,7 @@ def test_a_ready_file_that_cannot_be_written_again_is_no_reason_to_end(
     ready = ReadyFile(path, Side.DESTINATION)
     mapped = ServicesMapped({"SSH": TCPAddress("", 22)})
     ready(mapped)
-    ready(Reconnecting("lost", 1.0))
+    ready(Reconnecting(LinkError("lost"), 1.0))
     path.mkdir()
     ready(mapped)
     assert "Cannot write the ready file" in caplog.text

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tailrace.cli.exit_codes import ExitCode, exit_code_of
 from tailrace.common.secret import Secret
-from tailrace.errors import ExitCode, ProxyRefused
+from tailrace.errors import ProxyRefused
 from tailrace.link.endpoint import ServiceEndpoint
 from tailrace.link.http.connect_method import ConnectParser, build_connect
 from tailrace.link.proxy.settings import WebProxy, parse_web_proxy
@@ -49,7 +50,7 @@ def refused(data: bytes, proxy: WebProxy = PLAIN, pieces: int = 0) -> ProxyRefus
             assert not parser.feed(data[start : start + step])
         parser.finish("the connection was closed")
     error = caught.value
-    assert error.exit_code is ExitCode.NETWORK
+    assert exit_code_of(error) is ExitCode.NETWORK
     assert str(error).isprintable()
     for hidden in (PASSWORD, PASSWORD[:7], BASIC):
         assert hidden not in str(error)

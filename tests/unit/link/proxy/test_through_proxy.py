@@ -29,11 +29,11 @@ from support.processes.tinyproxy import needs_tinyproxy, tinyproxy
 from support.service import config, control_client, running
 from support.tunnel import both_proxies, open_tunnel
 from support.waiting import HANG
+from tailrace.cli.exit_codes import ExitCode, exit_code_of
 from tailrace.common.secret import Secret
 from tailrace.errors import (
     ConfigurationError,
     ConnectFailed,
-    ExitCode,
     LinkError,
     NameResolutionFailed,
     ProxyRefused,
@@ -282,7 +282,7 @@ async def test_other_answers(
     assert said in str(caught.value)
     assert f"web proxy {'https' if tls else 'http'}://localhost:{proxy.port} " in str(caught.value)
     assert caught.value.retryable is retryable
-    assert caught.value.exit_code is ExitCode.NETWORK
+    assert exit_code_of(caught.value) is ExitCode.NETWORK
 
 
 @both
@@ -442,7 +442,7 @@ async def test_a_proxy_with_a_strangers_certificate(certificates: Certificates) 
         " does not verify: "
     )
     assert not caught.value.retryable
-    assert caught.value.exit_code is ExitCode.TLS
+    assert exit_code_of(caught.value) is ExitCode.TLS
 
 
 async def test_a_proxy_with_another_hosts_certificate(certificates: Certificates) -> None:

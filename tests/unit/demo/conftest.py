@@ -1,0 +1,3 @@
+from support.demo import stage
+
+__all__ = ["stage"]
