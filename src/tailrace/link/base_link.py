@@ -18,8 +18,8 @@ Order of events, for code that calls :func:`tailrace.link.connector.connect`:
      (section 7.1.7);
    * :meth:`BaseLink.abort`, or the loss of the connection: there is no close frame.
 
-   Where something is awaited, a timer aborts the transport. From here on no frame and no pong is
-   delivered.
+   Except where it is aborted at once, a timer aborts the transport if it is still there then.
+   From here on no frame and no pong is delivered.
 5. ``link_closed()`` is called exactly once, when the transport is gone. Nothing follows.
 """
 
