@@ -8,8 +8,8 @@ export PYTHONDONTWRITEBYTECODE :=
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
-# Files are spread over the cores; the tests of a file stay together and in order, and those
-# of tests/conformance too.
+# Files are spread over more processes than there are cores; the tests of a file stay together
+# and in order, and those of tests/conformance too.
 PYTEST_WORKERS ?= -n auto --dist loadfile
 # Another local proxy for `make conformance` to try.
 TARGET ?=

@@ -12,7 +12,7 @@ import hypothesis
 import pytest
 
 from support.plugins.loops import LOOP_FACTORIES
-from support.plugins.scheduling import scheduler
+from support.plugins.scheduling import scheduler, worker_count
 
 pytest_plugins = ["support.plugins.leaks", "support.plugins.pairwise", "pytester"]
 
@@ -35,6 +35,12 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         (name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections
     ]
     return report
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Use more processes than there are cores."""
+    return worker_count()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Final
 
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-__all__ = ["cost_of", "scheduler", "scope_of"]
+__all__ = ["cost_of", "scheduler", "scope_of", "worker_count"]
 
 _TOGETHER: Final = "tests/conformance/"
 
@@ -20,6 +21,17 @@ _SECONDS: Final = {
 }
 """Room -> seconds that one of its tests takes, roughly, mostly for processes to start."""
 _USUAL: Final = 0.05
+
+
+_WAITING: Final = 4
+"""Processes besides one for each core: tests wait about as much as they work."""
+
+
+def worker_count() -> int:
+    """Return how many processes ``-n auto`` means."""
+    # Not every system can say which cores this process may use.
+    affinity = getattr(os, "sched_getaffinity", None)
+    return (len(affinity(0)) if affinity else os.cpu_count() or 1) + _WAITING
 
 
 def scope_of(nodeid: str) -> str:
