@@ -95,8 +95,9 @@ def test_it_looks_every_second_until_it_stops(sweeps: Sweeps) -> None:
     assert sweeps.run(3.5) == [1.0, 2.0, 3.0]
     sweeps.expiry.stop()
     assert sweeps.run(10.0) == []
+    # A request that is still answered while the service stops wakes nothing.
     sweeps.loop.run_until_complete(called(sweeps.expiry.sweep_soon))
-    sweeps.expiry.stop()
+    assert sweeps.times == []
     assert sweeps.run(10.0) == []
 
 
