@@ -359,7 +359,7 @@ async def outlive_a_full_disk(
             fresh = await asyncio.to_thread(open_tunnel, service.endpoints, service.control, "SSH")
             with full():
                 async with running_proxy(fresh.settings(Side.SOURCE)) as newcomer:
-                    assert "503" in (await newcomer.seen(Reconnecting)).cause
+                    assert "503" in str((await newcomer.seen(Reconnecting)).cause)
                 for _ in range(3):
                     with pytest.raises(ControlError, match="cannot reach its store"):
                         # Big enough for any page that has some room left.
@@ -511,7 +511,7 @@ async def test_names_that_cannot_be_resolved_for_a_while(
                 running_proxy(tunnel.settings(Side.SOURCE, **quick)) as source,
                 running_proxy(tunnel.settings(Side.DESTINATION, services=services)) as far,
             ):
-                assert "cannot resolve localhost" in (await source.seen(Reconnecting, 2)).cause
+                assert "cannot resolve localhost" in str((await source.seen(Reconnecting, 2)).cause)
                 names.broken = False
                 port = (await source.ready())["SSH"]
                 await far.ready()
