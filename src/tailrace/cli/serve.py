@@ -12,9 +12,10 @@ import logging
 import os
 import shlex
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from ..common.event_loop import LoopChoice, loop_factory, raise_descriptor_limit
 from ..errors import ConfigurationError, ListenError, TailraceError
@@ -183,10 +184,15 @@ async def _serve(config: ServiceConfig) -> None:
     from ..service.service import Service
 
     service = Service(config)
-    stopping = asyncio.Event()
-    with _Signals(stopping.set, lambda: _reload(service)) as signals:
+    started, stopping = asyncio.Event(), asyncio.Event()
+
+    def reload() -> None:
+        if started.is_set():
+            _reload(service)
+
+    with _signals(stopping.set, reload):
         await service.start()
-        signals.started = True
+        started.set()
         try:
             shell = f"tailrace env --state-dir {shlex.quote(str(config.state_dir))}"
             print(f"API {service.endpoints.api_endpoint}", flush=True)
@@ -195,6 +201,33 @@ async def _serve(config: ServiceConfig) -> None:
             await _wait(service, stopping)
         finally:
             await service.stop()
+
+
+@contextmanager
+def _signals(stop: Callable[[], None], reload: Callable[[], None]) -> Iterator[None]:
+    """Call ``stop`` on the first SIGTERM or SIGINT, and ``reload`` on each SIGHUP.
+
+    A second SIGTERM or SIGINT ends the process.
+    """
+    loop = asyncio.get_running_loop()
+    ending = (signal.SIGTERM, signal.SIGINT)
+
+    def end() -> None:
+        for number in ending:
+            signal.signal(number, signal.SIG_DFL)
+        stop()
+
+    actions: dict[signal.Signals, Callable[[], None]] = dict.fromkeys(ending, end)
+    if hasattr(signal, "SIGHUP"):
+        actions[signal.SIGHUP] = reload
+    previous = {number: signal.getsignal(number) for number in actions}
+    for number in actions:
+        signal.signal(number, lambda n, _: loop.call_soon_threadsafe(actions[signal.Signals(n)]))
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _reload(service: Service) -> None:
@@ -212,41 +245,3 @@ async def _wait(service: Service, stopping: asyncio.Event) -> None:
         waiter.cancel()
     if not stopping.is_set():
         raise ListenError("the control API has ended unexpectedly")
-
-
-class _Signals:
-    """Calls ``stop`` on the first SIGTERM or SIGINT; a second one ends the process.
-
-    SIGHUP calls ``reload`` once ``started`` is set, and does nothing before.
-    """
-
-    def __init__(self, stop: Callable[[], None], reload: Callable[[], None]) -> None:
-        self._stop = stop
-        self._reload = reload
-        self._previous: dict[signal.Signals, Any] = {}
-        self.started = False
-
-    def __enter__(self) -> _Signals:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._handle(number, self._first)
-        if hasattr(signal, "SIGHUP"):
-            self._handle(signal.SIGHUP, self._hang_up)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: signal.Signals, action: Callable[[], None]) -> None:
-        loop = asyncio.get_running_loop()
-        self._previous[number] = signal.getsignal(number)
-        signal.signal(number, lambda *_: loop.call_soon_threadsafe(action))
-
-    def _first(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
-        self._stop()
-
-    def _hang_up(self) -> None:
-        if self.started:
-            self._reload()

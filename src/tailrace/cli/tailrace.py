@@ -15,7 +15,6 @@ from typing import Final, NoReturn
 from .. import __version__
 from ..errors import TailraceError
 from .arguments import Subparsers
-from .error_hints import explain
 from .exit_codes import ExitCode, exit_code_of
 from .keys import add_keys_parser, run_keys
 from .serve import add_env_parser, add_serve_parser, run_env, run_serve
@@ -27,6 +26,11 @@ _INTERRUPTED: Final = 130
 """128 + SIGINT: what a shell reports for a command that Ctrl-C has ended."""
 _BROKEN_PIPE: Final = 141
 """128 + SIGPIPE: what it reports for a command that wrote to a pipe without a reader."""
+_HINTS: Final = {
+    "loop": "; pip install uvloop, or use --loop auto",
+    "state_dir": "; choose another with --state-dir",
+}
+"""Setting at fault -> which option to change."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.run(args)
     except TailraceError as error:
         action = f" {args.action}" if "action" in args else ""
-        print(f"tailrace {args.command}{action}: {explain(error)}", file=sys.stderr)
+        hint = _HINTS.get(error.setting, "")
+        print(f"tailrace {args.command}{action}: {error}{hint}", file=sys.stderr)
         return exit_code_of(error)
     except KeyboardInterrupt:
         return _INTERRUPTED

@@ -120,14 +120,20 @@ def test_an_error_becomes_its_line_and_its_status(
     assert result(capsys, "demo") == (code, "", "tailrace demo: the reason\n")
 
 
+@pytest.mark.parametrize(
+    ("setting", "hint"),
+    [
+        ("loop", "; pip install uvloop, or use --loop auto"),
+        ("state_dir", "; choose another with --state-dir"),
+        ("unheard_of", ""),
+    ],
+)
 def test_an_error_names_the_option_of_its_setting(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, setting: str, hint: str
 ) -> None:
-    error = ConfigurationError("uvloop is not installed", setting="loop")
+    error = ConfigurationError("the reason", setting=setting)
     monkeypatch.setattr(runner, "run_demo", raising(error))
-    assert result(capsys, "demo")[2] == (
-        "tailrace demo: uvloop is not installed; pip install uvloop, or use --loop auto\n"
-    )
+    assert result(capsys, "demo")[2] == f"tailrace demo: the reason{hint}\n"
 
 
 def test_ctrl_c(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
