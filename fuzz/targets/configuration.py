@@ -137,8 +137,7 @@ def _check_settings(text: str) -> None:
     settings.without_effect()
     settings.endpoint_of("us-east-1")
     again = parse_settings(format_settings(settings))
-    for setting in SETTINGS:
-        assert again.get(setting) == settings.get(setting)
+    assert again.values == settings.values
     assert again.endpoint_format == settings.endpoint_format
     assert again.region_endpoints == settings.region_endpoints
 

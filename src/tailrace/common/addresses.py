@@ -17,7 +17,6 @@ from ..errors import ConfigurationError
 __all__ = [
     "DEFAULT_APPLICATION_HOST",
     "DEFAULT_LISTEN_HOST",
-    "MAX_PORT",
     "MAX_UNIX_PATH",
     "AddressError",
     "AddressFault",
@@ -42,7 +41,7 @@ DEFAULT_APPLICATION_HOST: Final = "127.0.0.1"
 """Host of an application that is given by its port alone: not "localhost", which may mean ::1."""
 DEFAULT_LISTEN_HOST: Final = "localhost"
 """Host that clients are accepted on when none is given."""
-MAX_PORT: Final = 65_535
+_MAX_PORT: Final = 65_535
 MAX_UNIX_PATH: Final = 107
 """Bytes in ``sun_path`` of Linux, less the NUL at the end (unix(7))."""
 
@@ -159,8 +158,8 @@ def parse_port(text: str, minimum: int = 1) -> int:
         AddressError: it writes none.
     """
     digits = text.lstrip("0") or "0"
-    is_number = text.isascii() and text.isdigit() and len(digits) <= len(str(MAX_PORT))
-    if not is_number or not minimum <= int(digits) <= MAX_PORT:
+    is_number = text.isascii() and text.isdigit() and len(digits) <= len(str(_MAX_PORT))
+    if not is_number or not minimum <= int(digits) <= _MAX_PORT:
         raise AddressError(text, AddressFault.PORT)
     return int(digits)
 

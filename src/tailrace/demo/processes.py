@@ -10,8 +10,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from .measurements import DemoFailed
 
@@ -108,46 +109,40 @@ class Processes:
         service, *proxies = self._all
         for process in proxies:
             process.wait()
-        service.terminate()
+        service.popen.terminate()
         service.wait()
 
 
+@dataclass(frozen=True, slots=True)
 class _Process:
-    """One process."""
-
-    def __init__(self, name: str, popen: subprocess.Popen[bytes], log: Path) -> None:
-        self._name = name
-        self._popen = popen
-        self._log = log
+    name: str
+    popen: subprocess.Popen[bytes]
+    log: Path
 
     def check(self) -> None:
-        if self._popen.poll() is not None:
-            raise DemoFailed(f"the {self._name} {self._end()}")
+        if self.popen.poll() is not None:
+            self._fail(self.popen.returncode)
 
     def wait(self) -> None:
         try:
-            self._popen.wait(_STOP_TIMEOUT)
+            status = self.popen.wait(_STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
-            raise DemoFailed(f"the {self._name} did not end:{self.tail()}") from None
-        if self._popen.returncode:
-            raise DemoFailed(f"the {self._name} {self._end()}")
-
-    def terminate(self) -> None:
-        self._popen.send_signal(signal.SIGTERM)
+            raise DemoFailed(f"the {self.name} did not end:{self.tail()}") from None
+        if status:
+            self._fail(status)
 
     def kill(self) -> None:
-        if self._popen.poll() is None:
-            self._popen.kill()
-            self._popen.wait()
+        if self.popen.poll() is None:
+            self.popen.kill()
+            self.popen.wait()
 
-    def _end(self) -> str:
-        status = self._popen.returncode
+    def _fail(self, status: int) -> NoReturn:
         how = f"ended with status {status}" if status >= 0 else f"was killed by signal {-status}"
-        return f"{how}:{self.tail()}"
+        raise DemoFailed(f"the {self.name} {how}:{self.tail()}")
 
     def tail(self) -> str:
         """Return the end of its log, on lines of their own."""
-        lines = self._log.read_text(errors="replace").splitlines()[-5:]
+        lines = self.log.read_text(errors="replace").splitlines()[-5:]
         return "".join(f"\n    {line}" for line in lines)
 
 

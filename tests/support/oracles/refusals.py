@@ -62,7 +62,10 @@ def format_services(services: ServiceMap) -> str:
 
 def format_settings(settings: FineSettings) -> str:
     """Return the text of a settings file that says what ``settings`` does."""
-    document: dict[str, object] = {PREFIX + key: text for key, text in settings.texts.items()}
+    document: dict[str, object] = {
+        PREFIX + key: round(1000 * value) if isinstance(value, float) else value
+        for key, value in settings.values.items()
+    }
     document[PREFIX + "endpoint_format"] = settings.endpoint_format
     document |= {
         f"{PREFIX}region_endpoint_overrides.{region}": endpoint

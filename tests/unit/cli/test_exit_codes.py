@@ -9,6 +9,7 @@ import pytest
 from support.repository import MODULES
 from tailrace.cli.exit_codes import ExitCode, exit_code_of
 from tailrace.errors import TailraceError
+from tailrace.service.errors import ServiceError, SettingsError
 
 CODES = {
     "tailrace.cli.localproxy.ini.NotAnIniFile": ExitCode.USAGE,
@@ -39,7 +40,7 @@ CODES = {
 }
 
 
-def kinds(kind: type[TailraceError] = TailraceError) -> set[type[TailraceError]]:
+def kinds(kind: type[TailraceError]) -> set[type[TailraceError]]:
     """Return every error class of the package."""
     return {kind}.union(*map(kinds, kind.__subclasses__()))
 
@@ -54,21 +55,26 @@ def everything_imported() -> None:
         importlib.import_module(name)
 
 
-def codes(prefix: str, but: str = "") -> dict[str, ExitCode]:
-    found = {name_of(kind): exit_code_of(kind.__new__(kind)) for kind in kinds()}
-    return {n: c for n, c in found.items() if n.startswith(prefix) and not (but and but in n)}
+def codes(of: type[TailraceError]) -> dict[str, ExitCode]:
+    return {name_of(kind): exit_code_of(kind.__new__(kind)) for kind in kinds(of)}
 
 
 def test_every_error_has_its_code() -> None:
-    assert codes("tailrace.", but=".service.") == CODES
+    found = {n: c for n, c in codes(TailraceError).items() if n.startswith("tailrace.")}
+    assert {n: c for n, c in found.items() if ".service." not in n} == CODES
 
 
-def test_errors_of_the_service() -> None:
-    """Most end no command: the service answers them. One that did would be a broken protocol."""
-    found = codes("tailrace.service.")
-    assert found.pop("tailrace.service.errors.SettingUnusable") is ExitCode.USAGE
-    assert found.pop("tailrace.service.errors.AddressUnusable") is ExitCode.LISTEN
-    assert set(found.values()) == {ExitCode.PROTOCOL}
+def test_errors_of_the_service_end_no_command() -> None:
+    """The service answers them; one that ended it would be a fault of no kind the table has."""
+    assert set(codes(ServiceError).values()) == {ExitCode.PROTOCOL}
+
+
+def test_settings_of_the_service_are_settings() -> None:
+    assert set(codes(SettingsError).values()) == {
+        ExitCode.USAGE,
+        ExitCode.LISTEN,
+        ExitCode.PROTOCOL,
+    }
 
 
 def test_the_most_specific_class_counts() -> None:

@@ -1,6 +1,5 @@
 """``tailrace serve`` and ``tailrace env`` as processes."""
 
-import argparse
 import asyncio
 import contextlib
 import importlib.util
@@ -20,31 +19,16 @@ import pytest
 
 from support.service import api, dial
 from support.waiting import HANG, wait_until
+from tailrace.cli import serve as command
 from tailrace.cli.exit_codes import ExitCode
-from tailrace.cli.serve import add_env_parser, add_serve_parser, run_env, run_serve
+from tailrace.cli.tailrace import main
+from tailrace.errors import ListenError
 from tailrace.service.config import Endpoints
 from tailrace.wire import Message, MessageType
 
 CLIENT = "2da438cf-9a30-4148-b236-c338182f243c"
 
-MAIN = """
-import argparse, sys
-from tailrace.cli.serve import add_env_parser, add_serve_parser, run_env, run_serve
-parser = argparse.ArgumentParser("tailrace")
-subparsers = parser.add_subparsers(dest="command")
-add_serve_parser(subparsers)
-add_env_parser(subparsers)
-args = parser.parse_args()
-sys.exit({"serve": run_serve, "env": run_env}[args.command](args))
-"""
-
-
-def parse(*argv: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    subparsers = parser.add_subparsers(dest="command")
-    add_serve_parser(subparsers)
-    add_env_parser(subparsers)
-    return parser.parse_args(argv)
+MAIN = "import sys; from tailrace.cli.tailrace import main; sys.exit(main())"
 
 
 class Served:
@@ -245,8 +229,8 @@ def test_wrong_options_are_one_line(serve: Serve, options: list[str], text: str)
 def test_settings_are_named_by_their_options(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], text: str
 ) -> None:
-    args = parse("serve", "--state-dir", str(tmp_path), *options)
-    assert run_serve(args) == ExitCode.USAGE
+    argv = ["serve", "--state-dir", str(tmp_path), *options]
+    assert main(argv) == ExitCode.USAGE
     assert capsys.readouterr().err.startswith(f"tailrace serve: {text}")
 
 
@@ -288,10 +272,19 @@ def test_a_missing_extra_is_named(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "starlette" else find_spec(name)
     )
-    assert run_serve(parse("serve", "--state-dir", str(tmp_path))) == ExitCode.USAGE
+    assert main(["serve", "--state-dir", str(tmp_path)]) == ExitCode.USAGE
     assert capsys.readouterr().err == (
-        "tailrace serve: tailrace serve needs the extra: pip install 'tailrace[service]'\n"
+        "tailrace serve: some packages are not installed; pip install 'tailrace[service]'\n"
     )
+
+
+async def test_a_control_api_that_has_ended_ends_the_command() -> None:
+    class Failed:
+        async def failed(self) -> None:
+            pass
+
+    with pytest.raises(ListenError, match="the control API has ended unexpectedly"):
+        await command._wait(Failed(), asyncio.Event())
 
 
 def test_importing_the_commands_is_cheap() -> None:
@@ -334,7 +327,7 @@ class TestEnv:
         assert stat.S_IMODE(ready.stat().st_mode) == 0o600
 
     def test_no_service(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert run_env(parse("env", "--state-dir", str(tmp_path))) == ExitCode.USAGE
+        assert main(["env", "--state-dir", str(tmp_path)]) == ExitCode.USAGE
         captured = capsys.readouterr()
         assert captured.out == ""
         assert captured.err == (
@@ -348,7 +341,7 @@ class TestEnv:
         served.end(signal.SIGKILL)
         result = run_command("env", "--state-dir", str(served.state_dir))
         assert result.returncode == ExitCode.USAGE
-        assert "is not running any more" in result.stderr
+        assert "is no longer running" in result.stderr
         assert result.stdout == ""
 
 

@@ -167,7 +167,7 @@ async def test_json_logs_audit_and_reload(tmp_path: Path, processes: list[Served
                 await http.get(url)
         (tmp_path / "server.pem").write_text("junk")
         served.process.send_signal(signal.SIGHUP)
-        await asyncio.to_thread(served.wait_logged, "everything stays as it was")
+        await asyncio.to_thread(served.wait_logged, "nothing has changed")
     assert await asyncio.to_thread(served.stop) == 0
     lines = [json.loads(line) for line in served.log.read_text().splitlines()]
     assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from textwrap import wrap
 from typing import Final
 
-from .options import OPTIONS, Group, Option
+from .options import GROUPS, Option
 
 __all__ = ["HELP_WIDTH", "help_text", "options_table"]
 
@@ -25,11 +25,10 @@ def help_text() -> str:
         "  localproxy -r us-east-1 -s 5555           source: listen on port 5555",
         "  localproxy -r us-east-1 -d localhost:22   destination: forward to the SSH server",
     ]
-    for group in Group:
-        lines += ["", f"{group.value}:"]
-        for option in OPTIONS:
-            if option.group is group:
-                lines += _help_lines(option)
+    for heading, options in GROUPS.items():
+        lines += ["", f"{heading}:"]
+        for option in options:
+            lines += _help_lines(option)
     lines += [
         "",
         "The command line takes precedence over the --config file, and the file over the",
@@ -58,17 +57,10 @@ def _help_lines(option: Option) -> list[str]:
 def options_table() -> str:
     """Return the table of the options for the documentation, as Markdown."""
     lines: list[str] = []
-    for group in Group:
-        lines += [
-            f"**{group.value}**",
-            "",
-            "| option | environment | mode | default | meaning |",
-            "|---|---|---|---|---|",
-        ]
-        for option in OPTIONS:
-            if option.group is group:
-                lines.append(_table_row(option))
-        lines.append("")
+    for heading, options in GROUPS.items():
+        lines += [f"**{heading}**", ""]
+        lines += ["| option | environment | mode | default | meaning |", "|---|---|---|---|---|"]
+        lines += [*map(_table_row, options), ""]
     return "\n".join(lines)
 
 

@@ -55,13 +55,6 @@ class NotAnIniFile(ConfigurationError):
     """A file of ``--config-dir`` is not a map of services."""
 
 
-@dataclass(frozen=True, slots=True)
-class _ServiceEntry:
-    name: str
-    text: str
-    where: str
-
-
 def parse_config(text: str, where: str = "") -> tuple[Entry, ...]:
     """Return the options in the text of a ``--config`` file, in their order.
 
@@ -147,23 +140,24 @@ def parse_services(text: str, side: Side, *, strict: bool = True) -> dict[str, L
         ConfigurationError: ``strict``, and an address is not valid.
     """
     services: dict[str, LocalAddress] = {}
-    for entry in _service_entries(text):
+    for where, name, value in _service_entries(text):
         try:
-            validate_service_id(entry.name)
+            validate_service_id(name)
         except ConfigurationError as error:
-            logger.warning("%s of a service map is ignored: %s", entry.where, error)
+            logger.warning("%s of a service map is ignored: %s", where, error)
             continue
         try:
-            services[entry.name] = parse_local_address(entry.text, side)
+            services[name] = parse_local_address(value, side)
         except ConfigurationError as error:
             if strict:
-                raise ConfigurationError(f"{entry.where}: {error}") from None
-            logger.warning("%s of a service map is ignored: %s", entry.where, error)
+                raise ConfigurationError(f"{where}: {error}") from None
+            logger.warning("%s of a service map is ignored: %s", where, error)
     return services
 
 
-def _service_entries(text: str) -> list[_ServiceEntry]:
-    entries: dict[str, _ServiceEntry] = {}
+def _service_entries(text: str) -> list[tuple[str, str, str]]:
+    """Return line, name and value of each entry."""
+    entries: dict[str, tuple[str, str, str]] = {}
     sections: set[str] = set()
     section = ""
     for number, raw in enumerate(text.split("\n"), start=1):
@@ -184,7 +178,7 @@ def _service_entries(text: str) -> list[_ServiceEntry]:
         name = section + name
         if name in entries:
             raise NotAnIniFile(f"{where}: duplicate name")
-        entries[name] = _ServiceEntry(name, value, where)
+        entries[name] = where, name, value
     return list(entries.values())
 
 

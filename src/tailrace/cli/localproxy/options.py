@@ -7,23 +7,12 @@ an option is written down a second time.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-__all__ = ["OPTIONS", "Applies", "Group", "Kind", "Option", "option_named"]
-
-
-class Group(Enum):
-    """Headings of ``--help`` and of the table in the documentation, in their order."""
-
-    TUNNEL = "Tunnel"
-    SERVICES = "Services"
-    TRUST = "Trust"
-    BEHAVIOUR = "Behaviour"
-    OUTPUT = "Logging and output"
-    FILES = "Files"
-    INFORMATION = "Information"
+__all__ = ["GROUPS", "OPTIONS", "Applies", "Kind", "Option", "option_named"]
 
 
 class Applies(Enum):
@@ -55,9 +44,8 @@ class Option:
     """One letter, or "" when there is only the long name."""
     metavar: str = ""
     """Name of the value in ``--help``; "" for a switch."""
-    environment: str = ""
-    """Name of the environment variable that may hold the value."""
-    group: Group
+    variable: str = ""
+    """Environment variable of the C++ command that may hold the value."""
     help: str
     applies: Applies = Applies.BOTH
     kind: Kind = Kind.TEXT
@@ -73,18 +61,24 @@ class Option:
     """Whether it may be repeated."""
 
     @property
+    def environment(self) -> str:
+        """Name of the environment variable that may hold the value, "" if there is none."""
+        if self.variable or self.applies is Applies.COMMAND:
+            return self.variable
+        return "TAILRACE_" + self.name.upper().replace("-", "_")
+
+    @property
     def is_switch(self) -> bool:
         """Whether the option takes no value on the command line."""
         return self.kind is Kind.SWITCH
 
 
-OPTIONS: Final[tuple[Option, ...]] = (
+_TUNNEL: Final = (
     Option(
         name="access-token",
         short="t",
         metavar="TOKEN",
-        environment="AWSIOT_TUNNEL_ACCESS_TOKEN",
-        group=Group.TUNNEL,
+        variable="AWSIOT_TUNNEL_ACCESS_TOKEN",
         help="Client access token of this end of the tunnel; '-' reads one line from standard"
         " input. Other users of this machine can see it in the process list",
         secret=True,
@@ -93,16 +87,13 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="access-token-file",
         metavar="FILE",
-        environment="TAILRACE_ACCESS_TOKEN_FILE",
-        group=Group.TUNNEL,
         help="Read the client access token from FILE; '-' is standard input",
     ),
     Option(
         name="client-token",
         short="i",
         metavar="TOKEN",
-        environment="AWSIOT_TUNNEL_CLIENT_TOKEN",
-        group=Group.TUNNEL,
+        variable="AWSIOT_TUNNEL_CLIENT_TOKEN",
         help="Client token (32 to 128 letters, digits and hyphens) that lets this proxy, and no"
         " other, use the access token again after a lost connection",
         default="a random one",
@@ -113,8 +104,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         name="region",
         short="r",
         metavar="REGION",
-        environment="AWSIOT_TUNNEL_REGION",
-        group=Group.TUNNEL,
+        variable="AWSIOT_TUNNEL_REGION",
         help="AWS region in which the tunnel was opened; excludes --proxy-endpoint",
         reference=True,
     ),
@@ -122,8 +112,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         name="proxy-endpoint",
         short="e",
         metavar="HOST[:PORT]",
-        environment="AWSIOT_TUNNEL_ENDPOINT",
-        group=Group.TUNNEL,
+        variable="AWSIOT_TUNNEL_ENDPOINT",
         help="Data endpoint of the tunneling service, with or without wss://; put IPv6 addresses"
         " in brackets. The default port is 443",
         reference=True,
@@ -132,17 +121,15 @@ OPTIONS: Final[tuple[Option, ...]] = (
         name="mode",
         short="m",
         metavar="MODE",
-        environment="TAILRACE_MODE",
-        group=Group.TUNNEL,
         help="src (source) or dst (destination); required when neither -s nor -d is given",
         reference=True,
     ),
+)
+_SERVICES: Final = (
     Option(
         name="source-listen-port",
         short="s",
         metavar="MAP",
-        environment="TAILRACE_SOURCE_LISTEN_PORT",
-        group=Group.SERVICES,
         help="Source mode: where to listen, PORT or ID=PORT[,ID=PORT...]; each PORT may also be"
         " HOST:PORT, [IPV6]:PORT or the path of a unix socket",
         applies=Applies.SOURCE,
@@ -152,8 +139,6 @@ OPTIONS: Final[tuple[Option, ...]] = (
         name="destination-app",
         short="d",
         metavar="MAP",
-        environment="TAILRACE_DESTINATION_APP",
-        group=Group.SERVICES,
         help="Destination mode: the applications, ADDRESS or ID=ADDRESS[,ID=ADDRESS...]; ADDRESS"
         " is PORT, HOST:PORT, [IPV6]:PORT or the path of a unix socket",
         applies=Applies.DESTINATION,
@@ -163,8 +148,6 @@ OPTIONS: Final[tuple[Option, ...]] = (
         name="local-bind-address",
         short="b",
         metavar="ADDRESS",
-        environment="TAILRACE_LOCAL_BIND_ADDRESS",
-        group=Group.SERVICES,
         help="Source mode: address to listen on; destination mode: local address for"
         " connections to the applications",
         default="localhost; none",
@@ -173,8 +156,6 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="config-dir",
         metavar="DIR",
-        environment="TAILRACE_CONFIG_DIR",
-        group=Group.SERVICES,
         help="Directory of INI files, searched recursively, that map service ids to addresses;"
         " for tunnels whose ids are not known in advance",
         default="./config, if it exists",
@@ -183,8 +164,6 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="allow",
         metavar="LIST",
-        environment="TAILRACE_ALLOW",
-        group=Group.SERVICES,
         help="Allow applications at these addresses only, ADDRESS[,ADDRESS...]; a map with any"
         " other address is refused",
         applies=Applies.DESTINATION,
@@ -194,20 +173,18 @@ OPTIONS: Final[tuple[Option, ...]] = (
         name="destination-client-type",
         short="y",
         metavar="VERSION",
-        environment="TAILRACE_DESTINATION_CLIENT_TYPE",
-        group=Group.SERVICES,
         help="V1 or V2 if the destination is an older client (V1 for Device Client, Greengrass"
         " and the console)",
         applies=Applies.SOURCE,
         default="detected",
         reference=True,
     ),
+)
+_TRUST: Final = (
     Option(
         name="capath",
         short="c",
         metavar="DIR",
-        environment="TAILRACE_CAPATH",
-        group=Group.TRUST,
         help="Trust the CA certificates in DIR, hashed as OpenSSL expects, in addition to the"
         " system's",
         reference=True,
@@ -215,17 +192,15 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="no-ssl-host-verify",
         short="k",
-        environment="TAILRACE_NO_SSL_HOST_VERIFY",
-        group=Group.TRUST,
         help="INSECURE, for testing only: accept any certificate from the service",
         kind=Kind.SWITCH,
         reference=True,
     ),
+)
+_BEHAVIOUR: Final = (
     Option(
         name="max-connections",
         metavar="COUNT",
-        environment="TAILRACE_MAX_CONNECTIONS",
-        group=Group.BEHAVIOUR,
         help="Open at most COUNT connections per service; 0 means no limit",
         kind=Kind.COUNT,
         maximum=1_000_000,
@@ -234,8 +209,6 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="linger",
         metavar="SECONDS",
-        environment="TAILRACE_LINGER",
-        group=Group.BEHAVIOUR,
         help="Close a half-closed client after SECONDS without data for it",
         kind=Kind.SECONDS,
         maximum=86_400,
@@ -244,8 +217,6 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="stall-timeout",
         metavar="SECONDS",
-        environment="TAILRACE_STALL_TIMEOUT",
-        group=Group.BEHAVIOUR,
         help="Close a connection that accepts no data for SECONDS while others wait behind it",
         kind=Kind.SECONDS,
         minimum=0.1,
@@ -255,8 +226,6 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="dial-timeout",
         metavar="SECONDS",
-        environment="TAILRACE_DIAL_TIMEOUT",
-        group=Group.BEHAVIOUR,
         help="Time limit of each attempt to connect to an application",
         applies=Applies.DESTINATION,
         kind=Kind.SECONDS,
@@ -267,8 +236,6 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="connect-timeout",
         metavar="SECONDS",
-        environment="TAILRACE_CONNECT_TIMEOUT",
-        group=Group.BEHAVIOUR,
         help="Time limit of each step of connecting to the service: DNS, TCP, TLS, upgrade",
         kind=Kind.SECONDS,
         minimum=0.1,
@@ -278,8 +245,6 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="link",
         metavar="NAME",
-        environment="TAILRACE_LINK",
-        group=Group.BEHAVIOUR,
         help="WebSocket implementation: auto, picows or websockets",
         kind=Kind.CHOICE,
         choices=("auto", "picows", "websockets"),
@@ -288,8 +253,6 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="loop",
         metavar="NAME",
-        environment="TAILRACE_LOOP",
-        group=Group.BEHAVIOUR,
         help="Event loop: auto, asyncio or uvloop",
         kind=Kind.CHOICE,
         choices=("auto", "asyncio", "uvloop"),
@@ -298,17 +261,15 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="state-dir",
         metavar="DIR",
-        environment="TAILRACE_STATE_DIR",
-        group=Group.BEHAVIOUR,
         help="Keep the generated client token in DIR, so that the access token still works after"
         " a restart of this command",
     ),
+)
+_OUTPUT: Final = (
     Option(
         name="verbose",
         short="v",
         metavar="LEVEL",
-        environment="TAILRACE_VERBOSE",
-        group=Group.OUTPUT,
         help="What is logged to standard error: 0 nothing, 1 fatal, 2 error, 3 warning, 4 info,"
         " 5 debug, 6 and above trace",
         kind=Kind.COUNT,
@@ -319,23 +280,19 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         name="json",
-        environment="TAILRACE_JSON",
-        group=Group.OUTPUT,
         help="Write each event to standard output as one line of JSON, for other programs",
         kind=Kind.SWITCH,
     ),
     Option(
         name="ready-file",
         metavar="FILE",
-        environment="TAILRACE_READY_FILE",
-        group=Group.OUTPUT,
         help="Create FILE once the tunnel can be used; it holds the addresses as JSON",
     ),
+)
+_FILES: Final = (
     Option(
         name="config",
         metavar="FILE",
-        environment="TAILRACE_CONFIG",
-        group=Group.FILES,
         help="Read more options from FILE, one NAME = VALUE per line with the long names of this"
         " list; the command line takes precedence",
         reference=True,
@@ -343,23 +300,21 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="settings-json",
         metavar="FILE",
-        environment="TAILRACE_SETTINGS_JSON",
-        group=Group.FILES,
         help="Read fine-grained settings from FILE",
         reference=True,
     ),
     Option(
         name="export-default-settings",
         metavar="FILE",
-        group=Group.FILES,
         help="Write the fine-grained settings with their default values to FILE and exit",
         applies=Applies.COMMAND,
         reference=True,
     ),
+)
+_INFORMATION: Final = (
     Option(
         name="help",
         short="h",
-        group=Group.INFORMATION,
         help="Show help message and exit",
         applies=Applies.COMMAND,
         kind=Kind.SWITCH,
@@ -368,7 +323,6 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="version",
         short="V",
-        group=Group.INFORMATION,
         help="Show the version and exit",
         applies=Applies.COMMAND,
         kind=Kind.SWITCH,
@@ -376,6 +330,18 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
 )
 
+GROUPS: Final[Mapping[str, tuple[Option, ...]]] = {
+    "Tunnel": _TUNNEL,
+    "Services": _SERVICES,
+    "Trust": _TRUST,
+    "Behaviour": _BEHAVIOUR,
+    "Logging and output": _OUTPUT,
+    "Files": _FILES,
+    "Information": _INFORMATION,
+}
+"""Heading of ``--help`` and of the table in the documentation -> its options, in their order."""
+
+OPTIONS: Final = tuple(option for options in GROUPS.values() for option in options)
 _BY_NAME: Final = {option.name: option for option in OPTIONS}
 
 

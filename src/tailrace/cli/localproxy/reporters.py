@@ -141,46 +141,26 @@ class JSONReporter:
             case Connecting(endpoint):
                 return {"event": "connecting", "endpoint": endpoint}
             case Connected(endpoint, channel_id, backend):
-                return {
-                    "event": "connected",
-                    "endpoint": endpoint,
-                    "channel_id": channel_id,
-                    "link": backend,
-                }
+                about: dict[str, Any] = {"endpoint": endpoint, "channel_id": channel_id}
+                return {"event": "connected", **about, "link": backend}
             case ServicesMapped(services):
                 mapping = {service_id: str(address) for service_id, address in services.items()}
                 return {"event": "services", "services": mapping}
             case Listening(service_id, address, _):
                 return {"event": "listening", "service": service_id, **_where(address)}
-            case ConnectionOpened(service_id, connection_id, peer):
-                return {
-                    "event": "connection_opened",
-                    "service": service_id,
-                    "connection": connection_id,
-                    "peer": peer,
-                }
-            case ConnectionRefused(service_id, connection_id, reason):
-                return {
-                    "event": "connection_refused",
-                    "service": service_id,
-                    "connection": connection_id,
-                    "reason": reason,
-                }
-            case ConnectionClosed(service_id, connection_id, peer, bytes_in, bytes_out):
-                return {
-                    "event": "connection_closed",
-                    "service": service_id,
-                    "connection": connection_id,
-                    "peer": peer,
-                    "bytes_sent": bytes_in,
-                    "bytes_received": bytes_out,
-                }
+            case ConnectionOpened(service_id, number, peer):
+                about = {"service": service_id, "connection": number}
+                return {"event": "connection_opened", **about, "peer": peer}
+            case ConnectionRefused(service_id, number, reason):
+                about = {"service": service_id, "connection": number}
+                return {"event": "connection_refused", **about, "reason": reason}
+            case ConnectionClosed(service_id, number, peer, bytes_in, bytes_out):
+                about = {"service": service_id, "connection": number, "peer": peer}
+                counts = {"bytes_sent": bytes_in, "bytes_received": bytes_out}
+                return {"event": "connection_closed", **about, **counts}
             case Reconnecting(cause, delay):
-                return {
-                    "event": "reconnecting",
-                    "cause": describe(cause),
-                    "delay": round(delay, 3),
-                }
+                about = {"cause": describe(cause), "delay": round(delay, 3)}
+                return {"event": "reconnecting", **about}
             case Ended(code, reason):
                 return {"event": "closed", "code": code, "reason": reason}
 

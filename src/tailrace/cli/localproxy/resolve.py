@@ -41,21 +41,7 @@ from .files import is_filled_directory, read_line, read_text
 from .ini import read_services
 from .layers import DEFAULT_VERBOSITY, Inputs, Layer, OptionValue, Origin, gather
 from .settings import CommandSettings
-from .settings_json import (
-    BIND_ADDRESS,
-    CONNECT_RETRY_COUNT,
-    DIAL_RETRY_COUNT,
-    DIAL_RETRY_DELAY,
-    MAX_CONNECTIONS,
-    MAX_PAYLOAD_SIZE,
-    PING_PERIOD,
-    RECONNECT_ON_DATA_ERROR,
-    RETRY_DELAY,
-    SUBPROTOCOL,
-    FineSettings,
-    default_settings_text,
-    parse_settings,
-)
+from .settings_json import FineSettings, default_settings_text, parse_settings
 from .validation import (
     RejectedInput,
     looks_like_file_name,
@@ -167,10 +153,10 @@ def resolve(inputs: Inputs) -> Configuration:
         bind_address=values.bind_address(side, fine),
         capath=values.capath(),
         verify_tls=values.verify_tls(),
+        backend=values.backend(),
     )
-    proxy = values.link_options(proxy, fine)
-    proxy = values.connection_options(proxy, fine)
-    return Configuration(settings=values.command_options(proxy), origins=values.origins)
+    settings = values.command_settings(values.fine_options(proxy, fine))
+    return Configuration(settings=settings, origins=values.origins)
 
 
 class _Values:
@@ -409,7 +395,7 @@ class _Values:
     # -- the link --------------------------------------------------------------------------
 
     def subprotocol(self, fine: FineSettings) -> str:
-        name = self._choose("subprotocol", SUBPROTOCOL_V3, fine.get(SUBPROTOCOL))
+        name = self._choose("subprotocol", SUBPROTOCOL_V3, fine.get("websocket.subprotocol", str))
         if name not in SUBPROTOCOLS:
             logger.warning("The service is asked for the unknown subprotocol %s", name)
         return name
@@ -417,7 +403,7 @@ class _Values:
     def bind_address(self, side: Side, fine: FineSettings) -> str:
         address = ""
         if side is Side.SOURCE:
-            address = self._choose("bind_address", "", fine.get(BIND_ADDRESS))
+            address = self._choose("bind_address", "", fine.get("default_bind_address", str))
         given = self._inputs.text("local-bind-address")
         if given is not None and (parsed := parse_bind_address(given.value)):
             address = self._note("bind_address", parsed, given.origin)
@@ -441,67 +427,47 @@ class _Values:
         )
         return self._note("verify_tls", False, given.origin)
 
-    def link_options(self, proxy: ProxySettings, fine: FineSettings) -> ProxySettings:
-        link = self._inputs.text("link")
-        choose = self._choose
+    def backend(self) -> Backend:
+        return Backend(self._choose("backend", Backend.AUTO.value, self._inputs.text("link")))
+
+    def fine_options(self, proxy: ProxySettings, fine: FineSettings) -> ProxySettings:
+        """Return ``proxy`` with the numbers and switches of options and of the settings file."""
+
+        def pick(field: str, default: T, key: str = "") -> T:
+            option = self._inputs.get(field.replace("_", "-"), type(default))
+            return self._choose(field, default, option, fine.get(key, type(default)))
+
         return replace(
             proxy,
-            backend=Backend(choose("backend", proxy.backend.value, link)),
-            max_payload=choose("max_payload", proxy.max_payload, fine.get(MAX_PAYLOAD_SIZE)),
-            ping_period=choose("ping_period", proxy.ping_period, fine.get(PING_PERIOD)),
-            connect_timeout=choose(
-                "connect_timeout",
-                proxy.connect_timeout,
-                self._inputs.get("connect-timeout", float),
+            max_payload=pick("max_payload", proxy.max_payload, "message.max_payload_size"),
+            max_connections=pick(
+                "max_connections", proxy.max_connections, "tcp.max_active_connections"
             ),
-            connect_retry_count=choose(
-                "connect_retry_count",
-                proxy.connect_retry_count,
-                fine.get(CONNECT_RETRY_COUNT),
+            ping_period=pick("ping_period", proxy.ping_period, "websocket.ping_period_ms"),
+            connect_timeout=pick("connect_timeout", proxy.connect_timeout),
+            connect_retry_count=pick(
+                "connect_retry_count", proxy.connect_retry_count, "websocket.connect_retry_count"
             ),
-            retry_delay=choose("retry_delay", proxy.retry_delay, fine.get(RETRY_DELAY)),
-            reconnect_on_data_error=choose(
+            retry_delay=pick("retry_delay", proxy.retry_delay, "websocket.retry_delay_ms"),
+            reconnect_on_data_error=pick(
                 "reconnect_on_data_error",
                 proxy.reconnect_on_data_error,
-                fine.get(RECONNECT_ON_DATA_ERROR),
+                "websocket.reconnect_on_data_error",
             ),
-        )
-
-    # -- connections -----------------------------------------------------------------------
-
-    def connection_options(self, proxy: ProxySettings, fine: FineSettings) -> ProxySettings:
-        inputs = self._inputs
-        choose = self._choose
-        return replace(
-            proxy,
-            max_connections=choose(
-                "max_connections",
-                proxy.max_connections,
-                inputs.get("max-connections", int),
-                fine.get(MAX_CONNECTIONS),
+            dial_timeout=pick("dial_timeout", proxy.dial_timeout),
+            dial_retry_count=pick(
+                "dial_retry_count", proxy.dial_retry_count, "tcp.connection_retry_count"
             ),
-            dial_timeout=choose(
-                "dial_timeout", proxy.dial_timeout, inputs.get("dial-timeout", float)
+            dial_retry_delay=pick(
+                "dial_retry_delay", proxy.dial_retry_delay, "tcp.connection_retry_delay_ms"
             ),
-            dial_retry_count=choose(
-                "dial_retry_count",
-                proxy.dial_retry_count,
-                fine.get(DIAL_RETRY_COUNT),
-            ),
-            dial_retry_delay=choose(
-                "dial_retry_delay",
-                proxy.dial_retry_delay,
-                fine.get(DIAL_RETRY_DELAY),
-            ),
-            linger=choose("linger", proxy.linger, inputs.get("linger", float)),
-            stall_timeout=choose(
-                "stall_timeout", proxy.stall_timeout, inputs.get("stall-timeout", float)
-            ),
+            linger=pick("linger", proxy.linger),
+            stall_timeout=pick("stall_timeout", proxy.stall_timeout),
         )
 
     # -- the command -----------------------------------------------------------------------
 
-    def command_options(self, proxy: ProxySettings) -> CommandSettings:
+    def command_settings(self, proxy: ProxySettings) -> CommandSettings:
         inputs = self._inputs
         choose = self._choose
         return CommandSettings(

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Final, Generic, TypeVar
+from enum import Enum
+from typing import Final, TypeAlias, TypeVar
 
 from ...common.addresses import DEFAULT_LISTEN_HOST
 from ...errors import ConfigurationError
@@ -22,18 +22,8 @@ from .validation import validate_region, validate_subprotocol
 from .values import printable
 
 __all__ = [
-    "BIND_ADDRESS",
-    "CONNECT_RETRY_COUNT",
-    "DIAL_RETRY_COUNT",
-    "DIAL_RETRY_DELAY",
-    "MAX_CONNECTIONS",
-    "MAX_PAYLOAD_SIZE",
-    "PING_PERIOD",
     "PREFIX",
-    "RECONNECT_ON_DATA_ERROR",
-    "RETRY_DELAY",
     "SETTINGS",
-    "SUBPROTOCOL",
     "FineSettings",
     "Setting",
     "default_settings_text",
@@ -55,99 +45,53 @@ _MAX_COUNT: Final = 2_147_483_647
 _INTEGER: Final = re.compile(r"-?[0-9]{1,18}")
 _TRUTH: Final = {"true": True, "1": True, "false": False, "0": False}
 
+SettingValue: TypeAlias = str | int | float | bool
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
+
+
+class _Type(Enum):
+    INTEGER = "a whole number"
+    MILLISECONDS = "a whole number of milliseconds"
+    BOOLEAN = "true or false"
+    ADDRESS = "a host name or an IP address"
+    SUBPROTOCOL = "the name of a WebSocket subprotocol"
 
 
 @dataclass(frozen=True, slots=True)
-class Setting(Generic[T_co]):
+class Setting:
     """One key of the file."""
 
     key: str
     """Dotted, without :data:`PREFIX`."""
+    type: _Type
     default: str
-    expected: str
-    """What a value must be, for people."""
-    parse: Callable[[str], T_co | None]
-    """Returns the value that a text means, ``None`` if it is not what is expected."""
+    minimum: int = 0
+    maximum: int = _MAX_COUNT
     has_effect: bool = True
     """Whether the value means anything here."""
     exported: bool = True
 
 
-def _integer(key: str, default: int, minimum: int = 0, maximum: int = _MAX_COUNT) -> Setting[int]:
-    parse = partial(_parse_integer, minimum, maximum)
-    return Setting(key, str(default), "a whole number", parse)
+def _ignored(key: str, default: int, *, exported: bool = True) -> Setting:
+    return Setting(key, _Type.INTEGER, str(default), has_effect=False, exported=exported)
 
 
-def _milliseconds(key: str, default: int, minimum: int = 1) -> Setting[float]:
-    """Return a setting in milliseconds, at most a day, whose value is in seconds."""
-
-    def parse(text: str) -> float | None:
-        number = _parse_integer(minimum, _DAY_MS, text)
-        return None if number is None else number / 1000
-
-    return Setting(key, str(default), "a whole number of milliseconds", parse)
-
-
-def _ignored(key: str, default: int, *, exported: bool = True) -> Setting[int]:
-    parse = partial(_parse_integer, 0, _MAX_COUNT)
-    return Setting(key, str(default), "a whole number", parse, has_effect=False, exported=exported)
-
-
-def _parse_integer(minimum: int, maximum: int, text: str) -> int | None:
-    if not _INTEGER.fullmatch(text):
-        return None
-    number = int(text)
-    if not minimum <= number <= maximum:
-        raise ConfigurationError(f"must be between {minimum} and {maximum}")
-    return number
-
-
-def _parse_subprotocol(text: str) -> str:
-    validate_subprotocol(text)
-    return text
-
-
-BIND_ADDRESS: Final = Setting(
-    "default_bind_address",
-    DEFAULT_LISTEN_HOST,
-    "a host name or an IP address",
-    parse_bind_address,
-)
-MAX_PAYLOAD_SIZE: Final = _integer("message.max_payload_size", MAX_PAYLOAD, 1, MAX_PAYLOAD)
-DIAL_RETRY_COUNT: Final = _integer("tcp.connection_retry_count", 0, -1)
-DIAL_RETRY_DELAY: Final = _milliseconds("tcp.connection_retry_delay_ms", 2500)
-MAX_CONNECTIONS: Final = _integer("tcp.max_active_connections", 0, 0, 1_000_000)
-PING_PERIOD: Final = _milliseconds("websocket.ping_period_ms", 20_000, 100)
-RETRY_DELAY: Final = _milliseconds("websocket.retry_delay_ms", 2500)
-CONNECT_RETRY_COUNT: Final = _integer("websocket.connect_retry_count", -1, -1)
-RECONNECT_ON_DATA_ERROR: Final = Setting(
-    "websocket.reconnect_on_data_error", "true", "true or false", _TRUTH.get
-)
-SUBPROTOCOL: Final = Setting(
-    "websocket.subprotocol",
-    SUBPROTOCOL_V3,
-    "the name of a WebSocket subprotocol",
-    _parse_subprotocol,
-)
-
-SETTINGS: Final[tuple[Setting[object], ...]] = (
-    BIND_ADDRESS,
+SETTINGS: Final = (
+    Setting("default_bind_address", _Type.ADDRESS, DEFAULT_LISTEN_HOST),
     _ignored("message.data_length_size", 2),
     _ignored("message.data_frame_max_size", 65_538),
-    MAX_PAYLOAD_SIZE,
+    Setting("message.max_payload_size", _Type.INTEGER, str(MAX_PAYLOAD), 1, MAX_PAYLOAD),
     _ignored("message.max_size", 65_536),
-    DIAL_RETRY_COUNT,
-    DIAL_RETRY_DELAY,
+    Setting("tcp.connection_retry_count", _Type.INTEGER, "0", -1),
+    Setting("tcp.connection_retry_delay_ms", _Type.MILLISECONDS, "2500", 1, _DAY_MS),
     _ignored("tcp.read_buffer_size", 131_076),
     _ignored("tcp.write_buffer_size", 131_076, exported=False),
-    MAX_CONNECTIONS,
-    PING_PERIOD,
-    RETRY_DELAY,
-    CONNECT_RETRY_COUNT,
-    RECONNECT_ON_DATA_ERROR,
-    SUBPROTOCOL,
+    Setting("tcp.max_active_connections", _Type.INTEGER, "0", 0, 1_000_000),
+    Setting("websocket.ping_period_ms", _Type.MILLISECONDS, "20000", 100, _DAY_MS),
+    Setting("websocket.retry_delay_ms", _Type.MILLISECONDS, "2500", 1, _DAY_MS),
+    Setting("websocket.connect_retry_count", _Type.INTEGER, "-1", -1),
+    Setting("websocket.reconnect_on_data_error", _Type.BOOLEAN, "true"),
+    Setting("websocket.subprotocol", _Type.SUBPROTOCOL, SUBPROTOCOL_V3),
     _ignored("websocket.max_frame_size", 131_076),
     _ignored("websocket.write_buffer_size", 131_076),
     _ignored("websocket.read_buffer_size", 131_076),
@@ -160,21 +104,21 @@ _BY_KEY: Final = {setting.key: setting for setting in SETTINGS}
 class FineSettings:
     """What a settings file says."""
 
-    texts: Mapping[str, str] = field(default_factory=dict)
-    """Key -> valid value as text, for the keys of :data:`SETTINGS` that the file has."""
+    values: Mapping[str, SettingValue] = field(default_factory=dict)
+    """Key -> value, for the keys of :data:`SETTINGS` that the file has."""
     endpoint_format: str = _ENDPOINT_FORMAT
     region_endpoints: Mapping[str, str] = field(default_factory=lambda: dict(_REGION_ENDPOINTS))
     """Region -> endpoint; those of China are always there."""
     unknown: tuple[str, ...] = ()
     """Dotted keys of the file that no version of the command has."""
 
-    def get(self, setting: Setting[T]) -> OptionValue[T] | None:
-        """Return the value in the file, ``None`` when it has none."""
-        text = self.texts.get(setting.key)
-        value = None if text is None else setting.parse(text)
+    def get(self, key: str, kind: type[T]) -> OptionValue[T] | None:
+        """Return the value of a key, ``None`` when the file has none; times are in seconds."""
+        value = self.values.get(key)
         if value is None:
             return None
-        return OptionValue(value, Origin(Layer.SETTINGS_FILE, PREFIX + setting.key))
+        assert isinstance(value, kind)
+        return OptionValue(value, Origin(Layer.SETTINGS_FILE, PREFIX + key))
 
     def without_effect(self) -> tuple[str, ...]:
         """Return the full dotted keys whose values differ from the default in vain."""
@@ -182,7 +126,7 @@ class FineSettings:
             PREFIX + setting.key
             for setting in SETTINGS
             if not setting.has_effect
-            and self.texts.get(setting.key, setting.default) != setting.default
+            and str(self.values.get(setting.key, setting.default)) != setting.default
         )
 
     def endpoint_of(self, region: str) -> str:
@@ -203,7 +147,7 @@ def parse_settings(text: str) -> FineSettings:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"not valid JSON: {printable(str(error))}") from None
-    texts: dict[str, str] = {}
+    values: dict[str, SettingValue] = {}
     unknown: list[str] = []
     endpoint_format = _ENDPOINT_FORMAT
     region_endpoints = dict(_REGION_ENDPOINTS)
@@ -211,14 +155,14 @@ def parse_settings(text: str) -> FineSettings:
         key = full_key.removeprefix(PREFIX) if full_key.startswith(PREFIX) else ""
         parent, _, region = key.partition(".")
         if key in _BY_KEY:
-            texts[key] = _checked(_BY_KEY[key], value)
+            values[key] = _checked(_BY_KEY[key], value)
         elif key == _ENDPOINT_FORMAT_KEY:
             endpoint_format = _checked_format(value)
         elif parent == _OVERRIDES_KEY and region:
             region_endpoints[region] = _checked_endpoint(region, value)
         else:
             unknown.append(full_key)
-    return FineSettings(texts, endpoint_format, region_endpoints, tuple(unknown))
+    return FineSettings(values, endpoint_format, region_endpoints, tuple(unknown))
 
 
 def default_settings_text() -> str:
@@ -246,19 +190,15 @@ def _leaves(document: object) -> Iterator[tuple[str, object]]:
             yield key, value
 
 
-def _checked(setting: Setting[object], value: object) -> str:
-    """Return a valid value as text, in the way it is exported."""
+def _checked(setting: Setting, value: object) -> SettingValue:
     key = PREFIX + setting.key
     text = _text_of(value)
     if text is None:
-        raise ConfigurationError(f"{key} must be {setting.expected}")
+        raise ConfigurationError(f"{key} must be {setting.type.value}")
     try:
-        understood = setting.parse(text)
+        return _value_of(setting, text)
     except ConfigurationError as error:
         raise ConfigurationError(f"{key}: {error}") from None
-    if understood is None:
-        raise ConfigurationError(f"{key}: must be {setting.expected}")
-    return text
 
 
 def _text_of(value: object) -> str | None:
@@ -271,6 +211,24 @@ def _text_of(value: object) -> str | None:
             return value
         case _:
             return None
+
+
+def _value_of(setting: Setting, text: str) -> SettingValue:
+    match setting.type:
+        case _Type.BOOLEAN if text in _TRUTH:
+            return _TRUTH[text]
+        case _Type.ADDRESS:
+            return parse_bind_address(text)
+        case _Type.SUBPROTOCOL:
+            validate_subprotocol(text)
+            return text
+        case _Type.INTEGER | _Type.MILLISECONDS if _INTEGER.fullmatch(text):
+            number = int(text)
+            if not setting.minimum <= number <= setting.maximum:
+                raise ConfigurationError(f"must be between {setting.minimum} and {setting.maximum}")
+            return number / 1000 if setting.type is _Type.MILLISECONDS else number
+        case _:
+            raise ConfigurationError(f"must be {setting.type.value}")
 
 
 def _checked_format(value: object) -> str:

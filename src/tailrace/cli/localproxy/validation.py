@@ -60,18 +60,9 @@ class RejectedInput(ConfigurationError):
 
 
 def validate_access_token(token: str) -> None:
-    """Check an access token: 1 to 4096 ASCII characters, no spaces or control characters.
-
-    Raises:
-        RejectedInput: it is something else.
-    """
+    """Check an access token: 1 to 4096 ASCII characters, no spaces or control characters."""
     name = "access-token"
-    if not token:
-        raise RejectedInput(name, "empty token", "Access token cannot be empty")
-    if len(token) > _MAX_ACCESS_TOKEN:
-        raise RejectedInput(
-            name, "exceeds maximum length", "Access token exceeds maximum allowed length"
-        )
+    _check_length(name, "Access token", token, _MAX_ACCESS_TOKEN)
     hint = "; give the token alone, or name the file that holds it with --access-token-file"
     if _has_forbidden_characters(token):
         raise RejectedInput(
@@ -93,11 +84,7 @@ def looks_like_file_name(token: str) -> bool:
 
 
 def validate_client_token(token: str) -> None:
-    """Check a client token: 32 to 128 printable ASCII characters.
-
-    Raises:
-        RejectedInput: it is something else.
-    """
+    """Check a client token: 32 to 128 printable ASCII characters."""
     name = "client-token"
     if not _MIN_CLIENT_TOKEN <= len(token) <= _MAX_CLIENT_TOKEN:
         raise RejectedInput(
@@ -114,17 +101,8 @@ def validate_client_token(token: str) -> None:
 
 
 def validate_region(region: str) -> None:
-    """Check the name of an AWS region.
-
-    Raises:
-        RejectedInput: it is something else.
-    """
-    if not region:
-        raise RejectedInput("region", "empty region", "Region cannot be empty")
-    if len(region) > _MAX_REGION:
-        raise RejectedInput(
-            "region", "exceeds maximum length", "Region exceeds maximum allowed length"
-        )
+    """Check the name of an AWS region."""
+    _check_length("region", "Region", region, _MAX_REGION)
     if not _REGION.fullmatch(region):
         raise RejectedInput(
             "region",
@@ -134,15 +112,9 @@ def validate_region(region: str) -> None:
 
 
 def validate_service_id(service_id: str) -> None:
-    """Check a service id by the rule of the API: ``[a-zA-Z0-9:_-]{1,128}``.
-
-    Raises:
-        RejectedInput: it is something else.
-    """
-    if len(service_id) > _MAX_SERVICE_ID:
-        raise RejectedInput(
-            "service-id", "exceeds maximum length", "Service ID exceeds maximum allowed length"
-        )
+    """Check a service id by the rule of the API: ``[a-zA-Z0-9:_-]{1,128}``."""
+    if service_id:
+        _check_length("service-id", "Service ID", service_id, _MAX_SERVICE_ID)
     if not _SERVICE_ID.fullmatch(service_id):
         raise RejectedInput(
             "service-id",
@@ -163,52 +135,42 @@ def rejected_port(text: str) -> RejectedInput:
 
 
 def validate_path(path: str) -> None:
-    """Check a path: 1 to 4096 bytes, none of them NUL.
-
-    Raises:
-        RejectedInput: it is something else.
-    """
-    if not path:
-        raise RejectedInput("path", "empty path", "Path cannot be empty")
+    """Check a path: 1 to 4096 bytes, none of them NUL."""
     try:
         encoded = os.fsencode(path)
     except UnicodeEncodeError:
         raise RejectedInput(
             "path", "invalid characters", "Path contains invalid characters"
         ) from None
-    if len(encoded) > _MAX_PATH:
-        raise RejectedInput("path", "exceeds maximum length", "Path exceeds maximum allowed length")
+    _check_length("path", "Path", encoded, _MAX_PATH)
     if b"\0" in encoded:
         raise RejectedInput("path", "contains null byte", "Path contains invalid null byte")
 
 
 def validate_address_characters(text: str, input_name: str, noun: str) -> None:
-    """Check what all network addresses have in common: length and characters.
+    """Check what all network addresses have in common.
 
-    Raises:
-        RejectedInput: ``text`` is not 1 to 253 of the characters of host names,
-            addresses and ports.
+    They are 1 to 253 of the characters of host names, addresses and ports.
     """
-    if not text:
-        raise RejectedInput(
-            input_name, f"empty {noun.split()[-1].lower()}", f"{noun} cannot be empty"
-        )
-    if len(text) > _MAX_HOST:
-        raise RejectedInput(
-            input_name, "exceeds maximum length", f"{noun} exceeds maximum allowed length"
-        )
+    _check_length(input_name, noun, text, _MAX_HOST)
     if not _ADDRESS.fullmatch(text):
         raise RejectedInput(input_name, "invalid characters", f"{noun} contains invalid characters")
 
 
 def validate_subprotocol(name: str) -> None:
-    """Check the name of a WebSocket subprotocol (RFC 6455 section 4.1: an HTTP token).
-
-    Raises:
-        RejectedInput: it is something else.
-    """
+    """Check the name of a WebSocket subprotocol (RFC 6455 section 4.1: an HTTP token)."""
     if not _HTTP_TOKEN.fullmatch(name):
         raise RejectedInput("subprotocol", "invalid characters", "Subprotocol is not an HTTP token")
+
+
+def _check_length(input_name: str, noun: str, text: str | bytes, maximum: int) -> None:
+    if not text:
+        word = noun.split()[-1].lower()
+        raise RejectedInput(input_name, f"empty {word}", f"{noun} cannot be empty")
+    if len(text) > maximum:
+        raise RejectedInput(
+            input_name, "exceeds maximum length", f"{noun} exceeds maximum allowed length"
+        )
 
 
 def _has_forbidden_characters(token: str) -> bool:

@@ -61,10 +61,8 @@ def parse_value(option: Option, text: str, spelling: str) -> Value:
     value = _understood(option, text)
     if value is None:
         given = f" ('{printable(text)}')" if 0 < len(text) <= _SHOWN_VALUE_LENGTH else ""
-        raise UsageError(
-            f"the argument{given} for option '{spelling}' is invalid{_choices(option)}",
-            _range_hint(option),
-        )
+        choices, hint = _expected(option)
+        raise UsageError(f"the argument{given} for option '{spelling}' is invalid{choices}", hint)
     return value
 
 
@@ -96,21 +94,16 @@ def _decimal(text: str) -> float | None:
     return float(text)
 
 
-def _choices(option: Option) -> str:
+def _expected(option: Option) -> tuple[str, str]:
+    """Return the valid values, for the end of the reason, and the hint that follows it."""
     match option.kind:
         case Kind.SWITCH:
-            return ". Valid choices are 'on|off', 'yes|no', '1|0' and 'true|false'"
+            return ". Valid choices are 'on|off', 'yes|no', '1|0' and 'true|false'", ""
         case Kind.CHOICE:
-            return f". Valid choices are {', '.join(option.choices)}"
-        case _:
-            return ""
-
-
-def _range_hint(option: Option) -> str:
-    match option.kind:
+            return f". Valid choices are {', '.join(option.choices)}", ""
         case Kind.COUNT:
-            return f"Give a whole number from {option.minimum:.0f} to {option.maximum:.0f}."
-        case Kind.SECONDS:
-            return f"Give a number of seconds from {option.minimum:g} to {option.maximum:.0f}."
+            bounds = f"from {option.minimum:.0f} to {option.maximum:.0f}"
+            return "", f"Give a whole number {bounds}."
         case _:
-            return ""
+            bounds = f"from {option.minimum:g} to {option.maximum:.0f}"
+            return "", f"Give a number of seconds {bounds}."

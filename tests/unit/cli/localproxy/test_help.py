@@ -8,7 +8,7 @@ import pytest
 
 from support.repository import ROOT
 from tailrace.cli.localproxy.help import HELP_WIDTH, help_text, options_table
-from tailrace.cli.localproxy.options import OPTIONS, Group, Option
+from tailrace.cli.localproxy.options import GROUPS, OPTIONS, Option
 
 EVERY_OPTION = pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
 
@@ -26,7 +26,7 @@ def test_help_fits_its_width_and_is_grouped() -> None:
     lines = help_text().splitlines()
     assert max(map(len, lines)) <= HELP_WIDTH == 100
     headings = [line[:-1] for line in lines if re.fullmatch(r"[A-Z][a-z ]+:", line)]
-    assert headings == [group.value for group in Group]
+    assert headings == list(GROUPS)
     assert not any(line != line.rstrip() for line in lines)
 
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from support.oracles.configuration import format_settings
 from support.oracles.refusals import value_unless_refused
-from tailrace.cli.localproxy import settings_json
 from tailrace.cli.localproxy.layers import Layer, OptionValue, Origin
 from tailrace.cli.localproxy.settings_json import (
+    PREFIX,
     SETTINGS,
     FineSettings,
     Setting,
@@ -48,24 +48,24 @@ EXPORTED_BY_REFERENCE = {
 }
 
 
-FIELDS: dict[str, Setting[object]] = {
-    "bind_address": settings_json.BIND_ADDRESS,
-    "max_payload": settings_json.MAX_PAYLOAD_SIZE,
-    "dial_retry_count": settings_json.DIAL_RETRY_COUNT,
-    "dial_retry_delay": settings_json.DIAL_RETRY_DELAY,
-    "max_connections": settings_json.MAX_CONNECTIONS,
-    "ping_period": settings_json.PING_PERIOD,
-    "retry_delay": settings_json.RETRY_DELAY,
-    "connect_retry_count": settings_json.CONNECT_RETRY_COUNT,
-    "reconnect_on_data_error": settings_json.RECONNECT_ON_DATA_ERROR,
-    "subprotocol": settings_json.SUBPROTOCOL,
+FIELDS = {
+    "bind_address": "default_bind_address",
+    "max_payload": "message.max_payload_size",
+    "dial_retry_count": "tcp.connection_retry_count",
+    "dial_retry_delay": "tcp.connection_retry_delay_ms",
+    "max_connections": "tcp.max_active_connections",
+    "ping_period": "websocket.ping_period_ms",
+    "retry_delay": "websocket.retry_delay_ms",
+    "connect_retry_count": "websocket.connect_retry_count",
+    "reconnect_on_data_error": "websocket.reconnect_on_data_error",
+    "subprotocol": "websocket.subprotocol",
 }
-"""Field of ``ProxySettings`` -> the setting of the file that it is set by."""
+"""Field of ``ProxySettings`` -> the key of the file that it is set by."""
 
 
 def values(settings: FineSettings) -> dict[str, object]:
     """Return what the file sets: field of ``ProxySettings`` -> value."""
-    found = {name: settings.get(setting) for name, setting in FIELDS.items()}
+    found = {name: settings.get(key, object) for name, key in FIELDS.items()}
     return {name: given.value for name, given in found.items() if given is not None}
 
 
@@ -110,7 +110,7 @@ def test_exported_defaults_are_those_of_the_settings() -> None:
 
 
 def test_the_settings_that_have_an_effect_are_those_with_a_field() -> None:
-    assert {s.key for s in SETTINGS if s.has_effect} == {s.key for s in FIELDS.values()}
+    assert {s.key for s in SETTINGS if s.has_effect} == set(FIELDS.values())
 
 
 def test_exported_text_parses_and_has_no_remarks() -> None:
@@ -150,13 +150,13 @@ def test_empty_settings(text: str) -> None:
 def test_values(key: str, value: object, field: str, expected: object) -> None:
     settings = parse_settings(nested(key, value))
     origin = Origin(Layer.SETTINGS_FILE, f"tunneling.proxy.{key}")
-    assert settings.get(FIELDS[field]) == OptionValue(expected, origin)
+    assert settings.get(key, type(expected)) == OptionValue(expected, origin)
     assert values(settings) == {field: expected}
     assert settings.unknown == ()
 
 
 @pytest.mark.parametrize("setting", [s for s in SETTINGS if not s.has_effect], ids=lambda s: s.key)
-def test_settings_without_effect_are_checked_and_named(setting: Setting[object]) -> None:
+def test_settings_without_effect_are_checked_and_named(setting: Setting) -> None:
     settings = parse_settings(nested(setting.key, "7"))
     assert values(settings) == {}
     assert settings.without_effect() == (f"tunneling.proxy.{setting.key}",)
@@ -247,12 +247,12 @@ def test_endpoint_format() -> None:
     assert again.endpoint_of("lab") == "lab.tunnels.example.com:8443"
 
 
-def written(setting: Setting[object]) -> st.SearchStrategy[str]:
-    if setting in (settings_json.BIND_ADDRESS, settings_json.SUBPROTOCOL):
+def written(setting: Setting) -> st.SearchStrategy[str]:
+    if setting.key in ("default_bind_address", "websocket.subprotocol"):
         return st.sampled_from(["x", "a-1.0"])
-    if setting is settings_json.RECONNECT_ON_DATA_ERROR:
+    if setting.default == "true":
         return st.sampled_from(["true", "false", "1", "0"])
-    return st.integers(100, 64_512).map(str)
+    return st.integers(setting.minimum, setting.maximum).map(str)
 
 
 @given(
@@ -260,10 +260,12 @@ def written(setting: Setting[object]) -> st.SearchStrategy[str]:
     st.dictionaries(st.from_regex(r"[a-z0-9-]{1,20}", fullmatch=True), st.sampled_from("xyz")),
 )
 def test_settings_print_and_parse(texts: dict[str, str], regions: dict[str, str]) -> None:
-    settings = FineSettings(texts, region_endpoints=FineSettings().region_endpoints | regions)
-    again = parse_settings(format_settings(settings))
-    assert again == settings
-    assert len(values(again)) == len({s.key for s in FIELDS.values()} & set(texts))
+    tree = {PREFIX + key: text for key, text in texts.items()}
+    tree |= {f"{PREFIX}region_endpoint_overrides.{region}": x for region, x in regions.items()}
+    settings = parse_settings(json.dumps(tree))
+    assert set(settings.values) == set(texts)
+    assert settings.region_endpoints == FineSettings().region_endpoints | regions
+    assert parse_settings(format_settings(settings)) == settings
 
 
 json_values = st.recursive(
@@ -305,5 +307,5 @@ def test_export_of_the_reference_is_understood(tmp_path: Path) -> None:
     settings = parse_settings(path.read_text())
     assert settings.unknown == ()
     assert settings.without_effect() == ()
-    assert set(settings.texts) == EXPORTED_BY_REFERENCE
+    assert set(settings.values) == EXPORTED_BY_REFERENCE
     assert settings.region_endpoints == FineSettings().region_endpoints
