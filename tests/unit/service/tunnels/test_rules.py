@@ -160,6 +160,31 @@ class TestAdmission:
             refusal(tunnels, opened.source_token, Side.SOURCE, None, 2.0) is Refusal.UNKNOWN_TOKEN
         )
 
+    def test_another_service_uses_the_token_first(
+        self, tunnels: Tunnels, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        mark_token_used = store.mark_token_used
+
+        def late(digest: str, client_digest: str | None, now: float) -> bool:
+            assert mark_token_used(digest, CLIENT.digest, now)
+            return mark_token_used(digest, client_digest, now)
+
+        opened = tunnels.open(TunnelSpec(), 0.0)
+        monkeypatch.setattr(store, "mark_token_used", late)
+        assert (
+            refusal(tunnels, opened.source_token, Side.SOURCE, OTHER_CLIENT, 1.0)
+            is Refusal.CLIENT_TOKEN_DIFFERS
+        )
+        # It may be the same proxy, which came back to this one.
+        tunnels.admit(opened.destination_token, Side.DESTINATION, CLIENT, 1.0)
+
+    def test_another_service_deletes_the_tunnel(
+        self, tunnels: Tunnels, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        token = tunnels.open(TunnelSpec(), 0.0).source_token
+        monkeypatch.setattr(store, "tunnel", lambda _: None)
+        assert refusal(tunnels, token, Side.SOURCE, None, 1.0) is Refusal.UNKNOWN_TOKEN
+
 
 def test_closing(tunnels: Tunnels, store: SqliteStore) -> None:
     tunnels.open(TunnelSpec(), 0.0)
