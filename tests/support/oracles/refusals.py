@@ -1,27 +1,13 @@
-"""Helpers for tests of parsers: any text gives a value or the documented error.
-
-What only tests print is printed here: a value that was parsed, as a text that parses to the same.
-"""
+"""Verdicts on parsers: any text gives a value or the documented error."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable
-from decimal import Decimal
+from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from tailrace.cli.localproxy.ini import Entry
-from tailrace.cli.localproxy.settings_json import PREFIX, FineSettings
-from tailrace.common.addresses import ServiceMap, format_local_address
 from tailrace.errors import ConfigurationError
 
-__all__ = [
-    "format_config",
-    "format_services",
-    "format_settings",
-    "refusal",
-    "value_unless_refused",
-]
+__all__ = ["refusal", "value_unless_refused"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -44,31 +30,3 @@ def refusal(parse: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> st
     except ConfigurationError as error:
         return str(error)
     return ""
-
-
-def format_config(entries: Iterable[Entry]) -> str:
-    """Return the text of a ``--config`` file with these options."""
-    return "".join(f"{entry.option.name} = {_plain(entry.value)}\n" for entry in entries)
-
-
-def _plain(value: str | int | float | bool) -> str:
-    return format(Decimal(repr(value)), "f") if isinstance(value, float) else str(value)
-
-
-def format_services(services: ServiceMap) -> str:
-    """Return the text of a file of ``--config-dir`` with these services."""
-    return "".join(f"{name} = {format_local_address(where)}\n" for name, where in services.items())
-
-
-def format_settings(settings: FineSettings) -> str:
-    """Return the text of a settings file that says what ``settings`` does."""
-    document: dict[str, object] = {
-        PREFIX + key: round(1000 * value) if isinstance(value, float) else value
-        for key, value in settings.values.items()
-    }
-    document[PREFIX + "endpoint_format"] = settings.endpoint_format
-    document |= {
-        f"{PREFIX}region_endpoint_overrides.{region}": endpoint
-        for region, endpoint in settings.region_endpoints.items()
-    }
-    return json.dumps(document)

@@ -1,3 +1,3 @@
-from support.demo import stage
+from support.processes.demo import stage
 
 __all__ = ["stage"]

@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from support.network.sockets import reset_on_close
+from support.waiting import HANG
 from tailrace.demo.applications import EchoServer, FileServer
-
-HANG = 20.0
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from support.demo import LISTING, Behaviour, answers, listening, refused_port
+from support.network.ports import free_port
+from support.processes.demo import LISTING, Behaviour, answers, listening
 from tailrace.demo import measurements
 from tailrace.demo.applications import EchoServer, FileServer
 from tailrace.demo.measurements import DemoFailed, Measurements, measure, table
@@ -41,7 +42,7 @@ def test_what_is_measured(files: Path) -> None:
 
 
 def test_a_port_that_refuses(files: Path) -> None:
-    said = failure(files, refused_port(), refused_port())
+    said = failure(files, free_port(), free_port())
     assert said.startswith("GET / through the tunnel failed: [Errno ")
 
 
@@ -61,7 +62,7 @@ def test_a_port_that_refuses(files: Path) -> None:
 )
 def test_transfers_that_fail(files: Path, behaviours: list[Behaviour], said: str) -> None:
     with listening(*behaviours) as port:
-        assert failure(files, port, refused_port()).startswith(said)
+        assert failure(files, port, free_port()).startswith(said)
 
 
 def test_what_does_not_match(files: Path) -> None:
@@ -89,7 +90,7 @@ def change_a_bit(sock: socket.socket) -> None:
 def test_an_echo_that_fails(files: Path, behaviour: Behaviour | None, said: str) -> None:
     with FileServer(files) as web:
         if behaviour is None:
-            assert failure(files, web.port, refused_port()).startswith(said)
+            assert failure(files, web.port, free_port()).startswith(said)
             return
         with listening(behaviour) as port:
             assert failure(files, web.port, port).startswith(said)

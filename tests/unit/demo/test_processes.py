@@ -6,7 +6,8 @@ import socket
 
 import pytest
 
-from support.demo import HANG, Stage, listening
+from support.processes.demo import Stage, listening
+from support.waiting import HANG
 from tailrace.demo import processes
 from tailrace.demo.measurements import DemoFailed
 

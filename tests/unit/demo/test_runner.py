@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support.demo import LISTING, Stage, answers, listening
+from support.processes.demo import LISTING, Stage, answers, listening
 from tailrace.demo import runner
 from tailrace.demo.measurements import DemoFailed
 from tailrace.errors import ControlError

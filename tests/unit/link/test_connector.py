@@ -25,6 +25,7 @@ from support.network.scripted_service import (
     serve,
     until_closed,
 )
+from support.network.sockets import black_hole
 from tailrace.cli.exit_codes import ExitCode, exit_code_of
 from tailrace.errors import (
     AccessRefused,
@@ -380,18 +381,13 @@ async def test_no_answer_to_tls(certificates: Certificates, backend: str) -> Non
 
 
 async def test_no_answer_to_tcp(certificates: Certificates) -> None:
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
-        fillers = [socket.socket() for _ in range(4)]
-        for filler in fillers:
-            filler.setblocking(False)
-            filler.connect_ex(listener.getsockname())
-        with ScriptedService(certificates, Peer.stay_silent) as service:
-            port = listener.getsockname()[1]
-            endpoint = service.endpoint(host="127.0.0.1", port=port, connect_timeout=SHORT)
-            with pytest.raises(ConnectFailed, match=rf"cannot connect .* within {SHORT} s"):
-                await connect(endpoint, Recorder())
-        for filler in fillers:
-            filler.close()
+    with (
+        black_hole() as port,
+        ScriptedService(certificates, Peer.stay_silent) as service,
+        pytest.raises(ConnectFailed, match=rf"cannot connect .* within {SHORT} s"),
+    ):
+        endpoint = service.endpoint(host="127.0.0.1", port=port, connect_timeout=SHORT)
+        await connect(endpoint, Recorder())
 
 
 async def test_a_web_proxy_is_not_passed_over(certificates: Certificates) -> None:

@@ -8,11 +8,13 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
+from support.network.ports import free_port
+from support.network.sockets import black_hole
 from support.plugins.clock import ClockLoop
 from tailrace.errors import ConnectFailed, NameResolutionFailed
 from tailrace.link import tcp as module
@@ -35,21 +37,7 @@ def alive() -> Iterator[int]:
 @pytest.fixture
 def refused() -> int:
     """A port nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
-
-
-@contextmanager
-def black_hole() -> Iterator[int]:
-    """A port that answers nothing: its queue of connections is full, so SYNs are dropped."""
-    with ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        for _ in range(4):
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(listener.getsockname())
-        yield listener.getsockname()[1]
+    return free_port()
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from support.network.sockets import reset_streams
 from support.network.web_proxies import Greeting, RunningWebProxy, proxy_server, socks_greeting
 from support.waiting import HANG
 from tailrace.common.secret import Secret
@@ -224,15 +225,11 @@ async def test_a_connection_that_ends_instead_of_an_answer(answers: list[bytes])
 
 
 async def test_a_reset_instead_of_an_answer() -> None:
-    import struct
-
     async def greet(
         proxy: RunningWebProxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> tuple[str, int]:
         await reader.read(1000)
-        sock = writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        writer.transport.abort()
+        reset_streams((reader, writer))
         raise ConnectionAbortedError
 
     error = await refusal(greet)

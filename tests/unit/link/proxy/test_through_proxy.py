@@ -14,7 +14,7 @@ import pytest
 from support.network.applications import application, exchange, mirror
 from support.network.certificates import Certificates
 from support.network.frames import BINARY, joined
-from support.network.ports import needs_ipv6
+from support.network.ports import free_port, needs_ipv6
 from support.network.recorder import Recorder
 from support.network.scripted_service import (
     ACCESS_TOKEN,
@@ -393,9 +393,7 @@ async def test_a_cancelled_try_leaves_nothing(certificates: Certificates, tls: b
 
 @pytest.fixture
 def refused_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+    return free_port()
 
 
 def endpoint_via(web_proxy: WebProxy, **changes: Any) -> ServiceEndpoint:

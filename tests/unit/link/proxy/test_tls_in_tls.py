@@ -7,14 +7,14 @@ import hashlib
 import random
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
 from support.network.certificates import Certificates
 from support.network.scripted_service import Peer, Script, ScriptedService
-from support.waiting import HANG
+from support.waiting import HANG, until
 from tailrace.link.exchange import Exchange
 from tailrace.link.proxy import tls_in_tls as bridge_module
 from tailrace.link.proxy.tls_in_tls import Bridge
@@ -69,12 +69,6 @@ async def bridged(
         with await bridge.open() as sock:
             yield sock, bridge
         await gone(bridge)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(HANG):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def gone(bridge: Bridge) -> None:

@@ -23,13 +23,13 @@ from typing import Any
 import pytest
 import trustme
 
+from support.network.ports import free_port
+from support.waiting import HANG
 from tailrace.demo import measurements, runner
 from tailrace.demo.measurements import DemoFailed
 from tailrace.demo.runner import run_demo
 
-__all__ = ["HANG", "LISTING", "Behaviour", "Stage", "answers", "listening", "refused_port", "stage"]
-
-HANG = 20.0
+__all__ = ["LISTING", "Behaviour", "Stage", "answers", "listening", "stage"]
 
 STAND_IN = """#!{python} -IS
 import json, os, signal, sys, time
@@ -178,7 +178,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     monkeypatch.setattr(runner, "_FILE_SIZE", 200_000)
     monkeypatch.setattr(measurements, "_ROUND_TRIPS", 20)
-    monkeypatch.setattr(runner, "_SSH_PORT", refused_port())
+    monkeypatch.setattr(runner, "_SSH_PORT", free_port())
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGCHLD)]
     with control_api(stage, ca) as port:
@@ -197,12 +197,6 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
             thread.join(HANG)
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGCHLD)] == handlers
     assert os.listdir(tmp_path / "tmp") == []
-
-
-def refused_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
 
 
 Behaviour = Callable[[socket.socket], None]
