@@ -11,7 +11,8 @@ import socket
 from typing import Final, Protocol
 
 from ..errors import ServiceIdMismatch, TailraceError
-from ..flow.scheduler import PAUSE_LOW, InboundFlow, Turns
+from ..flow.receive_buffers import PAUSE_LOW, ReceiveBuffers
+from ..flow.scheduler import Turns
 from ..flow.window_driver import WindowDriver
 from ..link import Link, LinkClosed
 from ..session import (
@@ -100,7 +101,7 @@ class LinkSession:
         self._local: dict[Connection, LocalConnection] = {}
         self._draining: set[LocalConnection] = set()
         self._dials: dict[LocalConnection, asyncio.Task[None]] = {}
-        self._inbound: InboundFlow[LocalConnection] = InboundFlow()
+        self._inbound: ReceiveBuffers[LocalConnection] = ReceiveBuffers()
         self._reading = True
         self._turns: Turns[LocalConnection] = Turns()
         self._window = WindowDriver(loop, self._send_ping, self._window_changed)
@@ -188,12 +189,12 @@ class LinkSession:
             self._owner.tunnel_failed(error)
 
     def writing_paused(self) -> None:
-        self._turns.link_paused = True
+        self._turns.set_link_paused(True)
 
     def writing_resumed(self) -> None:
-        self._turns.link_paused = False
-        # Not at once: the transport is in the middle of writing.
-        self._give_turns_soon()
+        if self._turns.set_link_paused(False):
+            # Not at once: the transport is in the middle of writing.
+            self._give_turns_soon()
 
     def pong_received(self, payload: bytes) -> None:
         """Learn from a pong how much of what was sent has been read."""
@@ -387,8 +388,7 @@ class LinkSession:
 
     def _window_changed(self) -> None:
         self._quantum = self._allowed_quantum()
-        was_full, self._turns.window_full = self._turns.window_full, self._window.full
-        if was_full and not self._turns.window_full:
+        if self._turns.set_window_full(self._window.full):
             self._give_turns_soon()
 
     def _give_turns_soon(self) -> None:
@@ -409,7 +409,7 @@ class LinkSession:
     def data_buffered(self, connection: LocalConnection, size: int) -> None:
         inner, inbound, waiting = connection.connection, self._inbound, connection.waiting
         now = self.loop.time()
-        inbound.buffered(connection, size, waiting, now, can_pause=inner.can_pause)
+        inbound.added(connection, size, waiting, now, can_pause=inner.can_pause)
         if inner.can_pause and inbound.wants_pause(waiting):
             self._session.pause(inner)
         self._regulate()
@@ -455,7 +455,7 @@ class LinkSession:
 
     def _regulate(self) -> None:
         """Read the link exactly while nothing is over its mark."""
-        reading = not self._inbound.paused
+        reading = not self._inbound.full
         if reading is self._reading or self._link is None:
             return
         self._reading = reading

@@ -26,7 +26,7 @@ from support.tunnel import (
     until,
     unused_port,
 )
-from tailrace.flow.scheduler import CONNECTION_HIGH, PAUSE_HIGH, TOTAL_HIGH
+from tailrace.flow.receive_buffers import CONNECTION_HIGH, PAUSE_HIGH, TOTAL_HIGH
 from tailrace.localproxy.events import ConnectionClosed, ConnectionOpened, ConnectionRefused
 from tailrace.localproxy.link_session import LinkSession
 from tailrace.localproxy.local_connection import ConnectionState
