@@ -32,6 +32,7 @@ __all__ = [
     "ListenError",
     "LocalProtocolError",
     "NameResolutionFailed",
+    "OpenFailed",
     "ProtocolError",
     "ProxyRefused",
     "RemoteProtocolError",
@@ -78,6 +79,10 @@ class ListenError(TailraceError):
         self.service_id = service_id
         self.port = port
         self.errno = errno
+
+
+class OpenFailed(TailraceError):
+    """A connection through the tunnel could not be opened; the text says why."""
 
 
 class ProtocolError(TailraceError):

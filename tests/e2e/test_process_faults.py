@@ -367,10 +367,7 @@ async def outlive_a_full_disk(
                     with pytest.raises(ControlError, match="cannot reach its store"):
                         await asyncio.to_thread(tunnel.close)
                 await exchange(ends.listening["SSH"], 10_000)
-                link = ends.source.proxy._tunnel
-                assert link is not None
-                assert link.link is not None
-                link.link.abort()
+                ends.source.drop_link()
                 await ends.source.ready(links=2)
                 await usable(ends.listening["SSH"])
                 described = await asyncio.to_thread(
@@ -522,10 +519,7 @@ async def test_names_that_cannot_be_resolved_for_a_while(
                 refused = await far.seen(ConnectionRefused)
                 assert "cannot resolve localhost: Temporary failure" in refused.reason
                 before = len(source.all(Reconnecting))
-                link = source.proxy._tunnel
-                assert link is not None
-                assert link.link is not None
-                link.link.abort()
+                source.drop_link()
                 await source.seen(Reconnecting, before + 3)
                 names.broken = False
                 assert (await source.ready(links=2))["SSH"] == port
@@ -559,9 +553,8 @@ async def test_a_closed_tunnel_is_seen_while_an_application_is_tried(
             client(ends.listening["SSH"]) as streams,
         ):
             streams[1].write(b"hello")
-            dials = ends.destination.proxy._tunnel
-            assert dials is not None
-            await until(lambda: dials._dials, "a try")
+            far = ends.destination.proxy
+            await until(lambda: far.status().connections, "a try")
             await asyncio.to_thread(tunnel.close)
             assert await ends.destination.ended() is ExitCode.OK
             assert await ends.source.ended() is ExitCode.OK

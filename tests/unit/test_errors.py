@@ -33,6 +33,7 @@ TREE = {
     "ListenError": "TailraceError",
     "LocalProtocolError": "ProtocolError",
     "NameResolutionFailed": "LinkError",
+    "OpenFailed": "TailraceError",
     "ProtocolError": "TailraceError",
     "ProxyRefused": "LinkError",
     "RemoteProtocolError": "ProtocolError",

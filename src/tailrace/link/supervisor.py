@@ -111,6 +111,12 @@ class LinkSupervisor:
         self._close_frame_seen = False
         self._stopped = asyncio.Event()
         self._link: Link | None = None
+        self._handler: _Handler | None = None
+
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds from the latest answered ping to its pong, on the open link."""
+        return self._handler.round_trip if self._handler is not None else None
 
     async def run(self) -> SupervisorOutcome:
         """Keep the link until the tunnel has ended or :meth:`stop` is called; to be called once.
@@ -179,7 +185,7 @@ class LinkSupervisor:
         """Ping an open link until it has ended; return how it did."""
         loop = asyncio.get_running_loop()
         heartbeat = Heartbeat(self._policy.ping_period, loop.time())
-        self._link = link
+        self._link, self._handler = link, handler
         try:
             if self._stopped.is_set():
                 link.close(CloseCode.OK, "")  # stop() came too late for the try
@@ -192,7 +198,9 @@ class LinkSupervisor:
                         return await handler.ended
                     case HeartbeatAction.PING:
                         # Decimal milliseconds, as in the reference.
-                        link.send_ping(str(time.time_ns() // 1_000_000).encode())
+                        payload = str(time.time_ns() // 1_000_000).encode()
+                        handler.pinged = payload, time.perf_counter()
+                        link.send_ping(payload)
                 delay = heartbeat.next_deadline() - loop.time()
                 await asyncio.wait([handler.ended], timeout=delay)
             return handler.ended.result()
@@ -201,7 +209,7 @@ class LinkSupervisor:
             await handler.ended
             raise
         finally:
-            self._link = None
+            self._link = self._handler = None
 
     def _judge_failure(self, error: LinkError) -> SupervisorOutcome | LinkError:
         if self._stopped.is_set():
@@ -248,7 +256,8 @@ class _Handler:
         "_handler",
         "ended",
         "frame_received",
-        "pong_received",
+        "pinged",
+        "round_trip",
         "silence",
         "writing_paused",
         "writing_resumed",
@@ -259,11 +268,19 @@ class _Handler:
         self.ended: asyncio.Future[LinkClosed] = asyncio.get_running_loop().create_future()
         self.silence = ""
         """Why the link was aborted, if it was for silence: then that is how it ended."""
+        self.pinged = b"", 0.0
+        """Payload and time of the latest ping."""
+        self.round_trip: float | None = None
         # The observer's own methods: these calls are frequent.
         self.frame_received = handler.frame_received
-        self.pong_received = handler.pong_received
         self.writing_paused = handler.writing_paused
         self.writing_resumed = handler.writing_resumed
+
+    def pong_received(self, payload: bytes) -> None:
+        pinged, at = self.pinged
+        if payload == pinged:
+            self.round_trip = time.perf_counter() - at
+        self._handler.pong_received(payload)
 
     def link_closed(self, closed: LinkClosed) -> None:
         if self.silence:

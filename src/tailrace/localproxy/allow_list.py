@@ -1,4 +1,4 @@
-"""Where a destination may connect to, whatever its map of services says. Pure."""
+"""Where a destination may connect to, independent of its map of services. Pure."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["is_allowed"]
 
 
 def is_allowed(address: LocalAddress, allowed: Iterable[LocalAddress] | None) -> bool:
-    """Tell whether a destination may connect to ``address``; ``None`` allows everything.
+    """Return whether a destination may connect to ``address``; ``None`` allows everything.
 
     Hosts are compared as they are written, but for case and the ways to write an IP
-    address: a name is never looked up, so that whoever answers for it decides nothing.
+    address. A name is never looked up, or its DNS server would decide.
     """
     return allowed is None or _canonical(address) in map(_canonical, allowed)
 

@@ -40,7 +40,7 @@ async def dial(address: LocalAddress, settings: ProxySettings) -> socket.socket:
         DialFailed: none could be reached, or may be; the text says why, for the log.
     """
     if not is_allowed(address, settings.allowed):
-        raise DialFailed(f"{address} -- not in the allow-list (--allow)")
+        raise DialFailed(f"{address} -- not in the allow-list")
     tries = 0
     while True:
         try:
@@ -62,7 +62,7 @@ async def _dial_once(address: LocalAddress, settings: ProxySettings) -> socket.s
     for family, target in infos:
         source = next((a for f, a in local if f == family), None)
         if local and source is None:
-            failures.append(f"{target[0]}: no local address of its family in -b")
+            failures.append(f"{target[0]}: no local address of its family in the bind address")
             continue
         try:
             return await _connect(family, target, source, settings.dial_timeout)

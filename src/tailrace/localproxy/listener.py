@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
-import logging
 import os
 import socket
 import stat
@@ -20,10 +19,9 @@ from ..common.addresses import (
     format_host_port,
 )
 from ..errors import ListenError
+from .log import TunnelLog
 
 __all__ = ["Listener", "bind"]
-
-logger = logging.getLogger(__name__)
 
 _BACKLOG: Final = 1024
 _ACCEPTS_PER_TURN: Final = 64
@@ -34,8 +32,8 @@ _ACCEPT_PAUSE: Final = 0.5
 AcceptCallback = Callable[[socket.socket, str], None]
 
 
-def bind(service_id: str, address: LocalAddress) -> Listener:
-    """Bind (not yet listen on) ``address`` for one service.
+def bind(service_id: str, address: LocalAddress, log: TunnelLog) -> Listener:
+    """Bind ``address`` for one service; nothing is accepted yet.
 
     A host name is bound on all its addresses; port 0 picks one port for all of them.
 
@@ -43,7 +41,7 @@ def bind(service_id: str, address: LocalAddress) -> Listener:
         ListenError: the address is taken or not ours; the text names it.
     """
     if isinstance(address, UnixAddress):
-        return Listener(service_id, [_bind_unix(address.path)], address)
+        return Listener([_bind_unix(address.path)], address, log)
     host = address.host or DEFAULT_LISTEN_HOST
     try:
         infos = socket.getaddrinfo(
@@ -79,7 +77,7 @@ def bind(service_id: str, address: LocalAddress) -> Listener:
             port=port,
             errno=failure.errno or 0,
         )
-    return Listener(service_id, sockets, TCPAddress(host, port))
+    return Listener(sockets, TCPAddress(host, port), log)
 
 
 def _bind_tcp(family: int, literal: str, port: int) -> socket.socket:
@@ -122,7 +120,7 @@ def _bind_unix(path: str) -> socket.socket:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove a socket file nobody listens on any more; anything else is left alone."""
+    """Remove a socket file that no process listens on; anything else is left alone."""
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             return
@@ -138,19 +136,14 @@ def _remove_stale(path: str) -> None:
 class Listener:
     """The bound sockets of one service; accepts only between :meth:`start` and :meth:`pause`."""
 
-    def __init__(self, service_id: str, sockets: list[socket.socket], address: LocalAddress):
-        self.service_id = service_id
+    def __init__(self, sockets: list[socket.socket], address: LocalAddress, log: TunnelLog) -> None:
         self.address = address
         """Where it listens, with the port that was picked."""
         self._sockets = sockets
+        self._log = log
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_accept: AcceptCallback | None = None
         self._retry: asyncio.TimerHandle | None = None
-
-    @property
-    def port(self) -> int:
-        """The TCP port, 0 for a unix socket."""
-        return self.address.port if isinstance(self.address, TCPAddress) else 0
 
     @property
     def is_local(self) -> bool:
@@ -212,13 +205,13 @@ class Listener:
     def _accept_failed(self, error: OSError) -> None:
         """Go on serving those that are connected; accept again a little later."""
         if error.errno in _OUT_OF_DESCRIPTORS:
-            logger.error(
+            self._log.error(
                 "Cannot accept a client of %s: %s; raise the limit of open files (ulimit -n)",
                 self.address,
                 error.strerror,
             )
         else:
-            logger.error("Cannot accept a client of %s: %s", self.address, error)
+            self._log.error("Cannot accept a client of %s: %s", self.address, error)
         loop, callback = self._loop, self._on_accept
         assert loop is not None
         assert callback is not None

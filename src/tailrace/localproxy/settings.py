@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from ..common.addresses import LocalAddress, ServiceMap
 from ..common.secret import Secret
 from ..link.proxy.settings import WebProxy
 from ..wire import Side
 
-__all__ = ["Backend", "PeerVersion", "ProxySettings"]
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable, Callable
+
+__all__ = ["Backend", "LocalService", "PeerVersion", "ProxySettings", "StreamHandler"]
+
+StreamHandler: TypeAlias = "Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]"
+"""Destination: serves the connections of a service within this process."""
+
+LocalService: TypeAlias = "LocalAddress | StreamHandler"
 
 
 class PeerVersion(Enum):
@@ -43,9 +54,11 @@ class ProxySettings:
     client_token: Secret | None = None
     """``None``: one is generated, so that the access token survives a reconnect."""
 
-    services: ServiceMap | None = None
+    services: Mapping[str, LocalService] | None = None
     """Where to listen for each service id (source), or where its application is (destination);
     ``None`` accepts any ids."""
+    listen: bool = True
+    """Source: accept clients at the addresses of the services, not only from this process."""
     fallback_services: ServiceMap = field(default_factory=dict)
     """Used for the ids of the tunnel when ``services`` is ``None``."""
     allowed: tuple[LocalAddress, ...] | None = None

@@ -31,8 +31,9 @@ class RunningProxy:
     def __init__(self, settings: ProxySettings) -> None:
         self.events: list[ProxyEvent] = []
         self._came = asyncio.Event()
-        self.proxy = LocalProxy(settings, [self._note])
-        self._services = settings.side is Side.SOURCE
+        self.proxy = LocalProxy(settings)
+        self.proxy.subscribe(self._note)
+        self._listens = settings.side is Side.SOURCE and settings.listen
         self._task = asyncio.get_running_loop().create_task(self.proxy.run())
         self._task.add_done_callback(lambda _: self._came.set())
 
@@ -59,8 +60,8 @@ class RunningProxy:
         """Wait until the tunnel can be used on the ``links``-th link; return the addresses."""
         await self.seen(Connected, links)
         mapped = await self.seen(ServicesMapped, links)
-        if not self._services:
-            return dict(mapped.services)
+        if not self._listens:
+            return {name: where for name, where in mapped.services.items() if where is not None}
         await self.seen(Listening, links * len(mapped.services))
         latest = self.all(Listening)[-len(mapped.services) :]
         return {event.service_id: event.address for event in latest}
@@ -70,6 +71,12 @@ class RunningProxy:
         async with asyncio.timeout(HANG):
             await self._task
         return ExitCode.OK
+
+    def drop_link(self) -> None:
+        """Drop the open link as a network would."""
+        link = self.proxy._uplink.link
+        assert link is not None
+        link.abort()
 
     async def stop(self) -> ExitCode:
         """Ask the proxy to end in order and wait for it."""

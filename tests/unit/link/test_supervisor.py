@@ -353,7 +353,7 @@ async def test_no_tls_at_the_other_end_is_tried_again(certificates: Certificates
     assert observer.causes == [TLSFailed]
 
 
-async def test_pings_carry_milliseconds(certificates: Certificates) -> None:
+async def test_pings_carry_milliseconds_and_tell_the_round_trip(certificates: Certificates) -> None:
     pings: list[Frame] = []
 
     def script(peer: Peer) -> None:
@@ -366,13 +366,17 @@ async def test_pings_carry_milliseconds(certificates: Certificates) -> None:
     observer = Observer()
     with ScriptedService(certificates, script) as service:
         made = supervisor(service, observer, {"ping_period": 0.05})
+        assert made.round_trip is None
         running = asyncio.get_running_loop().create_task(made.run())
         while not observer.handlers:
             await asyncio.sleep(0)
         (handler,) = observer.handlers
         await handler.until(lambda: len(handler.pongs) == 4)
+        assert made.round_trip is not None
+        assert made.round_trip > 0
         made.stop()
         assert await running is SupervisorOutcome.STOPPED
+    assert made.round_trip is None
     assert all(each.opcode == PING for each in pings)
     assert all(len(each.payload) == 13 and each.payload.isdigit() for each in pings)
     assert handler.pongs == [b"unsolicited", *(each.payload for each in pings)]

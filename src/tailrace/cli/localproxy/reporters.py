@@ -28,11 +28,15 @@ from ...localproxy.events import (
     ConnectionRefused,
     Ended,
     Listening,
+    ListeningOnNetwork,
+    PeerDialectLearned,
+    PeerSilent,
     ProxyEvent,
     Reconnecting,
     ServicesMapped,
     Started,
 )
+from ...localproxy.in_process import IN_PROCESS
 from ...wire import Side
 from .error_hints import describe
 
@@ -41,6 +45,17 @@ __all__ = ["JSONReporter", "LogReporter", "ReadyFile", "SystemdNotifier"]
 logger = logging.getLogger("tailrace.localproxy")
 
 _RULE: Final = "-" * 33
+_OPTIONS: Final = (
+    ("not in the allow-list", "not in the allow-list (--allow)"),
+    ("of its family in the bind address", "of its family in -b"),
+)
+"""Words of the engine, which knows no options, and the same with the option."""
+
+
+def _with_options(reason: str) -> str:
+    for words, option in _OPTIONS:
+        reason = reason.replace(words, option)
+    return reason
 
 
 class LogReporter:
@@ -73,14 +88,16 @@ class LogReporter:
                 logger.error("%s; trying again in %.1f s", describe(cause), delay)
             case Ended(code, reason):
                 logger.info("Web socket close received. Code: %d; Reason: %s", code, reason)
+            case ListeningOnNetwork() | PeerDialectLearned() | PeerSilent():
+                self._warning(event)
             case _:
                 self._connection(event)
 
-    def _mapped(self, services: Mapping[str, LocalAddress]) -> None:
+    def _mapped(self, services: Mapping[str, LocalAddress | None]) -> None:
         logger.info("Use port mapping:")
         logger.info(_RULE)
         for service_id, address in services.items():
-            logger.info("%s = %s", service_id, address)
+            logger.info("%s = %s", service_id, address or IN_PROCESS)
         logger.info(_RULE)
 
     def _listening(self, service_id: str, address: LocalAddress, assigned: bool) -> None:
@@ -92,6 +109,30 @@ class LogReporter:
             logger.info("Listen port assigned for service id %s. New port mapping: ", service_id)
             logger.info("%s = %d", service_id, address.port)
         logger.info("Listening for new connection on port %d", address.port)
+
+    def _warning(self, event: ListeningOnNetwork | PeerDialectLearned | PeerSilent) -> None:
+        match event:
+            case ListeningOnNetwork(address):
+                logger.warning(
+                    "Listening on %s: whoever reaches this host can use the tunnel; "
+                    "-b 127.0.0.1 keeps it on this machine",
+                    address,
+                )
+            case PeerDialectLearned(dialect):
+                logger.warning(
+                    "The peer speaks %s: one connection at a time for each service; "
+                    "say so from the start with --destination-client-type %s",
+                    dialect,
+                    dialect,
+                )
+            case PeerSilent(service_id, seconds):
+                logger.warning(
+                    "The peer has answered nothing on service '%s' for %g s. If the device runs "
+                    "an older client (Device Client, Greengrass, console), start this side with "
+                    "--destination-client-type V1 (-y V1)",
+                    service_id,
+                    seconds,
+                )
 
     def _connection(self, event: ProxyEvent) -> None:
         match event:
@@ -111,7 +152,7 @@ class LogReporter:
                     "Connected to %s, port: %s", host or DEFAULT_APPLICATION_HOST, port_text
                 )
             case ConnectionRefused(_, _, reason):
-                logger.error("%s", reason)
+                logger.error("%s", _with_options(reason))
             case ConnectionClosed(_, connection_id, peer, bytes_in, bytes_out):
                 logger.info("Disconnected from: %s", peer)
                 logger.debug(
@@ -128,13 +169,16 @@ class JSONReporter:
         self._out = out
 
     def __call__(self, event: ProxyEvent) -> None:
-        line = json.dumps(self._describe(event), separators=(",", ":"))
+        described = self._describe(event)
+        if described is None:
+            return
+        line = json.dumps(described, separators=(",", ":"))
         # A closed pipe must not end the proxy.
         with contextlib.suppress(OSError, ValueError):
             print(line, file=self._out, flush=True)
 
     @staticmethod
-    def _describe(event: ProxyEvent) -> dict[str, Any]:
+    def _describe(event: ProxyEvent) -> dict[str, Any] | None:
         match event:
             case Started(side):
                 return {"event": "started", "mode": side.value, "pid": os.getpid()}
@@ -144,7 +188,7 @@ class JSONReporter:
                 about: dict[str, Any] = {"endpoint": endpoint, "channel_id": channel_id}
                 return {"event": "connected", **about, "link": backend}
             case ServicesMapped(services):
-                mapping = {service_id: str(address) for service_id, address in services.items()}
+                mapping = {name: str(address or IN_PROCESS) for name, address in services.items()}
                 return {"event": "services", "services": mapping}
             case Listening(service_id, address, _):
                 return {"event": "listening", "service": service_id, **_where(address)}
@@ -153,7 +197,7 @@ class JSONReporter:
                 return {"event": "connection_opened", **about, "peer": peer}
             case ConnectionRefused(service_id, number, reason):
                 about = {"service": service_id, "connection": number}
-                return {"event": "connection_refused", **about, "reason": reason}
+                return {"event": "connection_refused", **about, "reason": _with_options(reason)}
             case ConnectionClosed(service_id, number, peer, bytes_in, bytes_out):
                 about = {"service": service_id, "connection": number, "peer": peer}
                 counts = {"bytes_sent": bytes_in, "bytes_received": bytes_out}
@@ -163,12 +207,14 @@ class JSONReporter:
                 return {"event": "reconnecting", **about}
             case Ended(code, reason):
                 return {"event": "closed", "code": code, "reason": reason}
+            case _:
+                return None
 
 
-def _where(address: LocalAddress) -> dict[str, Any]:
+def _where(address: LocalAddress | None) -> dict[str, Any]:
     if isinstance(address, TCPAddress):
         return {"host": address.host, "port": address.port}
-    return {"path": address.path}
+    return {"path": address.path} if address is not None else {}
 
 
 class ReadyFile:

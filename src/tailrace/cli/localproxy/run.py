@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -11,14 +12,16 @@ from dataclasses import replace
 
 from ...common.event_loop import loop_factory, raise_descriptor_limit
 from ...common.redaction import register_secrets
+from ...errors import AccessRefused
 from ...localproxy.client_token import client_token
-from ...localproxy.events import Subscriber
 from ...localproxy.proxy import LocalProxy
 from ...localproxy.settings import ProxySettings
 from .reporters import JSONReporter, LogReporter, ReadyFile, SystemdNotifier
 from .settings import CommandSettings
 
 __all__ = ["run"]
+
+logger = logging.getLogger(__name__)
 
 
 def run(settings: CommandSettings) -> None:
@@ -35,24 +38,33 @@ def run(settings: CommandSettings) -> None:
 
 
 async def _serve(settings: CommandSettings) -> None:
-    proxy = _with_kept_token(settings)
-    subscribers: list[Subscriber] = [LogReporter(proxy.side)]
+    side = settings.proxy.side
+    proxy = LocalProxy(_with_kept_token(settings))
+    register_secrets(proxy.client_token)
+    proxy.subscribe(LogReporter(side))
     if settings.json_events:
-        subscribers.append(JSONReporter(sys.stdout))
-    ready = ReadyFile(settings.ready_file, proxy.side) if settings.ready_file else None
+        proxy.subscribe(JSONReporter(sys.stdout))
+    ready = ReadyFile(settings.ready_file, side) if settings.ready_file else None
     if ready is not None:
-        subscribers.append(ready)
+        proxy.subscribe(ready)
     notify_socket = os.environ.get("NOTIFY_SOCKET")
     if notify_socket:
-        subscribers.append(SystemdNotifier(notify_socket))
-    running = LocalProxy(proxy, subscribers)
+        proxy.subscribe(SystemdNotifier(notify_socket))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         # Windows loops have no signal handlers; there Ctrl-C cancels the task.
         with suppress(NotImplementedError):
-            loop.add_signal_handler(number, running.stop)
+            loop.add_signal_handler(number, proxy.stop)
     try:
-        await running.run()
+        await proxy.run()
+    except AccessRefused as error:
+        logger.error(
+            'Proxy server rejected web socket upgrade request: (HTTP/1.1 %d %s) "%s"',
+            error.status,
+            error.reason,
+            error.body,
+        )
+        raise
     finally:
         if ready is not None:
             ready.remove()
@@ -63,6 +75,4 @@ def _with_kept_token(settings: CommandSettings) -> ProxySettings:
     proxy = settings.proxy
     if proxy.client_token is not None or settings.state_dir is None:
         return proxy
-    token = client_token(settings.state_dir, proxy.access_token)
-    register_secrets(token)
-    return replace(proxy, client_token=token)
+    return replace(proxy, client_token=client_token(settings.state_dir, proxy.access_token))
