@@ -28,7 +28,7 @@ from .protocol import MAX_CONNECTION_ID, MAX_MESSAGE, MAX_PAYLOAD
 
 __all__ = ["DataHeader", "decode", "encode", "encode_delimited", "encode_varint"]
 
-# Wire types: the low three bits of a tag say how the value behind it is stored.
+# Wire types: the low three bits of a tag say how its value is stored.
 _VARINT: Final = 0
 _FIXED64: Final = 1
 _BYTES: Final = 2
@@ -112,7 +112,7 @@ def encode(message: Message) -> bytes:
 
 
 def encode_delimited(message: Message) -> bytes:
-    """Encode one message behind its 2-byte length prefix.
+    """Encode one message with its 2-byte length prefix.
 
     Raises:
         LocalProtocolError: as :func:`encode`.
@@ -220,7 +220,7 @@ def _skip_group(body: memoryview, at: int, number: int, depth: int) -> int:
 
 
 def _skip(body: memoryview, at: int, tag: int, depth: int = 0) -> int:
-    """Skip the value of an unknown field; return the offset behind it."""
+    """Skip the value of an unknown field; return the offset after it."""
     if not 0 < tag >> 3 <= _MAX_FIELD_NUMBER:
         raise DecodeError(f"field number {tag >> 3} is invalid")
     # Each branch just moves on; whether the message is long enough is checked once, below.
@@ -260,8 +260,7 @@ def decode(body: memoryview, *, strict: bool = False) -> Message:
     at = 0
     end = len(body)
     while at < end:
-        # One byte is the rule for tags, and for the numbers behind them. Only the rare
-        # longer ones are worth a call.
+        # Tags, and most numbers, take a single byte. Only longer ones are worth a call.
         tag = body[at]
         at += 1
         if tag >= 0x80:

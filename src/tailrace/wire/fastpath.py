@@ -29,7 +29,7 @@ from .protocol import MAX_PAYLOAD
 __all__ = ["ConnectionIndex", "DataKey"]
 
 DataKey: TypeAlias = tuple[bytes, bytes]
-"""The bytes before the length of the payload and those behind the payload."""
+"""The bytes before the length of the payload, and those after the payload."""
 
 _PAYLOAD_TAG: Final = b"\x22"
 _MAX_SIZES: Final = 8

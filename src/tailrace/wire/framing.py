@@ -6,8 +6,8 @@ frames). Only one message can be unfinished at any time, so one splitter that fo
 link in one direction holds back that one, with its prefix, and nothing else. All other
 messages are views of the frame they came in.
 
-Splitting stays cheap because most frames are exactly one message (ours, and those that
-the service sends): :meth:`MessageSplitter.only` sees that without starting a generator.
+Most frames are exactly one message: :meth:`MessageSplitter.only` recognises those without
+starting a generator.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class MessageSplitter:
     def feed(self, frame: memoryview) -> Iterator[memoryview]:
         """Yield the body of each message that ``frame`` completes, in order.
 
-        What is left of ``frame`` is held back when the iterator is exhausted. A caller
-        that stops before, behind any of the bodies, has to come back with the bytes that
-        follow it. A view is valid until the iterator moves on.
+        What is left of ``frame`` is held back when the iterator is exhausted. A caller may
+        stop after any body, and feeds the bytes that follow it later. A view is valid
+        until the iterator moves on.
 
         Raises:
             DecodeError: a length prefix is 0; the stream cannot be followed further.

@@ -100,9 +100,14 @@ def test_what_is_removed_is_unknown(write: Write) -> None:
         assert found(index, other) == ("other", b"hello")
     assert add(index, one, "again") == key
     assert found(index, one) == ("again", b"hello")
-    index.clear()
-    assert found(index, one) is found(index, other) is None
+    assert found(index, other) == ("other", b"hello")
     index.remove(key)
+    assert len(index._prefixes) == 1
+    index.clear()
+    index.remove(key)
+    # Not even when the size of the prefix is tried again.
+    add(index, write(b"hello", connection=3), "third")
+    assert found(index, one) is found(index, other) is None
 
 
 @pytest.mark.parametrize(

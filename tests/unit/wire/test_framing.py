@@ -176,6 +176,7 @@ def test_messages_before_a_length_of_0_are_delivered() -> None:
 
 
 @given(st.lists(st.binary(max_size=12), max_size=3), st.binary(max_size=2), st.integers(0, 1))
+@example([bytes(300)], b"", 0)
 @example([b"a"], b"", 0)
 @example([b"a"], b"", 1)
 @example([], b"", 0)

@@ -5,9 +5,10 @@ writes frame header and view with one ``writelines``, and the aiofastnet transpo
 copy what they cannot write at once. On any other transport the view is copied first,
 because asyncio (3.12 on) and uvloop keep it.
 
-A link goes through the states of :class:`LinkState`, always forward. Who may be read and
-written, and for how long at a time, is decided by the link's :class:`~.read_gate.ReadGate`,
-:class:`~.write_gate.WriteGate` and :class:`~.turn_budget.TurnBudget`.
+A link goes through the states of :class:`LinkState`, always forward. Whether it is read,
+whether more may be sent to it, and how much of its traffic is handled at once, is decided
+by its :class:`~.read_gate.ReadGate`, :class:`~.write_gate.WriteGate` and
+:class:`~.turn_budget.TurnBudget`.
 """
 
 from __future__ import annotations
@@ -247,9 +248,9 @@ class ClientLink(WSListener):
             # picows found the fault, and its own log is kept quiet.
             self.cause = _PROTOCOL_ERROR
             self._log_broken(sent.reason)
-        # Give up all that leads back to this link, and whatever holds it. Only the garbage
-        # collector would free the buffers of TLS otherwise, half a megabyte, and it goes by
-        # the number of objects: it would let a hundred links pile up.
+        # Break all reference cycles through this link. Otherwise only the garbage collector
+        # would free the buffers of TLS, half a megabyte, and it goes by the number of
+        # objects: a hundred links would pile up.
         if self._closer is not None:
             self._closer.cancel()
             self._closer = None

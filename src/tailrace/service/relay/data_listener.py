@@ -71,7 +71,7 @@ class Admissions(Protocol):
     """What the listener asks and tells the rest of the service."""
 
     def admit(self, token: Secret, side: Side, client_token: Secret | None) -> TunnelRecord:
-        """Let a bearer in.
+        """Return the tunnel that a token opens, and use the token up.
 
         Raises:
             AdmissionRefused: the token does not open this side of an open tunnel.
@@ -173,8 +173,8 @@ class DataListener:
     async def stop(self) -> None:
         """Drop all links without a close frame, so that clients come back.
 
-        What is recorded of their tunnels stays as it is: whoever stops the listener
-        turns all of them DISCONNECTED in one go.
+        The records of their tunnels stay as they are: the caller marks all of them
+        DISCONNECTED at once.
         """
         self._stopping = True
         if self._sweeper is not None:
@@ -330,8 +330,8 @@ class DataListener:
 def _upgrade_request(request: WSUpgradeRequest) -> UpgradeRequest:
     headers = list(request.headers.items())
     target = request.path.decode("latin-1")
-    # Counted with one space behind each colon, as everybody writes them: picows
-    # does not keep the bytes.
+    # Counted with one space after each colon, as all clients write them: picows does
+    # not keep the bytes.
     size = len(request.method) + len(request.path) + len(request.version) + 6
     size += sum(len(name) + len(value) + 4 for name, value in headers)
     return UpgradeRequest(request.method.decode("latin-1"), target, headers, size)

@@ -6,16 +6,16 @@ connected already. Ids start again with each link, so that this source is likely
 same stream ids for the same services: the late data would be taken for that of its own
 streams, and bytes of one session would appear in another.
 
-So the relay sends the destination a ping behind the resets. An end answers a ping after
-what came before it, and its pong stands among its own messages where it was sent (RFC 6455
-section 5.5.3; frames are delivered in order): what comes before the pong belongs to old
-streams, what comes behind it cannot. Between ping and pong the fence is up, and nothing
-from the destination is passed on. That is the invariant.
+So the relay sends the destination a ping after the resets. A client reads frames in order
+and answers the ping when it has read the resets (RFC 6455 section 5.5.3); what it sends
+after its pong can no longer belong to an old stream, and what arrives before the pong may.
+Between ping and pong the fence is up. The invariant: while it is up, nothing from the
+destination is passed on.
 
-Two things make it less simple. Pongs are seen when they arrive, but messages may wait in a
-backlog (:mod:`.turn_budget`); then the pong's place is the end of the backlog as it is at
-that moment, and the fence falls when everything in front has been dropped. And a client
-may answer no pings: it is listened to again after two sweeps, late but not never.
+Two things make it less simple. A pong is seen when it arrives, but messages that came
+before it may wait in a backlog (:mod:`.turn_budget`): its place is then the end of the
+backlog at that moment, and the fence comes down when everything up to there has been
+dropped. And a client may answer no pings at all: after two sweeps it is listened to again.
 
 A source needs no fence. It numbers the streams, so that the relay knows from the ids of a
 message whether it belongs to one that is open.

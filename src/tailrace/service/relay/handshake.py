@@ -207,5 +207,5 @@ _ADMISSION: Final = {
 
 
 def refuse_admission(refusal: Refusal) -> HandshakeRefused:
-    """Return the answer to a bearer whom :meth:`Tunnels.admit` refused."""
+    """Return the answer to a client that :meth:`Tunnels.admit` refused."""
     return HandshakeRefused(*_ADMISSION[refusal], refusal.name.lower())

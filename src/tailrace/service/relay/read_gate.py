@@ -1,14 +1,15 @@
 """Whether the socket of a link is read.
 
-Several parties may want a link to be left alone for a while, each for a reason of its own
-and none knowing of the others (:class:`ReadBlock`). The gate is the set of their reasons,
-and has one invariant: **the socket is read exactly while the set is empty**. So nobody can
-resume what somebody else has paused, and blocking twice for one reason is undone by
-unblocking once. Not reading is all that the relay ever does to slow a client: the rest is
-done by TCP, whose receive window closes (RFC 9293 section 3.8.6).
+There are several reasons not to read a link for a while (:class:`ReadBlock`), and they come
+and go independently. The gate is the set of those that hold, with one invariant: **the
+socket is read exactly while the set is empty**. So nothing can resume what was paused for
+another reason, and blocking twice for one reason is undone by unblocking once.
 
-The transport follows in the next turn of the loop. A transport must not be paused from
-within a read, where it goes on with what it has decrypted already, unless it is known to
+Not reading is the only thing the relay does to slow a client down. TCP does the rest: its
+receive window closes (RFC 9293 section 3.8.6), and the client cannot send.
+
+The transport follows in the next turn of the loop. It must not be paused from within a
+read, where it would go on delivering what it has decrypted already, unless it is known to
 stop (:attr:`ReadGate.can_pause_in_read`).
 """
 
@@ -77,7 +78,7 @@ class ReadGate:
             transport.set_protocol(self._limiter)
 
     def detach(self) -> None:
-        """Let go of the transport: the connection is gone."""
+        """Forget the transport: the connection is gone."""
         self._transport = self._limiter = None
 
     def block(self, reason: ReadBlock) -> bool:
@@ -105,7 +106,7 @@ class ReadGate:
             self._limiter.read_size = SMALL_READ if small else FULL_READ
 
     def apply(self) -> None:
-        """Make the transport follow at once; else it does in the next turn of the loop."""
+        """Make the transport follow at once, and not in the next turn of the loop."""
         transport = self._transport
         if transport is None or self.is_reading is self.is_open:
             return

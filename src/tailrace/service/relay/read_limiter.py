@@ -1,9 +1,9 @@
-"""Small reads: a transport reads no more at once than a link can be made to stop behind.
+"""Limit what a single read may bring, so that a link can be stopped before the next one.
 
-picows doubles its receive buffer whenever one read fills it, without end, and takes in
-all frames of a read before anybody can pause. aiofastnet fills the buffer it is given, so
-a client that sends faster than it is read would bring megabytes of tiny frames in one turn
-of the event loop.
+picows doubles its receive buffer whenever a read fills it, without an upper bound, and
+handles all frames of a read before reading can be paused. aiofastnet fills the buffer it is
+given, so a client that sends faster than it is read would bring megabytes of tiny frames in
+one turn of the event loop.
 """
 
 from __future__ import annotations

@@ -15,16 +15,16 @@ frames" and "Message types").
 the client still sends for that stream, because it did not know yet. For a source that
 follows from the stream id, for a destination see :mod:`.fence`.
 
-**Turns.** An end handles only as many messages in one turn of the event loop as its
-:class:`~.turn_budget.TurnBudget` allows and keeps the rest in its backlog, as bytes.
+**Turns.** In one turn of the event loop an end handles as many messages as its
+:class:`~.turn_budget.TurnBudget` allows, and keeps the rest in its backlog, as bytes.
 
 **Flow messages** (docs/flow-messages.md) pass between two proxies of this project only.
 From and for all others they are unknown messages, which are dropped.
 
 **Back-pressure.** A client that takes in too little (:meth:`RelayEnd.write_blocked`) blocks
 the other side, whose link is then not read (:meth:`RelayEnd.peer_blocked`). What was read
-before is still delivered, and nothing is lost. Only answers to a client that does not read
-would pile up, as it may start streams without end: they wait, within bounds.
+before is still delivered, so nothing is lost. The answers to streams that the client itself
+starts meanwhile are held back, and their number is limited.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class RelayEnd:
         return bool(self._backlog)
 
     def join(self, switchboard: Switchboard, tunnel_id: str) -> None:
-        """Take the side's place in the tunnel, from whoever had it before."""
+        """Take the side's place in the tunnel; a previous connection loses it."""
         self._attachment = switchboard.join(tunnel_id, self._side, self)
 
     def leave(self) -> None:

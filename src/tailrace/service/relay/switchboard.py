@@ -1,10 +1,10 @@
 """Where the two sides of a tunnel meet.
 
-The relay's ends never hold each other. An end joins the switchboard and gets an
-:class:`Attachment`, through which it reaches whoever is attached to the other side of the
-same tunnel; the switchboard calls the end's :class:`Inbox`. Each side has one place, and
-the newest connection takes it: an attachment that lost its place is dead, reaches nobody
-and is called no more.
+The relay's ends do not know each other. An end joins the switchboard and gets an
+:class:`Attachment`, through which it reaches the end on the other side of the same tunnel;
+the switchboard calls the end's :class:`Inbox`. Each side has one place, which the newest
+connection takes: an attachment that has lost it is dead, reaches nothing, and its inbox is
+not called again.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Attachment:
         self._key = key
         self.inbox = inbox
         self.peer: Attachment | None = None
-        """Who is attached to the other side; ``None`` also once this attachment is dead."""
+        """The attachment of the other side; ``None`` without one, and when this one is dead."""
         self.blocks_peer = False
 
     @property

@@ -1,22 +1,23 @@
 """How much one link may do in one turn of the event loop.
 
 All tunnels share one thread. A single read may bring thousands of tiny frames and
-messages, and what takes longest is not the bytes but their number: handled all at once,
-the flood of one client would make every other tunnel wait for it. So each link has a
-budget for each turn of the loop, about a millisecond's worth. What comes beyond it is
-appended to the link's backlog, which costs next to nothing, and handled in later turns,
-between which the loop serves everybody else.
+messages, whose number takes time, not their bytes: if they were handled all at once, a
+flood from one client would make every other tunnel wait. So each link has a budget for
+each turn of the loop, about a millisecond's worth. What exceeds it is appended to the
+link's backlog, which costs next to nothing, and handled in later turns; in between, the
+loop serves the other links.
 
 The unit is a message that is recognised and passed on with its neighbours; everything
-else costs what it takes in proportion. Three invariants hold:
+else costs in proportion to the time it takes. Three invariants hold:
 
-* Order is kept: while there is a backlog, all that is received goes to its end.
-* A backlog holds what a single read has brought at most, because a link that has
-  overdrawn its budget is not read until the backlog is gone.
-* A link that has spent its budget and has no backlog left goes on in the next turn.
+* Order is kept: while there is a backlog, everything received goes to its end.
+* A backlog stays small: a link that has overdrawn its budget is not read until the
+  backlog is gone, so that it holds little more than one read has brought.
+* No link starves: the backlog shrinks in every turn, and without one the link is read
+  again in the next turn.
 
-There is one budget for a link: :class:`~.client_link.ClientLink` spends it on frames and
-renews it, :class:`~.relay_end.RelayEnd` spends it on messages.
+A link has one budget. :class:`~.client_link.ClientLink` spends it on control frames and
+renews it, :class:`~.relay_end.RelayEnd` spends it on data frames and their messages.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Whether more may be sent to a client.
 
-Two things can be full: the transport, when the client or the path takes in too little and
-the write buffer is over its mark; and the send window (:mod:`tailrace.flow.send_window`),
-when as much is on its way as the path carries. While either is, the gate is closed, and
-the other side of the tunnel has to wait (:class:`~.read_gate.ReadBlock`).
+Two things can be full: the transport, when its write buffer is over the high-water mark;
+and the send window (:mod:`tailrace.flow.send_window`), when as many bytes are on their way
+as the path carries. While either is full, the gate is closed and the link of the other side
+is not read (:class:`~.read_gate.ReadBlock`).
 
-The window is measured by pings, whose pongs are seen only while the link is read. If both
-directions were full, each would wait for a pong that waits for the other: so the window
-binds nothing while the link is not read.
+The window is measured by pings, and their pongs are seen only while the link is read. If
+both directions were full, each would wait for a pong that waits for the other one: so the
+window limits nothing while the link is not read.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class WriteGate:
         return changed
 
     def follow_reading(self, is_read: bool) -> None:
-        """Bind what is in flight only while the link is read; :meth:`update` when that is safe."""
+        """Limit what is in flight only while the link is read; call :meth:`update` when safe."""
         if self.window is None:
             return
         if is_read:

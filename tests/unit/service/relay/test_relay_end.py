@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from tailrace.errors import RemoteProtocolError
 from tailrace.service.relay.relay_end import RelayEnd, service_ids_message
 from tailrace.service.relay.switchboard import Switchboard
-from tailrace.service.relay.turn_budget import FULL_BUDGET, TurnBudget
+from tailrace.service.relay.turn_budget import (
+    FRAME_COST,
+    FULL_BUDGET,
+    JUDGED_COST,
+    ROUTED_COST,
+    TurnBudget,
+)
 from tailrace.service.telemetry.counters import Counters, ResetCause
 from tailrace.wire import (
     MAX_PAYLOAD,
@@ -267,7 +273,7 @@ class TestRecognisedMessages:
             turn(tunnel.source)
         assert len(tunnel.destination_link.take()) == 598
 
-    def test_messages_without_a_head_of_their_own(self, tunnel: Tunnel, service: str) -> None:
+    def test_messages_in_ascending_order(self, tunnel: Tunnel, service: str) -> None:
         self.warm(tunnel, service)
         sent = [data(b"one", 1, service, number) for number in (4, 5, 6)] * 3
         feed(tunnel.source, *sent)
@@ -287,7 +293,7 @@ class TestRecognisedMessages:
         feed(tunnel.source, data(b"stale", 1, service))
         assert link.take() == []
 
-    def test_not_after_an_unnamed_message(self, tunnel: Tunnel) -> None:
+    def test_not_after_a_message_without_service_id(self, tunnel: Tunnel) -> None:
         self.warm(tunnel, "A")
         feed(tunnel.source, start(2, ""))
         with pytest.raises(RemoteProtocolError):
@@ -372,11 +378,27 @@ class TestAbsentPeer:
         with pytest.raises(RemoteProtocolError, match="not read"):
             feed(source, start(2000))
         source.write_unblocked()
-        assert link.take()[:2] == [reset(1), reset(2)]
+        assert link.take() == [reset(stream) for stream in [*range(1, 1025), 2000]]
+        # It reads again, so that answers are sent at once; and only once.
+        feed(source, start(3000))
+        assert link.take() == [reset(3000)]
+        source.write_blocked()
+        source.write_unblocked()
+        assert link.take() == []
+
+    def test_nothing_is_answered_to_a_client_that_is_gone(self) -> None:
+        link = Recorder()
+        source = new_end(link, Side.SOURCE)
+        source.join(Switchboard(), "t")
+        source.write_blocked()
+        feed(source, start())
+        source.leave()
+        source.write_unblocked()
+        assert link.frames == []
 
 
 class TestReplacement:
-    def test_the_destination_is_turned_out(self, tunnel: Tunnel) -> None:
+    def test_the_destination_is_disconnected(self, tunnel: Tunnel) -> None:
         feed(tunnel.source, start())
         tunnel.switchboard.disconnect("t", Side.DESTINATION, "rotated")
         assert tunnel.destination_link.closed == (1008, "rotated")
@@ -500,6 +522,64 @@ class TestTurns:
         assert b"" not in tunnel.destination_link.frames
         assert tunnel.destination_link.take() == sent
 
+    def test_what_things_cost(self, tunnel: Tunnel) -> None:
+        budget = tunnel.source._turn_budget
+        known = DataHeader(1, "A", 1).build(5) + b"hello"
+
+        def cost(frame: bytes) -> int:
+            budget.renew()
+            tunnel.source.frame_received(memoryview(frame))
+            assert not tunnel.source.has_backlog
+            return FULL_BUDGET - budget.left
+
+        assert cost(b"") == FRAME_COST
+        assert cost(encode_delimited(start())) == FRAME_COST + JUDGED_COST + ROUTED_COST
+        for _ in range(2):
+            assert cost(known) == FRAME_COST + JUDGED_COST
+        assert cost(known) == FRAME_COST + 1
+        assert cost(known * 3) == FRAME_COST + 3
+        assert cost(known + encode_delimited(Message(HANG_UP, 1, "A", 9))) == (
+            FRAME_COST + 1 + JUDGED_COST
+        )
+        assert cost(known[:5]) == FRAME_COST
+        assert cost(known[5:] + known) == FRAME_COST + 1
+
+    @pytest.mark.parametrize(("left", "passes"), [(2, True), (1, True), (0, False), (-5, False)])
+    def test_a_frame_is_handled_with_anything_left(
+        self, tunnel: Tunnel, left: int, passes: bool
+    ) -> None:
+        tunnel.source._turn_budget.left = left
+        tunnel.source.frame_received(memoryview(encode_delimited(start())))
+        assert (tunnel.destination_link.take() == [start()]) is passes
+        assert tunnel.source.has_backlog is not passes
+        catch_up(tunnel.source)
+        assert tunnel.destination_link.take() == ([] if passes else [start()])
+
+    @pytest.mark.parametrize("most", [1, 2, 3])
+    def test_a_turn_ends_with_the_budget(self, tunnel: Tunnel, most: int) -> None:
+        feed(tunnel.source, start())
+        known = DataHeader(1, "A", 1).build(5) + b"hello"
+        for _ in range(2):
+            tunnel.source.frame_received(memoryview(known))
+        tunnel.destination_link.frames.clear()
+        tunnel.source._turn_budget.left = FRAME_COST + most
+        tunnel.source.frame_received(memoryview(known * 5))
+        assert tunnel.destination_link.frames == [known * most]
+
+    def test_frames_stay_behind_the_backlog_with_budget_left(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start())
+        tunnel.destination_link.take()
+        budget = tunnel.source._turn_budget
+        for payload in (b"first", b"second"):
+            tunnel.source.frame_received(memoryview(encode_delimited(data(payload))))
+            budget.left = 0
+            tunnel.source.frame_received(memoryview(encode_delimited(data(b"waits"))))
+            budget.renew()
+            tunnel.source.frame_received(memoryview(encode_delimited(data(b"behind"))))
+            assert tunnel.destination_link.take() == [data(payload)]
+            catch_up(tunnel.source)
+            assert tunnel.destination_link.take() == [data(b"waits"), data(b"behind")]
+
     def test_the_answer_to_a_fence_comes_behind_what_waits(self, tunnel: Tunnel) -> None:
         feed(tunnel.source, start())
         source, link = tunnel.connect(Side.SOURCE)
@@ -526,14 +606,14 @@ class TestTurns:
 
 
 class TestFlow:
-    def test_a_stalled_client_stops_the_other_one(self, tunnel: Tunnel) -> None:
+    def test_a_blocked_client_stops_the_other_one(self, tunnel: Tunnel) -> None:
         tunnel.destination.write_blocked()
         assert not tunnel.source_link.reading
         assert tunnel.destination_link.reading
         tunnel.destination.write_unblocked()
         assert tunnel.source_link.reading
 
-    def test_a_stalled_client_that_leaves_lets_the_other_one_go(self, tunnel: Tunnel) -> None:
+    def test_a_blocked_client_that_leaves_frees_the_other_one(self, tunnel: Tunnel) -> None:
         tunnel.destination.write_blocked()
         tunnel.destination.leave()
         assert tunnel.source_link.reading
@@ -554,7 +634,7 @@ class TestFlow:
 
 
 class TestFlowMessages:
-    """They pass between proxies of ours; others neither get nor send any."""
+    """They pass between proxies of this project; others neither get nor send any."""
 
     PAUSE = Message(MessageType.CONNECTION_PAUSE, 1, "A", 1, ignorable=True)
     RESUME = PAUSE._replace(type=MessageType.CONNECTION_RESUME)
@@ -667,16 +747,20 @@ def test_garbage_is_refused_in_our_terms(frames: list[bytes], side: Side) -> Non
 
 
 class TestCounting:
-    def test_messages_and_bytes_however_they_are_framed(self, tunnel: Tunnel) -> None:
+    @pytest.mark.parametrize("form", ["ascending", "payload last"])
+    def test_messages_and_bytes_however_they_are_framed(self, tunnel: Tunnel, form: str) -> None:
         feed(tunnel.source, start())
-        run = b"".join(encode_delimited(data(b"some payload")) for _ in range(20))
-        for size in (len(run), 3, 17):
+        message = encode_delimited(data(b"some payload"))
+        if form == "payload last":
+            message = DataHeader(1, "A", 1).build(12) + b"some payload"
+        run = message * 20
+        for size in (len(run), 3, 17, len(message)):
             for at in range(0, len(run), size):
                 tunnel.source.frame_received(memoryview(run[at : at + size]))
             catch_up(tunnel.source)
         traffic = tunnel.counters.traffic[Side.SOURCE]
-        assert traffic.messages == 61
-        assert traffic.bytes == 3 * len(run) + len(encode_delimited(start()))
+        assert traffic.messages == 81
+        assert traffic.bytes == 4 * len(run) + len(encode_delimited(start()))
         assert tunnel.counters.traffic[Side.DESTINATION].messages == 0
 
     def test_resets_by_cause(self, tunnel: Tunnel) -> None:

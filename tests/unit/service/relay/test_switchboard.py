@@ -97,6 +97,12 @@ def test_a_new_side_learns_that_its_peer_is_blocked() -> None:
     assert source.heard == ["blocked"]
     back.unblock_peer()
     assert source.heard == ["blocked", "unblocked"]
+    # It has been undone, for this peer and for the next one.
+    fresh = Box()
+    switchboard.join("t", Side.SOURCE, fresh)
+    assert fresh.heard == []
+    back.leave()
+    assert fresh.heard == ["left"]
 
 
 def test_closing_a_tunnel() -> None:

@@ -76,7 +76,10 @@ async def test_the_window_binds_nothing_while_the_link_is_not_read(client: Clien
 async def test_it_does_not_wait_for_a_window_that_is_gone(client: Client) -> None:
     client.fill()
     client.gate.update()
+    timer = client.window._timer
+    assert timer is not None
     client.gate.stop()
+    assert timer.cancelled()
     assert client.gate.window is None
     assert client.gate.update()
     assert client.gate.is_open
