@@ -2,10 +2,14 @@
 # use and again when pyproject.toml changes. `make demo` alone installs only what it runs,
 # everything else completes that. Nothing else on the machine is touched, but by `make apt`.
 
+# Hundreds of processes start in tests: whatever the environment says, none of them compiles
+# anew what others have compiled.
+export PYTHONDONTWRITEBYTECODE :=
+
 PYTHON ?= python3
 PYTEST_ARGS ?=
-# Files are spread over the cores; the tests of a file stay together and in order, and those
-# of tests/conformance too.
+# Files are spread over more processes than there are cores; the tests of a file stay together
+# and in order, and those of tests/conformance too.
 PYTEST_WORKERS ?= -n auto --dist loadfile
 # Another local proxy for `make conformance` to try.
 TARGET ?=

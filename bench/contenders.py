@@ -20,8 +20,9 @@ from typing import Any, Final, NamedTuple
 
 import trustme
 
-from tailrace.aws import ControlClient, ControlError, Credentials
+from tailrace.aws import ControlClient, Credentials
 from tailrace.common.secret import Secret
+from tailrace.errors import ControlError
 
 from .processes import BenchError, Process, Supervisor, unused_port
 

@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from tailrace.service.relay.relay_end import RelayEnd
-from tailrace.service.relay.switchboard import LocalFabric
+from tailrace.service.relay.switchboard import Switchboard
+from tailrace.service.relay.turn_budget import TurnBudget
+from tailrace.service.telemetry.counters import Counters
 from tailrace.session import Connection, ConnectionRequested, Event, Session
 from tailrace.wire import (
     MAX_PAYLOAD,
@@ -161,15 +163,20 @@ class Relay(HotPath):
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
-        fabric = LocalFabric()
+        switchboard = Switchboard()
+        counters = Counters(lambda: 0.0)
         self._link = _NullLink()
-        source = RelayEnd(_NullLink(), Side.SOURCE, (_SERVICE,))
-        destination = RelayEnd(self._link, Side.DESTINATION, (_SERVICE,))
-        source.join(fabric, "tunnel")
-        destination.join(fabric, "tunnel")
+        self._turn_budget = TurnBudget()
+        self._source = RelayEnd(
+            _NullLink(), Side.SOURCE, (_SERVICE,), counters, self._turn_budget, is_tailrace=True
+        )
+        destination = RelayEnd(
+            self._link, Side.DESTINATION, (_SERVICE,), counters, TurnBudget(), is_tailrace=True
+        )
+        self._source.join(switchboard, "tunnel")
+        destination.join(switchboard, "tunnel")
         start = encode_delimited(Message(MessageType.STREAM_START, 1, _SERVICE, 1))
-        source.frame_received(memoryview(start))
-        self._source = source
+        self._source.frame_received(memoryview(start))
         self._frame = memoryview(_data_frame(size))
 
     @property
@@ -181,7 +188,9 @@ class Relay(HotPath):
         for number in range(messages):
             receive(frame)
             if number % _BATCH == 0:
-                self._source.proceed()  # the next turn of the loop
+                # the next turn of the loop
+                self._turn_budget.renew()
+                self._source.proceed()
 
 
 class _NullLink:
@@ -192,8 +201,8 @@ class _NullLink:
     def __init__(self) -> None:
         self.sent = 0
 
-    def send(self, run: bytes | memoryview) -> None:
-        self.sent += len(run)
+    def send(self, messages: bytes | memoryview) -> None:
+        self.sent += len(messages)
 
     def ping(self, payload: bytes) -> None:
         """Nobody answers."""

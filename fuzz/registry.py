@@ -13,7 +13,7 @@ __all__ = ["TARGETS"]
 _ALL: Final[tuple[Target[Any], ...]] = (
     wire.CODEC,
     wire.FRAMING,
-    wire.HEADS,
+    wire.FAST_PATH,
     sessions.SESSION_SOURCE,
     sessions.SESSION_DESTINATION,
     http.UPGRADE_REQUEST,

@@ -10,6 +10,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
+from support.network.applications import Server
+from support.network.sockets import hang_up
+from tailrace.common.addresses import TCPAddress
+
 from .content import HEADER_SIZE, Checker, Header, Way, Work, content
 from .figures import Figures
 
@@ -21,6 +25,8 @@ _HUNG: Final = 120.0
 _GRACE: Final = 20.0
 """Seconds after a disturbance for which connections may still end early."""
 _KEYS: Final = (1, 200)
+_CLOSING: Final = 5.0
+"""Seconds in which the proxy must take what a client has left to send."""
 _NOWHERE: Final = 0.3
 """Seconds before the next try while nobody listens."""
 
@@ -43,6 +49,10 @@ class Volume:
     """Seconds between two connections of a client on average."""
     clients: int = 2
     """Clients of each tunnel."""
+    thought: float = 0.5
+    """Seconds between two keystrokes at most."""
+    stall: float = 8.0
+    """Seconds for which a client does not read at most, and an eighth of them at least."""
 
 
 @dataclass(eq=False, slots=True)
@@ -87,34 +97,25 @@ class Load:
         self._figures = figures
         self._dice = dice
         self._numbers = numbers
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server
+        self._application = Server(self._serve)
 
     # -- the application
 
     async def start(self) -> int:
         """Start the application; return its port."""
-        self._server = await asyncio.start_server(self._came, "127.0.0.1", 0)
-        self._lane.app = int(self._server.sockets[0].getsockname()[1])
+        address = await self._application.start()
+        assert isinstance(address, TCPAddress)
+        self._lane.app = address.port
         return self._lane.app
 
     async def stop(self) -> None:
         """End the application and what is left of its connections."""
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
+        await self._application.stop()
 
     @property
     def served(self) -> int:
         """Connections that the application has open."""
-        return len(self._tasks)
-
-    def _came(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        return self._application.connections
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # Whether a connection may end early is judged by its client, who knows more.
@@ -126,8 +127,6 @@ class Load:
             self._figures.fail("hung", f"tunnel {self._lane.index}: at the application")
         except (_Wrong, ValueError) as error:
             self._figures.fail("wrong bytes", f"tunnel {self._lane.index}: {error}")
-        finally:
-            await _close(writer)
 
     async def _work(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         header = Header.decode(await reader.readexactly(HEADER_SIZE))
@@ -178,7 +177,7 @@ class Load:
         lane.live[header.number] = header
         figures.opened[kind.value] += 1
         try:
-            whole = await self._converse(kind, header, lane.port)
+            whole = await self._converse(kind, header, lane.port, volume)
         except _Wrong as error:
             figures.fail("wrong bytes", f"tunnel {lane.index}: {error}")
         except _Hung:
@@ -211,7 +210,7 @@ class Load:
             case _:
                 return Header(index, number, Work.SEND, 0, size)
 
-    async def _converse(self, kind: _Kind, header: Header, port: int) -> bool:
+    async def _converse(self, kind: _Kind, header: Header, port: int, volume: Volume) -> bool:
         """Make one connection; return whether all that was to come came."""
         writer: asyncio.StreamWriter | None = None
         downward = Checker(header.number, Way.DOWN)
@@ -219,14 +218,14 @@ class Load:
             async with asyncio.timeout(_HUNG):
                 reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=_CHUNK)
                 writer.write(header.encode())
-                await self._talk(kind, header, reader, writer, downward)
+                await self._talk(kind, header, reader, writer, downward, volume)
         except TimeoutError:
             raise _Hung from None
         except OSError:
             pass
         finally:
             if writer is not None:
-                await _close(writer)
+                await hang_up(writer, _CLOSING)
         return downward.received == header.down
 
     async def _talk(
@@ -236,6 +235,7 @@ class Load:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         downward: Checker,
+        volume: Volume,
     ) -> None:
         receive = self._receive
         if kind is _Kind.INTERACTIVE:
@@ -246,10 +246,10 @@ class Load:
                 at += size
                 if not await receive(reader, header, downward, at):
                     return
-                await asyncio.sleep(self._dice.uniform(0.0, 0.5))
+                await asyncio.sleep(self._dice.uniform(0.0, volume.thought))
         elif kind is _Kind.STALL:
             await receive(reader, header, downward, header.down // 10)
-            await asyncio.sleep(self._dice.uniform(1.0, 8.0))
+            await asyncio.sleep(self._dice.uniform(volume.stall / 8, volume.stall))
             await receive(reader, header, downward, header.down)
         elif kind is _Kind.HALF_CLOSE:
             await self._send(writer, header, Way.UP, 0, header.up)
@@ -285,12 +285,3 @@ async def _both(sending: Coroutine[Any, Any, None], receiving: Awaitable[bool]) 
     finally:
         sender.cancel()
         await asyncio.gather(sender, return_exceptions=True)
-
-
-async def _close(writer: asyncio.StreamWriter) -> None:
-    writer.close()
-    try:
-        async with asyncio.timeout(5.0):
-            await writer.wait_closed()
-    except (OSError, TimeoutError):
-        writer.transport.abort()

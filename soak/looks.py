@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Final
 
-from support.process import Process
+from support.processes.child import Process
 
 from .figures import Figures
 from .rig import Rig

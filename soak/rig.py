@@ -7,24 +7,18 @@ import contextlib
 import json
 import random
 import signal
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from support.middlebox import Middlebox
-from support.process import Process
-from support.tunnel import (
-    ProxyProcess,
-    ServiceProcess,
-    Tunnel,
-    open_tunnel,
-    read_ready_file,
-    tunnel_process,
-)
-from tailrace.localproxy.settings import TCPAddress
+from support.network.middlebox import Middlebox
+from support.network.ports import free_port
+from support.processes.child import Process
+from support.service import ServiceProcess
+from support.tunnel import ProxyProcess, Tunnel, open_tunnel, read_ready_file, tunnel_process
+from tailrace.common.addresses import TCPAddress
 from tailrace.service.config import parse_address
 from tailrace.wire import Side
 
@@ -34,8 +28,6 @@ from .load import Lane, Load
 __all__ = ["End", "Line", "Rig", "rig"]
 
 SERVICE: Final = "SOAK"
-_PORTS: Final = range(20_000, 32_000)
-"""Below those that the system gives to connections: a service that comes back finds its own."""
 _PATIENCE: Final = 300.0
 """Seconds that a process may take to start on a machine that is busy with all the others."""
 _GLANCE: Final = 0.1
@@ -205,13 +197,6 @@ async def _start(end: End, few: asyncio.Semaphore) -> None:
         await end.start()
 
 
-def _free_port() -> int:
-    while True:
-        port = random.choice(_PORTS)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-
-
 @asynccontextmanager
 async def rig(
     directory: Path, tunnels: int, figures: Figures, dice: random.Random
@@ -221,7 +206,7 @@ async def rig(
     numbers = iter(range(1, 1 << 31)).__next__
     lines: list[Line] = []
     try:
-        await asyncio.to_thread(service.start, _free_port(), _free_port())
+        await asyncio.to_thread(service.start, free_port(), free_port())
         for index in range(tunnels):
             lane = Lane(index)
             load = Load(lane, figures, dice, numbers)

@@ -8,10 +8,12 @@ says so: whether this machine is on line decides nothing.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,6 +23,9 @@ __all__ = ["Verdict", "is_reachable", "judge", "main"]
 DATABASE = "https://pypi.org/pypi/pip/25.1/json"
 """An entry that is there whenever the database is."""
 TIMEOUT = 10.0
+"""Seconds for the database to answer once, the look-up of its name included."""
+PATIENCE = 120.0
+"""Seconds for the whole audit: some hundred answers."""
 COMMAND = (
     *(sys.executable, "-m", "pip_audit", "--format", "json", "--progress-spinner", "off"),
     *("--skip-editable", "--timeout", str(int(TIMEOUT))),
@@ -30,13 +35,23 @@ Verdict = tuple[int, str]
 """Exit status, and the lines that say why."""
 
 
-def is_reachable(url: str = DATABASE) -> bool:
-    """Tell whether the database answers."""
-    try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
-            return answer.status == 200
-    except (OSError, http.client.HTTPException):
-        return False
+def is_reachable(url: str = DATABASE, timeout: float = TIMEOUT) -> bool:
+    """Tell whether the database answers in time."""
+    answered = threading.Event()
+
+    def ask() -> None:
+        with (
+            contextlib.suppress(OSError, http.client.HTTPException),
+            urllib.request.urlopen(url, timeout=timeout) as answer,
+        ):
+            if answer.status == 200:
+                answered.set()
+
+    # In a thread, because nothing limits how long a name server is asked.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(timeout)
+    return answered.is_set()
 
 
 def judge(report: Mapping[str, Any]) -> Verdict:
@@ -59,7 +74,12 @@ def judge(report: Mapping[str, Any]) -> Verdict:
 
 def audit() -> Verdict:
     """Run pip-audit and return what it found."""
-    done = subprocess.run(COMMAND, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(
+            COMMAND, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return 0, f"audit SKIPPED: pip-audit took longer than {PATIENCE:g} s"
     try:
         report = json.loads(done.stdout)
     except ValueError:

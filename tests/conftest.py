@@ -11,10 +11,10 @@ from typing import Any
 import hypothesis
 import pytest
 
-from support.loops import LOOP_FACTORIES
-from support.scheduling import scheduler
+from support.plugins.loops import LOOP_FACTORIES
+from support.plugins.scheduling import scheduler, worker_count
 
-pytest_plugins = ["support.leaks", "pytester"]
+pytest_plugins = ["support.plugins.leaks", "support.plugins.pairwise", "pytester"]
 
 # A shell starts its background jobs with Ctrl-C ignored, and their children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -35,6 +35,12 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         (name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections
     ]
     return report
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Use more processes than there are cores."""
+    return worker_count()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tailrace.aws.signing import authorization, canonical_request, timestamp
 from tailrace.common.secret import Secret
 from tailrace.service.api.errors import ApiError
-from tailrace.service.api.model import OPERATIONS, Boolean, Integer, Listing, Shape, Structure, Text
+from tailrace.service.api.model import OPERATIONS
+from tailrace.service.api.shapes import Boolean, Integer, Listing, Shape, Structure, Text
 from tailrace.service.api.sigv4 import SignedRequest, Verifier
 from tailrace.service.api.validation import read_parameters
 from tailrace.service.identity.policy import AccessKey
@@ -68,7 +69,7 @@ def values_of(shape: Shape) -> st.SearchStrategy[Any]:
 
 
 def _bodies(name: str) -> st.SearchStrategy[bytes]:
-    written = values_of(OPERATIONS[name]).map(lambda value: json.dumps(value).encode())
+    written = values_of(OPERATIONS[name].input).map(lambda value: json.dumps(value).encode())
     return st.one_of(written, mutated(_BODIES, _BODY_WORDS))
 
 
@@ -80,7 +81,7 @@ def _requests(draw: st.DrawFn) -> tuple[str, bytes]:
 
 def _check_body(value: tuple[str, bytes]) -> None:
     name, body = value
-    shape = OPERATIONS[name]
+    shape = OPERATIONS[name].input
     try:
         parameters = read_parameters(body, shape)
     except ApiError as error:

@@ -6,24 +6,25 @@ from typing import Final
 
 from hypothesis import strategies as st
 
+from support.network.web_proxies import proxy_url
+from support.oracles.configuration import format_config, format_services, format_settings
 from tailrace.cli.localproxy.addresses import (
-    format_endpoint,
-    format_service_map,
     parse_bind_address,
     parse_endpoint,
     parse_service_map,
 )
-from tailrace.cli.localproxy.ini import format_config, format_services, parse_config, parse_services
-from tailrace.cli.localproxy.options import OPTIONS, UsageError
+from tailrace.cli.localproxy.ini import parse_config, parse_services
+from tailrace.cli.localproxy.options import OPTIONS
 from tailrace.cli.localproxy.settings_json import (
     PREFIX,
     SETTINGS,
     default_settings_text,
-    format_settings,
     parse_settings,
 )
+from tailrace.cli.localproxy.values import UsageError
+from tailrace.common.addresses import format_host_port, format_service_map
 from tailrace.errors import ConfigurationError
-from tailrace.link.proxy.settings import format_web_proxy, parse_no_proxy, parse_web_proxy
+from tailrace.link.proxy.settings import parse_no_proxy, parse_web_proxy
 from tailrace.wire import Side
 
 from ..checks import is_one_line
@@ -133,11 +134,10 @@ def _check_settings(text: str) -> None:
     except ConfigurationError as error:
         _check_text(error)
         raise
-    settings.values()
     settings.without_effect()
     settings.endpoint_of("us-east-1")
     again = parse_settings(format_settings(settings))
-    assert again.values().items() >= settings.values().items()
+    assert again.values == settings.values
     assert again.endpoint_format == settings.endpoint_format
     assert again.region_endpoints == settings.region_endpoints
 
@@ -236,7 +236,7 @@ def _check_address(text: str) -> None:
     except ConfigurationError as error:
         assert is_one_line(str(error)), str(error)
         raise
-    assert parse_endpoint(format_endpoint(host, port)) == (host, port)
+    assert parse_endpoint(format_host_port(host, port)) == (host, port)
     if refused is not None:
         raise refused
 
@@ -269,7 +269,7 @@ def _check_web_proxy(text: str) -> None:
     except ConfigurationError as error:
         assert is_one_line(str(error)), str(error)
         raise
-    assert parse_web_proxy(format_web_proxy(proxy).reveal()) == proxy
+    assert parse_web_proxy(proxy_url(proxy)) == proxy
 
 
 WEB_PROXY: Final = Target(

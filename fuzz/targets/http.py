@@ -19,13 +19,13 @@ from tailrace.errors import (
     ServiceUnavailable,
     TailraceError,
 )
-from tailrace.link.endpoint import LinkTarget
-from tailrace.link.http.connect_method import ConnectReply
+from tailrace.link.endpoint import ServiceEndpoint
+from tailrace.link.http.connect_method import ConnectParser
 from tailrace.link.http.upgrade import UpgradeAccepted, UpgradeParser, accept_for, build_request
 from tailrace.link.proxy.settings import WebProxy
 from tailrace.service.relay.handshake import HandshakeRefused, UpgradeRequest, read_handshake
 from tailrace.service.relay.proxy_protocol import header_size, read_header
-from tailrace.wire import SUBPROTOCOLS
+from tailrace.wire import SUBPROTOCOLS, Side
 
 from ..checks import cuts, is_one_line, pieces
 from ..mutate import mutated, vary_bytes
@@ -37,9 +37,9 @@ _TOKEN: Final = "AQGAAXiVSMpWtOkSecretTokenOfTheTunnel0123456789"
 _CLIENT_TOKEN: Final = "client-token-0123456789-0123456789"
 _PASSWORD: Final = "pass word:<b>&amp;"
 _KEY: Final = "dGhlIHNhbXBsZSBub25jZQ=="
-_TARGET: Final = LinkTarget(
+_TARGET: Final = ServiceEndpoint(
     host="data.example.test",
-    side="source",
+    side=Side.SOURCE,
     access_token=Secret(_TOKEN),
     client_token=Secret(_CLIENT_TOKEN),
 )
@@ -164,7 +164,7 @@ def _check_upgrade_answer(answer: _Answer) -> None:
 
 
 def _check_connect_reply(answer: _Answer) -> None:
-    reply = ConnectReply(_TARGET, _PROXY)
+    reply = ConnectParser(_TARGET, _PROXY)
     try:
         _outcome(answer.data, reply.feed, reply.finish, answer.sizes)
     except ProxyRefused as error:

@@ -16,13 +16,15 @@ from typing import Any, Final
 from hypothesis import strategies as st
 
 from tailrace.common.secret import Secret
+from tailrace.service.api.dispatch import perform
 from tailrace.service.api.errors import ApiError
 from tailrace.service.api.model import OPERATIONS
-from tailrace.service.api.operations import Operations
 from tailrace.service.api.validation import read_parameters
 from tailrace.service.control import ControlPlane
 from tailrace.service.identity.policy import AccessKey, Policy
-from tailrace.service.relay.switchboard import LocalFabric
+from tailrace.service.limits import DEFAULT
+from tailrace.service.notify.announcer import Announcer
+from tailrace.service.relay.switchboard import Switchboard
 from tailrace.service.tunnels.queries import TunnelQueries
 from tailrace.service.tunnels.rules import RandomIds, Tunnels
 from tailrace.service.tunnels.sqlite_store import SqliteStore
@@ -66,7 +68,7 @@ class _Calls:
 @st.composite
 def _call(draw: st.DrawFn) -> _Call:
     operation = draw(st.sampled_from(["OpenTunnel", *sorted(OPERATIONS)]))
-    value: Any = draw(values_of(OPERATIONS[operation]))
+    value: Any = draw(values_of(OPERATIONS[operation].input))
     if isinstance(value, dict):
         # Made-up ids name nothing; those of tunnels that exist lead further.
         named = {
@@ -78,7 +80,7 @@ def _call(draw: st.DrawFn) -> _Call:
         value |= {
             name: text
             for name, text in named.items()
-            if name in OPERATIONS[operation].members
+            if name in OPERATIONS[operation].input.members
             and (name != "nextToken" or draw(st.booleans()))
         }
     return _Call(operation, json.dumps(value).encode())
@@ -100,7 +102,7 @@ def _empty() -> str:
 
 
 @contextmanager
-def _operations() -> Iterator[Operations]:
+def _control() -> Iterator[ControlPlane]:
     # In memory: the disk takes longer than everything else together.
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         connection.executescript(_empty())
@@ -108,18 +110,21 @@ def _operations() -> Iterator[Operations]:
         store = SqliteStore(connection)
         ids = _CountedIds()
         queries = TunnelQueries(store, "r", "a")
-        control = ControlPlane(Tunnels(store, ids), queries, LocalFabric(), ids, lambda: 1.0)
-        yield Operations(control)
+        tunnels = Tunnels(store, ids, DEFAULT)
+        announcer = Announcer((), "r")
+        yield ControlPlane(
+            tunnels, queries, Switchboard(), ids, lambda: 1.0, announcer, lambda: None
+        )
 
 
 def _check(value: _Calls) -> None:
     key = AccessKey("AKID", Secret("secret"), policy=value.policy)
     refused: ApiError | None = None
-    with _operations() as operations:
+    with _control() as control:
         for call in value.calls:
             try:
-                parameters = read_parameters(call.body, OPERATIONS[call.operation])
-                document = operations.call(call.operation, parameters, key)
+                parameters = read_parameters(call.body, OPERATIONS[call.operation].input)
+                document = perform(control, call.operation, parameters, key)
             except ApiError as error:
                 assert 400 <= error.status < 500
                 refused = error

@@ -10,7 +10,7 @@ from typing import Final
 
 from hypothesis import strategies as st
 
-from support.protobuf import oracle_decode
+from support.oracles.protobuf import oracle_decode
 from tailrace.errors import RemoteProtocolError, ServiceIdMismatch
 from tailrace.session import (
     V1,

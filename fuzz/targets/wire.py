@@ -1,4 +1,4 @@
-"""Messages, frames and heads: bytes that the service or the peer sends."""
+"""Messages, frames and what recognises them: bytes that the service or the peer sends."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import Final
 
 from hypothesis import strategies as st
 
-from support.messages import bodies, load_vectors, messages
-from support.protobuf import OracleError, oracle_decode
+from support.oracles.protobuf import OracleError, oracle_decode
+from support.session.messages import bodies, load_vectors, messages
 from tailrace.errors import DecodeError, LocalProtocolError
 from tailrace.wire import (
     MAX_MESSAGE,
     MAX_PAYLOAD,
+    ConnectionIndex,
+    DataKey,
     Message,
     MessageSplitter,
     MessageType,
-    PrefixIndex,
     decode,
     encode,
     encode_delimited,
@@ -26,7 +27,7 @@ from ..checks import cuts, pieces
 from ..mutate import mutated, vary_bytes, vary_item
 from ..target import Target
 
-__all__ = ["CODEC", "FRAMING", "HEADS", "SEEDS", "data_bodies"]
+__all__ = ["CODEC", "FAST_PATH", "FRAMING", "SEEDS", "data_bodies"]
 
 SEEDS: Final = tuple(vector.frame[2:] for vector in load_vectors())
 """The bodies of ``tests/vectors/messages.json``, valid ones and others."""
@@ -170,7 +171,7 @@ FRAMING: Final = Target(
 )
 
 
-# -- heads ---------------------------------------------------------------------------------
+# -- fast path -----------------------------------------------------------------------------
 
 
 def data_bodies() -> st.SearchStrategy[bytes]:
@@ -187,23 +188,27 @@ def data_bodies() -> st.SearchStrategy[bytes]:
         st.integers(1, MAX_PAYLOAD).map(bytes),
         st.sampled_from([1, 126, 127, 128, 129, 16_383, 16_384, MAX_PAYLOAD]).map(bytes),
     )
-    return st.builds(_payload_last, connections, payloads, st.integers(0, 2))
+    return st.builds(_data_body, connections, payloads, st.integers(0, 2), st.booleans())
 
 
-def _payload_last(message: Message, payload: bytes, padding: int) -> bytes:
+def _data_body(message: Message, payload: bytes, padding: int, ascends: bool) -> bytes:
     size = len(payload)
     length = bytearray()
     while size > 0x7F or padding:
         length.append(size & 0x7F | 0x80)
         padding -= size <= 0x7F
         size >>= 7
-    return encode(message) + b"\x22" + bytes((*length, size)) + payload
+    field = b"\x22" + bytes((*length, size)) + payload
+    if not ascends:
+        return encode(message) + field
+    start = encode(Message(message.type, message.stream_id))
+    return start + field + encode(message)[len(start) :]
 
 
-def _check_heads(bodies_: tuple[bytes, ...]) -> None:
+def _check_fast_path(bodies_: tuple[bytes, ...]) -> None:
     """Whatever the index has been told, it says of a body what decoding it says."""
-    index: PrefixIndex[tuple[int, str, int]] = PrefixIndex()
-    prefixes: list[bytes] = []
+    index: ConnectionIndex[tuple[int, str, int]] = ConnectionIndex()
+    keys: list[tuple[DataKey, memoryview]] = []
     for body in bodies_:
         view = memoryview(body)
         try:
@@ -215,17 +220,17 @@ def _check_heads(bodies_: tuple[bytes, ...]) -> None:
             assert message is not None, "a message was recognised that is none"
             assert message.type == MessageType.DATA
             assert known[0] == _address(message)
-            assert known[1] == message.payload
+            assert view[known[1] : known[2]] == message.payload
         elif message is not None and message.type == MessageType.DATA:
-            prefix = index.add(view, message, _address(message))
-            if prefix:
-                prefixes.append(prefix)
-                assert index.find(view) == (_address(message), message.payload)
-        if len(prefixes) > 4:
-            index.remove(prefixes.pop(0))
-    for prefix in prefixes:
-        index.remove(prefix)
-    assert len(index) == 0
+            key = index.add(view, message, _address(message))
+            if key:
+                keys.append((key, view))
+                assert index.find(view) is not None
+        if len(keys) > 4:
+            index.remove(keys.pop(0)[0])
+    for key, _ in keys:
+        index.remove(key)
+    assert all(index.find(view) is None for _, view in keys)
 
 
 def _address(message: Message) -> tuple[int, str, int]:
@@ -234,14 +239,14 @@ def _address(message: Message) -> tuple[int, str, int]:
 
 _DATA_SEEDS: Final = [encode(Message(MessageType.DATA, 1, "SSH1", 1, b"x" * n)) for n in (1, 200)]
 
-HEADS: Final = Target(
-    "heads",
-    "data messages recognised by their beginning, next to the codec",
+FAST_PATH: Final = Target(
+    "fastpath",
+    "data messages recognised by what surrounds the payload, next to the codec",
     st.lists(
         st.one_of(data_bodies(), mutated([*_DATA_SEEDS, *_SMALL], _WORDS), messages().map(encode)),
         max_size=12,
     ).map(tuple),
-    _check_heads,
+    _check_fast_path,
     (),
     tuple((seed, seed) for seed in (*_DATA_SEEDS, *SEEDS)),
     lambda value, random: vary_item(value, vary_bytes, random),

@@ -4,28 +4,35 @@ Everything tailrace raises on purpose derives from :class:`TailraceError`. Any
 other exception that escapes a public function is a bug; tests and fuzzers treat
 it as one.
 
-Two rules hold for every class below:
+Three rules hold for every class below:
 
 * our own fault and the peer's fault are different errors
   (:class:`LocalProtocolError`, :class:`RemoteProtocolError`);
-* no message ever contains an access token, a client token or a key.
+* no message ever contains an access token, a client token or a key;
+* an error carries facts as attributes and knows no command: names of command-line options
+  and exit codes are added by :mod:`tailrace.cli`.
 """
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import Enum
 
 __all__ = [
     "AccessRefused",
+    "CallRefused",
+    "CertificateFault",
+    "CertificateRejected",
     "ConfigurationError",
     "ConnectFailed",
+    "ControlCertificateRejected",
+    "ControlError",
     "DecodeError",
-    "ExitCode",
     "HandshakeFailed",
     "LinkError",
     "ListenError",
     "LocalProtocolError",
     "NameResolutionFailed",
+    "OpenFailed",
     "ProtocolError",
     "ProxyRefused",
     "RemoteProtocolError",
@@ -36,41 +43,46 @@ __all__ = [
 ]
 
 
-class ExitCode(IntEnum):
-    """Exit status of the commands; the same table stands in ``docs/exit-codes.md``."""
-
-    OK = 0
-    """Ended as asked: tunnel closed or expired, SIGTERM, SIGINT."""
-    USAGE = 1
-    """Wrong command line, configuration file or environment."""
-    TOKEN_REFUSED = 3
-    """The service refused the access token or the client token."""
-    NETWORK = 4
-    """The service could not be reached within the allowed number of tries."""
-    LISTEN = 5
-    """A local port or socket path could not be bound."""
-    TLS = 6
-    """The service's certificate could not be verified."""
-    PROTOCOL = 7
-    """The service or the peer broke the protocol, or the service ids do not match."""
-
-
 class TailraceError(Exception):
-    """Base class of all errors of this package."""
+    """Base class of all errors of this package.
 
-    exit_code = ExitCode.PROTOCOL
+    ``setting`` is the setting at fault, by its name in the settings of its room, or "" when
+    no single one is.
+    """
+
+    def __init__(self, *args: object, setting: str = "") -> None:
+        super().__init__(*args)
+        self.setting = setting
 
 
 class ConfigurationError(TailraceError):
     """The command line, a configuration file or the environment is wrong."""
 
-    exit_code = ExitCode.USAGE
-
 
 class ListenError(TailraceError):
-    """A local address could not be bound."""
+    """A local address could not be bound.
 
-    exit_code = ExitCode.LISTEN
+    ``errno`` is the system's error number or 0; ``service_id`` and ``port`` are those that a
+    local proxy was to listen for.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        setting: str = "",
+        service_id: str = "",
+        port: int = 0,
+        errno: int = 0,
+    ) -> None:
+        super().__init__(text, setting=setting)
+        self.service_id = service_id
+        self.port = port
+        self.errno = errno
+
+
+class OpenFailed(TailraceError):
+    """A connection through the tunnel could not be opened; the text says why."""
 
 
 class ProtocolError(TailraceError):
@@ -96,7 +108,6 @@ class ServiceIdMismatch(ProtocolError):
 class LinkError(TailraceError):
     """The WebSocket link to the service could not be set up or was lost."""
 
-    exit_code = ExitCode.NETWORK
     retryable = True
     """Whether a later attempt with the same settings may succeed."""
 
@@ -122,9 +133,25 @@ class ProxyRefused(LinkError):
 
 
 class TLSFailed(LinkError):
-    """The TLS handshake failed or the certificate could not be verified."""
+    """The TLS handshake with the service failed."""
 
-    exit_code = ExitCode.TLS
+
+class CertificateFault(Enum):
+    """Why a certificate does not verify."""
+
+    UNTRUSTED = "untrusted"
+    WRONG_NAME = "wrong name"
+    OUT_OF_DATE = "out of date"
+
+
+class CertificateRejected(TLSFailed):
+    """The service's certificate does not verify."""
+
+    retryable = False
+
+    def __init__(self, text: str, *, fault: CertificateFault = CertificateFault.UNTRUSTED) -> None:
+        super().__init__(text)
+        self.fault = fault
 
 
 class HandshakeFailed(LinkError):
@@ -138,17 +165,33 @@ class ServiceUnavailable(HandshakeFailed):
 class AccessRefused(HandshakeFailed):
     """The service refused the upgrade for good (any status but 101 and 5xx).
 
-    ``status`` is the HTTP status, ``reason`` its phrase, ``body`` the answer's text
-    (trimmed), ``advice`` what to do about it.
+    ``status`` is the HTTP status, ``reason`` its phrase, ``body`` the response's text (trimmed).
     """
 
-    exit_code = ExitCode.TOKEN_REFUSED
     retryable = False
 
-    def __init__(self, status: int, reason: str, body: str, advice: str = "") -> None:
-        text = f'HTTP/1.1 {status} {reason}: "{body}"'
-        super().__init__(f"{text}. {advice}" if advice else text)
+    def __init__(self, status: int, reason: str, body: str) -> None:
+        super().__init__(f'HTTP/1.1 {status} {reason}: "{body}"')
         self.status = status
         self.reason = reason
         self.body = body
-        self.advice = advice
+
+
+class ControlError(TailraceError):
+    """The control API could not be reached, or failed to handle a call.
+
+    ``code`` is the AWS error code, such as ``ThrottlingException``, or "" when there was no
+    response.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}" if code else message)
+        self.code = code
+
+
+class CallRefused(ControlError):
+    """The control API refused a call: what it asks for, or who asks."""
+
+
+class ControlCertificateRejected(ControlError):
+    """The certificate of the control API does not verify."""

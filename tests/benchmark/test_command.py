@@ -12,7 +12,8 @@ from bench.__main__ import main, parse_cases
 from bench.contenders import all_contenders
 from bench.runner import Plan
 from bench.scenarios import SCENARIOS
-from support.source import ROOT
+
+from support.repository import ROOT
 
 
 def test_a_run_measures_reports_and_leaves_files(tmp_path: Path) -> None:

@@ -7,14 +7,13 @@ import base64
 import contextlib
 import os
 import ssl
-import struct
 from collections import deque
 from collections.abc import Iterable
 from typing import Final, Self
 
-from conformance.messages import Message, read
+from conformance.messages import Message, Splitter, read
 from conformance.progress import waiting
-from support.ws import BINARY, CLOSE, PING, PONG
+from support.network.frames import BINARY, CLOSE, PING, PONG, frame, read_frame
 from tailrace.service.config import Endpoints
 
 __all__ = ["Caller", "fields"]
@@ -49,7 +48,7 @@ class Caller:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
-        self._partial = b""
+        self._splitter = Splitter()
         self._messages: deque[bytes] = deque()
         self.head = ""
         """Status line and header fields of the answer to the upgrade request."""
@@ -84,15 +83,7 @@ class Caller:
 
     async def send_frame(self, opcode: int, payload: bytes = b"") -> None:
         """Send one frame of any kind."""
-        size = len(payload)
-        if size < 126:
-            head = struct.pack("!BB", 0x80 | opcode, 0x80 | size)
-        elif size < 65536:
-            head = struct.pack("!BBH", 0x80 | opcode, 0x80 | 126, size)
-        else:
-            head = struct.pack("!BBQ", 0x80 | opcode, 0x80 | 127, size)
-        # A mask of zeros leaves the payload as it is.
-        self._writer.write(head + bytes(4) + payload)
+        self._writer.write(frame(opcode, payload, masked=True))
         await self._writer.drain()
 
     async def next(self) -> Message:
@@ -135,30 +126,18 @@ class Caller:
     async def _take(self) -> bytes:
         """Take one frame; return the payload of a pong, or something true; empty at the end."""
         try:
-            first, size = await self._reader.readexactly(2)
-            if size == 126:
-                (size,) = struct.unpack("!H", await self._reader.readexactly(2))
-            elif size == 127:
-                (size,) = struct.unpack("!Q", await self._reader.readexactly(8))
-            payload = await self._reader.readexactly(size)
+            received = await read_frame(self._reader)
         except (OSError, EOFError, ssl.SSLError):
             return b""
-        opcode = first & 0x0F
-        if opcode == PONG:
-            return payload
-        if opcode == PING:
-            await self.send_frame(PONG, payload)
-        elif opcode == CLOSE:
-            self.close_code = struct.unpack("!H", payload[:2])[0] if payload else 1005
-            await self.send_frame(CLOSE, payload)
+        assert not received.masked, "a service masks no frames (RFC 6455 section 5.1)"
+        if received.opcode == PONG:
+            return received.payload
+        if received.opcode == PING:
+            await self.send_frame(PONG, received.payload)
+        elif received.opcode == CLOSE:
+            self.close_code = received.close_code
+            await self.send_frame(CLOSE, received.payload)
         else:
-            self.frames.append(payload)
-            self._split(payload)
+            self.frames.append(received.payload)
+            self._messages.extend(self._splitter.feed(received.payload))
         return b"a frame"
-
-    def _split(self, payload: bytes) -> None:
-        data = self._partial + payload
-        while len(data) >= 2 and len(data) >= (end := 2 + int.from_bytes(data[:2], "big")):
-            self._messages.append(data[:end])
-            data = data[end:]
-        self._partial = data

@@ -13,7 +13,7 @@ from conformance.laboratory import Laboratory, Outcome, Task, Trial
 from conformance.results import Results, Verdict, summary, table, write
 from conformance.targets import LINKS, Target
 from conformance.titles import KINDS, OVER_EACH_LINK, TITLES
-from support.leaks import Snapshot
+from support.plugins.leaks import Snapshot
 
 _TASKS = pytest.StashKey[dict[str, Task]]()
 _FOREIGN = pytest.StashKey[Target]()

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import itertools
 import json
 import re
 import signal
-import socket
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
@@ -19,12 +17,13 @@ from typing import Any, Final, Self
 from cryptography import x509
 
 from conformance.progress import Progress, waiting
-from conformance.sockets import Application, BlackHole, Socket, connect
+from conformance.sockets import Application, Socket, connect
 from conformance.stage import Stage
 from conformance.targets import Target
-from support.process import Process, process
-from support.tunnel import ServiceProcess, service_process
-from support.ws import Certificates
+from support.network.certificates import Certificates
+from support.network.sockets import black_hole
+from support.processes.child import Process, process
+from support.service import ServiceProcess, service_process
 from tailrace.service.tls.authority import subject_hash
 
 __all__ = ["ACCESS_TOKEN", "Lab", "Proxy", "Settings", "Shared"]
@@ -36,9 +35,6 @@ _GRACE: Final = 0.7
 """Seconds after which a proxy that nobody expected to end is the outcome."""
 _LOG_TAIL: Final = 25
 _LAST_WORDS: Final = re.compile(r"(?:\[fatal\] |: (?=Assertion `))([^\[\n]{1,100})")
-_FIRST_PORT: Final = 20_000
-"""Listening ports are taken below those the system hands out."""
-_LAST_PORT: Final = 32_000
 
 Settings = Mapping[str, str | int]
 
@@ -103,7 +99,6 @@ class Shared:
         pem = self.certificates.ca_file.read_bytes()
         name = f"{subject_hash(x509.load_pem_x509_certificate(pem))}.0"
         (self.ca_dir / name).write_bytes(pem)
-        self._ports = itertools.count(_FIRST_PORT)
         self._service: asyncio.Future[ServiceProcess] | None = None
         self._stack = contextlib.ExitStack()
 
@@ -117,14 +112,6 @@ class Shared:
         trace: TracebackType | None,
     ) -> None:
         self._stack.close()
-
-    def port(self) -> int:
-        """Return a port that nobody has, and that no other scenario gets."""
-        for port in self._ports:
-            assert port < _LAST_PORT
-            with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-                return port
-        raise AssertionError("unreachable")
 
     async def service(self) -> ServiceProcess:
         """Return the one ``tailrace serve`` of the session."""
@@ -153,7 +140,6 @@ class Lab:
         self.certificates = shared.certificates
         self.ca_dir = shared.ca_dir
         self.directory = directory
-        self.port = shared.port
         self.service = shared.service
         self._context = shared.context
         self._stack = stack
@@ -283,12 +269,9 @@ class Lab:
         self._stack.callback(application.close)
         return application
 
-    async def black_hole(self) -> int:
+    def black_hole(self) -> int:
         """Return a port that answers nothing."""
-        hole = BlackHole()
-        self._stack.callback(hole.close)
-        await hole.fill()
-        return hole.port
+        return self._stack.enter_context(black_hole())
 
 
 def _tree(settings: Settings) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "STREAM_RESET",
     "STREAM_START",
     "Message",
+    "Splitter",
     "data",
     "message",
     "read",
@@ -100,6 +102,23 @@ def data(payload: bytes, stream: int = 1, service: str = "", connection: int = 0
         message(DATA, stream, service, connection, payload[at : at + MAX_PAYLOAD])
         for at in range(0, len(payload), MAX_PAYLOAD)
     ]
+
+
+class Splitter:
+    """Finds messages in what frames carry; a message may begin and end anywhere."""
+
+    def __init__(self) -> None:
+        self._partial = bytearray()
+
+    def feed(self, payload: bytes) -> Iterator[bytes]:
+        """Yield the messages that are whole now, with their length prefixes."""
+        self._partial += payload
+        while len(self._partial) >= 2:
+            end = 2 + int.from_bytes(self._partial[:2], "big")
+            if len(self._partial) < end:
+                break
+            yield bytes(self._partial[:end])
+            del self._partial[:end]
 
 
 def read(raw: bytes) -> Message:

@@ -17,6 +17,7 @@ from conformance.messages import (
 )
 from conformance.sockets import Application, Socket
 from conformance.stage import Link, Stage
+from support.network.ports import free_port
 
 __all__ = ["QUICK", "Destination", "Source", "destination", "source"]
 
@@ -83,7 +84,7 @@ async def source(
     """
     ids = ids or ("SSH1",)
     stage = lab.stage(buffer=buffer)
-    ports = {name: lab.port() for name in ids}
+    ports = {name: free_port() for name in ids}
     mapping = ",".join(f"{name}={port}" for name, port in ports.items())
     arguments = ("-e", stage.endpoint, "-b", "127.0.0.1", "-s", mapping, *more)
     proxy = lab.proxy(*arguments, settings=settings, ours=ours)

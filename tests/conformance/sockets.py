@@ -1,4 +1,4 @@
-"""TCP connections that do nothing by themselves: clients, applications, a black hole.
+"""TCP connections that do nothing by themselves: clients and applications.
 
 Nothing is read before a script reads it, so that the kernel's buffers fill up when it
 does not.
@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import struct
 from typing import Final
 
 from conformance.progress import waiting
+from support.network.sockets import reset
 
-__all__ = ["Application", "BlackHole", "Socket", "connect"]
+__all__ = ["Application", "Socket", "connect"]
 
 _CHUNK: Final = 65536
 _POLL: Final = 0.02
@@ -124,8 +124,7 @@ class Socket:
 
     def reset(self) -> None:
         """End with a TCP reset."""
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.close()
+        reset(self._sock)
 
     def close(self) -> None:
         self._sock.close()
@@ -189,31 +188,3 @@ class Application:
         self.stop_listening()
         for sock in self._sockets:
             sock.close()
-
-
-class BlackHole:
-    """A port that answers nothing: its queue of connections is full."""
-
-    def __init__(self) -> None:
-        self._listener = socket.socket()
-        self._listener.bind(("127.0.0.1", 0))
-        self._listener.listen(0)
-        self.port: int = self._listener.getsockname()[1]
-        self._fillers: list[socket.socket] = []
-
-    async def fill(self) -> None:
-        """Connect until the system answers no more."""
-        while True:
-            filler = socket.socket()
-            self._fillers.append(filler)
-            filler.setblocking(False)
-            try:
-                async with asyncio.timeout(0.3):
-                    await asyncio.get_running_loop().sock_connect(filler, ("127.0.0.1", self.port))
-            except TimeoutError:
-                return
-
-    def close(self) -> None:
-        self._listener.close()
-        for filler in self._fillers:
-            filler.close()

@@ -1,6 +1,6 @@
 """A scripted tunnel service in the event loop: every frame, drop and silence on command.
 
-Frames and certificates are those of ``support.ws``; there a script is a thread, here it
+Frames and certificates are those of ``support.network``; there a script is a thread, here it
 is a coroutine that also drives the clients and applications of its scenario.
 """
 
@@ -10,14 +10,14 @@ import asyncio
 import contextlib
 import socket
 import ssl
-import struct
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from conformance.messages import DATA, Message, read, service_ids
+from conformance.messages import DATA, Message, Splitter, read, service_ids
 from conformance.progress import waiting
-from support.ws import BINARY, CLOSE, PING, PONG, Frame, Peer, Request, close_frame, frame
+from support.network.frames import BINARY, CLOSE, PING, PONG, Frame, close_frame, frame, read_frame
+from support.network.scripted_service import Request
 
 __all__ = ["Link", "Stage"]
 
@@ -56,7 +56,7 @@ class Link:
         self._may_read.set()
         self._changed = asyncio.Event()
         self._fault: AssertionError | None = None
-        self._partial = bytearray()
+        self._splitter = Splitter()
         self._messages: deque[bytes] = deque()
 
     # -- before the upgrade ----------------------------------------------------------
@@ -80,15 +80,15 @@ class Link:
 
     async def head(self) -> list[str]:
         """Read the lines of one HTTP request."""
+        return (await self._head())[:-4].decode("ascii").split("\r\n")
+
+    async def _head(self) -> bytes:
         waiting(f"an HTTP request on connection {self.number + 1}")
-        head = await self._reader.readuntil(b"\r\n\r\n")
-        return head[:-4].decode("ascii").split("\r\n")
+        return await self._reader.readuntil(b"\r\n\r\n")
 
     async def read_request(self) -> Request:
         """Read the upgrade request."""
-        line, *fields = await self.head()
-        pairs = [each.partition(": ") for each in fields]
-        self.request = Request(line, [(name, value) for name, _, value in pairs])
+        self.request = Request.parse(await self._head())
         return self.request
 
     async def write(self, data: bytes) -> None:
@@ -97,9 +97,8 @@ class Link:
         await self._writer.drain()
 
     async def accept(self, first_bytes: bytes = b"", **changes: Any) -> None:
-        """Accept the upgrade; ``changes`` are those of ``support.ws.Peer.answer``."""
-        answer = Peer(self._sock, self.number).answer(self.request, **changes)
-        await self.write(answer + first_bytes)
+        """Accept the upgrade; ``changes`` are those of ``Request.answer``."""
+        await self.write(self.request.answer(**changes) + first_bytes)
         self._reading = asyncio.get_running_loop().create_task(self._read())
 
     async def refuse(self, status: str, body: str = "", more: str = "") -> None:
@@ -257,7 +256,9 @@ class Link:
                 await self._may_read.wait()
                 if self.pace:
                     await asyncio.sleep(self.pace)
-                self._take(await self._read_frame())
+                received = await read_frame(self._reader)
+                assert received.masked, "a client masks its frames (RFC 6455 section 5.1)"
+                self._take(received)
                 self._changed.set()
         except (OSError, EOFError, ssl.SSLError):
             pass
@@ -265,20 +266,6 @@ class Link:
             self._fault = fault
         self.gone = True
         self._changed.set()
-
-    async def _read_frame(self) -> Frame:
-        first, second = await self._reader.readexactly(2)
-        assert second & 0x80, "a client masks its frames (RFC 6455 section 5.1)"
-        size = second & 0x7F
-        if size == 126:
-            (size,) = struct.unpack("!H", await self._reader.readexactly(2))
-        elif size == 127:
-            (size,) = struct.unpack("!Q", await self._reader.readexactly(8))
-        mask = await self._reader.readexactly(4)
-        payload = await self._reader.readexactly(size)
-        repeated = int.from_bytes((mask * (size // 4 + 1))[:size], "big")
-        payload = (int.from_bytes(payload, "big") ^ repeated).to_bytes(size, "big")
-        return Frame(first & 0x0F, payload, bool(first & 0x80))
 
     def _take(self, received: Frame) -> None:
         if received.opcode == PING:
@@ -288,21 +275,11 @@ class Link:
         elif received.opcode == PONG:
             self.pongs.append(received.payload)
         elif received.opcode == CLOSE:
-            code = received.payload[:2]
-            self.close_code = struct.unpack("!H", code)[0] if code else 1005
+            self.close_code = received.close_code
             self._writer.write(frame(CLOSE, received.payload))
         else:
             self.frames.append(received)
-            self._split(received.payload)
-
-    def _split(self, payload: bytes) -> None:
-        self._partial += payload
-        while len(self._partial) >= 2:
-            end = 2 + int.from_bytes(self._partial[:2], "big")
-            if len(self._partial) < end:
-                break
-            self._messages.append(bytes(self._partial[:end]))
-            del self._partial[:end]
+            self._messages.extend(self._splitter.feed(received.payload))
 
 
 class Stage:

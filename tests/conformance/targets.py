@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from support.process import clean_environment, installed
+from support.processes.child import clean_environment, installed
 
 __all__ = ["LINKS", "Target"]
 
@@ -18,7 +18,6 @@ LINKS: Final = ("picows", "websockets")
 _OUR_PATIENCE: Final = 100.0
 _THEIR_PATIENCE: Final = 15.0
 _TRUST: Final = "SSL_CERT_FILE"
-_COVERAGE: Final = "COVERAGE_"
 
 
 @dataclass(frozen=True)
@@ -60,9 +59,5 @@ class Target:
         return re.sub(r"[^\w.]+", "-", self.name)
 
     def environment(self, trusted: Path, **extra: str) -> dict[str, str]:
-        """Return an environment in which only one certificate file is trusted.
-
-        Coverage is not measured: so many short processes would spend most of their time on it.
-        """
-        environment = clean_environment(**{_TRUST: str(trusted)} | extra)
-        return {name: text for name, text in environment.items() if not name.startswith(_COVERAGE)}
+        """Return an environment in which only one certificate file is trusted."""
+        return clean_environment(**{_TRUST: str(trusted)} | extra)

@@ -11,7 +11,7 @@ import pytest
 
 from conformance.lab import Lab
 from conformance.laboratory import scenario
-from tailrace.errors import ExitCode
+from tailrace.cli.exit_codes import ExitCode
 
 TOKEN = "a" * 100
 HINT = "Try 'localproxy --help'"
@@ -55,10 +55,10 @@ async def _check(lab: Lab, arguments: tuple[str, ...], code: int, text: str, tok
 
 @scenario("S62")
 async def test_s62_usage_errors(lab: Lab) -> None:
-    for arguments, code, text in WITHOUT_TOKEN:
-        await _check(lab, arguments, code, text, "")
-    for arguments, text in WITH_TOKEN:
-        await _check(lab, arguments, 1, text, TOKEN)
+    await asyncio.gather(
+        *(_check(lab, arguments, code, text, "") for arguments, code, text in WITHOUT_TOKEN),
+        *(_check(lab, arguments, 1, text, TOKEN) for arguments, text in WITH_TOKEN),
+    )
 
 
 @scenario("S62", "R66413b7")

@@ -268,12 +268,12 @@ async def test_s43_two_resets_at_once(lab: Lab) -> None:
 @scenario("S45", "B1")
 async def test_s45_b1_application_that_answers_nothing(lab: Lab) -> None:
     stage = lab.stage()
-    hole = await lab.black_hole()
+    hole = lab.black_hole()
     application = lab.application()
     lab.proxy(
         *("-e", stage.endpoint),
         *("-d", f"DEAD=127.0.0.1:{hole},SSH1=127.0.0.1:{application.port}"),
-        settings={"websocket.ping_period_ms": 500},
+        settings={"websocket.ping_period_ms": 1000},
     )
     link = await stage.tunnel("DEAD", "SSH1")
     await link.send(message(STREAM_START, 1, "DEAD", 1), message(STREAM_START, 1, "SSH1", 1))

@@ -20,7 +20,8 @@ from conformance.messages import (
     message,
 )
 from conformance.rigs import QUICK, source
-from support.ws import BINARY, CONTINUATION, PING, PONG, TEXT
+from support.network.frames import BINARY, CONTINUATION, PING, PONG, TEXT
+from support.network.ports import free_port
 
 SSH1 = "00080805320453534831"
 
@@ -98,7 +99,7 @@ async def test_s56_fields_in_any_order(lab: Lab) -> None:
 @scenario("S56")
 async def test_s56_unknown_fields(lab: Lab) -> None:
     stage = lab.stage()
-    port = lab.port()
+    port = free_port()
     lab.proxy("-e", stage.endpoint, "-b", "127.0.0.1", "-s", str(port))
     link = await stage.tunnel()
     client = await lab.client(port)
@@ -207,7 +208,7 @@ async def test_s49_closed_with_two_services_active(lab: Lab) -> None:
 @scenario("S49")
 async def test_s49_closed_before_the_service_ids(lab: Lab) -> None:
     stage = lab.stage()
-    arguments = ("-e", stage.endpoint, "-b", "127.0.0.1", "-s", f"SSH1={lab.port()}")
+    arguments = ("-e", stage.endpoint, "-b", "127.0.0.1", "-s", f"SSH1={free_port()}")
     proxy = lab.proxy(*arguments, settings=QUICK)
     link = await stage.link()
     await link.close(1000)

@@ -19,8 +19,8 @@ from conformance.messages import (
     message,
     service_ids,
 )
+from support.network.frames import TEXT
 from support.tunnel import Tunnel, open_tunnel
-from support.ws import TEXT
 from tailrace.wire import Side
 
 SOURCE, DESTINATION = Side.SOURCE.value, Side.DESTINATION.value

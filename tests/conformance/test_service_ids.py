@@ -10,7 +10,8 @@ from conformance.laboratory import scenario
 from conformance.messages import CONNECTION_START, STREAM_START, service_ids
 from conformance.rigs import QUICK, destination, source
 from conformance.sockets import Socket
-from tailrace.errors import ExitCode
+from support.network.ports import free_port
+from tailrace.cli.exit_codes import ExitCode
 
 SSH1 = "00080805320453534831"
 NONE = "00020805"
@@ -21,7 +22,7 @@ BIND_ERROR = "Could not bind to address"
 async def test_s9_serves_clients_once_the_ids_have_come(lab: Lab) -> None:
     """A client that comes before is refused, or waits; nothing is sent for it."""
     stage = lab.stage()
-    port = lab.port()
+    port = free_port()
     proxy = lab.proxy("-e", stage.endpoint, "-b", "127.0.0.1", "-s", f"SSH1={port}")
     link = await stage.link()
     await proxy.said("Successfully established websocket connection")
@@ -46,7 +47,7 @@ async def _try_connect(lab: Lab, port: int) -> Socket | None:
 @scenario("S10")
 async def test_s10_no_ids_for_a_map_with_ids(lab: Lab) -> None:
     stage = lab.stage()
-    proxy = lab.proxy("-e", stage.endpoint, "-s", f"SSH1={lab.port()}", settings=QUICK)
+    proxy = lab.proxy("-e", stage.endpoint, "-s", f"SSH1={free_port()}", settings=QUICK)
     link = await stage.link()
     await link.send(NONE)
     code = await proxy.ended()
@@ -58,7 +59,7 @@ async def test_s10_no_ids_for_a_map_with_ids(lab: Lab) -> None:
 @scenario("S10")
 async def test_s10_no_ids_for_a_port(lab: Lab) -> None:
     stage = lab.stage()
-    port = lab.port()
+    port = free_port()
     lab.proxy("-e", stage.endpoint, "-b", "127.0.0.1", "-s", str(port))
     link = await stage.link()
     await link.send(NONE)
@@ -69,7 +70,7 @@ async def test_s10_no_ids_for_a_port(lab: Lab) -> None:
 @scenario("S11")
 async def test_s11_one_id_for_a_port(lab: Lab) -> None:
     stage = lab.stage()
-    port = lab.port()
+    port = free_port()
     lab.proxy("-e", stage.endpoint, "-b", "127.0.0.1", "-s", str(port))
     link = await stage.link()
     await link.send(SSH1)
@@ -80,7 +81,7 @@ async def test_s11_one_id_for_a_port(lab: Lab) -> None:
 @scenario("S12")
 async def test_s12_ids_byte_by_byte(lab: Lab) -> None:
     stage = lab.stage()
-    port = lab.port()
+    port = free_port()
     lab.proxy("-e", stage.endpoint, "-b", "127.0.0.1", "-s", f"SSH1={port}")
     link = await stage.link()
     await link.send_bytewise(SSH1)
@@ -120,7 +121,7 @@ async def test_s51_other_ids(lab: Lab) -> None:
 async def test_s52_map_with_a_host(lab: Lab) -> None:
     """Accepted or refused at the start, never at the first accept."""
     stage = lab.stage()
-    port = lab.port()
+    port = free_port()
     proxy = lab.proxy("-e", stage.endpoint, "-s", f"SSH1=127.0.0.1:{port}")
     proxy.may_end = not lab.target.is_ours
     called = asyncio.get_running_loop().create_task(stage.tunnel("SSH1"))
@@ -149,7 +150,7 @@ async def _status(proxy) -> int:
 async def test_s53_ports_of_a_config_dir(lab: Lab) -> None:
     """Each order of the ids on a link of its own; the reference depends on it."""
     names = ("ALPHA", "BRAVO", "CHARLIE")
-    ports = {name: lab.port() for name in names}
+    ports = {name: free_port() for name in names}
     config = lab.directory / "config"
     (config / "more").mkdir(parents=True)
     (config / "one.ini").write_text(f"; ours\nALPHA = {ports['ALPHA']}\n")
@@ -172,7 +173,7 @@ async def test_s53_ports_of_a_config_dir(lab: Lab) -> None:
 
 @scenario("S54", "R26")
 async def test_s54_r26_port_taken(lab: Lab) -> None:
-    port = lab.port()
+    port = free_port()
     with socket.create_server(("127.0.0.1", port)):
         stage = lab.stage()
         settings = {"tcp.connection_retry_count": 2, "tcp.connection_retry_delay_ms": 50}
@@ -190,7 +191,7 @@ async def test_s54_r26_port_taken(lab: Lab) -> None:
 
 @scenario("B11")
 async def test_b11_port_taken_is_noticed_first(lab: Lab) -> None:
-    port = lab.port()
+    port = free_port()
     with socket.create_server(("127.0.0.1", port)):
         stage = lab.stage()
         arguments = ("-e", stage.endpoint, "-b", "127.0.0.1", "-s", f"SSH1={port}")
@@ -207,7 +208,7 @@ async def test_b11_port_taken_is_noticed_first(lab: Lab) -> None:
 @scenario("B16")
 async def test_b16_service_id_with_a_colon(lab: Lab) -> None:
     stage = lab.stage()
-    port = lab.port()
+    port = free_port()
     lab.proxy("-e", stage.endpoint, "-b", "127.0.0.1", "-s", f"a:b={port}")
     link = await stage.tunnel("a:b")
     await lab.client(port)

@@ -19,14 +19,14 @@ from conformance.messages import (
 )
 from conformance.rigs import QUICK, Source, source
 from conformance.sockets import Socket
-from support.ws import PING
+from support.network.frames import PING
+from support.network.ports import free_port
 
 START_1 = "000c080210012a04535348313801"
 START_2 = "000c080610012a04535348313802"
 HELLO_2 = "001308011001220568656c6c6f2a04535348313802"
 RESET_2 = "000c080710012a04535348313802"
 STREAM_RESET_1 = "000a080310012a0453534831"
-MOST = 16_000_000
 LAST = b"and these are the last bytes"
 
 
@@ -149,7 +149,7 @@ async def test_s21_session_reset(lab: Lab) -> None:
 @scenario("S36", patience=25)
 async def test_s36_v1_peer(lab: Lab) -> None:
     stage = lab.stage()
-    port = lab.port()
+    port = free_port()
     lab.proxy(
         *("-e", stage.endpoint, "-b", "127.0.0.1", "-s", str(port), "-y", "V1"),
         ours=("--linger", "0.3"),
@@ -373,7 +373,8 @@ async def test_r468d11e_connections_that_end_at_once(lab: Lab) -> None:
 @scenario("R88")
 async def test_r88_data_and_pings_over_a_slow_link(lab: Lab) -> None:
     """The stage checks every frame; what arrives is what two clients sent."""
-    rig = await source(lab, settings=QUICK | {"websocket.ping_period_ms": 500}, buffer=32_768)
+    most = 16_000_000 if lab.full else 600_000
+    rig = await source(lab, settings=QUICK | {"websocket.ping_period_ms": 1000}, buffer=32_768)
     clients = [await rig.connect() for _ in range(2)]
     pings = len(rig.link.pings)
     rig.link.pace = 0.01
@@ -388,7 +389,7 @@ async def test_r88_data_and_pings_over_a_slow_link(lab: Lab) -> None:
 
     async def press(client: Socket, connection: int) -> None:
         chance = random.Random(connection)
-        while len(rig.link.pings) < pings + 2 and len(sent[connection]) < MOST:
+        while len(rig.link.pings) < pings + 2 and len(sent[connection]) < most:
             part = chance.randbytes(100_000)
             sent[connection] += part
             await client.send(part)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import shlex
 from collections import Counter
 from pathlib import Path
 
@@ -96,14 +97,6 @@ def test_messages_are_read_strictly() -> None:
 # -- the laboratory can fail ---------------------------------------------------------------
 
 
-def attempt(script, command: str, directory: Path, ours: bool = False) -> Outcome:
-    """Run a scenario against a shell command that stands for a local proxy."""
-    target = Target(("sh", "-c", command, "sh"), ours, "stand-in", patience=2.0)
-    tasks = {"it": Task(Trial(script, ("S1",), 0.0, False), target)}
-    with Laboratory(tasks, directory, False) as laboratory:
-        return laboratory.outcome("it")
-
-
 async def wants_a_link(lab: Lab) -> None:
     stage = lab.stage()
     lab.proxy("-e", stage.endpoint)
@@ -121,55 +114,75 @@ async def does_nothing(lab: Lab) -> None:
     await asyncio.sleep(0.3)
 
 
-def test_a_wait_in_vain_is_seen(tmp_path: Path) -> None:
-    outcome = attempt(wants_a_link, "exec sleep 60", tmp_path)
+LAST_WORDS = {
+    "error": "[1] [fatal] shutdown: not connected [system:107 at x.hpp]",
+    "assertion": "p: x.hpp:200: void f(): Assertion `! value()' failed.",
+}
+STAND_INS = {
+    "wait in vain": (wants_a_link, "exec sleep 60"),
+    "unexpected end": (wants_a_link, "exit 7"),
+    "last words: error": (wants_a_link, f"echo {shlex.quote(LAST_WORDS['error'])} >&2; exit 1"),
+    "last words: assertion": (
+        wants_a_link,
+        f"echo {shlex.quote(LAST_WORDS['assertion'])} >&2; exit 1",
+    ),
+    "crash": (wants_a_link, "kill -SEGV $$"),
+    "false claim of ours": (wants_success, "exit 3"),
+    "traceback": (does_nothing, "echo Traceback >&2; exec sleep 60"),
+    "token in the log": (does_nothing, "env >&2; exec sleep 60"),
+    "success": (wants_success, "exit 0"),
+}
+"""Scenarios, and shell commands that stand for a local proxy."""
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    """What becomes of the stand-ins, all of them at the same time."""
+    tasks = {
+        name: Task(
+            Trial(script, ("S1",), 0.0, False),
+            Target(("sh", "-c", command, "sh"), name.endswith("ours"), name, patience=2.0),
+        )
+        for name, (script, command) in STAND_INS.items()
+    }
+    with Laboratory(tasks, tmp_path_factory.mktemp("stand-ins"), False) as laboratory:
+        return {name: laboratory.outcome(name) for name in tasks}
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("unexpected end", "the proxy ended with status 7"),
+        ("last words: error", "the proxy ended with status 1: shutdown: not connected"),
+        (
+            "last words: assertion",
+            "the proxy ended with status 1: Assertion `! value()' failed.",
+        ),
+        ("crash", "the proxy ended with status -11 (SIGSEGV)"),
+        ("traceback", "a traceback in the log"),
+        ("token in the log", "the access token in the log"),
+    ],
+)
+def test_failures_are_seen(name: str, reason: str, outcomes: dict[str, Outcome]) -> None:
+    assert outcomes[name].reason == reason
+
+
+def test_a_wait_in_vain_is_seen(outcomes: dict[str, Outcome]) -> None:
+    outcome = outcomes["wait in vain"]
     assert outcome.reason == "waited in vain for connection 1 to the service"
     with pytest.raises(pytest.xfail.Exception, match="in vain"):
         outcome.judge()
 
 
-def test_an_unexpected_end_is_seen(tmp_path: Path) -> None:
-    outcome = attempt(wants_a_link, "exit 7", tmp_path)
-    assert outcome.reason == "the proxy ended with status 7"
-
-
-@pytest.mark.parametrize(
-    ("line", "reason"),
-    [
-        ("[1] [fatal] shutdown: not connected [system:107 at x.hpp]", "shutdown: not connected"),
-        ("p: x.hpp:200: void f(): Assertion `! value()' failed.", "Assertion `! value()' failed."),
-    ],
-)
-def test_last_words_are_told(line: str, reason: str, tmp_path: Path) -> None:
-    (tmp_path / "words").write_text(line)
-    outcome = attempt(wants_a_link, f"cat {tmp_path}/words >&2; exit 1", tmp_path)
-    assert outcome.reason == f"the proxy ended with status 1: {reason}"
-
-
-def test_a_crash_is_seen(tmp_path: Path) -> None:
-    outcome = attempt(wants_a_link, "kill -SEGV $$", tmp_path)
-    assert outcome.reason == "the proxy ended with status -11 (SIGSEGV)"
-
-
-def test_a_false_claim_is_seen(tmp_path: Path) -> None:
-    outcome = attempt(wants_success, "exit 3", tmp_path, ours=True)
+def test_a_false_claim_is_seen(outcomes: dict[str, Outcome]) -> None:
+    outcome = outcomes["false claim of ours"]
     assert outcome.reason == "exit status 3"
     with pytest.raises(AssertionError, match="exit status 3"):
         outcome.judge()
 
 
-def test_a_traceback_is_seen(tmp_path: Path) -> None:
-    outcome = attempt(does_nothing, "echo Traceback >&2; exec sleep 60", tmp_path)
-    assert outcome.reason == "a traceback in the log"
-
-
-def test_a_token_in_the_log_is_seen(tmp_path: Path) -> None:
-    outcome = attempt(does_nothing, "env >&2; exec sleep 60", tmp_path)
-    assert outcome.reason == "the access token in the log"
-
-
-def test_success_is_seen(tmp_path: Path) -> None:
-    outcome = attempt(wants_success, "exit 0", tmp_path)
+def test_success_is_seen(outcomes: dict[str, Outcome]) -> None:
+    outcome = outcomes["success"]
     assert (outcome.error, outcome.reason) == (None, "")
     outcome.judge()
 

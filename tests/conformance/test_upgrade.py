@@ -13,7 +13,8 @@ import warnings
 from conformance.lab import ACCESS_TOKEN, Lab
 from conformance.laboratory import scenario
 from conformance.stage import Link, Stage
-from tailrace.errors import ExitCode
+from support.network.ports import free_port
+from tailrace.cli.exit_codes import ExitCode
 
 CLIENT_TOKEN = "0f4c9a52-6c1e-4d8b-9a55-3a7d5e1b2c3d"
 REFUSED = "Proxy server rejected web socket upgrade request: (HTTP/1.1"
@@ -44,7 +45,7 @@ async def test_s1_upgrade_request_of_a_destination(lab: Lab) -> None:
 @scenario("S1")
 async def test_s1_upgrade_request_of_a_source_without_client_token(lab: Lab) -> None:
     stage = lab.stage()
-    lab.proxy("-e", stage.endpoint, "-s", f"SSH1={lab.port()}")
+    lab.proxy("-e", stage.endpoint, "-s", f"SSH1={free_port()}")
     request = (await stage.asked()).request
     assert request.line == "GET /tunnel?local-proxy-mode=source HTTP/1.1"
     given = [value for name, value in request.headers if name.lower() == "client-token"]
@@ -57,7 +58,7 @@ async def test_s1_upgrade_request_of_a_source_without_client_token(lab: Lab) -> 
 @scenario("S2")
 async def test_s2_no_subprotocol_in_the_answer(lab: Lab) -> None:
     stage = lab.stage()
-    port = lab.port()
+    port = free_port()
     proxy = lab.proxy("-e", stage.endpoint, "-s", f"SSH1={port}", settings=SLOW_RETRY)
     tries, link = await _refuse_for_a_while(stage, 2.0, lambda link: link.accept(subprotocol=None))
     assert tries <= 10, f"{tries} connections in two seconds"
@@ -84,7 +85,7 @@ async def test_s3_refusals_are_final(lab: Lab) -> None:
     answers = ["400 Bad Request", "403 Forbidden", "404 Not Found"]
     stages = {answer: lab.stage() for answer in answers}
     proxies = {
-        answer: lab.proxy("-e", stage.endpoint, "-s", str(lab.port()), settings=QUICK)
+        answer: lab.proxy("-e", stage.endpoint, "-s", str(free_port()), settings=QUICK)
         for answer, stage in stages.items()
     }
     for proxy in proxies.values():
@@ -111,7 +112,7 @@ async def test_b3_refused_token_is_a_failure(lab: Lab) -> None:
 @scenario("S4")
 async def test_s4_unavailable_twice(lab: Lab) -> None:
     stage = lab.stage()
-    proxy = lab.proxy("-e", stage.endpoint, "-s", str(lab.port()), settings=QUICK)
+    proxy = lab.proxy("-e", stage.endpoint, "-s", str(free_port()), settings=QUICK)
     for _ in range(2):
         await (await stage.asked()).refuse("503 Service Unavailable", "later")
     await (await stage.asked()).accept()
@@ -123,7 +124,7 @@ async def test_s4_unavailable_twice(lab: Lab) -> None:
 async def test_b5_retry_count_is_honoured_when_unavailable(lab: Lab) -> None:
     stage = lab.stage()
     settings = {"websocket.connect_retry_count": 2, "websocket.retry_delay_ms": 50}
-    proxy = lab.proxy("-e", stage.endpoint, "-s", str(lab.port()), settings=settings)
+    proxy = lab.proxy("-e", stage.endpoint, "-s", str(free_port()), settings=settings)
 
     async def refuse_all() -> None:
         while True:
@@ -138,8 +139,8 @@ async def test_b5_retry_count_is_honoured_when_unavailable(lab: Lab) -> None:
 @scenario("B5")
 async def test_b5_retry_count_is_honoured_when_nobody_listens(lab: Lab) -> None:
     settings = {"websocket.connect_retry_count": 2, "websocket.retry_delay_ms": 50}
-    endpoint = f"127.0.0.1:{lab.port()}"
-    proxy = lab.proxy("-e", endpoint, "-s", str(lab.port()), settings=settings)
+    endpoint = f"127.0.0.1:{free_port()}"
+    proxy = lab.proxy("-e", endpoint, "-s", str(free_port()), settings=settings)
     code = await proxy.ended()
     assert code == ExitCode.NETWORK if lab.target.is_ours else code
 
@@ -147,7 +148,7 @@ async def test_b5_retry_count_is_honoured_when_nobody_listens(lab: Lab) -> None:
 @scenario("S5")
 async def test_s5_closed_before_the_answer(lab: Lab) -> None:
     stage = lab.stage()
-    proxy = lab.proxy("-e", stage.endpoint, "-s", str(lab.port()), settings=QUICK)
+    proxy = lab.proxy("-e", stage.endpoint, "-s", str(free_port()), settings=QUICK)
     (await stage.asked()).hang_up()
     (await stage.asked()).drop()
     await stage.link()
@@ -158,7 +159,7 @@ async def test_s5_closed_before_the_answer(lab: Lab) -> None:
 async def test_s6_wrong_authority(lab: Lab) -> None:
     stage = lab.stage()
     proxy = lab.proxy(
-        *("-e", stage.endpoint, "-s", str(lab.port())),
+        *("-e", stage.endpoint, "-s", str(free_port())),
         settings=QUICK,
         trusted=_other_authority(lab),
     )
@@ -207,7 +208,7 @@ async def _never_asks(lab: Lab, stage: Stage, proxy) -> None:
 async def test_s6_wrong_host_name(lab: Lab) -> None:
     context = lab.certificates.server_context(lab.certificates.wrong_host)
     stage = lab.stage(context=context)
-    proxy = lab.proxy("-e", stage.endpoint, "-s", str(lab.port()), settings=QUICK)
+    proxy = lab.proxy("-e", stage.endpoint, "-s", str(free_port()), settings=QUICK)
     await _never_asks(lab, stage, proxy)
 
 
@@ -216,7 +217,7 @@ async def test_s6_unless_told_not_to_look(lab: Lab) -> None:
     context = lab.certificates.server_context(lab.certificates.wrong_host)
     stage = lab.stage(context=context)
     proxy = lab.proxy(
-        *("-e", stage.endpoint, "-s", str(lab.port()), "-k"), trusted=_other_authority(lab)
+        *("-e", stage.endpoint, "-s", str(free_port()), "-k"), trusted=_other_authority(lab)
     )
     await stage.link()
     await proxy.said("Successfully established websocket connection")
@@ -226,7 +227,7 @@ async def test_s6_unless_told_not_to_look(lab: Lab) -> None:
 @scenario("S6")
 async def test_s6_directory_of_authorities(lab: Lab) -> None:
     stage = lab.stage()
-    arguments = ("-e", stage.endpoint, "-s", str(lab.port()), "-c", str(lab.ca_dir))
+    arguments = ("-e", stage.endpoint, "-s", str(free_port()), "-c", str(lab.ca_dir))
     proxy = lab.proxy(*arguments, trusted=_other_authority(lab))
     await stage.link()
     await proxy.said("Successfully established websocket connection")
@@ -237,7 +238,7 @@ async def test_s7_silent_service(lab: Lab) -> None:
     """Silent before TLS, then before the answer; each time it is left for another try."""
     stage = lab.stage()
     ours = ("--connect-timeout", "1")
-    proxy = lab.proxy("-e", stage.endpoint, "-s", str(lab.port()), settings=QUICK, ours=ours)
+    proxy = lab.proxy("-e", stage.endpoint, "-s", str(free_port()), settings=QUICK, ours=ours)
     await stage.call()
     await stage.asked()
     await stage.link()
@@ -247,7 +248,7 @@ async def test_s7_silent_service(lab: Lab) -> None:
 @scenario("R4376b6d")
 async def test_r4376b6d_old_tls(lab: Lab) -> None:
     stage = lab.stage(context=_tls_1_1(lab.certificates.server_context()))
-    proxy = lab.proxy("-e", stage.endpoint, "-s", str(lab.port()), settings=QUICK)
+    proxy = lab.proxy("-e", stage.endpoint, "-s", str(free_port()), settings=QUICK)
     await _never_asks(lab, stage, proxy)
 
 

@@ -8,7 +8,8 @@ import base64
 from conformance.lab import Lab
 from conformance.laboratory import scenario
 from conformance.stage import Link, Stage
-from tailrace.errors import ExitCode
+from support.network.ports import free_port
+from tailrace.cli.exit_codes import ExitCode
 
 QUICK = {"websocket.retry_delay_ms": 100}
 ENDPOINT = "127.0.0.1:4433"
@@ -38,7 +39,7 @@ async def _accept_inside(lab: Lab, link: Link) -> None:
 async def test_s8_credentials_and_an_answer_in_two_segments(lab: Lab) -> None:
     stage = lab.stage(plain=True)
     proxy = lab.proxy(
-        *("-e", ENDPOINT, "-s", str(lab.port())),
+        *("-e", ENDPOINT, "-s", str(free_port())),
         https_proxy=f"http://user:p%40ss+word@127.0.0.1:{stage.port}",
     )
     link, lines = await _connect(stage)
@@ -59,7 +60,7 @@ async def test_s8_credentials_and_an_answer_in_two_segments(lab: Lab) -> None:
 async def test_s8_b17_credentials_refused(lab: Lab) -> None:
     stage = lab.stage(plain=True)
     proxy = lab.proxy(
-        *("-e", ENDPOINT, "-s", str(lab.port())),
+        *("-e", ENDPOINT, "-s", str(free_port())),
         settings=QUICK,
         https_proxy=f"http://user:wrong@127.0.0.1:{stage.port}",
     )
@@ -75,7 +76,7 @@ async def test_s8_b17_credentials_refused(lab: Lab) -> None:
 async def test_b17_host_without_credentials(lab: Lab) -> None:
     stage = lab.stage(plain=True)
     lab.proxy(
-        *("-e", ENDPOINT, "-s", str(lab.port())),
+        *("-e", ENDPOINT, "-s", str(free_port())),
         https_proxy=f"http://127.0.0.1:{stage.port}",
     )
     _, lines = await _connect(stage)
@@ -88,7 +89,7 @@ async def test_b17_no_proxy(lab: Lab) -> None:
     web_proxy = lab.stage(plain=True)
     stage = lab.stage()
     proxy = lab.proxy(
-        *("-e", stage.endpoint, "-s", str(lab.port())),
+        *("-e", stage.endpoint, "-s", str(free_port())),
         https_proxy=f"http://127.0.0.1:{web_proxy.port}",
         no_proxy="example.com,127.0.0.1",
     )
@@ -101,7 +102,7 @@ async def test_b17_no_proxy(lab: Lab) -> None:
 async def test_r63b3e65_web_proxy_goes_away_after_connect(lab: Lab) -> None:
     stage = lab.stage(plain=True)
     proxy = lab.proxy(
-        *("-e", ENDPOINT, "-s", str(lab.port())),
+        *("-e", ENDPOINT, "-s", str(free_port())),
         settings=QUICK,
         https_proxy=f"http://127.0.0.1:{stage.port}",
     )
@@ -120,7 +121,7 @@ async def test_r63b3e65_web_proxy_goes_away_after_connect(lab: Lab) -> None:
 async def test_r4376b6d_ipv6_web_proxy(lab: Lab) -> None:
     stage = lab.stage(plain=True, host="::1")
     lab.proxy(
-        *("-e", ENDPOINT, "-s", str(lab.port())),
+        *("-e", ENDPOINT, "-s", str(free_port())),
         https_proxy=f"http://[::1]:{stage.port}",
     )
     _, lines = await _connect(stage)
@@ -145,7 +146,7 @@ async def test_s55_region_in_china(lab: Lab) -> None:
     """A web proxy sees which host is asked for; nothing leaves this machine."""
     stage = lab.stage(plain=True)
     lab.proxy(
-        *("-r", "cn-north-1", "-s", str(lab.port())),
+        *("-r", "cn-north-1", "-s", str(free_port())),
         settings={"tcp.connection_retry_count": 1},
         https_proxy=f"http://127.0.0.1:{stage.port}",
     )

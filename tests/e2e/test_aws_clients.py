@@ -16,7 +16,9 @@ from typing import Any
 import boto3
 import pytest
 
-from support.tunnel import HANG, ServiceProcess, clean_environment, installed
+from support.processes.child import clean_environment, installed
+from support.service import ServiceProcess
+from support.waiting import HANG
 from tailrace.service.config import Endpoints
 
 NAME = "IoTSecuredTunneling"

@@ -14,28 +14,24 @@ from pathlib import Path
 
 import pytest
 
-from support.tunnel import (
-    HANG,
-    Process,
-    ServiceProcess,
-    Streams,
+from support.network.applications import (
     application,
-    both_processes,
-    both_proxies,
     check_closed,
     check_echo,
     client,
-    disguise,
     echo,
     exchange,
     mirror,
     noise,
     read_to_the_end,
-    reset,
-    tunnel_of,
-    unused_port,
 )
-from tailrace.localproxy.settings import LocalAddress, TCPAddress
+from support.network.ports import free_port
+from support.network.sockets import Streams, reset_streams
+from support.processes.child import Process
+from support.service import ServiceProcess
+from support.tunnel import both_processes, both_proxies, disguise, tunnel_of
+from support.waiting import HANG
+from tailrace.common.addresses import LocalAddress, TCPAddress
 from tailrace.wire import Side
 
 MIB = 1024 * 1024
@@ -257,7 +253,7 @@ async def test_a_stalled_connection_does_not_hold_up_the_other_direction(
 
 
 async def test_a_refused_connection_harms_no_other(service: ServiceProcess, tmp_path: Path):
-    nobody = TCPAddress("127.0.0.1", unused_port())
+    nobody = TCPAddress("127.0.0.1", free_port())
     with tunnel_of(service, "GOOD", "DEAD") as tunnel:
         async with (
             application(mirror) as where,
@@ -319,5 +315,5 @@ async def test_a_reset_connection_harms_no_other(service: ServiceProcess, tmp_pa
                     near[1].write(noise(100_000))
                     far = await accepted.get()
                     far[1].write(noise(100_000))
-                    reset(near if who == "client" else far)
+                    reset_streams(near if who == "client" else far)
                     await read_to_the_end(far if who == "client" else near)

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 import tailrace
-from support.tunnel import Process, clean_environment, installed, process, until
+from support.processes.child import Process, clean_environment, installed, process
+from support.waiting import until
 
 
 @contextmanager

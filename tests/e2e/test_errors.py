@@ -10,23 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from support.middlebox import middlebox
-from support.service import dial
+from support.network.applications import application, echo
+from support.network.middlebox import middlebox
+from support.network.ports import free_port
+from support.service import ServiceProcess, dial
 from support.tunnel import (
-    ServiceProcess,
     Tunnel,
-    application,
     arguments_for,
     both_processes,
-    echo,
     proxy_process,
     tunnel_of,
     tunnel_process,
-    unused_port,
 )
+from tailrace.cli.exit_codes import ExitCode
+from tailrace.common.addresses import ServiceMap, TCPAddress, UnixAddress
 from tailrace.common.secret import Secret
-from tailrace.errors import ExitCode
-from tailrace.localproxy.settings import ServiceMap, TCPAddress, UnixAddress
 from tailrace.wire import Side
 
 UNKNOWN = Secret("t" * 43)
@@ -154,7 +152,7 @@ async def test_a_ready_file_that_cannot_be_written(service: ServiceProcess, tmp_
 
 
 async def test_an_endpoint_where_nobody_listens(tmp_path: Path):
-    port = unused_port()
+    port = free_port()
     arguments = ["-e", f"127.0.0.1:{port}", "-m", "src", *few_tries(tmp_path)]
     line = await failing(tmp_path, arguments, ExitCode.NETWORK)
     assert f"127.0.0.1:{port}: Connection refused; gave up after 2 tries" in line
@@ -258,7 +256,7 @@ async def mismatch(tunnel: Tunnel, directory: Path, side: Side, services: Servic
 async def test_other_service_ids_than_the_tunnel_has(
     service: ServiceProcess, tmp_path: Path, side: Side
 ):
-    wanted: ServiceMap = {name: TCPAddress("", unused_port()) for name in ("VNC", "SSH")}
+    wanted: ServiceMap = {name: TCPAddress("", free_port()) for name in ("VNC", "SSH")}
     with tunnel_of(service, "SSH", "HTTP") as tunnel:
         line = await mismatch(tunnel, tmp_path, side, wanted)
     assert "the tunnel has the services [SSH, HTTP], you gave [VNC, SSH]" in line
@@ -266,7 +264,7 @@ async def test_other_service_ids_than_the_tunnel_has(
 
 async def test_one_address_for_two_services(service: ServiceProcess, tmp_path: Path):
     with tunnel_of(service, "SSH", "HTTP") as tunnel:
-        wanted: ServiceMap = {"": TCPAddress("", unused_port())}
+        wanted: ServiceMap = {"": TCPAddress("", free_port())}
         line = await mismatch(tunnel, tmp_path, Side.SOURCE, wanted)
     assert "the tunnel has the services [SSH, HTTP]" in line
     assert "as in SSH=PORT,HTTP=PORT" in line
@@ -274,7 +272,7 @@ async def test_one_address_for_two_services(service: ServiceProcess, tmp_path: P
 
 async def test_service_ids_for_a_tunnel_without(service: ServiceProcess, tmp_path: Path):
     with tunnel_of(service) as tunnel:
-        wanted: ServiceMap = {"SSH": TCPAddress("", unused_port())}
+        wanted: ServiceMap = {"SSH": TCPAddress("", free_port())}
         line = await mismatch(tunnel, tmp_path, Side.SOURCE, wanted)
     assert "the tunnel has no services, you gave [SSH]" in line
 

@@ -11,19 +11,12 @@ import statistics
 
 import pytest
 
-from support.middlebox import middlebox
-from support.tunnel import (
-    ServiceProcess,
-    Streams,
-    application,
-    both_proxies,
-    check_echo,
-    client,
-    echo,
-    noise,
-    tunnel_of,
-    until,
-)
+from support.network.applications import application, check_echo, client, echo, noise
+from support.network.middlebox import middlebox
+from support.network.sockets import Streams
+from support.service import ServiceProcess
+from support.tunnel import both_proxies, tunnel_of
+from support.waiting import until
 from tailrace.wire import Side
 
 RATE = 800_000

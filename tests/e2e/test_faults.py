@@ -1,7 +1,8 @@
 """Whatever the network does to a link: nothing is altered, nothing hangs, and it comes back.
 
-Each proxy has a :class:`~support.faults.FaultProxy` between itself and the service. What comes
-through is judged by each end for itself: every connection has bytes of its own both ways.
+Each proxy has a :class:`~support.network.faults.FaultProxy` between itself and the service.
+What comes through is judged by each end for itself: every connection has bytes of its own both
+ways.
 """
 
 from __future__ import annotations
@@ -19,23 +20,20 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from support.faults import Fault, FaultProxy, Kind, Script, Way, fault_proxy, scripts
+from support.network.applications import application, client, noise
+from support.network.faults import Fault, FaultProxy, Kind, Script, Way, fault_proxy, scripts
+from support.service import ServiceProcess
 from support.tunnel import (
-    HANG,
     Ends,
-    LocalAddress,
     RunningProxy,
-    ServiceProcess,
-    application,
     arguments_for,
     both_proxies,
-    client,
-    noise,
     proxy_process,
     tunnel_of,
-    until,
 )
-from tailrace.errors import ExitCode
+from support.waiting import HANG, until
+from tailrace.cli.exit_codes import ExitCode
+from tailrace.common.addresses import LocalAddress
 from tailrace.localproxy.events import Connecting, Ended, Reconnecting
 from tailrace.service.config import parse_address
 from tailrace.wire import Side
@@ -57,9 +55,11 @@ class Witness:
     def __init__(self) -> None:
         self.faults: list[str] = []
         self.open = 0
+        self.visited = asyncio.Event()
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open += 1
+        self.visited.set()
         try:
             await self._serve(reader, writer)
         finally:
@@ -233,7 +233,7 @@ async def test_the_witness_can_accuse():
 
 async def test_commands_survive_faults_and_do_not_grow(service: ServiceProcess, tmp_path: Path):
     """Faults at both ends of running commands: the same process, and no more of it."""
-    fine = {"tunneling": {"proxy": {"websocket": {"ping_period_ms": 700, "retry_delay_ms": 1}}}}
+    fine = {"tunneling": {"proxy": {"websocket": {"ping_period_ms": 300, "retry_delay_ms": 1}}}}
     file = tmp_path / "settings.json"
     file.write_text(json.dumps(fine))
     witness, seeds = Witness(), Seeds()
@@ -270,10 +270,12 @@ async def test_commands_survive_faults_and_do_not_grow(service: ServiceProcess, 
             quick = (Kind.FIN, Kind.RST, Kind.HALF_CLOSE)
             for box, kinds in ((near, (*quick, Kind.BLACKHOLE)), (far, quick)):
                 for kind in kinds:
+                    witness.visited.clear()
                     visiting = asyncio.get_running_loop().create_task(
                         visit(port, seeds.next(), 1_000_000)
                     )
-                    await until(lambda: witness.open, "a connection")
+                    async with asyncio.timeout(HANG):
+                        await witness.visited.wait()
                     box.strike(Fault(kind, Way.DOWN))
                     await visiting
                     await usable()

@@ -19,7 +19,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from support.service import HANG, Peer, api, config, dial, running, trust
+from support.network.frames import BINARY, frame
+from support.service import MessageClient, api, config, dial, running, trust
+from support.waiting import HANG
 from tailrace.service.config import DataSettings
 from tailrace.service.limits import Limits
 from tailrace.service.service import Service
@@ -48,8 +50,8 @@ class Stage:
     """A service, a tunnel that behaves, and one for the villain."""
 
     service: Service
-    source: Peer
-    destination: Peer
+    source: MessageClient
+    destination: MessageClient
     prey: dict[str, str]
     faults: list[Any]
     tls: ssl.SSLContext
@@ -108,20 +110,6 @@ class Wire:
 
 def data(payload: bytes, connection: int = 1) -> Message:
     return Message(DATA, 1, "", connection, payload)
-
-
-def masked(opcode: int, payload: bytes, *, fin: bool = True, mask: bool = True) -> bytes:
-    """One WebSocket frame of a client, or nearly one; the mask is zero."""
-    first = opcode | (0x80 if fin else 0)
-    bit = 0x80 if mask else 0
-    size = len(payload)
-    if size < 126:
-        head = bytes((first, bit | size))
-    elif size < 65536:
-        head = bytes((first, bit | 126)) + size.to_bytes(2, "big")
-    else:
-        head = bytes((first, bit | 127)) + size.to_bytes(8, "big")
-    return head + (bytes(4) if mask else b"") + payload
 
 
 class Collector(logging.Handler):
@@ -240,7 +228,7 @@ async def test_frames_of_any_kind(
 ) -> None:
     wire = await stage.upgraded(side)
     for opcode, payload, fin, mask in frames:
-        await wire.say(masked(opcode, payload, fin=fin, mask=mask))
+        await wire.say(frame(opcode, payload, fin, masked=mask))
     await wire.say(tail)
     await stage.check()
     wire.hang_up()
@@ -269,9 +257,9 @@ async def test_messages_of_any_kind_from_both_sides(
     """Well-formed messages that make no sense, cut into frames anywhere."""
     wires = {side: await stage.upgraded(side) for side in ("source", "destination")}
     for side, message in said:
-        frame = encode_delimited(message)
-        for at in range(0, len(frame), piece):
-            await wires[side].say(masked(2, frame[at : at + piece]))
+        sent = encode_delimited(message)
+        for at in range(0, len(sent), piece):
+            await wires[side].say(frame(BINARY, sent[at : at + piece], masked=True))
     await stage.check()
     for wire in wires.values():
         wire.hang_up()
@@ -306,7 +294,7 @@ async def test_garbage_at_full_speed(stage: Stage) -> None:
         while not over:
             with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
                 wire = await stage.upgraded(side)
-                await wire.say(masked(2, chance.randbytes(60_000)))
+                await wire.say(frame(BINARY, chance.randbytes(60_000), masked=True))
                 wire.hang_up()
 
     loop = asyncio.get_running_loop()

@@ -15,13 +15,13 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from support.configuration import value_unless_refused
-from tailrace.cli.localproxy.files import Files
-from tailrace.cli.localproxy.resolve import Configuration, build_settings
+from support.oracles.refusals import value_unless_refused
+from tailrace.cli.localproxy.resolve import build_settings
 from tailrace.common.secret import Secret
-from tailrace.link import LinkTarget
+from tailrace.link import ServiceEndpoint
 from tailrace.link.http.connect_method import build_connect
 from tailrace.link.http.upgrade import build_request
+from tailrace.wire import Side
 
 TOKEN = "AQGAAXlKn0Tqd8Vn3Cn4Zf2bPzAAQABAAdU"
 BASE = {
@@ -75,13 +75,11 @@ MANY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 def requests_of(environ: Mapping[str, str], *argv: str) -> list[bytes]:
     """Return the requests that a proxy with this configuration sends."""
-    built = build_settings(argv, environ, Files())
-    assert isinstance(built, Configuration)
-    found = built.settings
-    target = LinkTarget(
+    found = build_settings(argv, environ).settings.proxy
+    target = ServiceEndpoint(
         host=found.host,
         port=found.port,
-        side=found.side.value,
+        side=found.side,
         access_token=found.access_token,
         client_token=found.client_token,
         subprotocol=found.subprotocol,
@@ -164,8 +162,8 @@ def test_settings_files(key: str, text: str, tmp_path: Path) -> None:
 
 def test_the_check_can_fail() -> None:
     good = build_request(
-        LinkTarget(
-            host="h", side="source", access_token=Secret(TOKEN), client_token=Secret("c" * 32)
+        ServiceEndpoint(
+            host="h", side=Side.SOURCE, access_token=Secret(TOKEN), client_token=Secret("c" * 32)
         ),
         "key",
         "agent",

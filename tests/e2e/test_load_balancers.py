@@ -6,19 +6,15 @@ import asyncio
 import json
 import os
 import shutil
-import socket
-import subprocess
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
-from support.mosquitto import free_port
-from support.service import HANG, api, config, dial, running
+from support.network.ports import free_port
+from support.processes.child import server_process
+from support.service import api, config, dial, running
 from tailrace.service.config import DataSettings, OperationSettings
 from tailrace.wire import Message, MessageType
 
@@ -55,25 +51,6 @@ stream {{
 """
 
 
-@contextmanager
-def process(command: Sequence[str], port: int, log: Path) -> Iterator[None]:
-    """A load balancer that accepts connections on ``port``."""
-    with log.open("wb") as output:
-        running_process = subprocess.Popen(command, stdout=output, stderr=output)
-    try:
-        for _ in range(int(HANG / 0.02)):
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert running_process.poll() is None, log.read_text()
-                time.sleep(0.02)
-        yield
-    finally:
-        running_process.terminate()
-        running_process.wait()
-
-
 def balancer(kind: str, directory: Path, port: int, target: int) -> list[str]:
     """Write a configuration; return the command that uses it, or skip."""
     name = kind.partition(" ")[0]
@@ -105,7 +82,7 @@ async def test_the_clients_address_is_audited(tmp_path: Path, kind: str) -> None
         opened = await asyncio.to_thread(opened_by.open_tunnel)
         opened_by.close()
         in_front = replace(service.endpoints, data_endpoint=f"127.0.0.1:{port}")
-        with process(command, port, tmp_path / "log"):
+        with server_process("balancer", command, tmp_path, port):
             async with (
                 dial(
                     in_front, "source", opened["sourceAccessToken"], local_addr=("127.0.0.9", 0)

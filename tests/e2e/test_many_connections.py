@@ -10,22 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from support.tunnel import (
-    HANG,
-    ProxyProcess,
-    ServiceProcess,
-    Streams,
-    application,
-    both_processes,
-    check_closed,
-    check_echo,
-    client,
-    echo,
-    hang_up,
-    tunnel_of,
-    until,
-)
-from tailrace.localproxy.settings import LocalAddress
+from support.network.applications import application, check_closed, check_echo, client, echo
+from support.network.sockets import Streams, hang_up
+from support.service import ServiceProcess
+from support.tunnel import ProxyProcess, both_processes, tunnel_of
+from support.waiting import HANG, until
+from tailrace.common.addresses import LocalAddress
 
 MANY = 1_000
 NEEDED = 2 * MANY + 200

@@ -1,4 +1,4 @@
-"""Bytes through whole tunnels: event loops x link back ends x dialects.
+"""Bytes through whole tunnels: pairs of event loops, link back ends and dialects.
 
 Both proxies run in the test's own loop, so that the leak checks see them; the service is
 a process. The last tests run the installed command.
@@ -15,14 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from support.service import Peer, dial
-from support.tunnel import (
-    HANG,
+from support.network.applications import (
     Handler,
-    ServiceProcess,
     application,
-    both_processes,
-    both_proxies,
     check_closed,
     check_echo,
     client,
@@ -30,13 +25,13 @@ from support.tunnel import (
     exchange,
     mirror,
     noise,
-    reset,
-    running_proxy,
-    service_process,
-    tunnel_of,
-    tunnel_process,
 )
-from tailrace.localproxy.settings import Backend, LocalAddress, PeerVersion, TCPAddress, UnixAddress
+from support.network.sockets import reset_streams
+from support.service import MessageClient, ServiceProcess, dial, service_process
+from support.tunnel import both_processes, both_proxies, running_proxy, tunnel_of, tunnel_process
+from support.waiting import HANG
+from tailrace.common.addresses import LocalAddress, TCPAddress, UnixAddress
+from tailrace.localproxy.settings import Backend, PeerVersion
 from tailrace.wire import SUBPROTOCOL_V1, Message, MessageType, Side
 
 SIZES = (1, 2, 4096, 64_511, 64_512, 64_513, 1_000_000, 8 * 1024 * 1024)
@@ -92,6 +87,7 @@ async def connected(
         yield [ends.listening[name] for name in names]
 
 
+@pytest.mark.pairwise
 @each_link
 @forms(*FORMS)
 async def test_payloads_of_every_size(
@@ -110,6 +106,7 @@ async def test_ends_with_different_back_ends(service: ServiceProcess, loop_kind:
             await exchange(ports[0], size)
 
 
+@pytest.mark.pairwise
 @each_link
 @forms("V3", "V3-unnamed")
 async def test_many_connections_at_once(
@@ -124,6 +121,7 @@ async def test_many_connections_at_once(
             group.create_task(exchange(ports[number % len(ports)], size, seed=number))
 
 
+@pytest.mark.pairwise
 @each_link
 @forms("V2", "V1")
 async def test_a_second_client_of_an_old_peer_waits_for_the_first(
@@ -142,6 +140,7 @@ async def test_a_second_client_of_an_old_peer_waits_for_the_first(
             assert await second[0].readexactly(6) == b"second"
 
 
+@pytest.mark.pairwise
 @each_link
 @each_dialect
 async def test_a_server_that_speaks_first(
@@ -160,6 +159,7 @@ async def test_a_server_that_speaks_first(
                 await check_echo(streams, b"version of the client")
 
 
+@pytest.mark.pairwise
 @each_link
 @each_dialect
 async def test_a_client_that_half_closes_gets_its_late_answer(
@@ -183,6 +183,7 @@ async def test_a_client_that_half_closes_gets_its_late_answer(
         assert await reader.read(-1) == answer
 
 
+@pytest.mark.pairwise
 @each_link
 @each_dialect
 async def test_a_reset_by_the_client_reaches_the_application(
@@ -199,7 +200,7 @@ async def test_a_reset_by_the_client_reaches_the_application(
     async with connected(service, links, form, until_the_end) as ports:
         async with client(ports[0]) as streams:
             await check_echo(streams, b"here")
-            reset(streams)
+            reset_streams(streams)
             async with asyncio.timeout(HANG):
                 await ended.wait()
         async with client(ports[0]) as streams:
@@ -223,7 +224,7 @@ async def test_an_old_peer_is_recognised(service: ServiceProcess, loop_kind: str
                     await serve_v1_stream(peer, port, stream_id)
 
 
-async def serve_v1_stream(peer: Peer, port: LocalAddress, stream_id: int) -> None:
+async def serve_v1_stream(peer: MessageClient, port: LocalAddress, stream_id: int) -> None:
     """Answer one connection the way a V1 destination does: ids of streams are all it knows."""
     async with asyncio.timeout(HANG), client(port) as (reader, writer):
         writer.write(b"question")

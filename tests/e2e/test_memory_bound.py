@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from support.tunnel import HANG, ServiceProcess, service_process
+from support.network.frames import BINARY, frame
+from support.service import ServiceProcess, service_process
+from support.waiting import HANG
 from tailrace.wire import (
     MAX_FRAME,
     MAX_PAYLOAD,
@@ -30,26 +32,23 @@ BOUND = 2560 * 1024
 START, DATA = MessageType.STREAM_START, MessageType.DATA
 
 
-def frame(payload: bytes, opcode: int = 2) -> bytes:
-    """Return one frame of a client, masked with zeros."""
-    size = len(payload)
-    if size < 126:
-        return bytes((0x80 | opcode, 0x80 | size)) + bytes(4) + payload
-    return bytes((0x80 | opcode, 0xFF)) + size.to_bytes(8, "big") + bytes(4) + payload
+def sent(payload: bytes) -> bytes:
+    """Return one frame of a client."""
+    return frame(BINARY, payload, masked=True)
 
 
 def many(*messages: Message) -> bytes:
     """Return one frame that is full of these messages."""
     run = b"".join(map(encode_delimited, messages))
-    return frame(run * (MAX_FRAME // len(run)))
+    return sent(run * (MAX_FRAME // len(run)))
 
 
 FLOODS = {
     "bulk": many(Message(DATA, 1, "", 1, bytes(MAX_PAYLOAD))),
-    "tiny frames": frame(encode_delimited(Message(DATA, 1, "", 1, b"x"))) * 1000,
+    "tiny frames": sent(encode_delimited(Message(DATA, 1, "", 1, b"x"))) * 1000,
     "streams": many(*(Message(START, n, "", n) for n in range(2, 2000))),
     # Not allowed: the link is being closed while it goes on.
-    "garbage": frame(bytes(MAX_FRAME)),
+    "garbage": sent(bytes(MAX_FRAME)),
 }
 
 
@@ -106,7 +105,7 @@ async def test_a_link_costs_so_much_and_no_more(small: ServiceProcess, flood: st
             ]
             sources.append(links[1])
         for source in sources:
-            source.write(frame(encode_delimited(Message(START, 1, "", 1))))
+            source.write(sent(encode_delimited(Message(START, 1, "", 1))))
             source.write(content * (SENT // len(content)))
         assert await settled(small) - fresh < 2 * TUNNELS * BOUND
         # It is what was sent that would have been kept.

@@ -23,37 +23,39 @@ from typing import Any
 import pytest
 
 import support.service as support_service
-from support.faults import Fault, Kind, fault_proxy
-from support.tunnel import (
-    HANG,
-    ProxyProcess,
-    ServiceProcess,
+from support.network.applications import (
     application,
-    arguments_for,
-    both_processes,
-    both_proxies,
     check_closed,
     check_echo,
     client,
-    control_client,
     echo,
     exchange,
     mirror,
+)
+from support.network.certificates import Certificates
+from support.network.faults import Fault, Kind, fault_proxy
+from support.network.frames import BINARY, frame
+from support.network.ports import free_port
+from support.network.scripted_service import ACCESS_TOKEN, Peer, ScriptedService
+from support.network.sockets import black_hole
+from support.service import ServiceProcess, control_client, service_process
+from support.tunnel import (
+    ProxyProcess,
+    arguments_for,
+    both_processes,
+    both_proxies,
     open_tunnel,
     proxy_process,
     running_proxy,
-    service_process,
     tunnel_of,
     tunnel_process,
-    until,
-    unused_port,
 )
-from support.ws import ACCESS_TOKEN, BINARY, Certificates, Peer, ScriptedService, frame
-from tailrace.aws import ControlError
+from support.waiting import HANG, until
+from tailrace.cli.exit_codes import ExitCode
+from tailrace.common.addresses import LocalAddress, TCPAddress
 from tailrace.common.secret import Secret
-from tailrace.errors import ExitCode
+from tailrace.errors import ControlError
 from tailrace.localproxy.events import ConnectionRefused, Reconnecting
-from tailrace.localproxy.settings import LocalAddress, TCPAddress
 from tailrace.service.config import parse_address
 from tailrace.wire import Side
 
@@ -78,7 +80,7 @@ async def test_a_killed_proxy_is_restarted(service: ServiceProcess, tmp_path: Pa
     with tunnel_of(service, "SSH") as tunnel, contextlib.ExitStack() as stack:
         async with application(mirror) as where:
             services = {
-                Side.SOURCE: {"SSH": TCPAddress("127.0.0.1", unused_port())},
+                Side.SOURCE: {"SSH": TCPAddress("127.0.0.1", free_port())},
                 Side.DESTINATION: {"SSH": where},
             }
 
@@ -157,7 +159,7 @@ async def test_a_killed_application_ends_its_connections_only(
     service: ServiceProcess, tmp_path: Path
 ):
     """The tunnel stays; connections are reset while nobody listens, and served again later."""
-    port = unused_port()
+    port = free_port()
     script = (
         "import socket\ns = socket.create_server(('127.0.0.1', %d))\nprint('up', flush=True)\n"
         "held = []\nwhile True:\n  c, _ = s.accept()\n  held.append(c)\n  c.sendall(b'hello')\n"
@@ -357,7 +359,7 @@ async def outlive_a_full_disk(
             fresh = await asyncio.to_thread(open_tunnel, service.endpoints, service.control, "SSH")
             with full():
                 async with running_proxy(fresh.settings(Side.SOURCE)) as newcomer:
-                    assert "503" in (await newcomer.seen(Reconnecting)).cause
+                    assert "503" in str((await newcomer.seen(Reconnecting)).cause)
                 for _ in range(3):
                     with pytest.raises(ControlError, match="cannot reach its store"):
                         # Big enough for any page that has some room left.
@@ -365,10 +367,7 @@ async def outlive_a_full_disk(
                     with pytest.raises(ControlError, match="cannot reach its store"):
                         await asyncio.to_thread(tunnel.close)
                 await exchange(ends.listening["SSH"], 10_000)
-                link = ends.source.proxy._tunnel
-                assert link is not None
-                assert link.link is not None
-                link.link.abort()
+                ends.source.drop_link()
                 await ends.source.ready(links=2)
                 await usable(ends.listening["SSH"])
                 described = await asyncio.to_thread(
@@ -509,7 +508,7 @@ async def test_names_that_cannot_be_resolved_for_a_while(
                 running_proxy(tunnel.settings(Side.SOURCE, **quick)) as source,
                 running_proxy(tunnel.settings(Side.DESTINATION, services=services)) as far,
             ):
-                assert "cannot resolve localhost" in (await source.seen(Reconnecting, 2)).cause
+                assert "cannot resolve localhost" in str((await source.seen(Reconnecting, 2)).cause)
                 names.broken = False
                 port = (await source.ready())["SSH"]
                 await far.ready()
@@ -520,10 +519,7 @@ async def test_names_that_cannot_be_resolved_for_a_while(
                 refused = await far.seen(ConnectionRefused)
                 assert "cannot resolve localhost: Temporary failure" in refused.reason
                 before = len(source.all(Reconnecting))
-                link = source.proxy._tunnel
-                assert link is not None
-                assert link.link is not None
-                link.link.abort()
+                source.drop_link()
                 await source.seen(Reconnecting, before + 3)
                 names.broken = False
                 assert (await source.ready(links=2))["SSH"] == port
@@ -542,14 +538,9 @@ async def test_a_closed_tunnel_is_seen_while_an_application_is_tried(
     """Before the next try, and before those who take their last bytes slowly are given up."""
     monkeypatch.setattr("tailrace.localproxy.proxy._FLUSH_TIMEOUT", A_DAY)
     with tunnel_of(service, "SSH") as tunnel, contextlib.ExitStack() as stack:
-        where = TCPAddress("127.0.0.1", unused_port())
+        where = TCPAddress("127.0.0.1", free_port())
         if how == "silent":
-            listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-            where = TCPAddress(*listening.getsockname())
-            for _ in range(8):
-                filler = stack.enter_context(socket.socket())
-                filler.setblocking(False)
-                filler.connect_ex(listening.getsockname())
+            where = TCPAddress("127.0.0.1", stack.enter_context(black_hole()))
         settings = tunnel.settings(
             Side.DESTINATION,
             services={"SSH": where},
@@ -562,9 +553,8 @@ async def test_a_closed_tunnel_is_seen_while_an_application_is_tried(
             client(ends.listening["SSH"]) as streams,
         ):
             streams[1].write(b"hello")
-            dials = ends.destination.proxy._tunnel
-            assert dials is not None
-            await until(lambda: dials._dials, "a try")
+            far = ends.destination.proxy
+            await until(lambda: far.status().connections, "a try")
             await asyncio.to_thread(tunnel.close)
             assert await ends.destination.ended() is ExitCode.OK
             assert await ends.source.ended() is ExitCode.OK
@@ -593,7 +583,7 @@ async def test_settings_of_the_reconnect_come_from_the_file(tmp_path: Path):
     fine.write_text(
         '{"tunneling": {"proxy": {"websocket": {"connect_retry_count": 3, "retry_delay_ms": 40}}}}'
     )
-    arguments = ["-e", f"127.0.0.1:{unused_port()}", "-m", "source", "--json"]
+    arguments = ["-e", f"127.0.0.1:{free_port()}", "-m", "source", "--json"]
     arguments += ["--settings-json", str(fine)]
     with proxy_process(tmp_path, "source", arguments, Secret(ACCESS_TOKEN)) as proxy:
         assert await proxy.exit_code() == ExitCode.NETWORK

@@ -11,16 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from support.middlebox import Middlebox, middlebox
-from support.tunnel import (
-    HANG,
-    Ends,
-    ServiceProcess,
-    Streams,
-    Tunnel,
+from support.network.applications import (
     application,
-    both_processes,
-    both_proxies,
     check_closed,
     check_echo,
     client,
@@ -29,15 +21,18 @@ from support.tunnel import (
     mirror,
     noise,
     read_to_the_end,
-    running_proxy,
-    service_process,
-    tunnel_of,
-    until,
 )
+from support.network.middlebox import Middlebox, middlebox
+from support.network.sockets import Streams
+from support.service import ServiceProcess, service_process
+from support.tunnel import Ends, Tunnel, both_processes, both_proxies, running_proxy, tunnel_of
+from support.waiting import HANG, until
+from tailrace.cli.exit_codes import ExitCode
+from tailrace.common.addresses import LocalAddress
 from tailrace.common.secret import Secret
-from tailrace.errors import ExitCode, LinkError
+from tailrace.errors import LinkError
 from tailrace.localproxy.events import Connected, Ended, Reconnecting
-from tailrace.localproxy.settings import Backend, LocalAddress, PeerVersion
+from tailrace.localproxy.settings import Backend, PeerVersion
 from tailrace.wire import Side
 
 each_end = pytest.mark.parametrize("side", Side, ids=lambda side: side.value)
@@ -94,6 +89,7 @@ async def rig_of(
                     yield Rig(tunnel, box, ends, listener)
 
 
+@pytest.mark.pairwise
 @each_end
 @each_backend
 async def test_a_dropped_link_comes_back(
@@ -116,6 +112,7 @@ async def test_a_dropped_link_comes_back(
         assert rig.port == (await rig.ends.source.ready())["SSH"]
 
 
+@pytest.mark.pairwise
 @each_end
 @each_backend
 async def test_a_link_dropped_under_load_comes_back(

@@ -16,29 +16,24 @@ from pathlib import Path
 
 import pytest
 
-from support.tunnel import (
-    HANG,
+from support.network.applications import (
     Handler,
-    Process,
-    RunningProxy,
-    ServiceProcess,
-    Tunnel,
     application,
     check_closed,
     check_echo,
-    clean_environment,
     client,
     echo,
     exchange,
     mirror,
-    process,
-    running_proxy,
-    tunnel_of,
-    until,
-    unused_port,
 )
-from tailrace.errors import ExitCode
-from tailrace.localproxy.settings import LocalAddress, PeerVersion, ServiceMap, TCPAddress
+from support.network.ports import free_port
+from support.processes.child import Process, clean_environment, process
+from support.service import ServiceProcess
+from support.tunnel import RunningProxy, Tunnel, running_proxy, tunnel_of
+from support.waiting import HANG, until
+from tailrace.cli.exit_codes import ExitCode
+from tailrace.common.addresses import LocalAddress, ServiceMap, TCPAddress
+from tailrace.localproxy.settings import PeerVersion
 from tailrace.wire import Side
 
 REFERENCE = os.environ.get("LOCALPROXY_REFERENCE", "")
@@ -148,7 +143,7 @@ async def connected(
             settings = tunnel.settings(Side.DESTINATION, services=where)
             ours = await stack.enter_async_context(running_proxy(settings))
             await ours.ready()
-            chosen = {name: TCPAddress("", unused_port()) for name in where}
+            chosen = {name: TCPAddress("", free_port()) for name in where}
             theirs = stack.enter_context(
                 reference(directory, tunnel, role, chosen, "-b", "127.0.0.1", *old)
             )

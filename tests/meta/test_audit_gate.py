@@ -77,6 +77,24 @@ def test_a_silent_database_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"audit SKIPPED: {url} does not answer\n"
 
 
+def test_a_name_server_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+
+    def wait(url: str, timeout: float) -> None:
+        released.wait(60)
+        raise TimeoutError
+
+    monkeypatch.setattr("urllib.request.urlopen", wait)
+    assert not audit_gate.is_reachable("http://somewhere.example/", 0.05)
+    released.set()
+
+
+def test_an_audit_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_gate, "COMMAND", ("sleep", "60"))
+    monkeypatch.setattr(audit_gate, "PATIENCE", 0.05)
+    assert audit_gate.audit() == (0, "audit SKIPPED: pip-audit took longer than 0.05 s")
+
+
 def test_a_failure_of_the_tool_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = ("sh", "-c", "echo 'first line' >&2; echo 'no network' >&2; exit 1")
     monkeypatch.setattr(audit_gate, "COMMAND", broken)

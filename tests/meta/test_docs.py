@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from support.source import ROOT
-from tailrace.errors import ExitCode
+from support.repository import ROOT
+from tailrace.cli.exit_codes import ExitCode
 
 FOLDERS = ("docs", "bench")
 DOCUMENTS = sorted(

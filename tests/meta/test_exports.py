@@ -7,7 +7,7 @@ from types import FunctionType, ModuleType
 
 import pytest
 
-from support.source import MODULES
+from support.repository import MODULES
 
 
 def offered(module: ModuleType) -> dict[str, object]:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.faults import (
+from support.network.applications import noise, read_to_the_end
+from support.network.faults import (
     Fault,
     FaultProxy,
     Kind,
@@ -22,7 +23,8 @@ from support.faults import (
     fault_proxy,
     scripts,
 )
-from support.tunnel import HANG, Streams, hang_up, noise, read_to_the_end
+from support.network.sockets import Streams, hang_up
+from support.waiting import HANG
 
 each_way = pytest.mark.parametrize("way", Way, ids=lambda way: way.value)
 

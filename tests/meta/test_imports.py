@@ -1,18 +1,21 @@
-"""Imports only go down.
+"""Imports only go down, and in no circles.
 
 The rooms lie on floors; a module may import from its own room and from rooms on a
-lower floor. Rooms that share a floor do not know each other. There is no list of
+lower floor. Rooms that share a floor do not know each other. Inside a room, files do not import
+each other in a circle, not even where only a type checker or a function does. There is no list of
 exceptions: a module that needs one is in the wrong room.
 """
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-from support.source import MODULES, PACKAGE
+from support.repository import MODULES, PACKAGE
 
 FLOORS = {
     "errors": 0,
@@ -110,6 +113,29 @@ def test_imports_only_go_down(module: str) -> None:
     assert violations(module, path.read_text(), path.name == "__init__.py") == []
 
 
+def circle(sources: Mapping[str, str], packages: frozenset[str] = frozenset()) -> list[str]:
+    """Return the modules of one room that import each other in a circle, in order; [] if none."""
+    graph = {}
+    for module, source in sources.items():
+        names = [name for _, name in imported(module, module in packages, source)]
+        # A name imported from a module stands for the module.
+        found = {name if name in sources else name.rpartition(".")[0] for name in names}
+        graph[module] = found & sources.keys()
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        modules: list[str] = error.args[1]
+        return modules
+    return []
+
+
+@pytest.mark.parametrize("room", FLOORS)
+def test_files_of_a_room_import_each_other_in_no_circle(room: str) -> None:
+    paths = {module: path for module, path in MODULES.items() if room_of(module) == room}
+    packages = frozenset(module for module, path in paths.items() if path.name == "__init__.py")
+    assert circle({module: path.read_text() for module, path in paths.items()}, packages) == []
+
+
 def test_every_room_of_the_package_is_known() -> None:
     assert {room_of(module) for module in MODULES} <= {None, *FLOORS}
 
@@ -141,6 +167,37 @@ def test_every_room_of_the_package_is_known() -> None:
 def test_the_rule_can_fail(module: str, source: str) -> None:
     is_package = module in {"tailrace", "tailrace.wire"}
     assert len(violations(module, source, is_package)) == 1
+
+
+LOWER = {"tailrace.link": "from .tcp import dial", "tailrace.link.tcp": "import socket"}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from .tls.context import build",
+        "from .tls import context",
+        "import tailrace.link.tls.context",
+        "from tailrace.link.tls.context import build as make",
+        "def f():\n    from .tls import context",
+        "if TYPE_CHECKING:\n    from .tls.context import Trust",
+    ],
+)
+def test_a_circle_is_found(source: str) -> None:
+    sources = LOWER | {"tailrace.link.proxy": source}
+    for back in ("from ..proxy import ask", "from .transport import start"):
+        sources["tailrace.link.tls.context"] = back
+        sources["tailrace.link.tls.transport"] = "from ...link import proxy"
+        found = circle(sources, frozenset({"tailrace.link"}))
+        assert {"tailrace.link.proxy", "tailrace.link.tls.context"} <= set(found)
+
+
+def test_files_that_meet_in_a_third_one_make_no_circle() -> None:
+    sources = LOWER | {
+        "tailrace.link.proxy": "from .tcp import dial\nfrom .tls.context import build",
+        "tailrace.link.tls.context": "from .. import tcp\nfrom ...common.tcp import proxy",
+    }
+    assert circle(sources, frozenset({"tailrace.link"})) == []
 
 
 @pytest.mark.parametrize(

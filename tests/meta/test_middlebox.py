@@ -8,9 +8,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from support.middlebox import Middlebox
-from support.tunnel import HANG, Streams, application, check_closed, check_echo, client, echo
-from tailrace.localproxy.settings import TCPAddress
+from support.network.applications import application, check_closed, check_echo, client, echo
+from support.network.middlebox import Middlebox
+from support.network.sockets import Streams
+from support.waiting import HANG
+from tailrace.common.addresses import TCPAddress
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.source import MODULES, ROOT, SOURCE
+from support.repository import MODULES, ROOT, SOURCE
 
 UNIT = ROOT / "tests" / "unit"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.scheduling import scope_of
+from support.plugins.scheduling import cost_of, scope_of
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,8 @@ from support.scheduling import scope_of
 )
 def test_scopes(nodeid: str, scope: str) -> None:
     assert scope_of(nodeid) == scope
+
+
+def test_processes_take_longer_than_units() -> None:
+    assert cost_of("tests/soaking/test_run.py", 4) > cost_of("tests/unit/wire/test_codec.py", 200)
+    assert cost_of("tests/unit/wire/test_codec.py", 200) > cost_of("tests/e2e/test_demo.py", 6)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support.source import ROOT
+from support.repository import ROOT
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs the make command")
 

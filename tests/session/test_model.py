@@ -22,10 +22,10 @@ from hypothesis.stateful import (
     rule,
 )
 
-from support.messages import bodies
-from support.pair import ConnectionPair, End, Half, other
-from support.playbook import Data, Playbook, Sent, Step, budget, effort, feed, service_ids
-from support.protobuf import oracle_decode
+from support.oracles.protobuf import oracle_decode
+from support.session.messages import bodies
+from support.session.pair import ConnectionPair, End, Half, other
+from support.session.playbook import Data, Playbook, Sent, Step, budget, effort, feed, service_ids
 from tailrace.errors import LocalProtocolError, RemoteProtocolError, ServiceIdMismatch
 from tailrace.session import V1, V2, V3, ConnectionEnded, ConnectionRequested, Dialect, Event
 from tailrace.wire import (

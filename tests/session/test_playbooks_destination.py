@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.playbook import Data, Ended, Ignored, Playbook, Ready, Requested, ready
+from support.session.playbook import Data, Ended, Ignored, Playbook, Ready, Requested, ready
 from tailrace.errors import LocalProtocolError
 from tailrace.session import ConnectionRequested, EndCause, Event
 from tailrace.wire import MAX_STREAM_ID, Message, MessageType, Side

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 import pytest
 
-from support.playbook import Data, Ended, Ignored, Learned, Playbook, Ready, Requested, ready
+from support.session.playbook import (
+    Data,
+    Ended,
+    Ignored,
+    Learned,
+    Playbook,
+    Ready,
+    Requested,
+    ready,
+)
 from tailrace.errors import LocalProtocolError
 from tailrace.session import V1, V2, V3, ConnectionEnded, Dialect, EndCause, Event
 from tailrace.wire import Message, MessageType, Side

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 import pytest
 
-from support.playbook import Data, Ended, Ignored, Playbook, Ready, Requested, ready, service_ids
+from support.session.playbook import (
+    Data,
+    Ended,
+    Ignored,
+    Playbook,
+    Ready,
+    Requested,
+    ready,
+    service_ids,
+)
 from tailrace.errors import DecodeError, LocalProtocolError, RemoteProtocolError, ServiceIdMismatch
 from tailrace.session import V1, EndCause
 from tailrace.wire import Message, MessageType, Side
@@ -46,7 +55,7 @@ class TestServiceIds:
 
     def test_v1_cannot_carry_several_services(self) -> None:
         book = Playbook(Side.SOURCE, None, V1)
-        with pytest.raises(ServiceIdMismatch, match="leave out -y V1"):
+        with pytest.raises(ServiceIdMismatch, match="a V1 peer carries one service"):
             book.receive(service_ids("SSH1", "HTTP1"))
 
     def test_b16_a_service_id_may_have_a_colon(self) -> None:

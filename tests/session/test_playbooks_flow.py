@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from support.playbook import (
+from support.session.playbook import (
     Data,
     Ended,
     Ignored,

@@ -12,11 +12,12 @@ import pytest
 from soak.figures import Figures
 from soak.load import Lane, Load, Volume
 
-from support.middlebox import Middlebox
-from support.tunnel import HANG, application, client, until
-from tailrace.localproxy.settings import TCPAddress
+from support.network.applications import application, client
+from support.network.middlebox import Middlebox
+from support.waiting import HANG, until
+from tailrace.common.addresses import TCPAddress
 
-QUICK = Volume(bulk=50_000, pause=0.01, clients=1)
+QUICK = Volume(bulk=50_000, pause=0.01, clients=1, thought=0.02, stall=0.8)
 
 
 @asynccontextmanager

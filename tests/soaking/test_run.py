@@ -12,8 +12,9 @@ from soak.figures import Figures
 from soak.looks import Growth
 from soak.report import table
 
-from support.process import clean_environment, process, until
-from support.source import ROOT
+from support.processes.child import clean_environment, process
+from support.repository import ROOT
+from support.waiting import until
 
 
 async def test_a_short_soak(tmp_path: Path) -> None:

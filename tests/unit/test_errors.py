@@ -1,4 +1,4 @@
-"""The error tree is a promise to callers: who derives from whom, which exit code, what retries."""
+"""The error tree is a promise to callers: who derives from whom, what retries, which facts."""
 
 from __future__ import annotations
 
@@ -7,25 +7,40 @@ import inspect
 import pytest
 
 from tailrace import errors
-from tailrace.errors import AccessRefused, ExitCode, LinkError, TailraceError
+from tailrace.errors import (
+    AccessRefused,
+    CallRefused,
+    CertificateFault,
+    CertificateRejected,
+    ConfigurationError,
+    ControlError,
+    LinkError,
+    ListenError,
+    TailraceError,
+)
 
 TREE = {
-    "AccessRefused": ("HandshakeFailed", ExitCode.TOKEN_REFUSED),
-    "ConfigurationError": ("TailraceError", ExitCode.USAGE),
-    "ConnectFailed": ("LinkError", ExitCode.NETWORK),
-    "DecodeError": ("RemoteProtocolError", ExitCode.PROTOCOL),
-    "HandshakeFailed": ("LinkError", ExitCode.NETWORK),
-    "LinkError": ("TailraceError", ExitCode.NETWORK),
-    "ListenError": ("TailraceError", ExitCode.LISTEN),
-    "LocalProtocolError": ("ProtocolError", ExitCode.PROTOCOL),
-    "NameResolutionFailed": ("LinkError", ExitCode.NETWORK),
-    "ProtocolError": ("TailraceError", ExitCode.PROTOCOL),
-    "ProxyRefused": ("LinkError", ExitCode.NETWORK),
-    "RemoteProtocolError": ("ProtocolError", ExitCode.PROTOCOL),
-    "ServiceIdMismatch": ("ProtocolError", ExitCode.PROTOCOL),
-    "ServiceUnavailable": ("HandshakeFailed", ExitCode.NETWORK),
-    "TLSFailed": ("LinkError", ExitCode.TLS),
-    "TailraceError": ("Exception", ExitCode.PROTOCOL),
+    "AccessRefused": "HandshakeFailed",
+    "CallRefused": "ControlError",
+    "CertificateRejected": "TLSFailed",
+    "ConfigurationError": "TailraceError",
+    "ConnectFailed": "LinkError",
+    "ControlCertificateRejected": "ControlError",
+    "ControlError": "TailraceError",
+    "DecodeError": "RemoteProtocolError",
+    "HandshakeFailed": "LinkError",
+    "LinkError": "TailraceError",
+    "ListenError": "TailraceError",
+    "LocalProtocolError": "ProtocolError",
+    "NameResolutionFailed": "LinkError",
+    "OpenFailed": "TailraceError",
+    "ProtocolError": "TailraceError",
+    "ProxyRefused": "LinkError",
+    "RemoteProtocolError": "ProtocolError",
+    "ServiceIdMismatch": "ProtocolError",
+    "ServiceUnavailable": "HandshakeFailed",
+    "TLSFailed": "LinkError",
+    "TailraceError": "Exception",
 }
 
 
@@ -38,37 +53,49 @@ def classes() -> dict[str, type[TailraceError]]:
     }
 
 
-def test_the_tree_and_the_exit_codes() -> None:
-    assert {
-        name: (kind.__base__.__name__, kind.exit_code) for name, kind in classes().items()
-    } == TREE
+def test_the_tree() -> None:
+    assert {name: kind.__base__.__name__ for name, kind in classes().items()} == TREE
 
 
 def test_every_error_is_public() -> None:
     assert set(classes()) < set(errors.__all__)
 
 
-def test_only_a_refused_token_is_final_among_link_errors() -> None:
+def test_what_is_refused_for_good_is_final_among_link_errors() -> None:
     final = {k.__name__ for k in classes().values() if issubclass(k, LinkError) and not k.retryable}
-    assert final == {"AccessRefused"}
+    assert final == {"AccessRefused", "CertificateRejected"}
 
 
-def test_exit_codes_are_those_of_the_documentation() -> None:
-    assert {code.name: code.value for code in ExitCode} == {
-        "OK": 0,
-        "USAGE": 1,
-        "TOKEN_REFUSED": 3,
-        "NETWORK": 4,
-        "LISTEN": 5,
-        "TLS": 6,
-        "PROTOCOL": 7,
-    }
-
-
-def test_access_refused_carries_the_answer() -> None:
+def test_access_refused_carries_the_response() -> None:
     error = AccessRefused(400, "Bad Request", "Invalid access token")
     assert (error.status, error.reason, error.body) == (400, "Bad Request", "Invalid access token")
     assert str(error) == 'HTTP/1.1 400 Bad Request: "Invalid access token"'
+
+
+@pytest.mark.parametrize("kind", [ControlError, CallRefused])
+def test_errors_of_the_control_api_carry_its_code(kind: type[ControlError]) -> None:
+    error = kind("ResourceNotFoundException", "no such tunnel")
+    assert error.code == "ResourceNotFoundException"
+    assert str(error) == "ResourceNotFoundException: no such tunnel"
+    assert str(kind("", "timed out")) == "timed out"
+
+
+def test_a_setting_at_fault_is_a_fact_and_no_part_of_the_text() -> None:
+    error = ConfigurationError("cannot make the directory", setting="state_dir")
+    assert (str(error), error.setting) == ("cannot make the directory", "state_dir")
+    assert ConfigurationError("x").setting == ""
+
+
+def test_what_could_not_be_bound_is_a_fact() -> None:
+    error = ListenError("x", setting="services", service_id="SSH", port=22, errno=98)
+    assert (error.setting, error.service_id, error.port, error.errno) == ("services", "SSH", 22, 98)
+    assert str(error) == "x"
+
+
+def test_what_is_wrong_with_a_certificate_is_a_fact() -> None:
+    assert CertificateRejected("x").fault is CertificateFault.UNTRUSTED
+    fault = CertificateFault.WRONG_NAME
+    assert CertificateRejected("x", fault=fault).fault is fault
 
 
 def test_callers_can_catch_everything_with_one_class() -> None:

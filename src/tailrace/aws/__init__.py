@@ -1,9 +1,9 @@
 """AWS' conventions, from both sides: request signatures and a client of the control API.
 
-May import the top-level leaf modules only.
+May import :mod:`tailrace.common` and :mod:`tailrace.errors` only.
 """
 
-from .client import ControlClient, ControlError
+from .client import ControlClient
 from .credentials import Credentials
 
-__all__ = ["ControlClient", "ControlError", "Credentials"]
+__all__ = ["ControlClient", "Credentials"]

@@ -12,42 +12,32 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from ..errors import ConfigurationError, ExitCode, TailraceError
+from ..common.addresses import format_host, format_host_port
+from ..errors import CallRefused, ConfigurationError, ControlCertificateRejected, ControlError
 from . import signing as sigv4
 from .credentials import Credentials
 
-__all__ = ["SIGNING_NAME", "ControlClient", "ControlError"]
+__all__ = ["ControlClient"]
 
-SIGNING_NAME: Final = "IoTSecuredTunneling"
 _TARGET_PREFIX: Final = "IoTSecuredTunneling"
 _MAX_ANSWER: Final = 16 * 1024 * 1024
 _HOST: Final = re.compile(r"[A-Za-z0-9._:-]{1,253}")
 _REGION: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
-
-
-class ControlError(TailraceError):
-    """The control API refused a call, or could not be reached.
-
-    ``code`` is the AWS error code, such as ``ResourceNotFoundException``, or "" when there
-    was no answer. ``exit_code`` is ``TLS`` when the certificate does not verify.
-    """
-
-    exit_code = ExitCode.NETWORK
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(f"{code}: {message}" if code else message)
-        self.code = code
+_SERVER_FAULTS: Final = frozenset(
+    {"InternalFailure", "InternalServerError", "ServiceUnavailable", "ThrottlingException"}
+)
+"""Error codes that say nothing against the call; another attempt may succeed."""
 
 
 class ControlClient:
-    """Calls operations of one endpoint; one connection for each call.
+    """Calls operations of one endpoint, with one connection for each call.
 
-    ``endpoint`` is an ``https`` URL; ``ca_file`` is trusted besides the system's
+    ``endpoint`` is an ``https`` URL; ``ca_file`` is trusted in addition to the system's
     certificates; ``timeout`` is in seconds.
 
     Raises:
-        ConfigurationError: the endpoint is not an https URL of a host, the region is not one,
-            or the CA file cannot be read.
+        ConfigurationError: the endpoint is not an https URL of a host, the region is not
+            valid, or the CA file cannot be read.
     """
 
     def __init__(
@@ -73,10 +63,12 @@ class ControlClient:
                 raise ConfigurationError(f"CA file {ca_file}: {error.strerror or error}") from None
 
     def call(self, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Call one operation and return its answer.
+        """Call one operation and return what it returns.
 
         Raises:
-            ControlError: the service refused it or could not be reached.
+            CallRefused: the service refused it.
+            ControlCertificateRejected: the certificate of the service does not verify.
+            ControlError: the service failed, or could not be reached.
         """
         body = json.dumps(parameters).encode()
         connection = http.client.HTTPSConnection(
@@ -92,17 +84,16 @@ class ControlClient:
             raise self._failure(operation, error) from None
         finally:
             connection.close()
-        return self._answer(operation, response.status, content)
+        return self._result(operation, response.status, content)
 
     def _failure(self, operation: str, error: Exception) -> ControlError:
+        call = f"{operation} at {self._endpoint}"
         if isinstance(error, ssl.SSLCertVerificationError):
-            reason = f"the certificate does not verify: {error.verify_message}"
-        else:
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        failure = ControlError("", f"{operation} at {self._endpoint}: {reason}")
-        if isinstance(error, ssl.SSLCertVerificationError):
-            failure.exit_code = ExitCode.TLS
-        return failure
+            return ControlCertificateRejected(
+                "", f"{call}: the certificate does not verify: {error.verify_message}"
+            )
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return ControlError("", f"{call}: {reason}")
 
     def _headers(self, operation: str, body: bytes) -> dict[str, str]:
         date = sigv4.timestamp(time.time())
@@ -119,25 +110,28 @@ class ControlClient:
             credentials.access_key_id,
             credentials.secret_access_key,
             self._region,
-            SIGNING_NAME,
+            sigv4.SIGNING_NAME,
             date,
             headers,
             body,
         )
         return {**dict(headers), "authorization": signed}
 
-    def _answer(self, operation: str, status: int, content: bytes) -> dict[str, Any]:
+    def _result(self, operation: str, status: int, content: bytes) -> dict[str, Any]:
         try:
             document = json.loads(content or b"{}")
         except (ValueError, RecursionError):
             document = None
         if not isinstance(document, dict):
-            text = f"{operation} at {self._endpoint}: answered {status} without a JSON object"
-            raise ControlError("", text)
+            raise ControlError(
+                "", f"{operation} at {self._endpoint}: response {status} without a JSON object"
+            )
         if status != http.client.OK:
             code = str(document.get("__type", status)).rpartition("#")[2]
             message = document.get("message") or document.get("Message") or "no reason given"
-            raise ControlError(code, " ".join(str(message).split()))
+            is_fault = code in _SERVER_FAULTS or status >= http.client.INTERNAL_SERVER_ERROR
+            kind = ControlError if is_fault else CallRefused
+            raise kind(code, " ".join(str(message).split()))
         return document
 
 
@@ -154,5 +148,5 @@ def _place(endpoint: str) -> tuple[str, int, str]:
     if not host or not _HOST.fullmatch(host) or port == 0 or not endpoint.isprintable():
         shown = endpoint.rpartition("@")[2]  # what stands before it may be a password
         raise ConfigurationError(f"endpoint {shown!r} is not https://HOST or https://HOST:PORT")
-    name = f"[{host}]" if ":" in host else host
-    return host, port or http.client.HTTPS_PORT, f"{name}:{port}" if port else name
+    header = format_host_port(host, port) if port else format_host(host)
+    return host, port or http.client.HTTPS_PORT, header

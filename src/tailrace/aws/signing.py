@@ -15,9 +15,18 @@ from urllib.parse import quote, unquote_plus
 
 from ..common.secret import Secret
 
-__all__ = ["ALGORITHM", "authorization", "canonical_request", "signature", "timestamp"]
+__all__ = [
+    "ALGORITHM",
+    "SIGNING_NAME",
+    "authorization",
+    "canonical_request",
+    "signature",
+    "timestamp",
+]
 
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
+SIGNING_NAME: Final = "IoTSecuredTunneling"
+"""The name of the service in signatures."""
 _UNRESERVED: Final = "-_.~"
 
 Headers = Sequence[tuple[str, str]]

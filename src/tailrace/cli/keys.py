@@ -1,28 +1,24 @@
-"""``tailrace keys`` makes, lists and revokes the access keys of a service."""
+"""``tailrace keys`` creates, lists and revokes the access keys of a service."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from ..common.atomic_files import make_private_directory
-from ..errors import ConfigurationError, ExitCode, TailraceError
+from ..errors import ConfigurationError
 from ..service.api.model import OPERATIONS
-from ..service.config import default_state_dir
 from ..service.identity.key_store import KeyFile, credentials_file, new_key
 from ..service.identity.policy import AccessKey, Policy
+from .arguments import Subparsers, add_state_dir, state_dir_of
 
 __all__ = ["add_keys_parser", "run_keys"]
-
-_Subparsers: TypeAlias = "argparse._SubParsersAction[Any]"
 
 _UNITS: Final = {"m": 60, "h": 3600, "d": 86400}
 _DURATION: Final = re.compile(r"(\d{1,6})([mhd])", re.ASCII)
@@ -31,75 +27,66 @@ _NAME: Final = re.compile(r"[^\W_][\w.@ +-]{0,63}")
 _PATTERN: Final = re.compile(r"[a-zA-Z0-9:_*?-]{1,128}")
 
 
-def add_keys_parser(subparsers: _Subparsers) -> argparse.ArgumentParser:
+def add_keys_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     """Add the sub-command ``keys``; its arguments go to :func:`run_keys`."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "keys",
-        help="make, list and revoke access keys of a service",
-        description="Access keys for tailrace serve. A running service notices changes at once.",
+        help="create, list and revoke access keys of a service",
+        description="Manage the access keys of tailrace serve. Changes apply to a running service "
+        "immediately.",
     )
-    parser.add_argument(
-        "--state-dir",
-        metavar="DIR",
-        type=Path,
-        help="directory of the service's files (default: ~/.local/state/tailrace)",
-    )
-    actions = parser.add_subparsers(dest="keys_action", metavar="ACTION", required=True)
+    add_state_dir(parser)
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     _add_add_parser(actions)
     listing = actions.add_parser("list", help="list keys, without their secrets")
     listing.add_argument("--json", action="store_true", help="print a JSON document")
-    revoke = actions.add_parser("revoke", help="make a key good for nothing, at once")
+    revoke = actions.add_parser("revoke", help="revoke a key immediately")
     revoke.add_argument("access_key_id", metavar="KEY_ID")
     return parser
 
 
-def _add_add_parser(actions: _Subparsers) -> None:
+def _add_add_parser(actions: Subparsers) -> None:
     add = actions.add_parser(
         "add",
-        help="make a key and print it; its secret is never shown again",
-        description="Prints the new key as variables that AWS tools read.",
+        help="create a key and print it; its secret is never shown again",
+        description="Create an access key and print it as the variables that AWS tools read.",
     )
-    add.add_argument("--name", default="", help="what the key is for, shown by list")
-    add.add_argument("--read-only", action="store_true", help="allow only to describe and list")
+    add.add_argument("--name", default="", help="what the key is for; list shows it")
+    add.add_argument(
+        "--read-only", action="store_true", help="allow describing and listing tunnels only"
+    )
     add.add_argument(
         "--operation",
         metavar="NAME",
         action="append",
-        help="allow this operation, such as OpenTunnel, and no other; may be repeated",
+        help="allow only this operation, such as OpenTunnel; may be repeated",
     )
     add.add_argument(
         "--thing",
         metavar="PATTERN",
         action="append",
-        help="allow only tunnels for things whose name matches, with * and ?; may be repeated",
+        help="allow only tunnels of things whose name matches, with * and ?; may be repeated",
     )
     add.add_argument(
         "--valid-for",
         metavar="TIME",
-        help="make a temporary key with a session token: 90m, 12h or 30d",
+        help="create a temporary key with a session token, valid for 90m, 12h or 30d, for example",
     )
 
 
-def run_keys(args: argparse.Namespace) -> int:
-    """Carry out one action on the keys of a service; return the exit status."""
-    actions: dict[str, Callable[[KeyFile, argparse.Namespace], None]] = {
-        "add": _add,
-        "list": _list,
-        "revoke": _revoke,
-    }
-    state_dir: Path = args.state_dir or default_state_dir(os.environ)
-    try:
-        actions[args.keys_action](KeyFile(credentials_file(state_dir.absolute())), args)
-    except TailraceError as error:
-        print(f"tailrace keys: {error}", file=sys.stderr)
-        return int(error.exit_code)
-    return int(ExitCode.OK)
+def run_keys(args: argparse.Namespace) -> None:
+    """Carry out one action on the keys of a service.
+
+    Raises:
+        ConfigurationError: an option is wrong, or the keys cannot be read or written.
+    """
+    _ACTIONS[args.action](KeyFile(credentials_file(state_dir_of(args))), args)
 
 
 def _add(file: KeyFile, args: argparse.Namespace) -> None:
     if args.name and not _NAME.fullmatch(args.name):
         raise ConfigurationError(
-            f"--name {args.name!r} must be up to 64 letters, digits, spaces or any of ._@+-"
+            f"--name {args.name!r} must be at most 64 letters, digits, spaces or any of ._@+-"
         )
     now = time.time()
     seconds = None if args.valid_for is None else _seconds(args.valid_for)
@@ -111,7 +98,7 @@ def _add(file: KeyFile, args: argparse.Namespace) -> None:
     if key.session_token is not None:
         print(f"AWS_SESSION_TOKEN={key.session_token.reveal()}")
     sys.stdout.flush()
-    print("Keep it now: the secret is not shown again.", file=sys.stderr)
+    print("Save it now: the secret is not shown again.", file=sys.stderr)
 
 
 def _policy(args: argparse.Namespace) -> Policy:
@@ -123,7 +110,7 @@ def _policy(args: argparse.Namespace) -> Policy:
     for pattern in args.thing or ():
         if not _PATTERN.fullmatch(pattern):
             raise ConfigurationError(
-                f"--thing {pattern!r} must be up to 128 letters, digits or any of :_-*?"
+                f"--thing {pattern!r} must be 1 to 128 letters, digits or any of :_-*?"
             )
     return Policy(_unique(args.operation), _unique(args.thing), args.read_only)
 
@@ -137,7 +124,7 @@ def _seconds(text: str) -> int:
     seconds = int(parsed[1]) * _UNITS[parsed[2]] if parsed else 0
     if not 0 < seconds <= _LONGEST:
         raise ConfigurationError(
-            f"--valid-for {text!r} is not a time of at most ten years, such as 90m, 12h or 30d"
+            f"--valid-for {text!r} is not a duration of at most ten years, such as 90m, 12h or 30d"
         )
     return seconds
 
@@ -146,7 +133,7 @@ def _revoke(file: KeyFile, args: argparse.Namespace) -> None:
     revoked = file.revoke(args.access_key_id)
     if revoked is None:
         raise ConfigurationError(
-            f"there is no access key {args.access_key_id!r} in {file.path}; see: tailrace keys list"
+            f"no access key {args.access_key_id!r} in {file.path}; see: tailrace keys list"
         )
     print(f"revoked {revoked.access_key_id} {revoked.name}".rstrip())
 
@@ -157,11 +144,18 @@ def _list(file: KeyFile, args: argparse.Namespace) -> None:
         print(json.dumps({"keys": [_public(key) for key in keys]}, indent=2))
         return
     for key in keys:
-        until = "for ever" if key.expires_at is None else f"until {_date(key.expires_at)}"
+        until = "no expiry" if key.expires_at is None else f"until {_date(key.expires_at)}"
         print(
             f"{key.access_key_id}  {_date(key.created_at)}  {until}  "
             f"{_rights(key.policy)}  {key.name}".rstrip()
         )
+
+
+_ACTIONS: Final[Mapping[str, Callable[[KeyFile, argparse.Namespace], None]]] = {
+    "add": _add,
+    "list": _list,
+    "revoke": _revoke,
+}
 
 
 def _public(key: AccessKey) -> dict[str, Any]:

@@ -17,16 +17,16 @@ _FACTORS: Final = {"": 1, "k": 1000, "M": 1000**2, "G": 1000**3}
 
 @dataclass(frozen=True, slots=True)
 class _Option:
-    """One option: where its value goes, what it may be (0 besides, if that means none)."""
+    """One option: the limit it sets and what its value may be."""
 
     field: str
-    least: float
-    most: float
+    minimum: float
+    maximum: float
     metavar: str
     help: str
-    none: bool = False
-    """Whether 0 is allowed and turns the limit off."""
-    whole: bool = True
+    can_be_off: bool = False
+    """Whether 0 is allowed, too, and turns the limit off."""
+    is_whole: bool = True
 
     @property
     def flag(self) -> str:
@@ -39,14 +39,14 @@ class _Option:
 
 _OPTIONS: Final = (
     _Option("services", 1, 450, "N", "services per tunnel"),
-    _Option("open_tunnels", 1, 10**9, "N", "tunnels that are open at the same time"),
+    _Option("open_tunnels", 1, 10**9, "N", "tunnels open at the same time"),
     _Option(
         "bandwidth",
         1000,
         10**12,
         "BYTES",
-        "bytes per second of one tunnel, both directions together; k, M and G may follow",
-        none=True,
+        "bytes per second of one tunnel, both directions together; the suffixes k, M and G work",
+        can_be_off=True,
     ),
     _Option(
         "connection_rate",
@@ -54,16 +54,16 @@ _OPTIONS: Final = (
         10**6,
         "N",
         "new connections per second from one address",
-        none=True,
-        whole=False,
+        can_be_off=True,
+        is_whole=False,
     ),
     _Option(
         "handshake_seconds",
         0.1,
         600,
         "SECONDS",
-        "for TLS, and again for the upgrade request",
-        whole=False,
+        "time allowed for TLS, and again for the upgrade request",
+        is_whole=False,
     ),
     _Option("handshake_bytes", 256, 16 * 1024, "BYTES", "size of an upgrade request"),
     _Option(
@@ -71,9 +71,9 @@ _OPTIONS: Final = (
         1,
         10**6,
         "SECONDS",
-        "after which a link is dropped on which the client sent nothing, not even a ping",
-        none=True,
-        whole=False,
+        "drop a link when its client has sent nothing, not even a ping, for this long",
+        can_be_off=True,
+        is_whole=False,
     ),
     _Option("request_bytes", 1024, 64 * 1024**2, "BYTES", "size of an API request"),
     _Option(
@@ -82,23 +82,21 @@ _OPTIONS: Final = (
         10**6,
         "N",
         "API requests per second of one access key",
-        none=True,
-        whole=False,
+        can_be_off=True,
+        is_whole=False,
     ),
 )
 
 
 def add_limit_options(parser: argparse.ArgumentParser) -> None:
     """Add the options; :func:`read_limits` reads them."""
-    group = parser.add_argument_group(
-        "limits", "0 means no limit, where there is a way to have none"
-    )
+    group = parser.add_argument_group("limits", "Where 0 is allowed, it means no limit.")
     group.add_argument(
         "--limits",
         choices=sorted(PRESETS),
         default="default",
-        help="figures to begin with: generous ones or those of AWS (default: %(default)s); "
-        "the options below change single ones",
+        help="preset to start from: generous limits, or those of AWS (default: %(default)s); the "
+        "options below override single ones",
     )
     for option in _OPTIONS:
         group.add_argument(option.flag, dest=option.dest, metavar=option.metavar, help=option.help)
@@ -108,7 +106,7 @@ def read_limits(args: argparse.Namespace) -> Limits:
     """Return the limits that the options ask for.
 
     Raises:
-        ConfigurationError: a value is no number or out of range; the option is named.
+        ConfigurationError: a value is not a number or out of range.
     """
     given: dict[str, Any] = {
         option.field: _read(option, text)
@@ -124,11 +122,10 @@ def _read(option: _Option, text: str) -> float:
         value = float(text.removesuffix(suffix)) * _FACTORS[suffix]
     except ValueError:
         value = math.nan
-    fits = option.least <= value <= option.most or (option.none and value == 0)
-    if not fits or (option.whole and value != int(value)):
-        kind = "a whole number" if option.whole else "a number"
-        off = ", or 0 for no limit" if option.none else ""
-        raise ConfigurationError(
-            f"{option.flag} {text!r} is not {kind} from {option.least:g} to {option.most:g}{off}"
-        )
-    return int(value) if option.whole else value
+    fits = option.minimum <= value <= option.maximum or (option.can_be_off and value == 0)
+    if not fits or (option.is_whole and value != int(value)):
+        kind = "a whole number" if option.is_whole else "a number"
+        off = ", or 0 for no limit" if option.can_be_off else ""
+        bounds = f"from {option.minimum:g} to {option.maximum:g}"
+        raise ConfigurationError(f"{option.flag} {text!r} is not {kind} {bounds}{off}")
+    return int(value) if option.is_whole else value

@@ -1,4 +1,4 @@
-"""The options of ``tailrace serve`` for those who operate it."""
+"""The options of ``tailrace serve`` that its operators need."""
 
 from __future__ import annotations
 
@@ -11,21 +11,30 @@ from typing import Final
 
 from ..errors import ConfigurationError
 from ..service.config import OperationSettings, parse_address
-from ..service.notify import parse_command, parse_mqtt_url
+from ..service.notify.command import parse_command
+from ..service.notify.mqtt import parse_mqtt_url
 from ..service.relay.proxy_protocol import Network, parse_network
 from ..service.telemetry.json_log import TEXT_FORMAT, JsonFormatter
 
 __all__ = ["add_operation_options", "operation_settings", "proxy_networks", "start_logging"]
 
 _FILES: Final = (
-    ("--tls-cert", "certificate with its chain, in PEM, instead of the service's own authority's"),
-    ("--tls-key", "its private key; may be in the same file"),
-    ("--tls-ca", "what clients of that certificate have to trust, for tailrace env"),
+    ("--tls-cert", "PEM certificate chain to use instead of one from the service's own CA"),
+    ("--tls-key", "its private key, if it is not in the same file"),
+    ("--tls-ca", "CA certificates that clients need for that certificate, for tailrace env"),
     ("--audit-log", "append who did what to which tunnel, and who connected from where"),
-    ("--mqtt-ca", "authorities to trust for mqtts:// instead of the system's"),
+    ("--mqtt-ca", "CA certificates to trust for mqtts:// instead of the system's"),
     ("--mqtt-cert", "client certificate for the MQTT broker, in PEM"),
-    ("--mqtt-key", "its private key; may be in the same file"),
+    ("--mqtt-key", "its private key, if it is not in the same file"),
 )
+_NEEDED: Final = {
+    "--tls-key": "--tls-cert",
+    "--tls-ca": "--tls-cert",
+    "--mqtt-ca": "--mqtt-url",
+    "--mqtt-cert": "--mqtt-url",
+    "--mqtt-key": "--mqtt-url",
+}
+"""Option -> the one it has no meaning without."""
 
 
 def add_operation_options(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +45,7 @@ def add_operation_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--metrics-listen",
         metavar="HOST:PORT",
-        help="serve /metrics, /healthz and /readyz there, over plain HTTP "
+        help="serve /metrics, /healthz and /readyz at this address, over plain HTTP "
         "(default: with the control API)",
     )
     group.add_argument(
@@ -44,23 +53,27 @@ def add_operation_options(parser: argparse.ArgumentParser) -> None:
         metavar="NETWORK",
         action="append",
         default=[],
-        help="network of a load balancer, such as 10.0.0.0/8, that puts a PROXY header (v1 or "
-        "v2) in front of connections of local proxies; may be repeated",
+        help="network of load balancers, such as 10.0.0.0/8, that send a PROXY header (v1 or v2) "
+        "on the connections of local proxies; may be repeated",
     )
     group.add_argument(
         "--mqtt-url",
         metavar="URL",
-        help="tell things of their tunnels through this broker: mqtt[s]://[user[:password]@]host"
-        "[:port]; better give user and password in TAILRACE_MQTT_USER, TAILRACE_MQTT_PASSWORD",
+        help="notify things of new tunnels through this broker: mqtt[s]://[user[:password]@]host"
+        "[:port]; TAILRACE_MQTT_USER and TAILRACE_MQTT_PASSWORD keep the credentials off the "
+        "command line",
     )
     group.add_argument(
         "--notify-command",
         metavar="COMMAND",
-        help="tell things of their tunnels through this command, which gets a JSON object as "
-        "standard input",
+        help="notify things of new tunnels by running this command, which reads a JSON object "
+        "from standard input",
     )
     group.add_argument(
-        "--log-format", choices=("text", "json"), default="text", help="default: %(default)s"
+        "--log-format",
+        choices=("text", "json"),
+        default="text",
+        help="format of the log (default: %(default)s)",
     )
 
 
@@ -70,9 +83,11 @@ def operation_settings(
     """Return what the options say.
 
     Raises:
-        ConfigurationError: one of them cannot be used, or does not fit the others.
+        ConfigurationError: one of them is not valid, or does not go with the others.
     """
-    _check_belonging(args)
+    for option, owner in _NEEDED.items():
+        if _value(args, option) is not None and _value(args, owner) is None:
+            raise ConfigurationError(f"{option} needs {owner}")
     mqtt = None
     if args.mqtt_url is not None:
         mqtt = parse_mqtt_url(
@@ -89,24 +104,8 @@ def operation_settings(
         ),
         audit_log=args.audit_log,
         mqtt=mqtt,
-        notify_command=(
-            ()
-            if args.notify_command is None
-            else parse_command(args.notify_command, "--notify-command")
-        ),
+        notify_command=(() if args.notify_command is None else parse_command(args.notify_command)),
     )
-
-
-def _check_belonging(args: argparse.Namespace) -> None:
-    for option, owner in (
-        ("--tls-key", "--tls-cert"),
-        ("--tls-ca", "--tls-cert"),
-        ("--mqtt-ca", "--mqtt-url"),
-        ("--mqtt-cert", "--mqtt-url"),
-        ("--mqtt-key", "--mqtt-url"),
-    ):
-        if _value(args, option) is not None and _value(args, owner) is None:
-            raise ConfigurationError(f"{option} needs {owner}")
 
 
 def _value(args: argparse.Namespace, option: str) -> object:
@@ -118,7 +117,7 @@ def proxy_networks(args: argparse.Namespace) -> tuple[Network, ...]:
     """Return the networks whose connections begin with a PROXY header.
 
     Raises:
-        ConfigurationError: one of them is not a network.
+        ConfigurationError: one of them is not valid.
     """
     return tuple(parse_network(text, "--proxy-protocol") for text in args.proxy_protocol)
 

@@ -1,4 +1,8 @@
-"""The command ``tailrace``: its sub-commands, each one call into a room below."""
+"""The command ``tailrace``: its sub-commands, each one call into a room below.
+
+A command is a function of its arguments, set as ``run`` by its parser. What it raises is worded
+and mapped to an exit status here.
+"""
 
 from __future__ import annotations
 
@@ -6,46 +10,51 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
+from typing import Final, NoReturn
 
 from .. import __version__
-from ..errors import ConfigurationError, ExitCode, TailraceError
+from ..errors import TailraceError
+from ..service.errors import SettingsError
+from .arguments import Subparsers
+from .exit_codes import ExitCode, exit_code_of
 from .keys import add_keys_parser, run_keys
-from .serve import add_env_parser, add_serve_parser, run_env, run_serve
+from .serve import add_env_parser, add_serve_parser, error_text, run_env, run_serve
 from .tunnel import add_tunnel_parser, run_tunnel
-
-if TYPE_CHECKING:
-    from .localproxy.resolve import Effective
 
 __all__ = ["main"]
 
-_Subparsers: TypeAlias = "argparse._SubParsersAction[Any]"
-
 _INTERRUPTED: Final = 130
-"""What shells expect of a program that Ctrl-C has ended."""
+"""128 + SIGINT: what a shell reports for a command that Ctrl-C has ended."""
 _BROKEN_PIPE: Final = 141
-"""What they see of a program that wrote to a pipe without a reader."""
+"""128 + SIGPIPE: what it reports for a command that wrote to a pipe without a reader."""
+_HINTS: Final = {
+    "loop": "; pip install uvloop, or use --loop auto",
+    "state_dir": "; choose another with --state-dir",
+}
+"""Setting at fault -> which option to change."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command; return the exit status."""
-    parser = _parser()
-    args = parser.parse_args(argv)
+    args = _parser().parse_args(argv)
     try:
-        return int(args.run(args))
+        args.run(args)
     except TailraceError as error:
-        print(f"tailrace {args.command}: {error}", file=sys.stderr)
-        return int(error.exit_code)
+        action = f" {args.action}" if "action" in args else ""
+        hint = "" if isinstance(error, SettingsError) else _HINTS.get(error.setting, "")
+        print(f"tailrace {args.command}{action}: {error_text(error)}{hint}", file=sys.stderr)
+        return exit_code_of(error)
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
-        # Nobody reads on; let the flush at the end of the process not fail a second time.
+        # Keep the flush at the end of the process from failing a second time.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
+    return ExitCode.OK
 
 
 class _Parser(argparse.ArgumentParser):
-    """Ends usage errors with one line and the exit status the documents promise."""
+    """Reports usage errors on one line, with the exit status that the documents promise."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(ExitCode.USAGE, f"{self.prog}: {message}; try {self.prog} --help\n")
@@ -66,21 +75,21 @@ def _parser() -> argparse.ArgumentParser:
     _add_config_parser(commands)
     demo = commands.add_parser(
         "demo",
-        help="show a tunnel at work on this machine: service, both proxies, real transfers",
-        description="Start a service and both local proxies, move files through the tunnel both "
-        "ways and measure. On a terminal the tunnel then stays up until Ctrl-C.",
+        help="run a whole tunnel on this machine: service, both proxies, real transfers",
+        description="Start a service and both local proxies, transfer a file through the tunnel "
+        "in both directions and measure it. On a terminal the tunnel stays up until Ctrl-C.",
     )
     demo.set_defaults(run=_run_demo)
     return parser
 
 
-def _add_config_parser(commands: _Subparsers) -> None:
-    config = commands.add_parser("config", help="look at the configuration of localproxy")
+def _add_config_parser(commands: Subparsers) -> None:
+    config = commands.add_parser("config", help="inspect the configuration of localproxy")
     actions = config.add_subparsers(dest="action", metavar="ACTION", required=True)
     show = actions.add_parser(
         "show",
         help="print every effective setting and where it came from",
-        description="Print every setting a localproxy call would run with, and where it came "
+        description="Print every setting that localproxy would run with, and where it came "
         "from: argument, file, environment or default. Tokens and passwords are not shown.",
         prefix_chars="\0",
     )
@@ -88,32 +97,26 @@ def _add_config_parser(commands: _Subparsers) -> None:
         "arguments",
         nargs=argparse.REMAINDER,
         metavar="ARGUMENT",
-        help="the arguments localproxy would be called with",
+        help="arguments for localproxy",
     )
     show.set_defaults(run=_run_config_show)
 
 
-def _run_config_show(args: argparse.Namespace) -> int:
-    from .localproxy.resolve import Action, build_settings, describe
+def _run_config_show(args: argparse.Namespace) -> None:
+    from .localproxy.describe import describe
+    from .localproxy.resolve import build_settings
 
-    configuration = build_settings(args.arguments, os.environ)
-    if isinstance(configuration, Action):
-        raise ConfigurationError("leave out --help, --version and --export-default-settings")
-    rows = describe(configuration)
-    widths = [max(len(text) for text in column) for column in zip(*_texts(rows), strict=True)]
-    for name, value, origin in _texts(rows):
-        _say(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {origin}")
-    return ExitCode.OK
+    settings = describe(build_settings(args.arguments, os.environ))
+    rows = [(row.name, row.value or "-", str(row.origin)) for row in settings]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        _say("  ".join(map(str.ljust, row, widths)).rstrip())
 
 
-def _texts(rows: Sequence[Effective]) -> list[tuple[str, str, str]]:
-    return [(row.name, row.value or "-", str(row.origin)) for row in rows]
-
-
-def _run_demo(args: argparse.Namespace) -> int:
+def _run_demo(args: argparse.Namespace) -> None:
     from ..demo.runner import run_demo
 
-    return run_demo(_say, stay=sys.stdout.isatty())
+    run_demo(_say, stay=sys.stdout.isatty())
 
 
 def _say(line: str) -> None:

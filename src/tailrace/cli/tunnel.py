@@ -1,4 +1,4 @@
-"""``tailrace tunnel``: open, list, describe, rotate and close tunnels, of AWS or of ``serve``."""
+"""``tailrace tunnel`` opens, lists, describes, rotates and closes tunnels."""
 
 from __future__ import annotations
 
@@ -13,72 +13,92 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from ..aws import ControlClient, ControlError, Credentials
+from ..aws import ControlClient, Credentials
 from ..common.atomic_files import write_file
 from ..common.secret import Secret
-from ..errors import ConfigurationError, ExitCode, TailraceError
+from ..errors import ConfigurationError
+from .arguments import Subparsers
 
 __all__ = ["add_tunnel_parser", "api_endpoint", "run_tunnel"]
 
 _Document: TypeAlias = dict[str, Any]
-_Subparsers: TypeAlias = "argparse._SubParsersAction[Any]"
 
 _TOKENS: Final = ("sourceAccessToken", "destinationAccessToken")
 _PAGE: Final = 100
-_SERVER_FAULTS: Final = frozenset(
-    {"InternalFailure", "InternalServerError", "ServiceUnavailable", "ThrottlingException"}
-)
 
 
-def add_tunnel_parser(subparsers: _Subparsers) -> argparse.ArgumentParser:
+def add_tunnel_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     """Add the sub-command ``tunnel``; its arguments go to :func:`run_tunnel`."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "tunnel",
-        help="open, list, describe, rotate and close tunnels, of AWS or of tailrace serve",
-        description="Manage tunnels of AWS, or of the service that tailrace env points to. "
+        help="open, list, describe, rotate and close tunnels of AWS or of tailrace serve",
+        description="Manage the tunnels of AWS, or of the service that tailrace env points to. "
         "Prints tables on a terminal and JSON elsewhere.",
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     opening = _add_action(actions, "open", "open a tunnel and get its access tokens")
-    opening.add_argument("--description", metavar="TEXT")
+    opening.add_argument("--description", metavar="TEXT", help="what the tunnel is for")
     _add_destination(opening)
-    opening.add_argument("--lifetime", metavar="MINUTES", type=int, help="1 to 720, default 720")
-    opening.add_argument("--tag", metavar="KEY=VALUE", action="append", default=[])
+    opening.add_argument(
+        "--lifetime",
+        metavar="MINUTES",
+        type=int,
+        help="close the tunnel after this time, 1 to 720 (default: 720)",
+    )
+    opening.add_argument(
+        "--tag",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="tag of the tunnel; may be repeated",
+    )
     _add_tokens_to(opening)
     listing = _add_action(actions, "list", "list tunnels, newest first")
-    listing.add_argument("--thing", metavar="NAME", help="only tunnels of this thing")
-    listing.add_argument("--max", metavar="COUNT", type=int, help="default: all")
+    listing.add_argument("--thing", metavar="NAME", help="list only tunnels of this thing")
+    listing.add_argument(
+        "--max", metavar="COUNT", type=int, help="list at most COUNT tunnels (default: all)"
+    )
     describing = _add_action(actions, "describe", "show one tunnel")
     describing.add_argument("tunnel", metavar="TUNNEL_ID")
-    rotating = _add_action(actions, "rotate", "revoke access tokens and get new ones")
+    rotating = _add_action(actions, "rotate", "replace access tokens with new ones")
     rotating.add_argument("tunnel", metavar="TUNNEL_ID")
-    rotating.add_argument("--mode", choices=("source", "destination", "all"), default="all")
+    rotating.add_argument(
+        "--mode",
+        choices=("source", "destination", "all"),
+        default="all",
+        help="side whose token is replaced (default: %(default)s)",
+    )
     _add_destination(rotating)
     _add_tokens_to(rotating)
     closing = _add_action(actions, "close", "close tunnels")
     closing.add_argument("tunnel", metavar="TUNNEL_ID", nargs="+")
-    closing.add_argument("--delete", action="store_true", help="forget them at once")
+    closing.add_argument(
+        "--delete", action="store_true", help="also delete their records immediately"
+    )
     return parser
 
 
-def _add_action(actions: _Subparsers, name: str, text: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = actions.add_parser(name, help=text, description=text)
-    parser.add_argument("--json", action="store_true", help="print JSON on a terminal too")
+def _add_action(actions: Subparsers, name: str, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = actions.add_parser(
+        name, help=text, description=f"{text[0].upper()}{text[1:]}."
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON even on a terminal")
     parser.add_argument(
         "--endpoint-url",
         metavar="URL",
-        help="control API (default: AWS_ENDPOINT_URL_IOTSECURETUNNELING, AWS_ENDPOINT_URL, or "
-        "that of AWS in the region)",
+        help="control API to call (default: AWS_ENDPOINT_URL_IOTSECURETUNNELING, "
+        "AWS_ENDPOINT_URL, or that of AWS in the region)",
     )
     parser.add_argument(
-        "--region", help="default: AWS_REGION, AWS_DEFAULT_REGION or that of the profile"
+        "--region",
+        help="AWS region (default: AWS_REGION, AWS_DEFAULT_REGION or that of the profile)",
     )
-    parser.add_argument("--profile", help="of the AWS configuration files; needs boto3")
+    parser.add_argument("--profile", help="profile in the AWS configuration files; needs boto3")
     parser.add_argument(
         "--ca-bundle",
         metavar="FILE",
         type=Path,
-        help="authorities to trust besides the system's (default: AWS_CA_BUNDLE)",
+        help="CA certificates to trust in addition to the system's (default: AWS_CA_BUNDLE)",
     )
     return parser
 
@@ -86,7 +106,11 @@ def _add_action(actions: _Subparsers, name: str, text: str) -> argparse.Argument
 def _add_destination(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--thing", metavar="NAME", help="thing to notify of its new token")
     parser.add_argument(
-        "--service", metavar="ID", action="append", default=[], help="may be repeated"
+        "--service",
+        metavar="ID",
+        action="append",
+        default=[],
+        help="service id of the destination; may be repeated",
     )
 
 
@@ -95,26 +119,21 @@ def _add_tokens_to(parser: argparse.ArgumentParser) -> None:
         "--tokens-to",
         metavar="FILE",
         type=Path,
-        help="write the access tokens to FILE (mode 0600, JSON) instead of printing them",
+        help="write the access tokens to FILE, as JSON with mode 0600, instead of printing them",
     )
 
 
-def run_tunnel(args: argparse.Namespace) -> int:
-    """Carry out one action; return the exit status."""
-    try:
-        client = _client(args, os.environ)
-        _ACTIONS[args.action](args, client)
-    except ControlError as error:
-        print(f"tailrace tunnel {args.action}: {error}", file=sys.stderr)
-        refused = error.code and error.code not in _SERVER_FAULTS
-        return int(ExitCode.USAGE if refused else ExitCode.NETWORK)
-    except TailraceError as error:
-        print(f"tailrace tunnel {args.action}: {error}", file=sys.stderr)
-        return int(error.exit_code)
-    return int(ExitCode.OK)
+def run_tunnel(args: argparse.Namespace) -> None:
+    """Carry out one action.
+
+    Raises:
+        ConfigurationError: an argument or the environment is wrong.
+        ControlError: the service refused the call or could not be reached.
+    """
+    _ACTIONS[args.action](args, _client(args, os.environ))
 
 
-# Where to and as whom
+# Endpoint and credentials
 
 
 def api_endpoint(region: str, environment: Mapping[str, str]) -> str:
@@ -148,10 +167,10 @@ def _client(args: argparse.Namespace, environment: Mapping[str, str]) -> Control
 
 
 def _session(profile: str | None, environment: Mapping[str, str]) -> Any:
-    """Return a session of boto3, ``None`` when nothing asks for one or it is not installed."""
+    """Return a session of boto3, ``None`` if none is needed or boto3 is not installed."""
     keys = environment.get("AWS_ACCESS_KEY_ID") and environment.get("AWS_SECRET_ACCESS_KEY")
     if profile is None and keys:
-        # These come first in boto3's chain too, and importing it takes a while.
+        # They take precedence in boto3's chain, too, and importing it is slow.
         return None
     if importlib.util.find_spec("boto3") is None:
         if profile is not None:
@@ -294,7 +313,7 @@ def _tag(text: str) -> _Document:
 
 
 def _check_tokens_to(args: argparse.Namespace) -> None:
-    """Find out before the call whether its tokens can be kept: they are given out once."""
+    """Check before the call that its tokens can be saved: they are returned only once."""
     if args.tokens_to is not None and not os.access(args.tokens_to.absolute().parent, os.W_OK):
         raise ConfigurationError(f"--tokens-to: cannot write to {args.tokens_to.parent}")
 
@@ -327,11 +346,11 @@ def _print_json(document: _Document) -> None:
     print(json.dumps(document, indent=2, ensure_ascii=False))
 
 
-def _print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print columns side by side; what a terminal would obey is shown as a question mark."""
+def _print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print aligned columns; characters that could control a terminal become question marks."""
     lines = [
         ["".join(letter if letter.isprintable() else "?" for letter in str(cell)) for cell in line]
-        for line in ([heads, *rows] if heads else rows)
+        for line in ([headings, *rows] if headings else rows)
     ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:

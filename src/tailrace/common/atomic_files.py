@@ -1,4 +1,4 @@
-"""Files of the state directory: written whole or not at all, never readable by others first."""
+"""Files that are written whole or not at all, and never readable by others first."""
 
 from __future__ import annotations
 
@@ -8,40 +8,63 @@ from pathlib import Path
 
 from ..errors import ConfigurationError
 
-__all__ = ["make_private_directory", "write_file"]
+__all__ = ["make_private_directory", "write_atomically", "write_file"]
+
+
+def write_atomically(
+    path: Path,
+    content: bytes,
+    mode: int = 0o600,
+    *,
+    durable: bool = True,
+    exclusive: bool = False,
+) -> None:
+    """Put ``content`` at ``path`` in one step, with ``mode`` from the first moment.
+
+    A ``durable`` file survives a power failure right after; an ``exclusive`` one replaces
+    nothing.
+
+    Raises:
+        FileExistsError: ``exclusive``, and there is something at ``path``.
+        OSError: the file cannot be written; what was at ``path`` is still there.
+    """
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}"
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with open(handle, "wb") as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        if exclusive:
+            os.link(temporary, path)
+        else:
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_file(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Put ``content`` at ``path`` atomically, with ``mode`` from the first moment.
+    """Put ``content`` at ``path`` as :func:`write_atomically` does.
 
     Raises:
         ConfigurationError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        try:
-            with open(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+        write_atomically(path, content, mode)
     except OSError as error:
         raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error
 
 
 def make_private_directory(path: Path) -> None:
-    """Make ``path`` and what is missing above it; a new directory has mode 0700.
+    """Make a directory for state, and what is missing above it; a new one has mode 0700.
 
     Raises:
-        ConfigurationError: it cannot be made.
+        ConfigurationError: it cannot be made; the setting at fault is ``state_dir``.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigurationError(
-            f"cannot make the directory {path}: {error.strerror}; choose another with --state-dir"
+            f"cannot make the directory {path}: {error.strerror}", setting="state_dir"
         ) from error

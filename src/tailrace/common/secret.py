@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
+from typing import Final
 
-__all__ = ["Secret"]
+__all__ = ["Secret", "is_client_token"]
+
+_CLIENT_TOKEN: Final = re.compile(r"[a-zA-Z0-9-]{32,128}")
+
+
+def is_client_token(text: str) -> bool:
+    """Return whether AWS accepts ``text`` as a client token (guide V3, handshake)."""
+    return _CLIENT_TOKEN.fullmatch(text) is not None
 
 
 class Secret:

@@ -1,4 +1,4 @@
-"""The applications at the far end of the demonstration: a file server and an echo."""
+"""The applications that the destination of the demonstration forwards to."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _CHUNK: Final = 1 << 18
 _MAX_UPLOAD: Final = 1 << 30
 _DIGITS: Final = 20
 _POLL: Final = 0.05
-"""Seconds that ending a server may take at most."""
+"""Seconds between checks whether a server should stop."""
 _LOOPBACK: Final = ("127.0.0.1", 0)
 
 
 class _FileHandler(http.server.SimpleHTTPRequestHandler):
-    """Lists and serves a directory; takes uploads with PUT and answers their SHA-256."""
+    """Lists and serves a directory; accepts uploads with PUT and returns their SHA-256."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
     def do_PUT(self) -> None:
-        """Read the body, then answer its hash: the transfer is not slowed by the hashing."""
+        """Read the body, respond, then send its hash: hashing does not slow the transfer."""
         length = self.headers["Content-Length"] or ""
         if not (length.isascii() and length.isdigit()):
             self.close_connection = True
@@ -61,11 +61,11 @@ class _FileHandler(http.server.SimpleHTTPRequestHandler):
         shutil.copyfileobj(source, outputfile, _CHUNK)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Keep the terminal for the demonstration."""
+        """Print nothing: the terminal is for the demonstration."""
 
 
 class _EchoHandler(socketserver.BaseRequestHandler):
-    """Sends back what comes in until the other side closes."""
+    """Sends back what it receives until the other side closes."""
 
     request: socket.socket
 
@@ -110,7 +110,7 @@ class _ThreadingServer(socketserver.ThreadingTCPServer):
     request_queue_size = 128
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Leave it to the client to say that its connection broke."""
+        """Print nothing: the client reports that its connection broke."""
 
 
 class FileServer(_Server):

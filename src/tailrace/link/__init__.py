@@ -1,7 +1,7 @@
 """One WebSocket to the service, kept alive: DNS, web proxy, TLS, upgrade, ping, backoff.
 
-May import :mod:`tailrace.wire` (names and limits) and :mod:`tailrace.errors`; knows
-nothing of sessions, streams or local sockets.
+May import :mod:`tailrace.wire` (names and limits), :mod:`tailrace.common` and
+:mod:`tailrace.errors`; knows nothing of sessions, streams or local sockets.
 
 What needs an event loop, TLS or a WebSocket package is loaded when it is first used.
 """
@@ -9,7 +9,7 @@ What needs an event loop, TLS or a WebSocket package is loaded when it is first 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .endpoint import LinkTarget, TLSOptions
+from .endpoint import ServiceEndpoint, TLSOptions
 from .interface import Buffer, CloseCode, ClosedBy, Link, LinkClosed, LinkHandler, LinkInfo
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ __all__ = [
     "LinkInfo",
     "LinkObserver",
     "LinkSupervisor",
-    "LinkTarget",
     "ReconnectPolicy",
+    "ServiceEndpoint",
     "SupervisorOutcome",
     "TLSOptions",
     "connect",

@@ -1,4 +1,17 @@
-"""How long to wait before the next try: exponential, with full jitter."""
+"""How long to wait before the next try: exponential backoff with full jitter. Pure.
+
+When a service restarts, all its clients lose their links in the same second. If each of them came
+back after a fixed time, they would do so together, again and again, and keep it down. Two measures
+help (Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015):
+
+* *exponential*: the limit of the delay doubles with each failure, up to a cap, so that the load of
+  all tries falls quickly while the service is down;
+* *full jitter*: the delay is drawn evenly from zero to that limit. Of the kinds compared there,
+  which differ in how much of the delay is random, it needs the fewest calls until all are served.
+
+How far the limit falls back after a link depends on how long that one lasted, see
+:meth:`Backoff.link_lasted`: a link that can be set up but breaks at once is no success.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +23,22 @@ from ..errors import ConfigurationError
 __all__ = ["LASTED", "MIN_DELAY", "SETTLED", "Backoff"]
 
 MIN_DELAY: Final = 0.05
-"""Seconds. No delay is shorter, whatever the settings and the dice say: never a busy loop."""
+"""Seconds. No delay is shorter, whatever the settings and the jitter: never a busy loop."""
 
 LASTED: Final = 5.0
 """Seconds after which a link counts as one that worked."""
 
 SETTLED: Final = 60.0
-"""Seconds after which a link has proved that all is well again."""
+"""Seconds after which a link has shown that the service works again."""
 
 
 class Backoff:
     """The delays between tries; times in seconds.
 
-    The n-th delay is drawn evenly from 0 to ``base * 2**n``, but never above ``cap``: full
-    jitter keeps many clients of one service from coming back at the same moment.
+    The n-th delay is drawn evenly from 0 to ``base * 2**n``, and never above ``cap``.
+
+    Raises:
+        ConfigurationError: ``base`` or ``cap`` is negative.
     """
 
     __slots__ = ("_base", "_cap", "_failures", "_rng", "_short_next")
@@ -49,18 +64,14 @@ class Backoff:
         return max(MIN_DELAY, self._rng.uniform(0.0, min(limit, self._cap)))
 
     def link_lasted(self, seconds: float) -> None:
-        """Learn how long a link was up before it went down.
+        """Take into account how long a link was up before it went down.
 
-        A settled one starts the delays afresh. One that worked for a while earns one short
-        delay, but keeps the count: a link that breaks every ten seconds is not healthy. One
-        that broke at once earns nothing.
+        :data:`SETTLED` seconds start the delays afresh. :data:`LASTED` seconds earn one short
+        delay, but keep the count: a link that breaks every ten seconds is not healthy. Less
+        earns nothing.
         """
         if seconds >= SETTLED:
-            self.reset()
+            self._failures = 0
+            self._short_next = False
         elif seconds >= LASTED:
             self._short_next = True
-
-    def reset(self) -> None:
-        """Start afresh."""
-        self._failures = 0
-        self._short_next = False

@@ -1,16 +1,26 @@
 """What both back ends share: the life of one open link, from the first frame to the last.
 
-Order of events, for whoever calls :func:`tailrace.link.connector.connect`:
+Order of events, for code that calls :func:`tailrace.link.connector.connect`:
 
-1. ``connect()`` returns the link. No call of the handler has been made so far, whatever came
-   in with the upgrade's answer.
-2. In its own turn of the event loop, the link begins: a write buffer that filled up meanwhile
-   is reported, then the frames that came early, then a connection that has ended already.
-   So code that awaits ``connect()`` itself, or under :func:`asyncio.timeout`, runs to its next
-   ``await`` before the handler hears anything; code that awaits it through another task may not.
+1. ``connect()`` returns the link. The handler has not been called so far, whatever came in with
+   the response to the upgrade. The link may be used already.
+2. In its own turn of the event loop the link begins: it becomes the transport's protocol in place
+   of the :class:`~tailrace.link.exchange.Exchange`, and reports what that one has seen, in this
+   order: a write buffer over its mark, frames, the end of the connection. So code that awaits
+   ``connect()`` itself, or within :func:`asyncio.timeout`, runs to its next ``await`` before the
+   handler is called; code that awaits it through another task may not.
 3. Frames, pongs and the write buffer's marks are reported as they come.
-4. ``link_closed()`` is called exactly once, when the socket is closed. After :meth:`close`,
-   :meth:`abort` or a failure no further frame is delivered.
+4. The link ends in one of four ways, and the first of them decides what is reported:
+
+   * :meth:`BaseLink.close`: a close frame is sent, the peer's is awaited (RFC 6455 section 7.1.2);
+   * the peer's close frame comes in: it is answered, and the transport closed;
+   * a fault, of the peer or of the handler: a close frame is sent, and nothing awaited
+     (section 7.1.7);
+   * :meth:`BaseLink.abort`, or the loss of the connection: there is no close frame.
+
+   Except where it is aborted at once, a timer aborts the transport if it is still there then.
+   From here on no frame and no pong is delivered.
+5. ``link_closed()`` is called exactly once, when the transport is gone. Nothing follows.
 """
 
 from __future__ import annotations
@@ -24,24 +34,34 @@ from typing import Final
 
 from ..common.network_errors import network_error_text
 from ..errors import LocalProtocolError, RemoteProtocolError
+from .endpoint import ServiceEndpoint
+from .exchange import Exchange
+from .http.upgrade import UpgradeParser
 from .interface import Buffer, CloseCode, ClosedBy, LinkClosed, LinkHandler, LinkInfo
-from .tls.transport import UpgradeTap, close_transport
+from .tls.transport import close_transport
 
-__all__ = ["CLOSE_TIMEOUT", "MAX_FRAME_SIZE", "READ_BUFFER_SIZE", "BaseLink", "LinkState"]
+__all__ = [
+    "CLOSE_TIMEOUT",
+    "MAX_FRAME_SIZE",
+    "READ_BUFFER_SIZE",
+    "BaseLink",
+    "LinkState",
+    "upgrade",
+]
 
 logger = logging.getLogger(__name__)
 
 MAX_FRAME_SIZE: Final = 1024 * 1024
-"""Bytes of payload of one frame that are tolerated; the guides promise at most 131,076."""
+"""Bytes of payload that a frame may have; the guides promise at most 131,076."""
 
 READ_BUFFER_SIZE: Final = 256 * 1024
 """Bytes that one read may deliver: less costs throughput, more costs memory."""
 
 CLOSE_TIMEOUT: Final = 2.0
-"""Seconds to flush, send a close frame and see the other side's, before the link is dropped."""
+"""Seconds to flush, send a close frame and receive the peer's, before the link is dropped."""
 
 PEER_CLOSE_TIMEOUT: Final = 0.5
-"""Seconds for our answer to a close frame; the one who sent it may be waiting for the end."""
+"""Seconds to send our answer to a close frame; the peer may be waiting for the end."""
 
 _MAX_CLOSE_REASON: Final = 123  # a control frame has at most 125 bytes, two are the code's
 _NOT_SENT: Final = {1004, CloseCode.NO_STATUS, CloseCode.ABNORMAL, 1015}  # RFC 6455 7.4.1
@@ -52,7 +72,7 @@ class LinkState(Enum):
 
     OPEN = "open"
     CLOSING = "closing"
-    """A close frame was sent, or the transport was told to close; frames are ignored."""
+    """A close frame was sent or received, or the transport aborted; frames are ignored."""
     CLOSED = "closed"
 
 
@@ -61,7 +81,7 @@ def _fitting(reason: str) -> str:
     return reason.encode()[:_MAX_CLOSE_REASON].decode("utf-8", "ignore")
 
 
-class _Nobody:
+class _NoHandler:
     """The handler of a link that has ended."""
 
     def frame_received(self, payload: memoryview) -> None:
@@ -80,7 +100,25 @@ class _Nobody:
         pass
 
 
-_NOBODY: Final = _Nobody()
+_NO_HANDLER: Final = _NoHandler()
+
+
+async def upgrade(
+    exchange: Exchange, request: bytes, endpoint: ServiceEndpoint, key: str, backend: str
+) -> LinkInfo:
+    """Do the upgrade; return what its response told.
+
+    Args:
+        request: to send; ``b""`` if ``backend`` has sent it already.
+        key: the ``Sec-WebSocket-Key`` of the request.
+
+    Raises:
+        ServiceUnavailable, AccessRefused, HandshakeFailed: as
+            :meth:`tailrace.link.http.upgrade.UpgradeParser.feed`.
+    """
+    parser = UpgradeParser(endpoint, key)
+    accepted = await exchange.run(request, parser, endpoint.connect_timeout)
+    return LinkInfo(accepted.subprotocol, accepted.channel_id, backend, accepted.flow_messages)
 
 
 class BaseLink(ABC):
@@ -99,7 +137,6 @@ class BaseLink(ABC):
         "_time",
         "_timer",
         "_transport",
-        "_write_buffer_size",
     )
 
     def __init__(self, transport: asyncio.Transport, info: LinkInfo, handler: LinkHandler) -> None:
@@ -109,10 +146,6 @@ class BaseLink(ABC):
         self._info = info
         self._handler: LinkHandler = handler
         self._frame_received = handler.frame_received
-        # aiofastnet's own figure leaves out the ciphertext that waits for the socket.
-        self._write_buffer_size: Callable[[], int] = getattr(
-            transport, "get_local_write_buffer_size", transport.get_write_buffer_size
-        )
         self._state = LinkState.OPEN
         self._outcome: LinkClosed | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -125,15 +158,10 @@ class BaseLink(ABC):
         return self._info
 
     @property
-    def write_buffer_size(self) -> int:
-        """Bytes accepted by ``send()`` that still wait in this process, as far as is known."""
-        return 0 if self._state is LinkState.CLOSED else self._write_buffer_size()
-
-    @property
     def last_received(self) -> float:
-        """Loop time at which the last bytes came in; now, while reading is paused.
+        """Loop time at which the last bytes came in; the present while reading is paused.
 
-        Silence that we asked for says nothing about the other side.
+        Silence that we caused says nothing about the peer.
         """
         return self._time() if self._read_paused else self._last_received
 
@@ -146,7 +174,7 @@ class BaseLink(ABC):
         """Send a ping with at most 125 bytes."""
 
     def pause_reading(self) -> None:
-        """Receive no further frames; those that lie in user space still come, about 1 MiB."""
+        """Receive no further frames; about 1 MiB of them is in user space and still comes."""
         if self._state is LinkState.OPEN:
             self._want_reading(False)
 
@@ -155,9 +183,9 @@ class BaseLink(ABC):
         self._want_reading(True)
 
     def close(self, code: int, reason: str) -> None:
-        """Flush, send a close frame, wait for the other side's, end the link; bounded.
+        """Flush, send a close frame, wait for the peer's, end the link; bounded.
 
-        Frames that are still to come are dropped. Does nothing on a link that is closing.
+        Frames that come in meanwhile are dropped. Does nothing on a link that is closing.
 
         Raises:
             LocalProtocolError: ``code`` may not be sent in a close frame.
@@ -176,26 +204,28 @@ class BaseLink(ABC):
         self._begin_closing(LinkClosed(ClosedBy.US, CloseCode.ABNORMAL, "dropped"), None)
         self._transport.abort()
 
-    def begin(self, tap: UpgradeTap) -> None:
-        """Take over from the tap, in a turn of the event loop of its own."""
-        if not tap.lost:
-            self._transport.set_protocol(self._protocol())
-        if tap.writing_paused:
+    def begin(self, exchange: Exchange) -> None:
+        """Take over from the exchange: to be called once, in another turn of the event loop."""
+        missed = exchange.hand_over(self._protocol())
+        if missed.writing_paused:
             self.writing_paused()
-        if tap.leftover:
-            self._feed(tap.leftover)
-        if tap.lost:
-            self.connection_lost(tap.error)
+        if missed.received:
+            self._feed(missed.received)
+        if missed.lost:
+            self.connection_lost(missed.error)
 
     # What the back ends report.
 
     def writing_paused(self) -> None:
+        """Called when the write buffer is over its high mark."""
         self._call(self._handler.writing_paused)
 
     def writing_resumed(self) -> None:
+        """Called when the write buffer is at its low mark again."""
         self._call(self._handler.writing_resumed)
 
     def pong_received(self, payload: bytes) -> None:
+        """Called when a pong has come in."""
         if self._state is LinkState.OPEN:
             try:
                 self._handler.pong_received(payload)
@@ -203,7 +233,7 @@ class BaseLink(ABC):
                 self.handler_failed(error)
 
     def handler_failed(self, error: Exception) -> None:
-        """End the link after the handler refused a frame, or stumbled over one."""
+        """Called when the handler raised: end the link, as it refuses a frame or has a bug."""
         if isinstance(error, RemoteProtocolError):
             self.fail(CloseCode.PROTOCOL_ERROR, str(error))
         else:
@@ -217,18 +247,17 @@ class BaseLink(ABC):
             self.framing_failed(code, reason)
 
     def framing_failed(self, code: int, reason: str) -> None:
-        """Learn that an open link met a fault of the peer and has sent a close frame."""
-        # Nothing the peer could still say matters (RFC 6455 section 7.1.7).
+        """Called when a close frame was sent because of a fault."""
         self._begin_closing(LinkClosed(ClosedBy.US, code, reason), CLOSE_TIMEOUT)
         close_transport(self._transport)
 
     def close_received(self, code: int, reason: str) -> None:
-        """Learn of the peer's close frame, which has been answered where that was due."""
+        """Called when the peer's close frame has come in, and was answered if that was due."""
         self._begin_closing(LinkClosed(ClosedBy.PEER, code, reason), PEER_CLOSE_TIMEOUT)
         close_transport(self._transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Learn that the transport is gone."""
+        """Called when the transport is gone."""
         text = network_error_text(exc) if exc else "the connection was closed without a close frame"
         outcome = self._outcome or LinkClosed(ClosedBy.NETWORK, CloseCode.ABNORMAL, text)
         self._state = LinkState.CLOSED
@@ -236,25 +265,25 @@ class BaseLink(ABC):
             self._timer.cancel()
             self._timer = None
         self._call(self._handler.link_closed, outcome)
-        self._let_go()
+        self._break_cycles()
 
-    def _let_go(self) -> None:
-        """Give up what leads back to this link: all that it holds is freed with it.
+    def _break_cycles(self) -> None:
+        """Drop the references that lead back to this link, so that it is freed with its last user.
 
-        Else only the garbage collector would free the buffers of TLS and of reading, half a
-        megabyte, and it goes by the number of objects: reconnects would pile them up.
+        Otherwise only the garbage collector would free the buffers of TLS and of reading, half a
+        megabyte, and as it counts objects and not bytes, those of many reconnects would pile up.
         """
-        self._handler = _NOBODY
-        self._frame_received = _NOBODY.frame_received
+        self._handler = _NO_HANDLER
+        self._frame_received = _NO_HANDLER.frame_received
 
     # What a back end does.
 
     @abstractmethod
     def _protocol(self) -> asyncio.BaseProtocol:
-        """Return the transport's protocol from now on."""
+        """Return a protocol for the transport that reports to this link."""
 
     @abstractmethod
-    def _feed(self, data: bytearray) -> None:
+    def _feed(self, data: bytes) -> None:
         """Take bytes as if they had just come in."""
 
     @abstractmethod
@@ -262,6 +291,10 @@ class BaseLink(ABC):
         """Send a close frame, unless the framing layer has sent one already."""
 
     def _begin_closing(self, outcome: LinkClosed, patience: float | None) -> None:
+        """Deliver no more frames, report the first outcome, abort after ``patience`` seconds.
+
+        ``None``: the transport is being aborted.
+        """
         self._state = LinkState.CLOSING
         self._outcome = self._outcome or outcome
         if self._timer is not None:
@@ -269,13 +302,12 @@ class BaseLink(ABC):
             self._timer = None
         if patience is not None:
             self._timer = self._loop.call_later(patience, self._transport.abort)
-            self._want_reading(True)  # or the peer's close frame would go unseen
+            self._want_reading(True)  # for the peer's close frame, and its end of TLS
 
     def _want_reading(self, wanted: bool) -> None:
         if self._read_wanted is not wanted:
             self._read_wanted = wanted
-            # Never from within a read: aiofastnet 1.2 would strand what it has decrypted
-            # beyond that point until the peer sends again.
+            # Not from within a read: see tailrace.link.tls.aiofastnet_compat.
             self._loop.call_soon(self._apply_reading)
 
     def _apply_reading(self) -> None:
@@ -290,7 +322,7 @@ class BaseLink(ABC):
             self._transport.resume_reading()
 
     def _call(self, report: Callable[..., None], *arguments: object) -> None:
-        """Call the handler; what it raises is a bug, but must not take the transport along."""
+        """Call the handler; what it raises is a bug, which must not reach the transport."""
         try:
             report(*arguments)
         except Exception as error:

@@ -1,4 +1,8 @@
-"""Opens a link: every step bounded, every failure named, whichever back end carries it."""
+"""Opens a link: every step bounded, every failure named, over either back end.
+
+The steps, each with ``connect_timeout`` seconds: TCP to the service or its web proxy, the way
+through the proxy, TLS, upgrade. A failed or cancelled attempt leaves nothing open.
+"""
 
 from __future__ import annotations
 
@@ -9,46 +13,49 @@ from typing import Final, TypeAlias, cast
 
 from ..errors import ConfigurationError
 from .base_link import BaseLink
-from .endpoint import LinkTarget
+from .endpoint import ServiceEndpoint
+from .exchange import Exchange
 from .interface import Link, LinkHandler
+from .proxy.through_proxy import open_through_proxy
 from .tcp import open_socket
 from .tls.context import build_trust
-from .tls.transport import UpgradeTap, start_tls
+from .tls.transport import start_tls
 
 __all__ = ["BACKENDS", "connect"]
 
 BACKENDS: Final = {"picows": ".picows_link", "websockets": ".websockets_link"}
 """Packages that can carry a link -> our module; ``auto`` takes the first that is installed."""
 
-_Opener: TypeAlias = Callable[
-    [asyncio.Transport, UpgradeTap, LinkTarget, LinkHandler], Awaitable[BaseLink]
-]
+_Opener: TypeAlias = Callable[[Exchange, ServiceEndpoint, LinkHandler], Awaitable[BaseLink]]
 
 
-async def connect(target: LinkTarget, handler: LinkHandler, backend: str = "auto") -> Link:
-    """Open a link to the service: name resolution, TCP, TLS, upgrade.
+async def connect(endpoint: ServiceEndpoint, handler: LinkHandler, backend: str = "auto") -> Link:
+    """Open a link to the service.
 
-    Each step may take ``target.connect_timeout`` seconds. The handler hears nothing before
-    this returns; :mod:`tailrace.link.base_link` tells the exact order. A failed or cancelled
-    attempt leaves nothing open.
+    The handler is not called before this returns; :mod:`tailrace.link.base_link` tells the exact
+    order.
 
     Args:
         backend: ``picows``, ``websockets``, or ``auto`` for the best one installed.
 
     Raises:
         NameResolutionFailed, ConnectFailed, TLSFailed, HandshakeFailed: the step of that name.
-        ServiceUnavailable, AccessRefused: the service's answer to the upgrade.
-        ConfigurationError: the back end is not installed, or the certificates of the target
-            cannot be read.
+        ProxyRefused: the web proxy did not connect to the service.
+        ServiceUnavailable, AccessRefused: the service's response to the upgrade.
+        ConfigurationError: the back end is not installed, the endpoint's certificates cannot be
+            read, or the web proxy cannot be used as it is configured.
     """
     open_link = _load(backend)
     # Reading the system's certificates takes tens of milliseconds that others may need.
-    trust = await asyncio.to_thread(build_trust, target.tls)
-    sock = await open_socket(target)
-    tap = UpgradeTap()
-    transport = await start_tls(sock, target, trust, tap)
-    link = await open_link(transport, tap, target, handler)
-    asyncio.get_running_loop().call_soon(link.begin, tap)
+    trust = await asyncio.to_thread(build_trust, endpoint.tls)
+    if endpoint.web_proxy is None:
+        sock = await open_socket(endpoint.host, endpoint.port, endpoint.connect_timeout)
+    else:
+        sock = await open_through_proxy(endpoint, endpoint.web_proxy)
+    exchange = Exchange()
+    await start_tls(sock, endpoint, trust, exchange)
+    link = await open_link(exchange, endpoint, handler)
+    asyncio.get_running_loop().call_soon(link.begin, exchange)
     return link
 
 

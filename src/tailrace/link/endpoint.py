@@ -1,4 +1,4 @@
-"""Where a link goes and how it introduces itself."""
+"""Where a link goes, and what it says about itself there."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import __version__
+from ..common.addresses import format_host_port
 from ..common.secret import Secret
 from ..errors import ConfigurationError
-from ..wire import SUBPROTOCOL_V3
+from ..wire import SUBPROTOCOL_V3, Side
 from .proxy.settings import WebProxy
 
-__all__ = ["LinkTarget", "TLSOptions", "user_agent"]
+__all__ = ["ServiceEndpoint", "TLSOptions", "user_agent"]
 
 _HOST_NAME = re.compile(r"(?=.{1,254}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 _HTTP_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_TEXT = re.compile(r"[\x20-\x7e]+")
-_SIDES = ("source", "destination")
 
 
 @dataclass(frozen=True, slots=True)
 class TLSOptions:
-    """Whom to trust."""
+    """Which certificates of the service are accepted."""
 
     capath: Path | None = None
     """More certificates besides the system's: a PEM file, a directory of PEM files, or a
@@ -34,8 +34,8 @@ class TLSOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LinkTarget:
-    """One end of one tunnel at one service. Nothing in it can add a header or a request line.
+class ServiceEndpoint:
+    """One side of one tunnel at one service. No field can add a line to a request.
 
     Raises:
         ConfigurationError: a field cannot be sent as it is. The text never shows a token.
@@ -44,8 +44,7 @@ class LinkTarget:
     host: str
     """Name, IPv4 address, or IPv6 address without brackets."""
     port: int = 443
-    side: str
-    """``source`` or ``destination``."""
+    side: Side
     access_token: Secret
     client_token: Secret | None = None
     subprotocol: str = SUBPROTOCOL_V3
@@ -59,8 +58,6 @@ class LinkTarget:
         _check_host(self.host)
         if not 1 <= self.port <= 65_535:
             raise ConfigurationError(f"port {self.port} of the endpoint is not in 1..65535")
-        if self.side not in _SIDES:
-            raise ConfigurationError(f"mode {self.side!r} is neither source nor destination")
         if not _HTTP_TOKEN.fullmatch(self.subprotocol):
             raise ConfigurationError(f"subprotocol {self.subprotocol!r} is not an HTTP token")
         if not self.connect_timeout > 0:
@@ -71,13 +68,13 @@ class LinkTarget:
 
     @property
     def host_header(self) -> str:
-        """The ``Host`` header: never with a port, as the reference sends it."""
+        """The ``Host`` header: never with a port, as in the reference."""
         return f"[{self.host}]" if ":" in self.host else self.host
 
     @property
-    def where(self) -> str:
-        """``host:port`` for people."""
-        return f"{self.host_header}:{self.port}"
+    def authority(self) -> str:
+        """``host:port``, for requests to a web proxy and for people."""
+        return format_host_port(self.host, self.port)
 
     @property
     def server_name(self) -> str:
@@ -86,13 +83,13 @@ class LinkTarget:
 
     @property
     def secrets(self) -> tuple[Secret, ...]:
-        """What no message may show."""
+        """The tokens, which no message may show."""
         return tuple(token for token in (self.access_token, self.client_token) if token)
 
 
 def user_agent() -> str:
-    """Name this program the way the reference does: system, then libraries, then version."""
-    import ssl  # the target itself is needed by programs that never connect
+    """Return the value of User-Agent: system, libraries and version, as in the reference."""
+    import ssl  # not above: the endpoint alone is used by programs that never connect
 
     system = platform.system().lower() or "unknown"
     bits = platform.architecture()[0].removesuffix("bit")
@@ -106,7 +103,7 @@ def user_agent() -> str:
 def _check_host(host: str) -> None:
     if ":" in host:
         try:
-            # A zone is only meant for this machine, and may hold any character.
+            # A zone means something on this machine only, and may hold any character.
             plain = ipaddress.IPv6Address(host).scope_id is None
         except ValueError:
             plain = False

@@ -1,7 +1,7 @@
-"""What a WebSocket link looks like to the rooms above: one port, two back ends.
+"""What a WebSocket link looks like to the rooms above: one interface, two back ends.
 
-A link carries opaque binary frames. It knows neither messages nor streams; the
-session above knows neither WebSocket nor TLS.
+A link carries opaque binary frames. It knows neither messages nor streams; the session above
+knows neither WebSocket nor TLS.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class CloseCode:
 
 
 class ClosedBy(Enum):
-    """Who ended a link."""
+    """Which side ended a link."""
 
     PEER = "peer"
     US = "us"
@@ -58,32 +58,31 @@ class LinkInfo:
     """The service's id of this link, for support requests; "" when not sent."""
     backend: str
     """``picows`` or ``websockets``."""
-    remote_address: str
     flow_messages: bool = False
-    """Whether the service passes on flow messages, and only to whoever understands them."""
+    """Whether the service passes on flow messages, and only to peers that understand them."""
 
 
 class LinkHandler(Protocol):
-    """The room above a link. All calls come from the event loop's thread."""
+    """What a link reports to; all calls come from the event loop's thread."""
 
     def frame_received(self, payload: memoryview) -> None:
-        """Take the payload of one binary frame; the view dies when this returns.
+        """Called with the payload of a binary frame; the view is invalid after this returns.
 
         A :class:`~tailrace.errors.RemoteProtocolError` raised here ends the link
         with close code 1002.
         """
 
     def writing_paused(self) -> None:
-        """Stop calling :meth:`Link.send` for bulk data: the write buffer is over its mark."""
+        """Called when the write buffer is over its high mark: send no bulk data until resumed."""
 
     def writing_resumed(self) -> None:
-        """Go on sending: the write buffer has drained."""
+        """Called when the write buffer has drained to its low mark."""
 
     def pong_received(self, payload: bytes) -> None:
-        """Take the payload of a pong (unsolicited ones too, RFC 6455 section 5.5.3)."""
+        """Called with the payload of a pong, unsolicited or not (RFC 6455 section 5.5.3)."""
 
     def link_closed(self, closed: LinkClosed) -> None:
-        """Learn that the link has ended; called exactly once, nothing follows."""
+        """Called exactly once, when the link has ended; no other call follows."""
 
 
 class Link(Protocol):
@@ -91,10 +90,6 @@ class Link(Protocol):
 
     @property
     def info(self) -> LinkInfo: ...
-
-    @property
-    def write_buffer_size(self) -> int:
-        """Bytes accepted by :meth:`send` and not yet handed to the operating system."""
 
     @property
     def last_received(self) -> float:
@@ -113,7 +108,7 @@ class Link(Protocol):
     def pause_reading(self) -> None:
         """Receive no further frames until :meth:`resume_reading`.
 
-        Frames that already lie in user space may still be delivered.
+        Frames that are in user space already may still be delivered.
         """
 
     def resume_reading(self) -> None:

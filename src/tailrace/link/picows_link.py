@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Final, cast
 
 from picows import WSAutoPingStrategy, WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
-from .base_link import MAX_FRAME_SIZE, READ_BUFFER_SIZE, BaseLink, LinkState
-from .endpoint import LinkTarget, user_agent
-from .http.upgrade import UpgradeParser, accept_for, request_headers, request_path
+from .base_link import MAX_FRAME_SIZE, READ_BUFFER_SIZE, BaseLink, LinkState, upgrade
+from .endpoint import ServiceEndpoint, user_agent
+from .exchange import Exchange
+from .http.upgrade import accept_for, request_headers, request_path
 from .interface import Buffer, CloseCode, LinkHandler, LinkInfo
-from .tls.transport import UpgradeTap, remote_address
 
 __all__ = ["PicowsLink", "open_link"]
 
@@ -28,29 +29,19 @@ _SILENCE: Final = logging.CRITICAL + 1
 
 
 async def open_link(
-    transport: asyncio.Transport, tap: UpgradeTap, target: LinkTarget, handler: LinkHandler
+    exchange: Exchange, endpoint: ServiceEndpoint, handler: LinkHandler
 ) -> PicowsLink:
-    """Ask for the upgrade on a TLS transport and return the open link.
+    """Do the upgrade on a TLS connection and return the open link.
 
     Raises:
-        ServiceUnavailable, AccessRefused, HandshakeFailed: see :class:`UpgradeParser`.
+        ServiceUnavailable, AccessRefused, HandshakeFailed: as :func:`.base_link.upgrade`.
     """
-    listener = _Listener()
-    protocol = _make_protocol(target, listener)
-    protocol.connection_made(transport)  # writes the request
-    websocket: WSTransport = protocol.transport
-    key = websocket.request.headers["Sec-WebSocket-Key"]
-    accepted = await tap.upgrade(UpgradeParser(target, key), target.connect_timeout)
-    tap.leftover[:0] = _plain_answer(key)
-    info = LinkInfo(
-        subprotocol=accepted.subprotocol,
-        channel_id=accepted.channel_id,
-        backend="picows",
-        remote_address=remote_address(transport),
-        flow_messages=accepted.flow_messages,
-    )
-    link = PicowsLink(transport, info, handler, protocol)
-    listener.attach(link)
+    protocol = _make_protocol(endpoint, lambda request, response: _Listener(link))
+    protocol.connection_made(exchange.transport)  # sends the request, with a key of its own
+    key = protocol.transport.request.headers["Sec-WebSocket-Key"]
+    info = await upgrade(exchange, b"", endpoint, key, "picows")
+    link = PicowsLink(exchange.transport, info, handler, protocol)
+    _accept(protocol, key)
     return link
 
 
@@ -82,7 +73,7 @@ class PicowsLink(BaseLink):
             self._websocket.send_ping(payload)
 
     def data_arrived(self, size: int) -> None:
-        """Let picows parse what came in, and learn whether it closed the link because of it."""
+        """Called when bytes have come in: let picows parse them, which may close the link."""
         self._last_received = self._time()
         self._parse(size)
         if self._websocket.is_close_frame_sent and self._state is _OPEN:
@@ -91,11 +82,11 @@ class PicowsLink(BaseLink):
             self.framing_failed(int(sent.code.value), sent.reason)
 
     def frame_arrived(self, websocket: WSTransport, frame: WSFrame) -> None:
-        """Take one frame; pings have been answered already."""
+        """Called by picows for each frame; it has answered pings already."""
         if self._state is _OPEN:
             kind = frame.msg_type
             if kind is _BINARY or kind is _CONTINUATION:
-                # The tunnel is a stream of bytes: where messages begin does not matter.
+                # The tunnel is a stream of bytes: where a message begins does not matter.
                 try:
                     self._frame_received(frame.get_payload_as_memoryview())
                 except Exception as error:
@@ -114,7 +105,7 @@ class PicowsLink(BaseLink):
 
     def _close_frame(self, payload: bytes) -> None:
         code = int.from_bytes(payload[:2], "big") if payload else CloseCode.NO_STATUS
-        if code in (0, CloseCode.ABNORMAL):  # picows lets these two pass
+        if code in (0, CloseCode.ABNORMAL):  # picows accepts these two
             self.fail(CloseCode.PROTOCOL_ERROR, f"{code} is no close code to send")
             return
         if self._state is _OPEN:
@@ -124,18 +115,17 @@ class PicowsLink(BaseLink):
     def _protocol(self) -> asyncio.BaseProtocol:
         return _Wire(self, self._protocol_core)
 
-    def _feed(self, data: bytearray) -> None:
-        wire = _Wire(self, self._protocol_core)
+    def _feed(self, data: bytes) -> None:
         rest = memoryview(data)
         while rest:
-            room = wire.get_buffer(-1)
+            room = self._protocol_core.get_buffer(-1)
             size = min(len(room), len(rest))
             room[:size] = rest[:size]
             rest = rest[size:]
-            wire.buffer_updated(size)
+            self.data_arrived(size)
 
-    def _let_go(self) -> None:
-        super()._let_go()
+    def _break_cycles(self) -> None:
+        super()._break_cycles()
         self._protocol_core = self._parse = None  # its listener knows this link
 
     def _send_close(self, code: int, reason: str) -> None:
@@ -144,10 +134,10 @@ class PicowsLink(BaseLink):
 
 
 class _Wire(asyncio.BufferedProtocol):
-    """Lets picows parse what comes in, and leaves the life of the link to the link.
+    """Lets picows parse what comes in, and reports everything else to the link.
 
-    What is called for each read is the other's method itself: every call in between would
-    add to every round trip.
+    What is called for each read is picows' or the link's own method: a call in between would
+    cost every round trip.
     """
 
     __slots__ = ("_link", "buffer_updated", "get_buffer")
@@ -171,23 +161,25 @@ class _Wire(asyncio.BufferedProtocol):
 
 
 class _Listener(WSListener):
-    """Where picows reports frames; knows its link once the upgrade is accepted."""
+    """Where picows reports frames."""
 
     on_ws_frame: Any
 
-    def attach(self, link: PicowsLink) -> None:
+    def __init__(self, link: PicowsLink) -> None:
         self.on_ws_frame = link.frame_arrived
 
 
-def _make_protocol(target: LinkTarget, listener: _Listener) -> Any:
+def _make_protocol(
+    endpoint: ServiceEndpoint, make_listener: Callable[[object, object], WSListener]
+) -> Any:
     return _WSProtocol(
-        target.host_header,
-        request_path(target),
+        endpoint.host_header,
+        request_path(endpoint),
         True,  # client
-        lambda request, response: listener,
-        # picows logs requests, with the tokens in them; this logger cannot be made to speak.
+        make_listener,
+        # picows logs requests, with the tokens in them; no level of this logger shows them.
         logging.Logger(__name__, _SILENCE),
-        False,  # no closing of its own when a listener raises: ours never does
+        False,  # no closing of its own when a listener raises, as ours never does
         None,  # no timeout of its own for the upgrade
         False,  # no pings of its own
         0.0,
@@ -195,14 +187,20 @@ def _make_protocol(target: LinkTarget, listener: _Listener) -> Any:
         WSAutoPingStrategy.PING_PERIODICALLY,
         True,  # answer pings, with their payload
         MAX_FRAME_SIZE,
-        request_headers(target, user_agent()),
+        request_headers(endpoint, user_agent()),
         READ_BUFFER_SIZE,
     )
 
 
-def _plain_answer(key: str) -> bytes:
-    """Return the accepted answer as picows wants it: it compares some fields literally."""
-    return (
+def _accept(protocol: Any, key: str) -> None:
+    """Let picows parse frames from now on.
+
+    It does so once it has read an acceptance, of which it compares some fields literally. So it
+    gets one in those words, and not the service's, which has been checked already.
+    """
+    response = (
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
         f"Sec-WebSocket-Accept: {accept_for(key)}\r\n\r\n"
     ).encode("ascii")
+    protocol.get_buffer(-1)[: len(response)] = response
+    protocol.buffer_updated(len(response))

@@ -1,32 +1,39 @@
-"""Keeps one link to the service alive until the tunnel has ended or there is no hope."""
+"""Keeps one link to the service alive until the tunnel has ended or another try is pointless.
+
+What happens after a link went down, or could not be set up, is decided as follows:
+
+* The service says that the tunnel is over: close code 1000. Or it closes the link with another
+  code and then refuses the tokens: they were good a moment ago, so it is the tunnel that ended.
+* It refuses the tokens, or its certificate does not verify: final, another try would only repeat
+  that. But where a link worked once, a certificate that does not verify, or authorities that
+  cannot be read, may be half of a roll-over: this is tried again.
+* Everything else, from an unknown host to a dropped connection, may pass: tried again after the
+  delays of :mod:`tailrace.link.backoff`, as often as the policy allows.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import random
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from random import Random
 from typing import Final, Protocol
 
 from ..errors import AccessRefused, ConfigurationError, LinkError, TLSFailed
 from .backoff import LASTED, Backoff
 from .connector import connect
-from .endpoint import LinkTarget
+from .endpoint import ServiceEndpoint
 from .heartbeat import Heartbeat, HeartbeatAction
 from .interface import CloseCode, ClosedBy, Link, LinkClosed, LinkHandler
 
 __all__ = ["LinkObserver", "LinkSupervisor", "ReconnectPolicy", "SupervisorOutcome"]
 
-logger = logging.getLogger(__name__)
-
 FOREVER: Final = -1
 
 
 class SupervisorOutcome(Enum):
-    """Why a keeper is done; each is an orderly end."""
+    """Why a supervisor is done; each is an orderly end."""
 
     CLOSED = "closed"
     """The service closed the link with code 1000: the tunnel was closed or has expired."""
@@ -38,7 +45,7 @@ class SupervisorOutcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ReconnectPolicy:
-    """How patient a keeper is; times in seconds.
+    """How often and how soon a link is set up again; times in seconds.
 
     Raises:
         ConfigurationError: a value makes no sense.
@@ -61,19 +68,19 @@ class ReconnectPolicy:
 
 
 class LinkObserver(Protocol):
-    """Whoever wants a link kept; all calls come from the event loop's thread."""
+    """What a supervisor reports to; all calls come from the event loop's thread."""
 
     def new_handler(self) -> LinkHandler:
-        """Return the handler of the next link: called before each try."""
+        """Called before each try; return the handler of the next link."""
 
     def link_opened(self, link: Link) -> None:
-        """Learn of an open link, before its handler hears anything."""
+        """Called when a link is open, before its handler is called."""
 
     def link_down(self, closed: LinkClosed) -> None:
-        """Learn that the link is gone, after its handler has."""
+        """Called when a link is gone, after its handler's ``link_closed()``."""
 
     def retrying(self, cause: LinkError, delay: float) -> None:
-        """Learn why there will be another try, ``delay`` seconds from now."""
+        """Called when there will be another try, ``delay`` seconds later."""
 
 
 class LinkSupervisor:
@@ -81,84 +88,81 @@ class LinkSupervisor:
 
     def __init__(
         self,
-        target: LinkTarget,
+        endpoint: ServiceEndpoint,
         policy: ReconnectPolicy,
         observer: LinkObserver,
         *,
         backend: str = "auto",
-        rng: random.Random | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare; :meth:`run` does the work.
 
         Args:
             backend: as for :func:`tailrace.link.connector.connect`.
-            rng: for the jitter of the delays.
-            clock: tells how long a link lasted, in seconds.
         """
-        self._target = target
+        self._endpoint = endpoint
         self._policy = policy
         self._observer = observer
         self._backend = backend
-        self._clock = clock
         # Not a secret: it spreads the load of many clients over time.
-        dice = rng or random.Random()  # noqa: S311
-        self._backoff = Backoff(policy.retry_delay, policy.retry_delay_cap, dice)
+        jitter = Random()  # noqa: S311
+        self._backoff = Backoff(policy.retry_delay, policy.retry_delay_cap, jitter)
         self._failures = 0
         self._worked = False
         self._close_frame_seen = False
-        self._stopping = False
-        self._pause: asyncio.Timeout | None = None
-        self._holder: _Holder | None = None
-
-    @property
-    def link(self) -> Link | None:
-        """The open link, if there is one."""
-        return self._holder.link if self._holder is not None else None
+        self._stopped = asyncio.Event()
+        self._link: Link | None = None
+        self._handler: _Handler | None = None
 
     @property
     def round_trip(self) -> float | None:
         """Seconds from the latest answered ping to its pong, on the open link."""
-        return self._holder.round_trip if self._holder is not None else None
+        return self._handler.round_trip if self._handler is not None else None
 
     async def run(self) -> SupervisorOutcome:
-        """Keep the link until the tunnel has ended or :meth:`stop` is called.
+        """Keep the link until the tunnel has ended or :meth:`stop` is called; to be called once.
 
         Raises:
             AccessRefused: the service refuses the tokens.
-            TLSFailed: its certificate did not verify at the first try, or at any try before
-                a link once worked.
-            LinkError: the last failure, after ``retry_count`` tries in vain.
-            ConfigurationError: as :func:`tailrace.link.connector.connect`, before a link
-                once worked.
+            TLSFailed: its certificate did not verify, and no link ever worked.
+            LinkError: the last failure, after ``retry_count`` retries.
+            ConfigurationError: as :func:`tailrace.link.connector.connect`, and no link ever
+                worked.
         """
-        while not self._stopping:
+        loop = asyncio.get_running_loop()
+        keeping = loop.create_task(self._keep())
+        stopping = loop.create_task(self._stopped.wait())
+        try:
+            await asyncio.wait([keeping, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if self._link is not None:
+                await asyncio.wait([keeping])  # stop() has closed the link, which is bounded
+        finally:
+            # This gives up a try or a delay, and drops the link if it is run() that is cancelled.
+            keeping.cancel()
+            stopping.cancel()
+            await asyncio.wait([keeping, stopping])
+        return SupervisorOutcome.STOPPED if keeping.cancelled() else keeping.result()
+
+    def stop(self) -> None:
+        """End: close an open link with code 1000 (bounded), give up a try or a delay at once."""
+        self._stopped.set()
+        if self._link is not None:
+            self._link.close(CloseCode.OK, "")
+
+    async def _keep(self) -> SupervisorOutcome:
+        while not self._stopped.is_set():
             result = await self._try_once()
             if isinstance(result, SupervisorOutcome):
                 return result
             await self._wait_after(result)
         return SupervisorOutcome.STOPPED
 
-    def stop(self) -> None:
-        """End: close an open link with code 1000 (bounded), give up a try or a delay at once."""
-        if self._stopping:
-            return
-        self._stopping = True
-        if self._pause is not None:
-            self._pause.reschedule(asyncio.get_running_loop().time())
-        if self._holder is not None:
-            self._holder.link.close(CloseCode.OK, "")
-
     async def _try_once(self) -> SupervisorOutcome | LinkError:
-        """Open a link and hold it to its end; tell what that means."""
-        holder = _Holder(self._observer.new_handler())
-        if self._stopping:
+        """Open a link and hold it to its end; return the outcome, or why to try again."""
+        handler = _Handler(self._observer.new_handler())
+        if self._stopped.is_set():
             return SupervisorOutcome.STOPPED
         try:
-            async with asyncio.timeout(None) as self._pause:
-                link = await connect(self._target, holder, self._backend)
-        except TimeoutError:
-            return SupervisorOutcome.STOPPED  # only stop() sets this timeout
+            link = await connect(self._endpoint, handler, self._backend)
         except AccessRefused:
             if self._close_frame_seen:
                 return SupervisorOutcome.ENDED
@@ -166,35 +170,57 @@ class LinkSupervisor:
         except LinkError as error:
             return self._judge_failure(error)
         except ConfigurationError as error:
-            # What was good for a link once may be out of reach for a moment only: certificates
-            # that are being replaced, or no descriptor left to read them.
             if not self._worked:
                 raise
             return self._judge_failure(LinkError(str(error)))
-        finally:
-            self._pause = None
-        opened = self._clock()
         self._worked = True
         self._close_frame_seen = False
-        self._holder = holder
-        try:
-            closed = await holder.hold(link, self._policy.ping_period, self._observer)
-        finally:
-            self._holder = None
+        loop = asyncio.get_running_loop()
+        opened = loop.time()
+        closed = await self._hold(link, handler)
         self._observer.link_down(closed)
-        return self._judge_end(closed, self._clock() - opened)
+        return self._judge_end(closed, loop.time() - opened)
+
+    async def _hold(self, link: Link, handler: _Handler) -> LinkClosed:
+        """Ping an open link until it has ended; return how it did."""
+        loop = asyncio.get_running_loop()
+        heartbeat = Heartbeat(self._policy.ping_period, loop.time())
+        self._link, self._handler = link, handler
+        try:
+            if self._stopped.is_set():
+                link.close(CloseCode.OK, "")  # stop() came too late for the try
+            self._observer.link_opened(link)
+            while not handler.ended.done():
+                match heartbeat.on_deadline(loop.time(), link.last_received):
+                    case HeartbeatAction.DEAD:
+                        handler.silence = f"nothing received for {heartbeat.patience:g} s"
+                        link.abort()
+                        return await handler.ended
+                    case HeartbeatAction.PING:
+                        # Decimal milliseconds, as in the reference.
+                        payload = str(time.time_ns() // 1_000_000).encode()
+                        handler.pinged = payload, time.perf_counter()
+                        link.send_ping(payload)
+                delay = heartbeat.next_deadline() - loop.time()
+                await asyncio.wait([handler.ended], timeout=delay)
+            return handler.ended.result()
+        except BaseException:
+            link.abort()
+            await handler.ended
+            raise
+        finally:
+            self._link = self._handler = None
 
     def _judge_failure(self, error: LinkError) -> SupervisorOutcome | LinkError:
-        if self._stopping:
+        if self._stopped.is_set():
             return SupervisorOutcome.STOPPED
-        # A certificate that verified once and now does not may be half of a roll-over.
-        forgivable = self._worked and isinstance(error, TLSFailed)
-        if not error.retryable and not forgivable:
+        may_be_roll_over = self._worked and isinstance(error, TLSFailed)
+        if not error.retryable and not may_be_roll_over:
             raise error
         return error
 
     def _judge_end(self, closed: LinkClosed, lasted: float) -> SupervisorOutcome | LinkError:
-        if self._stopping:
+        if self._stopped.is_set():
             return SupervisorOutcome.STOPPED
         if closed.by is ClosedBy.PEER:
             if closed.code == CloseCode.OK:
@@ -202,7 +228,7 @@ class LinkSupervisor:
             self._close_frame_seen = True
         self._backoff.link_lasted(lasted)
         if lasted >= LASTED:
-            # A link that broke sooner leaves the count as a failed try would.
+            # A link that broke sooner counts as a failed try.
             self._failures = -1
         detail = f": {closed.reason}" if closed.reason else ""
         return LinkError(f"the link was closed by the {_WHO[closed.by]} ({closed.code}){detail}")
@@ -213,15 +239,7 @@ class LinkSupervisor:
             raise cause
         delay = self._backoff.next_delay()
         self._observer.retrying(cause, delay)
-        if self._stopping:
-            return
-        try:
-            async with asyncio.timeout(None) as self._pause:
-                await asyncio.sleep(delay)
-        except TimeoutError:
-            pass  # stop()
-        finally:
-            self._pause = None
+        await asyncio.sleep(delay)
 
 
 _WHO: Final = {
@@ -231,75 +249,41 @@ _WHO: Final = {
 }
 
 
-class _Holder:
-    """Stands between a link and its handler: pings, times pongs, notices the end."""
+class _Handler:
+    """The observer's handler, and how its link ended."""
 
     __slots__ = (
-        "_closed",
         "_handler",
-        "_keepalive",
-        "_loop",
-        "_silence",
-        "_timer",
+        "ended",
         "frame_received",
-        "link",
+        "pinged",
         "round_trip",
+        "silence",
         "writing_paused",
         "writing_resumed",
     )
 
-    link: Link
-
     def __init__(self, handler: LinkHandler) -> None:
         self._handler = handler
-        self._loop = asyncio.get_running_loop()
-        self._closed: asyncio.Future[LinkClosed] = self._loop.create_future()
-        self._timer: asyncio.TimerHandle | None = None
-        self._silence = ""
+        self.ended: asyncio.Future[LinkClosed] = asyncio.get_running_loop().create_future()
+        self.silence = ""
+        """Why the link was aborted, if it was for silence: then that is how it ended."""
+        self.pinged = b"", 0.0
+        """Payload and time of the latest ping."""
         self.round_trip: float | None = None
-        # Straight to the handler: what comes often shall not make a detour.
+        # The observer's own methods: these calls are frequent.
         self.frame_received = handler.frame_received
         self.writing_paused = handler.writing_paused
         self.writing_resumed = handler.writing_resumed
 
-    async def hold(self, link: Link, ping_period: float, observer: LinkObserver) -> LinkClosed:
-        """Return how the link ended."""
-        self.link = link
-        self._keepalive = Heartbeat(ping_period, self._loop.time())
-        try:
-            observer.link_opened(link)
-            self._beat()
-            return await asyncio.shield(self._closed)
-        except BaseException:
-            link.abort()
-            await self._closed
-            raise
-        finally:
-            if self._timer is not None:
-                self._timer.cancel()
-
     def pong_received(self, payload: bytes) -> None:
-        round_trip = self._keepalive.pong_received(payload, time.perf_counter())
-        if round_trip is not None:
-            self.round_trip = round_trip
+        pinged, at = self.pinged
+        if payload == pinged:
+            self.round_trip = time.perf_counter() - at
         self._handler.pong_received(payload)
 
     def link_closed(self, closed: LinkClosed) -> None:
-        if self._silence:
-            closed = LinkClosed(ClosedBy.NETWORK, CloseCode.ABNORMAL, self._silence)
-        self._closed.set_result(closed)
+        if self.silence:
+            closed = LinkClosed(ClosedBy.NETWORK, CloseCode.ABNORMAL, self.silence)
+        self.ended.set_result(closed)
         self._handler.link_closed(closed)
-
-    def _beat(self) -> None:
-        now = self._loop.time()
-        action = self._keepalive.on_deadline(now, self.link.last_received)
-        if action is HeartbeatAction.DEAD:
-            self._silence = f"nothing received for {self._keepalive.patience:g} s"
-            self.link.abort()
-            return
-        if action is HeartbeatAction.PING:
-            # Decimal milliseconds, as the reference sends them.
-            payload = str(time.time_ns() // 1_000_000).encode()
-            self._keepalive.ping_sent(payload, time.perf_counter())
-            self.link.send_ping(payload)
-        self._timer = self._loop.call_at(self._keepalive.next_deadline(), self._beat)

@@ -1,11 +1,9 @@
-"""The link on websockets' sans-I/O protocol: pure Python where nothing faster is installed."""
+"""The link on websockets' sans-I/O protocol: pure Python, for where picows is not installed."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
-import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, cast
@@ -13,12 +11,13 @@ from typing import Final, cast
 from websockets.exceptions import InvalidState
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol, Side, State
+from websockets.utils import generate_key
 
-from .base_link import MAX_FRAME_SIZE, READ_BUFFER_SIZE, BaseLink, LinkState
-from .endpoint import LinkTarget, user_agent
-from .http.upgrade import UpgradeParser, build_request
+from .base_link import MAX_FRAME_SIZE, READ_BUFFER_SIZE, BaseLink, LinkState, upgrade
+from .endpoint import ServiceEndpoint, user_agent
+from .exchange import Exchange
+from .http.upgrade import build_request
 from .interface import Buffer, CloseCode, LinkHandler, LinkInfo
-from .tls.transport import UpgradeTap, remote_address
 
 __all__ = ["WebsocketsLink", "open_link"]
 
@@ -27,24 +26,17 @@ _SILENCE: Final = logging.CRITICAL + 1
 
 
 async def open_link(
-    transport: asyncio.Transport, tap: UpgradeTap, target: LinkTarget, handler: LinkHandler
+    exchange: Exchange, endpoint: ServiceEndpoint, handler: LinkHandler
 ) -> WebsocketsLink:
-    """Ask for the upgrade on a TLS transport and return the open link.
+    """Do the upgrade on a TLS connection and return the open link.
 
     Raises:
-        ServiceUnavailable, AccessRefused, HandshakeFailed: see :class:`UpgradeParser`.
+        ServiceUnavailable, AccessRefused, HandshakeFailed: as :func:`.base_link.upgrade`.
     """
-    key = base64.b64encode(secrets.token_bytes(16)).decode()
-    transport.write(build_request(target, key, user_agent()))
-    accepted = await tap.upgrade(UpgradeParser(target, key), target.connect_timeout)
-    info = LinkInfo(
-        subprotocol=accepted.subprotocol,
-        channel_id=accepted.channel_id,
-        backend="websockets",
-        remote_address=remote_address(transport),
-        flow_messages=accepted.flow_messages,
-    )
-    return WebsocketsLink(transport, info, handler)
+    key = generate_key()
+    request = build_request(endpoint, key, user_agent())
+    info = await upgrade(exchange, request, endpoint, key, "websockets")
+    return WebsocketsLink(exchange.transport, info, handler)
 
 
 class WebsocketsLink(BaseLink):
@@ -60,12 +52,12 @@ class WebsocketsLink(BaseLink):
             state=State.OPEN,
             # Per frame, not per message: a message may go on for ever, it is a stream.
             max_size=(None, MAX_FRAME_SIZE),
-            # It would log payloads; what matters is reported by the link.
+            # It would log payloads. What matters is reported by the link.
             logger=logging.Logger(__name__, _SILENCE),
         )
         # Declared for bytes, but all it does is to append what it gets to a bytearray.
         self._receive = cast(Callable[[memoryview], None], self._framing.receive_data)
-        # The upgrade's request and answer, declared too, never pass through here.
+        # Declared for events of the upgrade too, which is over.
         self._frames = cast(Callable[[], list[Frame]], self._framing.events_received)
 
     def send(self, message: Buffer) -> None:
@@ -77,7 +69,7 @@ class WebsocketsLink(BaseLink):
             try:
                 self._framing.send_binary(message)
             except InvalidState:
-                return  # closed by what is just being parsed, as the link will learn in a moment
+                return  # what is being parsed just now has closed it, as is reported in a moment
             self._flush()
 
     def send_ping(self, payload: bytes) -> None:
@@ -87,7 +79,7 @@ class WebsocketsLink(BaseLink):
             self._flush()
 
     def bytes_arrived(self, data: memoryview) -> None:
-        """Take the next bytes of the connection."""
+        """Called when bytes have come in."""
         self._last_received = self._time()
         framing = self._framing
         self._receive(data)
@@ -119,7 +111,7 @@ class WebsocketsLink(BaseLink):
 
     def _parsing_failed(self) -> None:
         if self._framing.close_rcvd is not None:
-            # websockets minds a close frame within a message; the tunnel has no messages.
+            # websockets objects to a close frame within a message; the tunnel has no messages.
             self._close_frame()
             return
         sent = self._framing.close_sent
@@ -128,13 +120,13 @@ class WebsocketsLink(BaseLink):
 
     def _flush(self) -> None:
         for data in self._framing.data_to_send():
-            # A view, because the loops' TLS writes record by record and slices what is left.
+            # A view, because the loops' TLS writes record by record and slices the rest.
             self._write(memoryview(data))
 
     def _protocol(self) -> asyncio.BaseProtocol:
         return _Wire(self)
 
-    def _feed(self, data: bytearray) -> None:
+    def _feed(self, data: bytes) -> None:
         self.bytes_arrived(memoryview(data))
 
     def _send_close(self, code: int, reason: str) -> None:
@@ -144,7 +136,7 @@ class WebsocketsLink(BaseLink):
 
 
 class _Wire(asyncio.BufferedProtocol):
-    """Reads into memory of its own, again and again."""
+    """Reads into the same memory again and again."""
 
     __slots__ = ("_buffer", "_link")
 

@@ -1,24 +1,20 @@
-"""Where a destination may connect to, whatever its map of services says. Pure."""
+"""Where a destination may connect to, independent of its map of services. Pure."""
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
-from typing import Final
 
-from .settings import LocalAddress, TCPAddress, UnixAddress
+from ..common.addresses import DEFAULT_APPLICATION_HOST, LocalAddress, TCPAddress, UnixAddress
 
 __all__ = ["is_allowed"]
 
-_DEFAULT_HOST: Final = "127.0.0.1"
-"""Where an application is that is named by its port alone."""
-
 
 def is_allowed(address: LocalAddress, allowed: Iterable[LocalAddress] | None) -> bool:
-    """Tell whether a destination may connect to ``address``; ``None`` allows everything.
+    """Return whether a destination may connect to ``address``; ``None`` allows everything.
 
     Hosts are compared as they are written, but for case and the ways to write an IP
-    address: a name is never looked up, so that whoever answers for it decides nothing.
+    address. A name is never looked up, or its DNS server would decide.
     """
     return allowed is None or _canonical(address) in map(_canonical, allowed)
 
@@ -26,7 +22,7 @@ def is_allowed(address: LocalAddress, allowed: Iterable[LocalAddress] | None) ->
 def _canonical(address: LocalAddress) -> LocalAddress:
     if isinstance(address, UnixAddress):
         return address
-    host = (address.host or _DEFAULT_HOST).lower().removesuffix(".")
+    host = (address.host or DEFAULT_APPLICATION_HOST).lower().removesuffix(".")
     try:
         return TCPAddress(str(ipaddress.ip_address(host)), address.port)
     except ValueError:

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import time
 import uuid
 from pathlib import Path
 from typing import Final
 
-from ..common.secret import Secret
+from ..common.atomic_files import make_private_directory, write_atomically
+from ..common.secret import Secret, is_client_token
 from ..errors import ConfigurationError
 
 __all__ = ["client_token"]
 
 _KEEP_SECONDS: Final = 7 * 24 * 3600
 """A tunnel lives 12 hours at most; what is older than this is of no use to anybody."""
-_TOKEN: Final = re.compile(r"[a-zA-Z0-9-]{32,128}")
 _SUFFIX: Final = ".client-token"
 
 
@@ -35,8 +34,8 @@ def client_token(directory: Path, access_token: Secret) -> Secret:
         ConfigurationError: the directory or the file cannot be used; the text names it.
     """
     path = directory / (access_token.digest + _SUFFIX)
+    make_private_directory(directory)
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             token = _read(path)
         except FileNotFoundError:
@@ -46,13 +45,13 @@ def client_token(directory: Path, access_token: Secret) -> Secret:
         return token
     except OSError as error:
         raise ConfigurationError(
-            f"Cannot keep the client token in {directory}: {error.strerror}; check --state-dir"
+            f"Cannot keep the client token in {directory}: {error.strerror}", setting="state_dir"
         ) from None
 
 
 def _read(path: Path) -> Secret:
     text = path.read_text(encoding="ascii", errors="replace")
-    if not _TOKEN.fullmatch(text):
+    if not is_client_token(text):
         # A full disk or a crash may have left a part of it.
         path.unlink()
         raise FileNotFoundError
@@ -63,19 +62,10 @@ def _read(path: Path) -> Secret:
 def _create(path: Path) -> Secret:
     """Write a new token; of two proxies that start at once, both take the first one's."""
     token = str(uuid.uuid4())
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4()}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with os.fdopen(fd, "w", encoding="ascii") as out:
-            out.write(token)
-            out.flush()
-            os.fsync(out.fileno())
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return _read(path)
-    finally:
-        temporary.unlink()
+        write_atomically(path, token.encode(), exclusive=True)
+    except FileExistsError:
+        return _read(path)
     return Secret(token)
 
 

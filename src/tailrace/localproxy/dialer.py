@@ -9,10 +9,16 @@ import os
 import socket
 from collections.abc import Sequence
 
+from ..common.addresses import (
+    DEFAULT_APPLICATION_HOST,
+    LocalAddress,
+    UnixAddress,
+    format_host_port,
+)
 from ..errors import NameResolutionFailed
 from ..link.tcp import resolve
 from .allow_list import is_allowed
-from .settings import LocalAddress, ProxySettings, TCPAddress, UnixAddress
+from .settings import ProxySettings
 
 __all__ = ["DialFailed", "dial"]
 
@@ -34,7 +40,7 @@ async def dial(address: LocalAddress, settings: ProxySettings) -> socket.socket:
         DialFailed: none could be reached, or may be; the text says why, for the log.
     """
     if not is_allowed(address, settings.allowed):
-        raise DialFailed(f"{address} -- not in the allow-list (--allow)")
+        raise DialFailed(f"{address} -- not in the allow-list")
     tries = 0
     while True:
         try:
@@ -49,14 +55,14 @@ async def dial(address: LocalAddress, settings: ProxySettings) -> socket.socket:
 async def _dial_once(address: LocalAddress, settings: ProxySettings) -> socket.socket:
     if isinstance(address, UnixAddress):
         return await _connect(socket.AF_UNIX, address.path, None, settings.dial_timeout)
-    # The reference's default target is 127.0.0.1, not whatever "localhost" means.
-    infos = await _resolve(address.host or "127.0.0.1", address.port, settings.dial_timeout)
+    host = address.host or DEFAULT_APPLICATION_HOST
+    infos = await _resolve(host, address.port, settings.dial_timeout)
     local = await _resolve_local(settings)
     failures: list[str] = []
     for family, target in infos:
         source = next((a for f, a in local if f == family), None)
         if local and source is None:
-            failures.append(f"{target[0]}: no local address of its family in -b")
+            failures.append(f"{target[0]}: no local address of its family in the bind address")
             continue
         try:
             return await _connect(family, target, source, settings.dial_timeout)
@@ -77,7 +83,7 @@ async def _resolve(host: str, port: int, timeout: float) -> Sequence[_AddressInf
         # Not the loop's own getaddrinfo(): the end of the program would wait for its answer.
         found = await resolve(host, port, timeout)
     except NameResolutionFailed as error:
-        raise DialFailed(f"{TCPAddress(host, port)} -- {error}") from None
+        raise DialFailed(f"{format_host_port(host, port)} -- {error}") from None
     return [(each.family, (str(each.address[0]), port)) for each in found]
 
 
@@ -93,7 +99,7 @@ async def _connect(
     source: _SocketAddress | None,
     timeout: float,
 ) -> socket.socket:
-    where = target if isinstance(target, str) else str(TCPAddress(*target))
+    where = target if isinstance(target, str) else format_host_port(*target)
     try:
         sock = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:

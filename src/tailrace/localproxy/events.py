@@ -1,13 +1,15 @@
-"""What happens in a local proxy, for whoever wants to know: logs, JSON, ready files."""
+"""What happens in a local proxy, for those who subscribe: logs, JSON, ready files, programs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from ..common.addresses import LocalAddress
+from ..errors import LinkError, TailraceError
 from ..wire import Side
-from .settings import LocalAddress, ServiceMap
+from .log import TunnelLog
 
 __all__ = [
     "Connected",
@@ -16,7 +18,11 @@ __all__ = [
     "ConnectionOpened",
     "ConnectionRefused",
     "Ended",
+    "Events",
     "Listening",
+    "ListeningOnNetwork",
+    "PeerDialectLearned",
+    "PeerSilent",
     "ProxyEvent",
     "Reconnecting",
     "ServicesMapped",
@@ -52,7 +58,8 @@ class Connected:
 class ServicesMapped:
     """The service ids of the tunnel and their local addresses are settled."""
 
-    services: ServiceMap
+    services: Mapping[str, LocalAddress | None]
+    """``None`` for a service that stays within this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,29 @@ class Listening:
     address: LocalAddress
     assigned: bool
     """Whether the port was picked by the system."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListeningOnNetwork:
+    """Source: other machines can reach the address that was bound, and use the tunnel."""
+
+    address: LocalAddress
+
+
+@dataclass(frozen=True, slots=True)
+class PeerDialectLearned:
+    """Source: the peer speaks V1 or V2, one connection at a time for each service."""
+
+    dialect: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerSilent:
+    """Source: the peer has answered nothing; an older one would not understand V3."""
+
+    service_id: str
+    seconds: float
+    """For how long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +130,7 @@ class ConnectionClosed:
 class Reconnecting:
     """The link was lost or could not be set up; another attempt follows."""
 
-    cause: str
+    cause: LinkError
     delay: float
     """Seconds until then."""
 
@@ -119,6 +149,9 @@ ProxyEvent: TypeAlias = (
     | Connected
     | ServicesMapped
     | Listening
+    | ListeningOnNetwork
+    | PeerDialectLearned
+    | PeerSilent
     | ConnectionOpened
     | ConnectionRefused
     | ConnectionClosed
@@ -127,3 +160,38 @@ ProxyEvent: TypeAlias = (
 )
 
 Subscriber = Callable[[ProxyEvent], None]
+
+
+class Events:
+    """Those who are told what happens."""
+
+    def __init__(self, log: TunnelLog) -> None:
+        self._log = log
+        self._subscribers: dict[object, Subscriber] = {}
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Call ``subscriber`` with every event from now on; return what ends that."""
+        key = object()
+        self._subscribers[key] = subscriber
+
+        def unsubscribe() -> None:
+            self._subscribers.pop(key, None)
+
+        return unsubscribe
+
+    def emit(self, event: ProxyEvent) -> None:
+        """Tell the subscribers, in the order they came.
+
+        An error of theirs is logged and goes no further, but for those of this package, with
+        which a subscriber ends the proxy.
+        """
+        for key in list(self._subscribers):
+            subscriber = self._subscribers.get(key)
+            if subscriber is None:
+                continue
+            try:
+                subscriber(event)
+            except TailraceError:
+                raise
+            except Exception as error:
+                self._log.error("A subscriber failed", exc_info=error)

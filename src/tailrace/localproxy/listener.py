@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
-import logging
 import os
 import socket
 import stat
 from collections.abc import Callable
 from typing import Final
 
+from ..common.addresses import (
+    DEFAULT_LISTEN_HOST,
+    LocalAddress,
+    TCPAddress,
+    UnixAddress,
+    format_host_port,
+)
 from ..errors import ListenError
-from .settings import LocalAddress, TCPAddress, UnixAddress
+from .log import TunnelLog
 
-__all__ = ["DEFAULT_LISTEN_HOST", "Listener", "bind"]
+__all__ = ["Listener", "bind"]
 
-logger = logging.getLogger(__name__)
-
-DEFAULT_LISTEN_HOST: Final = "localhost"
 _BACKLOG: Final = 1024
 _ACCEPTS_PER_TURN: Final = 64
 _OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -29,16 +32,16 @@ _ACCEPT_PAUSE: Final = 0.5
 AcceptCallback = Callable[[socket.socket, str], None]
 
 
-def bind(service_id: str, address: LocalAddress) -> Listener:
-    """Bind (not yet listen on) ``address`` for one service.
+def bind(service_id: str, address: LocalAddress, log: TunnelLog) -> Listener:
+    """Bind ``address`` for one service; nothing is accepted yet.
 
     A host name is bound on all its addresses; port 0 picks one port for all of them.
 
     Raises:
-        ListenError: the address is taken or not ours; the text names it and the option.
+        ListenError: the address is taken or not ours; the text names it.
     """
     if isinstance(address, UnixAddress):
-        return Listener(service_id, [_bind_unix(address.path)], address)
+        return Listener([_bind_unix(address.path)], address, log)
     host = address.host or DEFAULT_LISTEN_HOST
     try:
         infos = socket.getaddrinfo(
@@ -46,7 +49,8 @@ def bind(service_id: str, address: LocalAddress) -> Listener:
         )
     except OSError as error:
         raise ListenError(
-            f"Could not resolve the listen address {host}: {error.strerror or error}; check -b"
+            f"Could not resolve the listen address {host}: {error.strerror or error}",
+            setting="bind_address",
         ) from None
     families = dict.fromkeys((info[0], info[4][0]) for info in infos)
     sockets: list[socket.socket] = []
@@ -66,8 +70,14 @@ def bind(service_id: str, address: LocalAddress) -> Listener:
         for sock in sockets:
             sock.close()
         assert failure is not None
-        raise ListenError(_explain(service_id, TCPAddress(host, port), failure))
-    return Listener(service_id, sockets, TCPAddress(host, port))
+        raise ListenError(
+            f"Could not bind to address: {format_host_port(host, port)} -- {failure.strerror}",
+            setting="services",
+            service_id=service_id,
+            port=port,
+            errno=failure.errno or 0,
+        )
+    return Listener(sockets, TCPAddress(host, port), log)
 
 
 def _bind_tcp(family: int, literal: str, port: int) -> socket.socket:
@@ -103,14 +113,14 @@ def _bind_unix(path: str) -> socket.socket:
     except OSError as error:
         sock.close()
         raise ListenError(
-            f"Could not bind to the socket path {path} -- {error.strerror or error}; "
-            "choose another path with -s"
+            f"Could not bind to the socket path {path} -- {error.strerror or error}",
+            setting="path",
         ) from None
     return sock
 
 
 def _remove_stale(path: str) -> None:
-    """Remove a socket file nobody listens on any more; anything else is left alone."""
+    """Remove a socket file that no process listens on; anything else is left alone."""
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             return
@@ -123,32 +133,17 @@ def _remove_stale(path: str) -> None:
             os.unlink(path)
 
 
-def _explain(service_id: str, address: TCPAddress, error: OSError) -> str:
-    option = f"-s {service_id}={address.port}" if service_id else f"-s {address.port}"
-    text = f"Could not bind to address: {address} -- {error.strerror}"
-    if error.errno == errno.EADDRINUSE:
-        return f"{text}; another process has the port, choose another one for {option}"
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return f"{text}; choose a port above 1023 for {option}"
-    return f"{text}; check -b and {option}"
-
-
 class Listener:
     """The bound sockets of one service; accepts only between :meth:`start` and :meth:`pause`."""
 
-    def __init__(self, service_id: str, sockets: list[socket.socket], address: LocalAddress):
-        self.service_id = service_id
+    def __init__(self, sockets: list[socket.socket], address: LocalAddress, log: TunnelLog) -> None:
         self.address = address
         """Where it listens, with the port that was picked."""
         self._sockets = sockets
+        self._log = log
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_accept: AcceptCallback | None = None
         self._retry: asyncio.TimerHandle | None = None
-
-    @property
-    def port(self) -> int:
-        """The TCP port, 0 for a unix socket."""
-        return self.address.port if isinstance(self.address, TCPAddress) else 0
 
     @property
     def is_local(self) -> bool:
@@ -210,13 +205,13 @@ class Listener:
     def _accept_failed(self, error: OSError) -> None:
         """Go on serving those that are connected; accept again a little later."""
         if error.errno in _OUT_OF_DESCRIPTORS:
-            logger.error(
+            self._log.error(
                 "Cannot accept a client of %s: %s; raise the limit of open files (ulimit -n)",
                 self.address,
                 error.strerror,
             )
         else:
-            logger.error("Cannot accept a client of %s: %s", self.address, error)
+            self._log.error("Cannot accept a client of %s: %s", self.address, error)
         loop, callback = self._loop, self._on_accept
         assert loop is not None
         assert callback is not None

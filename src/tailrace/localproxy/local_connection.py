@@ -1,42 +1,79 @@
-"""One local socket and its place in the tunnel.
+"""One local connection and its place in the tunnel: a state machine on any kind of local end.
 
-The sockets are driven directly through the loop's readiness callbacks and not through
-asyncio transports: bytes are read behind a gap for the message header in a buffer all
-connections share, and what a socket does not take at once is copied exactly once. (A
-transport would own a buffer for each connection, and uvloop's keep views of memory that
-is about to be reused.)
+It drives a :mod:`.local_end`: a socket (:mod:`.sockets`), or a stream of this process
+(:mod:`.in_process`). Both are driven by readiness and not as asyncio transports: bytes are
+read behind the gap of a buffer that all connections share, and what an end does not take at
+once is copied exactly once. (A transport would own a buffer for each connection, and uvloop's
+keep views of memory that is about to be reused.)
+
+====================  ==================================  =================================
+state                 bytes of the local end              bytes of the tunnel
+====================  ==================================  =================================
+DIALING               there is no local end yet           wait
+OPEN                  are read and sent                   are written, or wait
+PARKED                stay where they are: they are       are written, or wait
+                      sent when it is its turn
+PAUSED                stay where they are: the peer       are written, or wait
+                      takes nothing
+HALF_CLOSED           there are no more                   are written, or wait
+FLUSHING              stay, and are lost                  have ended; what waits is written
+CLOSING               are read and dropped                have all been written
+CLOSED                are lost                            are lost
+====================  ==================================  =================================
+
+Who moves it:
+
+* the owner: :meth:`~LocalConnection.attach` ends DIALING; ``pause`` and ``resume`` pass on
+  what the peer asks; ``tunnel_ended`` begins FLUSHING; ``end_linger`` and ``abort`` are the
+  early ends of HALF_CLOSED and of everything;
+* the turns: OPEN to PARKED when there is no budget, and back in ``take_turn``;
+* the local end: its end of file leads to HALF_CLOSED where it lingers and to FLUSHING where
+  it does not, its failure to CLOSED;
+* time: silence ends HALF_CLOSED, and FLUSHING and CLOSING end when the local end takes
+  nothing or does not close.
+
+Which states may follow which stands in ``_NEXT``. Only ``_enter`` changes the state, and
+whether the local end is read follows from the state alone (``_READ``); it is written exactly
+while something waits. Everything received is delivered before the local end is closed, unless
+it fails, stalls, or is aborted. The session hears of an end that comes from here before the
+local end is closed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
-import socket
+import time
 from collections import deque
+from collections.abc import Callable
 from enum import Enum
 from typing import Final, Protocol
 
+from ..errors import LocalProtocolError
 from ..session import Connection
-from ..wire import MAX_PAYLOAD, DataHeader
-from .sockets import tune, unacknowledged
+from .inbound import Inbound
+from .local_end import LocalEnd
+from .log import TunnelLog
+from .outbound import Outbound
 
-__all__ = ["ConnectionHost", "ConnectionState", "LocalConnection", "ReadBuffer"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["ConnectionHost", "ConnectionState", "LocalConnection"]
 
 _DRAIN_TIMEOUT: Final = 5.0
 """Seconds a local peer has to close after everything was delivered to it."""
+_MIN_LINGER: Final = 0.1
+"""Seconds between two looks at a half-closed connection that still has bytes waiting."""
 _MAX_PIECES: Final = 64
-"""Pieces of waiting data handed to the kernel at once."""
+"""Pieces of waiting data handed over at once."""
 
 
 class ConnectionState(Enum):
     """Life of a local connection."""
 
     DIALING = "dialing"
-    """Destination: the application is being connected; data from the tunnel waits."""
+    """Destination: the application is being connected."""
     OPEN = "open"
+    PARKED = "parked"
+    """It has something to send and waits for its turn."""
     PAUSED = "paused"
     """The peer's local end takes nothing, so ours is not read; its end is noticed later."""
     HALF_CLOSED = "half-closed"
@@ -47,181 +84,266 @@ class ConnectionState(Enum):
     """Everything is delivered and our half is shut; waiting for the local end to close."""
     CLOSED = "closed"
 
+    # Enum's own is a call in Python, for each look at a set of states.
+    __hash__ = object.__hash__
 
-_LIVE: Final = (ConnectionState.OPEN, ConnectionState.PAUSED, ConnectionState.HALF_CLOSED)
-"""States with a socket and a connection in the tunnel."""
 
+# To look a member up in its class costs a twentieth of what a small message does.
+_DIALING, _OPEN, _PARKED, _PAUSED, _HALF_CLOSED, _FLUSHING, _CLOSING, _CLOSED = ConnectionState
 
-class ReadBuffer:
-    """The one buffer all connections of a tunnel read into.
+_NEXT: Final[dict[ConnectionState, frozenset[ConnectionState]]] = {
+    _DIALING: frozenset({_OPEN, _PAUSED, _FLUSHING, _CLOSED}),
+    _OPEN: frozenset({_PARKED, _PAUSED, _HALF_CLOSED, _FLUSHING, _CLOSED}),
+    _PARKED: frozenset({_OPEN, _PAUSED, _HALF_CLOSED, _FLUSHING, _CLOSED}),
+    _PAUSED: frozenset({_OPEN, _FLUSHING, _CLOSED}),
+    _HALF_CLOSED: frozenset({_FLUSHING, _CLOSED}),
+    _FLUSHING: frozenset({_CLOSING, _CLOSED}),
+    _CLOSING: frozenset({_CLOSED}),
+    _CLOSED: frozenset(),
+}
 
-    A read is sent before the next one starts, so one buffer serves any number of
-    connections. The gap in front takes the message header.
-    """
-
-    GAP: Final = DataHeader.MAX_SIZE
-
-    def __init__(self, max_payload: int = MAX_PAYLOAD) -> None:
-        self.memory = bytearray(self.GAP + max_payload)
-        self.view = memoryview(self.memory)
-        self.payload = self.view[self.GAP :]
+_LIVE: Final = frozenset({_OPEN, _PARKED, _PAUSED, _HALF_CLOSED})
+"""States with a local end and a connection in the tunnel."""
+_READ: Final = frozenset({_OPEN, _CLOSING})
+"""States in which the local end is read."""
 
 
 class ConnectionHost(Protocol):
-    """What a local connection needs from the tunnel it is part of."""
+    """What a local connection needs of the table it stands in."""
 
     loop: asyncio.AbstractEventLoop
     linger: float
     stall_timeout: float
-    read_buffer: ReadBuffer
-
-    def allowance(self, connection: LocalConnection) -> int:
-        """Return how many bytes may be read and sent now; with 0 the connection is parked."""
-
-    def turn_taken(self, connection: LocalConnection, size: int) -> None:
-        """Let the connection, which has just sent ``size`` bytes, read on, or park it again."""
-
-    def send_data(self, message: memoryview) -> None:
-        """Send one DATA message on the link; the memory may be reused on return."""
-
-    def data_buffered(self, connection: LocalConnection, size: int) -> None:
-        """Note that ``size`` more bytes wait for this connection's socket."""
-
-    def data_taken(self, connection: LocalConnection, size: int) -> None:
-        """Note that the socket took ``size`` waiting bytes."""
+    log: TunnelLog
+    outbound: Outbound[LocalConnection]
+    inbound: Inbound[LocalConnection]
 
     def half_closed(self, connection: LocalConnection) -> None:
-        """Note that a client will send nothing more and may still wait for an answer."""
+        """Called when a client will send nothing more and may still wait for an answer."""
 
     def local_ended(self, connection: LocalConnection) -> None:
-        """Reset the connection in the tunnel: its local end is gone or has no more to say."""
+        """Called when the local end has gone or has no more to say: end it in the tunnel."""
 
     def delivered(self, connection: LocalConnection) -> None:
-        """Note that everything received for an ended connection was delivered."""
+        """Called when everything received for an ended connection was delivered."""
 
     def closed(self, connection: LocalConnection) -> None:
-        """Forget the connection: its socket is closed."""
+        """Called when the local end is closed; nothing follows."""
 
 
 class LocalConnection:
-    """The pump between one local socket and one connection of the session.
+    """The pump between one local end and one connection of the session.
 
-    ``lingers`` tells whether the local end keeps receiving after its end of file: true
-    for clients (source), false for applications (destination), whose end of file ends
-    the connection because the protocol cannot say "half-closed".
+    ``lingers`` tells whether the local end keeps receiving after its end of file: true for
+    clients (source), false for applications (destination), whose end of file ends the
+    connection because the protocol cannot say "half-closed".
     """
+
+    __slots__ = (
+        "_answered",
+        "_broken",
+        "_end",
+        "_host",
+        "_inbound",
+        "_last_delivery",
+        "_lingers",
+        "_loop",
+        "_outbound",
+        "_pieces",
+        "_timer",
+        "bytes_in",
+        "bytes_out",
+        "connection",
+        "name",
+        "since",
+        "state",
+        "waiting",
+    )
 
     def __init__(self, host: ConnectionHost, connection: Connection, name: str, lingers: bool):
         self.connection = connection
         self.name = name
-        self.state = ConnectionState.DIALING
+        self.since = time.time()
+        """When it came, in seconds since the epoch."""
+        self.state: ConnectionState = _DIALING
         self.waiting = 0
-        """Bytes received from the tunnel that the socket has not taken yet."""
+        """Bytes received from the tunnel that the local end has not taken yet."""
         self.bytes_in = 0
-        """Bytes read from the local socket."""
+        """Bytes read from the local end."""
         self.bytes_out = 0
         """Bytes received from the tunnel."""
         self._host = host
         self._loop = host.loop
+        self._outbound = host.outbound
+        self._inbound = host.inbound
         self._lingers = lingers
-        self._sock: socket.socket | None = None
-        self._fd = -1
+        self._end: LocalEnd | None = None
         self._pieces: deque[memoryview] = deque()
-        self._reading = False
-        self._writing = False
         self._timer: asyncio.TimerHandle | None = None
         self._last_delivery = 0.0
         self._answered = False
         self._broken: OSError | None = None
         connection.sink = self
 
-    # -- life ----------------------------------------------------------------------
-
     @property
     def attached(self) -> bool:
-        """Whether the connection ever had a socket."""
-        return self._sock is not None
+        """Whether the connection ever had a local end."""
+        return self._end is not None
 
-    def attach(self, sock: socket.socket) -> None:
-        """Take over a connected, non-blocking socket and start to move bytes."""
-        self._sock = sock
-        self._fd = sock.fileno()
-        tune(sock)
-        if self.state is ConnectionState.FLUSHING:
-            self._flush_or_finish()
-            return
-        self.state = ConnectionState.PAUSED
-        if not self.connection.is_paused:
-            self.resume()
+    # -- transitions --------------------------------------------------------------------
+
+    def _enter(self, state: ConnectionState) -> None:
+        """Change the state; whether the local end is read goes with it, and the timer goes.
+
+        Raises:
+            LocalProtocolError: the state may not follow the present one.
+        """
+        if state not in _NEXT[self.state]:
+            raise LocalProtocolError(f"{self!r} cannot become {state.value}")
+        end = self._end
+        if self.state in _READ and end is not None:
+            end.stop_reading()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.state = state
+        if state in _READ and end is not None:
+            end.start_reading(self._readable if state is _OPEN else self._discard)
+
+    def attach(self, end: LocalEnd) -> None:
+        """Take over a connected local end and start to move bytes."""
+        self._end = end
         if self._pieces:
-            self._start_writing()
+            end.start_writing(self._writable)
+        if self.state is _FLUSHING:
+            self._flush()
+        else:
+            self._enter(_PAUSED if self.connection.is_paused else _OPEN)
 
     def pause(self) -> None:
-        """Read the socket no more, until :meth:`resume`: the peer takes nothing.
+        """Read the local end no more, until :meth:`resume`: the peer takes nothing.
 
         What the local end still sends waits in the kernel, and so does its end of file.
         """
-        if self.state is ConnectionState.OPEN:
-            self.state = ConnectionState.PAUSED
-            self._stop_reading()
+        if self.state is _PARKED:
+            self._outbound.unpark(self)
+        if self.state in (_OPEN, _PARKED):
+            self._enter(_PAUSED)
 
     def resume(self) -> None:
-        """Read the socket again after :meth:`pause`."""
-        if self.state is ConnectionState.PAUSED:
-            self.state = ConnectionState.OPEN
-            self.resume_reading()
+        """Read the local end again after :meth:`pause`."""
+        if self.state is _PAUSED:
+            self._enter(_OPEN)
+
+    def _park(self) -> None:
+        self._enter(_PARKED)
+        self._outbound.park(self)
 
     def take_turn(self) -> None:
-        """Read once after the connection was parked."""
-        if self.state is ConnectionState.OPEN and not self._reading:
-            before = self.bytes_in
-            self._readable()
-            if self.state is ConnectionState.OPEN:
-                self._host.turn_taken(self, self.bytes_in - before)
+        """Read once, after having been parked; then read on, or park again."""
+        before = self.bytes_in
+        self._read(self._outbound.budget)
+        if self.state is _PARKED:
+            if self._outbound.must_wait(self.bytes_in - before):
+                self._outbound.park(self)
+            else:
+                self._enter(_OPEN)
 
-    def resume_reading(self) -> None:
-        """Read the socket whenever there is something to read."""
-        if self.state is ConnectionState.OPEN and not self._reading:
-            self._reading = True
-            self._loop.add_reader(self._fd, self._readable)
+    def _local_eof(self) -> None:
+        """Everything read has been sent. A client may still wait for its answer."""
+        if self._broken is not None:
+            self._local_failed(self._broken)
+        elif self._lingers:
+            self._enter(_HALF_CLOSED)
+            self._last_delivery = self._loop.time()
+            self._arm(self._host.linger, self._linger_expired)
+            self._host.half_closed(self)
+        else:
+            self._end_locally()
+
+    def end_linger(self) -> None:
+        """Make room for another client, unless this half-closed one is getting its answer."""
+        if self.state is _HALF_CLOSED and not self._takes_answer():
+            self._end_locally()
+
+    def _end_locally(self) -> None:
+        """Reset in the tunnel, then deliver what was received and close."""
+        self._enter(_FLUSHING)
+        self._host.local_ended(self)
+        if self.state is _FLUSHING:
+            self._flush()
 
     def tunnel_ended(self) -> None:
         """Deliver what was received, then close: the connection ended in the tunnel."""
         if self.state in _LIVE:
-            self._cancel_timer()
-            self._stop_reading()
-            self.state = ConnectionState.FLUSHING
-            self._flush_or_finish()
-        elif self.state is ConnectionState.DIALING:
-            self.state = ConnectionState.FLUSHING
+            self._enter(_FLUSHING)
+            self._outbound.forget(self)
+            self._flush()
+        elif self.state is _DIALING:
+            self._enter(_FLUSHING)
+
+    def _flush(self) -> None:
+        """Wait until the local end has taken what was received, for a bounded time each."""
+        if self._pieces:
+            self._last_delivery = self._loop.time()
+            self._arm(self._host.stall_timeout, self._flush_expired)
+        else:
+            self._shut_down()
+
+    def _shut_down(self) -> None:
+        """Shut our half and wait for the local end to do the same.
+
+        Closing at once would turn into a reset when unread bytes are left, and a reset
+        destroys what the kernel has not delivered yet.
+        """
+        assert self._end is not None
+        try:
+            self._end.shut_down()
+        except OSError:
+            self.abort()
+            return
+        self._enter(_CLOSING)
+        self._arm(_DRAIN_TIMEOUT, self.abort)
+        self._host.delivered(self)
+
+    def _local_failed(self, error: OSError) -> None:
+        self._host.log.debug("%s: local socket failed: %s", self.name, error)
+        if self.state in _LIVE:
+            self._host.local_ended(self)
+        self.abort()
 
     def abort(self) -> None:
-        """Close the socket at once; what still waits is lost."""
-        if self.state is ConnectionState.CLOSED:
+        """Close the local end at once; what still waits is lost."""
+        if self.state is _CLOSED:
             return
-        self.state = ConnectionState.CLOSED
-        self._cancel_timer()
-        self._stop_reading()
-        self._stop_writing()
-        if self._sock is not None:
-            self._sock.close()
+        self._enter(_CLOSED)
+        self._outbound.forget(self)
+        if self._end is not None:
+            if self._pieces:
+                self._end.stop_writing()
+            self._end.close()
+        self._inbound.removed(self)
         self._host.closed(self)
         self._pieces.clear()
         self.waiting = 0
 
-    # -- socket to tunnel ------------------------------------------------------------
+    # -- local end to tunnel ----------------------------------------------------------------
 
     def _readable(self) -> None:
-        host = self._host
-        limit = host.allowance(self)
-        if not limit:
-            self._stop_reading()
-            return
-        buffer = host.read_buffer
-        sock = self._sock
-        assert sock is not None
+        outbound = self._outbound
+        limit = outbound.budget or outbound.go_ahead(self)
+        if limit:
+            self._read(limit)
+        else:
+            self._park()
+
+    def _read(self, limit: int) -> None:
+        """Read at most ``limit`` bytes and send them, or see the end of the local end."""
+        end, outbound = self._end, self._outbound
+        assert end is not None
+        buffer = outbound.read_buffer
         try:
-            size = sock.recv_into(buffer.payload, limit)
+            size = end.recv_into(buffer.payload, limit)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -230,7 +352,7 @@ class LocalConnection:
         if not size:
             self._local_eof()
             return
-        error_number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        error_number = end.pending_error()
         if error_number:
             self._broken = OSError(error_number, os.strerror(error_number))
             self._loop.call_soon(self._read_to_the_end)
@@ -238,99 +360,70 @@ class LocalConnection:
         header = self.connection.data_header(size)
         start = buffer.GAP - len(header)
         buffer.memory[start : buffer.GAP] = header
-        host.send_data(buffer.view[start : buffer.GAP + size])
+        outbound.send(buffer.view[start : buffer.GAP + size])
 
     def _read_to_the_end(self) -> None:
         """Go on reading what came in before the local end broke the connection.
 
         uvloop calls back once when a socket has an error, and never again.
         """
-        if self._reading:
-            self._stop_reading()
-            self.resume_reading()
+        if self.state is _OPEN:
+            assert self._end is not None
+            self._end.stop_reading()
+            self._end.start_reading(self._readable)
 
-    def _local_eof(self) -> None:
-        """Everything read has been sent. A client may still wait for its answer."""
-        if self._broken is not None:
-            self._local_failed(self._broken)
+    def _discard(self) -> None:
+        """Drop what the local end still sends; it can go nowhere.
+
+        As soon as everything of ours is acknowledged, close: a local end that keeps
+        sending then gets a reset.
+        """
+        assert self._end is not None
+        buffer = self._outbound.read_buffer.payload
+        try:
+            size = self._end.recv_into(buffer, len(buffer))
+        except (BlockingIOError, InterruptedError):
             return
-        self._stop_reading()
-        if self._lingers:
-            self.state = ConnectionState.HALF_CLOSED
-            self._last_delivery = self._loop.time()
-            self._arm_linger(self._host.linger)
-            self._host.half_closed(self)
-        else:
-            self._end_locally()
+        except OSError:
+            size = 0
+        if not size or not self._end.unacknowledged():
+            self.abort()
 
-    def _arm_linger(self, delay: float) -> None:
-        self._timer = self._loop.call_later(delay, self._linger_expired)
-
-    def _linger_expired(self) -> None:
-        left = self._last_delivery + self._host.linger - self._loop.time()
-        if left > 0.0 or self.waiting:
-            self._arm_linger(max(left, 0.1))
-        else:
-            self._end_locally()
-
-    def end_linger(self) -> None:
-        """Make room for another client, unless this half-closed one is getting its answer."""
-        if self.state is ConnectionState.HALF_CLOSED and not self._takes_answer():
-            self._end_locally()
-
-    def _takes_answer(self) -> bool:
-        """Tell a half-closed client from one that is gone, which answers data with a reset."""
-        assert self._sock is not None
-        return self._answered and not self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-
-    def _end_locally(self) -> None:
-        """Reset in the tunnel, then deliver what was received and close."""
-        self._cancel_timer()
-        self.state = ConnectionState.FLUSHING
-        self._host.local_ended(self)
-        self._flush_or_finish()
-
-    def _local_failed(self, error: OSError) -> None:
-        logger.debug("%s: local socket failed: %s", self.name, error)
-        if self.state in _LIVE:
-            self._host.local_ended(self)
-        self.abort()
-
-    # -- tunnel to socket --------------------------------------------------------------
+    # -- tunnel to local end ------------------------------------------------------------------
 
     def data_received(self, payload: memoryview) -> None:
-        """Write ``payload`` to the socket; what it does not take at once is copied."""
+        """Write ``payload`` to the local end; what it does not take at once is copied."""
         size = len(payload)
         self.bytes_out += size
-        if self._sock is not None and not self.waiting:
+        end = self._end
+        if end is not None and not self.waiting:
             try:
-                sent = self._sock.send(payload)
+                sent = end.send(payload)
             except (BlockingIOError, InterruptedError):
                 sent = 0
             except OSError as error:
                 self._local_failed(error)
                 return
-            if self.state is ConnectionState.HALF_CLOSED:
+            if self.state is _HALF_CLOSED:
                 self._last_delivery = self._loop.time()
                 self._answered = True
             if sent == size:
                 return
+            end.start_writing(self._writable)
             payload = payload[sent:]
             size -= sent
         self._pieces.append(memoryview(bytes(payload)))
         self.waiting += size
-        self._host.data_buffered(self, size)
-        if self._sock is not None:
-            self._start_writing()
+        self._inbound.buffered(self, size)
 
     def _writable(self) -> None:
-        assert self._sock is not None
-        pieces = self._pieces
+        end, pieces = self._end, self._pieces
+        assert end is not None
         try:
             if len(pieces) == 1:
-                sent = self._sock.send(pieces[0])
+                sent = end.send(pieces[0])
             else:
-                sent = self._sock.sendmsg([pieces[i] for i in range(min(len(pieces), _MAX_PIECES))])
+                sent = end.sendmsg([pieces[i] for i in range(min(len(pieces), _MAX_PIECES))])
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -346,93 +439,41 @@ class LocalConnection:
             pieces.popleft()
         self.waiting -= sent
         self._last_delivery = self._loop.time()
-        self._host.data_taken(self, sent)
+        self._inbound.taken(self, sent)
         if not pieces:
-            self._stop_writing()
-            if self.state is ConnectionState.FLUSHING:
+            end.stop_writing()
+            if self.state is _FLUSHING:
                 self._shut_down()
 
-    # -- orderly close -------------------------------------------------------------------
+    # -- time ---------------------------------------------------------------------------------
 
-    def _flush_or_finish(self) -> None:
-        if self._sock is None or self.state is not ConnectionState.FLUSHING:
-            return
-        if self._pieces:
-            self._start_writing()
-            self._last_delivery = self._loop.time()
-            self._timer = self._loop.call_later(self._host.stall_timeout, self._flush_expired)
+    def _arm(self, delay: float, expired: Callable[[], None]) -> None:
+        self._timer = self._loop.call_later(delay, expired)
+
+    def _linger_expired(self) -> None:
+        left = self._last_delivery + self._host.linger - self._loop.time()
+        if left > 0.0 or self.waiting:
+            self._arm(max(left, _MIN_LINGER), self._linger_expired)
         else:
-            self._shut_down()
+            self._end_locally()
+
+    def _takes_answer(self) -> bool:
+        """Tell a half-closed client from one that is gone, which answers data with a reset."""
+        assert self._end is not None
+        return self._answered and not self._end.pending_error()
 
     def _flush_expired(self) -> None:
         """Give up on a local end that has taken nothing for the stall timeout."""
         left = self._last_delivery + self._host.stall_timeout - self._loop.time()
         if left > 0.0:
-            self._timer = self._loop.call_later(left, self._flush_expired)
+            self._arm(left, self._flush_expired)
         else:
-            logger.warning(
+            self._host.log.warning(
                 "%s: %d bytes could not be delivered: the local end takes nothing",
                 self.name,
                 self.waiting,
             )
             self.abort()
-
-    def _shut_down(self) -> None:
-        """Shut our half and wait for the local end to do the same.
-
-        Closing at once would turn into a reset when unread bytes are left, and a reset
-        destroys what the kernel has not delivered yet.
-        """
-        assert self._sock is not None
-        self._cancel_timer()
-        self.state = ConnectionState.CLOSING
-        try:
-            self._sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            self.abort()
-            return
-        self._timer = self._loop.call_later(_DRAIN_TIMEOUT, self.abort)
-        self._loop.add_reader(self._fd, self._discard)
-        self._reading = True
-        self._host.delivered(self)
-
-    def _discard(self) -> None:
-        """Drop what the local end still sends; it can go nowhere.
-
-        As soon as everything of ours is acknowledged, close: a local end that keeps
-        sending then learns by a reset that nobody listens.
-        """
-        assert self._sock is not None
-        try:
-            size = self._sock.recv_into(self._host.read_buffer.payload)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            size = 0
-        if not size or not unacknowledged(self._sock):
-            self.abort()
-
-    # -- readiness -------------------------------------------------------------------------
-
-    def _stop_reading(self) -> None:
-        if self._reading:
-            self._reading = False
-            self._loop.remove_reader(self._fd)
-
-    def _start_writing(self) -> None:
-        if not self._writing:
-            self._writing = True
-            self._loop.add_writer(self._fd, self._writable)
-
-    def _stop_writing(self) -> None:
-        if self._writing:
-            self._writing = False
-            self._loop.remove_writer(self._fd)
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def __repr__(self) -> str:
         return f"<{self.name} {self.state.value}>"

@@ -1,64 +1,35 @@
 """The local proxy: one class for both modes.
 
-Source and destination differ in who opens a connection, not in how bytes flow: a
-source has listeners, a destination dials. What lives as long as the proxy is here; what
-lives as long as one link is in :mod:`.tunnel`.
+Source and destination differ in who opens a connection, not in how bytes flow: a source has
+clients, a destination applications. What lives as long as the proxy is here; its links and
+what they carry are in :mod:`.uplink`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import socket
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from typing import Final
 
-from ..common.redaction import register_secrets
+from ..common.addresses import LocalAddress
 from ..common.secret import Secret
-from ..errors import (
-    AccessRefused,
-    ExitCode,
-    LinkError,
-    RemoteProtocolError,
-    ServiceIdMismatch,
-    TailraceError,
-)
-from ..link import (
-    CloseCode,
-    ClosedBy,
-    Link,
-    LinkClosed,
-    LinkHandler,
-    LinkSupervisor,
-    LinkTarget,
-    ReconnectPolicy,
-    TLSOptions,
-)
+from ..errors import ConfigurationError, LocalProtocolError, TailraceError
+from ..link import ServiceEndpoint, TLSOptions
 from ..wire import Side
-from .client_token import client_token
-from .error_hints import describe, given_up, refusal
-from .events import (
-    Connected,
-    Connecting,
-    Ended,
-    Listening,
-    ProxyEvent,
-    Reconnecting,
-    ServicesMapped,
-    Started,
-    Subscriber,
-)
-from .link_session import LinkSession
-from .listener import Listener, bind
-from .settings import LocalAddress, ProxySettings, ServiceMap, TCPAddress
+from .clients import Clients
+from .events import Ended, Events, ServicesMapped, Started, Subscriber
+from .in_process import Streams
+from .log import TunnelLog
+from .service_map import address_of, destination_services, is_port_picked, source_addresses
+from .settings import LocalService, ProxySettings
+from .status import ConnectionStatus, LinkHistory, ProxyStatus
+from .traffic import Traffic
+from .uplink import Uplink
 
 __all__ = ["LocalProxy"]
-
-logger = logging.getLogger(__name__)
 
 _FLUSH_TIMEOUT: Final = 5.0
 """Seconds that local connections have to take their last bytes when the proxy ends."""
@@ -68,76 +39,101 @@ _CLOSE_TIMEOUT: Final = 0.5
 """Seconds they then have to close their side."""
 
 
-def _with_client_token(settings: ProxySettings) -> ProxySettings:
-    """Give a proxy without a client token one, so that its access token works again."""
-    if settings.client_token is not None:
-        return settings
-    if settings.state_dir is not None:
-        token = client_token(settings.state_dir, settings.access_token)
-    else:
-        token = Secret(str(uuid.uuid4()))
-    register_secrets(token)
-    return replace(settings, client_token=token)
-
-
 class LocalProxy:
     """One end of a tunnel, from the first connect to the end of the tunnel.
 
-    ``subscribers`` are called with every :class:`~tailrace.localproxy.events.ProxyEvent`.
-    Make it and use it inside a running event loop.
+    Making one needs no event loop, opens nothing and connects to nothing. All else belongs to
+    the loop that :meth:`run` is called in; only :meth:`subscribe` and :meth:`status` do not
+    need one.
 
     Raises:
-        ConfigurationError: the state directory cannot be used.
+        ConfigurationError: the settings do not make sense.
     """
 
-    def __init__(self, settings: ProxySettings, subscribers: Iterable[Subscriber] = ()) -> None:
-        settings = _with_client_token(settings)
+    def __init__(self, settings: ProxySettings) -> None:
+        if settings.client_token is None:
+            # Without one, the access token would not be taken a second time.
+            settings = replace(settings, client_token=Secret(str(uuid.uuid4())))
         self._settings = settings
         self._is_source = settings.side is Side.SOURCE
-        self._subscribers = tuple(subscribers)
-        self._loop = asyncio.get_running_loop()
-        self._listeners: dict[str, Listener] = {}
-        self._waiting: dict[str, tuple[socket.socket, str]] = {}
-        self._tunnel: LinkSession | None = None
-        self._old_tunnels: set[LinkSession] = set()
-        self._last_closed = LinkClosed(ClosedBy.US, CloseCode.OK, "")
+        target = _target(settings)
+        self._log = TunnelLog(settings.side, target.authority, target.secrets)
+        self._events = Events(self._log)
+        self._history = LinkHistory(target.authority)
+        self._events.subscribe(self._history)
+        self._clients = Clients(settings.bind_address, self._events.emit, self._log)
+        self._uplink = Uplink(
+            settings,
+            target,
+            self._clients,
+            self._tunnel_ready,
+            self._tunnel_failed,
+            self._events.emit,
+            self._log,
+        )
+        self._service_ids: tuple[str, ...] = ()
         self._failure: TailraceError | None = None
+        self._started = False
         self._stopping = False
-        self._keeper = self._new_keeper()
 
-    async def run(self) -> ExitCode:
-        """Serve until the tunnel ends or :meth:`stop` is called.
+    @property
+    def client_token(self) -> Secret:
+        """The client token of the settings, or the one that was made in its place."""
+        assert self._settings.client_token is not None
+        return self._settings.client_token
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Call ``subscriber`` with every event from now on; return what ends that."""
+        return self._events.subscribe(subscriber)
+
+    def status(self) -> ProxyStatus:
+        """Return what the proxy is doing; cheap, and possible at any time."""
+        return ProxyStatus(
+            side=self._settings.side,
+            service_ids=self._service_ids,
+            link=self._history.status(self._uplink.round_trip),
+            connections=tuple(
+                ConnectionStatus.of(local)
+                for traffic in self._uplink.traffics
+                for local in traffic.connections
+            ),
+        )
+
+    async def open_connection(self, service_id: str) -> Streams:
+        """Connect to a service from within this process (source only).
+
+        The streams behave as those of a TCP connection to a listener would. Waits until there
+        is a link that can take a connection; may be called before :meth:`run`. A refusal by
+        the other side comes as an end of file.
 
         Raises:
-            TailraceError: the proxy cannot go on; its ``exit_code`` says what kind it is.
+            OpenFailed: there is no such service, a limit is reached, or the tunnel has ended.
+            LocalProtocolError: this is a destination.
         """
-        self.emit(Started(self._settings.side))
+        if not self._is_source:
+            raise LocalProtocolError("only a source opens connections")
+        return await self._clients.open_connection(service_id)
+
+    async def run(self) -> None:
+        """Serve until the tunnel ends or :meth:`stop` is called. A proxy runs once.
+
+        Raises:
+            TailraceError: the proxy cannot go on.
+        """
+        if self._started:
+            raise LocalProtocolError("a local proxy runs once")
+        self._started = True
         try:
-            if self._is_source and self._settings.services is not None:
-                for service_id, address in self._settings.services.items():
-                    self._bind(service_id, address)
-            await self._keep_link()
+            self._events.emit(Started(self._settings.side))
+            self._bind(self._settings.services or {})
+            await self._uplink.run()
             if self._failure is not None:
                 raise self._failure
             await self._drain()
         finally:
-            self._close()
-        self.emit(Ended(self._last_closed.code, self._last_closed.reason))
-        return ExitCode.OK
-
-    async def _keep_link(self) -> None:
-        try:
-            await self._keeper.run()
-        except AccessRefused as error:
-            logger.error(
-                'Proxy server rejected web socket upgrade request: (HTTP/1.1 %d %s) "%s"',
-                error.status,
-                error.reason,
-                error.body,
-            )
-            raise refusal(error, self._settings) from None
-        except LinkError as error:
-            raise given_up(error, self._settings) from None
+            await self._close()
+        closed = self._uplink.last_closed
+        self._events.emit(Ended(closed.code, closed.reason))
 
     def stop(self) -> None:
         """End in order: reset open connections, close the link with 1000, then return from run.
@@ -145,225 +141,105 @@ class LocalProxy:
         The second call does not wait for anything.
         """
         if self._stopping:
-            self._abort()
+            self._uplink.abort()
             return
         self._stopping = True
-        self._pause_listeners()
-        if self._tunnel is not None:
-            self._tunnel.reset_all()
-        self._keeper.stop()
+        self._clients.pause()
+        self._uplink.reset_all()
+        self._uplink.stop()
 
-    # -- the link ----------------------------------------------------------------------
+    # -- the tunnel ----------------------------------------------------------------------
 
-    def _new_keeper(self) -> LinkSupervisor:
-        settings = self._settings
-        target = LinkTarget(
-            host=settings.host,
-            port=settings.port,
-            side=settings.side.value,
-            access_token=settings.access_token,
-            client_token=settings.client_token,
-            subprotocol=settings.subprotocol,
-            tls=TLSOptions(settings.capath, settings.verify_tls),
-            connect_timeout=settings.connect_timeout,
-            web_proxy=settings.web_proxy,
-        )
-        self._endpoint = target.where
-        policy = ReconnectPolicy(
-            retry_count=settings.connect_retry_count,
-            retry_delay=settings.retry_delay,
-            retry_delay_cap=settings.retry_delay_cap,
-            ping_period=settings.ping_period,
-        )
-        return LinkSupervisor(target, policy, self, backend=settings.backend.value)
-
-    def new_handler(self) -> LinkHandler:
-        """Make the tunnel that the next link will carry."""
-        self.emit(Connecting(self._endpoint))
-        self._tunnel = LinkSession(self._loop, self._settings, self)
-        return self._tunnel
-
-    def link_opened(self, link: Link) -> None:
-        """Take the open link."""
-        assert self._tunnel is not None
-        self._tunnel.link_opened(link)
-        self.emit(Connected(self._endpoint, link.info.channel_id, link.info.backend))
-
-    def link_down(self, closed: LinkClosed) -> None:
-        """Stop accepting: clients wait in the backlog for the next link."""
-        self._last_closed = closed
-        self._pause_listeners()
-        ours = closed.by is ClosedBy.US and closed.code == CloseCode.PROTOCOL_ERROR
-        if ours and not self._settings.reconnect_on_data_error:
-            self.tunnel_failed(RemoteProtocolError(closed.reason))
-        if self._tunnel is not None:
-            self._retire(self._tunnel)
-
-    def retrying(self, cause: LinkError, delay: float) -> None:
-        """Tell that the link will be set up again."""
-        self.emit(Reconnecting(describe(cause), delay))
-
-    def _retire(self, tunnel: LinkSession) -> None:
-        self._tunnel = None
-        self._old_tunnels = {old for old in self._old_tunnels if not old.is_drained}
-        if not tunnel.is_drained:
-            self._old_tunnels.add(tunnel)
-
-    # -- what a tunnel asks of its owner ---------------------------------------------------
-
-    def emit(self, event: ProxyEvent) -> None:
-        """Tell the subscribers."""
-        for subscriber in self._subscribers:
-            subscriber(event)
-
-    def tunnel_ready(self, tunnel: LinkSession, service_ids: tuple[str, ...]) -> None:
-        """Map the service ids and, at a source, accept clients."""
+    def _tunnel_ready(self, traffic: Traffic, service_ids: tuple[str, ...]) -> None:
+        """Map the service ids and, at a source, let clients in."""
+        self._service_ids = service_ids
+        self._log.set_services(service_ids)
         try:
             if self._is_source:
-                services = self._source_services(service_ids)
+                self._let_clients_in(traffic, service_ids)
             else:
-                services = self._destination_services(service_ids)
-            tunnel.map_services(services)
-            self.emit(ServicesMapped(services))
-            for service_id in services if self._is_source else ():
-                listener = self._accept(service_id)
-                assigned = self._configured(service_id) in (None, 0)
-                self.emit(Listening(service_id, listener.address, assigned))
-                self.service_free(service_id)
+                traffic.services = destination_services(self._settings, service_ids)
+                services = {name: address_of(to) for name, to in traffic.services.items()}
+                self._events.emit(ServicesMapped(services))
         except TailraceError as error:
             # Told as the end of the proxy: the link would take it for the end of the link.
-            self.tunnel_failed(error)
+            self._tunnel_failed(error)
 
-    def tunnel_failed(self, error: TailraceError) -> None:
-        """End the proxy with ``error``."""
+    def _tunnel_failed(self, error: TailraceError) -> None:
         self._failure = error
-        self._pause_listeners()
-        self._keeper.stop()
+        self._clients.pause()
+        self._uplink.stop()
 
-    def client_waits(self, service_id: str) -> bool:
-        """Tell whether a client waits for a V1 or V2 peer's one connection."""
-        return service_id in self._waiting
-
-    def service_free(self, service_id: str) -> None:
-        """Connect the client that waits for a V1 or V2 peer's one connection."""
-        waiting = self._waiting.pop(service_id, None)
-        if waiting is None or self._tunnel is None:
-            return
-        self._accept(service_id)
-        self._tunnel.client_accepted(service_id, *waiting)
-
-    # -- service ids and addresses ------------------------------------------------------------
-
-    def _address(self, service_id: str) -> LocalAddress | None:
-        """Return the address given for a service id; a lone port serves the only id."""
-        services: ServiceMap = self._settings.services or {}
-        if service_id in services:
-            return services[service_id]
-        if "" in services:
-            return services[""]
-        return self._settings.fallback_services.get(service_id)
-
-    def _configured(self, service_id: str) -> int | None:
-        address = self._address(service_id)
-        return address.port if isinstance(address, TCPAddress) else None
-
-    def _source_services(self, service_ids: tuple[str, ...]) -> dict[str, LocalAddress]:
-        """Bind what is not bound yet; ports once picked stay the same over reconnects."""
-        services: dict[str, LocalAddress] = {}
+    def _let_clients_in(self, traffic: Traffic, service_ids: tuple[str, ...]) -> None:
+        """Listen where nothing listens yet; ports once picked stay the same over reconnects."""
+        listens = self._settings.listen
+        services: dict[str, LocalAddress | None] = dict.fromkeys(service_ids)
+        if listens:
+            services |= source_addresses(self._settings, service_ids)
+            self._bind(services)
+        self._events.emit(ServicesMapped(services))
+        serve = traffic.connections.serve
+        self._clients.tunnel_ready(service_ids, serve)
         for service_id in service_ids:
-            address = self._address(service_id) or TCPAddress("", 0)
-            services[service_id] = address
-            if self._listener_or_none(service_id) is None:
-                self._bind(service_id, address)
-        return services
+            if listens:
+                self._clients.listen(service_id, is_port_picked(self._settings, service_id))
+            serve(service_id)
 
-    def _destination_services(self, service_ids: tuple[str, ...]) -> dict[str, LocalAddress]:
-        found = {service_id: self._address(service_id) for service_id in service_ids}
-        missing = [service_id for service_id, address in found.items() if address is None]
-        if missing:
-            raise ServiceIdMismatch(
-                f"the tunnel has the services [{', '.join(service_ids)}], but there is no "
-                f"destination for [{', '.join(missing)}]: give one with -d or --config-dir"
-            )
-        return {service_id: address for service_id, address in found.items() if address}
-
-    # -- clients -------------------------------------------------------------------------------
-
-    def _bind(self, service_id: str, address: LocalAddress) -> None:
-        if isinstance(address, TCPAddress) and not address.host:
-            address = TCPAddress(self._settings.bind_address, address.port)
-        listener = bind(service_id, address)
-        self._listeners[service_id] = listener
-        if not listener.is_local:
-            logger.warning(
-                "Listening on %s: whoever reaches this host can use the tunnel; "
-                "-b 127.0.0.1 keeps it on this machine",
-                listener.address,
-            )
-
-    def _listener_or_none(self, service_id: str) -> Listener | None:
-        return self._listeners.get(service_id) or self._listeners.get("")
-
-    def _listener(self, service_id: str) -> Listener:
-        listener = self._listener_or_none(service_id)
-        assert listener is not None
-        return listener
-
-    def _pause_listeners(self) -> None:
-        for listener in self._listeners.values():
-            listener.pause()
-
-    def _accept(self, service_id: str) -> Listener:
-        """Accept the clients of a service; one may be waiting already."""
-        listener = self._listener(service_id)
-        listener.start(self._loop, partial(self._client_accepted, listener, service_id))
-        return listener
-
-    def _client_accepted(
-        self, listener: Listener, service_id: str, sock: socket.socket, peer: str
-    ) -> None:
-        """Connect a client, or let it wait until the peer can take another connection."""
-        tunnel = self._tunnel
-        if tunnel is not None and tunnel.can_take_client(service_id):
-            tunnel.client_accepted(service_id, sock, peer)
+    def _bind(self, services: Mapping[str, LocalService | None]) -> None:
+        if not self._is_source or not self._settings.listen:
             return
-        logger.info("%s waits: the peer carries one connection of a service at a time", peer)
-        self._waiting[service_id] = (sock, peer)
-        listener.pause()
+        for service_id, service in services.items():
+            address = address_of(service)
+            assert address is not None
+            self._clients.bind(service_id, address)
 
-    # -- the end -------------------------------------------------------------------------------
+    # -- the end --------------------------------------------------------------------------
 
     async def _drain(self) -> None:
-        """Let local sockets take what was received before the end, for a bounded time."""
-        tunnels = self._all_tunnels()
-        dials = [self._loop.call_later(_DIAL_TIMEOUT, each.abandon_dials) for each in tunnels]
+        """Let local ends take what was received before the end, for a bounded time."""
+        traffics = self._uplink.traffics
+        loop = asyncio.get_running_loop()
+        dials = [
+            loop.call_later(_DIAL_TIMEOUT, each.applications.abandon_dials) for each in traffics
+        ]
         try:
             async with asyncio.timeout(_FLUSH_TIMEOUT):
-                for tunnel in tunnels:
-                    await tunnel.wait_flushed()
+                for traffic in traffics:
+                    await traffic.connections.wait_flushed()
         except TimeoutError:
-            logger.warning("Some local connections did not take their last bytes in time")
+            self._log.warning("Some local connections did not take their last bytes in time")
         finally:
             for timer in dials:
                 timer.cancel()
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_TIMEOUT):
-                for tunnel in tunnels:
-                    await tunnel.wait_drained()
+                for traffic in traffics:
+                    await traffic.wait_drained()
 
-    def _all_tunnels(self) -> list[LinkSession]:
-        return [*self._old_tunnels, *([self._tunnel] if self._tunnel is not None else [])]
+    async def _close(self) -> None:
+        self._history.end()
+        tasks = {task for each in self._uplink.traffics for task in each.applications.tasks}
+        self._uplink.abort()
+        self._clients.close("the tunnel has ended")
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_CLOSE_TIMEOUT)
 
-    def _abort(self) -> None:
-        if self._tunnel is not None and self._tunnel.link is not None:
-            self._tunnel.link.abort()
-        for tunnel in self._all_tunnels():
-            tunnel.abort()
 
-    def _close(self) -> None:
-        self._abort()
-        for listener in self._listeners.values():
-            listener.close()
-        for sock, _ in self._waiting.values():
-            sock.close()
-        self._waiting.clear()
+def _target(settings: ProxySettings) -> ServiceEndpoint:
+    if settings.side is Side.SOURCE:
+        addresses = map(address_of, (settings.services or {}).values())
+        if None in addresses:
+            raise ConfigurationError("a source listens at addresses; handlers are for destinations")
+    return ServiceEndpoint(
+        host=settings.host,
+        port=settings.port,
+        side=settings.side,
+        access_token=settings.access_token,
+        client_token=settings.client_token,
+        subprotocol=settings.subprotocol,
+        tls=TLSOptions(settings.capath, settings.verify_tls),
+        connect_timeout=settings.connect_timeout,
+        web_proxy=settings.web_proxy,
+    )

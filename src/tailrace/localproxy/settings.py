@@ -1,8 +1,4 @@
-"""The one frozen configuration object of a local proxy.
-
-Built by :func:`tailrace.cli.localproxy.resolve.build_settings` from argv, files and
-environment; everything below reads it and nothing else.
-"""
+"""The one frozen configuration object of a local proxy; the engine reads it and nothing else."""
 
 from __future__ import annotations
 
@@ -10,25 +6,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
+from ..common.addresses import LocalAddress, ServiceMap
 from ..common.secret import Secret
 from ..link.proxy.settings import WebProxy
 from ..wire import Side
 
-__all__ = [
-    "Backend",
-    "LocalAddress",
-    "LoopChoice",
-    "PeerVersion",
-    "ProxySettings",
-    "ServiceMap",
-    "TCPAddress",
-    "UnixAddress",
-]
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable, Callable
+
+__all__ = ["Backend", "LocalService", "PeerVersion", "ProxySettings", "StreamHandler"]
+
+StreamHandler: TypeAlias = "Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]"
+"""Destination: serves the connections of a service within this process."""
+
+LocalService: TypeAlias = "LocalAddress | StreamHandler"
 
 
 class PeerVersion(Enum):
-    """Message format of the peer: ``-y V1|V2``, or learned while it is safe."""
+    """Message format of the peer: given, or learned while it is safe."""
 
     AUTO = "auto"
     V1 = "V1"
@@ -44,45 +42,6 @@ class Backend(Enum):
     WEBSOCKETS = "websockets"
 
 
-class LoopChoice(Enum):
-    """Event loop."""
-
-    AUTO = "auto"
-    ASYNCIO = "asyncio"
-    UVLOOP = "uvloop"
-
-
-@dataclass(frozen=True, slots=True)
-class TCPAddress:
-    """A TCP address; ``host`` "" means the default of the mode, ``port`` 0 "pick one".
-
-    ``host`` is a name or a literal without brackets.
-    """
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}" if host else str(self.port)
-
-
-@dataclass(frozen=True, slots=True)
-class UnixAddress:
-    """The path of a unix stream socket."""
-
-    path: str
-
-    def __str__(self) -> str:
-        return self.path
-
-
-LocalAddress = TCPAddress | UnixAddress
-
-ServiceMap = Mapping[str, LocalAddress]
-"""Service id -> local address; the id "" stands for a lone ``-s PORT`` or ``-d PORT``."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProxySettings:
     """Everything a local proxy needs to know. Times are in seconds, sizes in bytes."""
@@ -95,10 +54,13 @@ class ProxySettings:
     client_token: Secret | None = None
     """``None``: one is generated, so that the access token survives a reconnect."""
 
-    services: ServiceMap | None = None
-    """The map of ``-s`` or ``-d``; ``None`` when only a mode was given."""
+    services: Mapping[str, LocalService] | None = None
+    """Where to listen for each service id (source), or where its application is (destination);
+    ``None`` accepts any ids."""
+    listen: bool = True
+    """Source: accept clients at the addresses of the services, not only from this process."""
     fallback_services: ServiceMap = field(default_factory=dict)
-    """The map of ``--config-dir``; used for ids when ``services`` is ``None``."""
+    """Used for the ids of the tunnel when ``services`` is ``None``."""
     allowed: tuple[LocalAddress, ...] | None = None
     """Destination: the only addresses that are connected to; ``None``: those of the maps."""
     bind_address: str = ""
@@ -109,7 +71,6 @@ class ProxySettings:
     capath: Path | None = None
     verify_tls: bool = True
     backend: Backend = Backend.AUTO
-    loop: LoopChoice = LoopChoice.AUTO
     web_proxy: WebProxy | None = None
     """Reach the service through this proxy; ``None``: directly."""
 
@@ -121,7 +82,7 @@ class ProxySettings:
     connect_timeout: float = 10.0
     """Bound of each step of setting up the link: DNS, TCP, TLS, upgrade."""
     connect_retry_count: int = -1
-    """Tries to set up the link again before giving up; -1: for ever."""
+    """Tries to set up the link again before giving up; -1: no limit."""
     retry_delay: float = 2.5
     """First delay of the exponential backoff of the link."""
     retry_delay_cap: float = 120.0
@@ -130,16 +91,9 @@ class ProxySettings:
     dial_timeout: float = 10.0
     """Bound of one attempt to reach a destination application."""
     dial_retry_count: int = 0
-    """Further attempts after a refused one; -1: for ever."""
+    """Further attempts after a failed one; -1: no limit."""
     dial_retry_delay: float = 2.5
     linger: float = 5.0
-    """How long a client that has closed its sending half still receives, without news."""
+    """How long a half-closed client stays open while nothing arrives for it."""
     stall_timeout: float = 30.0
-    """How long one connection that takes nothing may hold up the others."""
-
-    json_events: bool = False
-    """Write one JSON object a line to standard output for each event."""
-    ready_file: Path | None = None
-    """Written atomically once the tunnel can be used."""
-    state_dir: Path | None = None
-    """Where the generated client token of an access token outlives the process (0600)."""
+    """How long a connection that accepts no data may hold up the others."""

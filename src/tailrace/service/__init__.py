@@ -1,5 +1,4 @@
 """The tunneling service: control API, tunnels and tokens, store, relay.
 
-May import :mod:`tailrace.wire` and the top-level leaf modules; knows nothing of
-sessions, links or local proxies.
+May not hold sessions, links or local proxies: it is no end of a tunnel.
 """

@@ -1,4 +1,4 @@
-"""Settings of the service, and what it tells other programs about itself."""
+"""Settings of the service, and the ready file by which programs find it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from .notify.mqtt import MqttSettings
 from .relay.proxy_protocol import Network
 
 __all__ = [
-    "EVERY_ADDRESS",
     "Address",
     "DataSettings",
     "Endpoints",
@@ -26,7 +25,7 @@ __all__ = [
 ]
 
 
-EVERY_ADDRESS: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
+_EVERY_ADDRESS: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
 """Hosts that mean all addresses of the machine."""
 
 
@@ -60,7 +59,7 @@ def parse_address(text: str, option: str) -> Address:
 
 
 def default_state_dir(environment: Mapping[str, str]) -> Path:
-    """Return where state is kept when nothing else is said (XDG base directories)."""
+    """Return the default state directory (XDG base directories)."""
     base = environment.get("XDG_STATE_HOME", "")
     root = Path(base) if os.path.isabs(base) else Path.home() / ".local" / "state"
     return root / "tailrace"
@@ -85,13 +84,13 @@ class DataSettings:
 
 @dataclass(frozen=True, slots=True)
 class OperationSettings:
-    """What operators want besides tunnels; all of it is optional."""
+    """Certificates, metrics, audit log and notifications; all are optional."""
 
     tls_cert: Path | None = None
     """Certificate with its chain, in PEM, instead of one of the service's own authority."""
     tls_key: Path | None = None
     tls_ca: Path | None = None
-    """What clients of that certificate have to trust."""
+    """Authorities that clients have to trust, instead of the certificate itself."""
     metrics_listen: Address | None = None
     """Where metrics and health are served over plain HTTP, instead of at the control API."""
     audit_log: Path | None = None
@@ -101,7 +100,7 @@ class OperationSettings:
 
 @dataclass(frozen=True, slots=True)
 class ServiceConfig:
-    """What a service is to be like."""
+    """The configuration of a service."""
 
     state_dir: Path
     api_listen: Address = Address("127.0.0.1", 7443)
@@ -127,7 +126,13 @@ class ServiceConfig:
     def certificate_hosts(self) -> tuple[str, ...]:
         """Names that the certificate needs besides those of this machine."""
         bound = (self.api_listen.host, self.data_listen.host)
-        return (*self.host_names, *(host for host in bound if host not in EVERY_ADDRESS))
+        return (*self.host_names, *(host for host in bound if host not in _EVERY_ADDRESS))
+
+    def advertised(self, host: str, port: int) -> Address:
+        """Return an address that clients can use, and the certificate names, for a listener's."""
+        if host in _EVERY_ADDRESS:
+            host = self.host_names[0] if self.host_names else "localhost"
+        return Address(host, port)
 
     @property
     def database(self) -> Path:
@@ -137,7 +142,7 @@ class ServiceConfig:
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """What a client needs to use a running service; the content of the ready file."""
+    """How clients reach a running service; the content of the ready file."""
 
     api_endpoint: str
     data_endpoint: str
@@ -163,10 +168,7 @@ class Endpoints:
             document: dict[str, Any] = json.loads(path.read_bytes())
             return cls(**document)
         except FileNotFoundError:
-            raise ConfigurationError(
-                f"no service is running here: {path} does not exist; "
-                f"start one with: tailrace serve --state-dir {path.parent}"
-            ) from None
+            raise ConfigurationError(f"no service is running here: {path} does not exist") from None
         except OSError as error:
             raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
         except (ValueError, TypeError):

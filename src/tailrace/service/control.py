@@ -1,62 +1,47 @@
-"""What the service can be asked to do, whoever asks: one object over store, fabric and time."""
+"""The commands of the service: one object over tunnels, links, notifications and time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
 
 from ..common.secret import Secret
 from ..wire import Side
-from .relay.switchboard import Fabric
+from .notify.announcer import Announcer
+from .relay.switchboard import Switchboard
 from .tunnels.queries import TunnelQueries
-from .tunnels.rules import Destination, IdSource, OpenedTunnel, RotatedTunnel, Tunnels, TunnelSpec
-from .tunnels.store import TunnelRecord
+from .tunnels.records import TunnelRecord
+from .tunnels.rules import Destination, OpenedTunnel, RandomIds, RotatedTunnel, Tunnels, TunnelSpec
 
-__all__ = ["Announcements", "ControlPlane"]
-
-
-class Announcements(Protocol):
-    """Who learns of tunnels that are for a thing."""
-
-    def announce(self, tunnel: TunnelRecord, destination_token: Secret) -> None:
-        """Tell the thing of a tunnel, if it has one, about a new destination token."""
-
-    def withdraw(self, tunnel_id: str) -> None:
-        """Tell nobody any more: the tunnel is closed, or its token has arrived."""
-
-
-class _Nobody:
-    def announce(self, tunnel: TunnelRecord, destination_token: Secret) -> None:
-        pass
-
-    def withdraw(self, tunnel_id: str) -> None:
-        pass
+__all__ = ["ControlPlane"]
 
 
 class ControlPlane:
     """Commands of the control API, and the admissions that the data listener needs.
 
-    ``clock`` gives seconds since the epoch. ``schedule`` is called whenever the time
-    of the next expiry may have changed, ``expired`` with the id of each tunnel whose
-    lifetime has ended. ``announcements`` learn of tunnels and of tokens for things.
+    ``clock`` gives seconds since the epoch. ``reschedule`` is called when the time of the
+    next expiry may have changed.
+
+    A command changes the store first; then come the links and notifications that follow
+    from it, which a failing store therefore leaves alone.
     """
 
     def __init__(
         self,
         tunnels: Tunnels,
         queries: TunnelQueries,
-        fabric: Fabric,
-        ids: IdSource,
+        switchboard: Switchboard,
+        ids: RandomIds,
         clock: Callable[[], float],
+        announcer: Announcer,
+        reschedule: Callable[[], None],
     ) -> None:
         self.queries = queries
         self.clock = clock
-        self.schedule: Callable[[], None] = lambda: None
-        self.expired: Callable[[str], None] = lambda _: None
-        self.announcements: Announcements = _Nobody()
         self._tunnels = tunnels
-        self._fabric = fabric
+        self._switchboard = switchboard
         self._ids = ids
+        self._announcer = announcer
+        self._reschedule = reschedule
 
     def open_tunnel(self, spec: TunnelSpec) -> OpenedTunnel:
         """Open a tunnel.
@@ -65,8 +50,8 @@ class ControlPlane:
             TunnelLimitReached: a limit does not allow it.
         """
         opened = self._tunnels.open(spec, self.clock())
-        self.announcements.announce(opened.tunnel, opened.destination_token)
-        self.schedule()
+        self._announcer.announce(opened.tunnel, opened.destination_token)
+        self._reschedule()
         return opened
 
     def close_tunnel(self, tunnel_id: str, *, delete: bool) -> None:
@@ -76,14 +61,14 @@ class ControlPlane:
             TunnelNotFound: there is no such tunnel.
         """
         self._tunnels.close(tunnel_id, self.clock(), delete=delete)
-        self.announcements.withdraw(tunnel_id)
-        self._fabric.close_tunnel(tunnel_id, "The tunnel was closed")
-        self.schedule()
+        self._announcer.withdraw(tunnel_id)
+        self._switchboard.close_tunnel(tunnel_id, "The tunnel was closed")
+        self._reschedule()
 
     def rotate(
         self, tunnel_id: str, sides: Iterable[Side], destination: Destination | None
     ) -> RotatedTunnel:
-        """Replace access tokens, and disconnect who came with the old ones.
+        """Replace access tokens, and disconnect the links that used the old ones.
 
         Raises:
             TunnelNotFound: there is no such tunnel.
@@ -97,11 +82,11 @@ class ControlPlane:
                 if side in rotated.tokens
                 else "The service ids of the tunnel have changed"
             )
-            self._fabric.disconnect(tunnel_id, side, reason)
+            self._switchboard.disconnect(tunnel_id, side, reason)
         if Side.DESTINATION in rotated.tokens:
-            # A notification that is still under way holds a token that is dead by now.
-            self.announcements.withdraw(tunnel_id)
-            self.announcements.announce(rotated.tunnel, rotated.tokens[Side.DESTINATION])
+            # A notification that is not delivered yet holds a token that was just revoked.
+            self._announcer.withdraw(tunnel_id)
+            self._announcer.announce(rotated.tunnel, rotated.tokens[Side.DESTINATION])
         return rotated
 
     def tag(self, tunnel_id: str, tags: Mapping[str, str]) -> None:
@@ -121,14 +106,6 @@ class ControlPlane:
         """
         self._tunnels.untag(tunnel_id, keys, self.clock())
 
-    def expire(self) -> float | None:
-        """Close what is due; return when to call again, in seconds since the epoch."""
-        for tunnel_id in self._tunnels.expire(self.clock()):
-            self.expired(tunnel_id)
-            self.announcements.withdraw(tunnel_id)
-            self._fabric.close_tunnel(tunnel_id, "The tunnel has expired")
-        return self._tunnels.next_expiry()
-
     def request_id(self) -> str:
         """Return an id for an API request."""
         return self._ids.request_id()
@@ -143,9 +120,9 @@ class ControlPlane:
 
     def connected(self, tunnel_id: str, side: Side) -> None:
         if side is Side.DESTINATION:
-            # The thing has its token, so what still tries to tell it would say it twice:
-            # a broker may die between passing a message on and acknowledging it.
-            self.announcements.withdraw(tunnel_id)
+            # The thing has its token. A notification that is still tried may have arrived:
+            # brokers die between passing a message on and acknowledging it.
+            self._announcer.withdraw(tunnel_id)
         self._tunnels.set_connected(tunnel_id, side, True, self.clock())
 
     def disconnected(self, tunnel_id: str, side: Side) -> None:

@@ -1,12 +1,17 @@
-"""What can go wrong inside the service, below the shapes that clients see."""
+"""Errors of the service, below the form in which clients get them."""
 
 from __future__ import annotations
 
-from ..errors import TailraceError
+from collections.abc import Mapping
+
+from ..errors import ConfigurationError, ListenError, TailraceError
 
 __all__ = [
+    "AddressUnusable",
     "InvalidCursor",
     "ServiceError",
+    "SettingUnusable",
+    "SettingsError",
     "StoreFailed",
     "TunnelClosed",
     "TunnelLimitReached",
@@ -14,32 +19,58 @@ __all__ = [
 ]
 
 
+class SettingsError(TailraceError):
+    """Settings cannot be used; ``setting`` is the one at fault.
+
+    In ``template``, a format string, ``{0}`` is the name of the first of ``settings``, ``{1}``
+    that of the second, and other fields are ``facts``. A command that has options for the
+    settings prints :meth:`text`.
+    """
+
+    def __init__(self, template: str, *settings: str, **facts: object) -> None:
+        super().__init__(template.format(*settings, **facts))
+        self.setting = settings[0]
+        self._template = template
+        self._settings = settings
+        self._facts = facts
+
+    def text(self, names: Mapping[str, str]) -> str:
+        """Return the text with other ``names`` for the settings."""
+        return self._template.format(*map(names.__getitem__, self._settings), **self._facts)
+
+
+class SettingUnusable(SettingsError, ConfigurationError):
+    """The value of a setting is wrong."""
+
+
+class AddressUnusable(SettingsError, ListenError):
+    """An address to listen on could not be bound."""
+
+
 class ServiceError(TailraceError):
     """Base class of the service's own errors."""
 
 
 class TunnelNotFound(ServiceError):
-    """No tunnel has this id (any more)."""
+    """No tunnel has this id."""
 
     def __init__(self, tunnel_id: str) -> None:
         super().__init__(f"Tunnel {tunnel_id} does not exist")
-        self.tunnel_id = tunnel_id
 
 
 class TunnelClosed(ServiceError):
-    """The tunnel has ended; it can be looked at, not used."""
+    """The tunnel has ended; it can still be described, but not used."""
 
     def __init__(self, tunnel_id: str) -> None:
         super().__init__(f"Tunnel {tunnel_id} is closed")
-        self.tunnel_id = tunnel_id
 
 
 class TunnelLimitReached(ServiceError):
-    """A configured limit does not allow what was asked for."""
+    """The request would exceed a configured limit."""
 
 
 class InvalidCursor(ServiceError):
-    """A page was asked for with a cursor that this store did not hand out."""
+    """The cursor of a page does not come from this store."""
 
 
 class StoreFailed(ServiceError):

@@ -21,10 +21,10 @@ from typing import Final, TypeAlias
 
 from ..errors import LocalProtocolError, RemoteProtocolError, ServiceIdMismatch
 from ..wire import (
+    ConnectionIndex,
     Message,
     MessageSplitter,
     MessageType,
-    PrefixIndex,
     Side,
     decode,
     encode_delimited,
@@ -114,7 +114,7 @@ class Session:
         self._splitter = MessageSplitter()
         self._announced: tuple[str, ...] = ()
         self._streams: dict[str, Stream] = {}
-        self._prefixes: PrefixIndex[DataSink] = PrefixIndex()
+        self._known: ConnectionIndex[DataSink] = ConnectionIndex()
 
     # -- what the link brings -------------------------------------------------------
 
@@ -125,13 +125,13 @@ class Session:
             RemoteProtocolError: the link cannot go on; close it with code 1002.
             ServiceIdMismatch: this end was started with the wrong service ids.
         """
-        find = self._prefixes.find
+        find = self._known.find
         only = self._splitter.only(frame)
         for body in self._splitter.feed(frame) if only is None else (only,):
             known = find(body)
             if known is not None:
-                sink, payload = known
-                sink.data_received(payload)
+                sink, start, stop = known
+                sink.data_received(body[start:stop])
                 continue
             if self.closed:
                 return
@@ -279,8 +279,8 @@ class Session:
         service_ids = match_service_ids(self._configured, announced)
         if self.dialect is V1 and len(service_ids) > 1:
             raise ServiceIdMismatch(
-                "a V1 peer carries one service, the tunnel has "
-                f"[{', '.join(service_ids)}]: leave out -y V1"
+                f"a V1 peer carries one service, the tunnel has [{', '.join(service_ids)}]",
+                setting="dialect",
             )
         self._announced = announced
         self._streams = {name: Stream(name, self._wire_name(name)) for name in service_ids}
@@ -317,7 +317,7 @@ class Session:
             if self._may_learn:
                 self._learn(stream, message)
             if connection.sink is not None:
-                connection.prefix = self._prefixes.add(body, message, connection.sink)
+                connection.data_key = self._known.add(body, message, connection.sink)
         payload = message.payload
         if isinstance(payload, memoryview) and payload and connection.sink is not None:
             connection.sink.data_received(payload)
@@ -429,12 +429,12 @@ class Session:
 
     def _remove(self, connection: Connection) -> None:
         connection.stream.remove(connection)
-        self._prefixes.remove(connection.prefix)
+        self._known.remove(connection.data_key)
 
     def _end_stream(self, stream: Stream, cause: EndCause) -> None:
         ended = stream.end()
         for connection in ended:
-            self._prefixes.remove(connection.prefix)
+            self._known.remove(connection.data_key)
         for connection in ended:
             self._handler.event_occurred(ConnectionEnded(connection, cause))
 

@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Protocol
 
 from ..errors import LocalProtocolError
-from ..wire import MAX_CONNECTION_ID, MAX_STREAM_ID, DataHeader
+from ..wire import MAX_CONNECTION_ID, MAX_STREAM_ID, DataHeader, DataKey
 
 __all__ = ["Connection", "DataSink", "Stream", "StreamState"]
 
@@ -31,12 +31,12 @@ class Connection:
     __slots__ = (
         "_header",
         "connection_id",
+        "data_key",
         "has_connection_id",
         "heard",
         "is_open",
         "is_paused",
         "pauses_peer",
-        "prefix",
         "sink",
         "stream",
         "stream_id",
@@ -56,8 +56,8 @@ class Connection:
         """Whether the peer has asked for no more data."""
         self.pauses_peer = False
         """Whether this end has asked the peer for no more data."""
-        self.prefix = b""
-        """How the peer's data messages begin, once that is known."""
+        self.data_key: DataKey | None = None
+        """How the peer's data messages are recognised, once that is known."""
         self.sink: DataSink | None = None
         self._header = self._new_header()
 

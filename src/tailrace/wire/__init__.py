@@ -4,7 +4,7 @@ May import nothing of this package but :mod:`tailrace.errors`.
 """
 
 from .codec import DataHeader, decode, encode, encode_delimited
-from .fastpath import PrefixIndex, payload_at
+from .fastpath import ConnectionIndex, DataKey
 from .framing import MessageSplitter
 from .messages import FLOW_MESSAGES, Message, MessageType
 from .protocol import (
@@ -31,14 +31,14 @@ __all__ = [
     "SUBPROTOCOL_V1",
     "SUBPROTOCOL_V2",
     "SUBPROTOCOL_V3",
+    "ConnectionIndex",
     "DataHeader",
+    "DataKey",
     "Message",
     "MessageSplitter",
     "MessageType",
-    "PrefixIndex",
     "Side",
     "decode",
     "encode",
     "encode_delimited",
-    "payload_at",
 ]

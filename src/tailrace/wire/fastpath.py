@@ -1,100 +1,119 @@
-"""Recognise the DATA messages of known connections by the bytes before their payload.
+"""Recognise the DATA messages of known connections by the bytes around their payload.
 
-The messages of one connection repeat the same fields around ever new payloads. Where the
-payload comes last, as in :class:`~tailrace.wire.codec.DataHeader`, everything before its
-length is the same each time: looking those bytes up takes a fraction of the time that
-decoding does, and proves as much.
+Nearly all messages of a busy tunnel are DATA of a connection that has sent some before,
+and differ from those in their payload only. Two forms are in use (fields ascend wherever
+protobuf's own libraries write them, as in the C++ and Go proxies)::
+
+    ours       | type, stream id, service id, connection id, tag | length | payload |
+    ascending  | type, stream id, tag | length | payload | service id, connection id |
+                        prefix                               tail
+
+Prefix and tail are the same in every message of a connection. Looking them up takes a
+fraction of the time that decoding does and proves as much: both are whole fields, encoded
+here, and between them lies exactly one payload whose length has been checked. So there is
+no room for a field that a decoder would find and that is overlooked here.
+
+The tag of the payload stands in a prefix once, as its last byte. So no prefix begins
+another one: a message can match one of them only, and in whatever order their sizes are
+tried, the first that matches decides.
 """
 
 from __future__ import annotations
 
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
-from .codec import encode
+from .codec import encode, encode_varint
 from .messages import Message, MessageType
 from .protocol import MAX_PAYLOAD
 
-__all__ = ["PrefixIndex", "payload_at"]
+__all__ = ["ConnectionIndex", "DataKey"]
+
+DataKey: TypeAlias = tuple[bytes, bytes]
+"""The bytes before the length of the payload, and those after the payload."""
 
 _PAYLOAD_TAG: Final = b"\x22"
 _MAX_SIZES: Final = 8
-"""Different sizes of heads that are looked for; more would cost more than they save."""
+"""Different sizes of prefixes that are tried; more would cost more than they save."""
 
 T = TypeVar("T")
 
 
-def payload_at(body: memoryview, at: int, tail: int = 0) -> int:
-    """Return where the payload begins whose length stands at ``at``.
+class ConnectionIndex(Generic[T]):
+    """What belongs to the connections whose DATA messages are known. Values are not ``None``."""
 
-    0 unless its length is legal and leaves ``tail`` bytes behind the payload.
-    """
-    end = len(body) - tail
-    if end - at <= 128:  # the length takes one byte
-        return at + 1 if end - at > 1 and body[at] == end - at - 1 else 0
-    low, high = body[at], body[at + 1]
-    size = low & 0x7F | (high & 0x7F) << 7
-    at += 2
-    if high >= 0x80:
-        size |= body[at] << 14
-        at += 1
-    return at if low >= 0x80 and at + size == end and size <= MAX_PAYLOAD else 0
-
-
-class PrefixIndex(Generic[T]):
-    """What belongs to the connection whose DATA messages begin with certain bytes."""
-
-    __slots__ = ("_sizes", "_values")
+    __slots__ = ("_prefixes", "_sizes")
 
     def __init__(self) -> None:
-        self._values: dict[bytes, T] = {}
+        self._prefixes: dict[bytes, dict[bytes, T]] = {}
+        """Prefix -> tail -> value. Connections of one stream share the ascending prefix."""
         self._sizes: tuple[int, ...] = ()
 
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def add(self, body: memoryview, message: Message, value: T) -> bytes:
+    def add(self, body: memoryview, message: Message, value: T) -> DataKey | None:
         """Remember ``value`` for messages like ``body``, which was decoded to ``message``.
 
-        Returns the head to give to :meth:`remove`; ``b""`` for a message whose payload
-        does not come last, or which has other fields, and is not remembered.
+        Returns what :meth:`remove` takes; ``None`` for a message in neither form, which is
+        not remembered.
         """
         _, stream_id, service_id, connection_id, payload, *_ = message
-        plain = Message(MessageType.DATA, stream_id, service_id, connection_id)
-        prefix = encode(plain) + _PAYLOAD_TAG
-        size = len(prefix)
-        if not payload or body[:size] != prefix or payload_at(body, size) == 0:
-            return b""
-        if size not in self._sizes:
-            if len(self._sizes) == _MAX_SIZES:
-                return b""
-            self._sizes = (*self._sizes, size)
-        self._values[prefix] = value
-        return prefix
+        if not payload:
+            return None
+        start = encode(Message(MessageType.DATA, stream_id))
+        routing = encode(Message(0, 0, service_id, connection_id))
+        length = encode_varint(len(payload))
+        for fields, tail in ((start + routing, b""), (start, routing)):
+            prefix = fields + _PAYLOAD_TAG
+            header = prefix + length
+            if body[: len(header)] == header and body[len(header) + len(payload) :] == tail:
+                if len(prefix) not in self._sizes:
+                    if len(self._sizes) == _MAX_SIZES:
+                        return None
+                    self._sizes = (*self._sizes, len(prefix))
+                self._prefixes.setdefault(prefix, {})[tail] = value
+                return prefix, tail
+        return None
+
+    def remove(self, key: DataKey | None) -> None:
+        """Forget what was remembered under ``key``, if anything was."""
+        if key is None or key[0] not in self._prefixes:
+            return
+        prefix, tail = key
+        tails = self._prefixes[prefix]
+        tails.pop(tail, None)
+        if not tails:
+            del self._prefixes[prefix]
 
     def clear(self) -> None:
         """Forget everything."""
-        self._values.clear()
+        self._prefixes.clear()
         self._sizes = ()
 
-    def remove(self, prefix: bytes) -> None:
-        """Forget what was remembered under ``head``."""
-        self._values.pop(prefix, None)
+    def find(self, body: memoryview) -> tuple[T, int, int] | None:
+        """Return what was remembered for a message, and where its payload begins and ends.
 
-    def knows(self, body: memoryview) -> bool:
-        """Tell whether :meth:`find` would find something."""
-        for size in self._sizes:
-            if bytes(body[:size]) in self._values:
-                return payload_at(body, size) > 0
-        return False
-
-    def find(self, body: memoryview) -> tuple[T, memoryview] | None:
-        """Return what was remembered for a message, and its payload; ``None`` if unknown.
-
-        Messages that are known but not valid are unknown too: decode them to be told why.
+        ``None`` for a message that is not known, or not valid: decode it to be told why.
         """
         for size in self._sizes:
-            value = self._values.get(bytes(body[:size]))
-            if value is not None:
-                at = payload_at(body, size)
-                return (value, body[at:]) if at else None
-        return None
+            tails = self._prefixes.get(body[:size].tobytes())
+            if tails is not None:
+                break
+        else:
+            return None
+        # The length is a varint of one to three bytes: 7 bits in each, the low ones first.
+        # A fourth byte would make it more than a message can hold.
+        try:
+            length = body[size]
+            start = size + 1
+            if length > 0x7F:
+                length = length & 0x7F | body[start] << 7
+                start += 1
+                if length > 0x3FFF:
+                    length = length & 0x3FFF | body[start] << 14
+                    start += 1
+        except IndexError:
+            return None
+        stop = start + length
+        end = len(body)
+        if stop > end or not 0 < length <= MAX_PAYLOAD:
+            return None
+        value = tails.get(b"" if stop == end else body[stop:].tobytes())
+        return None if value is None else (value, start, stop)

@@ -1,25 +1,36 @@
-"""Find messages in the byte stream that WebSocket frames carry.
+"""Find length-prefixed messages in the byte stream that WebSocket frames carry.
 
-Frames and messages are independent of each other: a frame may hold many messages,
-a slice of one, or end in the middle of a length prefix (guide V3, tunneling
-message frames).
+A frame and a message have nothing to do with each other: a frame may hold many messages,
+a slice of one, or end in the middle of a length prefix (guide V3, tunneling message
+frames). Only one message can be unfinished at any time, so one splitter that follows a
+link in one direction holds back that one, with its prefix, and nothing else. All other
+messages are views of the frame they came in.
+
+Most frames are exactly one message: :meth:`MessageSplitter.only` recognises those without
+starting a generator.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from ..errors import DecodeError
 from .protocol import MAX_MESSAGE
 
 __all__ = ["MessageSplitter"]
 
+_PREFIX: Final = 2
+"""Bytes of a length prefix, big-endian."""
+
 
 class MessageSplitter:
-    """Split the bytes of consecutive frames into message bodies.
+    """Split the bytes of consecutive frames into messages.
 
-    Bodies that lie whole in one frame are views into it; only a message that
-    straddles frames is copied. At most one message (64 KiB) is ever held back.
+    An end of a tunnel needs the bodies: it calls :meth:`only` for each frame, and
+    :meth:`feed` when that returns ``None``. A relay passes messages on with their
+    prefixes and may have to stop in the middle of a frame: while something is
+    :attr:`pending` it calls :meth:`complete` first, and :meth:`feed` with the rest.
     """
 
     __slots__ = ("_partial",)
@@ -29,24 +40,22 @@ class MessageSplitter:
 
     @property
     def pending(self) -> int:
-        """Bytes held back of a message that is not complete yet."""
+        """Bytes held back of a message that is not complete yet: at most 65,536."""
         return len(self._partial)
 
     def only(self, frame: memoryview) -> memoryview | None:
-        """Return the body of the message that ``frame`` is; ``None`` when it is not just one.
-
-        Nearly all frames are one message, and need not start a generator.
-        """
+        """Return the body of the message that ``frame`` is, ``None`` if it is not exactly one."""
         size = len(frame)
-        if size > 2 and frame[0] << 8 | frame[1] == size - 2 and not self._partial:
-            return frame[2:]
+        if size > _PREFIX and frame[0] << 8 | frame[1] == size - _PREFIX and not self._partial:
+            return frame[_PREFIX:]
         return None
 
     def feed(self, frame: memoryview) -> Iterator[memoryview]:
         """Yield the body of each message that ``frame`` completes, in order.
 
-        Exhaust the iterator before the next call: what is left of ``frame`` is kept
-        only then. A view is valid until the iterator moves on.
+        What is left of ``frame`` is held back when the iterator is exhausted. A caller may
+        stop after any body, and feeds the bytes that follow it later. A view is valid
+        until the iterator moves on.
 
         Raises:
             DecodeError: a length prefix is 0; the stream cannot be followed further.
@@ -54,38 +63,47 @@ class MessageSplitter:
         at = 0
         end = len(frame)
         if self._partial:
-            body, at = self._complete(frame)
-            if body is None:
+            message, at = self.complete(frame)
+            if message is None:
                 return
-            yield body
-        while end - at >= 2:
+            yield message[_PREFIX:]
+        while end - at >= _PREFIX:
             size = frame[at] << 8 | frame[at + 1]
             if not size:
                 raise DecodeError("length prefix is 0")
-            stop = at + 2 + size
+            stop = at + _PREFIX + size
             if stop > end:
                 break
-            yield frame[at + 2 : stop]
+            yield frame[at + _PREFIX : stop]
             at = stop
         if at < end:
             self._partial += frame[at:]
 
-    def _complete(self, frame: memoryview) -> tuple[memoryview | None, int]:
-        """Add what the held-back message still needs; return its body when complete."""
+    def complete(self, frame: memoryview) -> tuple[memoryview | None, int]:
+        """Give the message held back what it lacks; return it, and how much of ``frame`` it took.
+
+        The message has its prefix, and memory of its own that may be kept. It is ``None``
+        while still incomplete; all of ``frame`` has been taken then.
+
+        Raises:
+            DecodeError: as :meth:`feed`.
+        """
         partial = self._partial
-        at = 2 - len(partial) if len(partial) < 2 else 0
+        # The prefix may itself have been cut, and says how much is missing only once whole.
+        at = max(0, _PREFIX - len(partial))
         partial += frame[:at]
-        if len(partial) < 2:
+        if len(partial) < _PREFIX:
             return None, len(frame)
         size = partial[0] << 8 | partial[1]
         if not size:
             raise DecodeError("length prefix is 0")
-        missing = 2 + size - len(partial)
+        missing = _PREFIX + size - len(partial)
         partial += frame[at : at + missing]
-        if len(partial) < 2 + size:
+        if len(partial) < _PREFIX + size:
             return None, len(frame)
+        # A new buffer, because the views of this one are still in use.
         self._partial = bytearray()
-        return memoryview(partial)[2:], at + missing
+        return memoryview(partial), at + missing
 
 
 assert MAX_MESSAGE == 0xFFFF, "the length prefix has two bytes"

@@ -28,7 +28,7 @@ class MessageType(IntEnum):
 
 
 FLOW_MESSAGES: Final = frozenset({MessageType.CONNECTION_PAUSE, MessageType.CONNECTION_RESUME})
-"""Types that are our own: for whoever has said that they are understood, and nobody else."""
+"""Types of this project, sent only to peers that have said they understand them."""
 
 
 class Message(NamedTuple):

@@ -21,9 +21,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from support.service import config, running
-from tailrace.aws import ControlClient, ControlError, Credentials
+from tailrace.aws import ControlClient, Credentials
+from tailrace.cli.exit_codes import ExitCode, exit_code_of
 from tailrace.common.secret import Secret
-from tailrace.errors import ConfigurationError, ExitCode
+from tailrace.errors import CallRefused, ConfigurationError, ControlError
 from tailrace.service.config import Address, Endpoints
 
 CREDENTIALS = Credentials("AKIDEXAMPLE", Secret("hidden-key"))
@@ -112,11 +113,11 @@ async def test_an_ipv6_endpoint(tmp_path: Path) -> None:
 async def test_refusals(
     endpoints: Endpoints, operation: str, parameters: dict[str, Any], code: str
 ) -> None:
-    with pytest.raises(ControlError) as caught:
+    with pytest.raises(CallRefused) as caught:
         await call(client_of(endpoints), operation, **parameters)
     assert caught.value.code == code
     assert str(caught.value).startswith(f"{code}: ")
-    assert caught.value.exit_code is ExitCode.NETWORK
+    assert exit_code_of(caught.value) is ExitCode.USAGE
 
 
 @pytest.mark.parametrize(
@@ -159,7 +160,7 @@ async def test_an_unknown_authority(
         await call(client, "ListTunnels")
     assert str(caught.value).startswith(f"ListTunnels at {endpoints.api_endpoint}: ")
     assert caught.value.code == ""
-    assert caught.value.exit_code is ExitCode.TLS
+    assert exit_code_of(caught.value) is ExitCode.TLS
 
 
 # -- servers that err ------------------------------------------------------------------------
@@ -259,11 +260,25 @@ SHAPES = [
 def test_shapes_of_errors(ca: tuple[trustme.CA, Path], shape: dict[str, Any], code: str) -> None:
     with (
         answering(ca, 400, json.dumps(shape).encode()) as server,
-        pytest.raises(ControlError) as caught,
+        pytest.raises(CallRefused) as caught,
     ):
         client_at(server.port, ca).call("OpenTunnel", {})
     assert caught.value.code == code
     assert str(caught.value) == f"{code}: too many"
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(500, "ResourceNotFoundException"), (400, "ThrottlingException"), (503, "ServiceUnavailable")],
+)
+def test_faults_of_the_service_are_no_refusals(
+    ca: tuple[trustme.CA, Path], status: int, code: str
+) -> None:
+    body = json.dumps({"__type": code, "message": "sorry"}).encode()
+    with answering(ca, status, body) as server, pytest.raises(ControlError) as caught:
+        client_at(server.port, ca).call("OpenTunnel", {})
+    assert caught.value.code == code
+    assert exit_code_of(caught.value) is ExitCode.NETWORK
 
 
 @pytest.mark.parametrize(
@@ -293,7 +308,7 @@ def test_an_answer_without_an_object(ca: tuple[trustme.CA, Path], status: int, b
     with answering(ca, status, body) as server, pytest.raises(ControlError) as caught:
         client_at(server.port, ca).call("ListTunnels", {})
     assert str(caught.value) == (
-        f"ListTunnels at https://localhost:{server.port}: answered {status} without a JSON object"
+        f"ListTunnels at https://localhost:{server.port}: response {status} without a JSON object"
     )
     assert caught.value.code == ""
 
@@ -315,7 +330,7 @@ def test_what_is_no_answer(ca: tuple[trustme.CA, Path], body: bytes) -> None:
         client_at(server.port, ca).call("ListTunnels", {})
     assert str(caught.value).startswith(f"ListTunnels at https://localhost:{server.port}: ")
     assert not str(caught.value).endswith(": ")
-    assert caught.value.exit_code is ExitCode.NETWORK
+    assert exit_code_of(caught.value) is ExitCode.NETWORK
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -346,7 +361,7 @@ def test_a_certificate_of_another_host(ca: tuple[trustme.CA, Path]) -> None:
         pytest.raises(ControlError, match="Hostname mismatch") as caught,
     ):
         client_at(server.port, ca).call("ListTunnels", {})
-    assert caught.value.exit_code is ExitCode.TLS
+    assert exit_code_of(caught.value) is ExitCode.TLS
 
 
 def test_no_tls_at_the_other_end(ca: tuple[trustme.CA, Path]) -> None:
@@ -363,7 +378,7 @@ def test_no_tls_at_the_other_end(ca: tuple[trustme.CA, Path]) -> None:
         with pytest.raises(ControlError, match=r"(?i)wrong.version.number") as caught:
             client_at(listener.getsockname()[1], ca).call("ListTunnels", {})
         thread.join()
-    assert caught.value.exit_code is ExitCode.NETWORK
+    assert exit_code_of(caught.value) is ExitCode.NETWORK
 
 
 def test_nobody_listens(ca: tuple[trustme.CA, Path]) -> None:

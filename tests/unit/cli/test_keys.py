@@ -1,6 +1,5 @@
 """``tailrace keys``, also while a service runs."""
 
-import argparse
 import asyncio
 import json
 import stat
@@ -11,8 +10,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from support.service import api, config, running
-from tailrace.cli.keys import add_keys_parser, run_keys
-from tailrace.errors import ExitCode
+from tailrace.cli.exit_codes import ExitCode
+from tailrace.cli.tailrace import main
 from tailrace.service.identity.key_store import KeyFile, credentials_file
 
 
@@ -25,9 +24,7 @@ class Keys:
         self._capsys = capsys
 
     def run(self, *argv: str) -> tuple[int, str, str]:
-        parser = argparse.ArgumentParser()
-        add_keys_parser(parser.add_subparsers(dest="command"))
-        status = run_keys(parser.parse_args(["keys", "--state-dir", str(self.state_dir), *argv]))
+        status = main(["keys", "--state-dir", str(self.state_dir), *argv])
         return status, *self._capsys.readouterr()
 
     def add(self, *argv: str) -> dict[str, str]:
@@ -74,7 +71,7 @@ def test_policies_are_kept_and_shown(keys: Keys) -> None:
     keys.add("--name", "admin")
     _, out, _ = keys.run("list")
     lines = out.splitlines()
-    assert "  for ever  read-only; ListTunnels; things a*" in lines[0]
+    assert "  no expiry  read-only; ListTunnels; things a*" in lines[0]
     assert lines[1].endswith("  OpenTunnel,CloseTunnel")
     assert lines[2].endswith("  everything  admin")
     documents = json.loads(keys.run("list", "--json")[1])["keys"]
@@ -102,7 +99,7 @@ def test_wrong_options_are_one_line_and_make_no_key(keys: Keys, options: list[st
     status, out, err = keys.run("add", f"{name}={value}")
     assert status == ExitCode.USAGE
     assert out == ""
-    assert err.startswith(f"tailrace keys: {name} {value!r} ")
+    assert err.startswith(f"tailrace keys add: {name} {value!r} ")
     assert err.count("\n") == 1
     assert not keys.path.exists()
 
@@ -113,14 +110,12 @@ def test_revoking(keys: Keys) -> None:
     assert keys.run("list") == (ExitCode.OK, "", "")
     status, out, err = keys.run("revoke", made)
     assert (status, out) == (ExitCode.USAGE, "")
-    assert "there is no access key" in err
+    assert "no access key" in err
 
 
 def test_the_default_directory(keys: Keys, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg"))
-    parser = argparse.ArgumentParser()
-    add_keys_parser(parser.add_subparsers())
-    assert run_keys(parser.parse_args(["keys", "add"])) == ExitCode.OK
+    assert main(["keys", "add"]) == ExitCode.OK
     assert (tmp_path / "xdg" / "tailrace" / "credentials.json").exists()
 
 

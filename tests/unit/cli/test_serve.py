@@ -1,48 +1,34 @@
 """``tailrace serve`` and ``tailrace env`` as processes."""
 
-import argparse
 import asyncio
+import contextlib
 import importlib.util
 import json
 import os
 import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.service import HANG, api, dial
-from tailrace.cli.serve import add_env_parser, add_serve_parser, run_env, run_serve
-from tailrace.errors import ExitCode
+from support.service import api, dial
+from support.waiting import HANG, wait_until
+from tailrace.cli import serve as command
+from tailrace.cli.exit_codes import ExitCode
+from tailrace.cli.tailrace import main
+from tailrace.errors import ListenError
 from tailrace.service.config import Endpoints
 from tailrace.wire import Message, MessageType
 
 CLIENT = "2da438cf-9a30-4148-b236-c338182f243c"
 
-MAIN = """
-import argparse, sys
-from tailrace.cli.serve import add_env_parser, add_serve_parser, run_env, run_serve
-parser = argparse.ArgumentParser("tailrace")
-subparsers = parser.add_subparsers(dest="command")
-add_serve_parser(subparsers)
-add_env_parser(subparsers)
-args = parser.parse_args()
-sys.exit({"serve": run_serve, "env": run_env}[args.command](args))
-"""
-
-
-def parse(*argv: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    subparsers = parser.add_subparsers(dest="command")
-    add_serve_parser(subparsers)
-    add_env_parser(subparsers)
-    return parser.parse_args(argv)
+MAIN = "import sys; from tailrace.cli.tailrace import main; sys.exit(main())"
 
 
 class Served:
@@ -62,11 +48,9 @@ class Served:
         )
 
     def wait_ready(self) -> Endpoints:
-        deadline = time.monotonic() + HANG
-        while not self.ready_file.exists():
-            assert self.process.poll() is None, self.process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        ended = self.process.poll
+        wait_until(lambda: self.ready_file.exists() or ended() is not None, "readiness")
+        assert ended() is None, self.process.communicate()
         return Endpoints.read(self.ready_file)
 
     def end(self, number: signal.Signals) -> tuple[int, str, str]:
@@ -188,9 +172,13 @@ def test_a_busy_port_is_status_5(serve: Serve, option: str) -> None:
 
 def test_a_second_service_is_refused(serve: Serve) -> None:
     serve().wait_ready()
-    status, _, err = serve().result()
+    served = serve()
+    status, _, err = served.result()
     assert status == ExitCode.USAGE
-    assert "another service" in err
+    assert err == (
+        f"tailrace serve: another service uses {served.state_dir}; stop it, or choose another "
+        "--state-dir\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -208,6 +196,75 @@ def test_wrong_options_are_one_line(serve: Serve, options: list[str], text: str)
     assert len(err.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--api-listen", "x"], "--api-listen 'x' is not HOST:PORT, for example 127.0.0.1:7443 or"),
+        (["--notify-command", ""], "--notify-command is empty: give a program with its arguments"),
+        (["--notify-command", "'"], '--notify-command "\'": No closing quotation'),
+        (
+            ["--mqtt-url", "http://h"],
+            "--mqtt-url must be mqtt://HOST[:PORT] or mqtts://HOST[:PORT], for example "
+            "mqtts://broker.example:8883",
+        ),
+        (
+            ["--mqtt-url", "mqtt://:secret@h"],
+            "an MQTT password needs a user: give it in --mqtt-url or in TAILRACE_MQTT_USER",
+        ),
+        (
+            ["--mqtt-url", "mqtt://h", "--mqtt-ca", "x"],
+            "--mqtt-ca needs an --mqtt-url with mqtts://",
+        ),
+        (["--mqtt-url", "mqtts://h", "--mqtt-key", "x"], "--mqtt-key needs --mqtt-cert"),
+        (
+            ["--mqtt-url", "mqtts://h", "--mqtt-ca", "/no/{0}"],
+            "--mqtt-ca /no/{0}: No such file or directory",
+        ),
+        (
+            ["--mqtt-url", "mqtts://h", "--mqtt-cert", "/no/x"],
+            "--mqtt-cert /no/x, --mqtt-key None: No such file or directory",
+        ),
+    ],
+)
+def test_settings_are_named_by_their_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], text: str
+) -> None:
+    argv = ["serve", "--state-dir", str(tmp_path), *options]
+    assert main(argv) == ExitCode.USAGE
+    assert capsys.readouterr().err.startswith(f"tailrace serve: {text}")
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--host-name", "\u00e9"], "--host-name '\u00e9' is not a name for a certificate"),
+        (
+            ["--audit-log", "/no/{state_dir}"],
+            "--audit-log: cannot write /no/{state_dir}: No such file or directory",
+        ),
+    ],
+)
+def test_settings_that_a_start_refuses(serve: Serve, options: list[str], text: str) -> None:
+    status, _, err = serve(*options).result()
+    assert status == ExitCode.USAGE
+    assert err == f"tailrace serve: {text}\n"
+
+
+def test_a_store_of_another_version(serve: Serve, tmp_path: Path) -> None:
+    served = serve()
+    served.wait_ready()
+    served.end(signal.SIGTERM)
+    database = tmp_path / "state" / "tunnels.sqlite3"
+    with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute("UPDATE schema_version SET version = 7")
+    status, _, err = serve().result()
+    assert status == ExitCode.USAGE
+    assert err == (
+        f"tailrace serve: the tunnel store {database} has schema version 7, this version of "
+        "tailrace knows 1: use the version that wrote it, or another --state-dir\n"
+    )
+
+
 def test_a_missing_extra_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -215,10 +272,19 @@ def test_a_missing_extra_is_named(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "starlette" else find_spec(name)
     )
-    assert run_serve(parse("serve", "--state-dir", str(tmp_path))) == ExitCode.USAGE
+    assert main(["serve", "--state-dir", str(tmp_path)]) == ExitCode.USAGE
     assert capsys.readouterr().err == (
-        "tailrace serve: tailrace serve needs the extra: pip install 'tailrace[service]'\n"
+        "tailrace serve: some packages are not installed; pip install 'tailrace[service]'\n"
     )
+
+
+async def test_a_control_api_that_has_ended_ends_the_command() -> None:
+    class Failed:
+        async def failed(self) -> None:
+            pass
+
+    with pytest.raises(ListenError, match="the control API has ended unexpectedly"):
+        await command._wait(Failed(), asyncio.Event())
 
 
 def test_importing_the_commands_is_cheap() -> None:
@@ -261,10 +327,13 @@ class TestEnv:
         assert stat.S_IMODE(ready.stat().st_mode) == 0o600
 
     def test_no_service(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert run_env(parse("env", "--state-dir", str(tmp_path))) == ExitCode.USAGE
+        assert main(["env", "--state-dir", str(tmp_path)]) == ExitCode.USAGE
         captured = capsys.readouterr()
         assert captured.out == ""
-        assert captured.err.startswith("tailrace env: no service is running here: ")
+        assert captured.err == (
+            f"tailrace env: no service is running here: {tmp_path}/ready.json does not exist; "
+            f"start one with: tailrace serve --state-dir {tmp_path}\n"
+        )
 
     def test_a_dead_service(self, serve: Serve) -> None:
         served = serve()
@@ -272,7 +341,7 @@ class TestEnv:
         served.end(signal.SIGKILL)
         result = run_command("env", "--state-dir", str(served.state_dir))
         assert result.returncode == ExitCode.USAGE
-        assert "is not running any more" in result.stderr
+        assert "is no longer running" in result.stderr
         assert result.stdout == ""
 
 

@@ -7,7 +7,6 @@ import logging
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
@@ -16,8 +15,9 @@ import httpx
 import pytest
 import trustme
 
-from support.mosquitto import broker, needs_mosquitto
-from support.service import HANG, api, dial, trust
+from support.processes.mosquitto import broker, needs_mosquitto
+from support.service import api, dial, trust
+from support.waiting import HANG, wait_until
 from tailrace.cli.serve import add_serve_parser
 from tailrace.cli.serve_options import operation_settings, proxy_networks, start_logging
 from tailrace.errors import ConfigurationError
@@ -64,7 +64,7 @@ def test_everything_is_said() -> None:
         (["--mqtt-cert", "k.pem"], "--mqtt-cert needs --mqtt-url"),
         (["--mqtt-key", "k.pem"], "--mqtt-key needs --mqtt-url"),
         (["--metrics-listen", "here"], "--metrics-listen 'here' is not HOST:PORT"),
-        (["--notify-command", ""], "--notify-command is empty"),
+        (["--notify-command", ""], "notify_command is empty"),
     ],
 )
 def test_what_does_not_fit(argv: list[str], said: str) -> None:
@@ -112,19 +112,14 @@ class Served:
         command += ["--ready-file", str(ready), *options]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
-        deadline = time.monotonic() + HANG
-        while not ready.exists():
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        ended = self.process.poll
+        wait_until(lambda: ready.exists() or ended() is not None, "readiness")
+        assert ended() is None, self.log.read_text()
         self.endpoints = Endpoints.read(ready)
 
     def wait_logged(self, text: str) -> None:
         """Wait until the log holds ``text``."""
-        deadline = time.monotonic() + HANG
-        while text not in self.log.read_text():
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.02)
+        wait_until(lambda: text in self.log.read_text(), text)
 
     def stop(self) -> int:
         self.process.terminate()
@@ -172,7 +167,7 @@ async def test_json_logs_audit_and_reload(tmp_path: Path, processes: list[Served
                 await http.get(url)
         (tmp_path / "server.pem").write_text("junk")
         served.process.send_signal(signal.SIGHUP)
-        await asyncio.to_thread(served.wait_logged, "everything stays as it was")
+        await asyncio.to_thread(served.wait_logged, "nothing has changed")
     assert await asyncio.to_thread(served.stop) == 0
     lines = [json.loads(line) for line in served.log.read_text().splitlines()]
     assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)

@@ -14,10 +14,11 @@ import pytest
 
 from tailrace import __version__, errors
 from tailrace.cli import tailrace as command
+from tailrace.cli.exit_codes import ExitCode, exit_code_of
 from tailrace.cli.tailrace import main
 from tailrace.demo import runner
-from tailrace.demo.runner import DemoFailed
-from tailrace.errors import ExitCode, TailraceError
+from tailrace.demo.measurements import DemoFailed
+from tailrace.errors import ConfigurationError, TailraceError
 
 HANG = 30.0
 COMMAND = [sys.executable, "-m", "tailrace.cli.tailrace"]
@@ -63,7 +64,21 @@ def test_version(capsys: pytest.CaptureFixture[str], option: str) -> None:
     assert result(capsys, option) == (0, f"tailrace {__version__}\n", "")
 
 
-@pytest.mark.parametrize("argv", [[], ["serve"], ["env"], ["demo"], ["config"]])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["serve"],
+        ["env"],
+        ["keys"],
+        *(["keys", action] for action in ("add", "list", "revoke")),
+        ["tunnel"],
+        *(["tunnel", action] for action in ("open", "list", "describe", "rotate", "close")),
+        ["demo"],
+        ["config"],
+    ],
+    ids=" ".join,
+)
 def test_help(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, argv: list[str]
 ) -> None:
@@ -80,8 +95,8 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"\n    {name} " in out
 
 
-def raising(error: BaseException) -> Callable[..., int]:
-    def run_demo(say: Callable[[str], None], stay: bool) -> int:
+def raising(error: BaseException) -> Callable[..., None]:
+    def run_demo(say: Callable[[str], None], stay: bool) -> None:
         raise error
 
     return run_demo
@@ -92,7 +107,7 @@ KINDS = [
     for kind in vars(errors).values()
     if isinstance(kind, type)
     and issubclass(kind, TailraceError)
-    and kind.__init__ is Exception.__init__
+    and kind.__init__ is TailraceError.__init__
 ]
 
 
@@ -101,7 +116,24 @@ def test_an_error_becomes_its_line_and_its_status(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kind: type[TailraceError]
 ) -> None:
     monkeypatch.setattr(runner, "run_demo", raising(kind("the reason")))
-    assert result(capsys, "demo") == (kind.exit_code, "", "tailrace demo: the reason\n")
+    code = exit_code_of(kind("the reason"))
+    assert result(capsys, "demo") == (code, "", "tailrace demo: the reason\n")
+
+
+@pytest.mark.parametrize(
+    ("setting", "hint"),
+    [
+        ("loop", "; pip install uvloop, or use --loop auto"),
+        ("state_dir", "; choose another with --state-dir"),
+        ("unheard_of", ""),
+    ],
+)
+def test_an_error_names_the_option_of_its_setting(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, setting: str, hint: str
+) -> None:
+    error = ConfigurationError("the reason", setting=setting)
+    monkeypatch.setattr(runner, "run_demo", raising(error))
+    assert result(capsys, "demo")[2] == f"tailrace demo: the reason{hint}\n"
 
 
 def test_ctrl_c(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,9 +151,8 @@ def test_a_bug_is_not_dressed_up(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_demo_stays_on_a_terminal_only(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal: bool
 ) -> None:
-    def run_demo(say: Callable[[str], None], stay: bool) -> int:
+    def run_demo(say: Callable[[str], None], stay: bool) -> None:
         say(f"stay: {stay}")
-        return 0
 
     monkeypatch.setattr(runner, "run_demo", run_demo)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
@@ -136,12 +167,8 @@ def test_other_commands_are_handed_over(
 ) -> None:
     given: list[argparse.Namespace] = []
 
-    def run(args: argparse.Namespace) -> int:
-        given.append(args)
-        return 42
-
-    monkeypatch.setattr(command, function, run)
-    assert main(argv) == 42
+    monkeypatch.setattr(command, function, given.append)
+    assert main(argv) == 0
     assert given[0].command == argv[0]
 
 
@@ -175,7 +202,7 @@ def test_config_show_with_a_mistake(capsys: pytest.CaptureFixture[str], no_setti
     status, out, err = result(capsys, "config", "show", "-r", "eu-west-1")
     assert status == ExitCode.USAGE
     assert out == ""
-    assert err.startswith("tailrace config: ")
+    assert err.startswith("tailrace config show: ")
     assert "access-token" in err
 
 
@@ -185,7 +212,9 @@ def test_config_show_shows_settings_only(
 ) -> None:
     status, _, err = result(capsys, "config", "show", option)
     assert status == ExitCode.USAGE
-    assert err == ("tailrace config: leave out --help, --version and --export-default-settings\n")
+    assert err == (
+        "tailrace config show: leave out --help, --version and --export-default-settings\n"
+    )
 
 
 # -- as a process ----------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """``tailrace tunnel`` against a running service, and as AWS would see it."""
 
-import argparse
 import asyncio
 import http.server
 import json
@@ -17,8 +16,9 @@ import pytest
 import trustme
 
 from support.service import config, dial, running
-from tailrace.cli.tunnel import add_tunnel_parser, api_endpoint, run_tunnel
-from tailrace.errors import ExitCode
+from tailrace.cli.exit_codes import ExitCode
+from tailrace.cli.tailrace import main
+from tailrace.cli.tunnel import api_endpoint
 from tailrace.service.service import Service
 
 VARIABLES = (
@@ -35,9 +35,7 @@ VARIABLES = (
 
 
 def tunnel(*argv: str) -> int:
-    parser = argparse.ArgumentParser()
-    add_tunnel_parser(parser.add_subparsers())
-    return run_tunnel(parser.parse_args(["tunnel", *argv]))
+    return main(["tunnel", *argv])
 
 
 @pytest.fixture(autouse=True)
@@ -126,7 +124,7 @@ class TestService:
         from tailrace.service.tunnels.rules import TunnelSpec
 
         for _ in range(230):
-            service._control.open_tunnel(TunnelSpec())
+            service._running.control.open_tunnel(TunnelSpec())
         listed = (await shell.json("list"))["tunnelSummaries"]
         assert len({summary["tunnelId"] for summary in listed}) == 230
         assert len((await shell.json("list", "--max", "150"))["tunnelSummaries"]) == 150
@@ -195,6 +193,13 @@ class TestService:
         self, service: Service, shell: Shell, argv: list[str], said: str
     ) -> None:
         assert said in await shell(*argv, status=ExitCode.USAGE)
+
+    async def test_an_authority_that_is_not_trusted(
+        self, service: Service, shell: Shell, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("AWS_CA_BUNDLE")
+        line = await shell("list", status=ExitCode.TLS)
+        assert "the certificate does not verify: " in line
 
     async def test_nobody_answers(self, service: Service, shell: Shell) -> None:
         await service.stop()

@@ -1,11 +1,11 @@
-"""Files of the state directory."""
+"""Files are written whole or not at all."""
 
 import stat
 from pathlib import Path
 
 import pytest
 
-from tailrace.common.atomic_files import make_private_directory, write_file
+from tailrace.common.atomic_files import make_private_directory, write_atomically, write_file
 from tailrace.errors import ConfigurationError
 
 
@@ -28,11 +28,31 @@ def test_an_old_file_stays_whole_when_the_new_one_cannot_be_written(tmp_path: Pa
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("durable", [True, False])
+def test_an_exclusive_file_replaces_nothing(tmp_path: Path, durable: bool) -> None:
+    path = tmp_path / "f"
+    write_atomically(path, b"first", 0o644, durable=durable, exclusive=True)
+    with pytest.raises(FileExistsError):
+        write_atomically(path, b"second", durable=durable, exclusive=True)
+    assert path.read_bytes() == b"first"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    write_atomically(path, b"third", durable=durable)
+    assert path.read_bytes() == b"third"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["/", "missing/f"])
+def test_a_place_where_no_file_can_be(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OSError):
+        write_atomically(tmp_path / name, b"x")
+
+
 def test_directories(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b"
     make_private_directory(path)
     make_private_directory(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o700
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigurationError, match="--state-dir"):
+    with pytest.raises(ConfigurationError, match="cannot make the directory") as caught:
         make_private_directory(tmp_path / "file" / "x")
+    assert caught.value.setting == "state_dir"

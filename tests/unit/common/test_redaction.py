@@ -1,4 +1,4 @@
-"""Secrets are taken out of every record."""
+"""Secrets are taken out of texts and of every record."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import logging
 import re
 from collections.abc import Iterator
+from contextlib import redirect_stderr
 
 import pytest
 from hypothesis import given
@@ -17,7 +18,7 @@ from tailrace.cli.localproxy.log_format import (
     ConsoleFormatter,
     set_up_logging,
 )
-from tailrace.common.redaction import RedactionFilter, register_secrets
+from tailrace.common.redaction import Redaction, RedactionFilter, register_secrets
 from tailrace.common.secret import Secret
 
 LINE = re.compile(
@@ -43,7 +44,8 @@ def out() -> Iterator[io.StringIO]:
     root, package = logging.getLogger(), logging.getLogger("tailrace")
     before = (list(root.handlers), root.level, package.level)
     stream = io.StringIO()
-    set_up_logging(MAX_VERBOSITY, stream)
+    with redirect_stderr(stream):
+        set_up_logging(MAX_VERBOSITY)
     yield stream
     root.handlers[:], root_level, package_level = before
     root.setLevel(root_level)
@@ -52,6 +54,38 @@ def out() -> Iterator[io.StringIO]:
 
 def record(message: str, *args: object, level: int = logging.INFO) -> logging.LogRecord:
     return logging.LogRecord("tailrace", level, __file__, 1, message, args, None)
+
+
+def test_a_text_is_redacted() -> None:
+    redaction = Redaction()
+    assert not redaction
+    assert redaction.redact(TOKEN) == TOKEN
+    redaction.add(Secret(TOKEN), Secret("client"))
+    redaction.add(Secret("another-one"))
+    assert redaction
+    assert redaction.redact(f"{TOKEN}, client, another-one, clients") == (
+        "<redacted>, <redacted>, <redacted>, clients"
+    )
+
+
+def test_a_filter_without_secrets_leaves_a_record_alone() -> None:
+    made = record("%s", "x")
+    assert RedactionFilter().filter(made)
+    assert (made.msg, made.args) == ("%s", ("x",))
+
+
+def test_any_handler_can_have_the_filter() -> None:
+    root = logging.getLogger()
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.addFilter(RedactionFilter())
+    root.addHandler(handler)
+    try:
+        register_secrets(Secret(TOKEN))
+        logger.warning("x %s", TOKEN)
+    finally:
+        root.removeHandler(handler)
+    assert stream.getvalue() == "x <redacted>\n"
 
 
 @pytest.mark.parametrize("severity", LEVELS)
@@ -78,11 +112,11 @@ def test_secrets_are_taken_out_of_tracebacks(out: io.StringIO) -> None:
 
 
 def test_a_traceback_another_handler_has_formatted_is_redacted_too() -> None:
-    redaction = RedactionFilter()
-    redaction.add([Secret(TOKEN)])
+    redacting = RedactionFilter()
+    redacting.redaction.add(Secret(TOKEN))
     made = record("x")
     made.exc_text = made.stack_info = f"in {TOKEN}"
-    assert redaction.filter(made)
+    assert redacting.filter(made)
     assert (made.exc_text, made.stack_info) == ("in <redacted>", "in <redacted>")
 
 
@@ -109,10 +143,10 @@ def test_short_secrets_are_taken_out_as_words(out: io.StringIO) -> None:
 
 @given(st.text(min_size=8, alphabet=st.characters(min_codepoint=32, max_codepoint=126)), st.text())
 def test_no_registered_secret_ever_passes(secret: str, around: str) -> None:
-    redaction = RedactionFilter()
-    redaction.add([Secret(secret)])
+    redacting = RedactionFilter()
+    redacting.redaction.add(Secret(secret))
     made = record("%s%s%s", around, secret, around)
-    redaction.filter(made)
+    redacting.filter(made)
     assert secret not in ConsoleFormatter().format(made).replace("<redacted>", "\0")
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tailrace.common.secret import Secret
+from tailrace.common.secret import Secret, is_client_token
 
 TEXT = "AQGAAXiVzSmRL1VaJ22G7eDSxd8wOXCoClbIt"
 
@@ -82,3 +82,20 @@ def test_equality_is_that_of_the_text() -> None:
 def test_an_empty_secret_is_false() -> None:
     assert not Secret("")
     assert Secret("x")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a" * 31, False),
+        ("a" * 32, True),
+        ("aZ09-" * 8, True),
+        ("a" * 128, True),
+        ("a" * 129, False),
+        ("_" * 32, False),
+        ("\u0661" * 32, False),
+        ("a" * 32 + "\n", False),
+    ],
+)
+def test_client_tokens_that_aws_accepts(text: str, expected: bool) -> None:
+    assert is_client_token(text) is expected

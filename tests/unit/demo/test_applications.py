@@ -6,16 +6,15 @@ import hashlib
 import http.client
 import os
 import socket
-import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from support.network.sockets import reset_on_close
+from support.waiting import HANG
 from tailrace.demo.applications import EchoServer, FileServer
-
-HANG = 20.0
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +128,7 @@ def test_a_client_that_resets_is_not_talked_about(
         with socket.create_connection(("127.0.0.1", server.port), timeout=HANG) as sock:
             sock.sendall(b"GET /large.bin HTTP/1.1\r\nHost: x\r\n\r\n")
             assert sock.recv(1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            reset_on_close(sock)
         wait_for_threads()
     assert threading.active_count() == before
     assert capfd.readouterr() == ("", "")

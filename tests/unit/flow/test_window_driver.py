@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from support.clock import ClockLoop
+from support.plugins.clock import ClockLoop
 from tailrace.flow.window_driver import WindowDriver
 
 

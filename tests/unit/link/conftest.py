@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from support.loops import LOOP_FACTORIES
-from support.ws import Certificates
+from support.network.certificates import Certificates
+from support.plugins.loops import LOOP_FACTORIES
 from tailrace.link.tls import transport
 
 
@@ -20,6 +20,13 @@ def pytest_asyncio_loop_factories(
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]] | None:
     """Run each async test of this room on each loop, whether it asks for ``loop_kind`` or not."""
     return LOOP_FACTORIES if Path(__file__).parent in item.path.parents else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run every pair of loop, back end and other parameters, but not all combinations."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("pairwise")
 
 
 @pytest.fixture(scope="session")

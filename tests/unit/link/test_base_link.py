@@ -7,38 +7,36 @@ import hashlib
 import logging
 import random
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
 
 import aiofastnet
 import pytest
 
-from support.leaks import uncollected
-from support.process import until
-from support.ws import (
+from support.network.certificates import Certificates
+from support.network.frames import (
     BINARY,
     CLOSE,
     CONTINUATION,
     PING,
     PONG,
     TEXT,
-    Certificates,
     Frame,
-    Peer,
-    Recorder,
-    Script,
-    ScriptedService,
     close_frame,
     frame,
-    serve,
-    until_closed,
 )
+from support.network.recorder import Recorder
+from support.network.scripted_service import Peer, Script, ScriptedService, serve, until_closed
+from support.plugins.clock import ClockLoop
+from support.plugins.leaks import uncollected
+from support.waiting import until
 from tailrace.errors import LocalProtocolError, RemoteProtocolError
-from tailrace.link import CloseCode, ClosedBy, Link, LinkClosed, connect
-from tailrace.link import base_link as lifecycle
-from tailrace.link.base_link import MAX_FRAME_SIZE
+from tailrace.link import CloseCode, ClosedBy, Link, LinkClosed, LinkInfo, connect
+from tailrace.link import base_link as module
+from tailrace.link.base_link import MAX_FRAME_SIZE, BaseLink
+from tailrace.link.exchange import Exchange
 from tailrace.link.picows_link import PicowsLink
-from tailrace.link.tls.transport import LOW_WATER
 from tailrace.link.websockets_link import WebsocketsLink
 
 US, PEER, NETWORK = ClosedBy.US, ClosedBy.PEER, ClosedBy.NETWORK
@@ -51,7 +49,7 @@ async def linked(
     """Open a link to a script; close it in the end, if it is still open."""
     recorder = recorder or Recorder()
     with ScriptedService(certificates, script) as service:
-        link = await connect(service.target(), recorder, backend)
+        link = await connect(service.endpoint(), recorder, backend)
         yield link, recorder
         link.close(CloseCode.OK, "")
         await recorder.end()
@@ -230,7 +228,6 @@ async def test_what_a_service_must_not_send(
         closed = await recorder.end()
         link.send(b"too late")
         link.send_ping(b"too late")
-        assert link.write_buffer_size == 0
     assert (closed.by, closed.code) == (US, code)
     assert closed.reason
     assert notes.frames[0].opcode == CLOSE
@@ -249,9 +246,17 @@ async def test_what_a_service_must_not_send(
 )
 @pytest.mark.parametrize("ends", [True, False])
 async def test_close_frames_of_the_service(
-    certificates: Certificates, backend: str, data: bytes, code: int, reason: str, ends: bool
+    certificates: Certificates,
+    backend: str,
+    monkeypatch: pytest.MonkeyPatch,
+    data: bytes,
+    code: int,
+    reason: str,
+    ends: bool,
 ) -> None:
     notes = Notes()
+    if not ends:
+        monkeypatch.setattr(module, "PEER_CLOSE_TIMEOUT", 0.05)
 
     def send(peer: Peer) -> None:
         peer.send(frame(BINARY, b"last words") + data)
@@ -275,8 +280,9 @@ async def test_a_close_frame_in_the_middle_of_a_message(
 
 
 async def test_nothing_is_delivered_behind_a_close_frame(
-    certificates: Certificates, backend: str
+    certificates: Certificates, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "PEER_CLOSE_TIMEOUT", 0.05)
     data = close_frame(1011) + frame(BINARY, b"ghost") + frame(PONG, b"ghost") + close_frame(1000)
     async with linked(certificates, backend, serve(data, Peer.stay_silent)) as (_, recorder):
         assert await recorder.end() == LinkClosed(PEER, 1011, "")
@@ -321,7 +327,7 @@ async def test_codes_that_cannot_be_sent(
 async def test_a_close_nobody_answers_is_bounded(
     certificates: Certificates, backend: str, monkeypatch: pytest.MonkeyPatch, reads: bool
 ) -> None:
-    monkeypatch.setattr(lifecycle, "CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr(module, "CLOSE_TIMEOUT", 0.1)
 
     def ignore(peer: Peer) -> None:
         if reads:
@@ -342,7 +348,7 @@ async def test_close_before_the_link_begins(certificates: Certificates, backend:
 
     recorder = Recorder()
     with ScriptedService(certificates, script) as service:
-        link = await connect(service.target(), recorder, backend)
+        link = await connect(service.endpoint(), recorder, backend)
         link.close(1000, "at once")
         assert await recorder.end() == LinkClosed(US, 1000, "at once")
     assert recorder.frames == []
@@ -452,6 +458,10 @@ class Stumbling(Recorder):
         super().writing_paused()
         self.stumble("paused")
 
+    def writing_resumed(self) -> None:
+        super().writing_resumed()
+        self.stumble("resumed")
+
     def link_closed(self, closed: LinkClosed) -> None:
         super().link_closed(closed)
         self.stumble("closed")
@@ -506,7 +516,7 @@ async def test_a_handler_that_closes_and_then_stumbles(
 
     handler = Both()
     with ScriptedService(certificates, serve(frame(BINARY, b"x"), until_closed)) as service:
-        handler.link = await connect(service.target(), handler, backend)
+        handler.link = await connect(service.endpoint(), handler, backend)
         assert await handler.end() == LinkClosed(US, 1000, "enough")
     assert "a link's handler failed" in caplog.text
 
@@ -548,7 +558,7 @@ async def fill(link: Link, recorder: Recorder, piece: Callable[[int], bytes]) ->
         buffer[: len(payload)] = payload
         with memoryview(buffer) as view:
             link.send(view[: len(payload)])
-        # The port promises that the memory is the caller's again.
+        # A link promises that the memory is the caller's again.
         buffer[:] = b"\xee" * len(buffer)
         sent += 1
         assert sent < 5000, "writing never paused"
@@ -571,8 +581,7 @@ async def test_back_pressure_and_every_byte(certificates: Certificates, backend:
 
     async with linked(certificates, backend, gate) as (link, recorder):
         await fill(link, recorder, piece)
-        assert link.write_buffer_size > LOW_WATER
-        # More than the mark is still taken: the port never refuses.
+        # More than the mark is still taken: a link never refuses.
         for _ in range(20):
             link.send(piece(0))
         assert recorder.marks == ["paused"]
@@ -589,7 +598,7 @@ async def test_a_full_buffer_before_the_link_begins(
     gate = Gate()
     recorder = Recorder()
     with ScriptedService(certificates, gate) as service:
-        link = await connect(service.target(), recorder, backend)
+        link = await connect(service.endpoint(), recorder, backend)
         flood(link)
         assert recorder.marks == []
         await recorder.until(lambda: recorder.marks == ["paused"])
@@ -636,13 +645,13 @@ async def test_pause_reading_stops_delivery(
 
     handler = Pausing()
     with ScriptedService(certificates, flood) as service:
-        handler.link = await connect(service.target(), handler, backend)
+        handler.link = await connect(service.endpoint(), handler, backend)
         await handler.until(lambda: bool(handler.frames))
         # The service gets stuck, as nobody takes its bytes. Wait until that is so.
         before = -1
         while before != sent:
             before = sent
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.1)
         assert before < 100
         assert handler.size < ONE_TURN
         handler.link.resume_reading()
@@ -659,7 +668,7 @@ async def test_resuming_delivers_what_had_come(
     script = serve(frame(BINARY, bytes(16_000)) * count, until_closed)
     handler = Pausing()
     with ScriptedService(certificates, script) as service:
-        handler.link = await connect(service.target(), handler, backend)
+        handler.link = await connect(service.endpoint(), handler, backend)
         await handler.until(lambda: bool(handler.frames))
         await asyncio.sleep(0.05)
         handler.link.resume_reading()
@@ -742,7 +751,7 @@ async def test_sending_from_within_the_handler(certificates: Certificates, backe
 
     handler = Replying()
     with ScriptedService(certificates, script) as service:
-        handler.link = await connect(service.target(), handler, backend)
+        handler.link = await connect(service.endpoint(), handler, backend)
         assert await handler.end() == LinkClosed(US, 1000, "enough")
     assert handler.frames == [b"echo me"]
     assert [each.payload for each in notes.frames] == [b"echo me", b"\x03\xe8enough"]
@@ -758,7 +767,7 @@ async def test_sending_while_the_end_is_being_parsed(
     script = serve(data, Peer.read_to_end)
     handler = Replying()
     with ScriptedService(certificates, script) as service:
-        handler.link = await connect(service.target(), handler, backend)
+        handler.link = await connect(service.endpoint(), handler, backend)
         assert (await handler.end()).code in (1002, 1011)
     assert handler.frames == [b"echo me"]
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
@@ -779,9 +788,308 @@ async def test_what_a_link_held_is_freed_at_once(
     handler = Replying()
     kinds = (PicowsLink, WebsocketsLink, aiofastnet.Transport)
     with ScriptedService(certificates, script) as service, uncollected(*kinds) as living:
-        handler.link = await connect(service.target(), handler, backend)
+        handler.link = await connect(service.endpoint(), handler, backend)
         if ending == "ours":
             handler.link.close(CloseCode.OK, "")
         await handler.end()
         del handler
         await until(lambda: not living(), ending)
+
+
+# -- states and timers, on a clock of its own -------------------------------------------------
+
+
+class FakeTransport(asyncio.Transport):
+    """Notes what it is told, and when."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[float, str]] = []
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in {"pause_reading", "resume_reading", "close", "abort"}:
+            return lambda: self.calls.append((asyncio.get_running_loop().time(), name))
+        return super().__getattribute__(name)
+
+    def is_closing(self) -> bool:
+        return any(name in {"close", "abort"} for _, name in self.calls)
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+
+class BareLink(BaseLink):
+    """A link without framing: notes the close frames it is to send and the bytes it is fed."""
+
+    def __init__(self, transport: asyncio.Transport, handler: Recorder) -> None:
+        super().__init__(transport, LinkInfo("", "", "bare"), handler)
+        self.sent: list[tuple[int, str]] = []
+        self.fed: list[bytes] = []
+
+    def send(self, message: object) -> None: ...
+
+    def send_ping(self, payload: bytes) -> None: ...
+
+    def _protocol(self) -> asyncio.BaseProtocol:
+        return asyncio.Protocol()
+
+    def _feed(self, data: bytes) -> None:
+        self.fed.append(data)
+
+    def _send_close(self, code: int, reason: str) -> None:
+        self.sent.append((code, reason))
+
+
+Bare: TypeAlias = tuple[BareLink, FakeTransport, Recorder]
+
+
+def on_a_clock(play: Callable[[BareLink, FakeTransport, Recorder], Awaitable[None]]) -> Bare:
+    """Play a scene with a bare link, and on until no timer is left."""
+
+    async def run() -> Bare:
+        transport, recorder = FakeTransport(), Recorder()
+        link = BareLink(transport, recorder)
+        await play(link, transport, recorder)
+        await asyncio.sleep(3600)
+        return link, transport, recorder
+
+    with asyncio.Runner(loop_factory=ClockLoop) as runner:
+        return runner.run(run())
+
+
+CLOSES: dict[str, tuple[Callable[[BareLink], None], list[tuple[float, str]]]] = {
+    "ours": (lambda link: link.close(4000, "bye"), [(12.0, "abort")]),
+    "theirs": (lambda link: link.close_received(4001, "done"), [(10.0, "close"), (10.5, "abort")]),
+    "fault": (lambda link: link.fail(4002, "bad"), [(10.0, "close"), (12.0, "abort")]),
+    "parser": (lambda link: link.framing_failed(4003, "bad"), [(10.0, "close"), (12.0, "abort")]),
+    "abort": (lambda link: link.abort(), [(10.0, "abort")]),
+}
+OUTCOMES = {
+    "ours": LinkClosed(US, 4000, "bye"),
+    "theirs": LinkClosed(PEER, 4001, "done"),
+    "fault": LinkClosed(US, 4002, "bad"),
+    "parser": LinkClosed(US, 4003, "bad"),
+    "abort": LinkClosed(US, 1006, "dropped"),
+}
+SENT = {"ours": [(4000, "bye")], "fault": [(4002, "bad")]}
+
+
+@pytest.mark.parametrize("kind", CLOSES)
+def test_an_end_is_bounded(kind: str) -> None:
+    end, calls = CLOSES[kind]
+
+    async def play(link: BareLink, transport: FakeTransport, _: Recorder) -> None:
+        await asyncio.sleep(10)
+        end(link)
+
+    link, transport, recorder = on_a_clock(play)
+    assert transport.calls == calls
+    assert link.sent == SENT.get(kind, [])
+    assert not recorder.closed.done(), "only the transport's end is the link's"
+
+
+@pytest.mark.parametrize("kind", CLOSES)
+def test_the_end_of_the_transport_is_that_of_the_link(kind: str) -> None:
+    end, calls = CLOSES[kind]
+
+    async def play(link: BareLink, transport: FakeTransport, recorder: Recorder) -> None:
+        await asyncio.sleep(10)
+        end(link)
+        link.connection_lost(ConnectionResetError())
+        assert recorder.closed.result() == OUTCOMES[kind]
+        link.close(1000, "too late")
+        link.abort()
+        link.fail(1002, "too late")
+        link.pause_reading()
+        link.pong_received(b"too late")
+
+    link, transport, recorder = on_a_clock(play)
+    # Nothing is left to abort, and nothing that leads back to the handler.
+    assert transport.calls == [call for call in calls if call[0] == 10.0]
+    assert link.sent == SENT.get(kind, [])
+    assert recorder.pongs == []
+    link.writing_paused()
+    link._frame_received(memoryview(b""))
+    assert (recorder.marks, recorder.frames) == ([], [])
+
+
+@pytest.mark.parametrize("first", CLOSES)
+@pytest.mark.parametrize("second", CLOSES)
+def test_the_first_cause_counts_and_the_latest_timer(first: str, second: str) -> None:
+    async def play(link: BareLink, transport: FakeTransport, recorder: Recorder) -> None:
+        CLOSES[first][0](link)
+        await asyncio.sleep(0.25)
+        CLOSES[second][0](link)
+        await asyncio.sleep(3600)
+        link.connection_lost(None)
+        assert recorder.closed.result() == OUTCOMES[first]
+
+    link, transport, _ = on_a_clock(play)
+    assert link.sent == SENT.get(first, [])
+    patience = {"ours": 2.0, "fault": 2.0, "parser": 2.0, "theirs": 0.5}
+    if second == "abort":
+        expected = [0.25] if first != "abort" else [0, 0.25]
+    elif second in {"ours", "fault"}:  # these do nothing on a link that is closing
+        expected = [patience.get(first, 0)]
+    else:
+        expected = [*([0] if first == "abort" else []), 0.25 + patience[second]]
+    assert [at for at, name in transport.calls if name == "abort"] == expected
+    assert [name for _, name in transport.calls].count("close") <= 1
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (None, "the connection was closed without a close frame"),
+        (ConnectionResetError(), "Connection reset by peer"),
+    ],
+)
+def test_a_loss_is_told_in_words(error: Exception | None, text: str) -> None:
+    async def play(link: BareLink, _: FakeTransport, recorder: Recorder) -> None:
+        link.connection_lost(error)
+        assert recorder.closed.result() == LinkClosed(NETWORK, 1006, text)
+
+    on_a_clock(play)
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1003, 1007, 1014, 1016, 4999])
+@pytest.mark.parametrize(
+    ("reason", "sent"), [("x" * 124, "x" * 123), ("é" * 62, "é" * 61), ("x" + "é" * 61, None)]
+)
+def test_what_a_close_frame_holds(code: int, reason: str, sent: str | None) -> None:
+    async def play(link: BareLink, _: FakeTransport, recorder: Recorder) -> None:
+        link.close(code, reason)
+        link.connection_lost(None)
+        assert recorder.closed.result() == LinkClosed(US, code, reason)
+
+    link, _, _ = on_a_clock(play)
+    assert link.sent == [(code, sent or reason)]
+
+
+def test_reading_pauses_and_resumes_in_another_turn() -> None:
+    async def play(link: BareLink, transport: FakeTransport, _: Recorder) -> None:
+        for wanted, calls in (
+            ([False], ["pause_reading"]),
+            ([False, False], []),
+            ([True, False], []),
+            ([True], ["resume_reading"]),
+            ([True], []),
+            ([False, True, False], ["pause_reading"]),
+            ([True, True], ["resume_reading"]),
+        ):
+            transport.calls.clear()
+            for each in wanted:
+                (link.resume_reading if each else link.pause_reading)()
+            assert transport.calls == []
+            await asyncio.sleep(1)
+            assert [name for _, name in transport.calls] == calls
+
+    on_a_clock(play)
+
+
+def test_silence_that_was_asked_for_does_not_count() -> None:
+    async def play(link: BareLink, _: FakeTransport, __: Recorder) -> None:
+        await asyncio.sleep(5)
+        assert link.last_received == 0
+        link.pause_reading()
+        assert link.last_received == 0
+        await asyncio.sleep(5)
+        assert link.last_received == 10
+        link.resume_reading()
+        await asyncio.sleep(5)
+        assert link.last_received == 10
+
+    on_a_clock(play)
+
+
+@pytest.mark.parametrize("kind", CLOSES)
+def test_a_paused_link_that_closes_reads_on(kind: str) -> None:
+    async def play(link: BareLink, transport: FakeTransport, _: Recorder) -> None:
+        link.pause_reading()
+        await asyncio.sleep(1)
+        CLOSES[kind][0](link)
+        link.pause_reading()
+
+    _, transport, _ = on_a_clock(play)
+    names = [name for _, name in transport.calls]
+    assert names[0] == "pause_reading"
+    assert ("resume_reading" in names) is (kind != "abort")
+    assert names.count("pause_reading") == 1
+
+
+def test_a_link_that_is_gone_is_not_read() -> None:
+    async def play(link: BareLink, transport: FakeTransport, _: Recorder) -> None:
+        link.pause_reading()
+        link.connection_lost(None)
+
+    assert on_a_clock(play)[1].calls == []
+
+
+@pytest.mark.parametrize("kind", CLOSES)
+def test_no_pong_behind_the_end(kind: str) -> None:
+    async def play(link: BareLink, _: FakeTransport, recorder: Recorder) -> None:
+        link.pong_received(b"1")
+        CLOSES[kind][0](link)
+        link.pong_received(b"2")
+        assert recorder.pongs == [b"1"]
+
+    on_a_clock(play)
+
+
+@pytest.mark.parametrize("where", ["pong", "paused", "resumed", "closed"])
+@pytest.mark.parametrize(
+    ("error", "sent"),
+    [(RemoteProtocolError("bad"), (1002, "bad")), (ZeroDivisionError(), (1011, "internal error"))],
+)
+def test_what_a_handler_raises(
+    where: str, error: Exception, sent: tuple[int, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        handler = Stumbling(where, error)
+        link = BareLink(FakeTransport(), handler)
+        report: dict[str, Callable[[], None]] = {
+            "pong": lambda: link.pong_received(b""),
+            "paused": link.writing_paused,
+            "resumed": link.writing_resumed,
+            "closed": lambda: link.connection_lost(None),
+        }
+        report[where]()
+        assert link.sent == ([] if where == "closed" else [sent])
+        is_logged = where == "closed" or isinstance(error, ZeroDivisionError)
+        assert [record.levelname for record in caplog.records] == ["ERROR"] * is_logged
+        # What it raises when the link is closing already is logged only.
+        report["paused"]()
+        assert len(link.sent) == (where != "closed")
+        expected = is_logged + (where == "paused")
+        assert len(caplog.records) == expected
+
+    with asyncio.Runner(loop_factory=ClockLoop) as runner:
+        runner.run(run())
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_link_begins_with_what_it_has_missed(lost: bool) -> None:
+    async def play(link: BareLink, transport: FakeTransport, recorder: Recorder) -> None:
+        exchange = Exchange()
+        exchange.connection_made(transport)
+        exchange.pause_writing()
+        exchange.data_received(b"early")
+        if lost:
+            exchange.connection_lost(ConnectionResetError())
+        link.begin(exchange)
+        assert recorder.marks == ["paused"]
+        assert link.fed == [b"early"]
+        assert recorder.closed.done() is lost
+        assert hasattr(transport, "protocol") is not lost
+
+    on_a_clock(play)
+
+
+def test_a_link_that_has_missed_nothing_begins_quietly() -> None:
+    async def play(link: BareLink, transport: FakeTransport, recorder: Recorder) -> None:
+        exchange = Exchange()
+        exchange.connection_made(transport)
+        link.begin(exchange)
+        assert (recorder.marks, link.fed, recorder.closed.done()) == ([], [], False)
+
+    on_a_clock(play)

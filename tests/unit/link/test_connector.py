@@ -12,26 +12,27 @@ from typing import Any
 
 import pytest
 
-from support.ws import (
+from support.network.certificates import Certificates
+from support.network.frames import BINARY, close_frame, frame
+from support.network.recorder import Recorder
+from support.network.scripted_service import (
     ACCESS_TOKEN,
-    BINARY,
     CLIENT_TOKEN,
-    Certificates,
     Peer,
-    Recorder,
     Request,
     ScriptedService,
-    close_frame,
-    frame,
     refuse,
     serve,
     until_closed,
 )
+from support.network.sockets import black_hole
+from tailrace.cli.exit_codes import ExitCode, exit_code_of
 from tailrace.errors import (
     AccessRefused,
+    CertificateFault,
+    CertificateRejected,
     ConfigurationError,
     ConnectFailed,
-    ExitCode,
     HandshakeFailed,
     NameResolutionFailed,
     ServiceUnavailable,
@@ -39,7 +40,8 @@ from tailrace.errors import (
 )
 from tailrace.link import CloseCode, ClosedBy, LinkClosed, TLSOptions, connect
 from tailrace.link.connector import BACKENDS
-from tailrace.wire import SUBPROTOCOL_V2, SUBPROTOCOL_V3
+from tailrace.link.proxy.settings import WebProxy
+from tailrace.wire import SUBPROTOCOL_V2, SUBPROTOCOL_V3, Side
 
 SHORT = 0.3
 """Seconds of patience where the other side says nothing at all."""
@@ -58,12 +60,11 @@ def no_secrets_in_logs(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 async def test_an_open_link_says_what_it_is(certificates: Certificates, backend: str) -> None:
     with ScriptedService(certificates, serve(until_closed)) as service:
         recorder = Recorder()
-        link = await connect(service.target(), recorder, backend)
+        link = await connect(service.endpoint(), recorder, backend)
         assert link.info.subprotocol == SUBPROTOCOL_V3
         assert link.info.channel_id == "channel-7"
         assert not link.info.flow_messages
         assert link.info.backend == backend
-        assert link.info.remote_address == f"127.0.0.1:{service.port}"
         link.close(CloseCode.OK, "done")
         assert await recorder.end() == LinkClosed(ClosedBy.US, 1000, "done")
 
@@ -77,7 +78,7 @@ async def test_a_service_may_say_that_it_passes_on_flow_messages(
 
     with ScriptedService(certificates, script) as service:
         recorder = Recorder()
-        link = await connect(service.target(), recorder, backend)
+        link = await connect(service.endpoint(), recorder, backend)
         assert link.info.flow_messages
         link.close(CloseCode.OK, "")
         await recorder.end()
@@ -93,7 +94,7 @@ async def test_both_back_ends_ask_in_the_same_words(certificates: Certificates) 
     with ScriptedService(certificates, script) as service:
         for backend in BACKENDS:
             recorder = Recorder()
-            link = await connect(service.target(side="destination"), recorder, backend)
+            link = await connect(service.endpoint(side=Side.DESTINATION), recorder, backend)
             link.close(CloseCode.OK, "")
             await recorder.end()
     first, second = ([h for h in r.headers if h[0] != "Sec-WebSocket-Key"] for r in requests)
@@ -116,7 +117,7 @@ async def test_no_client_token_no_header(certificates: Certificates, backend: st
 
     with ScriptedService(certificates, script) as service:
         recorder = Recorder()
-        link = await connect(service.target(client_token=None), recorder, backend)
+        link = await connect(service.endpoint(client_token=None), recorder, backend)
         link.close(CloseCode.OK, "")
         await recorder.end()
     assert "client-token" not in dict(seen[0].headers)
@@ -124,12 +125,12 @@ async def test_no_client_token_no_header(certificates: Certificates, backend: st
 
 async def test_the_answer_byte_by_byte(certificates: Certificates, backend: str) -> None:
     def script(peer: Peer) -> None:
-        peer.send(peer.answer(peer.read_request()) + frame(BINARY, b"hello"), piece=1)
+        peer.send(peer.read_request().answer() + frame(BINARY, b"hello"), piece=1)
         until_closed(peer)
 
     with ScriptedService(certificates, script) as service:
         recorder = Recorder()
-        link = await connect(service.target(), recorder, backend)
+        link = await connect(service.endpoint(), recorder, backend)
         await recorder.until(lambda: recorder.stream == b"hello")
         link.close(CloseCode.OK, "")
         await recorder.end()
@@ -153,7 +154,7 @@ async def test_an_acceptance_in_other_words(
 
     with ScriptedService(certificates, script) as service:
         recorder = Recorder()
-        link = await connect(service.target(), recorder, backend)
+        link = await connect(service.endpoint(), recorder, backend)
         await recorder.until(lambda: recorder.stream == b"hello")
         link.close(CloseCode.OK, "")
         await recorder.end()
@@ -171,7 +172,7 @@ async def test_frames_behind_the_answer_wait_for_the_caller(
 
     with ScriptedService(certificates, script) as service:
         recorder = Recorder()
-        link = await connect(service.target(), recorder, backend)
+        link = await connect(service.endpoint(), recorder, backend)
         assert recorder.frames == []
         link.send(b"may be sent already")
         await recorder.until(lambda: len(recorder.frames) == 2)
@@ -186,7 +187,7 @@ async def test_even_the_end_waits_for_the_caller(certificates: Certificates, bac
 
     with ScriptedService(certificates, script) as service:
         recorder = Recorder()
-        await connect(service.target(), recorder, backend)
+        await connect(service.endpoint(), recorder, backend)
         assert recorder.frames == []
         assert not recorder.closed.done()
         assert await recorder.end() == LinkClosed(ClosedBy.PEER, 1000, "tunnel closed")
@@ -205,7 +206,7 @@ async def test_a_connection_that_ends_behind_the_answer(
     with ScriptedService(certificates, script) as service:
         recorder = Recorder()
         try:
-            await connect(service.target(), recorder, backend)
+            await connect(service.endpoint(), recorder, backend)
         except HandshakeFailed:
             assert rude, "only a reset may overtake the answer"
             return
@@ -238,7 +239,7 @@ async def test_refusals(
     with ScriptedService(certificates, refuse(status, body, more, piece)) as service:
         recorder = Recorder()
         with pytest.raises(kind) as caught:
-            await connect(service.target(), recorder, backend)
+            await connect(service.endpoint(), recorder, backend)
     assert type(caught.value) is kind
     assert caught.value.retryable is (kind is ServiceUnavailable)
     text = "Tunnel is closed" if more.startswith("X-Status") else body.decode()[:4096]
@@ -257,7 +258,7 @@ async def test_a_refusal_that_ends_with_the_connection(
         ScriptedService(certificates, script) as service,
         pytest.raises(AccessRefused) as caught,
     ):
-        await connect(service.target(), Recorder(), backend)
+        await connect(service.endpoint(), Recorder(), backend)
     assert caught.value.body == "wrong region"
 
 
@@ -271,7 +272,7 @@ async def test_a_refusal_whose_end_does_not_come(certificates: Certificates, bac
         ScriptedService(certificates, script) as service,
         pytest.raises(AccessRefused) as caught,
     ):
-        await connect(service.target(connect_timeout=SHORT), Recorder(), backend)
+        await connect(service.endpoint(connect_timeout=SHORT), Recorder(), backend)
     assert caught.value.body == "wrong region"
 
 
@@ -281,7 +282,7 @@ async def test_a_refusal_that_quotes_the_token(certificates: Certificates, backe
         ScriptedService(certificates, refuse("403 Forbidden", body)) as service,
         pytest.raises(AccessRefused) as caught,
     ):
-        await connect(service.target(), Recorder(), backend)
+        await connect(service.endpoint(), Recorder(), backend)
     assert caught.value.body == "unknown token <redacted> of <redacted>"
 
 
@@ -307,9 +308,9 @@ async def test_an_acceptance_that_is_none(
         ScriptedService(certificates, script) as service,
         pytest.raises(HandshakeFailed, match=said) as caught,
     ):
-        await connect(service.target(), Recorder(), backend)
+        await connect(service.endpoint(), Recorder(), backend)
     assert type(caught.value) is HandshakeFailed
-    assert caught.value.exit_code is ExitCode.NETWORK
+    assert exit_code_of(caught.value) is ExitCode.NETWORK
 
 
 @pytest.mark.parametrize(
@@ -331,7 +332,7 @@ async def test_a_connection_that_ends_instead_of_an_answer(
         ScriptedService(certificates, script) as service,
         pytest.raises(HandshakeFailed, match=said) as caught,
     ):
-        await connect(service.target(), Recorder(), backend)
+        await connect(service.endpoint(), Recorder(), backend)
     assert type(caught.value) is HandshakeFailed
     assert f"localhost:{service.port}" in str(caught.value)
 
@@ -345,7 +346,7 @@ async def test_a_reset_instead_of_an_answer(certificates: Certificates, backend:
         ScriptedService(certificates, script) as service,
         pytest.raises(HandshakeFailed, match="lost: Connection reset by peer"),
     ):
-        await connect(service.target(), Recorder(), backend)
+        await connect(service.endpoint(), Recorder(), backend)
 
 
 async def test_a_connection_that_ends_right_after_tls(
@@ -355,7 +356,7 @@ async def test_a_connection_that_ends_right_after_tls(
         ScriptedService(certificates, lambda peer: None) as service,
         pytest.raises(HandshakeFailed, match=r"the connection was (closed|lost)"),
     ):
-        await connect(service.target(), Recorder(), backend)
+        await connect(service.endpoint(), Recorder(), backend)
 
 
 async def test_no_answer_to_the_upgrade(certificates: Certificates, backend: str) -> None:
@@ -367,7 +368,7 @@ async def test_no_answer_to_the_upgrade(certificates: Certificates, backend: str
         ScriptedService(certificates, script) as service,
         pytest.raises(HandshakeFailed, match=rf"WebSocket upgrade .* within {SHORT} s"),
     ):
-        await connect(service.target(connect_timeout=SHORT), Recorder(), backend)
+        await connect(service.endpoint(connect_timeout=SHORT), Recorder(), backend)
 
 
 async def test_no_answer_to_tls(certificates: Certificates, backend: str) -> None:
@@ -375,33 +376,36 @@ async def test_no_answer_to_tls(certificates: Certificates, backend: str) -> Non
         ScriptedService(certificates, Peer.stay_silent, plain=True) as service,
         pytest.raises(TLSFailed, match=rf"TLS .* within {SHORT} s") as caught,
     ):
-        await connect(service.target(connect_timeout=SHORT), Recorder(), backend)
+        await connect(service.endpoint(connect_timeout=SHORT), Recorder(), backend)
     assert caught.value.retryable
 
 
-async def test_no_answer_to_tcp(certificates: Certificates, backend: str) -> None:
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
-        fillers = [socket.socket() for _ in range(4)]
-        for filler in fillers:
-            filler.setblocking(False)
-            filler.connect_ex(listener.getsockname())
-        with ScriptedService(certificates, Peer.stay_silent) as service:
-            port = listener.getsockname()[1]
-            target = service.target(host="127.0.0.1", port=port, connect_timeout=SHORT)
-            with pytest.raises(ConnectFailed, match=rf"cannot connect .* within {SHORT} s"):
-                await connect(target, Recorder(), backend)
-        for filler in fillers:
-            filler.close()
+async def test_no_answer_to_tcp(certificates: Certificates) -> None:
+    with (
+        black_hole() as port,
+        ScriptedService(certificates, Peer.stay_silent) as service,
+        pytest.raises(ConnectFailed, match=rf"cannot connect .* within {SHORT} s"),
+    ):
+        endpoint = service.endpoint(host="127.0.0.1", port=port, connect_timeout=SHORT)
+        await connect(endpoint, Recorder())
 
 
-async def test_nobody_knows_the_name(
-    certificates: Certificates, backend: str, unknown_host: str
-) -> None:
+async def test_a_web_proxy_is_not_passed_over(certificates: Certificates) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        refused = listener.getsockname()[1]
+    with ScriptedService(certificates, Peer.stay_silent) as service:
+        endpoint = service.endpoint(web_proxy=WebProxy("http", "127.0.0.1", refused))
+        with pytest.raises(ConnectFailed, match=f"web proxy http://127.0.0.1:{refused}"):
+            await connect(endpoint, Recorder())
+        assert service.connections == 0
+
+
+async def test_nobody_knows_the_name(certificates: Certificates, unknown_host: str) -> None:
     with (
         ScriptedService(certificates, Peer.stay_silent) as service,
         pytest.raises(NameResolutionFailed, match=f"cannot resolve {unknown_host}: Name or"),
     ):
-        await connect(service.target(host=unknown_host), Recorder(), backend)
+        await connect(service.endpoint(host=unknown_host), Recorder())
 
 
 @pytest.mark.parametrize("rude", [False, True])
@@ -426,9 +430,9 @@ async def test_no_tls_at_the_other_end(
         ScriptedService(certificates, script, plain=True) as service,
         pytest.raises(TLSFailed, match=r"TLS handshake with localhost:\d+ failed: ") as caught,
     ):
-        await connect(service.target(), Recorder(), backend)
+        await connect(service.endpoint(), Recorder(), backend)
     assert caught.value.retryable
-    assert caught.value.exit_code is ExitCode.NETWORK
+    assert exit_code_of(caught.value) is ExitCode.NETWORK
     # One line for the user, and no traceback of a library besides it.
     assert [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING] == []
 
@@ -438,7 +442,7 @@ async def test_a_strangers_certificate(certificates: Certificates, backend: str)
         ScriptedService(certificates, Peer.read_to_end, cert=certificates.stranger) as service,
         pytest.raises(TLSFailed) as caught,
     ):
-        await connect(service.target(), Recorder(), backend)
+        await connect(service.endpoint(), Recorder(), backend)
     text = str(caught.value)
     assert f"localhost:{service.port}" in text
     assert "unable to get local issuer certificate" in text
@@ -446,15 +450,16 @@ async def test_a_strangers_certificate(certificates: Certificates, backend: str)
     assert "O=Somebody else" in text
     assert f"-c {certificates.ca_file}" in text
     assert not caught.value.retryable
-    assert caught.value.exit_code is ExitCode.TLS
+    assert exit_code_of(caught.value) is ExitCode.TLS
 
 
 async def test_a_certificate_of_another_host(certificates: Certificates, backend: str) -> None:
     with (
         ScriptedService(certificates, Peer.read_to_end, cert=certificates.wrong_host) as service,
-        pytest.raises(TLSFailed, match=r"(?i)hostname mismatch.*check the endpoint's name"),
+        pytest.raises(CertificateRejected, match=r"(?i)hostname mismatch") as caught,
     ):
-        await connect(service.target(), Recorder(), backend)
+        await connect(service.endpoint(), Recorder(), backend)
+    assert caught.value.fault is CertificateFault.WRONG_NAME
 
 
 @pytest.mark.parametrize("kind", ["stranger", "wrong_host"])
@@ -464,7 +469,7 @@ async def test_without_verification_both_will_do(
     cert = getattr(certificates, kind)
     with ScriptedService(certificates, serve(until_closed), cert=cert) as service:
         recorder = Recorder()
-        link = await connect(service.target(tls=TLSOptions(verify=False)), recorder, backend)
+        link = await connect(service.endpoint(tls=TLSOptions(verify=False)), recorder, backend)
         link.close(CloseCode.OK, "")
         await recorder.end()
 
@@ -488,7 +493,7 @@ async def test_sni_and_a_rooted_name(
     with ScriptedService(certificates, script, plain=True) as service:
         for host in ("localhost", "localhost.", "127.0.0.1"):
             recorder = Recorder()
-            link = await connect(service.target(host=host), recorder, backend)
+            link = await connect(service.endpoint(host=host), recorder, backend)
             link.close(CloseCode.OK, "")
             await recorder.end()
     # An address has no name to send (RFC 6066 section 3).
@@ -501,7 +506,7 @@ async def test_a_cancelled_try_leaves_nothing(
 ) -> None:
     with ScriptedService(certificates, Peer.stay_silent, plain=step == "tls") as service:
         attempt = asyncio.get_running_loop().create_task(
-            connect(service.target(), Recorder(), backend)
+            connect(service.endpoint(), Recorder(), backend)
         )
         while not service.connections:
             await asyncio.sleep(0.01)
@@ -514,7 +519,7 @@ async def test_a_cancelled_try_leaves_nothing(
 async def test_auto_takes_the_best(certificates: Certificates) -> None:
     with ScriptedService(certificates, serve(until_closed)) as service:
         recorder = Recorder()
-        link = await connect(service.target(), recorder)
+        link = await connect(service.endpoint(), recorder)
         assert link.info.backend == "picows"
         link.close(CloseCode.OK, "")
         await recorder.end()
@@ -537,7 +542,7 @@ def only(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 async def test_auto_without_picows(certificates: Certificates, only: str) -> None:
     with ScriptedService(certificates, serve(until_closed)) as service:
         recorder = Recorder()
-        link = await connect(service.target(), recorder, "auto")
+        link = await connect(service.endpoint(), recorder, "auto")
         assert link.info.backend == "websockets"
         link.close(CloseCode.OK, "")
         await recorder.end()
@@ -558,5 +563,5 @@ async def test_a_missing_package_is_named(
 ) -> None:
     with ScriptedService(certificates, Peer.stay_silent) as service:
         with pytest.raises(ConfigurationError, match=re.escape(said)):
-            await connect(service.target(), Recorder(), wanted)
+            await connect(service.endpoint(), Recorder(), wanted)
         assert service.connections == 0

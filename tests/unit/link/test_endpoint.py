@@ -1,4 +1,4 @@
-"""Targets: what can be asked for, and that nothing in it can smuggle a header in."""
+"""Endpoints: what can be asked for, and that no field can add a header to a request."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ from hypothesis import strategies as st
 
 from tailrace.common.secret import Secret
 from tailrace.errors import ConfigurationError
-from tailrace.link.endpoint import LinkTarget, TLSOptions, user_agent
+from tailrace.link.endpoint import ServiceEndpoint, TLSOptions, user_agent
 from tailrace.link.http.upgrade import build_request
 from tailrace.link.proxy.settings import parse_web_proxy
+from tailrace.wire import Side
 
 
-def target(**changes: Any) -> LinkTarget:
+def endpoint(**changes: Any) -> ServiceEndpoint:
     fields: dict[str, Any] = {
         "host": "data.example.com",
-        "side": "source",
+        "side": Side.SOURCE,
         "access_token": Secret("an-access-token"),
     }
-    return LinkTarget(**(fields | changes))
+    return ServiceEndpoint(**(fields | changes))
 
 
 def test_defaults_are_those_of_the_service() -> None:
-    made = target()
+    made = endpoint()
     assert (made.port, made.client_token, made.web_proxy) == (443, None, None)
     assert made.subprotocol == "aws.iot.securetunneling-3.0"
     assert made.tls == TLSOptions(capath=None, verify=True)
 
 
 @pytest.mark.parametrize(
-    ("host", "header", "where", "server_name"),
+    ("host", "header", "authority", "server_name"),
     [
         ("data.example.com", "data.example.com", "data.example.com:443", "data.example.com"),
         ("data.example.com.", "data.example.com.", "data.example.com.:443", "data.example.com"),
@@ -43,9 +44,9 @@ def test_defaults_are_those_of_the_service() -> None:
         ("::1", "[::1]", "[::1]:443", "::1"),
     ],
 )
-def test_forms_of_the_host(host: str, header: str, where: str, server_name: str) -> None:
-    made = target(host=host)
-    assert (made.host_header, made.where, made.server_name) == (header, where, server_name)
+def test_forms_of_the_host(host: str, header: str, authority: str, server_name: str) -> None:
+    made = endpoint(host=host)
+    assert (made.host_header, made.authority, made.server_name) == (header, authority, server_name)
 
 
 @pytest.mark.parametrize(
@@ -66,8 +67,6 @@ def test_forms_of_the_host(host: str, header: str, where: str, server_name: str)
         ({"host": "host:443"}, "IPv6"),
         ({"port": 0}, "port 0"),
         ({"port": 65_536}, "port 65536"),
-        ({"side": "both"}, "mode 'both'"),
-        ({"side": "source HTTP/1.1\r\nX: y"}, "mode 'source"),
         ({"subprotocol": ""}, "subprotocol ''"),
         ({"subprotocol": "a, b"}, "subprotocol 'a, b'"),
         ({"subprotocol": "a\r\nX: y"}, "subprotocol 'a"),
@@ -83,17 +82,17 @@ def test_forms_of_the_host(host: str, header: str, where: str, server_name: str)
 )
 def test_what_cannot_be_sent_is_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigurationError, match=re.escape(said)):
-        target(**changes)
+        endpoint(**changes)
 
 
 def test_an_empty_client_token_counts_as_none() -> None:
-    made = target(client_token=Secret(""))
+    made = endpoint(client_token=Secret(""))
     assert b"client-token" not in build_request(made, "key", "agent")
     assert made.secrets == (Secret("an-access-token"),)
 
 
 def test_secrets_are_not_shown() -> None:
-    made = target(
+    made = endpoint(
         client_token=Secret("a-client-token"),
         web_proxy=parse_web_proxy("http://user:hunter2@proxy:1"),
     )
@@ -105,27 +104,27 @@ def test_secrets_are_not_shown() -> None:
 
 def test_no_error_shows_a_token() -> None:
     with pytest.raises(ConfigurationError) as caught:
-        target(access_token=Secret("an-access-token\n"))
+        endpoint(access_token=Secret("an-access-token\n"))
     assert "an-access-token" not in str(caught.value)
 
 
-def test_targets_are_values() -> None:
-    assert target(tls=TLSOptions(Path("/ca"))) == target(tls=TLSOptions(Path("/ca")))
-    assert target() != target(port=444)
+def test_endpoints_are_values() -> None:
+    assert endpoint(tls=TLSOptions(Path("/ca"))) == endpoint(tls=TLSOptions(Path("/ca")))
+    assert endpoint() != endpoint(port=444)
 
 
 @given(
     host=st.text(max_size=30),
-    side=st.text(max_size=10),
+    side=st.sampled_from(Side),
     token=st.text(max_size=30),
     client_token=st.none() | st.text(max_size=30),
     subprotocol=st.text(max_size=30),
 )
 def test_no_field_can_add_a_line(
-    host: str, side: str, token: str, client_token: str | None, subprotocol: str
+    host: str, side: Side, token: str, client_token: str | None, subprotocol: str
 ) -> None:
     try:
-        made = LinkTarget(
+        made = ServiceEndpoint(
             host=host,
             side=side,
             access_token=Secret(token),
@@ -142,10 +141,10 @@ def test_no_field_can_add_a_line(
 
 @given(
     token=st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1),
-    side=st.sampled_from(["source", "destination"]),
+    side=st.sampled_from(Side),
 )
-def test_every_printable_token_is_sent_as_it_is(token: str, side: str) -> None:
-    request = build_request(target(access_token=Secret(token), side=side), "key", "agent")
+def test_every_printable_token_is_sent_as_it_is(token: str, side: Side) -> None:
+    request = build_request(endpoint(access_token=Secret(token), side=side), "key", "agent")
     assert f"\r\naccess-token: {token}\r\n".encode() in request
     assert request.startswith(f"GET /tunnel?local-proxy-mode={side} HTTP/1.1\r\n".encode())
 

@@ -1,4 +1,4 @@
-"""The link's port: values that cross it."""
+"""Values of the interface of a link."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_close_codes_are_those_of_rfc_6455() -> None:
     "value",
     [
         LinkClosed(ClosedBy.PEER, CloseCode.OK, "tunnel closed"),
-        LinkInfo("aws.iot.securetunneling-3.0", "abc", "picows", "127.0.0.1:443"),
+        LinkInfo("aws.iot.securetunneling-3.0", "abc", "picows"),
     ],
 )
 def test_what_a_link_reports_cannot_be_changed(value: LinkClosed | LinkInfo) -> None:

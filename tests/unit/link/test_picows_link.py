@@ -8,18 +8,10 @@ import threading
 
 import pytest
 
-from support.ws import (
-    BINARY,
-    PING,
-    Certificates,
-    Frame,
-    Peer,
-    Recorder,
-    ScriptedService,
-    close_frame,
-    frame,
-    until_closed,
-)
+from support.network.certificates import Certificates
+from support.network.frames import BINARY, PING, Frame, close_frame, frame
+from support.network.recorder import Recorder
+from support.network.scripted_service import Peer, ScriptedService, until_closed
 from tailrace.link import ClosedBy, Link, LinkClosed, connect
 from tailrace.link.base_link import READ_BUFFER_SIZE
 from tailrace.link.connector import _load
@@ -46,7 +38,7 @@ async def test_the_package_itself_says_nothing(
 
     with ScriptedService(certificates, script) as service:
         recorder = Recorder()
-        link = await connect(service.target(), recorder, "picows")
+        link = await connect(service.endpoint(), recorder, "picows")
         link.send(b"a payload")
         assert (await recorder.end()).code == 1002
         link.send(b"too late")
@@ -65,7 +57,7 @@ async def test_a_message_is_not_touched(certificates: Certificates) -> None:
 
     with ScriptedService(certificates, script) as service:
         recorder = Recorder()
-        link = await connect(service.target(), recorder, "picows")
+        link = await connect(service.endpoint(), recorder, "picows")
         # Masking in place would be a copy less, but the memory is the caller's.
         message = bytearray(b"0123456789" * 100)
         for start in range(3):
@@ -85,7 +77,7 @@ async def test_thousands_of_frames_in_one_go(certificates: Certificates) -> None
 
     with ScriptedService(certificates, script) as service:
         recorder = Recorder()
-        await connect(service.target(), recorder, "picows")
+        await connect(service.endpoint(), recorder, "picows")
         await recorder.end()
         await asyncio.sleep(0)
     assert recorder.frames == [b"%d" % number for number in range(count)]
@@ -122,7 +114,7 @@ async def test_what_does_not_fit_the_read_buffer_is_not_forgotten(
 
     handler = Pausing()
     with ScriptedService(certificates, script) as service:
-        handler.link = await connect(service.target(), handler, "picows")
+        handler.link = await connect(service.endpoint(), handler, "picows")
         before = -1.0
         while before != handler.link.last_received:
             before = handler.link.last_received

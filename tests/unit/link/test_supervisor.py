@@ -1,38 +1,33 @@
-"""Keeping a link: what ends it, what is tried again, and that nothing is tried in a frenzy."""
+"""Keeping a link: what ends it, what is tried again, and how soon."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
-from support.clock import ClockLoop
-from support.ws import (
-    BINARY,
-    CLOSE,
-    PING,
-    PONG,
-    Certificates,
-    Frame,
+from support.network.certificates import Certificates
+from support.network.frames import BINARY, CLOSE, PING, PONG, Frame, close_frame, frame
+from support.network.recorder import Recorder
+from support.network.scripted_service import (
     Peer,
-    Recorder,
     Script,
     ScriptedService,
-    close_frame,
-    frame,
     refuse,
     serve,
     until_closed,
 )
+from support.plugins.clock import ClockLoop
 from tailrace.common.secret import Secret
 from tailrace.errors import (
     AccessRefused,
+    CertificateRejected,
     ConfigurationError,
     ConnectFailed,
     HandshakeFailed,
@@ -41,18 +36,26 @@ from tailrace.errors import (
     ServiceUnavailable,
     TLSFailed,
 )
-from tailrace.link import ClosedBy, Link, LinkClosed, LinkHandler, LinkInfo
+from tailrace.link import ClosedBy, Link, LinkClosed, LinkHandler, LinkInfo, backoff
 from tailrace.link import supervisor as module
-from tailrace.link.backoff import LASTED, MIN_DELAY, SETTLED
-from tailrace.link.endpoint import LinkTarget, TLSOptions
+from tailrace.link.backoff import MIN_DELAY
+from tailrace.link.endpoint import ServiceEndpoint, TLSOptions
 from tailrace.link.supervisor import LinkSupervisor, ReconnectPolicy, SupervisorOutcome
+from tailrace.wire import Side
 
 QUICK: dict[str, Any] = {"retry_delay": 0.0, "retry_delay_cap": 0.0}
 """The shortest delays there are."""
 
 
+@pytest.fixture(autouse=True)
+def short_delays(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait less where the time is real."""
+    if asyncio.iscoroutinefunction(request.function):
+        monkeypatch.setattr(backoff, "MIN_DELAY", 0.005)
+
+
 class Observer:
-    """Notes what the keeper reports; may act on it."""
+    """Notes what the supervisor reports; may act on it."""
 
     def __init__(self) -> None:
         self.handlers: list[Recorder] = []
@@ -91,29 +94,16 @@ class Observer:
         return [type(cause) for cause, _ in self.retries]
 
 
-class Clock:
-    """Makes each link last as long as the test says."""
-
-    def __init__(self, *lasts: float) -> None:
-        self.times = [time for last in lasts for time in (0.0, last)]
-
-    def __call__(self) -> float:
-        return self.times.pop(0) if self.times else 0.0
-
-
-def keeper(
+def supervisor(
     service: ScriptedService,
     observer: Observer,
     policy: dict[str, Any] | None = None,
-    clock: Clock | None = None,
     **changes: Any,
 ) -> LinkSupervisor:
     return LinkSupervisor(
-        service.target(**changes),
+        service.endpoint(**changes),
         ReconnectPolicy(**(QUICK | (policy or {}))),
         observer,
-        rng=random.Random(1),
-        clock=clock or Clock(),
     )
 
 
@@ -129,7 +119,7 @@ def dropped(peer: Peer) -> None:
 async def test_a_tunnel_that_is_closed(certificates: Certificates) -> None:
     observer = Observer()
     with ScriptedService(certificates, OK) as service:
-        assert await keeper(service, observer).run() is SupervisorOutcome.CLOSED
+        assert await supervisor(service, observer).run() is SupervisorOutcome.CLOSED
         assert service.connections == 1
     assert observer.events == ["handler", "opened", "down"]
     assert observer.ends == [LinkClosed(ClosedBy.PEER, 1000, "tunnel closed")]
@@ -146,7 +136,7 @@ async def test_each_link_has_its_own_handler_and_gets_its_frames(
 
     observer = Observer()
     with ScriptedService(certificates, script) as service:
-        assert await keeper(service, observer).run() is SupervisorOutcome.CLOSED
+        assert await supervisor(service, observer).run() is SupervisorOutcome.CLOSED
     assert [each.frames for each in observer.handlers] == [[b"link 0"], [b"link 1"], [b"link 2"]]
     assert observer.events == [
         *["handler", "opened", "down", "retrying"] * 2,
@@ -163,7 +153,7 @@ async def test_any_other_close_code_brings_it_back(
     observer = Observer()
     closing = serve(close_frame(code), Peer.read_to_end)
     with ScriptedService(certificates, closing, OK) as service:
-        assert await keeper(service, observer).run() is SupervisorOutcome.CLOSED
+        assert await supervisor(service, observer).run() is SupervisorOutcome.CLOSED
         assert service.connections == 2
     ((cause, _),) = observer.retries
     assert str(cause) == f"the link was closed by the service ({code or 1005})"
@@ -179,7 +169,7 @@ async def test_a_dropped_link_comes_back(certificates: Certificates, rude: bool)
 
     observer = Observer()
     with ScriptedService(certificates, script, OK) as service:
-        assert await keeper(service, observer).run() is SupervisorOutcome.CLOSED
+        assert await supervisor(service, observer).run() is SupervisorOutcome.CLOSED
     ((cause, _),) = observer.retries
     assert str(cause).startswith("the link was closed by the network (1006): ")
 
@@ -187,7 +177,7 @@ async def test_a_dropped_link_comes_back(certificates: Certificates, rude: bool)
 async def test_a_link_we_had_to_close_comes_back(certificates: Certificates) -> None:
     observer = Observer()
     with ScriptedService(certificates, serve(frame(0x1, b"text")), OK) as service:
-        assert await keeper(service, observer).run() is SupervisorOutcome.CLOSED
+        assert await supervisor(service, observer).run() is SupervisorOutcome.CLOSED
     ((cause, _),) = observer.retries
     assert str(cause).startswith("the link was closed by the local side (1003): ")
 
@@ -197,7 +187,7 @@ async def test_a_refusal_is_final(certificates: Certificates) -> None:
     refusal = refuse("403 Forbidden", b"Invalid access-token")
     with ScriptedService(certificates, refusal) as service:
         with pytest.raises(AccessRefused, match="Invalid access-token"):
-            await keeper(service, observer).run()
+            await supervisor(service, observer).run()
         assert service.connections == 1
     assert observer.events == ["handler"]
 
@@ -208,7 +198,7 @@ async def test_a_refusal_after_a_drop_is_final(certificates: Certificates) -> No
     refusal = refuse("400 Bad Request", b"previously used")
     with ScriptedService(certificates, dropped, refusal) as service:
         with pytest.raises(AccessRefused, match="previously used"):
-            await keeper(service, observer).run()
+            await supervisor(service, observer).run()
         assert service.connections == 2
 
 
@@ -219,7 +209,7 @@ async def test_a_refusal_after_a_close_frame_is_the_end_of_the_tunnel(
     observer = Observer()
     scripts = [BROKEN, *between, refuse("403 Forbidden", b"Tunnel is closed")]
     with ScriptedService(certificates, *scripts) as service:
-        assert await keeper(service, observer).run() is SupervisorOutcome.ENDED
+        assert await supervisor(service, observer).run() is SupervisorOutcome.ENDED
         assert service.connections == len(scripts)
 
 
@@ -233,17 +223,17 @@ async def test_a_close_frame_of_an_earlier_link_excuses_nothing(
         ) as service,
         pytest.raises(AccessRefused, match="rotated"),
     ):
-        await keeper(service, observer).run()
+        await supervisor(service, observer).run()
 
 
 async def test_5xx_is_tried_again(certificates: Certificates) -> None:
     busy = refuse("503 Service Unavailable", b"later")
     observer = Observer()
     with ScriptedService(certificates, busy, busy, OK) as service:
-        assert await keeper(service, observer).run() is SupervisorOutcome.CLOSED
+        assert await supervisor(service, observer).run() is SupervisorOutcome.CLOSED
         assert service.connections == 3
     assert observer.causes == [ServiceUnavailable, ServiceUnavailable]
-    assert all(delay >= MIN_DELAY for _, delay in observer.retries)
+    assert all(delay >= backoff.MIN_DELAY for _, delay in observer.retries)
 
 
 async def test_an_acceptance_that_is_none_is_tried_again(certificates: Certificates) -> None:
@@ -253,7 +243,7 @@ async def test_an_acceptance_that_is_none_is_tried_again(certificates: Certifica
 
     observer = Observer()
     with ScriptedService(certificates, no_subprotocol, OK) as service:
-        assert await keeper(service, observer).run() is SupervisorOutcome.CLOSED
+        assert await supervisor(service, observer).run() is SupervisorOutcome.CLOSED
     assert observer.causes == [HandshakeFailed]
 
 
@@ -265,7 +255,7 @@ async def test_an_unreachable_service_is_tried_again(
     observer = Observer()
     with ScriptedService(certificates, OK) as service:
         with pytest.raises(kind) as caught:
-            await keeper(service, observer, {"retry_count": 2}, **changes).run()
+            await supervisor(service, observer, {"retry_count": 2}, **changes).run()
         assert service.connections == 0
     assert observer.causes == [kind, kind]
     assert caught.value is not observer.retries[-1][0]
@@ -276,7 +266,7 @@ async def test_retries_are_counted(certificates: Certificates, count: int) -> No
     observer = Observer()
     with ScriptedService(certificates, refuse("502 Bad Gateway")) as service:
         with pytest.raises(ServiceUnavailable):
-            await keeper(service, observer, {"retry_count": count}).run()
+            await supervisor(service, observer, {"retry_count": count}).run()
         assert service.connections == count + 1
     assert len(observer.retries) == count
 
@@ -285,58 +275,23 @@ async def test_links_that_end_at_once_count_as_failures(certificates: Certificat
     observer = Observer()
     with ScriptedService(certificates, dropped) as service:
         with pytest.raises(LinkError, match="closed by the network") as caught:
-            await keeper(service, observer, {"retry_count": 2}).run()
+            await supervisor(service, observer, {"retry_count": 2}).run()
         assert service.connections == 3
     assert type(caught.value) is LinkError
 
 
-async def test_a_link_that_lasted_starts_the_count_afresh(certificates: Certificates) -> None:
-    busy = refuse("503 Service Unavailable")
-    observer = Observer()
-    with ScriptedService(certificates, busy, dropped, busy, OK) as service:
-        clock = Clock(LASTED)
-        outcome = await keeper(service, observer, {"retry_count": 1}, clock).run()
-        assert outcome is SupervisorOutcome.CLOSED
-        assert service.connections == 4
-
-
-class Longest(random.Random):
-    """Dice that always show the upper limit."""
+class Longest(Random):
+    """Always draws the upper limit."""
 
     def uniform(self, a: float, b: float) -> float:
         return b
-
-
-@pytest.mark.parametrize(
-    ("lasted", "delays"),
-    [
-        (0.0, [0.06, 0.12, 0.24, 0.48]),
-        (LASTED, [0.06, 0.12, 0.06, 0.24]),
-        (SETTLED, [0.06, 0.12, 0.06, 0.12]),
-    ],
-)
-async def test_delays_grow_and_fall_back(
-    certificates: Certificates, lasted: float, delays: list[float]
-) -> None:
-    busy = refuse("503 Service Unavailable")
-    observer = Observer()
-    with ScriptedService(certificates, busy, busy, dropped, busy, OK) as service:
-        outcome = await LinkSupervisor(
-            service.target(),
-            ReconnectPolicy(retry_delay=0.06, retry_delay_cap=9.0),
-            observer,
-            rng=Longest(),
-            clock=Clock(lasted),
-        ).run()
-    assert outcome is SupervisorOutcome.CLOSED
-    assert [delay for _, delay in observer.retries] == pytest.approx(delays)
 
 
 async def test_a_strangers_certificate_is_final_at_first(certificates: Certificates) -> None:
     observer = Observer()
     with ScriptedService(certificates, OK, cert=certificates.stranger) as service:
         with pytest.raises(TLSFailed) as caught:
-            await keeper(service, observer).run()
+            await supervisor(service, observer).run()
         assert service.connections == 1
     assert not caught.value.retryable
     assert observer.retries == []
@@ -353,8 +308,8 @@ async def test_a_strangers_certificate_is_forgiven_once_a_link_worked(
 
     observer = Observer()
     with ScriptedService(certificates, script, plain=True) as service:
-        assert await keeper(service, observer).run() is SupervisorOutcome.CLOSED
-    assert observer.causes == [LinkError, TLSFailed]
+        assert await supervisor(service, observer).run() is SupervisorOutcome.CLOSED
+    assert observer.causes == [LinkError, CertificateRejected]
 
 
 async def test_trust_that_is_out_of_reach_for_a_moment_is_forgiven_once_a_link_worked(
@@ -372,7 +327,7 @@ async def test_trust_that_is_out_of_reach_for_a_moment_is_forgiven_once_a_link_w
 
     observer.on_retry = heal
     with ScriptedService(certificates, dropped, OK) as service:
-        made = keeper(service, observer, tls=TLSOptions(authorities))
+        made = supervisor(service, observer, tls=TLSOptions(authorities))
         assert await made.run() is SupervisorOutcome.CLOSED
         assert service.connections == 2
     assert [str(cause) for cause, _ in observer.retries][1] == (
@@ -380,7 +335,7 @@ async def test_trust_that_is_out_of_reach_for_a_moment_is_forgiven_once_a_link_w
     )
     authorities.write_bytes(b"")
     with pytest.raises(ConfigurationError, match="holds no PEM"):
-        await keeper(service, Observer(), tls=TLSOptions(authorities)).run()
+        await supervisor(service, Observer(), tls=TLSOptions(authorities)).run()
 
 
 async def test_no_tls_at_the_other_end_is_tried_again(certificates: Certificates) -> None:
@@ -394,11 +349,11 @@ async def test_no_tls_at_the_other_end_is_tried_again(certificates: Certificates
 
     observer = Observer()
     with ScriptedService(certificates, script, plain=True) as service:
-        assert await keeper(service, observer).run() is SupervisorOutcome.CLOSED
+        assert await supervisor(service, observer).run() is SupervisorOutcome.CLOSED
     assert observer.causes == [TLSFailed]
 
 
-async def test_pings_carry_milliseconds_and_time_the_way(certificates: Certificates) -> None:
+async def test_pings_carry_milliseconds_and_tell_the_round_trip(certificates: Certificates) -> None:
     pings: list[Frame] = []
 
     def script(peer: Peer) -> None:
@@ -410,19 +365,17 @@ async def test_pings_carry_milliseconds_and_time_the_way(certificates: Certifica
 
     observer = Observer()
     with ScriptedService(certificates, script) as service:
-        made = keeper(service, observer, {"ping_period": 0.05})
+        made = supervisor(service, observer, {"ping_period": 0.05})
         assert made.round_trip is None
         running = asyncio.get_running_loop().create_task(made.run())
         while not observer.handlers:
             await asyncio.sleep(0)
         (handler,) = observer.handlers
         await handler.until(lambda: len(handler.pongs) == 4)
-        assert made.link is observer.links[0]
         assert made.round_trip is not None
         assert made.round_trip > 0
         made.stop()
         assert await running is SupervisorOutcome.STOPPED
-    assert made.link is None
     assert made.round_trip is None
     assert all(each.opcode == PING for each in pings)
     assert all(len(each.payload) == 13 and each.payload.isdigit() for each in pings)
@@ -436,7 +389,7 @@ async def test_a_mute_service_is_given_up(certificates: Certificates) -> None:
 
     observer = Observer()
     with ScriptedService(certificates, mute, OK) as service:
-        outcome = await keeper(service, observer, {"ping_period": 0.05}).run()
+        outcome = await supervisor(service, observer, {"ping_period": 0.05}).run()
     assert outcome is SupervisorOutcome.CLOSED
     assert observer.ends[0] == LinkClosed(ClosedBy.NETWORK, 1006, "nothing received for 0.15 s")
 
@@ -445,14 +398,14 @@ async def test_a_service_that_only_ignores_pings_is_not(certificates: Certificat
     def talk(peer: Peer) -> None:
         peer.upgrade()
         for _ in range(12):
-            peer.released.wait(0.05)
+            peer.released.wait(0.04)
             peer.send_frame(BINARY, b"still here")
         peer.send(close_frame(1000))
         peer.read_to_end()
 
     observer = Observer()
     with ScriptedService(certificates, talk) as service:
-        outcome = await keeper(service, observer, {"ping_period": 0.15}).run()
+        outcome = await supervisor(service, observer, {"ping_period": 0.1}).run()
     assert outcome is SupervisorOutcome.CLOSED
     assert observer.retries == []
 
@@ -460,7 +413,7 @@ async def test_a_service_that_only_ignores_pings_is_not(certificates: Certificat
 async def test_stop_before_the_start(certificates: Certificates) -> None:
     observer = Observer()
     with ScriptedService(certificates, OK) as service:
-        made = keeper(service, observer)
+        made = supervisor(service, observer)
         made.stop()
         assert await made.run() is SupervisorOutcome.STOPPED
         assert service.connections == 0
@@ -470,7 +423,7 @@ async def test_stop_before_the_start(certificates: Certificates) -> None:
 async def test_stop_during_a_try(certificates: Certificates, step: str) -> None:
     observer = Observer()
     with ScriptedService(certificates, Peer.stay_silent, plain=step == "tls") as service:
-        made = keeper(service, observer)
+        made = supervisor(service, observer)
         running = asyncio.get_running_loop().create_task(made.run())
         while not service.connections:
             await asyncio.sleep(0.01)
@@ -480,14 +433,16 @@ async def test_stop_during_a_try(certificates: Certificates, step: str) -> None:
     assert observer.events == ["handler"]
 
 
-async def test_stop_during_a_delay(certificates: Certificates) -> None:
+async def test_stop_during_a_delay(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "Random", Longest)
     observer = Observer()
     with ScriptedService(certificates, refuse("503 Service Unavailable")) as service:
         made = LinkSupervisor(
-            service.target(),
+            service.endpoint(),
             ReconnectPolicy(retry_delay=10_000.0, retry_delay_cap=10_000.0),
             observer,
-            rng=Longest(),
         )
         running = asyncio.get_running_loop().create_task(made.run())
         while not observer.retries:
@@ -500,7 +455,7 @@ async def test_stop_during_a_delay(certificates: Certificates) -> None:
 async def test_stop_from_within_an_observer(certificates: Certificates, event: str) -> None:
     observer = Observer()
     with ScriptedService(certificates, serve(close_frame(1011), until_closed)) as service:
-        made = keeper(service, observer)
+        made = supervisor(service, observer)
         if event == "opened":
             observer.on_opened = lambda link: made.stop()
         elif event == "down":
@@ -523,7 +478,7 @@ async def test_stop_closes_an_open_link_orderly(certificates: Certificates) -> N
 
     observer = Observer()
     with ScriptedService(certificates, script) as service:
-        made = keeper(service, observer)
+        made = supervisor(service, observer)
         running = asyncio.get_running_loop().create_task(made.run())
         while not observer.links:
             await asyncio.sleep(0.01)
@@ -546,7 +501,7 @@ async def test_stop_while_a_try_fails(
 
     monkeypatch.setattr(module, "connect", fail)
     with ScriptedService(certificates, OK) as service:
-        made = keeper(service, observer)
+        made = supervisor(service, observer)
         assert await made.run() is SupervisorOutcome.STOPPED
     assert observer.retries == []
 
@@ -558,7 +513,7 @@ async def test_stop_while_the_handler_is_made(certificates: Certificates) -> Non
             return super().new_handler()
 
     with ScriptedService(certificates, OK) as service:
-        made = keeper(service, Late())
+        made = supervisor(service, Late())
         assert await made.run() is SupervisorOutcome.STOPPED
         assert service.connections == 0
 
@@ -566,7 +521,7 @@ async def test_stop_while_the_handler_is_made(certificates: Certificates) -> Non
 async def test_cancelling_leaves_nothing(certificates: Certificates) -> None:
     observer = Observer()
     with ScriptedService(certificates, serve(until_closed)) as service:
-        running = asyncio.get_running_loop().create_task(keeper(service, observer).run())
+        running = asyncio.get_running_loop().create_task(supervisor(service, observer).run())
         while not observer.links:
             await asyncio.sleep(0.01)
         running.cancel()
@@ -586,7 +541,7 @@ async def test_an_observer_with_a_bug_leaves_nothing(certificates: Certificates)
         ScriptedService(certificates, serve(until_closed)) as service,
         pytest.raises(ZeroDivisionError),
     ):
-        await keeper(service, observer).run()
+        await supervisor(service, observer).run()
     assert observer.handlers[0].closed.done()
 
 
@@ -594,10 +549,10 @@ async def test_the_back_end_is_passed_on(certificates: Certificates) -> None:
     observer = Observer()
     with ScriptedService(certificates, OK) as service:
         policy = ReconnectPolicy()
-        await LinkSupervisor(service.target(), policy, observer, backend="websockets").run()
+        await LinkSupervisor(service.endpoint(), policy, observer, backend="websockets").run()
         assert observer.links[0].info.backend == "websockets"
         with pytest.raises(ConfigurationError):
-            await LinkSupervisor(service.target(), policy, observer, backend="pigeon").run()
+            await LinkSupervisor(service.endpoint(), policy, observer, backend="pigeon").run()
 
 
 # -- the whole policy, on a clock of our own --------------------------------------------------
@@ -625,6 +580,9 @@ class StagedLink:
 
     def abort(self) -> None:
         self.end(LinkClosed(ClosedBy.US, 1006, "dropped"))
+
+    def close(self, code: int, reason: str) -> None:
+        self.end(LinkClosed(ClosedBy.US, code, reason))
 
     def end(self, closed: LinkClosed) -> None:
         self._stage.ends.append(self._stage.now)
@@ -659,30 +617,32 @@ class Stage:
         self.ends: list[float] = []
         self.observer = Observer()
         self._acts = acts
+        self._monkeypatch = monkeypatch
         monkeypatch.setattr(module, "connect", self._connect)
 
     @property
     def now(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def run(self, tries: int, rng: random.Random, **policy: Any) -> None:
+    def run(self, tries: int, jitter: type[Random] = Longest, **policy: Any) -> SupervisorOutcome:
         """Keep a link until it was tried so often, or it is given up."""
+        self._monkeypatch.setattr(module, "Random", jitter)
 
-        async def keep() -> None:
+        async def keep() -> SupervisorOutcome:
             kept = LinkSupervisor(
-                LinkTarget(host="localhost", side="source", access_token=Secret("token")),
+                ServiceEndpoint(host="localhost", side=Side.SOURCE, access_token=Secret("token")),
                 ReconnectPolicy(**policy),
                 self.observer,
-                rng=rng,
-                clock=asyncio.get_running_loop().time,
             )
             self._stop = lambda: len(self.tries) == tries and kept.stop()
-            await kept.run()
+            return await kept.run()
 
         with asyncio.Runner(loop_factory=ClockLoop) as runner:
-            runner.run(keep())
+            return runner.run(keep())
 
-    async def _connect(self, target: LinkTarget, handler: LinkHandler, backend: str) -> StagedLink:
+    async def _connect(
+        self, endpoint: ServiceEndpoint, handler: LinkHandler, backend: str
+    ) -> StagedLink:
         self.tries.append(self.now)
         self._stop()
         match self._acts[min(len(self.tries), len(self._acts)) - 1]:
@@ -717,17 +677,17 @@ def test_tries_come_when_the_policy_says(
     monkeypatch: pytest.MonkeyPatch, acts: list[Fails | Lasts], tries: list[float]
 ) -> None:
     stage = Stage(monkeypatch, *acts)
-    stage.run(len(tries), Longest())
+    stage.run(len(tries))
     assert stage.tries == pytest.approx(tries)
 
 
 def test_full_jitter_may_be_short_but_never_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Shortest(random.Random):
+    class Shortest(Random):
         def uniform(self, a: float, b: float) -> float:
             return a
 
     stage = Stage(monkeypatch, FAILS)
-    stage.run(1000, Shortest())
+    stage.run(1000, Shortest)
     gaps = [after - before for before, after in pairwise(stage.tries)]
     assert gaps == pytest.approx([MIN_DELAY] * 999)
 
@@ -735,7 +695,7 @@ def test_full_jitter_may_be_short_but_never_nothing(monkeypatch: pytest.MonkeyPa
 def test_the_settings_of_the_delays_are_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage(monkeypatch, FAILS)
     with pytest.raises(ConnectFailed):
-        stage.run(0, Longest(), retry_count=4, retry_delay=10.0, retry_delay_cap=30.0)
+        stage.run(0, retry_count=4, retry_delay=10.0, retry_delay_cap=30.0)
     assert stage.tries == [0, 10, 30, 60, 90]
 
 
@@ -744,7 +704,7 @@ def test_a_link_that_lasted_starts_the_count_of_tries_afresh(
 ) -> None:
     stage = Stage(monkeypatch, FAILS, Lasts(5), FAILS)
     with pytest.raises(ConnectFailed):
-        stage.run(0, Longest(), retry_count=1)
+        stage.run(0, retry_count=1)
     assert stage.tries == pytest.approx([0, 2.5, 10, 15])
 
 
@@ -755,7 +715,7 @@ def test_a_link_is_dead_after_three_periods_without_a_byte(
     monkeypatch: pytest.MonkeyPatch, heard: tuple[float, ...], end: float
 ) -> None:
     stage = Stage(monkeypatch, Hears(heard))
-    stage.run(2, Longest())
+    stage.run(2)
     assert stage.ends[0] == pytest.approx(end)
     # Pinged all the while, and set up again after the shortest delay for how it lasted.
     assert [ping for ping in stage.pings if ping < end] == pytest.approx(
@@ -763,6 +723,14 @@ def test_a_link_is_dead_after_three_periods_without_a_byte(
     )
     assert stage.tries == pytest.approx([0, end + 2.5])
     assert stage.observer.ends[0] == LinkClosed(ClosedBy.NETWORK, 1006, "nothing received for 60 s")
+
+
+def test_stop_in_the_turn_in_which_a_link_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(monkeypatch, Hears())
+    assert stage.run(1) is SupervisorOutcome.STOPPED
+    assert stage.observer.events == ["handler", "opened", "down"]
+    assert stage.observer.ends == [LinkClosed(ClosedBy.US, 1000, "")]
+    assert (stage.ends, stage.pings) == ([0], [])
 
 
 @pytest.mark.parametrize(

@@ -7,17 +7,10 @@ import logging
 
 import pytest
 
-from support.ws import (
-    BINARY,
-    PING,
-    Certificates,
-    Frame,
-    Peer,
-    Recorder,
-    ScriptedService,
-    close_frame,
-    frame,
-)
+from support.network.certificates import Certificates
+from support.network.frames import BINARY, PING, Frame, close_frame, frame
+from support.network.recorder import Recorder
+from support.network.scripted_service import Peer, ScriptedService
 from tailrace.link import ClosedBy, LinkClosed, connect
 from tailrace.link.connector import _load
 from tailrace.link.websockets_link import open_link
@@ -43,7 +36,7 @@ async def test_the_package_itself_says_nothing(
 
     with ScriptedService(certificates, script) as service:
         recorder = Recorder()
-        link = await connect(service.target(), recorder, "websockets")
+        link = await connect(service.endpoint(), recorder, "websockets")
         link.send(b"a payload")
         assert (await recorder.end()).code == 1002
         link.send(b"too late")
@@ -62,7 +55,7 @@ async def test_a_message_is_not_touched(certificates: Certificates) -> None:
 
     with ScriptedService(certificates, script) as service:
         recorder = Recorder()
-        link = await connect(service.target(), recorder, "websockets")
+        link = await connect(service.endpoint(), recorder, "websockets")
         # Masking in place would be a copy less, but the memory is the caller's.
         message = bytearray(b"0123456789" * 100)
         for start in range(3):
@@ -82,7 +75,7 @@ async def test_thousands_of_frames_in_one_go(certificates: Certificates) -> None
 
     with ScriptedService(certificates, script) as service:
         recorder = Recorder()
-        await connect(service.target(), recorder, "websockets")
+        await connect(service.endpoint(), recorder, "websockets")
         await recorder.end()
         await asyncio.sleep(0)
     assert recorder.frames == [b"%d" % number for number in range(count)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tailrace.cli.localproxy.allow_list import parse_allow_list
+from tailrace.common.addresses import LocalAddress, TCPAddress, UnixAddress
 from tailrace.localproxy.allow_list import is_allowed
-from tailrace.localproxy.settings import LocalAddress, TCPAddress, UnixAddress
 
 SSH = TCPAddress("127.0.0.1", 22)
 SOCKET = UnixAddress("/run/app.sock")

@@ -76,5 +76,13 @@ def test_a_token_from_before_the_clock_was_set_is_found(tmp_path: Path):
 
 def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigurationError, match=r"file/state.*--state-dir"):
+    with pytest.raises(ConfigurationError, match=r"file/state: ") as caught:
         client_token(tmp_path / "file" / "state", ACCESS)
+    assert caught.value.setting == "state_dir"
+
+
+def test_a_file_that_cannot_be_kept_is_named(tmp_path: Path):
+    (tmp_path / f"{ACCESS.digest}.client-token").mkdir()
+    with pytest.raises(ConfigurationError, match="Cannot keep the client token in") as caught:
+        client_token(tmp_path, ACCESS)
+    assert caught.value.setting == "state_dir"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import resource
 import socket
@@ -10,9 +11,21 @@ from pathlib import Path
 
 import pytest
 
-from tailrace.errors import ExitCode, ListenError
-from tailrace.localproxy.listener import Listener, bind
-from tailrace.localproxy.settings import TCPAddress, UnixAddress
+from support.tunnel.engine import quiet_log
+from tailrace.cli.exit_codes import ExitCode, exit_code_of
+from tailrace.common.addresses import LocalAddress, TCPAddress, UnixAddress
+from tailrace.errors import ListenError
+from tailrace.localproxy import listener as listener_module
+from tailrace.localproxy.listener import Listener
+
+
+def bind(service_id: str, address: LocalAddress) -> Listener:
+    return listener_module.bind(service_id, address, quiet_log())
+
+
+def port_of(listener: Listener) -> int:
+    assert isinstance(listener.address, TCPAddress)
+    return listener.address.port
 
 
 class Accepted:
@@ -48,8 +61,8 @@ def started(listener: Listener, accepted: Accepted) -> Listener:
 
 async def test_port_0_picks_one_port_for_all_addresses_of_the_host(accepted: Accepted):
     listener = started(bind("SSH", TCPAddress("", 0)), accepted)
-    assert listener.port
-    with socket.create_connection(("127.0.0.1", listener.port)) as client:
+    assert port_of(listener)
+    with socket.create_connection(("127.0.0.1", port_of(listener))) as client:
         await accepted.wait(1)
         host, port = client.getsockname()
     assert accepted.clients[0][1] == f"{host}:{port}"
@@ -59,7 +72,7 @@ async def test_port_0_picks_one_port_for_all_addresses_of_the_host(accepted: Acc
 
 async def test_ipv6_literals(accepted: Accepted):
     listener = started(bind("SSH", TCPAddress("::1", 0)), accepted)
-    with socket.create_connection(("::1", listener.port)):
+    with socket.create_connection(("::1", port_of(listener))):
         await accepted.wait(1)
     listener.close()
 
@@ -75,7 +88,7 @@ async def test_knows_who_can_reach_it(host: str, local: bool):
 
 async def test_a_client_that_comes_early_waits(accepted: Accepted):
     listener = bind("SSH", TCPAddress("127.0.0.1", 0))
-    with socket.create_connection(("127.0.0.1", listener.port)):
+    with socket.create_connection(("127.0.0.1", port_of(listener))):
         await asyncio.sleep(0.01)
         assert accepted.clients == []
         assert not listener.accepting
@@ -89,7 +102,7 @@ async def test_paused_means_clients_wait_in_the_backlog(accepted: Accepted):
     listener = started(bind("SSH", TCPAddress("127.0.0.1", 0)), accepted)
     listener.pause()
     listener.pause()
-    with socket.create_connection(("127.0.0.1", listener.port)):
+    with socket.create_connection(("127.0.0.1", port_of(listener))):
         await asyncio.sleep(0.01)
         assert accepted.clients == []
         started(listener, accepted)
@@ -103,7 +116,7 @@ async def test_a_hundred_clients_at_once_are_all_accepted(accepted: Accepted):
     for _ in range(100):
         client = socket.socket()
         client.setblocking(False)
-        client.connect_ex(("127.0.0.1", listener.port))
+        client.connect_ex(("127.0.0.1", port_of(listener)))
         clients.append(client)
     await accepted.wait(100)
     for client in clients:
@@ -119,7 +132,7 @@ async def test_a_callback_may_pause_the_listener(accepted: Accepted):
         listener.pause()
 
     listener.start(asyncio.get_running_loop(), take_one)
-    clients = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(2)]
+    clients = [socket.create_connection(("127.0.0.1", port_of(listener))) for _ in range(2)]
     await accepted.wait(1)
     await asyncio.sleep(0.01)
     assert len(accepted.clients) == 1
@@ -128,39 +141,45 @@ async def test_a_callback_may_pause_the_listener(accepted: Accepted):
     listener.close()
 
 
-def test_a_busy_port_is_named_with_the_option():
+def test_a_busy_port_is_named():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ListenError) as caught:
             bind("SSH", TCPAddress("127.0.0.1", port))
-    text = str(caught.value)
-    assert f"Could not bind to address: 127.0.0.1:{port} -- Address already in use" in text
-    assert f"-s SSH={port}" in text
-    assert caught.value.exit_code is ExitCode.LISTEN
+    error = caught.value
+    where = f"127.0.0.1:{port}"
+    assert str(error) == f"Could not bind to address: {where} -- Address already in use"
+    facts = (error.setting, error.service_id, error.port, error.errno)
+    assert facts == ("services", "SSH", port, errno.EADDRINUSE)
+    assert exit_code_of(error) is ExitCode.LISTEN
 
 
 def test_a_port_busy_on_one_address_of_the_host_is_busy():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(ListenError, match=rf"-s {port}"):
+        with pytest.raises(ListenError, match=rf"localhost:{port} -- Address already in use"):
             bind("", TCPAddress("localhost", port))
 
 
 def test_an_address_that_is_not_ours_is_named():
-    with pytest.raises(ListenError, match=r"192\.0\.2\.1:0 -- Cannot assign requested address"):
+    with pytest.raises(
+        ListenError, match=r"192\.0\.2\.1:0 -- Cannot assign requested address"
+    ) as caught:
         bind("SSH", TCPAddress("192.0.2.1", 0))
+    assert caught.value.errno == errno.EADDRNOTAVAIL
 
 
 def test_an_unknown_listen_name_is_named():
-    with pytest.raises(ListenError, match=r"no-such-host\.invalid.*-b"):
+    with pytest.raises(ListenError, match=r"listen address no-such-host\.invalid: ") as caught:
         bind("SSH", TCPAddress("no-such-host.invalid", 0))
+    assert (caught.value.setting, caught.value.errno) == ("bind_address", 0)
 
 
 async def test_unix_sockets_are_private_and_removed(tmp_path: Path, accepted: Accepted):
     path = str(tmp_path / "client.sock")
     listener = started(bind("SSH", UnixAddress(path)), accepted)
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
-    assert listener.port == 0
+    assert isinstance(listener.address, UnixAddress)
     assert listener.is_local
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(path)
@@ -183,8 +202,9 @@ def test_a_stale_unix_socket_is_replaced_a_live_one_is_not(tmp_path: Path):
 def test_a_file_in_the_place_of_a_unix_socket_is_left_alone(tmp_path: Path):
     path = tmp_path / "precious"
     path.write_text("data")
-    with pytest.raises(ListenError, match="precious"):
+    with pytest.raises(ListenError, match="precious") as caught:
         bind("SSH", UnixAddress(str(path)))
+    assert caught.value.setting == "path"
     assert path.read_text() == "data"
 
 
@@ -192,7 +212,7 @@ async def test_out_of_descriptors_is_said_and_survived(
     accepted: Accepted, caplog: pytest.LogCaptureFixture
 ):
     listener = started(bind("SSH", TCPAddress("127.0.0.1", 0)), accepted)
-    client = socket.create_connection(("127.0.0.1", listener.port))
+    client = socket.create_connection(("127.0.0.1", port_of(listener)))
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (client.fileno() + 1, limits[1]))
     hoard = []

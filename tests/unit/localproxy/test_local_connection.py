@@ -1,480 +1,658 @@
+"""The state machine of a local connection, step by step, on a scripted local end."""
+
 from __future__ import annotations
 
-import asyncio
+import errno
 import hashlib
-import os
-import socket
-import struct
-from collections.abc import AsyncIterator
+import logging
+import random
+import time
+from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 
-from tailrace.localproxy.local_connection import ConnectionState, LocalConnection, ReadBuffer
-from tailrace.session import Connection, Stream
-from tailrace.wire import MessageSplitter, decode
+from support.plugins.clock import ClockLoop
+from support.tunnel.engine import Host, ScriptedEnd, data_message, pass_time, turn
+from tailrace.errors import LocalProtocolError
+from tailrace.flow.receive_buffers import PAUSE_LOW
+from tailrace.localproxy.local_connection import _NEXT, ConnectionState, LocalConnection
+from tailrace.wire import MessageType, Side
 
-
-class Host:
-    """A tunnel that collects what a connection sends, and can be full."""
-
-    linger = 0.2
-    stall_timeout = 0.3
-
-    def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.read_buffer = ReadBuffer()
-        self.full = False
-        self.limit = len(self.read_buffer.payload)
-        self.turns = 0
-        self.turn_size = 0
-        self.parked: list[LocalConnection] = []
-        self.sent = bytearray()
-        self.buffered = 0
-        self.ended = 0
-        self.gone = asyncio.Event()
-        self.changed = asyncio.Event()
-        self._splitter = MessageSplitter()
-
-    def allowance(self, connection: LocalConnection) -> int:
-        if self.full:
-            self.parked.append(connection)
-            return 0
-        return self.limit
-
-    def turn_taken(self, connection: LocalConnection, size: int) -> None:
-        self.turns += 1
-        self.turn_size = size
-        if self.full:
-            self.parked.append(connection)
-        else:
-            connection.resume_reading()
-
-    def send_data(self, message: memoryview) -> None:
-        for body in self._splitter.feed(message):
-            self.sent += decode(body).payload
-        self.changed.set()
-
-    def fill(self, message: memoryview) -> None:
-        """Send, and be full from then on."""
-        Host.send_data(self, message)
-        self.full = True
-
-    def data_buffered(self, connection: LocalConnection, size: int) -> None:
-        self.buffered += size
-
-    def data_taken(self, connection: LocalConnection, size: int) -> None:
-        self.buffered -= size
-
-    def half_closed(self, connection: LocalConnection) -> None:
-        assert connection.state is ConnectionState.HALF_CLOSED
-
-    def local_ended(self, connection: LocalConnection) -> None:
-        connection.connection.is_open = False
-        self.ended += 1
-        self.changed.set()
-
-    def delivered(self, connection: LocalConnection) -> None:
-        assert connection.waiting == 0
-
-    def closed(self, connection: LocalConnection) -> None:
-        self.buffered -= connection.waiting
-        self.gone.set()
-
-    async def until_sent(self, size: int) -> None:
-        while len(self.sent) < size:
-            self.changed.clear()
-            await self.changed.wait()
+DIALING, OPEN, PARKED, PAUSED, HALF_CLOSED, FLUSHING, CLOSING, CLOSED = ConnectionState
+RESET = (MessageType.CONNECTION_RESET, 1)
 
 
 class Rig:
-    """A local connection on one end of a real TCP connection, a plain socket on the other."""
+    """A local connection, its local end and what is around it."""
 
-    def __init__(self, host: Host, lingers: bool) -> None:
-        self.host = host
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-            self.peer = socket.create_connection(listening.getsockname())
-            self.sock, _ = listening.accept()
-        for sock in (self.peer, self.sock):
-            sock.setblocking(False)
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32768)
-        stream = Stream("SSH", "SSH")
-        stream.begin(1)
-        self.inner: Connection = stream.add(1, has_connection_id=True)
-        self.local = LocalConnection(host, self.inner, "peer", lingers)
+    def __init__(self, loop: ClockLoop, side: Side) -> None:
+        self.loop = loop
+        self.host = Host(loop, side)
+        self.end = ScriptedEnd()
+        self.local = LocalConnection(
+            self.host, self.host.connection, "peer", lingers=side is Side.SOURCE
+        )
 
-    def attach(self) -> None:
-        self.local.attach(self.sock)
+    def attach(self) -> Rig:
+        self.local.attach(self.end)
+        return self
 
-    async def read_all(self) -> bytes:
-        received = bytearray()
-        while chunk := await self.host.loop.sock_recv(self.peer, 65536):
-            received += chunk
-        return bytes(received)
+    def hear(self, payload: bytes) -> None:
+        """Receive data from the tunnel; its memory is overwritten afterwards."""
+        memory = bytearray(payload)
+        self.local.data_received(memoryview(memory))
+        memory[:] = bytes(len(memory))
 
-    def close(self) -> None:
-        self.local.abort()
-        self.sock.close()
-        self.peer.close()
+    def tunnel_ends(self) -> None:
+        self.host.connection.stream.remove(self.host.connection)
+        self.local.tunnel_ended()
 
+    @property
+    def resets(self) -> int:
+        return self.host.link.control.count(RESET)
 
-@pytest.fixture
-async def client() -> AsyncIterator[Rig]:
-    rig = Rig(Host(), lingers=True)
-    rig.attach()
-    yield rig
-    rig.close()
+    @property
+    def timers(self) -> int:
+        return len([handle for handle in self.loop._scheduled if not handle.cancelled()])
 
 
 @pytest.fixture
-async def application() -> AsyncIterator[Rig]:
-    rig = Rig(Host(), lingers=False)
-    yield rig
-    rig.close()
+def loop() -> Iterator[ClockLoop]:
+    loop = ClockLoop()
+    yield loop
+    loop.close()
 
 
-async def test_bytes_from_the_socket_become_messages_in_order(client: Rig):
-    data = os.urandom(300_000)
-    await client.host.loop.sock_sendall(client.peer, data)
-    await client.host.until_sent(len(data))
-    assert bytes(client.host.sent) == data
-    assert client.local.bytes_in == len(data)
+@pytest.fixture
+def client(loop: ClockLoop) -> Rig:
+    return Rig(loop, Side.SOURCE).attach()
 
 
-async def test_a_full_link_stops_the_reading_and_a_free_one_resumes_it(client: Rig):
-    client.host.full = True
-    await client.host.loop.sock_sendall(client.peer, b"hello")
-    while not client.host.parked:
-        await asyncio.sleep(0)
-    assert client.host.parked == [client.local]
-    assert client.host.sent == b""
-    client.host.full = False
-    client.local.take_turn()
-    assert client.host.sent == b"hello"
-    assert (client.host.turns, client.host.turn_size) == (1, 5)
-    await client.host.loop.sock_sendall(client.peer, b" again")
-    await client.host.until_sent(11)
-    assert client.host.sent == b"hello again"
+@pytest.fixture
+def application(loop: ClockLoop) -> Rig:
+    """An application that is being dialed."""
+    return Rig(loop, Side.DESTINATION)
 
 
-async def test_a_turn_reads_as_much_as_is_allowed_and_the_link_may_be_full_again(client: Rig):
-    client.host.full = True
-    await client.host.loop.sock_sendall(client.peer, b"hello")
-    while not client.host.parked:
-        await asyncio.sleep(0)
-    client.host.limit = 3
-    client.host.send_data, send = client.host.fill, client.host.send_data
-    client.host.full = False
-    client.local.take_turn()
-    assert client.host.sent == b"hel"
-    assert client.host.parked == [client.local, client.local]
-    client.host.send_data = send
-    client.host.full = False
-    client.local.take_turn()
-    assert client.host.sent == b"hello"
+# -- the states ----------------------------------------------------------------------------------
 
 
-async def test_a_paused_connection_is_not_read_and_loses_nothing(client: Rig):
-    client.local.pause()
-    assert client.local.state is ConnectionState.PAUSED
-    client.local.pause()
-    client.local.resume_reading()
-    client.local.take_turn()
-    await client.host.loop.sock_sendall(client.peer, b"hello")
-    await asyncio.sleep(0.05)
-    assert client.host.sent == b""
-    assert client.host.turns == 0
-    client.local.resume()
-    client.local.resume()
-    await client.host.until_sent(5)
-    assert client.local.state is ConnectionState.OPEN
-
-
-async def test_a_paused_connection_still_takes_what_it_receives(client: Rig):
-    client.local.pause()
-    client.local.data_received(memoryview(b"hello"))
-    assert await client.host.loop.sock_recv(client.peer, 100) == b"hello"
-
-
-@pytest.mark.parametrize("lingers", [True, False])
-async def test_the_end_of_a_paused_connection_is_noticed_when_it_is_resumed(lingers: bool):
-    """It stands behind what was not read."""
-    rig = Rig(Host(), lingers)
+def into(rig: Rig, state: ConnectionState) -> None:
+    """Bring a connection that is being dialed into a state."""
+    if state is DIALING:
+        return
     rig.attach()
+    match state:
+        case ConnectionState.PARKED:
+            rig.host.outbound.detach()
+            rig.end.say(b"wants to send")
+        case ConnectionState.PAUSED:
+            rig.local.pause()
+        case ConnectionState.HALF_CLOSED:
+            rig.end.say(b"")
+        case ConnectionState.FLUSHING:
+            rig.end.room = 0
+            rig.hear(b"last words")
+            rig.tunnel_ends()
+        case ConnectionState.CLOSING:
+            rig.tunnel_ends()
+        case ConnectionState.CLOSED:
+            rig.local.abort()
+    assert rig.local.state is state
+
+
+@pytest.mark.parametrize("state", list(ConnectionState), ids=lambda state: state.value)
+def test_only_what_the_table_says_may_follow(loop: ClockLoop, state: ConnectionState):
+    assert set(_NEXT) == set(ConnectionState)
+    for following in ConnectionState:
+        rig = Rig(loop, Side.SOURCE)
+        into(rig, state)
+        if following not in _NEXT[state]:
+            with pytest.raises(LocalProtocolError, match=f"{state.value}> cannot become"):
+                rig.local._enter(following)
+            assert rig.local.state is state
+        rig.local.abort()
+
+
+@pytest.mark.parametrize("state", list(ConnectionState), ids=lambda state: state.value)
+def test_a_local_end_is_read_in_two_states_only_and_left_alone_after_the_end(
+    loop: ClockLoop, state: ConnectionState
+):
+    rig = Rig(loop, Side.SOURCE)
+    into(rig, state)
+    assert (rig.end.readable is not None) is (state in (OPEN, CLOSING))
+    assert (rig.end.writable is not None) is (state is FLUSHING)
+    rig.local.abort()
+    rig.local.abort()
+    assert rig.host.events.count("closed") == 1
+    assert rig.end.readable is rig.end.writable is None
+    assert rig.end.closed is (state is not DIALING)
+    assert rig.local.waiting == rig.host.inbound.buffers.total == len(rig.local._pieces) == 0
+    assert not rig.host.outbound._turns.contended
+    assert rig.timers == 0
+    assert repr(rig.local) == "<peer closed>"
+
+
+@pytest.mark.parametrize("state", [HALF_CLOSED, FLUSHING, CLOSING, CLOSED])
+def test_what_the_owner_says_too_late_changes_nothing(loop: ClockLoop, state: ConnectionState):
+    rig = Rig(loop, Side.SOURCE)
+    into(rig, state)
+    before = list(rig.host.events)
     rig.local.pause()
-    await rig.host.loop.sock_sendall(rig.peer, b"last words")
-    rig.peer.shutdown(socket.SHUT_WR)
-    await asyncio.sleep(0.05)
-    assert rig.local.state is ConnectionState.PAUSED
     rig.local.resume()
-    await rig.host.until_sent(10)
-    while rig.local.state is ConnectionState.OPEN:
-        await asyncio.sleep(0)
-    assert rig.host.sent == b"last words"
-    assert rig.host.ended == (0 if lingers else 1)
-    rig.close()
+    if state is not HALF_CLOSED:
+        rig.local.tunnel_ended()
+        rig.local.end_linger()
+    assert rig.local.state is state
+    assert rig.host.events == before
+    rig.local.abort()
 
 
-async def test_a_paused_connection_whose_local_end_broke_is_given_up_when_data_comes(client: Rig):
+def test_attached_tells_whether_there_ever_was_a_local_end(application: Rig):
+    assert not application.local.attached
+    application.attach()
+    assert application.local.attached
+    application.local.abort()
+    assert application.local.attached
+
+
+# -- local end to tunnel -------------------------------------------------------------------------
+
+
+def test_bytes_become_messages_in_order(client: Rig):
+    client.end.say(b"hello", b" again")
+    assert client.host.link.data == b"hello again"
+    assert client.local.bytes_in == 11
+    assert client.end.reads == [64_512] * 2
+
+
+def test_a_read_that_would_have_to_wait_is_no_end(client: Rig):
+    assert client.end.readable is not None
+    client.end.readable()
+    assert client.local.state is OPEN
+    assert client.host.link.data == b""
+
+
+def test_without_a_budget_a_connection_parks_and_reads_at_its_turn(client: Rig):
+    outbound = client.host.outbound
+    outbound.detach()
+    client.end.say(b"hello")
+    assert client.local.state is PARKED
+    assert client.end.reads == []
+    outbound.attach(client.host.link.send)
+    turn(client.loop)
+    assert client.host.link.data == b"hello"
+    assert client.local.state is OPEN
+    client.end.say(b" again")
+    assert client.host.link.data == b"hello again"
+
+
+def test_a_turn_reads_once_and_parks_again_where_others_wait(loop: ClockLoop):
+    one, other = Rig(loop, Side.SOURCE), Rig(loop, Side.SOURCE)
+    host = other.host = one.host
+    other.local = LocalConnection(host, host.session.open("SSH"), "other", lingers=True)
+    one.attach()
+    other.attach()
+    other.end.say(b"x")
+    host.outbound.detach()
+    one.end.say(b"aaaa", b"aa")
+    other.end.say(b"bb")
+    host.outbound.attach(host.link.send)
+    host.outbound.set_window(full=False, quantum=3)
+    turn(loop)
+    # A quantum each, in the order they came; then neither has a reason to park again.
+    assert host.link.data == b"xaaabba"
+    assert (one.end.reads, other.end.reads) == ([3, 3], [64_512, 3])
+    assert (one.local.state, other.local.state) == (OPEN, OPEN)
+    one.end.tell()
+    assert host.link.data == b"xaaabbaaa"
+    for rig in (one, other):
+        rig.local.abort()
+
+
+def test_a_turn_that_fills_the_link_leaves_the_connection_parked(client: Rig):
+    outbound = client.host.outbound
+    outbound.detach()
+    client.end.say(b"hello", b" again")
+
+    def fill(message: memoryview) -> None:
+        client.host.link.send(message)
+        outbound.set_link_paused(True)
+
+    outbound.attach(fill)
+    turn(client.loop)
+    assert client.host.link.data == b"hello"
+    assert client.local.state is PARKED
+    outbound.set_link_paused(False)
+    turn(client.loop)
+    assert client.host.link.data == b"hello again"
+
+
+def test_a_turn_with_nothing_to_say_goes_back_to_watching(client: Rig):
+    client.host.outbound.detach()
+    client.end.say(b"taken by somebody else")
+    client.end._incoming.clear()
+    client.host.outbound.attach(client.host.link.send)
+    turn(client.loop)
+    assert client.local.state is OPEN
+
+
+def test_what_may_go_ahead_is_read_and_no_more(client: Rig):
+    client.host.outbound.set_link_paused(True)
+    client.end.say(bytes(10_000))
+    # 4096 at a time, until that is no longer little.
+    assert client.end.reads == [4096] * 3
+    assert client.local.bytes_in == 10_000
+    client.end.say(bytes(10_000))
+    assert client.local.state is PARKED
+    assert 16 * 1024 <= client.local.bytes_in < 20_000
+
+
+def test_a_paused_connection_is_not_read_and_loses_nothing(client: Rig):
     client.local.pause()
-    client.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    client.peer.close()
-    while not client.host.ended:
-        client.local.data_received(memoryview(b"hello"))
-        await asyncio.sleep(0)
-    assert client.local.state is ConnectionState.CLOSED
-
-
-async def test_a_paused_connection_that_ends_in_the_tunnel_delivers_what_it_has(client: Rig):
     client.local.pause()
-    client.local.data_received(memoryview(b"last words"))
-    client.local.tunnel_ended()
-    assert await client.read_all() == b"last words"
-
-
-async def test_a_half_closed_connection_has_nothing_to_pause(client: Rig):
-    client.peer.shutdown(socket.SHUT_WR)
-    while client.local.state is ConnectionState.OPEN:
-        await asyncio.sleep(0)
-    client.local.pause()
+    client.end.say(b"hello")
+    assert client.local.state is PAUSED
+    assert client.host.link.data == b""
     client.local.resume()
-    assert client.local.state is ConnectionState.HALF_CLOSED
+    client.local.resume()
+    client.end.tell()
+    assert client.host.link.data == b"hello"
+    assert client.local.state is OPEN
 
 
-async def test_an_application_may_be_paused_while_it_is_dialed(application: Rig):
-    application.inner.is_paused = True
+def test_a_parked_connection_that_is_paused_has_no_turn(client: Rig):
+    client.host.outbound.detach()
+    client.end.say(b"hello")
+    client.local.pause()
+    client.host.outbound.attach(client.host.link.send)
+    turn(client.loop)
+    assert client.local.state is PAUSED
+    assert client.host.link.data == b""
+    client.local.resume()
+    client.end.tell()
+    assert client.host.link.data == b"hello"
+
+
+def test_a_parked_connection_that_is_resumed_keeps_waiting(client: Rig):
+    client.host.outbound.detach()
+    client.end.say(b"hello")
+    client.local.resume()
+    assert client.local.state is PARKED
+
+
+def test_an_application_may_be_paused_while_it_is_dialed(application: Rig):
+    application.host.connection.is_paused = True
     application.local.pause()
+    assert application.local.state is DIALING
     application.attach()
-    assert application.local.state is ConnectionState.PAUSED
-    await application.host.loop.sock_sendall(application.peer, b"hello")
-    await asyncio.sleep(0.05)
-    assert application.host.sent == b""
-    application.inner.is_paused = False
+    assert application.local.state is PAUSED
+    application.host.connection.is_paused = False
     application.local.resume()
-    await application.host.until_sent(5)
+    application.end.say(b"hello")
+    assert application.host.link.data == b"hello"
 
 
-async def test_a_turn_with_nothing_to_say(client: Rig):
-    client.local._stop_reading()
-    client.local.take_turn()
-    assert (client.host.turns, client.host.turn_size) == (1, 0)
-    client.local.take_turn()  # it reads already
-    assert client.host.turns == 1
-    await client.host.loop.sock_sendall(client.peer, b"hello")
-    await client.host.until_sent(5)
+# -- tunnel to local end -------------------------------------------------------------------------
 
 
-async def test_what_the_socket_does_not_take_is_copied_and_arrives_unharmed(client: Rig):
+def test_what_the_end_does_not_take_is_copied_and_arrives_unharmed(client: Rig):
     """The sender's memory is overwritten right after each call, as the link's is."""
-    expected = hashlib.sha256()
-    frame = bytearray(64_000)
-    for _ in range(200):
-        frame[:] = os.urandom(len(frame))
-        expected.update(frame)
-        client.local.data_received(memoryview(frame))
-        frame[:] = bytes(len(frame))
-    assert client.local.waiting == client.host.buffered > 0
-    client.local.tunnel_ended()
-    assert client.local.state is ConnectionState.FLUSHING
-    received = await client.read_all()
-    assert hashlib.sha256(received).digest() == expected.digest()
-    assert client.host.buffered == 0
+    content = random.Random(1).randbytes(200_000)
+    client.end.room = 1000
+    for at in range(0, len(content), 1000):
+        client.hear(content[at : at + 1000])
+    waiting = client.local.waiting
+    assert waiting == client.host.inbound.buffers.total == len(content) - 1000
+    # Parts of pieces, whole pieces, and more pieces than go at once.
+    for size in (1, 999, 1500, 100_000):
+        client.end.take(size)
+        waiting -= min(size, waiting)
+        assert client.local.waiting == client.host.inbound.buffers.total == waiting
+    client.end.take()
+    assert client.local.waiting == client.host.inbound.buffers.total == 0
+    assert client.end.writable is None
+    assert client.local.bytes_out == len(content)
+    assert hashlib.sha256(client.end.taken).digest() == hashlib.sha256(content).digest()
+    client.hear(b"goes straight through")
+    assert client.end.taken.endswith(b"goes straight through")
 
 
-async def test_everything_received_is_delivered_before_the_socket_closes(client: Rig):
-    client.local.data_received(memoryview(b"last words"))
-    client.local.tunnel_ended()
-    assert await client.read_all() == b"last words"
-    client.peer.close()
-    await client.host.gone.wait()
-    assert client.local.state is ConnectionState.CLOSED
+def test_at_most_64_pieces_are_handed_over_at_once(client: Rig):
+    client.end.room = 0
+    for _ in range(100):
+        client.hear(b"x")
+    client.end.room = None
+    assert client.end.writable is not None
+    client.end.writable()
+    assert len(client.end.taken) == 64
 
 
-async def test_a_client_that_goes_on_sending_after_the_end_is_reset(client: Rig):
-    client.local.tunnel_ended()
-    assert await client.read_all() == b""
-    with pytest.raises(OSError):
-        while True:
-            await client.host.loop.sock_sendall(client.peer, bytes(1000))
-            await asyncio.sleep(0)
+def test_what_waits_is_not_overtaken(client: Rig):
+    client.end.room = 3
+    client.hear(b"hello")
+    client.end.room = 100
+    client.hear(b" again")
+    assert client.end.taken == b"hel"
+    client.end.take()
+    assert client.end.taken == b"hello again"
 
 
-async def test_a_half_closed_client_still_gets_its_answer(client: Rig):
-    await client.host.loop.sock_sendall(client.peer, b"request")
-    client.peer.shutdown(socket.SHUT_WR)
-    await client.host.until_sent(7)
-    while client.local.state is not ConnectionState.HALF_CLOSED:
-        await asyncio.sleep(0)
-    assert client.host.ended == 0
-    client.local.data_received(memoryview(b"late answer"))
-    client.local.tunnel_ended()
-    assert await client.read_all() == b"late answer"
-    await client.host.gone.wait()
+def test_a_local_end_that_would_have_to_wait_waits(client: Rig):
+    client.end.room = 0
+    client.hear(b"hello")
+    assert client.end.writable is not None
+    client.end.writable()
+    assert client.local.waiting == 5
+    assert client.local.state is OPEN
 
 
-async def test_a_half_closed_client_is_given_up_after_the_linger_time(client: Rig):
-    client.peer.shutdown(socket.SHUT_WR)
-    await client.host.gone.wait()
-    assert client.host.ended == 1
-    assert await client.read_all() == b""
+def test_the_peer_goes_on_when_little_is_left(client: Rig):
+    client.host.connection.pauses_peer = True
+    client.end.room = 0
+    client.hear(bytes(PAUSE_LOW + 2))
+    client.end.take(1)
+    assert client.host.connection.pauses_peer
+    client.end.take(1)
+    assert not client.host.connection.pauses_peer
 
 
-async def test_the_linger_can_be_cut_short(client: Rig):
-    client.host.linger = 3600.0
-    client.peer.shutdown(socket.SHUT_WR)
-    while client.local.state is not ConnectionState.HALF_CLOSED:
-        await asyncio.sleep(0)
-    client.local.end_linger()
-    assert client.host.ended == 1
-    await client.host.gone.wait()
+@pytest.mark.parametrize("state", [OPEN, PARKED, PAUSED, HALF_CLOSED])
+def test_an_end_that_cannot_be_written_is_given_up(loop: ClockLoop, state: ConnectionState):
+    rig = Rig(loop, Side.SOURCE)
+    into(rig, state)
+    rig.end.failure = BrokenPipeError(errno.EPIPE, "Broken pipe")
+    rig.hear(b"too late")
+    assert rig.local.state is CLOSED
+    assert rig.host.events[-2:] == ["local ended", "closed"]
+    assert rig.resets == 1
 
 
-async def test_the_linger_is_not_cut_short_while_the_answer_comes(client: Rig):
-    client.peer.shutdown(socket.SHUT_WR)
-    while client.local.state is not ConnectionState.HALF_CLOSED:
-        await asyncio.sleep(0)
-    client.local.data_received(memoryview(b"the answer"))
-    client.local.end_linger()
-    assert client.local.state is ConnectionState.HALF_CLOSED
-    assert await client.read_all() == b"the answer"
+@pytest.mark.parametrize("piece", [1, 2])
+def test_an_end_that_fails_with_bytes_waiting_is_given_up(client: Rig, piece: int):
+    client.end.room = 0
+    for _ in range(piece):
+        client.hear(b"hello")
+    client.end.room = None
+    client.end.failure = BrokenPipeError(errno.EPIPE, "Broken pipe")
+    assert client.end.writable is not None
+    client.end.writable()
+    assert client.host.events == ["local ended", "closed"]
+    assert client.host.inbound.buffers.total == 0
 
 
-async def test_a_client_that_closed_altogether_is_getting_no_answer(client: Rig):
-    client.host.linger = 3600.0
-    client.peer.close()
-    while client.local.state is not ConnectionState.HALF_CLOSED:
-        await asyncio.sleep(0)
-    client.local.data_received(memoryview(b"too late"))
-    client.local.end_linger()
-    assert client.host.ended == 1
-    await client.host.gone.wait()
-
-
-async def test_end_linger_does_nothing_to_a_live_connection(client: Rig):
-    client.local.end_linger()
-    assert client.local.state is ConnectionState.OPEN
-
-
-async def test_the_end_of_file_of_an_application_ends_the_connection_at_once(application: Rig):
-    application.host.linger = 3600.0
+def test_data_that_comes_while_dialing_waits(application: Rig):
+    application.hear(b"early ")
+    application.hear(b"bird")
+    assert application.local.waiting == application.host.inbound.buffers.total == 10
     application.attach()
-    await application.host.loop.sock_sendall(application.peer, b"answer")
-    application.peer.shutdown(socket.SHUT_WR)
-    await application.host.gone.wait()
-    assert application.host.sent == b"answer"
-    assert application.host.ended == 1
+    assert application.end.taken == b""
+    application.end.take()
+    assert application.end.taken == b"early bird"
+    assert application.local.state is OPEN
 
 
-async def test_an_application_that_has_ended_still_gets_what_was_received(application: Rig):
+# -- the end of the local end --------------------------------------------------------------------
+
+
+def test_the_end_of_file_of_an_application_ends_the_connection(application: Rig):
+    application.attach().end.say(b"answer", b"")
+    assert application.host.link.data == b"answer"
+    assert application.host.events == ["local ended", "delivered"]
+    assert application.end.shut
+    assert application.local.state is CLOSING
+    assert application.resets == 1
+
+
+def test_an_application_that_has_ended_still_gets_what_was_received(application: Rig):
     application.attach()
-    data = os.urandom(2_000_000)
-    application.local.data_received(memoryview(data))
-    application.peer.shutdown(socket.SHUT_WR)
-    assert await application.read_all() == data
-    await application.host.gone.wait()
+    application.end.room = 0
+    application.hear(b"last words")
+    application.end.say(b"")
+    assert application.local.state is FLUSHING
+    assert not application.end.shut
+    application.end.take()
+    assert application.end.taken == b"last words"
+    assert application.local.state is CLOSING
 
 
-async def test_a_reset_by_the_local_end_is_passed_on(client: Rig):
-    client.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    client.peer.close()
-    await client.host.gone.wait()
-    assert client.host.ended == 1
+def test_a_client_that_has_half_closed_gets_its_answer(client: Rig):
+    client.end.say(b"request", b"")
+    assert client.local.state is HALF_CLOSED
+    assert client.host.events == ["half closed"]
+    client.hear(b"late answer")
+    client.tunnel_ends()
+    assert client.end.taken == b"late answer"
+    assert client.end.shut
+    assert client.resets == 0
 
 
-async def test_a_reset_behind_much_data_is_passed_on(client: Rig, loop_kind: str):
-    """More than one read's worth, which uvloop announces together with the reset, and once."""
-    client.local._stop_reading()
-    data = os.urandom(len(client.host.read_buffer.payload) + 1000)
-    await client.host.loop.sock_sendall(client.peer, data)
-    client.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    client.peer.close()
-    client.local.resume_reading()
-    async with asyncio.timeout(60):
-        await client.host.gone.wait()
-    assert client.host.ended == 1
-    assert client.host.sent == data
+def test_a_half_closed_client_is_given_up_after_silence(client: Rig):
+    pass_time(client.loop, 10.0)
+    client.end.say(b"")
+    pass_time(client.loop, 4.9)
+    assert client.local.state is HALF_CLOSED
+    client.hear(b"news")
+    pass_time(client.loop, 4.9)
+    assert client.local.state is HALF_CLOSED
+    pass_time(client.loop, 0.2)
+    assert client.host.events == ["half closed", "local ended", "delivered"]
+    assert client.resets == 1
 
 
-async def test_a_reset_behind_parked_data_is_passed_on(client: Rig, loop_kind: str):
-    client.host.full = True
-    await client.host.loop.sock_sendall(client.peer, os.urandom(100_000))
-    while not client.host.parked:
-        await asyncio.sleep(0)
-    client.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    client.peer.close()
-    client.host.full = False
-    client.local.take_turn()
-    async with asyncio.timeout(60):
-        await client.host.gone.wait()
-    assert client.host.ended == 1
-    assert len(client.host.sent) == 100_000
-
-
-async def test_writing_to_a_vanished_client_ends_the_connection(client: Rig):
-    client.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    client.local._stop_reading()
-    client.peer.close()
-    while client.local.state is not ConnectionState.CLOSED:
-        client.local.data_received(memoryview(b"x"))
-    assert client.host.ended == 1
-
-
-async def test_a_client_that_vanishes_before_it_took_everything(client: Rig):
-    client.local.data_received(memoryview(bytes(8_000_000)))
-    assert client.local.waiting
-    client.local._stop_reading()
-    client.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    client.peer.close()
-    await client.host.gone.wait()
-    assert client.host.ended == 1
-    assert client.host.buffered == 0
-
-
-async def test_a_half_closed_client_with_data_to_come_is_not_given_up(client: Rig):
+def test_a_half_closed_client_with_bytes_waiting_is_not_given_up(client: Rig):
     """However slow it is: the linger time is for silence."""
-    data = os.urandom(1_000_000)
-    client.local.data_received(memoryview(data))
-    client.peer.shutdown(socket.SHUT_WR)
-    while client.local.state is not ConnectionState.HALF_CLOSED:
-        await asyncio.sleep(0)
-    await asyncio.sleep(3 * client.host.linger)
-    assert client.local.state is ConnectionState.HALF_CLOSED
-    assert await client.read_all() == data
+    client.end.room = 0
+    client.hear(b"waits")
+    client.end.say(b"")
+    pass_time(client.loop, 60.0)
+    assert client.local.state is HALF_CLOSED
+    client.end.take()
+    pass_time(client.loop, 4.9)
+    assert client.local.state is HALF_CLOSED
+    pass_time(client.loop, 0.3)
+    assert client.local.state is CLOSING
 
 
-async def test_data_that_comes_while_dialing_waits_for_the_socket(application: Rig):
-    application.local.data_received(memoryview(b"early "))
-    application.local.data_received(memoryview(b"bird"))
-    assert application.local.waiting == application.host.buffered == 10
+def test_the_linger_can_be_cut_short(client: Rig):
+    client.end.say(b"")
+    client.local.end_linger()
+    assert client.host.events == ["half closed", "local ended", "delivered"]
+
+
+def test_the_linger_is_not_cut_short_while_the_answer_comes(client: Rig):
+    client.end.say(b"")
+    client.hear(b"the answer")
+    client.local.end_linger()
+    assert client.local.state is HALF_CLOSED
+
+
+def test_an_answer_before_the_half_close_is_none(client: Rig):
+    client.hear(b"a banner")
+    client.end.say(b"")
+    client.local.end_linger()
+    assert client.local.state is CLOSING
+
+
+def test_a_client_that_is_gone_is_getting_no_answer(client: Rig):
+    client.end.say(b"")
+    client.hear(b"too late")
+    client.end.error = errno.ECONNRESET
+    client.local.end_linger()
+    assert client.local.state is CLOSING
+
+
+@pytest.mark.parametrize("state", [OPEN, PARKED, PAUSED])
+def test_end_linger_is_for_half_closed_ones(loop: ClockLoop, state: ConnectionState):
+    rig = Rig(loop, Side.SOURCE)
+    into(rig, state)
+    rig.local.end_linger()
+    assert rig.local.state is state
+    rig.local.abort()
+
+
+@pytest.mark.parametrize("lingers", [Side.SOURCE, Side.DESTINATION])
+def test_a_failure_of_the_local_end_is_passed_on(
+    loop: ClockLoop, lingers: Side, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.DEBUG)
+    rig = Rig(loop, lingers).attach()
+    rig.end.say(b"last words")
+    rig.end.fail()
+    assert rig.host.link.data == b"last words"
+    assert rig.host.events == ["local ended", "closed"]
+    assert rig.resets == 1
+    assert "peer: local socket failed: [Errno 104] Connection reset by peer" in caplog.text
+
+
+def test_a_failure_after_the_end_in_the_tunnel_is_nobodys_business(client: Rig):
+    client.end.room = 0
+    client.hear(b"waits")
+    client.tunnel_ends()
+    client.end.room = None
+    client.end.failure = BrokenPipeError(errno.EPIPE, "Broken pipe")
+    assert client.end.writable is not None
+    client.end.writable()
+    assert client.host.events == ["closed"]
+    assert client.resets == 0
+
+
+def test_a_break_that_was_announced_with_data_is_told_after_the_data(client: Rig):
+    """uvloop calls back once when a socket has an error: watching begins anew."""
+    client.end.error = errno.ECONNRESET
+    client.end.say(b"last words")
+    assert client.end.watched == 1
+    turn(client.loop)
+    assert client.end.watched == 2
+    assert client.local.state is OPEN
+    client.end.error = 0
+    client.end.say(b"")  # not half-closed: it is broken
+    assert client.host.link.data == b"last words"
+    assert client.host.events == ["local ended", "closed"]
+
+
+def test_a_break_that_was_announced_before_the_end_is_not_watched_for(client: Rig):
+    client.end.error = errno.ECONNRESET
+    client.end.say(b"last words")
+    client.tunnel_ends()
+    readable = client.end.readable
+    turn(client.loop)
+    assert client.end.readable == readable
+
+
+# -- the end in the tunnel -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", [OPEN, PARKED, PAUSED, HALF_CLOSED])
+def test_everything_received_is_delivered_before_the_end(loop: ClockLoop, state: ConnectionState):
+    rig = Rig(loop, Side.SOURCE)
+    into(rig, state)
+    rig.end.room = 4
+    rig.hear(b"last words")
+    rig.tunnel_ends()
+    assert rig.local.state is FLUSHING
+    assert not rig.end.shut
+    assert not rig.host.outbound._turns.contended
+    rig.end.take()
+    assert rig.end.taken == b"last words"
+    assert rig.end.shut
+    assert rig.host.events[-1] == "delivered"
+    assert rig.local.state is CLOSING
+    rig.end.say(b"")
+    assert rig.local.state is CLOSED
+
+
+def test_a_connection_that_ended_while_dialing_is_still_delivered(application: Rig):
+    application.hear(b"fire and forget")
+    application.tunnel_ends()
+    assert application.local.state is FLUSHING
+    pass_time(application.loop, 3600.0)
+    assert application.local.state is FLUSHING
     application.attach()
-    application.local.tunnel_ended()
-    assert await application.read_all() == b"early bird"
+    assert application.end.readable is None
+    application.end.take()
+    assert application.end.taken == b"fire and forget"
+    assert application.local.state is CLOSING
 
 
-async def test_a_connection_that_ended_while_dialing_is_still_delivered(application: Rig):
-    application.local.data_received(memoryview(b"fire and forget"))
-    application.local.tunnel_ended()
-    assert application.local.state is ConnectionState.FLUSHING
+def test_a_late_local_end_of_a_connection_without_data_is_shut(application: Rig):
+    application.tunnel_ends()
     application.attach()
-    assert await application.read_all() == b"fire and forget"
+    assert application.end.shut
+    assert application.local.state is CLOSING
 
 
-async def test_an_ended_connection_whose_local_end_takes_nothing_is_given_up(client: Rig):
-    client.local.data_received(memoryview(bytes(8_000_000)))
-    client.local.tunnel_ended()
-    await client.host.gone.wait()
-    assert client.local.state is ConnectionState.CLOSED
-    assert client.host.buffered == 0
+def test_a_local_end_that_takes_nothing_is_given_up(client: Rig, caplog: pytest.LogCaptureFixture):
+    pass_time(client.loop, 10.0)
+    client.end.room = 0
+    client.hear(b"12345")
+    client.tunnel_ends()
+    pass_time(client.loop, 29.9)
+    client.end.take(1)
+    pass_time(client.loop, 29.9)
+    assert client.local.state is FLUSHING
+    pass_time(client.loop, 0.2)
+    assert client.local.state is CLOSED
+    assert "peer: 4 bytes could not be delivered: the local end takes nothing" in caplog.text
+    assert client.host.events == ["closed"]
 
 
-async def test_abort_closes_once(client: Rig):
-    client.local.abort()
-    client.host.gone.clear()
-    client.local.abort()
-    assert not client.host.gone.is_set()
-    assert "closed" in repr(client.local)
+def test_a_local_end_that_cannot_be_shut_is_closed(client: Rig):
+    client.end.failure = OSError(errno.ENOTCONN, "not connected")
+    client.tunnel_ends()
+    assert client.host.events == ["closed"]
+    assert client.end.closed
 
 
-def test_the_gap_takes_the_longest_header():
-    buffer = ReadBuffer(1000)
-    assert len(buffer.payload) == 1000
-    assert len(buffer.memory) == 1000 + ReadBuffer.GAP
+def test_a_local_end_that_does_not_close_is_closed(client: Rig):
+    client.tunnel_ends()
+    pass_time(client.loop, 4.9)
+    assert client.local.state is CLOSING
+    pass_time(client.loop, 0.2)
+    assert client.local.state is CLOSED
+
+
+@pytest.mark.parametrize("acknowledged", [True, False])
+def test_what_a_local_end_still_says_is_dropped(client: Rig, acknowledged: bool):
+    """Once it has everything of ours, it learns by a reset that nobody listens."""
+    client.tunnel_ends()
+    client.end.in_flight = 0 if acknowledged else 10
+    client.end.say(b"still there?")
+    assert client.host.link.data == b""
+    assert client.local.state is (CLOSED if acknowledged else CLOSING)
+    assert client.end.reads == [64_512]
+    if not acknowledged:
+        assert client.end.readable is not None
+        client.end.readable()  # nothing to read is no end
+        assert client.local.state is CLOSING
+        client.end.fail()
+        assert client.local.state is CLOSED
+
+
+def test_one_that_is_aborted_while_it_tells_its_end(client: Rig, monkeypatch: pytest.MonkeyPatch):
+    """What is told may lead to the end of everything."""
+    monkeypatch.setattr(client.host, "local_ended", LocalConnection.abort)
+    client.end.room = 0
+    client.hear(b"waits")
+    client.end.say(b"")
+    pass_time(client.loop, 1.0)
+    client.end.error = errno.ECONNRESET
+    client.local.end_linger()
+    assert client.local.state is CLOSED
+    assert client.timers == 0
+    assert client.host.events == ["half closed", "closed"]
+
+
+def test_a_whole_life_moves_every_byte_once(loop: ClockLoop):
+    before = time.time()
+    client = Rig(loop, Side.SOURCE).attach()
+    sizes = [1, 64_512, 100, 5]
+    content = random.Random(2).randbytes(sum(sizes))
+    ends = [sum(sizes[: n + 1]) for n in range(len(sizes))]
+    for start, stop in pairwise([0, *ends]):
+        client.end.say(content[start:stop])
+        client.host.session.receive_frame(data_message(content[start:stop]))
+    assert client.host.link.data == content == client.end.taken
+    assert (client.local.bytes_in, client.local.bytes_out) == (len(content), len(content))
+    assert before <= client.local.since <= time.time()

@@ -6,8 +6,9 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
+from tailrace.common.addresses import TCPAddress, UnixAddress
 from tailrace.common.secret import Secret
-from tailrace.localproxy.settings import ProxySettings, TCPAddress, UnixAddress
+from tailrace.localproxy.settings import ProxySettings
 from tailrace.wire import Side
 
 

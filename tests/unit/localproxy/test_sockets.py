@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import asyncio
+import errno
 import socket
+import struct
 
-from tailrace.localproxy.sockets import tune, unacknowledged
+import pytest
+
+from tailrace.localproxy.sockets import SocketEnd, tune, unacknowledged
 
 
 def connected_pair() -> tuple[socket.socket, socket.socket]:
@@ -46,3 +51,39 @@ def test_unacknowledged_is_unknown_on_a_closed_socket():
     server.close()
     client.close()
     assert unacknowledged(client) == 1
+
+
+async def test_a_socket_is_a_local_end():
+    loop = asyncio.get_running_loop()
+    client, server = connected_pair()
+    with client, server:
+        server.setblocking(False)
+        end = SocketEnd(loop, server)
+        assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+        with pytest.raises(BlockingIOError):
+            end.recv_into(memoryview(bytearray(10)), 10)
+        readable, writable = asyncio.Event(), asyncio.Event()
+        end.start_reading(readable.set)
+        end.start_writing(writable.set)
+        await writable.wait()
+        end.stop_writing()
+        assert not readable.is_set()
+        client.sendall(b"hello")
+        await readable.wait()
+        end.stop_reading()
+        buffer = bytearray(10)
+        assert end.recv_into(memoryview(buffer), 4) == 4
+        assert bytes(buffer) == b"hell" + bytes(6)
+        assert end.send(memoryview(b"an")) == 2
+        assert end.sendmsg([memoryview(b"sw"), memoryview(b"er")]) == 4
+        assert client.recv(100) == b"answer"
+        assert end.unacknowledged() == 0
+        end.shut_down()
+        assert client.recv(100) == b""
+        assert end.pending_error() == 0
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        assert end.pending_error() == errno.ECONNRESET
+        end.close()
+        assert server.fileno() == -1
+        assert end.unacknowledged() == 1

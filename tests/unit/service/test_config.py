@@ -56,6 +56,15 @@ def test_certificate_hosts(tmp_path: Path) -> None:
     assert config.certificate_hosts == ("name", "10.1.2.3")
 
 
+def test_advertised_addresses(tmp_path: Path) -> None:
+    config = ServiceConfig(tmp_path)
+    assert config.advertised("10.1.2.3", 5) == Address("10.1.2.3", 5)
+    assert config.advertised("0.0.0.0", 5) == Address("localhost", 5)
+    named = ServiceConfig(tmp_path, host_names=("one", "two"))
+    assert named.advertised("::", 5) == Address("one", 5)
+    assert named.advertised("::1", 5) == Address("::1", 5)
+
+
 def test_the_environment_is_not_printed(tmp_path: Path) -> None:
     assert "sekret" not in repr(ServiceConfig(tmp_path, environment={"X": "sekret"}))
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from support.messages import Vector, bodies, load_vectors, messages, varint
-from support.protobuf import OracleError, oracle_decode, oracle_encode
+from support.oracles.protobuf import OracleError, oracle_decode, oracle_encode
+from support.session.messages import Vector, bodies, load_vectors, messages, varint
 from tailrace.errors import DecodeError, LocalProtocolError
 from tailrace.wire.codec import DataHeader, decode, encode, encode_delimited
 from tailrace.wire.messages import Message, MessageType
@@ -62,6 +62,10 @@ class TestVectors:
             assert oracle_decode(bytes(vector.body)) == vector.message
 
 
+ALSO_FUZZED = settings(max_examples=max(1, settings.default.max_examples // 3))
+"""The fuzz target codec makes up bodies of the same kinds, and checks as much."""
+
+
 class TestAgainstProtobuf:
     """Equality with protobuf's own library in both directions."""
 
@@ -77,6 +81,7 @@ class TestAgainstProtobuf:
     def test_protobuf_reads_what_we_write(self, message: Message) -> None:
         assert oracle_decode(encode(message)) == message
 
+    @ALSO_FUZZED
     @given(bodies())
     def test_odd_but_valid_bytes_mean_the_same(self, body: bytes) -> None:
         assert decode(memoryview(body)) == oracle_decode(body)
@@ -85,6 +90,7 @@ class TestAgainstProtobuf:
     def test_random_bytes(self, body: bytes) -> None:
         self.same_verdict(body)
 
+    @ALSO_FUZZED
     @given(st.data())
     def test_damaged_bytes(self, data: st.DataObject) -> None:
         body = bytearray(data.draw(bodies().filter(bool)))
@@ -93,6 +99,7 @@ class TestAgainstProtobuf:
             body[at] = data.draw(st.integers(0, 255))
         self.same_verdict(bytes(body))
 
+    @ALSO_FUZZED
     @given(st.data())
     def test_cut_bytes(self, data: st.DataObject) -> None:
         body = data.draw(bodies().filter(bool))

@@ -1,13 +1,28 @@
-"""Recognising DATA messages by their heads, with the codec as the judge."""
+"""Recognising DATA messages by what surrounds their payload, with the codec as the judge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.session.messages import varint
 from tailrace.errors import DecodeError
-from tailrace.wire import MAX_PAYLOAD, DataHeader, Message, MessageType, PrefixIndex, decode, encode
+from tailrace.wire import (
+    MAX_PAYLOAD,
+    ConnectionIndex,
+    DataHeader,
+    DataKey,
+    Message,
+    MessageType,
+    decode,
+    encode,
+)
 
 SIZES = [1, 2, 126, 127, 128, 129, 16_383, 16_384, 60_000, MAX_PAYLOAD]
+ROUTINGS = [(1, "SSH", 1), (300, "", 0), (2**31 - 1, "a" * 128, 2**32 - 1)]
 
 
 def payload_last(
@@ -16,93 +31,139 @@ def payload_last(
     return DataHeader(stream, service, connection).build(len(payload))[2:] + payload
 
 
-def add(index: PrefixIndex[str], body: bytes, value: str) -> bytes:
+def ascending(payload: bytes, stream: int = 1, service: str = "SSH", connection: int = 1) -> bytes:
+    return encode(Message(MessageType.DATA, stream, service, connection, payload))
+
+
+FORMS = [payload_last, ascending]
+each_form = pytest.mark.parametrize("write", FORMS)
+
+Write = Callable[..., bytes]
+
+
+def add(index: ConnectionIndex[str], body: bytes, value: str) -> DataKey | None:
     view = memoryview(body)
     return index.add(view, decode(view), value)
 
 
-def found(index: PrefixIndex[str], body: bytes) -> tuple[str, bytes] | None:
+def found(index: ConnectionIndex[str], body: bytes) -> tuple[str, bytes] | None:
     hit = index.find(memoryview(body))
-    assert index.knows(memoryview(body)) is (hit is not None)
-    return None if hit is None else (hit[0], bytes(hit[1]))
+    return None if hit is None else (hit[0], body[hit[1] : hit[2]])
 
 
-@pytest.mark.parametrize(
-    "routing", [(1, "SSH", 1), (300, "", 0), (2**31 - 1, "a" * 128, 2**32 - 1)]
-)
+@each_form
+@pytest.mark.parametrize("routing", ROUTINGS)
 @pytest.mark.parametrize("first", SIZES)
-def test_only_the_payload_may_differ(routing: tuple[int, str, int], first: int) -> None:
-    index: PrefixIndex[str] = PrefixIndex()
-    assert add(index, payload_last(bytes(first), *routing), "it")
+def test_only_the_payload_may_differ(
+    write: Write, routing: tuple[int, str, int], first: int
+) -> None:
+    index: ConnectionIndex[str] = ConnectionIndex()
+    assert add(index, write(bytes(first), *routing), "it")
     for size in SIZES:
         payload = b"\x22" * size
-        assert found(index, payload_last(payload, *routing)) == ("it", payload)
+        assert found(index, write(payload, *routing)) == ("it", payload)
     stream, service, connection = routing
     for other in ((1234, service, connection), (stream, "x", connection), (stream, service, 99)):
-        assert found(index, payload_last(b"some payload", *other)) is None
+        assert found(index, write(b"some payload", *other)) is None
 
 
-def test_connections_are_told_apart() -> None:
-    index: PrefixIndex[str] = PrefixIndex()
+@each_form
+def test_connections_are_told_apart(write: Write) -> None:
+    index: ConnectionIndex[str] = ConnectionIndex()
     for number in (1, 2, 127, 128, 20_000):
-        assert add(index, payload_last(b"hello", connection=number), f"c{number}")
+        assert add(index, write(b"hello", connection=number), f"c{number}")
     for number in (1, 2, 127, 128, 20_000):
-        assert found(index, payload_last(b"x", connection=number)) == (f"c{number}", b"x")
-    assert found(index, payload_last(b"x", connection=3)) is None
+        assert found(index, write(b"x", connection=number)) == (f"c{number}", b"x")
+    assert found(index, write(b"x", connection=3)) is None
 
 
-def test_what_is_removed_is_unknown() -> None:
-    index: PrefixIndex[str] = PrefixIndex()
-    prefix = add(index, payload_last(b"hello"), "it")
-    assert len(index) == 1
-    index.remove(prefix)
-    index.remove(prefix)
-    index.remove(b"")
-    assert len(index) == 0
-    add(index, payload_last(b"hello"), "it")
+def test_both_forms_and_several_connections_at_the_same_time() -> None:
+    index: ConnectionIndex[str] = ConnectionIndex()
+    routings = [(stream, service, n) for stream in (1, 2) for service in ("", "b") for n in (0, 7)]
+    for write in FORMS:
+        for routing in routings:
+            add(index, write(b"hello", *routing), repr(routing))
+    for write in FORMS:
+        for routing in routings:
+            assert found(index, write(b"x" * 200, *routing)) == (repr(routing), b"x" * 200)
+
+
+@each_form
+def test_what_is_removed_is_unknown(write: Write) -> None:
+    index: ConnectionIndex[str] = ConnectionIndex()
+    one, other = write(b"hello"), write(b"hello", connection=2)
+    key = add(index, one, "it")
+    add(index, other, "other")
+    for gone in (key, key, None, (b"", b"")):
+        index.remove(gone)
+        assert found(index, one) is None
+        assert found(index, other) == ("other", b"hello")
+    assert add(index, one, "again") == key
+    assert found(index, one) == ("again", b"hello")
+    assert found(index, other) == ("other", b"hello")
+    index.remove(key)
+    assert len(index._prefixes) == 1
     index.clear()
-    assert len(index) == 0
-    assert found(index, payload_last(b"hello")) is None
-    assert found(index, payload_last(b"hello")) is None
+    index.remove(key)
+    # Not even when the size of the prefix is tried again.
+    add(index, write(b"hello", connection=3), "third")
+    assert found(index, one) is found(index, other) is None
 
 
 @pytest.mark.parametrize(
     "body",
     [
-        encode(Message(MessageType.DATA, 1, "SSH", 1, b"payload before the service id")),
         encode(Message(MessageType.DATA, 1, "SSH", 1)),
+        bytes.fromhex("080110012200"),
         bytes.fromhex("08011001220568656c6c6f1801"),
+        bytes.fromhex("08011001220568656c6c6f38012a03535348"),
+        bytes.fromhex("0801380122056865 6c6c6f1001"),
         bytes.fromhex("08011001220168220568656c6c6f"),
         bytes.fromhex("080110012285000a0a0a0a0a"),
+        bytes.fromhex("088100 10012205 68656c6c6f"),
     ],
-    ids=["payload first", "no payload", "another field", "two payloads", "a length too long"],
+    ids=[
+        "no payload",
+        "empty payload",
+        "another field",
+        "descending tail",
+        "connection first",
+        "two payloads",
+        "a length too long",
+        "a type too long",
+    ],
 )
 def test_other_forms_are_not_remembered(body: bytes) -> None:
-    index: PrefixIndex[str] = PrefixIndex()
-    assert add(index, body, "it") == b""
-    assert len(index) == 0
+    index: ConnectionIndex[str] = ConnectionIndex()
+    assert add(index, body, "it") is None
+    assert found(index, body) is None
 
 
-def test_heads_of_many_sizes_are_not_worth_it() -> None:
-    index: PrefixIndex[str] = PrefixIndex()
-    prefixes = [
-        add(index, payload_last(b"hello", service="s" * size), "x") for size in range(1, 12)
-    ]
-    assert [bool(prefix) for prefix in prefixes] == [True] * 8 + [False] * 3
+def test_prefixes_of_many_sizes_are_not_worth_it() -> None:
+    index: ConnectionIndex[str] = ConnectionIndex()
+    keys = [add(index, payload_last(b"hello", service="s" * size), "x") for size in range(1, 12)]
+    assert [bool(key) for key in keys] == [True] * 8 + [False] * 3
+    # Those of a size that is tried already are welcome.
+    assert add(index, payload_last(b"hello", service="t"), "y")
+    assert found(index, payload_last(b"hello", service="t")) == ("y", b"hello")
+    # What was forgotten makes room.
+    index.clear()
+    assert add(index, payload_last(b"hello", service="s" * 11), "x")
 
 
 @given(
+    write=st.sampled_from(FORMS),
     payload=st.binary(min_size=1, max_size=300),
     changes=st.lists(st.tuples(st.integers(0, 320), st.integers(0, 255)), max_size=3),
     tail=st.binary(max_size=6),
     cut=st.integers(0, 12),
 )
 def test_what_is_recognised_decodes_to_the_same(
-    payload: bytes, changes: list[tuple[int, int]], tail: bytes, cut: int
+    write: Write, payload: bytes, changes: list[tuple[int, int]], tail: bytes, cut: int
 ) -> None:
-    index: PrefixIndex[str] = PrefixIndex()
-    add(index, payload_last(b"some payload"), "it")
-    body = bytearray(payload_last(payload) + tail)
+    index: ConnectionIndex[str] = ConnectionIndex()
+    add(index, write(b"some payload"), "it")
+    body = bytearray(write(payload) + tail)
     for at, value in changes:
         body[at % len(body)] = value
     del body[len(body) - cut :]
@@ -110,7 +171,7 @@ def test_what_is_recognised_decodes_to_the_same(
     if hit is None:
         return
     try:
-        message = decode(memoryview(body))
+        message = decode(memoryview(body), strict=True)
     except DecodeError:
         pytest.fail("a message was recognised that cannot be decoded")
     assert message[:4] == (MessageType.DATA, 1, "SSH", 1)
@@ -118,9 +179,47 @@ def test_what_is_recognised_decodes_to_the_same(
     assert message.available_service_ids == ()
 
 
-def test_a_payload_that_is_too_long_is_left_to_the_decoder() -> None:
-    index: PrefixIndex[str] = PrefixIndex()
-    prefix = add(index, payload_last(b"hello"), "it")
-    size = MAX_PAYLOAD + 1
-    length = bytes((size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14))
-    assert found(index, prefix + length + bytes(size)) is None
+@each_form
+def test_a_payload_that_is_too_long_or_empty_is_left_to_the_decoder(write: Write) -> None:
+    index: ConnectionIndex[str] = ConnectionIndex()
+    key = add(index, write(b"hello"), "it")
+    assert key is not None
+    prefix, tail = key
+    for size, known in ((MAX_PAYLOAD, True), (MAX_PAYLOAD + 1, False), (1, True), (0, False)):
+        body = prefix + varint(size) + bytes(size) + tail
+        assert (found(index, body) is not None) is known
+
+
+@each_form
+def test_lengths_written_longer_than_needed(write: Write) -> None:
+    """Protobuf reads them, up to three bytes are recognised, and none is read wrongly."""
+    index: ConnectionIndex[str] = ConnectionIndex()
+    key = add(index, write(b"hello"), "it")
+    assert key is not None
+    prefix, tail = key
+    for length, known in (
+        (b"\x03", True),
+        (b"\x83\x00", True),
+        (b"\x83\x80\x00", True),
+        (b"\x83\x80\x80\x00", False),
+    ):
+        body = prefix + length + b"abc" + tail
+        assert found(index, body) == (("it", b"abc") if known else None)
+
+
+@each_form
+def test_messages_that_are_cut_off(write: Write) -> None:
+    index: ConnectionIndex[str] = ConnectionIndex()
+    add(index, write(b"hello"), "it")
+    for size in (1, 200, MAX_PAYLOAD):
+        body = write(b"x" * size)
+        assert found(index, body) is not None
+        for cut in {*range(min(len(body), 40)), len(body) - 1}:
+            assert found(index, body[:cut]) is None
+
+
+def test_bytes_that_can_be_written_to() -> None:
+    index: ConnectionIndex[str] = ConnectionIndex()
+    body = memoryview(bytearray(ascending(b"hello")))
+    assert index.add(body, decode(body), "it")
+    assert index.find(body) == ("it", 6, 11)

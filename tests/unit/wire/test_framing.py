@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from support.messages import load_vectors, messages
+from support.session.messages import load_vectors, messages
 from tailrace.errors import DecodeError
 from tailrace.wire.codec import decode, encode, encode_delimited
 from tailrace.wire.framing import MessageSplitter
@@ -176,6 +176,7 @@ def test_messages_before_a_length_of_0_are_delivered() -> None:
 
 
 @given(st.lists(st.binary(max_size=12), max_size=3), st.binary(max_size=2), st.integers(0, 1))
+@example([bytes(300)], b"", 0)
 @example([b"a"], b"", 0)
 @example([b"a"], b"", 1)
 @example([], b"", 0)
@@ -192,3 +193,68 @@ def test_only_takes_a_frame_that_is_just_one_message(
     else:
         assert bytes(only) == frame[2:]
         assert feed(splitter, frame) == [frame[2:]]
+
+
+@given(
+    st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=6),
+    st.lists(st.integers(0, 200), max_size=10),
+)
+@example([b"a"], [1])
+@example([b"abc"], [2])
+@example([b"abc", b"d"], [1, 1, 4])
+def test_whole_messages_with_their_prefixes(sent: list[bytes], cuts: list[int]) -> None:
+    """As a relay does it: the straddling message first, then those that lie in the frame."""
+    stream = b"".join(map(prefixed, sent))
+    splitter = MessageSplitter()
+    passed = bytearray()
+    for frame in cut(stream, cuts):
+        start = 0
+        if splitter.pending:
+            held = splitter.pending
+            message, start = splitter.complete(memoryview(frame))
+            if message is None:
+                assert start == len(frame)
+                assert splitter.pending == held + start
+                continue
+            assert splitter.pending == 0
+            assert len(message) == held + start
+            passed += message
+        for body in splitter.feed(memoryview(frame)[start:]):
+            passed += prefixed(bytes(body))
+    assert passed == stream
+
+
+def test_a_completed_message_may_be_kept() -> None:
+    splitter = MessageSplitter()
+    whole = encode_delimited(DATA)
+    feed(splitter, whole[:5])
+    frame = bytearray(whole[5:])
+    message, taken = splitter.complete(memoryview(frame))
+    frame[:] = bytes(len(frame))
+    feed(splitter, whole[:7])
+    assert message is not None
+    assert bytes(message) == whole
+    assert taken == len(frame)
+
+
+@pytest.mark.parametrize("stop_behind", [1, 2, 3])
+def test_a_caller_may_stop_behind_any_message_and_come_back(stop_behind: int) -> None:
+    splitter = MessageSplitter()
+    bodies = [b"one", b"two", b"three"]
+    frame = memoryview(b"".join(map(prefixed, bodies)) + b"\x00")
+    at = 0
+    for number, body in enumerate(splitter.feed(frame), 1):
+        at += 2 + len(body)
+        if number == stop_behind:
+            break
+    assert splitter.pending == 0
+    assert feed(splitter, bytes(frame[at:])) == bodies[stop_behind:]
+    assert splitter.pending == 1
+
+
+def test_only_leaves_what_is_held_back_alone() -> None:
+    splitter = MessageSplitter()
+    feed(splitter, b"\x00")
+    whole = encode_delimited(DATA)
+    assert splitter.only(memoryview(whole)) is None
+    assert splitter.pending == 1

@@ -1,6 +1,7 @@
-"""Parse and print the addresses that stand in options and files. Pure.
+"""The addresses of options and files, with the checks and the texts of the C++ command. Pure.
 
-What is parsed prints to a text that parses to the same again.
+:mod:`tailrace.common.addresses` knows what an address is; here is what the C++ command allows of
+it, and what it says about the rest.
 """
 
 from __future__ import annotations
@@ -10,42 +11,38 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from ...errors import ConfigurationError
-from ...localproxy.settings import LocalAddress, ServiceMap, TCPAddress, UnixAddress
-from ...wire import Side
-from .options import printable
-from .validation import (
-    RejectedInput,
+from ...common import addresses
+from ...common.addresses import (
+    MAX_UNIX_PATH,
+    AddressError,
+    AddressFault,
+    LocalAddress,
+    format_local_address,
     is_host_name,
     is_ipv6,
+    is_unix_path,
+    parse_port,
+    split_host_port,
+)
+from ...errors import ConfigurationError
+from ...wire import Side
+from .validation import (
+    RejectedInput,
+    rejected_port,
     validate_address_characters,
     validate_path,
-    validate_port,
     validate_service_id,
 )
+from .values import WHITESPACE, printable
 
-__all__ = [
-    "DEFAULT_PORT",
-    "format_endpoint",
-    "format_local_address",
-    "format_service_map",
-    "parse_bind_address",
-    "parse_endpoint",
-    "parse_local_address",
-    "parse_service_map",
-]
+__all__ = ["parse_bind_address", "parse_endpoint", "parse_local_address", "parse_service_map"]
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_PORT: Final = 443
+_DEFAULT_PORT: Final = 443
 """Port of the service's data endpoint."""
-
 _SCHEME: Final = "wss://"
 _PATHS: Final = ("", "/", "/tunnel")
-_UNIX: Final = "unix:"
-_MAX_UNIX_PATH: Final = 107
-"""Bytes in ``sun_path`` of Linux, less the NUL at the end (unix(7))."""
-_SPACE: Final = " \t\n\v\f\r"
 
 
 def parse_endpoint(text: str) -> tuple[str, int]:
@@ -64,23 +61,15 @@ def parse_endpoint(text: str) -> tuple[str, int]:
         if slash + path not in _PATHS:
             raise ConfigurationError(f"Invalid endpoint specified: {printable(text)}")
     validate_address_characters(place, "proxy-endpoint", "Proxy endpoint")
-    host, port_text = _split_host(place)
-    if host is None or port_text == "":
-        hint = "; put IPv6 addresses in brackets, [::1]:443" if place.count(":") > 1 else ""
-        raise ConfigurationError(f"Invalid endpoint specified: {printable(text)}{hint}")
-    if port_text is None:
-        return host.lower(), DEFAULT_PORT
     try:
-        return host.lower(), validate_port(port_text)
-    except RejectedInput as error:
-        raise ConfigurationError(
-            f"Invalid endpoint specified: {printable(text)} ({error})"
-        ) from None
-
-
-def format_endpoint(host: str, port: int) -> str:
-    """Return ``HOST:PORT``, with brackets around an IPv6 address."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        host, port_text = split_host_port(place)
+        port = _DEFAULT_PORT if port_text is None else parse_port(port_text)
+    except AddressError as error:
+        hint = _brackets_hint(place, _DEFAULT_PORT)
+        if error.fault is AddressFault.PORT and error.text:
+            hint = f" ({rejected_port(error.text)})"
+        raise ConfigurationError(f"Invalid endpoint specified: {printable(text)}{hint}") from None
+    return host.lower(), port
 
 
 def parse_bind_address(text: str) -> str:
@@ -97,10 +86,10 @@ def parse_bind_address(text: str) -> str:
     if inner and is_ipv6(inner):
         return inner
     validate_address_characters(text, "bind-address", "Bind address")
-    if ":" in text or not is_host_name(text):
+    if not is_host_name(text):
         raise ConfigurationError(
             f"Bind address '{printable(text)}' is neither a host name nor an IP address;"
-            " ports stand in -s and -d"
+            " give ports with -s and -d"
         )
     return text
 
@@ -116,34 +105,41 @@ def parse_local_address(text: str, side: Side) -> LocalAddress:
     """
     if not text:
         raise RejectedInput("endpoint", "empty endpoint", "Endpoint cannot be empty")
-    if text.startswith(_UNIX):
-        return _parse_unix(text[len(_UNIX) :])
-    if text.isascii() and text.isdigit():
-        return TCPAddress("", validate_port(text))
-    scoped = text.startswith("[") and is_ipv6(text[1:].partition("]")[0])
-    if "/" in text:
-        return _parse_unix(text)
-    if not scoped:
+    is_port = text.isascii() and text.isdigit()
+    may_have_scope = text[0] == "[" and is_ipv6(text[1:].partition("]")[0])
+    if not (is_port or may_have_scope or is_unix_path(text)):
         validate_address_characters(text, "bind-address", "Bind address")
-    host, port_text = _split_host(text)
-    if host is None:
-        hint = "; put IPv6 addresses in brackets, [::1]:22" if text.count(":") > 1 else ""
-        raise ConfigurationError(f"Invalid address '{printable(text)}'{hint}")
-    if not port_text:
-        option = "-s" if side is Side.SOURCE else "-d"
-        raise ConfigurationError(
-            f"Address '{printable(text)}' has no port; {option} takes PORT, HOST:PORT or the path"
-            " of a unix socket"
-        )
-    return TCPAddress(host, validate_port(port_text))
+    try:
+        return addresses.parse_local_address(text)
+    except AddressError as error:
+        raise _reworded(error, text, side) from None
 
 
-def format_local_address(address: LocalAddress) -> str:
-    """Return the text that :func:`parse_local_address` understands as ``address``."""
-    if isinstance(address, TCPAddress):
-        return str(address)
-    plain = "/" in address.path and not address.path.startswith(_UNIX)
-    return address.path if plain else _UNIX + address.path
+def _reworded(error: AddressError, text: str, side: Side) -> ConfigurationError:
+    """Return what the C++ command says, or would say, about an address."""
+    match error.fault:
+        case AddressFault.PORT:
+            return rejected_port(error.text)
+        case AddressFault.PATH:
+            validate_path(error.text)
+            return ConfigurationError(
+                f"The path of a unix socket has at most {MAX_UNIX_PATH} bytes:"
+                f" {printable(error.text)}"
+            )
+        case AddressFault.HOST:
+            return ConfigurationError(
+                f"Invalid address '{printable(text)}'{_brackets_hint(text, 22)}"
+            )
+        case AddressFault.PORT_MISSING:
+            option = "-s" if side is Side.SOURCE else "-d"
+            return ConfigurationError(
+                f"Address '{printable(text)}' has no port; {option} takes PORT, HOST:PORT or the"
+                " path of a unix socket"
+            )
+
+
+def _brackets_hint(text: str, port: int) -> str:
+    return f"; put IPv6 addresses in brackets, [::1]:{port}" if text.count(":") > 1 else ""
 
 
 def parse_service_map(text: str, side: Side) -> dict[str, LocalAddress]:
@@ -161,12 +157,12 @@ def parse_service_map(text: str, side: Side) -> dict[str, LocalAddress]:
     for item in items:
         parts = re.split("=+", item)
         if len(parts) == 1 and len(items) == 1:
-            return {"": parse_local_address(item.strip(_SPACE), side)}
+            return {"": parse_local_address(item.strip(WHITESPACE), side)}
         if len(parts) != 2:
             raise ConfigurationError(
                 "Wrong format for the port mappings! Example: SSH1=5555,SSH2=6666."
             )
-        service_id, address_text = (part.strip(_SPACE) for part in parts)
+        service_id, address_text = (part.strip(WHITESPACE) for part in parts)
         if not service_id or not address_text:
             raise ConfigurationError(
                 f"Wrong format for the port mappings: {printable(item)} .Example: SSH1=5555"
@@ -186,16 +182,6 @@ def parse_service_map(text: str, side: Side) -> dict[str, LocalAddress]:
     return services
 
 
-def format_service_map(services: ServiceMap) -> str:
-    """Return the text that :func:`parse_service_map` understands as ``services``."""
-    return ",".join(
-        f"{service_id}={format_local_address(address)}"
-        if service_id
-        else format_local_address(address)
-        for service_id, address in services.items()
-    )
-
-
 def _refuse_shared_addresses(services: Mapping[str, LocalAddress]) -> None:
     owners: dict[LocalAddress, str] = {}
     for service_id, address in services.items():
@@ -205,30 +191,3 @@ def _refuse_shared_addresses(services: Mapping[str, LocalAddress]) -> None:
                 f"Services {owner} and {service_id} cannot both listen on"
                 f" {printable(format_local_address(address))}"
             )
-
-
-def _parse_unix(text: str) -> UnixAddress:
-    path = text.strip(_SPACE)
-    validate_path(path)
-    if len(path.encode(errors="surrogateescape")) > _MAX_UNIX_PATH:
-        raise ConfigurationError(
-            f"The path of a unix socket has at most {_MAX_UNIX_PATH} bytes: {printable(path)}"
-        )
-    return UnixAddress(path)
-
-
-def _split_host(text: str) -> tuple[str | None, str | None]:
-    """Split ``HOST``, ``HOST:PORT``, ``[IPV6]`` or ``[IPV6]:PORT``.
-
-    The host is ``None`` when it is not one; the port is ``None`` when there is no colon
-    for it.
-    """
-    if text.startswith("["):
-        host, bracket, rest = text[1:].partition("]")
-        if not bracket or not is_ipv6(host) or (rest and rest[0] != ":"):
-            return None, None
-        return host, rest[1:] if rest else None
-    host, colon, port = text.partition(":")
-    if ":" in port or not is_host_name(host):
-        return None, None
-    return host, port if colon else None

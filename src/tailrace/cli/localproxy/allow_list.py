@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ...common.addresses import LocalAddress, format_local_address
 from ...errors import ConfigurationError
-from ...localproxy.settings import LocalAddress
 from ...wire import Side
-from .addresses import format_local_address, parse_local_address
-from .options import printable
+from .addresses import parse_local_address
 from .validation import RejectedInput
+from .values import printable
 
 __all__ = ["format_allow_list", "parse_allow_list"]
 
@@ -18,11 +18,11 @@ def parse_allow_list(text: str) -> tuple[LocalAddress, ...]:
     """Return the addresses of ``--allow``: ``ADDRESS[,ADDRESS...]``, as in ``-d``.
 
     Raises:
-        ConfigurationError: an item is no address, or there is none.
+        ConfigurationError: an item is not an address, or there is none.
     """
     items = [item.strip() for item in text.split(",") if item.strip()]
     if not items:
-        raise ConfigurationError("--allow has no address; leave it out to allow all of the map")
+        raise ConfigurationError("--allow has no address; leave it out to allow the whole map")
     return tuple(map(_parse, items))
 
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from .options import OPTIONS, Option, UsageError, Value, option_named, parse_value, printable
+from .options import OPTIONS, Option, option_named
+from .values import UsageError, Value, parse_value, printable
 
 __all__ = ["Argument", "CommandKind", "CommandLine", "parse_argv"]
 
@@ -154,8 +155,8 @@ def _take_value(option: Option, rest: list[str]) -> str:
 def _find_long(name: str) -> Option:
     """Return the option ``name`` names or begins.
 
-    An abbreviation that is good for the C++ command means the same here, whatever
-    options there are besides.
+    An abbreviation that the C++ command understands means the same here, although there
+    are more options.
     """
     exact = option_named(name)
     if exact is not None:

@@ -5,65 +5,56 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from dataclasses import dataclass
-from typing import Final, TextIO
+from typing import Final
 
-__all__ = ["MAX_FILE_SIZE", "Files"]
+__all__ = ["MAX_FILE_SIZE", "is_filled_directory", "read_line", "read_text", "regular_files"]
 
 MAX_FILE_SIZE: Final = 1_048_576
 """Bytes; no configuration file is larger, so a device or a log named by mistake is refused."""
 _MAX_LINE: Final = 65_536
 
 
-@dataclass(frozen=True, slots=True)
-class Files:
-    """Read access; ``stdin`` is the process' own when ``None``."""
+def read_text(path: str) -> str:
+    """Return the text of a file; bytes that are not UTF-8 become surrogates (PEP 383).
 
-    stdin: TextIO | None = None
+    Raises:
+        OSError: it cannot be read, or has more than :data:`MAX_FILE_SIZE` bytes.
+    """
+    with open(path, "rb") as file:
+        data = file.read(MAX_FILE_SIZE + 1)
+    if len(data) > MAX_FILE_SIZE:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
+    return data.decode("utf-8-sig", errors="surrogateescape")
 
-    def read_text(self, path: str) -> str:
-        """Return the text of a file; bytes that are not UTF-8 become surrogates (PEP 383).
 
-        Raises:
-            OSError: it cannot be read, or has more than :data:`MAX_FILE_SIZE` bytes.
-        """
-        with open(path, "rb") as file:
-            data = file.read(MAX_FILE_SIZE + 1)
-        if len(data) > MAX_FILE_SIZE:
-            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
-        return data.decode("utf-8-sig", errors="surrogateescape")
+def read_line(prompt: str) -> str:
+    """Return one line of standard input without its end; ask for it on a terminal."""
+    if sys.stdin is None:  # the process was started with standard input closed
+        return ""
+    if sys.stdin.isatty():
+        from getpass import getpass
 
-    def read_line(self, prompt: str) -> str:
-        """Return one line of standard input without its end; ask for it on a terminal."""
-        stream = sys.stdin if self.stdin is None else self.stdin
-        if stream is None:  # the process was started with standard input closed
-            return ""
-        if stream.isatty():
-            from getpass import getpass
+        return getpass(prompt)
+    return sys.stdin.readline(_MAX_LINE).rstrip("\r\n")
 
-            return getpass(prompt)
-        return stream.readline(_MAX_LINE).rstrip("\r\n")
 
-    def exists(self, path: str) -> bool:
-        """Return whether there is something at ``path``."""
-        return os.path.exists(path)
+def is_filled_directory(path: str) -> bool:
+    """Return whether ``path`` is a directory with something in it that can be read."""
+    try:
+        with os.scandir(path) as entries:
+            return next(entries, None) is not None
+    except OSError:
+        return False
 
-    def is_filled_directory(self, path: str) -> bool:
-        """Return whether ``path`` is a directory with something in it that can be read."""
-        try:
-            with os.scandir(path) as entries:
-                return next(entries, None) is not None
-        except OSError:
-            return False
 
-    def regular_files(self, directory: str) -> list[str]:
-        """Return the paths of all files below ``directory``, in the order of their names.
+def regular_files(directory: str) -> list[str]:
+    """Return the paths of all files below ``directory``, in the order of their names.
 
-        Links to files count, links to directories are not followed; what cannot be read
-        is left out.
-        """
-        found = []
-        for folder, folders, names in os.walk(directory):
-            folders.sort()
-            found += [os.path.join(folder, name) for name in sorted(names)]
-        return [path for path in found if os.path.isfile(path)]
+    Links to files count, links to directories are not followed; what cannot be read
+    is left out.
+    """
+    found = []
+    for folder, folders, names in os.walk(directory):
+        folders.sort()
+        found += [os.path.join(folder, name) for name in sorted(names)]
+    return [path for path in found if os.path.isfile(path)]

@@ -7,30 +7,28 @@ front of the names below it, which no option has.
 Files of ``--config-dir`` (Boost.PropertyTree): ``ID = ADDRESS``; comment lines start with
 ``;`` or ``#``; what stands below a ``[section]`` is not a service id.
 
-Both parsers are pure; what they return prints to a text that parses to the same again.
+Both parsers are pure.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from ...common.addresses import LocalAddress, ServiceMap
 from ...errors import ConfigurationError
-from ...localproxy.settings import LocalAddress, ServiceMap
 from ...wire import Side
-from .addresses import format_local_address, parse_local_address
-from .files import Files
-from .options import Option, UsageError, Value, option_named, parse_value, printable
+from .addresses import parse_local_address
+from .files import read_text, regular_files
+from .options import Option, option_named
 from .validation import validate_path, validate_service_id
+from .values import WHITESPACE, UsageError, Value, parse_value, printable
 
 __all__ = [
     "Entry",
     "NotAnIniFile",
-    "format_config",
-    "format_services",
     "parse_config",
     "parse_services",
     "read_config",
@@ -39,7 +37,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_SPACE: Final = " \t\r\n\v\f"
 _SHOWN_PATH_LENGTH: Final = 200
 _NAME: Final = re.compile(r"[a-z][a-z.-]{0,31}")
 _KEY: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9._ -]{0,31}")
@@ -50,20 +47,12 @@ class Entry:
     """One option that stands in a ``--config`` file."""
 
     option: Option
-    text: str = field(repr=False)
     value: Value = field(repr=False)
     line: int
 
 
 class NotAnIniFile(ConfigurationError):
-    """A file of ``--config-dir`` is no map of services."""
-
-
-@dataclass(frozen=True, slots=True)
-class _ServiceEntry:
-    name: str
-    text: str
-    where: str
+    """A file of ``--config-dir`` is not a map of services."""
 
 
 def parse_config(text: str, where: str = "") -> tuple[Entry, ...]:
@@ -78,16 +67,16 @@ def parse_config(text: str, where: str = "") -> tuple[Entry, ...]:
     entries: dict[str, Entry] = {}
     section = ""
     for number, raw in enumerate(text.split("\n"), start=1):
-        line = raw.partition("#")[0].strip(_SPACE)
+        line = raw.partition("#")[0].strip(WHITESPACE)
         hint = f"{printable(where)}, line {number}" if where else f"line {number}"
         if line.startswith("[") and line.endswith("]"):
             section = line[1:-1].rstrip(".") + "."
         elif line:
-            name, equals, value_text = (part.strip(_SPACE) for part in line.partition("="))
+            name, equals, value_text = (part.strip(WHITESPACE) for part in line.partition("="))
             if not equals:
                 raise UsageError(
                     f"the options configuration file contains an invalid line{_shown_line(line)}",
-                    f"{hint}: a line is NAME = VALUE.",
+                    f"{hint}: expected NAME = VALUE.",
                 )
             option = option_named(name) if not section else None
             if option is None:
@@ -97,7 +86,7 @@ def parse_config(text: str, where: str = "") -> tuple[Entry, ...]:
                 raise UsageError(f"option '{name}' cannot be specified more than once", hint)
             value = _value(option, value_text, hint)
             entries.pop(name, None)
-            entries[name] = Entry(option, value_text, value, number)
+            entries[name] = Entry(option, value, number)
     return tuple(entries.values())
 
 
@@ -122,12 +111,7 @@ def _shown_key(name: str, value: str) -> str:
     return f" '{name}'" if is_key or _NAME.fullmatch(name) else ""
 
 
-def format_config(entries: Iterable[Entry]) -> str:
-    """Return the text of a ``--config`` file with these options."""
-    return "".join(f"{entry.option.name} = {entry.text}\n" for entry in entries)
-
-
-def read_config(path: str, files: Files) -> tuple[Entry, ...]:
+def read_config(path: str) -> tuple[Entry, ...]:
     """Return the options in the ``--config`` file at ``path``.
 
     Raises:
@@ -136,7 +120,7 @@ def read_config(path: str, files: Files) -> tuple[Entry, ...]:
     """
     validate_path(path)
     try:
-        text = files.read_text(path)
+        text = read_text(path)
     except OSError as error:
         raise UsageError(
             f"can not read options configuration file '{printable(path)}'",
@@ -156,53 +140,49 @@ def parse_services(text: str, side: Side, *, strict: bool = True) -> dict[str, L
         ConfigurationError: ``strict``, and an address is not valid.
     """
     services: dict[str, LocalAddress] = {}
-    for entry in _service_entries(text):
+    for where, name, value in _service_entries(text):
         try:
-            validate_service_id(entry.name)
+            validate_service_id(name)
         except ConfigurationError as error:
-            logger.warning("%s of a service map is ignored: %s", entry.where, error)
+            logger.warning("%s of a service map is ignored: %s", where, error)
             continue
         try:
-            services[entry.name] = parse_local_address(entry.text, side)
+            services[name] = parse_local_address(value, side)
         except ConfigurationError as error:
             if strict:
-                raise ConfigurationError(f"{entry.where}: {error}") from None
-            logger.warning("%s of a service map is ignored: %s", entry.where, error)
+                raise ConfigurationError(f"{where}: {error}") from None
+            logger.warning("%s of a service map is ignored: %s", where, error)
     return services
 
 
-def _service_entries(text: str) -> list[_ServiceEntry]:
-    entries: dict[str, _ServiceEntry] = {}
+def _service_entries(text: str) -> list[tuple[str, str, str]]:
+    """Return line, name and value of each entry."""
+    entries: dict[str, tuple[str, str, str]] = {}
     sections: set[str] = set()
     section = ""
     for number, raw in enumerate(text.split("\n"), start=1):
-        line = raw.strip(_SPACE)
+        line = raw.strip(WHITESPACE)
         where = f"line {number}"
         if not line or line[0] in ";#":
             continue
         if line[0] == "[":
             name, bracket, _ = line[1:].partition("]")
             if not bracket or name in sections:
-                raise NotAnIniFile(f"{where}: the section has no ']' or is there twice")
+                raise NotAnIniFile(f"{where}: the section has no ']' or is a duplicate")
             sections.add(name)
-            section = f"{name.strip(_SPACE)}."
+            section = f"{name.strip(WHITESPACE)}."
             continue
-        name, equals, value = (part.strip(_SPACE) for part in line.partition("="))
+        name, equals, value = (part.strip(WHITESPACE) for part in line.partition("="))
         if not equals or not name:
-            raise NotAnIniFile(f"{where}: a line is ID = ADDRESS")
+            raise NotAnIniFile(f"{where}: expected ID = ADDRESS")
         name = section + name
         if name in entries:
-            raise NotAnIniFile(f"{where}: the name is there twice")
-        entries[name] = _ServiceEntry(name, value, where)
+            raise NotAnIniFile(f"{where}: duplicate name")
+        entries[name] = where, name, value
     return list(entries.values())
 
 
-def format_services(services: ServiceMap) -> str:
-    """Return the text of a file of ``--config-dir`` with these services."""
-    return "".join(f"{name} = {format_local_address(where)}\n" for name, where in services.items())
-
-
-def read_services(directory: str, side: Side, files: Files, *, strict: bool) -> ServiceMap:
+def read_services(directory: str, side: Side, *, strict: bool) -> ServiceMap:
     """Return the services in all files below ``directory``; the first file with an id counts.
 
     Files in another format are skipped with a warning, as are addresses that are not
@@ -212,10 +192,10 @@ def read_services(directory: str, side: Side, files: Files, *, strict: bool) -> 
         ConfigurationError: ``strict``, and an address is not valid.
     """
     services: dict[str, LocalAddress] = {}
-    for path in files.regular_files(directory):
+    for path in regular_files(directory):
         name = printable(path, _SHOWN_PATH_LENGTH)
         try:
-            found = parse_services(files.read_text(path), side, strict=strict)
+            found = parse_services(read_text(path), side, strict=strict)
         except (OSError, NotAnIniFile) as error:
             cause = error.strerror if isinstance(error, OSError) else error
             logger.warning("Fail to parse %s: %s. Continue to the next file.", name, cause)

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from ...common.secret import Secret
 from .argv import CommandLine
-from .files import Files
 from .ini import read_config
-from .options import OPTIONS, Option, UsageError, Value, parse_value, printable
+from .options import OPTIONS, Option
+from .values import UsageError, Value, parse_value, printable
 
 __all__ = ["DEFAULT_VERBOSITY", "Inputs", "Layer", "OptionValue", "Origin", "gather"]
 
@@ -23,9 +23,12 @@ _SHOWN_PATH: Final = 200
 _REFERENCE_PREFIX: Final = "AWSIOT_"
 _CONFIG: Final = next(option for option in OPTIONS if option.name == "config")
 
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
 
 class Layer(IntEnum):
-    """Where a value comes from; a lower one goes before a higher one."""
+    """Where a value comes from; a lower one takes precedence over a higher one."""
 
     COMMAND_LINE = 1
     CONFIG_FILE = 2
@@ -47,7 +50,7 @@ _NAMES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where one value comes from; ``str`` says it to people."""
+    """Where one value comes from; ``str`` is for people."""
 
     layer: Layer = Layer.DEFAULT
     detail: str = ""
@@ -58,42 +61,43 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
-class OptionValue:
-    """The value of one option and where it was given."""
+class OptionValue(Generic[T_co]):
+    """A value and where it was given."""
 
-    option: Option
-    value: Value = field(repr=False)
+    value: T_co = field(repr=False)
     origin: Origin
-
-    @property
-    def text(self) -> str:
-        """The value of an option of kind TEXT."""
-        assert isinstance(self.value, str)
-        return self.value
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
     """Everything that was given."""
 
-    given: Mapping[str, OptionValue]
+    given: Mapping[str, OptionValue[Value]]
     """Long name of the option -> what counts for it."""
     environ: Mapping[str, str] = field(repr=False, default_factory=dict)
     """The whole environment, for the variables of web proxies."""
     positional: int = 0
     """Arguments that belong to no option."""
 
-    def get(self, name: str) -> OptionValue | None:
-        """Return what was given for the option with this long name."""
-        return self.given.get(name)
+    def get(self, name: str, kind: type[T]) -> OptionValue[T] | None:
+        """Return what was given for an option, whose values are of the type ``kind``."""
+        given = self.given.get(name)
+        if given is None:
+            return None
+        assert isinstance(given.value, kind)
+        return OptionValue(given.value, given.origin)
 
-    def require(self, name: str) -> OptionValue:
-        """Return what was given for an option.
+    def text(self, name: str) -> OptionValue[str] | None:
+        """Return what was given for an option of kind TEXT or CHOICE."""
+        return self.get(name, str)
+
+    def require(self, name: str) -> OptionValue[str]:
+        """Return what was given for an option of kind TEXT.
 
         Raises:
             UsageError: nothing was.
         """
-        given = self.given.get(name)
+        given = self.text(name)
         if given is None:
             raise UsageError(f"the option '--{name}' is required but missing")
         return given
@@ -101,16 +105,13 @@ class Inputs:
     @property
     def verbosity(self) -> int:
         """The value of ``--verbose``, 0 to 65535."""
-        given = self.given.get("verbose")
-        return int(given.value) if given is not None else DEFAULT_VERBOSITY
+        given = self.get("verbose", int)
+        return given.value if given is not None else DEFAULT_VERBOSITY
 
     def secrets(self) -> tuple[Secret, ...]:
         """Return the tokens among the values, whether valid or not."""
-        return tuple(
-            Secret(given.text)
-            for given in self.given.values()
-            if given.option.secret and given.value != "-"
-        )
+        found = [self.text(option.name) for option in OPTIONS if option.secret]
+        return tuple(Secret(given.value) for given in found if given and given.value != "-")
 
     def elsewhere(self, *names: str) -> str:
         """Return a hint that says which of these options are not on the command line."""
@@ -122,7 +123,7 @@ class Inputs:
         return " ".join(parts)
 
 
-def gather(command: CommandLine, environ: Mapping[str, str], files: Files) -> Inputs:
+def gather(command: CommandLine, environ: Mapping[str, str]) -> Inputs:
     """Return what ``command``, the ``--config`` file and ``environ`` give.
 
     Variables named ``TAILRACE_...`` count as absent when they are empty, the
@@ -134,18 +135,17 @@ def gather(command: CommandLine, environ: Mapping[str, str], files: Files) -> In
     """
     given = {
         argument.option.name: OptionValue(
-            argument.option, argument.value, Origin(Layer.COMMAND_LINE, argument.spelling)
+            argument.value, Origin(Layer.COMMAND_LINE, argument.spelling)
         )
         for argument in command.arguments
     }
-    config = given.get("config") or _from_environment(_CONFIG, environ)
+    config = given.get(_CONFIG.name) or _from_environment(_CONFIG, environ)
     if config is not None:
-        given["config"] = config
-        for entry in read_config(config.text, files):
-            origin = Origin(
-                Layer.CONFIG_FILE, f"{printable(config.text, _SHOWN_PATH)}, line {entry.line}"
-            )
-            given.setdefault(entry.option.name, OptionValue(entry.option, entry.value, origin))
+        given[_CONFIG.name] = config
+        path = str(config.value)
+        for entry in read_config(path):
+            origin = Origin(Layer.CONFIG_FILE, f"{printable(path, _SHOWN_PATH)}, line {entry.line}")
+            given.setdefault(entry.option.name, OptionValue(entry.value, origin))
     for option in OPTIONS:
         if option.name not in given:
             found = _from_environment(option, environ)
@@ -154,7 +154,7 @@ def gather(command: CommandLine, environ: Mapping[str, str], files: Files) -> In
     return Inputs(given, environ, command.positional)
 
 
-def _from_environment(option: Option, environ: Mapping[str, str]) -> OptionValue | None:
+def _from_environment(option: Option, environ: Mapping[str, str]) -> OptionValue[Value] | None:
     name = option.environment
     text = environ.get(name) if name else None
     if text is None or (not text and not name.startswith(_REFERENCE_PREFIX)):
@@ -164,4 +164,4 @@ def _from_environment(option: Option, environ: Mapping[str, str]) -> OptionValue
     except UsageError as error:
         hint = f"It comes from the environment variable {name}. {error.hint}"
         raise UsageError(str(error), hint.rstrip()) from None
-    return OptionValue(option, value, Origin(Layer.ENVIRONMENT, name))
+    return OptionValue(value, Origin(Layer.ENVIRONMENT, name))

@@ -81,18 +81,17 @@ class ConsoleFormatter(logging.Formatter):
 class _ConsoleHandler(logging.StreamHandler[TextIO]):
     """The handler of :func:`set_up_logging`."""
 
-    def __init__(self, stream: TextIO | None) -> None:
-        super().__init__(stream)
-        self.redaction = RedactionFilter()
-        self.addFilter(self.redaction)
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+        self.addFilter(RedactionFilter())
         self.setFormatter(ConsoleFormatter())
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Go on without the log when standard error is gone."""
 
 
-def set_up_logging(verbosity: int, stream: TextIO | None = None) -> None:
-    """Log to ``stream`` (standard error) what ``-v verbosity`` shows.
+def set_up_logging(verbosity: int) -> None:
+    """Log to standard error what ``-v verbosity`` shows.
 
     Records of other packages are shown from "warning" on only: at lower levels they may
     quote headers of the upgrade request.
@@ -100,7 +99,7 @@ def set_up_logging(verbosity: int, stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     for handler in _console_handlers():
         root.removeHandler(handler)
-    root.addHandler(_ConsoleHandler(sys.stderr if stream is None else stream))
+    root.addHandler(_ConsoleHandler())
     logging.addLevelName(TRACE, "TRACE")
     set_verbosity(verbosity)
 

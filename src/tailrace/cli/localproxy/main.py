@@ -13,15 +13,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, TextIO
 
 from ... import __version__
-from ...errors import ExitCode, TailraceError
+from ...errors import TailraceError
+from ..exit_codes import ExitCode, exit_code_of
 from .argv import CommandKind, CommandLine, parse_argv
-from .options import UsageError, help_text
+from .values import UsageError
 
 if TYPE_CHECKING:
     import logging
 
-    from ...localproxy.settings import ProxySettings
-    from .files import Files
     from .layers import Inputs
 
 __all__ = ["BANNER", "main"]
@@ -49,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if command.kind is CommandKind.EXPORT:
             return _export(command)
         if command.kind is CommandKind.HELP:
+            from .help import help_text
+
             _write(sys.stderr, help_text().rstrip("\n"))
     except KeyboardInterrupt:
         return _INTERRUPTED
@@ -57,27 +58,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(command: CommandLine, *, own_arguments: bool) -> int:
     from ...common.redaction import register_secrets
-    from .files import Files
     from .layers import DEFAULT_VERBOSITY, gather
     from .log_format import set_up_logging, set_verbosity
 
     verbose = command["verbose"]
     set_up_logging(int(verbose.value) if verbose is not None else DEFAULT_VERBOSITY)
-    files = Files()
     try:
-        inputs = gather(command, os.environ, files)
+        inputs = gather(command, os.environ)
     except TailraceError as error:
         _write(sys.stdout, BANNER)
         return _report(error)
-    json_events = inputs.get("json")
-    wants_json = json_events is not None and bool(json_events.value)
+    json_events = inputs.get("json", bool)
+    wants_json = json_events is not None and json_events.value
     _write(sys.stderr if wants_json else sys.stdout, BANNER)
     set_verbosity(inputs.verbosity)
     register_secrets(*inputs.secrets())
     if own_arguments:
         _hide_tokens(inputs)
     try:
-        return _serve(inputs, files)
+        return _serve(inputs)
     except TailraceError as error:
         return _report(error)
     except Exception:
@@ -85,30 +84,36 @@ def _run(command: CommandLine, *, own_arguments: bool) -> int:
         return ExitCode.USAGE
 
 
-def _serve(inputs: Inputs, files: Files) -> int:
+def _serve(inputs: Inputs) -> int:
     from ...common.redaction import register_secrets
     from .resolve import resolve, secrets_of
 
-    settings: ProxySettings = resolve(inputs, files).settings
-    register_secrets(*secrets_of(settings))
+    settings = resolve(inputs).settings
+    register_secrets(*secrets_of(settings.proxy))
     if hasattr(os, "geteuid") and os.geteuid() == 0:
-        _logger().warning("Running as root; a user of its own is all this command needs")
+        _logger().warning("Running as root; this command needs no privileges")
 
+    from .error_hints import explain
     from .run import run
 
-    return int(run(settings))
+    try:
+        run(settings)
+    except TailraceError as error:
+        _logger().critical("%s", explain(error, settings.proxy))
+        return exit_code_of(error)
+    return ExitCode.OK
 
 
 def _export(command: CommandLine) -> int:
     from .layers import DEFAULT_VERBOSITY
     from .log_format import set_up_logging
-    from .resolve import action_of, export_default_settings
+    from .resolve import export_default_settings
 
     set_up_logging(DEFAULT_VERBOSITY)
-    action = action_of(command)
-    assert action is not None
+    argument = command[CommandKind.EXPORT.value]
+    assert argument is not None
     try:
-        export_default_settings(action.path)
+        export_default_settings(str(argument.value))
     except TailraceError as error:
         return _report(error)
     return ExitCode.OK
@@ -122,7 +127,7 @@ def _hide_tokens(inputs: Inputs) -> None:
 
 
 def _report(error: TailraceError) -> int:
-    """Say what went wrong, in the form of its kind, and return the exit code."""
+    """Say what is wrong with the call, in the form of its kind, and return the exit code."""
     from .validation import RejectedInput
 
     if isinstance(error, UsageError):
@@ -130,13 +135,13 @@ def _report(error: TailraceError) -> int:
     if isinstance(error, RejectedInput):
         _logger().warning("SECURITY: Rejected input for '%s': %s", error.input_name, error.reason)
     _logger().critical("%s", error)
-    return error.exit_code
+    return exit_code_of(error)
 
 
 def _usage(error: UsageError) -> int:
     lines = [str(error), *([error.hint] if error.hint else []), _HELP_HINT]
     _write(sys.stderr, "\n".join(lines))
-    return error.exit_code
+    return ExitCode.USAGE
 
 
 def _logger() -> logging.Logger:

@@ -8,11 +8,17 @@ import json
 import logging
 import os
 import socket
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TextIO
 
+from ...common.addresses import (
+    DEFAULT_APPLICATION_HOST,
+    LocalAddress,
+    TCPAddress,
+    UnixAddress,
+)
+from ...common.atomic_files import write_atomically
 from ...errors import ConfigurationError
 from ...localproxy.events import (
     Connected,
@@ -22,23 +28,38 @@ from ...localproxy.events import (
     ConnectionRefused,
     Ended,
     Listening,
+    ListeningOnNetwork,
+    PeerDialectLearned,
+    PeerSilent,
     ProxyEvent,
     Reconnecting,
     ServicesMapped,
     Started,
 )
-from ...localproxy.settings import LocalAddress, TCPAddress, UnixAddress
+from ...localproxy.in_process import IN_PROCESS
 from ...wire import Side
+from .error_hints import describe
 
 __all__ = ["JSONReporter", "LogReporter", "ReadyFile", "SystemdNotifier"]
 
 logger = logging.getLogger("tailrace.localproxy")
 
 _RULE: Final = "-" * 33
+_OPTIONS: Final = (
+    ("not in the allow-list", "not in the allow-list (--allow)"),
+    ("of its family in the bind address", "of its family in -b"),
+)
+"""Words of the engine, which knows no options, and the same with the option."""
+
+
+def _with_options(reason: str) -> str:
+    for words, option in _OPTIONS:
+        reason = reason.replace(words, option)
+    return reason
 
 
 class LogReporter:
-    """Write the lines of the reference that scripts and people wait for."""
+    """Logs the lines of the C++ command that scripts and people wait for."""
 
     def __init__(self, side: Side) -> None:
         self._source = side is Side.SOURCE
@@ -64,17 +85,19 @@ class LogReporter:
             case Listening(service_id, address, assigned):
                 self._listening(service_id, address, assigned)
             case Reconnecting(cause, delay):
-                logger.error("%s; trying again in %.1f s", cause, delay)
+                logger.error("%s; trying again in %.1f s", describe(cause), delay)
             case Ended(code, reason):
                 logger.info("Web socket close received. Code: %d; Reason: %s", code, reason)
+            case ListeningOnNetwork() | PeerDialectLearned() | PeerSilent():
+                self._warning(event)
             case _:
                 self._connection(event)
 
-    def _mapped(self, services: Mapping[str, LocalAddress]) -> None:
+    def _mapped(self, services: Mapping[str, LocalAddress | None]) -> None:
         logger.info("Use port mapping:")
         logger.info(_RULE)
         for service_id, address in services.items():
-            logger.info("%s = %s", service_id, address)
+            logger.info("%s = %s", service_id, address or IN_PROCESS)
         logger.info(_RULE)
 
     def _listening(self, service_id: str, address: LocalAddress, assigned: bool) -> None:
@@ -86,6 +109,30 @@ class LogReporter:
             logger.info("Listen port assigned for service id %s. New port mapping: ", service_id)
             logger.info("%s = %d", service_id, address.port)
         logger.info("Listening for new connection on port %d", address.port)
+
+    def _warning(self, event: ListeningOnNetwork | PeerDialectLearned | PeerSilent) -> None:
+        match event:
+            case ListeningOnNetwork(address):
+                logger.warning(
+                    "Listening on %s: whoever reaches this host can use the tunnel; "
+                    "-b 127.0.0.1 keeps it on this machine",
+                    address,
+                )
+            case PeerDialectLearned(dialect):
+                logger.warning(
+                    "The peer speaks %s: one connection at a time for each service; "
+                    "say so from the start with --destination-client-type %s",
+                    dialect,
+                    dialect,
+                )
+            case PeerSilent(service_id, seconds):
+                logger.warning(
+                    "The peer has answered nothing on service '%s' for %g s. If the device runs "
+                    "an older client (Device Client, Greengrass, console), start this side with "
+                    "--destination-client-type V1 (-y V1)",
+                    service_id,
+                    seconds,
+                )
 
     def _connection(self, event: ProxyEvent) -> None:
         match event:
@@ -101,9 +148,11 @@ class LogReporter:
                 logger.info("Connected to Unix socket: %s", peer)
             case ConnectionOpened(_, _, peer):
                 host, _, port_text = peer.rpartition(":")
-                logger.info("Connected to %s, port: %s", host or "127.0.0.1", port_text)
+                logger.info(
+                    "Connected to %s, port: %s", host or DEFAULT_APPLICATION_HOST, port_text
+                )
             case ConnectionRefused(_, _, reason):
-                logger.error("%s", reason)
+                logger.error("%s", _with_options(reason))
             case ConnectionClosed(_, connection_id, peer, bytes_in, bytes_out):
                 logger.info("Disconnected from: %s", peer)
                 logger.debug(
@@ -114,76 +163,65 @@ class LogReporter:
 
 
 class JSONReporter:
-    """Write one JSON object a line for every event, flushed at once."""
+    """Writes one JSON object per line for every event, flushed at once."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
 
     def __call__(self, event: ProxyEvent) -> None:
-        line = json.dumps(self._describe(event), separators=(",", ":"))
-        # A reader that has gone must not take the proxy with it.
+        described = self._describe(event)
+        if described is None:
+            return
+        line = json.dumps(described, separators=(",", ":"))
+        # A closed pipe must not end the proxy.
         with contextlib.suppress(OSError, ValueError):
             print(line, file=self._out, flush=True)
 
     @staticmethod
-    def _describe(event: ProxyEvent) -> dict[str, Any]:
+    def _describe(event: ProxyEvent) -> dict[str, Any] | None:
         match event:
             case Started(side):
                 return {"event": "started", "mode": side.value, "pid": os.getpid()}
             case Connecting(endpoint):
                 return {"event": "connecting", "endpoint": endpoint}
             case Connected(endpoint, channel_id, backend):
-                return {
-                    "event": "connected",
-                    "endpoint": endpoint,
-                    "channel_id": channel_id,
-                    "link": backend,
-                }
+                about: dict[str, Any] = {"endpoint": endpoint, "channel_id": channel_id}
+                return {"event": "connected", **about, "link": backend}
             case ServicesMapped(services):
-                mapping = {service_id: str(address) for service_id, address in services.items()}
+                mapping = {name: str(address or IN_PROCESS) for name, address in services.items()}
                 return {"event": "services", "services": mapping}
             case Listening(service_id, address, _):
                 return {"event": "listening", "service": service_id, **_where(address)}
-            case ConnectionOpened(service_id, connection_id, peer):
-                return {
-                    "event": "connection_opened",
-                    "service": service_id,
-                    "connection": connection_id,
-                    "peer": peer,
-                }
-            case ConnectionRefused(service_id, connection_id, reason):
-                return {
-                    "event": "connection_refused",
-                    "service": service_id,
-                    "connection": connection_id,
-                    "reason": reason,
-                }
-            case ConnectionClosed(service_id, connection_id, peer, bytes_in, bytes_out):
-                return {
-                    "event": "connection_closed",
-                    "service": service_id,
-                    "connection": connection_id,
-                    "peer": peer,
-                    "bytes_sent": bytes_in,
-                    "bytes_received": bytes_out,
-                }
+            case ConnectionOpened(service_id, number, peer):
+                about = {"service": service_id, "connection": number}
+                return {"event": "connection_opened", **about, "peer": peer}
+            case ConnectionRefused(service_id, number, reason):
+                about = {"service": service_id, "connection": number}
+                return {"event": "connection_refused", **about, "reason": _with_options(reason)}
+            case ConnectionClosed(service_id, number, peer, bytes_in, bytes_out):
+                about = {"service": service_id, "connection": number, "peer": peer}
+                counts = {"bytes_sent": bytes_in, "bytes_received": bytes_out}
+                return {"event": "connection_closed", **about, **counts}
             case Reconnecting(cause, delay):
-                return {"event": "reconnecting", "cause": cause, "delay": round(delay, 3)}
+                about = {"cause": describe(cause), "delay": round(delay, 3)}
+                return {"event": "reconnecting", **about}
             case Ended(code, reason):
                 return {"event": "closed", "code": code, "reason": reason}
+            case _:
+                return None
 
 
-def _where(address: LocalAddress) -> dict[str, Any]:
+def _where(address: LocalAddress | None) -> dict[str, Any]:
     if isinstance(address, TCPAddress):
         return {"host": address.host, "port": address.port}
-    return {"path": address.path}
+    return {"path": address.path} if address is not None else {}
 
 
 class ReadyFile:
-    """Keep a file that exists exactly while the proxy is of use.
+    """Keeps a file that exists exactly while the tunnel can be used.
 
-    It appears, whole, when the services are mapped and (source) listened for, and
-    holds the addresses as JSON; it goes when the link is lost or the proxy ends.
+    It appears, whole, when the services are mapped and (source) listened for, and holds the
+    addresses as JSON; it is removed when the link is lost or the proxy ends.
     """
 
     def __init__(self, path: Path, side: Side) -> None:
@@ -213,39 +251,26 @@ class ReadyFile:
                 pass
 
     def _check(self) -> None:
-        """Complain now and not when the access token has been used."""
+        """Fail here rather than after the access token has been used."""
+        probe = self._path.parent / f".{self._path.name}.probe"
         with self._complaints():
-            fd, temporary = self._temporary()
-            os.close(fd)
-            os.unlink(temporary)
             if self._path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            write_atomically(probe, b"", durable=False)
+            probe.unlink()
 
     def _write(self, services: dict[str, dict[str, Any]]) -> None:
         document = {"pid": os.getpid(), "mode": self._side.value, "services": services}
         try:
             with self._complaints():
-                self._replace(json.dumps(document))
+                write_atomically(self._path, json.dumps(document).encode(), durable=False)
         except ConfigurationError as error:
-            # A disk that is full by the time of a reconnect is no reason to end.
+            # A disk that is full by the time of a reconnect must not end the proxy.
             if not self._was_written:
                 raise
             logger.error("%s", error)
         else:
             self._was_written = True
-
-    def _replace(self, text: str) -> None:
-        fd, temporary = self._temporary()
-        try:
-            with os.fdopen(fd, "w") as out:
-                out.write(text)
-            os.replace(temporary, self._path)
-        except OSError:
-            os.unlink(temporary)
-            raise
-
-    def _temporary(self) -> tuple[int, str]:
-        return tempfile.mkstemp(dir=self._path.parent, prefix=self._path.name)
 
     @contextlib.contextmanager
     def _complaints(self) -> Iterator[None]:
@@ -263,7 +288,7 @@ class ReadyFile:
 
 
 class SystemdNotifier:
-    """Tell systemd about readiness through the socket named in ``NOTIFY_SOCKET``."""
+    """Tells systemd about readiness through the socket named in ``NOTIFY_SOCKET``."""
 
     def __init__(self, address: str) -> None:
         self._address = "\0" + address[1:] if address.startswith("@") else address
@@ -273,14 +298,14 @@ class SystemdNotifier:
             case ServicesMapped():
                 self._send("READY=1\nSTATUS=Connected")
             case Reconnecting(cause, _):
-                self._send(f"STATUS=Reconnecting: {cause}".replace("\n", " "))
+                self._send(f"STATUS=Reconnecting: {describe(cause)}".replace("\n", " "))
             case Ended():
                 self._send("STOPPING=1")
             case _:
                 pass
 
     def _send(self, state: str) -> None:
-        # The manager may have gone; that is no reason to stop.
+        # A manager that cannot be reached must not end the proxy.
         with (
             contextlib.suppress(OSError),
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock,

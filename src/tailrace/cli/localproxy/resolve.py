@@ -12,35 +12,35 @@ order of the C++ command, so that of several mistakes the same one is reported.
 from __future__ import annotations
 
 import logging
-import re
+import os
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from enum import Enum
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypeVar
 from urllib.parse import quote
 
-from ...common.secret import Secret
+from ...common.addresses import (
+    DEFAULT_LISTEN_HOST,
+    LocalAddress,
+    ServiceMap,
+    format_local_address,
+)
+from ...common.event_loop import LoopChoice
+from ...common.secret import Secret, is_client_token
 from ...errors import ConfigurationError
 from ...link.proxy.settings import WebProxy, web_proxy_for, web_proxy_variable
 from ...localproxy.allow_list import is_allowed
-from ...localproxy.settings import Backend, LoopChoice, PeerVersion, ProxySettings, ServiceMap
+from ...localproxy.settings import Backend, PeerVersion, ProxySettings
 from ...wire import Side
-from ...wire.protocol import SUBPROTOCOLS
-from .addresses import (
-    format_local_address,
-    format_service_map,
-    parse_bind_address,
-    parse_endpoint,
-    parse_service_map,
-)
+from ...wire.protocol import SUBPROTOCOL_V3, SUBPROTOCOLS
+from .addresses import parse_bind_address, parse_endpoint, parse_service_map
 from .allow_list import format_allow_list, parse_allow_list
-from .argv import CommandKind, CommandLine, parse_argv
-from .files import Files
+from .argv import CommandKind, parse_argv
+from .files import is_filled_directory, read_line, read_text
 from .ini import read_services
-from .layers import Inputs, Layer, OptionValue, Origin, gather
-from .options import UsageError, printable
+from .layers import DEFAULT_VERBOSITY, Inputs, Layer, OptionValue, Origin, gather
+from .settings import CommandSettings
 from .settings_json import FineSettings, default_settings_text, parse_settings
 from .validation import (
     RejectedInput,
@@ -50,14 +50,11 @@ from .validation import (
     validate_path,
     validate_region,
 )
+from .values import UsageError, printable
 
 __all__ = [
-    "Action",
     "Configuration",
-    "Effective",
-    "action_of",
     "build_settings",
-    "describe",
     "export_default_settings",
     "resolve",
     "secrets_of",
@@ -65,81 +62,40 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 _STANDARD_INPUT: Final = "-"
 _SHOWN_LIST: Final = 200
 _DEFAULT_CONFIG_DIR: Final = "config"
-_DEFAULT_LISTEN_HOST: Final = "localhost"
 _SIDES: Final = {
     "src": Side.SOURCE,
     "source": Side.SOURCE,
     "dst": Side.DESTINATION,
     "destination": Side.DESTINATION,
 }
-_AWS_CLIENT_TOKEN: Final = re.compile(r"[a-zA-Z0-9-]{32,128}")
-_NUMBERS: Final = {
-    "max-connections": "max_connections",
-    "linger": "linger",
-    "stall-timeout": "stall_timeout",
-    "dial-timeout": "dial_timeout",
-    "connect-timeout": "connect_timeout",
-    "json": "json_events",
-}
-"""Options whose value is the value of a field of ``ProxySettings``."""
-_PATHS: Final = {"ready-file": "ready_file", "state-dir": "state_dir"}
-
-
-@dataclass(frozen=True, slots=True)
-class Action:
-    """What is done instead of running a proxy."""
-
-    kind: CommandKind
-    path: str = ""
-    """The file of ``--export-default-settings``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
     """Settings, and where each of them comes from."""
 
-    settings: ProxySettings
-    verbosity: int
+    settings: CommandSettings
     origins: Mapping[str, Origin]
-    """Field of ``ProxySettings``, or ``verbosity`` -> origin; fields left out have their
-    default."""
+    """Field of the settings -> origin; fields left out have their default."""
 
 
-@dataclass(frozen=True, slots=True)
-class Effective:
-    """One setting in effect, for people."""
-
-    name: str
-    value: str
-    origin: Origin
-
-
-def build_settings(
-    argv: Sequence[str], environ: Mapping[str, str], files: Files | None = None
-) -> Configuration | Action:
+def build_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Configuration:
     """Return what the arguments (without the command's name) and the environment ask for.
 
     Raises:
-        UsageError: the options do not go together, or their form is wrong.
+        UsageError: the options do not go together, their form is wrong, or they ask for
+            something other than a proxy.
         ConfigurationError: a value is not valid, or a file cannot be read.
     """
     command = parse_argv(argv)
-    action = action_of(command)
-    if action is not None:
-        return action
-    used = files if files is not None else Files()
-    return resolve(gather(command, environ, used), used)
-
-
-def action_of(command: CommandLine) -> Action | None:
-    """Return what is done instead of running, ``None`` for running."""
-    if command.kind is CommandKind.RUN:
-        return None
-    argument = command[CommandKind.EXPORT.value]
-    return Action(command.kind, str(argument.value) if argument is not None else "")
+    if command.kind is not CommandKind.RUN:
+        raise UsageError("leave out --help, --version and --export-default-settings")
+    return resolve(gather(command, environ))
 
 
 def export_default_settings(path: str) -> None:
@@ -157,7 +113,7 @@ def export_default_settings(path: str) -> None:
         ) from None
 
 
-def resolve(inputs: Inputs, files: Files) -> Configuration:
+def resolve(inputs: Inputs) -> Configuration:
     """Return the configuration that ``inputs`` mean; mistakes that do no harm are logged.
 
     Raises:
@@ -166,55 +122,69 @@ def resolve(inputs: Inputs, files: Files) -> Configuration:
     """
     if inputs.positional:
         logger.warning("%d arguments belong to no option: ignored", inputs.positional)
-    build = _Build(inputs, files)
-    fine = build.fine_settings()
-    build.require_token_and_endpoint()
-    build.tokens()
-    build.endpoint(fine)
-    build.web_proxy()
-    build.side()
-    build.services()
-    build.allow_list()
-    build.fine_values(fine)
-    build.bind_address()
-    build.trust()
-    build.own_options()
-    return build.configuration()
-
-
-class _Build:
-    """Collects the fields of the settings, step by step."""
-
-    def __init__(self, inputs: Inputs, files: Files) -> None:
-        self._inputs = inputs
-        self._files = files
-        self._fields: dict[str, Any] = {}
-        self._origins: dict[str, Origin] = {}
-
-    def configuration(self) -> Configuration:
-        verbose = self._inputs.get("verbose")
-        if verbose is not None:
-            self._origins["verbosity"] = verbose.origin
-        return Configuration(
-            settings=ProxySettings(**self._fields),
-            verbosity=self._inputs.verbosity,
-            origins=self._origins,
+    values = _Values(inputs)
+    fine = values.fine_settings()
+    values.require_token_and_endpoint()
+    access_token = values.access_token()
+    client_token = values.client_token()
+    host, port = values.endpoint(fine)
+    web_proxy = values.web_proxy(host, port)
+    mode = values.mode()
+    peer_version = values.peer_version()
+    side = values.side(mode)
+    services = values.services(side)
+    fallback_services = values.fallback_services(side, needed=not services)
+    if side is Side.DESTINATION and not services and not fallback_services:
+        raise UsageError(
+            "Destination mode needs --destination-app/-d, or a map of services in --config-dir"
         )
+    proxy = ProxySettings(
+        side=side,
+        host=host,
+        port=port,
+        access_token=access_token,
+        client_token=client_token,
+        web_proxy=web_proxy,
+        peer_version=peer_version,
+        services=services,
+        fallback_services=fallback_services,
+        allowed=values.allowed(side, services or {}, fallback_services),
+        subprotocol=values.subprotocol(fine),
+        bind_address=values.bind_address(side, fine),
+        capath=values.capath(),
+        verify_tls=values.verify_tls(),
+        backend=values.backend(),
+    )
+    settings = values.command_settings(values.fine_options(proxy, fine))
+    return Configuration(settings=settings, origins=values.origins)
 
-    def _set(self, name: str, value: object, origin: Origin) -> None:
-        self._fields[name] = value
-        self._origins[name] = origin
+
+class _Values:
+    """What the inputs mean, group by group; notes where each field of the settings comes from."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self._inputs = inputs
+        self.origins: dict[str, Origin] = {}
+
+    def _note(self, field: str, value: T, origin: Origin) -> T:
+        self.origins[field] = origin
+        return value
+
+    def _choose(self, field: str, default: T, *given: OptionValue[T] | None) -> T:
+        """Return the first value that was given for a field, ``default`` if none was."""
+        found = next((each for each in given if each is not None), None)
+        return default if found is None else self._note(field, found.value, found.origin)
 
     def fine_settings(self) -> FineSettings:
-        given = self._inputs.get("settings-json")
+        given = self._inputs.text("settings-json")
         if given is None:
             return FineSettings()
-        path = given.text
+        path = given.value
         validate_path(path)
         name = printable(path)
         logger.info("Using settings specified in file: %s", name)
         try:
-            fine = parse_settings(self._files.read_text(path))
+            fine = parse_settings(read_text(path))
         except OSError as error:
             raise ConfigurationError(f"{name}: cannot open file ({error.strerror})") from None
         except ConfigurationError as error:
@@ -225,71 +195,64 @@ class _Build:
             logger.warning("%s: %s has no effect here", name, key)
         return fine
 
+    # -- tokens ----------------------------------------------------------------------------
+
     def require_token_and_endpoint(self) -> None:
         inputs = self._inputs
-        if inputs.get("access-token-file") is None:
+        if inputs.text("access-token-file") is None:
             inputs.require("access-token")
-        if (inputs.get("region") is None) == (inputs.get("proxy-endpoint") is None):
+        if (inputs.text("region") is None) == (inputs.text("proxy-endpoint") is None):
             raise UsageError(
                 "Must specify one and only one of --region/-r or --proxy-endpoint/-e options",
                 inputs.elsewhere("region", "proxy-endpoint"),
             )
 
-    def tokens(self) -> None:
-        given, token = self._access_token()
-        self._set("access_token", Secret(token), given.origin)
-        client = self._inputs.get("client-token")
-        if client is not None and client.text:
-            validate_client_token(client.text)
-            if not _AWS_CLIENT_TOKEN.fullmatch(client.text):
-                logger.warning(
-                    "The client token has other characters than letters, digits and hyphens;"
-                    " AWS refuses it"
-                )
-            self._set("client_token", Secret(client.text), client.origin)
-
-    def _access_token(self) -> tuple[OptionValue, str]:
-        given = self._token_source()
-        if given.option.name == "access-token" and given.text != _STANDARD_INPUT:
-            if given.origin.layer is Layer.COMMAND_LINE:
-                logger.warning(
-                    "Found access token supplied via CLI arg. Consider using environment variable"
-                    " AWSIOT_TUNNEL_ACCESS_TOKEN instead"
-                )
-            token = given.text
+    def access_token(self) -> Secret:
+        given, is_file = self._token_source()
+        if is_file or given.value == _STANDARD_INPUT:
+            token = self._read_token(given.value)
             validate_access_token(token)
-            if looks_like_file_name(token) or self._files.exists(token):
-                raise RejectedInput(
-                    "access-token",
-                    "looks like a file name",
-                    "Access token is the name of a file; to read the token from it use"
-                    " --access-token-file",
-                )
-            return given, token
-        token = self._read_token(given.text)
-        validate_access_token(token)
-        return given, token
+        else:
+            token = given.value
+            self._check_given_token(token, given.origin)
+        return self._note("access_token", Secret(token), given.origin)
 
-    def _token_source(self) -> OptionValue:
-        """Return the option that holds the token or says where it is."""
-        direct, file = self._inputs.get("access-token"), self._inputs.get("access-token-file")
-        if direct is None or file is None:
-            found = direct or file
-            assert found is not None
-            return found
-        if direct.origin.layer is file.origin.layer:
+    def _token_source(self) -> tuple[OptionValue[str], bool]:
+        """Return the option that holds the token or names its file, and whether it is a file."""
+        direct = self._inputs.text("access-token")
+        file = self._inputs.text("access-token-file")
+        if file is None:
+            return self._inputs.require("access-token"), False
+        if direct is not None and direct.origin.layer is file.origin.layer:
             raise UsageError(
                 "Must specify one and only one of --access-token/-t or --access-token-file",
                 self._inputs.elsewhere("access-token", "access-token-file"),
             )
-        return min(direct, file, key=lambda given: given.origin.layer)
+        if direct is not None and direct.origin.layer < file.origin.layer:
+            return direct, False
+        return file, True
+
+    def _check_given_token(self, token: str, origin: Origin) -> None:
+        if origin.layer is Layer.COMMAND_LINE:
+            logger.warning(
+                "Found access token supplied via CLI arg. Consider using environment variable"
+                " AWSIOT_TUNNEL_ACCESS_TOKEN instead"
+            )
+        validate_access_token(token)
+        if looks_like_file_name(token) or os.path.exists(token):
+            raise RejectedInput(
+                "access-token",
+                "looks like a file name",
+                "Access token is the name of a file; to read the token from it use"
+                " --access-token-file",
+            )
 
     def _read_token(self, path: str) -> str:
         try:
             if path == _STANDARD_INPUT:
-                return self._files.read_line("Access token: ").strip()
+                return read_line("Access token: ").strip()
             validate_path(path)
-            return self._files.read_text(path).strip()
+            return read_text(path).strip()
         except OSError as error:
             raise ConfigurationError(
                 f"Cannot read the access token from {printable(path)}: {error.strerror or error}"
@@ -297,169 +260,231 @@ class _Build:
         except (EOFError, UnicodeDecodeError):
             raise ConfigurationError("Cannot read the access token from standard input") from None
 
-    def endpoint(self, fine: FineSettings) -> None:
-        given = self._inputs.get("region")
+    def client_token(self) -> Secret | None:
+        given = self._inputs.text("client-token")
+        if given is None or not given.value:
+            return None
+        validate_client_token(given.value)
+        if not is_client_token(given.value):
+            logger.warning(
+                "The client token has characters other than letters, digits and hyphens;"
+                " AWS refuses it"
+            )
+        return self._note("client_token", Secret(given.value), given.origin)
+
+    # -- endpoint --------------------------------------------------------------------------
+
+    def endpoint(self, fine: FineSettings) -> tuple[str, int]:
+        given = self._inputs.text("region")
         if given is not None:
-            validate_region(given.text)
-            host, port = parse_endpoint(fine.endpoint_of(given.text))
+            validate_region(given.value)
+            host, port = parse_endpoint(fine.endpoint_of(given.value))
         else:
             given = self._inputs.require("proxy-endpoint")
-            host, port = parse_endpoint(given.text)
-        self._set("host", host, given.origin)
-        self._set("port", port, given.origin)
+            host, port = parse_endpoint(given.value)
+        return self._note("host", host, given.origin), self._note("port", port, given.origin)
 
-    def web_proxy(self) -> None:
+    def web_proxy(self, host: str, port: int) -> WebProxy | None:
         environ = self._inputs.environ
-        proxy = web_proxy_for(self._fields["host"], self._fields["port"], environ)
+        proxy = web_proxy_for(host, port, environ)
         variable = web_proxy_variable(environ)
         if proxy is not None:
             logger.info(
                 "Found Web proxy information in the environment variables, will use %s", proxy
             )
-            self._set("web_proxy", proxy, Origin(Layer.ENVIRONMENT, variable))
+            self.origins["web_proxy"] = Origin(Layer.ENVIRONMENT, variable)
         elif variable:
-            logger.info("The web proxy of %s is not used: no_proxy has the endpoint", variable)
+            logger.info("The web proxy of %s is not used: no_proxy covers the endpoint", variable)
+        return proxy
 
-    def side(self) -> None:
-        inputs = self._inputs
-        asked = inputs.get("mode")
-        side = _SIDES.get(asked.text) if asked is not None else None
-        if asked is not None and side is None:
+    # -- mode ------------------------------------------------------------------------------
+
+    def mode(self) -> Side | None:
+        """Return the side that ``--mode`` names, ``None`` without it."""
+        given = self._inputs.text("mode")
+        if given is None:
+            return None
+        side = _SIDES.get(given.value)
+        if side is None:
             raise UsageError(
                 "Mode value is wrong! Allowed values are: src, dst, source, destination",
-                inputs.elsewhere("mode"),
+                self._inputs.elsewhere("mode"),
             )
-        self._peer_version()
-        listen, apps = inputs.get("source-listen-port"), inputs.get("destination-app")
+        return side
+
+    def peer_version(self) -> PeerVersion:
+        given = self._inputs.text("destination-client-type")
+        if given is None:
+            return PeerVersion.AUTO
+        version = PeerVersion.V3
+        if given.value in ("V1", "V2"):
+            version = PeerVersion(given.value)
+            logger.info("setting source protocol to %s", given.value)
+        elif given.value != "V3":
+            logger.warning(
+                "unknown value for destination-client-type, assuming default protocol V3."
+            )
+        return self._note("peer_version", version, given.origin)
+
+    def side(self, mode: Side | None) -> Side:
+        inputs = self._inputs
+        listen, apps = inputs.text("source-listen-port"), inputs.text("destination-app")
         hint = inputs.elsewhere("source-listen-port", "destination-app", "mode")
         if listen is not None and apps is not None:
             raise UsageError(
                 "Must specify one and only one of --source-listen-port/-s or --destination-app/-d",
                 hint,
             )
-        if listen is not None and side is Side.DESTINATION:
+        if listen is not None and mode is Side.DESTINATION:
             raise UsageError(
                 "-s and --mode have mismatched mode. Mode is set to destination!", hint
             )
-        if apps is not None and side is Side.SOURCE:
+        if apps is not None and mode is Side.SOURCE:
             raise UsageError("-s and --mode have mismatched mode. Mode is set to source!", hint)
-        given = asked or listen or apps
+        given = inputs.text("mode") or listen or apps
         if given is None:
             raise UsageError(
                 "Must specify one of --source-listen-port/-s or --destination-app/-d or --mode"
             )
-        if side is None:
-            side = Side.SOURCE if listen is not None else Side.DESTINATION
-        self._set("side", side, given.origin)
+        side = mode or (Side.SOURCE if listen is not None else Side.DESTINATION)
+        return self._note("side", side, given.origin)
 
-    def _peer_version(self) -> None:
-        given = self._inputs.get("destination-client-type")
-        if given is None:
-            return
-        version = PeerVersion.V3
-        if given.text in ("V1", "V2"):
-            version = PeerVersion(given.text)
-            logger.info("setting source protocol to %s", given.text)
-        elif given.text != "V3":
-            logger.warning(
-                "unknown value for destination-client-type, assuming default protocol V3."
-            )
-        self._set("peer_version", version, given.origin)
+    # -- services --------------------------------------------------------------------------
 
-    def services(self) -> None:
-        side: Side = self._fields["side"]
+    def services(self, side: Side) -> ServiceMap | None:
         name = "source-listen-port" if side is Side.SOURCE else "destination-app"
-        given = self._inputs.get(name)
-        services: ServiceMap = parse_service_map(given.text, side) if given is not None else {}
-        if given is not None and services:
-            self._set("services", services, given.origin)
-        self._fallback_services(side, needed=not services)
-        if side is Side.DESTINATION and not services and not self._fields.get("fallback_services"):
-            raise UsageError(
-                "Destination mode needs --destination-app/-d, or a map of services in --config-dir"
-            )
+        given = self._inputs.text(name)
+        services = parse_service_map(given.value, side) if given is not None else {}
+        if given is None or not services:
+            return None
+        return self._note("services", services, given.origin)
 
-    def _fallback_services(self, side: Side, *, needed: bool) -> None:
-        given = self._inputs.get("config-dir")
-        directory = given.text if given is not None else _DEFAULT_CONFIG_DIR
+    def fallback_services(self, side: Side, *, needed: bool) -> ServiceMap:
+        given = self._inputs.text("config-dir")
+        directory = given.value if given is not None else _DEFAULT_CONFIG_DIR
         if given is not None:
             validate_path(directory)
-        if not self._files.is_filled_directory(directory):
+        if not is_filled_directory(directory):
             if given is not None:
                 raise ConfigurationError(f"Invalid configuration directory: {printable(directory)}")
-            return
+            return {}
         if not needed:
-            return
-        found = read_services(directory, side, self._files, strict=given is not None)
+            return {}
+        found = read_services(directory, side, strict=given is not None)
         origin = Origin(Layer.CONFIG_DIRECTORY, printable(directory))
-        self._set("fallback_services", found, origin)
+        return self._note("fallback_services", found, origin)
 
-    def allow_list(self) -> None:
-        given = self._inputs.get("allow")
+    def allowed(
+        self, side: Side, services: ServiceMap, fallback_services: ServiceMap
+    ) -> tuple[LocalAddress, ...] | None:
+        given = self._inputs.text("allow")
         if given is None:
-            return
-        allowed = parse_allow_list(given.text)
-        self._set("allowed", allowed, given.origin)
-        if self._fields["side"] is Side.SOURCE:
-            return
-        for name in ("services", "fallback_services"):
-            for service_id, address in self._fields.get(name, {}).items():
-                if not is_allowed(address, allowed):
+            return None
+        allowed = parse_allow_list(given.value)
+        for field, mapped in (("services", services), ("fallback_services", fallback_services)):
+            for service_id, address in mapped.items():
+                if side is Side.DESTINATION and not is_allowed(address, allowed):
                     service = f" of service {service_id}" if service_id else ""
                     raise ConfigurationError(
                         f"{printable(format_local_address(address))}, the application{service} from"
-                        f" the {self._origins[name]}, is not in the allow-list from the"
+                        f" the {self.origins[field]}, is not in the allow-list from the"
                         f" {given.origin}: {printable(format_allow_list(allowed), _SHOWN_LIST)}"
                     )
+        return self._note("allowed", allowed, given.origin)
 
-    def fine_values(self, fine: FineSettings) -> None:
-        for name, (value, key) in fine.values().items():
-            if name != "bind_address" or self._fields["side"] is Side.SOURCE:
-                self._set(name, value, Origin(Layer.SETTINGS_FILE, key))
-        subprotocol = self._fields.get("subprotocol", SUBPROTOCOLS[0])
-        if subprotocol not in SUBPROTOCOLS:
-            logger.warning("The service is asked for the unknown subprotocol %s", subprotocol)
+    # -- the link --------------------------------------------------------------------------
 
-    def bind_address(self) -> None:
-        given = self._inputs.get("local-bind-address")
-        if given is not None:
-            address = parse_bind_address(given.text)
-            if address:
-                self._set("bind_address", address, given.origin)
-        if self._fields["side"] is Side.SOURCE and not self._fields.get("bind_address"):
-            self._set("bind_address", _DEFAULT_LISTEN_HOST, Origin())
+    def subprotocol(self, fine: FineSettings) -> str:
+        name = self._choose("subprotocol", SUBPROTOCOL_V3, fine.get("websocket.subprotocol", str))
+        if name not in SUBPROTOCOLS:
+            logger.warning("The service is asked for the unknown subprotocol %s", name)
+        return name
 
-    def trust(self) -> None:
-        given = self._inputs.get("capath")
-        if given is not None:
-            validate_path(given.text)
-            if not self._files.is_filled_directory(given.text):
-                logger.warning("--capath %s has no certificates: ignored", printable(given.text))
-            self._set("capath", Path(given.text), given.origin)
-        given = self._inputs.get("no-ssl-host-verify")
-        if given is not None and given.value:
-            logger.warning(
-                "SECURITY WARNING: SSL host verification is DISABLED (-k flag): anybody between"
-                " here and the service can read and change what goes through the tunnel"
-            )
-            self._set("verify_tls", False, given.origin)
+    def bind_address(self, side: Side, fine: FineSettings) -> str:
+        address = ""
+        if side is Side.SOURCE:
+            address = self._choose("bind_address", "", fine.get("default_bind_address", str))
+        given = self._inputs.text("local-bind-address")
+        if given is not None and (parsed := parse_bind_address(given.value)):
+            address = self._note("bind_address", parsed, given.origin)
+        if side is Side.SOURCE and not address:
+            address = self._note("bind_address", DEFAULT_LISTEN_HOST, Origin())
+        return address
 
-    def own_options(self) -> None:
-        for name, field_name in _NUMBERS.items():
-            given = self._inputs.get(name)
-            if given is not None:
-                self._set(field_name, given.value, given.origin)
-        for name, field_name in _PATHS.items():
-            given = self._inputs.get(name)
-            if given is not None:
-                validate_path(given.text)
-                self._set(field_name, Path(given.text), given.origin)
-        given = self._inputs.get("link")
-        if given is not None:
-            self._set("backend", Backend(given.text), given.origin)
-        given = self._inputs.get("loop")
-        if given is not None:
-            self._set("loop", LoopChoice(given.text), given.origin)
+    def capath(self) -> Path | None:
+        path = self._path("capath", "capath")
+        if path is not None and not is_filled_directory(str(path)):
+            logger.warning("--capath %s has no certificates: ignored", printable(str(path)))
+        return path
+
+    def verify_tls(self) -> bool:
+        given = self._inputs.get("no-ssl-host-verify", bool)
+        if given is None or not given.value:
+            return True
+        logger.warning(
+            "SECURITY WARNING: SSL host verification is DISABLED (-k flag): anybody between"
+            " here and the service can read and change what goes through the tunnel"
+        )
+        return self._note("verify_tls", False, given.origin)
+
+    def backend(self) -> Backend:
+        return Backend(self._choose("backend", Backend.AUTO.value, self._inputs.text("link")))
+
+    def fine_options(self, proxy: ProxySettings, fine: FineSettings) -> ProxySettings:
+        """Return ``proxy`` with the numbers and switches of options and of the settings file."""
+
+        def pick(field: str, default: T, key: str = "") -> T:
+            option = self._inputs.get(field.replace("_", "-"), type(default))
+            return self._choose(field, default, option, fine.get(key, type(default)))
+
+        return replace(
+            proxy,
+            max_payload=pick("max_payload", proxy.max_payload, "message.max_payload_size"),
+            max_connections=pick(
+                "max_connections", proxy.max_connections, "tcp.max_active_connections"
+            ),
+            ping_period=pick("ping_period", proxy.ping_period, "websocket.ping_period_ms"),
+            connect_timeout=pick("connect_timeout", proxy.connect_timeout),
+            connect_retry_count=pick(
+                "connect_retry_count", proxy.connect_retry_count, "websocket.connect_retry_count"
+            ),
+            retry_delay=pick("retry_delay", proxy.retry_delay, "websocket.retry_delay_ms"),
+            reconnect_on_data_error=pick(
+                "reconnect_on_data_error",
+                proxy.reconnect_on_data_error,
+                "websocket.reconnect_on_data_error",
+            ),
+            dial_timeout=pick("dial_timeout", proxy.dial_timeout),
+            dial_retry_count=pick(
+                "dial_retry_count", proxy.dial_retry_count, "tcp.connection_retry_count"
+            ),
+            dial_retry_delay=pick(
+                "dial_retry_delay", proxy.dial_retry_delay, "tcp.connection_retry_delay_ms"
+            ),
+            linger=pick("linger", proxy.linger),
+            stall_timeout=pick("stall_timeout", proxy.stall_timeout),
+        )
+
+    # -- the command -----------------------------------------------------------------------
+
+    def command_settings(self, proxy: ProxySettings) -> CommandSettings:
+        inputs = self._inputs
+        choose = self._choose
+        return CommandSettings(
+            proxy=proxy,
+            json_events=choose("json_events", False, inputs.get("json", bool)),
+            ready_file=self._path("ready-file", "ready_file"),
+            state_dir=self._path("state-dir", "state_dir"),
+            loop=LoopChoice(choose("loop", LoopChoice.AUTO.value, inputs.text("loop"))),
+            verbosity=choose("verbosity", DEFAULT_VERBOSITY, inputs.get("verbose", int)),
+        )
+
+    def _path(self, option: str, field: str) -> Path | None:
+        given = self._inputs.text(option)
+        if given is None:
+            return None
+        validate_path(given.value)
+        return self._note(field, Path(given.value), given.origin)
 
 
 def secrets_of(settings: ProxySettings) -> tuple[Secret, ...]:
@@ -473,38 +498,3 @@ def secrets_of(settings: ProxySettings) -> tuple[Secret, ...]:
         basic = b64encode(f"{proxy.username}:{password}".encode()).decode()
         found += [proxy.password, Secret(quote(password, safe="")), Secret(basic)]
     return tuple(found)
-
-
-def describe(configuration: Configuration) -> tuple[Effective, ...]:
-    """Return every setting with its value as text and its origin; no secret is shown."""
-    default = Origin()
-    rows = [
-        Effective(
-            item.name,
-            _printed(getattr(configuration.settings, item.name)),
-            configuration.origins.get(item.name, default),
-        )
-        for item in fields(ProxySettings)
-    ]
-    verbosity = configuration.origins.get("verbosity", default)
-    return (*rows, Effective("verbosity", str(configuration.verbosity), verbosity))
-
-
-def _printed(value: object) -> str:
-    match value:
-        case None:
-            return ""
-        case bool():
-            return "true" if value else "false"
-        case Enum():
-            return str(value.value)
-        case WebProxy() | Secret() | str() | int() | Path():
-            return str(value)
-        case float():
-            return f"{value:g}"
-        case Mapping():
-            return format_service_map(value)
-        case tuple():
-            return format_allow_list(value)
-        case _:
-            raise AssertionError(f"no way to print {type(value).__name__}")

@@ -3,89 +3,76 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
-from ...errors import ConfigurationError, ExitCode
-from ...localproxy.events import Subscriber
+from ...common.event_loop import loop_factory, raise_descriptor_limit
+from ...common.redaction import register_secrets
+from ...errors import AccessRefused
+from ...localproxy.client_token import client_token
 from ...localproxy.proxy import LocalProxy
-from ...localproxy.settings import LoopChoice, ProxySettings
+from ...localproxy.settings import ProxySettings
 from .reporters import JSONReporter, LogReporter, ReadyFile, SystemdNotifier
+from .settings import CommandSettings
 
-__all__ = ["loop_factory", "run"]
+__all__ = ["run"]
 
-
-def loop_factory(choice: LoopChoice) -> Callable[[], asyncio.AbstractEventLoop]:
-    """Return what makes the event loop.
-
-    ``auto`` takes uvloop where it is installed.
-
-    Raises:
-        ConfigurationError: uvloop was asked for and is not installed.
-    """
-    if choice is not LoopChoice.ASYNCIO:
-        try:
-            import uvloop
-        except ImportError:
-            if choice is LoopChoice.UVLOOP:
-                raise ConfigurationError(
-                    "--loop uvloop: uvloop is not installed; pip install uvloop"
-                ) from None
-        else:
-            return uvloop.new_event_loop
-    # On Windows the default loop knows no readiness callbacks.
-    return asyncio.SelectorEventLoop
+logger = logging.getLogger(__name__)
 
 
-def run(settings: ProxySettings) -> ExitCode:
+def run(settings: CommandSettings) -> None:
     """Run a local proxy until its tunnel ends or a signal comes.
 
     SIGTERM and SIGINT end it in order, a second one at once.
 
     Raises:
-        TailraceError: the proxy cannot go on; its ``exit_code`` says what kind it is.
+        TailraceError: the proxy cannot start or go on.
     """
-    _raise_descriptor_limit()
+    raise_descriptor_limit()
     with asyncio.Runner(loop_factory=loop_factory(settings.loop)) as runner:
-        return runner.run(_serve(settings))
+        runner.run(_serve(settings))
 
 
-def _raise_descriptor_limit() -> None:
-    """Let the process open as many files as the system allows: each connection is one.
-
-    The usual limit of 1024 is there for programs that call select(2); this one does not.
-    """
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # Some systems refuse what they report as the highest value.
-    with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-async def _serve(settings: ProxySettings) -> ExitCode:
-    subscribers: list[Subscriber] = [LogReporter(settings.side)]
+async def _serve(settings: CommandSettings) -> None:
+    side = settings.proxy.side
+    proxy = LocalProxy(_with_kept_token(settings))
+    register_secrets(proxy.client_token)
+    proxy.subscribe(LogReporter(side))
     if settings.json_events:
-        subscribers.append(JSONReporter(sys.stdout))
-    ready = ReadyFile(settings.ready_file, settings.side) if settings.ready_file else None
+        proxy.subscribe(JSONReporter(sys.stdout))
+    ready = ReadyFile(settings.ready_file, side) if settings.ready_file else None
     if ready is not None:
-        subscribers.append(ready)
+        proxy.subscribe(ready)
     notify_socket = os.environ.get("NOTIFY_SOCKET")
     if notify_socket:
-        subscribers.append(SystemdNotifier(notify_socket))
-    proxy = LocalProxy(settings, subscribers)
+        proxy.subscribe(SystemdNotifier(notify_socket))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         # Windows loops have no signal handlers; there Ctrl-C cancels the task.
         with suppress(NotImplementedError):
             loop.add_signal_handler(number, proxy.stop)
     try:
-        return await proxy.run()
+        await proxy.run()
+    except AccessRefused as error:
+        logger.error(
+            'Proxy server rejected web socket upgrade request: (HTTP/1.1 %d %s) "%s"',
+            error.status,
+            error.reason,
+            error.body,
+        )
+        raise
     finally:
         if ready is not None:
             ready.remove()
+
+
+def _with_kept_token(settings: CommandSettings) -> ProxySettings:
+    """Give the proxy the client token that belongs to its access token in the state directory."""
+    proxy = settings.proxy
+    if proxy.client_token is not None or settings.state_dir is None:
+        return proxy
+    return replace(proxy, client_token=client_token(settings.state_dir, proxy.access_token))

@@ -11,13 +11,15 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
+from ...common.addresses import DEFAULT_LISTEN_HOST
 from ...errors import ConfigurationError
 from ...wire.protocol import MAX_PAYLOAD, SUBPROTOCOL_V3
 from .addresses import parse_bind_address, parse_endpoint
-from .options import printable
+from .layers import Layer, OptionValue, Origin
 from .validation import validate_region, validate_subprotocol
+from .values import printable
 
 __all__ = [
     "PREFIX",
@@ -25,7 +27,6 @@ __all__ = [
     "FineSettings",
     "Setting",
     "default_settings_text",
-    "format_settings",
     "parse_settings",
 ]
 
@@ -45,6 +46,7 @@ _INTEGER: Final = re.compile(r"-?[0-9]{1,18}")
 _TRUTH: Final = {"true": True, "1": True, "false": False, "0": False}
 
 SettingValue: TypeAlias = str | int | float | bool
+T = TypeVar("T")
 
 
 class _Type(Enum):
@@ -63,36 +65,36 @@ class Setting:
     """Dotted, without :data:`PREFIX`."""
     type: _Type
     default: str
-    field: str = ""
-    """The field of ``ProxySettings`` it sets; "" when the key means nothing here."""
     minimum: int = 0
     maximum: int = _MAX_COUNT
+    has_effect: bool = True
+    """Whether the value means anything here."""
     exported: bool = True
 
 
-SETTINGS: Final[tuple[Setting, ...]] = (
-    Setting("default_bind_address", _Type.ADDRESS, "localhost", "bind_address"),
-    Setting("message.data_length_size", _Type.INTEGER, "2"),
-    Setting("message.data_frame_max_size", _Type.INTEGER, "65538"),
-    Setting(
-        "message.max_payload_size", _Type.INTEGER, str(MAX_PAYLOAD), "max_payload", 1, MAX_PAYLOAD
-    ),
-    Setting("message.max_size", _Type.INTEGER, "65536"),
-    Setting("tcp.connection_retry_count", _Type.INTEGER, "0", "dial_retry_count", -1),
-    Setting(
-        "tcp.connection_retry_delay_ms", _Type.MILLISECONDS, "2500", "dial_retry_delay", 1, _DAY_MS
-    ),
-    Setting("tcp.read_buffer_size", _Type.INTEGER, "131076"),
-    Setting("tcp.write_buffer_size", _Type.INTEGER, "131076", exported=False),
-    Setting("tcp.max_active_connections", _Type.INTEGER, "0", "max_connections", 0, 1_000_000),
-    Setting("websocket.ping_period_ms", _Type.MILLISECONDS, "20000", "ping_period", 100, _DAY_MS),
-    Setting("websocket.retry_delay_ms", _Type.MILLISECONDS, "2500", "retry_delay", 1, _DAY_MS),
-    Setting("websocket.connect_retry_count", _Type.INTEGER, "-1", "connect_retry_count", -1),
-    Setting("websocket.reconnect_on_data_error", _Type.BOOLEAN, "true", "reconnect_on_data_error"),
-    Setting("websocket.subprotocol", _Type.SUBPROTOCOL, SUBPROTOCOL_V3, "subprotocol"),
-    Setting("websocket.max_frame_size", _Type.INTEGER, "131076"),
-    Setting("websocket.write_buffer_size", _Type.INTEGER, "131076"),
-    Setting("websocket.read_buffer_size", _Type.INTEGER, "131076"),
+def _ignored(key: str, default: int, *, exported: bool = True) -> Setting:
+    return Setting(key, _Type.INTEGER, str(default), has_effect=False, exported=exported)
+
+
+SETTINGS: Final = (
+    Setting("default_bind_address", _Type.ADDRESS, DEFAULT_LISTEN_HOST),
+    _ignored("message.data_length_size", 2),
+    _ignored("message.data_frame_max_size", 65_538),
+    Setting("message.max_payload_size", _Type.INTEGER, str(MAX_PAYLOAD), 1, MAX_PAYLOAD),
+    _ignored("message.max_size", 65_536),
+    Setting("tcp.connection_retry_count", _Type.INTEGER, "0", -1),
+    Setting("tcp.connection_retry_delay_ms", _Type.MILLISECONDS, "2500", 1, _DAY_MS),
+    _ignored("tcp.read_buffer_size", 131_076),
+    _ignored("tcp.write_buffer_size", 131_076, exported=False),
+    Setting("tcp.max_active_connections", _Type.INTEGER, "0", 0, 1_000_000),
+    Setting("websocket.ping_period_ms", _Type.MILLISECONDS, "20000", 100, _DAY_MS),
+    Setting("websocket.retry_delay_ms", _Type.MILLISECONDS, "2500", 1, _DAY_MS),
+    Setting("websocket.connect_retry_count", _Type.INTEGER, "-1", -1),
+    Setting("websocket.reconnect_on_data_error", _Type.BOOLEAN, "true"),
+    Setting("websocket.subprotocol", _Type.SUBPROTOCOL, SUBPROTOCOL_V3),
+    _ignored("websocket.max_frame_size", 131_076),
+    _ignored("websocket.write_buffer_size", 131_076),
+    _ignored("websocket.read_buffer_size", 131_076),
 )
 
 _BY_KEY: Final = {setting.key: setting for setting in SETTINGS}
@@ -102,28 +104,29 @@ _BY_KEY: Final = {setting.key: setting for setting in SETTINGS}
 class FineSettings:
     """What a settings file says."""
 
-    texts: Mapping[str, str] = field(default_factory=dict)
-    """Key -> value as text, for the keys of :data:`SETTINGS` that the file has."""
+    values: Mapping[str, SettingValue] = field(default_factory=dict)
+    """Key -> value, for the keys of :data:`SETTINGS` that the file has."""
     endpoint_format: str = _ENDPOINT_FORMAT
     region_endpoints: Mapping[str, str] = field(default_factory=lambda: dict(_REGION_ENDPOINTS))
-    """Region -> endpoint; those of China are there whatever the file has."""
+    """Region -> endpoint; those of China are always there."""
     unknown: tuple[str, ...] = ()
     """Dotted keys of the file that no version of the command has."""
 
-    def values(self) -> dict[str, tuple[SettingValue, str]]:
-        """Return field of ``ProxySettings`` -> its value and the full dotted key."""
-        return {
-            setting.field: (_value_of(setting, self.texts[setting.key]), PREFIX + setting.key)
-            for setting in SETTINGS
-            if setting.field and setting.key in self.texts
-        }
+    def get(self, key: str, kind: type[T]) -> OptionValue[T] | None:
+        """Return the value of a key, ``None`` when the file has none; times are in seconds."""
+        value = self.values.get(key)
+        if value is None:
+            return None
+        assert isinstance(value, kind)
+        return OptionValue(value, Origin(Layer.SETTINGS_FILE, PREFIX + key))
 
     def without_effect(self) -> tuple[str, ...]:
         """Return the full dotted keys whose values differ from the default in vain."""
         return tuple(
             PREFIX + setting.key
             for setting in SETTINGS
-            if not setting.field and self.texts.get(setting.key, setting.default) != setting.default
+            if not setting.has_effect
+            and str(self.values.get(setting.key, setting.default)) != setting.default
         )
 
     def endpoint_of(self, region: str) -> str:
@@ -138,13 +141,13 @@ def parse_settings(text: str) -> FineSettings:
     Values are strings; numbers and booleans are accepted too.
 
     Raises:
-        ConfigurationError: it is no JSON object, or a value is not one of its key's.
+        ConfigurationError: it is not a JSON object, or a value is not valid for its key.
     """
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigurationError(f"no JSON: {printable(str(error))}") from None
-    texts: dict[str, str] = {}
+        raise ConfigurationError(f"not valid JSON: {printable(str(error))}") from None
+    values: dict[str, SettingValue] = {}
     unknown: list[str] = []
     endpoint_format = _ENDPOINT_FORMAT
     region_endpoints = dict(_REGION_ENDPOINTS)
@@ -152,50 +155,32 @@ def parse_settings(text: str) -> FineSettings:
         key = full_key.removeprefix(PREFIX) if full_key.startswith(PREFIX) else ""
         parent, _, region = key.partition(".")
         if key in _BY_KEY:
-            texts[key] = _checked(_BY_KEY[key], value)
+            values[key] = _checked(_BY_KEY[key], value)
         elif key == _ENDPOINT_FORMAT_KEY:
             endpoint_format = _checked_format(value)
         elif parent == _OVERRIDES_KEY and region:
             region_endpoints[region] = _checked_endpoint(region, value)
         else:
             unknown.append(full_key)
-    return FineSettings(texts, endpoint_format, region_endpoints, tuple(unknown))
-
-
-def format_settings(settings: FineSettings) -> str:
-    """Return the text of a settings file that says what ``settings`` does.
-
-    It has the keys that the C++ command exports, and those ``settings`` has besides.
-    """
-    root: dict[str, object] = {}
-    for setting in SETTINGS:
-        if setting.exported or setting.key in settings.texts:
-            _put(root, setting.key, settings.texts.get(setting.key, setting.default))
-    if settings.endpoint_format != _ENDPOINT_FORMAT:
-        root[_ENDPOINT_FORMAT_KEY] = settings.endpoint_format
-    root[_OVERRIDES_KEY] = dict(settings.region_endpoints)
-    return json.dumps({"tunneling": {"proxy": root}}, indent=4) + "\n"
+    return FineSettings(values, endpoint_format, region_endpoints, tuple(unknown))
 
 
 def default_settings_text() -> str:
-    """Return what ``--export-default-settings`` writes."""
-    return format_settings(FineSettings())
-
-
-def _put(root: dict[str, object], key: str, value: str) -> None:
-    parent, dot, leaf = key.partition(".")
-    if not dot:
-        root[key] = value
-        return
-    branch = root.setdefault(parent, {})
-    assert isinstance(branch, dict)
-    branch[leaf] = value
+    """Return what ``--export-default-settings`` writes: the keys that the C++ command exports."""
+    root: dict[str, object] = {}
+    for setting in SETTINGS:
+        parent, _, leaf = setting.key.rpartition(".")
+        branch = root.setdefault(parent, {}) if parent else root
+        if setting.exported and isinstance(branch, dict):
+            branch[leaf] = setting.default
+    root[_OVERRIDES_KEY] = _REGION_ENDPOINTS
+    return json.dumps({"tunneling": {"proxy": root}}, indent=4) + "\n"
 
 
 def _leaves(document: object) -> Iterator[tuple[str, object]]:
     """Yield the values of a JSON document with their dotted keys, at any depth."""
     if not isinstance(document, dict):
-        raise ConfigurationError("no JSON object")
+        raise ConfigurationError("not a JSON object")
     waiting: list[tuple[str, object]] = [("", document)]
     while waiting:
         key, value = waiting.pop(0)
@@ -205,17 +190,15 @@ def _leaves(document: object) -> Iterator[tuple[str, object]]:
             yield key, value
 
 
-def _checked(setting: Setting, value: object) -> str:
-    """Return the value as text if it is one of ``setting``, in the way it is exported."""
+def _checked(setting: Setting, value: object) -> SettingValue:
     key = PREFIX + setting.key
     text = _text_of(value)
     if text is None:
         raise ConfigurationError(f"{key} must be {setting.type.value}")
     try:
-        _value_of(setting, text)
+        return _value_of(setting, text)
     except ConfigurationError as error:
         raise ConfigurationError(f"{key}: {error}") from None
-    return text
 
 
 def _text_of(value: object) -> str | None:

@@ -13,27 +13,22 @@ from typing import Final
 from ...errors import ConfigurationError
 
 __all__ = [
-    "MAX_PORT",
     "RejectedInput",
-    "is_host_name",
-    "is_ipv6",
     "looks_like_file_name",
+    "rejected_port",
     "validate_access_token",
     "validate_address_characters",
     "validate_client_token",
     "validate_path",
-    "validate_port",
     "validate_region",
     "validate_service_id",
     "validate_subprotocol",
 ]
 
-MAX_PORT: Final = 65_535
 _MAX_ACCESS_TOKEN: Final = 4_096
 _MIN_CLIENT_TOKEN: Final = 32
 _MAX_CLIENT_TOKEN: Final = 128
 _MAX_HOST: Final = 253
-_MAX_LABEL: Final = 63
 _MAX_REGION: Final = 64
 _MAX_SERVICE_ID: Final = 128
 _MAX_PATH: Final = 4_096
@@ -44,8 +39,6 @@ _MAX_INT: Final = 2_147_483_647
 _REGION: Final = re.compile(r"[a-z0-9-]+")
 _SERVICE_ID: Final = re.compile(r"[a-zA-Z0-9:_-]+")
 _ADDRESS: Final = re.compile(r"[a-zA-Z0-9.:\[\]-]+")
-_LABEL: Final = re.compile(rf"[a-zA-Z0-9_-]{{1,{_MAX_LABEL}}}")
-_IPV6: Final = re.compile(r"[0-9a-fA-F:.]{2,45}(%[a-zA-Z0-9._-]{1,15})?")
 _FILE_NAME: Final = re.compile(
     r"(\.{0,2}|~[\w-]*)[/\\]|[a-zA-Z]:\\|file:"
     r"|.*\.(txt|json|token|tok|pem|key|crt|conf|cfg|ini|env|dat|bin|secret)$"
@@ -67,18 +60,9 @@ class RejectedInput(ConfigurationError):
 
 
 def validate_access_token(token: str) -> None:
-    """Check an access token: 1 to 4096 ASCII characters, no spaces or control characters.
-
-    Raises:
-        RejectedInput: it is none.
-    """
+    """Check an access token: 1 to 4096 ASCII characters, no spaces or control characters."""
     name = "access-token"
-    if not token:
-        raise RejectedInput(name, "empty token", "Access token cannot be empty")
-    if len(token) > _MAX_ACCESS_TOKEN:
-        raise RejectedInput(
-            name, "exceeds maximum length", "Access token exceeds maximum allowed length"
-        )
+    _check_length(name, "Access token", token, _MAX_ACCESS_TOKEN)
     hint = "; give the token alone, or name the file that holds it with --access-token-file"
     if _has_forbidden_characters(token):
         raise RejectedInput(
@@ -100,11 +84,7 @@ def looks_like_file_name(token: str) -> bool:
 
 
 def validate_client_token(token: str) -> None:
-    """Check a client token: 32 to 128 printable ASCII characters.
-
-    Raises:
-        RejectedInput: it is none.
-    """
+    """Check a client token: 32 to 128 printable ASCII characters."""
     name = "client-token"
     if not _MIN_CLIENT_TOKEN <= len(token) <= _MAX_CLIENT_TOKEN:
         raise RejectedInput(
@@ -121,17 +101,8 @@ def validate_client_token(token: str) -> None:
 
 
 def validate_region(region: str) -> None:
-    """Check the name of an AWS region.
-
-    Raises:
-        RejectedInput: it is none.
-    """
-    if not region:
-        raise RejectedInput("region", "empty region", "Region cannot be empty")
-    if len(region) > _MAX_REGION:
-        raise RejectedInput(
-            "region", "exceeds maximum length", "Region exceeds maximum allowed length"
-        )
+    """Check the name of an AWS region."""
+    _check_length("region", "Region", region, _MAX_REGION)
     if not _REGION.fullmatch(region):
         raise RejectedInput(
             "region",
@@ -141,15 +112,9 @@ def validate_region(region: str) -> None:
 
 
 def validate_service_id(service_id: str) -> None:
-    """Check a service id by the rule of the API: ``[a-zA-Z0-9:_-]{1,128}``.
-
-    Raises:
-        RejectedInput: it is none.
-    """
-    if len(service_id) > _MAX_SERVICE_ID:
-        raise RejectedInput(
-            "service-id", "exceeds maximum length", "Service ID exceeds maximum allowed length"
-        )
+    """Check a service id by the rule of the API: ``[a-zA-Z0-9:_-]{1,128}``."""
+    if service_id:
+        _check_length("service-id", "Service ID", service_id, _MAX_SERVICE_ID)
     if not _SERVICE_ID.fullmatch(service_id):
         raise RejectedInput(
             "service-id",
@@ -159,93 +124,53 @@ def validate_service_id(service_id: str) -> None:
         )
 
 
-def validate_port(text: str) -> int:
-    """Return the port, 1 to 65535, that ``text`` writes.
-
-    Raises:
-        RejectedInput: it writes none.
-    """
-    if not text:
-        raise RejectedInput("port", "empty port string", "Port cannot be empty")
+def rejected_port(text: str) -> RejectedInput:
+    """Return what is said about ``text``, which is not a port from 1 to 65535."""
     if not (text.isascii() and text.isdigit()):
-        raise RejectedInput("port", "non-numeric characters", "Port must contain only digits")
+        return RejectedInput("port", "non-numeric characters", "Port must contain only digits")
     digits = text.lstrip("0") or "0"
     if len(digits) > len(str(_MAX_INT)) or int(digits) > _MAX_INT:
-        raise RejectedInput("port", "value too large", "Port value is too large")
-    if not 1 <= int(digits) <= MAX_PORT:
-        raise RejectedInput("port", "out of valid range", "Port must be between 1 and 65535")
-    return int(digits)
+        return RejectedInput("port", "value too large", "Port value is too large")
+    return RejectedInput("port", "out of valid range", "Port must be between 1 and 65535")
 
 
 def validate_path(path: str) -> None:
-    """Check a path: 1 to 4096 bytes, none of them NUL.
-
-    Raises:
-        RejectedInput: it is none.
-    """
-    if not path:
-        raise RejectedInput("path", "empty path", "Path cannot be empty")
+    """Check a path: 1 to 4096 bytes, none of them NUL."""
     try:
         encoded = os.fsencode(path)
     except UnicodeEncodeError:
         raise RejectedInput(
             "path", "invalid characters", "Path contains invalid characters"
         ) from None
-    if len(encoded) > _MAX_PATH:
-        raise RejectedInput("path", "exceeds maximum length", "Path exceeds maximum allowed length")
+    _check_length("path", "Path", encoded, _MAX_PATH)
     if b"\0" in encoded:
         raise RejectedInput("path", "contains null byte", "Path contains invalid null byte")
 
 
 def validate_address_characters(text: str, input_name: str, noun: str) -> None:
-    """Check what all network addresses have in common: length and characters.
+    """Check what all network addresses have in common.
 
-    Raises:
-        RejectedInput: ``text`` is not 1 to 253 of the characters of host names,
-            addresses and ports.
+    They are 1 to 253 of the characters of host names, addresses and ports.
     """
-    if not text:
-        raise RejectedInput(
-            input_name, f"empty {noun.split()[-1].lower()}", f"{noun} cannot be empty"
-        )
-    if len(text) > _MAX_HOST:
-        raise RejectedInput(
-            input_name, "exceeds maximum length", f"{noun} exceeds maximum allowed length"
-        )
+    _check_length(input_name, noun, text, _MAX_HOST)
     if not _ADDRESS.fullmatch(text):
         raise RejectedInput(input_name, "invalid characters", f"{noun} contains invalid characters")
 
 
 def validate_subprotocol(name: str) -> None:
-    """Check the name of a WebSocket subprotocol (RFC 6455 section 4.1: an HTTP token).
-
-    Raises:
-        RejectedInput: it is none.
-    """
+    """Check the name of a WebSocket subprotocol (RFC 6455 section 4.1: an HTTP token)."""
     if not _HTTP_TOKEN.fullmatch(name):
         raise RejectedInput("subprotocol", "invalid characters", "Subprotocol is not an HTTP token")
 
 
-def is_host_name(text: str) -> bool:
-    """Return whether a resolver can be asked for ``text``: labels of 1 to 63 characters.
-
-    IPv4 addresses pass too; a dot at the end is allowed (RFC 1034 section 3.1).
-    """
-    labels = text.removesuffix(".").split(".")
-    return 0 < len(text) <= _MAX_HOST and all(_LABEL.fullmatch(label) for label in labels)
-
-
-def is_ipv6(text: str) -> bool:
-    """Return whether ``text`` is an IPv6 address, perhaps with a scope (``fe80::1%eth0``)."""
-    if not _IPV6.fullmatch(text):
-        return False
-    from ipaddress import AddressValueError, IPv6Address
-
-    try:
-        IPv6Address(text)
-    except AddressValueError:
-        return False
-    return True
+def _check_length(input_name: str, noun: str, text: str | bytes, maximum: int) -> None:
+    if not text:
+        word = noun.split()[-1].lower()
+        raise RejectedInput(input_name, f"empty {word}", f"{noun} cannot be empty")
+    if len(text) > maximum:
+        raise RejectedInput(
+            input_name, "exceeds maximum length", f"{noun} exceeds maximum allowed length"
+        )
 
 
 def _has_forbidden_characters(token: str) -> bool:

@@ -1,6 +1,6 @@
-"""CONNECT (RFC 9110 section 9.3.6): how a web proxy is asked, and what its answer means. Pure.
+"""CONNECT (RFC 9110 section 9.3.6): how a web proxy is asked, and what its response means. Pure.
 
-Bytes in, verdict out; :mod:`.proxied` moves the bytes.
+Bytes in, verdict out; :mod:`tailrace.link.proxy.through_proxy` moves the bytes.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Final, NoReturn
 
 from ...common.secret import Secret
 from ...errors import ProxyRefused, RemoteProtocolError
-from ..endpoint import LinkTarget
+from ..endpoint import ServiceEndpoint
 from ..proxy.settings import WebProxy
 from .response import Response, ResponseReader, scrub
 
-__all__ = ["ConnectReply", "build_connect", "password_advice", "permission_advice", "proxy_place"]
+__all__ = ["ConnectParser", "build_connect", "password_advice", "permission_advice"]
 
 _MAX_TEXT: Final = 300
 """Characters of a proxy's page that are quoted."""
@@ -30,112 +30,105 @@ _QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 _SCHEME: Final = re.compile(r"(?:^|,)\s*([\w!#$%&'*+.^`|~-]+)(?=\s+[^\s=,]|\s*(?:,|$))", re.ASCII)
 
 
-def proxy_place(proxy: WebProxy) -> str:
-    """Return scheme, host and port of a proxy for people, without user and password."""
-    return str(WebProxy(proxy.scheme, proxy.host, proxy.port))
-
-
 def password_advice(proxy: WebProxy) -> str:
-    """Say what to do when a proxy wants credentials, or others."""
+    """Say what to do when a proxy wants credentials, or refuses those it got."""
     if proxy.username:
         return "check user and password in https_proxy (percent-encode special characters)"
-    place = proxy_place(proxy).replace("://", "://USER:PASSWORD@")
+    place = proxy.place.replace("://", "://USER:PASSWORD@")
     return f"the proxy wants a user and a password: set https_proxy={place}"
 
 
-def permission_advice(target: LinkTarget) -> str:
-    """Say what to do when a proxy lets nobody through to the service."""
+def permission_advice(endpoint: ServiceEndpoint) -> str:
+    """Say what to do when a proxy does not allow connections to the service."""
     return (
-        f"the proxy has to allow connections to {target.where}, or no_proxy to name {target.host}"
+        f"the proxy has to allow connections to {endpoint.authority},"
+        f" or no_proxy to name {endpoint.host}"
     )
 
 
-def build_connect(target: LinkTarget, proxy: WebProxy, agent: str) -> bytes:
-    """Return the request for a way to the service.
+def build_connect(endpoint: ServiceEndpoint, proxy: WebProxy, agent: str) -> bytes:
+    """Return the request for a connection to the service.
 
     Holds the credentials in clear: for the wire only.
     """
-    fields = [("Host", target.where)]
+    fields = [("Host", endpoint.authority)]
     if proxy.username:
         fields.append(("Proxy-Authorization", f"Basic {_basic(proxy)}"))
     fields.append(("User-Agent", agent))
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
-    return f"CONNECT {target.where} HTTP/1.1\r\n{lines}\r\n".encode("ascii")
+    return f"CONNECT {endpoint.authority} HTTP/1.1\r\n{lines}\r\n".encode("ascii")
 
 
-class ConnectReply:
-    """Judges a proxy's answer to one CONNECT, in pieces of any size.
+class ConnectParser:
+    """Judges a proxy's response to one CONNECT, in pieces of any size.
 
     Raises:
-        ProxyRefused: from each method, when there is no way; the text names the proxy, quotes
-            its answer and shows no credentials.
+        ProxyRefused: from each method, if the proxy does not connect; the text names the proxy,
+            quotes its response and shows no credentials.
     """
 
-    __slots__ = ("_proxy", "_reader", "_secrets", "_target")
+    __slots__ = ("_endpoint", "_proxy", "_reader", "_secrets")
 
-    def __init__(self, target: LinkTarget, proxy: WebProxy) -> None:
-        self._target = target
+    def __init__(self, endpoint: ServiceEndpoint, proxy: WebProxy) -> None:
+        self._endpoint = endpoint
         self._proxy = proxy
         self._secrets = _secrets(proxy)
         self._reader = ResponseReader("CONNECT", self._secrets)
 
-    def feed(self, data: bytes) -> bool:
-        """Take the next bytes; return whether the way is open. ``False``: more are needed."""
+    def feed(self, data: bytes) -> Response | None:
+        """Take the next bytes; return the acceptance, or ``None`` while more are needed."""
         try:
-            answer = self._reader.feed(data)
+            response = self._reader.feed(data)
         except RemoteProtocolError as error:
             self._fail(f"{error}; is this a web proxy?")
-        if answer is None:
-            return False
-        self._judge(answer)
-        return True
+        if response is None:
+            return None
+        if not 200 <= response.status < 300:
+            self._refuse(response)
+        if response.leftover:
+            # In TLS the service speaks second: these bytes do not come from there.
+            self._fail("unexpected bytes follow the answer")
+        return response
 
     def finish(self, cause: str) -> NoReturn:
-        """Judge an answer that will not go on: the connection ended, or patience did."""
+        """Judge a response of which no more will come: the connection ended, or time ran out."""
         try:
-            answer = self._reader.finish(cause)
+            response = self._reader.finish(cause)
         except RemoteProtocolError as error:
             self._fail(str(error))
-        self._refuse(answer)
+        self._refuse(response)
 
-    def _judge(self, answer: Response) -> None:
-        if not 200 <= answer.status < 300:
-            self._refuse(answer)
-        if answer.leftover:
-            # The service speaks second in TLS, so whatever this is, it did not come from there.
-            self._fail("bytes follow the answer that nobody has asked for")
-
-    def _refuse(self, answer: Response) -> NoReturn:
+    def _refuse(self, response: Response) -> NoReturn:
         status = " ".join(
-            f"{answer.status} {scrub(answer.reason, self._secrets, cut=False)}".split()
+            f"{response.status} {scrub(response.reason, self._secrets, cut=False)}".split()
         )
-        text = _text_of(answer, self._secrets)
+        text = _text_of(response, self._secrets)
         said = f'{status}: "{text}"' if text else status
-        # 4xx: whatever it is, it is our request that the proxy does not want. A password that
+        # 4xx: the fault is in our request, and the next one would be the same. A password that
         # is tried again and again may get its account locked.
-        final = answer.status < 500
-        remedy = f"; {self._remedy(answer)}" if final else ""
+        final = response.status < 500
+        remedy = f"; {self._remedy(response)}" if final else ""
         raise ProxyRefused(
-            f"{self._who} refused the way to {self._target.where}: {said}{remedy}",
+            f"{self._who} refused to connect to {self._endpoint.authority}: {said}{remedy}",
             retryable=not final,
         )
 
-    def _remedy(self, answer: Response) -> str:
-        # 401 is for servers, but tinyproxy answers it to a wrong password.
-        if answer.status not in (401, 407):
-            return permission_advice(self._target)
-        offered = _schemes(answer)
+    def _remedy(self, response: Response) -> str:
+        # 401 is for servers, but tinyproxy sends it for a wrong password.
+        if response.status not in (401, 407):
+            return permission_advice(self._endpoint)
+        offered = _schemes(response)
         if offered and "basic" not in {each.lower() for each in offered}:
             names = scrub(", ".join(offered), self._secrets, cut=False)
             return f"the proxy wants {names}, and only Basic is supported"
         return password_advice(self._proxy)
 
     def _fail(self, cause: str) -> NoReturn:
-        raise ProxyRefused(f"{self._who} did not open the way to {self._target.where}: {cause}")
+        raise ProxyRefused(f"{self._who} did not connect to {self._endpoint.authority}: {cause}")
 
     @property
     def _who(self) -> str:
-        return f"web proxy {proxy_place(self._proxy)}"
+        return f"web proxy {self._proxy.place}"
 
 
 def _basic(proxy: WebProxy) -> str:
@@ -153,15 +146,15 @@ def _secrets(proxy: WebProxy) -> tuple[Secret, ...]:
     return tuple(Secret(form) for form in forms if form)
 
 
-def _text_of(answer: Response, secrets: tuple[Secret, ...]) -> str:
+def _text_of(response: Response, secrets: tuple[Secret, ...]) -> str:
     """Return what a person would read of the body, in one line."""
-    page = answer.body.decode("utf-8", "replace")
-    kinds = "".join(answer.values("content-type")).lower()
+    page = response.body.decode("utf-8", "replace")
+    kinds = "".join(response.values("content-type")).lower()
     if "html" in kinds or page.lstrip()[:1] == "<":
-        # Before the tags go, too: they may be a part of the password.
+        # Here too, not only in scrub(): a password may contain what looks like a tag.
         page = _replaced(page, secrets)
         page = html.unescape(_TAG.sub(" ", _INVISIBLE.sub(" ", page)))
-    text = scrub(page, secrets, cut=answer.cut)
+    text = scrub(page, secrets, cut=response.cut)
     return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT].rstrip()}…"
 
 
@@ -171,9 +164,9 @@ def _replaced(text: str, secrets: tuple[Secret, ...]) -> str:
     return text
 
 
-def _schemes(answer: Response) -> list[str]:
+def _schemes(response: Response) -> list[str]:
     """Return the authentication schemes a 407 offers (RFC 9110 section 11.6.1)."""
     fields = (
-        _QUOTED.sub('""', each[:_MAX_CHALLENGE]) for each in answer.values("proxy-authenticate")
+        _QUOTED.sub('""', each[:_MAX_CHALLENGE]) for each in response.values("proxy-authenticate")
     )
     return [match[1] for each in fields for match in _SCHEME.finditer(each)]

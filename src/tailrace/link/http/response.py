@@ -1,7 +1,18 @@
-"""The answers of HTTP/1.x servers (RFC 9112): bytes in, answer out.
+"""Responses of HTTP/1.x servers (RFC 9112): bytes in, response out. Pure.
 
-Shared by the upgrade, which a service answers, and by CONNECT, which a web proxy answers.
-Nothing here touches a socket or a clock.
+Used for the upgrade, to which a service responds, and for CONNECT, to which a web proxy does.
+
+websockets, which is always installed, has a parser too (``websockets.http11.Response.parse``).
+It cannot take the place of this one, whose task is to show a user what a server or a middlebox
+has to say, in whatever form it says that:
+
+* it refuses a status line without a reason or with several blanks, a control character in it, a
+  header line without a colon or with a name that is no token, and a line longer than 8 KiB;
+* it returns no response before the body is complete, up to 1 MiB, and nothing of a body that ends
+  early or goes on for ever, whereas a refusal counts as soon as its head is there, and 4 KiB of
+  its text are enough;
+* it refuses a body whose coding, length or chunks it does not understand;
+* it takes 1 MB of memory that a local proxy on picows does not need otherwise.
 """
 
 from __future__ import annotations
@@ -17,10 +28,10 @@ from ...errors import RemoteProtocolError
 __all__ = ["MAX_BODY", "MAX_HEAD", "Response", "ResponseReader", "scrub"]
 
 MAX_HEAD: Final = 16 * 1024
-"""Bytes of status line and header fields that an answer may have."""
+"""Bytes of status line and header fields that a response may have."""
 
 MAX_BODY: Final = 4 * 1024
-"""Bytes of a refusal's text that are read; the rest is not waited for."""
+"""Bytes of a body that are waited for."""
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _PROTOCOL: Final = b"HTTP/1."
@@ -30,14 +41,14 @@ _PARTIAL: Final = 4
 
 
 def scrub(text: str, secrets: Iterable[Secret], *, cut: bool = True) -> str:
-    """Make text of the other side fit for one log line: no secret, no control character.
+    """Return text of the other side as one line, without secrets and control characters.
 
     A server may quote the token it refuses. ``cut`` says that the text may go on beyond what
     was read, so that its end may be the beginning of a quoted token.
     """
     hidden = [each.reveal() for each in secrets if each]
     line = _one_line(_without(text, hidden, cut))
-    # A page may write the blank of a password as another one, or as some.
+    # A page may have another kind of blank, or several, where a password has one.
     return _without(line, [each for each in map(_one_line, hidden) if " " in each], cut)
 
 
@@ -57,7 +68,7 @@ def _without(text: str, secrets: Iterable[str], cut: bool) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One answer, as the other side sent it: nothing in it is scrubbed."""
+    """One response, as the other side sent it: nothing in it is scrubbed."""
 
     status: int
     reason: str
@@ -66,7 +77,7 @@ class Response:
     body: bytes = b""
     """The body, or as much of it as was read, at least its first :data:`MAX_BODY` bytes."""
     leftover: bytes = b""
-    """Bytes behind an answer after which the connection no longer speaks HTTP."""
+    """Bytes behind a response after which the connection speaks another protocol."""
     cut: bool = False
     """Whether the body goes on beyond what was read."""
 
@@ -80,30 +91,29 @@ class Response:
 
 
 class ResponseReader:
-    """Collects the answer to one request, in pieces of any size."""
+    """Collects the response to one request, in pieces of any size."""
 
-    __slots__ = ("_buffer", "_head", "_method", "_secrets", "_seen")
+    __slots__ = ("_buffer", "_head", "_method", "_secrets")
 
     def __init__(self, method: str, secrets: Iterable[Secret] = ()) -> None:
-        """Begin.
+        """Begin with an empty buffer.
 
         Args:
-            method: that of the request; it tells where the answer ends (RFC 9112 section 6.3).
+            method: of the request; where the response ends depends on it (RFC 9112 section 6.3).
             secrets: what no error text may show.
         """
         self._method = method
         self._secrets = tuple(secrets)
         self._buffer = bytearray()
-        self._seen = 0
         self._head: Response | None = None
 
     def feed(self, data: bytes) -> Response | None:
-        """Take the next bytes; return the answer once it is there, ``None`` until then.
+        """Take the next bytes; return the response once it is complete, ``None`` until then.
 
-        Interim answers (RFC 9110 section 15.2) are passed over.
+        Interim responses (RFC 9110 section 15.2) are skipped.
 
         Raises:
-            RemoteProtocolError: it is no answer of HTTP/1.x.
+            RemoteProtocolError: this is not a response of HTTP/1.x.
         """
         self._buffer += data
         while self._head is None:
@@ -117,11 +127,11 @@ class ResponseReader:
         return self._read_body(self._head)
 
     def finish(self, cause: str) -> Response:
-        """Return an answer whose body will not go on: the connection ended, or patience did.
+        """Return a response of which no more will come: the connection ended, or time ran out.
 
         Raises:
-            RemoteProtocolError: not even its head has come; the text is ``cause`` and whether
-                it had begun.
+            RemoteProtocolError: not even its head is complete; the text is ``cause``, and
+                whether anything had come.
         """
         if self._head is not None:
             body, complete = self._body(self._head)
@@ -137,15 +147,13 @@ class ResponseReader:
         if not _PROTOCOL.startswith(bytes(buffer[: len(_PROTOCOL)])):
             start = scrub(bytes(buffer[:32]).decode("latin-1"), self._secrets)
             raise RemoteProtocolError(f'the answer is not HTTP: "{start}"')
-        end = buffer.find(_END_OF_HEAD, max(0, self._seen - len(_END_OF_HEAD)))
+        end = buffer.find(_END_OF_HEAD)
         if (len(buffer) if end < 0 else end) > MAX_HEAD:
             raise RemoteProtocolError(f"the head of the answer is longer than {MAX_HEAD} bytes")
         if end < 0:
-            self._seen = len(buffer)
             return None
         head = self._parse_head(bytes(buffer[:end]))
         del buffer[: end + len(_END_OF_HEAD)]
-        self._seen = 0
         return head
 
     def _parse_head(self, head: bytes) -> Response:
@@ -193,7 +201,7 @@ def _dechunk(data: bytes) -> tuple[bytes, bool]:
         try:
             size = int(line.split(b";")[0], 16) if end else 0
         except ValueError:
-            return body, True  # not chunked coding: what there is has to do
+            return body, True  # not chunked coding after all
         if not end:
             return body, False
         if size <= 0:

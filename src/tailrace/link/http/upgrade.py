@@ -1,7 +1,18 @@
-"""The WebSocket upgrade (RFC 6455 section 4): bytes in, result out.
+"""The WebSocket upgrade (RFC 6455 section 4): request out, response in, result out. Pure.
 
-Both back ends ask and judge through this module, so a refusal reads the same whichever of
-them met it. Nothing here touches a socket or a clock.
+The client sends an HTTP request with a random ``Sec-WebSocket-Key``. A server that agrees responds
+with status 101, and from the byte after its head on both sides speak WebSocket. Before the client
+believes it, section 4.1 asks for five checks, in :meth:`UpgradeParser._accept`:
+
+* the response switches to WebSocket: fields ``Upgrade`` and ``Connection``;
+* it answers this very request and comes from no cache: ``Sec-WebSocket-Accept`` is a hash of the
+  key;
+* it uses no extension, as none was offered: frames are not compressed, tunnels carry ciphertext;
+* it chooses the subprotocol asked for, which is the version of the tunnel protocol.
+
+The tokens travel in this request. Any other status refuses the link: 5xx may pass, everything else
+is final, as the same tokens would be refused again. Both back ends use this module, so that a
+refusal reads the same over each of them.
 """
 
 from __future__ import annotations
@@ -12,7 +23,7 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from ...errors import AccessRefused, HandshakeFailed, RemoteProtocolError, ServiceUnavailable
-from ..endpoint import LinkTarget
+from ..endpoint import ServiceEndpoint
 from .response import MAX_BODY, Response, ResponseReader, scrub
 
 __all__ = [
@@ -34,83 +45,81 @@ class UpgradeAccepted:
     subprotocol: str
     channel_id: str
     leftover: bytes
-    """Bytes that followed the answer: the beginning of the first frames."""
+    """Bytes behind the response: the beginning of the first frames."""
     flow_messages: bool = False
-    """Whether the service passes on flow messages, and only to whoever understands them."""
+    """Whether the service passes on flow messages, and only to peers that understand them."""
 
 
 def accept_for(key: str) -> str:
-    """Return the ``Sec-WebSocket-Accept`` that answers a ``Sec-WebSocket-Key``."""
+    """Return the ``Sec-WebSocket-Accept`` that belongs to a ``Sec-WebSocket-Key``."""
     digest = hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest()
     return base64.b64encode(digest).decode()
 
 
-def request_path(target: LinkTarget) -> str:
+def request_path(endpoint: ServiceEndpoint) -> str:
     """Return path and query of the upgrade request (guide V3, handshake)."""
-    return f"/tunnel?local-proxy-mode={target.side}"
+    return f"/tunnel?local-proxy-mode={endpoint.side}"
 
 
-def request_headers(target: LinkTarget, agent: str) -> list[tuple[str, str]]:
-    """Return what follows the header fields that every WebSocket upgrade has.
+def request_headers(endpoint: ServiceEndpoint, agent: str) -> list[tuple[str, str]]:
+    """Return the header fields of an upgrade request that are not those of every WebSocket.
 
     Holds the tokens in clear: for the wire only.
     """
     headers = [
-        ("Sec-WebSocket-Protocol", target.subprotocol),
-        ("access-token", target.access_token.reveal()),
+        ("Sec-WebSocket-Protocol", endpoint.subprotocol),
+        ("access-token", endpoint.access_token.reveal()),
     ]
-    if target.client_token:
-        headers.append(("client-token", target.client_token.reveal()))
+    if endpoint.client_token:
+        headers.append(("client-token", endpoint.client_token.reveal()))
     headers.append(("User-Agent", agent))
     return headers
 
 
-def build_request(target: LinkTarget, key: str, agent: str) -> bytes:
-    """Return the whole upgrade request. No extension is offered: tunnels carry ciphertext."""
+def build_request(endpoint: ServiceEndpoint, key: str, agent: str) -> bytes:
+    """Return the whole upgrade request."""
     headers = [
-        ("Host", target.host_header),
+        ("Host", endpoint.host_header),
         ("Upgrade", "websocket"),
         ("Connection", "Upgrade"),
         ("Sec-WebSocket-Version", "13"),
         ("Sec-WebSocket-Key", key),
-        *request_headers(target, agent),
+        *request_headers(endpoint, agent),
     ]
     fields = "".join(f"{name}: {value}\r\n" for name, value in headers)
-    return f"GET {request_path(target)} HTTP/1.1\r\n{fields}\r\n".encode("ascii")
+    return f"GET {request_path(endpoint)} HTTP/1.1\r\n{fields}\r\n".encode("ascii")
 
 
 class UpgradeParser:
-    """Collects the answer to one upgrade request, in pieces of any size."""
+    """Judges the response to one upgrade request, in pieces of any size."""
 
-    __slots__ = ("_key", "_peer", "_reader", "_secrets", "_wanted")
+    __slots__ = ("_endpoint", "_key", "_reader")
 
-    def __init__(self, target: LinkTarget, key: str) -> None:
+    def __init__(self, endpoint: ServiceEndpoint, key: str) -> None:
+        self._endpoint = endpoint
         self._key = key
-        self._wanted = target.subprotocol
-        self._peer = target.where
-        self._secrets = target.secrets
-        self._reader = ResponseReader("GET", self._secrets)
+        self._reader = ResponseReader("GET", endpoint.secrets)
 
     def feed(self, data: bytes) -> UpgradeAccepted | None:
         """Take the next bytes; return the acceptance, or ``None`` while more are needed.
 
         Raises:
             ServiceUnavailable: the service answered 5xx.
-            AccessRefused: the service answered with another status that is no acceptance.
-            HandshakeFailed: the other side does not speak HTTP or WebSocket as it should.
+            AccessRefused: the service answered with any other status but 101.
+            HandshakeFailed: the response breaks the rules of HTTP or WebSocket.
         """
         try:
-            answer = self._reader.feed(data)
+            response = self._reader.feed(data)
         except RemoteProtocolError as error:
             self._fail(str(error))
-        if answer is None:
+        if response is None:
             return None
-        if answer.status != 101:
-            self._refuse(answer)
-        return self._accept(answer)
+        if response.status != 101:
+            self._refuse(response)
+        return self._accept(response)
 
     def finish(self, cause: str) -> NoReturn:
-        """Judge an answer that will not go on: the connection ended, or patience did.
+        """Judge a response of which no more will come: the connection ended, or time ran out.
 
         ``cause`` completes "WebSocket upgrade with HOST:PORT failed: ". A refusal whose text
         is incomplete is still that refusal.
@@ -119,43 +128,44 @@ class UpgradeParser:
             ServiceUnavailable, AccessRefused, HandshakeFailed: as :meth:`feed`.
         """
         try:
-            answer = self._reader.finish(cause)
+            response = self._reader.finish(cause)
         except RemoteProtocolError as error:
             self._fail(str(error))
-        self._refuse(answer)
+        self._refuse(response)
 
-    def _accept(self, answer: Response) -> UpgradeAccepted:
-        if "websocket" not in answer.tokens("upgrade"):
+    def _accept(self, response: Response) -> UpgradeAccepted:
+        if "websocket" not in response.tokens("upgrade"):
             self._fail("the answer does not switch to WebSocket (header Upgrade)")
-        if "upgrade" not in answer.tokens("connection"):
+        if "upgrade" not in response.tokens("connection"):
             self._fail("the answer does not switch to WebSocket (header Connection)")
-        if answer.values("sec-websocket-accept") != [accept_for(self._key)]:
+        if response.values("sec-websocket-accept") != [accept_for(self._key)]:
             self._fail("the answer does not fit the request (header Sec-WebSocket-Accept)")
-        if any(answer.values("sec-websocket-extensions")):
+        if any(response.values("sec-websocket-extensions")):
             self._fail("the answer uses an extension that was not offered")
-        chosen = answer.values("sec-websocket-protocol")
+        chosen = response.values("sec-websocket-protocol")
         if not chosen:
             self._fail("the answer names no subprotocol (header Sec-WebSocket-Protocol)")
-        if chosen != [self._wanted]:
+        wanted = self._endpoint.subprotocol
+        if chosen != [wanted]:
             names = self._scrub(", ".join(chosen))
-            self._fail(f'the answer names the subprotocol "{names}", not {self._wanted}')
-        channel = self._scrub(", ".join(answer.values("channel-id")))
-        flow_messages = answer.values("x-tailrace-flow") == ["1"]
-        return UpgradeAccepted(self._wanted, channel, answer.leftover, flow_messages)
+            self._fail(f'the answer names the subprotocol "{names}", not {wanted}')
+        channel = self._scrub(", ".join(response.values("channel-id")))
+        flow_messages = response.values("x-tailrace-flow") == ["1"]
+        return UpgradeAccepted(wanted, channel, response.leftover, flow_messages)
 
-    def _refuse(self, answer: Response) -> NoReturn:
-        reason = self._scrub(answer.reason)
-        text = answer.body[:MAX_BODY].decode("utf-8", "replace")
-        body = self._scrub(text, cut=answer.cut or len(answer.body) > MAX_BODY)
+    def _refuse(self, response: Response) -> NoReturn:
+        reason = self._scrub(response.reason)
+        text = response.body[:MAX_BODY].decode("utf-8", "replace")
+        body = self._scrub(text, cut=response.cut or len(response.body) > MAX_BODY)
         if not body:
-            # The Go server of the field explains itself in this header alone.
-            body = self._scrub(", ".join(answer.values("x-status-reason")))
-        if answer.status >= 500:
-            raise ServiceUnavailable(f'HTTP/1.1 {answer.status} {reason}: "{body}"')
-        raise AccessRefused(answer.status, reason, body)
+            # Some servers explain a refusal in this header field only.
+            body = self._scrub(", ".join(response.values("x-status-reason")))
+        if response.status >= 500:
+            raise ServiceUnavailable(f'HTTP/1.1 {response.status} {reason}: "{body}"')
+        raise AccessRefused(response.status, reason, body)
 
     def _scrub(self, text: str, *, cut: bool = False) -> str:
-        return scrub(text, self._secrets, cut=cut)
+        return scrub(text, self._endpoint.secrets, cut=cut)
 
     def _fail(self, cause: str) -> NoReturn:
-        raise HandshakeFailed(f"WebSocket upgrade with {self._peer} failed: {cause}")
+        raise HandshakeFailed(f"WebSocket upgrade with {self._endpoint.authority} failed: {cause}")

@@ -1,7 +1,4 @@
-"""Which web proxy leads to the service: ``https_proxy`` and ``no_proxy``. Pure.
-
-What is parsed prints to a text that parses to the same again.
-"""
+"""Which web proxy leads to the service: ``https_proxy`` and ``no_proxy``. Pure."""
 
 from __future__ import annotations
 
@@ -13,13 +10,13 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Final, TypeAlias
 from urllib.parse import quote, unquote_to_bytes
 
+from ...common.addresses import format_host_port
 from ...common.secret import Secret
 from ...errors import ConfigurationError
 
 __all__ = [
     "NoProxy",
     "WebProxy",
-    "format_web_proxy",
     "parse_no_proxy",
     "parse_web_proxy",
     "web_proxy_for",
@@ -54,9 +51,14 @@ class WebProxy:
     username: str = ""
     password: Secret = field(default_factory=lambda: Secret(""))
 
+    @property
+    def place(self) -> str:
+        """Scheme, host and port, without user and password."""
+        return f"{self.scheme}://{format_host_port(self.host, self.port)}"
+
     def __str__(self) -> str:
         user = f"{quote(self.username, safe='')}:{self.password}@" if self.username else ""
-        return f"{self.scheme}://{user}{_bracketed(self.host)}:{self.port}"
+        return self.place.replace("://", f"://{user}")
 
 
 def parse_web_proxy(text: str) -> WebProxy:
@@ -88,21 +90,6 @@ def parse_web_proxy(text: str) -> WebProxy:
         port = _DEFAULT_PORTS[scheme]
         logger.warning("No port was provided for the web proxy, using default: %d", port)
     return WebProxy(scheme, host, port, username, Secret(password))
-
-
-def format_web_proxy(proxy: WebProxy) -> Secret:
-    """Return the URL that :func:`parse_web_proxy` understands as ``proxy``.
-
-    A secret, since it holds the password.
-    """
-    user = ""
-    if proxy.username:
-        user = f"{quote(proxy.username, safe='')}:{quote(proxy.password.reveal(), safe='')}@"
-    return Secret(f"{proxy.scheme}://{user}{_bracketed(proxy.host)}:{proxy.port}")
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _parse_credentials(text: str) -> tuple[str, str]:
@@ -175,15 +162,6 @@ class _Rule:
     """``*``, a host name that stands for its subdomains too, or a network."""
     port: int = 0
 
-    def __str__(self) -> str:
-        if isinstance(self.target, str):
-            text = self.target
-        elif self.target.num_addresses == 1:
-            text = _bracketed(str(self.target.network_address))
-        else:
-            text = str(self.target)
-        return f"{text}:{self.port}" if self.port else text
-
     def matches(self, host: str, address: _Address | None, port: int) -> bool:
         if self.port not in (0, port):
             return False
@@ -203,9 +181,6 @@ class NoProxy:
         name = host.lower().removesuffix(".")
         address = _address(name)
         return any(rule.matches(name, address, port) for rule in self.rules)
-
-    def __str__(self) -> str:
-        return ",".join(str(rule) for rule in self.rules)
 
 
 def parse_no_proxy(text: str) -> NoProxy:

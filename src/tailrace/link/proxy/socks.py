@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from ...common.network_errors import network_error_text
 from ...errors import ConfigurationError, ProxyRefused
-from ..endpoint import LinkTarget
-from ..http.connect_method import password_advice, permission_advice, proxy_place
+from ..endpoint import ServiceEndpoint
+from ..http.connect_method import password_advice, permission_advice
 from .settings import WebProxy
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def check_socks(proxy: WebProxy) -> None:
     Raises:
         ConfigurationError: the package is missing, or something does not fit into SOCKS5.
     """
-    who = f"web proxy {proxy_place(proxy)}"
+    who = f"web proxy {proxy.place}"
     try:
         import python_socks.async_.asyncio  # noqa: F401
     except ImportError:
@@ -50,14 +50,16 @@ def check_socks(proxy: WebProxy) -> None:
             raise ConfigurationError(f"{who}: a password must not be empty for SOCKS5 (RFC 1929)")
 
 
-async def open_socks(sock: socket.socket, target: LinkTarget, proxy: WebProxy, host: str) -> None:
-    """Ask the proxy at the other end of ``sock`` for a way to the service.
+async def open_socks(
+    sock: socket.socket, endpoint: ServiceEndpoint, proxy: WebProxy, host: str
+) -> None:
+    """Ask the proxy at the other end of ``sock`` to connect to the service.
 
     ``host`` is the service's name, or one of its addresses. The socket is closed when this
     raises.
 
     Raises:
-        ProxyRefused: there is no way, or none in the time that the target allows.
+        ProxyRefused: the proxy did not connect in the time that the endpoint allows.
     """
     from python_socks import ProxyError, ProxyTimeoutError, ProxyType
     from python_socks.async_.asyncio import Proxy
@@ -68,25 +70,27 @@ async def open_socks(sock: socket.socket, target: LinkTarget, proxy: WebProxy, h
         proxy.port,
         username=proxy.username or None,
         password=proxy.password.reveal() or None,
-        rdns=True,  # who resolves the name was decided before
+        rdns=True,  # host is an address already if its name was to be resolved here
         forward=cast("Proxy", _Connected(sock)),
         loop=asyncio.get_running_loop(),
     )
     try:
-        await dialer.connect(host, target.port, timeout=target.connect_timeout)
+        await dialer.connect(host, endpoint.port, timeout=endpoint.connect_timeout)
     except ProxyTimeoutError:
-        raise _failure(target, proxy, f"no answer within {target.connect_timeout:g} s") from None
+        raise _failure(
+            endpoint, proxy, f"no answer within {endpoint.connect_timeout:g} s"
+        ) from None
     except ProxyError as error:
-        raise _refusal(target, proxy, error) from None
+        raise _refusal(endpoint, proxy, error) from None
     except OSError as error:
         text = f"the connection was lost: {network_error_text(error)}"
-        raise _failure(target, proxy, text) from None
+        raise _failure(endpoint, proxy, text) from None
     except ValueError:
-        raise _failure(target, proxy, "the answer is not SOCKS5") from None
+        raise _failure(endpoint, proxy, "the answer is not SOCKS5") from None
 
 
 class _Connected:
-    """What python-socks takes for a proxy before the proxy, but there is a socket already."""
+    """Given to python-socks as the proxy before the proxy: returns the connected socket."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -95,17 +99,15 @@ class _Connected:
         return self._sock
 
 
-def _failure(target: LinkTarget, proxy: WebProxy, text: str) -> ProxyRefused:
-    return ProxyRefused(
-        f"web proxy {proxy_place(proxy)} did not open the way to {target.where}: {text}"
-    )
+def _failure(endpoint: ServiceEndpoint, proxy: WebProxy, text: str) -> ProxyRefused:
+    return ProxyRefused(f"web proxy {proxy.place} did not connect to {endpoint.authority}: {text}")
 
 
-def _refusal(target: LinkTarget, proxy: WebProxy, error: ProxyError) -> ProxyRefused:
-    if not hasattr(error.__cause__, "error_code"):  # nothing that the proxy said
-        return _failure(target, proxy, "the connection was closed")
+def _refusal(endpoint: ServiceEndpoint, proxy: WebProxy, error: ProxyError) -> ProxyRefused:
+    if not hasattr(error.__cause__, "error_code"):  # the proxy sent no reply
+        return _failure(endpoint, proxy, "the connection was closed")
     said = str(error)
-    text = f"web proxy {proxy_place(proxy)} refused the way to {target.where}: {said}"
+    text = f"web proxy {proxy.place} refused to connect to {endpoint.authority}: {said}"
     if error.error_code in _PASSING:
         return ProxyRefused(text)
     # A password that is tried again and again may get its account locked.
@@ -114,5 +116,5 @@ def _refusal(target: LinkTarget, proxy: WebProxy, error: ProxyError) -> ProxyRef
     elif error.error_code is None:
         remedy = "is this a SOCKS5 proxy?"
     else:
-        remedy = permission_advice(target)
+        remedy = permission_advice(endpoint)
     return ProxyRefused(f"{text}; {remedy}", retryable=False)

@@ -1,20 +1,24 @@
-"""A socket that reaches the service through a web proxy."""
+"""A socket connected to the service through a web proxy."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import socket
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Final, TypeVar
 
 from ...common.network_errors import network_error_text
 from ...errors import ConnectFailed, LinkError, NameResolutionFailed, ProxyRefused, TLSFailed
-from ..endpoint import LinkTarget, user_agent
-from ..http.connect_method import ConnectReply, build_connect, proxy_place
-from ..tcp import connect_any, resolve
+from ..endpoint import ServiceEndpoint, user_agent
+from ..exchange import Exchange, run_exchange
+from ..http.connect_method import ConnectParser, build_connect
+from ..http.response import Response
+from ..tcp import open_socket, resolve
 from ..tls.context import build_trust
-from ..tls.transport import UpgradeTap, start_tls
+from ..tls.transport import start_tls
 from .settings import WebProxy
 from .socks import check_socks, open_socks
 from .tls_in_tls import Bridge
@@ -28,105 +32,67 @@ _READ_SIZE: Final = 4096
 E = TypeVar("E", bound=LinkError)
 
 
-async def open_through_proxy(target: LinkTarget, proxy: WebProxy) -> socket.socket:
+async def open_through_proxy(endpoint: ServiceEndpoint, proxy: WebProxy) -> socket.socket:
     """Return a connected, non-blocking socket on which TLS with the service can begin.
 
-    Name resolution, TCP, TLS with the proxy and the proxy's answer may take
-    ``target.connect_timeout`` seconds each.
+    Name resolution, TCP, TLS with the proxy and the proxy's response may take
+    ``endpoint.connect_timeout`` seconds each.
 
     Raises:
         NameResolutionFailed, ConnectFailed, TLSFailed: on the way to the proxy, which the text
-            names; or the service has no address, and it is for us to resolve its name.
-        ProxyRefused: the proxy gave no way to the service.
+            names; or the service has no address, and its name has to be resolved here.
+        ProxyRefused: the proxy did not connect to the service.
         ConfigurationError: SOCKS5 without the extra ``[socks]``, or with what does not fit.
     """
-    if proxy.scheme == "https":
-        return await _through_tls(target, proxy)
-    if proxy.scheme == "http":
-        sock = await _reach(target, proxy)
-        try:
-            await _ask(sock, target, proxy)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-    return await _through_socks(target, proxy)
+    match proxy.scheme:
+        case "http":
+            return await _through_http(endpoint, proxy)
+        case "https":
+            return await _through_https(endpoint, proxy)
+        case _:
+            return await _through_socks(endpoint, proxy)
 
 
-async def _reach(target: LinkTarget, proxy: WebProxy) -> socket.socket:
-    """Return a socket that is connected to the proxy."""
-    try:
-        endpoints = await resolve(proxy.host, proxy.port, target.connect_timeout)
-    except NameResolutionFailed as error:
-        raise _met_at(proxy, error) from None
-    where = f"web proxy {proxy_place(proxy)}"
-    return await connect_any(endpoints, where, target.connect_timeout)
-
-
-async def _ask(
-    sock: socket.socket, target: LinkTarget, proxy: WebProxy, bridge: Bridge | None = None
-) -> None:
-    """Do CONNECT on a socket that leads to the proxy."""
+async def _through_http(endpoint: ServiceEndpoint, proxy: WebProxy) -> socket.socket:
+    sock = await _reach(endpoint, proxy)
     loop = asyncio.get_running_loop()
-    reply = ConnectReply(target, proxy)
+    send, receive = partial(loop.sock_sendall, sock), partial(loop.sock_recv, sock, _READ_SIZE)
     try:
-        async with asyncio.timeout(target.connect_timeout):
-            await loop.sock_sendall(sock, build_connect(target, proxy, user_agent()))
-            while data := await loop.sock_recv(sock, _READ_SIZE):
-                if reply.feed(data):
-                    logger.debug("%s opened the way to %s", proxy_place(proxy), target.where)
-                    return
-        error = bridge.error if bridge is not None else None
-    except TimeoutError:
-        reply.finish(f"no answer within {target.connect_timeout:g} s")
-    except OSError as lost:
-        error = lost
-    if error is None:
-        reply.finish("the connection was closed")
-    reply.finish(f"the connection was lost: {network_error_text(error)}")
+        await _connect(partial(run_exchange, send, receive), endpoint, proxy)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
-async def _through_tls(target: LinkTarget, proxy: WebProxy) -> socket.socket:
-    trust = build_trust(target.tls)
-    sock = await _reach(target, proxy)
-    tap = UpgradeTap()
-    place = replace(target, host=proxy.host, port=proxy.port, web_proxy=None)
+async def _through_https(endpoint: ServiceEndpoint, proxy: WebProxy) -> socket.socket:
+    trust = build_trust(endpoint.tls)
+    sock = await _reach(endpoint, proxy)
+    server = replace(endpoint, host=proxy.host, port=proxy.port, web_proxy=None)
+    exchange = Exchange()
     try:
-        transport = await start_tls(sock, place, trust, tap)
+        await start_tls(sock, server, trust, exchange)
     except TLSFailed as error:
         raise _met_at(proxy, error) from None
-    bridge = Bridge(transport)
+    await _connect(exchange.run, endpoint, proxy)
     try:
-        inner = await bridge.open(tap)
+        return await Bridge(exchange).open()
     except OSError as error:
-        bridge.abort()
         raise ConnectFailed(
-            f"web proxy {proxy_place(proxy)}: no local socket: {network_error_text(error)}"
+            f"web proxy {proxy.place}: no local socket: {network_error_text(error)}"
         ) from None
-    except BaseException:
-        bridge.abort()
-        raise
-    try:
-        await _ask(inner, target, proxy, bridge)
-    except BaseException as error:
-        inner.close()
-        bridge.abort()
-        if isinstance(error, ProxyRefused):
-            await bridge.wait_closed()
-        raise
-    return inner
 
 
-async def _through_socks(target: LinkTarget, proxy: WebProxy) -> socket.socket:
+async def _through_socks(endpoint: ServiceEndpoint, proxy: WebProxy) -> socket.socket:
     check_socks(proxy)
-    hosts = [target.host]
+    hosts = [endpoint.host]
     if proxy.scheme == "socks5":
-        endpoints = await resolve(target.host, target.port, target.connect_timeout)
-        hosts = [each.address[0] for each in endpoints]
+        addresses = await resolve(endpoint.host, endpoint.port, endpoint.connect_timeout)
+        hosts = [each.address[0] for each in addresses]
     while True:
-        sock = await _reach(target, proxy)
+        sock = await _reach(endpoint, proxy)
         try:
-            await open_socks(sock, target, proxy, hosts.pop(0))
+            await open_socks(sock, endpoint, proxy, hosts.pop(0))
             return sock
         except ProxyRefused as error:
             sock.close()
@@ -138,7 +104,27 @@ async def _through_socks(target: LinkTarget, proxy: WebProxy) -> socket.socket:
             raise
 
 
+async def _reach(endpoint: ServiceEndpoint, proxy: WebProxy) -> socket.socket:
+    """Return a socket that is connected to the proxy."""
+    name = f"web proxy {proxy.place}"
+    try:
+        return await open_socket(proxy.host, proxy.port, endpoint.connect_timeout, name)
+    except NameResolutionFailed as error:
+        raise _met_at(proxy, error) from None
+
+
+async def _connect(
+    run: Callable[[bytes, ConnectParser, float], Awaitable[Response]],
+    endpoint: ServiceEndpoint,
+    proxy: WebProxy,
+) -> None:
+    """Do CONNECT; ``run`` sends the request and returns the response."""
+    request = build_connect(endpoint, proxy, user_agent())
+    await run(request, ConnectParser(endpoint, proxy), endpoint.connect_timeout)
+    logger.debug("%s connected to %s", proxy.place, endpoint.authority)
+
+
 def _met_at(proxy: WebProxy, error: E) -> E:
-    """Say in an error at which proxy it was met."""
-    error.args = (f"web proxy {proxy_place(proxy)}: {error}",)
+    """Name the proxy in an error from the way to it."""
+    error.args = (f"web proxy {proxy.place}: {error}",)
     return error

@@ -1,8 +1,8 @@
-"""A plain socket for what really is a TLS connection.
+"""A plain socket in front of a TLS connection.
 
-The link gives its socket to TLS. Behind a web proxy that is itself spoken to over TLS there
-is no socket that holds nothing but the way to the service, so one end of a pair of sockets
-stands in for it, and the bytes at the other end travel over the TLS connection.
+A link does TLS on a socket of its own. Through a web proxy that is reached over TLS there is no
+such socket, as the connection to the service is inside that TLS. So one end of a pair of sockets
+takes its place, and a bridge carries the bytes between the other end and the outer connection.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import select
 import socket
 from typing import Any, Final, cast
 
-from ..tls.transport import UpgradeTap, close_transport
+from ..exchange import Exchange, Handover
+from ..tls.transport import close_transport
 
 __all__ = ["Bridge"]
 
@@ -23,34 +24,38 @@ _SOCKET_BUFFER: Final = 64 * 1024
 """Bytes that wait between the ends of the pair: more would only delay what comes after them."""
 
 _WATCH: Final = 1.0
-"""Seconds between looks at an end that is not read, and so cannot tell that it was closed."""
+"""Seconds between polls of an end that is not read: reading is what would show that it closed."""
 
 
 class Bridge:
     """Carries the bytes; ends by itself, with the connection or with the socket.
 
     Back-pressure passes through both ways. When the connection ends, what has come is still
-    delivered (but for uvloop's own TLS, which drops what it holds if it is paused just then).
+    delivered (except over uvloop's own TLS, which drops what it holds if it is paused just then).
     When the socket is closed, what was written to it is still sent, for the time that the
     transport allows for closing. TLS has no half-close: a socket that is shut down for
     writing counts as closed.
     """
 
-    def __init__(self, connection: asyncio.Transport) -> None:
-        """Prepare; :meth:`open` does the work."""
+    def __init__(self, exchange: Exchange) -> None:
+        """Prepare to take over a connection on which CONNECT is done; :meth:`open` does it."""
+        self._exchange = exchange
         self._far = _Side()
-        self._far.transport = connection
         self._near = _NearSide()
         self._far.other, self._near.other = self._near, self._far
-        self._opened = False
+        self._far.transport = exchange.transport
 
-    @property
-    def error(self) -> BaseException | None:
-        """Why the connection was lost; ``None`` after its plain end."""
-        return self._far.error
+    async def open(self) -> socket.socket:
+        """Return the socket, non-blocking. The connection is dropped when this raises."""
+        try:
+            sock = await self._open_pair()
+        except BaseException:
+            self._exchange.transport.abort()
+            raise
+        self._far.take_over(self._exchange.hand_over(self._far))
+        return sock
 
-    async def open(self, tap: UpgradeTap) -> socket.socket:
-        """Return the socket, non-blocking; ``tap`` has been the connection's protocol so far."""
+    async def _open_pair(self) -> socket.socket:
         pair = socket.socketpair()
         theirs = pair[1]
         ours = _StandIn(fileno=pair[0].detach())
@@ -63,23 +68,11 @@ class Bridge:
             ours.close()
             theirs.close()
             raise
-        self._opened = True
-        self._far.take_over(tap)
         return ours
-
-    def abort(self) -> None:
-        """Drop both sides at once."""
-        self._far.transport.abort()
-        if self._opened:
-            self._near.transport.abort()
-
-    async def wait_closed(self) -> None:
-        """Wait until both sides of an open bridge are gone."""
-        await asyncio.wait([self._far.gone, self._near.gone])
 
 
 class _StandIn(socket.socket):
-    """Our end of the pair; stands in for a TCP socket with those who set options of TCP."""
+    """The end of the pair that takes the place of a TCP socket: accepts TCP's options."""
 
     def setsockopt(self, *args: Any) -> None:
         if args[0] != socket.IPPROTO_TCP:
@@ -90,7 +83,7 @@ class _StandIn(socket.socket):
 
 
 class _Side(asyncio.Protocol):
-    """One side: what comes in here goes out at the other one."""
+    """One side of the bridge: what comes in here goes out at the other one."""
 
     other: _Side
     transport: asyncio.Transport
@@ -99,20 +92,17 @@ class _Side(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._reading = True
         self._reading_wanted = True
-        self.error: BaseException | None = None
-        self.gone: asyncio.Future[None] = self._loop.create_future()
+        self._is_gone = False
 
-    def take_over(self, tap: UpgradeTap) -> None:
-        """Become the protocol of the transport in place of ``tap``."""
+    def take_over(self, missed: Handover) -> None:
+        """Catch up on what happened before this was the protocol of the transport."""
         self._limit_buffer()
-        if tap.leftover:
-            self.data_received(bytes(tap.leftover))
-        if tap.writing_paused:
+        if missed.received:
+            self.data_received(missed.received)
+        if missed.writing_paused:
             self.pause_writing()
-        if tap.lost:
-            self.connection_lost(tap.error)
-        else:
-            self.transport.set_protocol(self)
+        if missed.lost:
+            self.connection_lost(missed.error)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -122,8 +112,7 @@ class _Side(asyncio.Protocol):
         self.other.write(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self.error = exc
-        self.gone.set_result(None)
+        self._is_gone = True
         self.other.close()
 
     def pause_writing(self) -> None:
@@ -140,14 +129,13 @@ class _Side(asyncio.Protocol):
     def want_reading(self, wanted: bool) -> None:
         """Read or do not read, from the next turn of the event loop on."""
         self._reading_wanted = wanted
-        # Never from within a read: aiofastnet 1.2 would strand what it has decrypted beyond
-        # that point until the other side sends again.
+        # Not from within a read: see tailrace.link.tls.aiofastnet_compat.
         self._loop.call_soon(self._apply_reading)
 
     def close(self) -> None:
         """Send what was written, then close."""
-        if not self._reading and not self.gone.done():
-            # Or the other side's goodbye would go unseen.
+        if not self._reading and not self._is_gone:
+            # TLS cannot close without reading the other side's answer.
             self._reading = True
             self.transport.resume_reading()
         close_transport(self.transport)
@@ -166,7 +154,7 @@ class _Side(asyncio.Protocol):
 
 
 class _NearSide(_Side):
-    """Our end of the pair."""
+    """The bridge's end of the pair."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -175,7 +163,7 @@ class _NearSide(_Side):
 
     async def attach(self, sock: socket.socket) -> None:
         """Become the protocol of a transport over ``sock``."""
-        self._poll.register(sock, 0)  # whoever asks for nothing still learns of the end
+        self._poll.register(sock, 0)  # no event at all: the end is always reported
         await self._loop.create_connection(lambda: self, sock=sock)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -185,7 +173,7 @@ class _NearSide(_Side):
     def _apply_reading(self) -> None:
         super()._apply_reading()
         self._stop_watching()
-        if not self._reading and not self.gone.done():
+        if not self._reading and not self._is_gone:
             self._watch = self._loop.call_later(_WATCH, self._look)
 
     def _look(self) -> None:

@@ -1,4 +1,4 @@
-"""Whom the service's certificate has to satisfy, and plain words when it does not."""
+"""What the service's certificate is checked against: the context of a TLS handshake."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import logging
 import os
 import re
 import ssl
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
-from ...errors import ConfigurationError, ExitCode, TLSFailed
-from ..endpoint import LinkTarget, TLSOptions
-from .x509_names import describe
+from ...errors import ConfigurationError
+from ..endpoint import TLSOptions
+from .x509_names import presented_certificates
 
-__all__ = ["Trust", "build_trust", "presented_certificates", "tls_failure", "tls_timeout"]
+__all__ = ["Trust", "build_trust"]
 
 logger = logging.getLogger(__name__)
 
@@ -24,11 +23,7 @@ _HASHED_NAME: Final = re.compile(r"[0-9a-f]{8}\.\d+")
 _PEM_SUFFIXES: Final = {".pem", ".crt", ".cer"}
 
 _State: TypeAlias = tuple[str, tuple[int, ...] | None]
-"""A path, and what ``stat`` tells of it, if there is anything."""
-
-# What X509_verify_cert reports (OpenSSL, x509_vfy.h).
-_OUT_OF_DATE: Final = {9, 10}
-_WRONG_NAME: Final = {62, 64}
+"""A path, and what ``stat`` reports of it, ``None`` if there is nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +36,10 @@ class Trust:
 
 
 class _WitnessedObject(ssl.SSLObject):
-    """Notes on a failed verification what the service presented: later it is gone."""
+    """Adds the service's certificates to the error of a failed verification as notes.
+
+    After the handshake they cannot be found out any more.
+    """
 
     def do_handshake(self) -> None:
         try:
@@ -56,7 +54,7 @@ def build_trust(options: TLSOptions) -> Trust:
     """Return the context of a handshake: TLS 1.2 or later, host name checked (RFC 6125).
 
     Certificates are read again only when they have changed. A ``capath`` that does not exist
-    is only worth a warning, as in the reference.
+    only causes a warning, as in the reference.
 
     Raises:
         ConfigurationError: ``capath`` exists but holds no readable certificate file, or the
@@ -66,18 +64,18 @@ def build_trust(options: TLSOptions) -> Trust:
     return _build(options) if states is None else _build_once(options, states)
 
 
-# Only the latest is kept: it takes two megabytes, and a proxy that reconnects needs no other.
+# Only the latest is kept: it takes two megabytes, and a reconnecting proxy needs no other.
 @lru_cache(maxsize=1)
 def _build_once(options: TLSOptions, _: tuple[_State, ...]) -> Trust:
     return _build(options)
 
 
 def _states(options: TLSOptions) -> tuple[_State, ...] | None:
-    """Return what changes whenever a certificate does; ``None`` if nothing would tell."""
+    """Return a value that changes when a certificate does; ``None`` if there is none."""
     try:
         places = _system_places() if options.verify and os.name == "posix" else []
         if not places:
-            return None  # the store of Windows, or a stand-in for none
+            return None  # certificates that are not in files, or certifi's
         if options.capath is not None:
             places.append(options.capath)
         entries = (sorted(place.iterdir()) if place.is_dir() else [] for place in places)
@@ -87,7 +85,7 @@ def _states(options: TLSOptions) -> tuple[_State, ...] | None:
             for path in (place, *inside)
         )
     except OSError:
-        return None  # reading them will tell
+        return None  # reading them will raise the same error
 
 
 def _state(path: Path) -> _State:
@@ -123,73 +121,6 @@ def _build(options: TLSOptions) -> Trust:
     return Trust(context, " and ".join(trusted))
 
 
-def presented_certificates(tls: object) -> list[str]:
-    """Describe what the other side presented, leaf first; empty when it cannot be known.
-
-    ``tls`` is the TLS object of either kind of transport, after a handshake or a failed one.
-    """
-    # Public since Python 3.13; before that on the C object behind it.
-    holder = tls if hasattr(tls, "get_unverified_chain") else getattr(tls, "_sslobj", None)
-    chain: Callable[[], list[Any] | None] | None = getattr(holder, "get_unverified_chain", None)
-    return [describe(_der(each)) for each in (chain() if chain else None) or []]
-
-
-def tls_failure(
-    error: BaseException, target: LinkTarget, trust: Trust, presented: Iterable[str] = ()
-) -> TLSFailed:
-    """Say in one line why TLS failed, what was trusted and what to do about it.
-
-    Only a certificate that does not verify is final (``retryable`` is ``False``).
-    """
-    if isinstance(error, ssl.SSLCertVerificationError):
-        certificates = "; ".join(presented) or "; ".join(getattr(error, "__notes__", []))
-        shown = f"; presented: {certificates}" if certificates else ""
-        failure = TLSFailed(
-            f"certificate of {target.where} does not verify: {error.verify_message}{shown}"
-            f"; trusted: {trust.description}; {_remedy(error.verify_code)}"
-        )
-        failure.retryable = False
-        return failure
-    if isinstance(error, ssl.SSLError):
-        # Libraries raise it without the attributes that the ssl module adds.
-        reason = getattr(error, "reason", None) or error.strerror or "unknown reason"
-        reason = reason.lower().replace("_", " ")
-        remedy = "; is this a TLS port?" if "version number" in reason else ""
-        return _network_failure(f"TLS handshake with {target.where} failed: {reason}{remedy}")
-    return _network_failure(
-        f"TLS handshake with {target.where} failed: the connection was closed during it"
-        + (f" ({error})" if str(error) else "")
-    )
-
-
-def tls_timeout(target: LinkTarget) -> TLSFailed:
-    """Say that the TLS handshake took too long."""
-    return _network_failure(
-        f"TLS handshake with {target.where} was not done within {target.connect_timeout:g} s"
-    )
-
-
-def _network_failure(text: str) -> TLSFailed:
-    failure = TLSFailed(text)
-    # Nobody's certificate is at fault, so this is "could not be reached".
-    failure.exit_code = ExitCode.NETWORK
-    return failure
-
-
-def _remedy(verify_code: int) -> str:
-    if verify_code in _WRONG_NAME:
-        return "check the endpoint's name (-k skips the check, for tests only)"
-    if verify_code in _OUT_OF_DATE:
-        return "check this machine's clock (-k skips the check, for tests only)"
-    return "add the CA that signed it with -c (-k skips the check, for tests only)"
-
-
-def _der(certificate: Any) -> bytes:
-    if isinstance(certificate, bytes):
-        return certificate
-    return ssl.PEM_cert_to_DER_cert(certificate.public_bytes())
-
-
 def _load_system_certificates(context: ssl.SSLContext) -> str:
     context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     places = _system_places()
@@ -213,7 +144,7 @@ def _system_places() -> list[Path]:
 
 
 def _is_empty(place: Path) -> bool:
-    """Tell whether a certificate directory exists only as a name, as on slim images."""
+    """Return whether a certificate directory is empty, as on slim images."""
     return place.is_dir() and not any(place.iterdir())
 
 

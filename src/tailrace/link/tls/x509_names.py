@@ -1,21 +1,22 @@
-"""Who a certificate is for and who signed it, read from its DER form.
+"""The subject and the issuer of a certificate, read from its DER form.
 
-The standard library shows the names of a certificate only once it has been verified, and the
+The standard library shows the names of a certificate only after it has been verified, and the
 names matter most when that failed. Just enough of X.509 (RFC 5280 section 4.1) for one line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+import ssl
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
-__all__ = ["describe"]
+__all__ = ["describe", "presented_certificates"]
 
 _SEQUENCE: Final = 0x30
 _VERSION: Final = 0xA0
 _UNKNOWN: Final = "?"
 
-# Object identifiers in DER (RFC 4519): those that tell a reader whose certificate it is.
+# Object identifiers in DER (RFC 4519), of what identifies a certificate to a reader.
 _ATTRIBUTES: Final = {
     b"\x55\x04\x03": "CN",
     b"\x55\x04\x0a": "O",
@@ -27,13 +28,30 @@ _UTF16_STRING: Final = 0x1E
 def describe(der: bytes) -> str:
     """Return ``'CN=..., O=...' issued by 'CN=...'`` for one certificate; never raises.
 
-    What cannot be read shows as ``?``: the certificate came from a peer nobody trusts.
+    What cannot be read is shown as ``?``: the certificate comes from a peer that is not trusted.
     """
     try:
         subject, issuer = _names(der)
     except (IndexError, StopIteration):
         subject = issuer = _UNKNOWN
     return f"'{subject}' issued by '{issuer}'"
+
+
+def presented_certificates(tls: object) -> list[str]:
+    """Describe the other side's certificates, leaf first; empty if they cannot be known.
+
+    ``tls`` is the TLS object of either kind of transport, after a handshake or a failed one.
+    """
+    # Public since Python 3.13; before that a method of the C object behind it.
+    holder = tls if hasattr(tls, "get_unverified_chain") else getattr(tls, "_sslobj", None)
+    chain: Callable[[], list[Any] | None] | None = getattr(holder, "get_unverified_chain", None)
+    return [describe(_der(each)) for each in (chain() if chain else None) or []]
+
+
+def _der(certificate: Any) -> bytes:
+    if isinstance(certificate, bytes):
+        return certificate
+    return ssl.PEM_cert_to_DER_cert(certificate.public_bytes())
 
 
 def _names(der: bytes) -> tuple[str, str]:

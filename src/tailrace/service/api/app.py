@@ -6,10 +6,9 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -21,60 +20,30 @@ from ...flow.token_bucket import Buckets
 from ..control import ControlPlane
 from ..errors import StoreFailed
 from ..identity.policy import AccessKey
-from ..limits import DEFAULT, Limits, network
+from ..limits import Limits, network
 from ..telemetry.audit import AuditLog
 from ..telemetry.counters import Counters
 from ..telemetry.throttled_log import ThrottledLog
+from .dispatch import perform
 from .errors import ApiError, ErrorType
-from .model import OPERATIONS
-from .operations import Operations
+from .model import OPERATIONS, SIGNING_NAME
+from .operations import Document
 from .sigv4 import SignedRequest, Verifier
 from .validation import read_parameters
 
-__all__ = ["build_app"]
+__all__ = ["ControlApi"]
 
 _log = logging.getLogger(__name__)
 
-_TARGET_PREFIX: Final = "IoTSecuredTunneling."
+_TARGET_PREFIX: Final = f"{SIGNING_NAME}."
 _CONTENT_TYPE: Final = "application/x-amz-json-1.1"
+_OK: Final = "ok"
+"""Outcome of a request that is not answered with an error, in metrics and audit log."""
 
 
-def build_app(
-    control: ControlPlane,
-    verifier: Verifier,
-    counters: Counters | None = None,
-    audit: AuditLog | None = None,
-    routes: Sequence[BaseRoute] = (),
-    *,
-    limits: Limits = DEFAULT,
-) -> Starlette:
-    """Return the ASGI application; ``routes`` are served besides the control API."""
-    endpoint = _Endpoint(
-        control,
-        verifier,
-        counters or Counters(time.monotonic),
-        audit or AuditLog(None, time.time),
-        limits,
-    )
-    return Starlette(
-        routes=[Route("/", endpoint.handle, methods=["POST"]), *routes],
-        exception_handlers={HTTPException: endpoint.handle_stray},
-    )
+class ControlApi:
+    """Answers the requests of the control API."""
 
-
-@dataclass(slots=True)
-class _Entry:
-    """What is recorded of one request."""
-
-    operation: str
-    parameters: Mapping[str, Any]
-    key: str
-    address: str
-    request_id: str
-    tunnel: str | None = None
-
-
-class _Endpoint:
     def __init__(
         self,
         control: ControlPlane,
@@ -84,23 +53,29 @@ class _Endpoint:
         limits: Limits,
     ) -> None:
         self._control = control
+        self._verifier = verifier
         self._counters = counters
         self._audit = audit
-        self._verifier = verifier
-        self._operations = Operations(control)
         self._limits = limits
-        self._throttle = _Throttle(limits, time.monotonic)
-        self._refusals = ThrottledLog(_log, time.monotonic)
+        self._throttle = _Throttle(limits.request_rate)
+        self._throttled_log = ThrottledLog(_log, time.monotonic)
 
-    async def handle(self, request: Request) -> Response:
+    def application(self, routes: Sequence[BaseRoute]) -> Starlette:
+        """Return the ASGI application; ``routes`` are served besides the control API."""
+        return Starlette(
+            routes=[Route("/", self._handle, methods=["POST"]), *routes],
+            exception_handlers={HTTPException: self._handle_other},
+        )
+
+    async def _handle(self, request: Request) -> Response:
         request_id = self._control.request_id()
         try:
             body = await _read_body(request, self._limits)
             began = time.perf_counter()
-            document = self._answer(request, body, request_id)
+            document = self._respond(request, body, request_id)
             self._counters.request_seconds += time.perf_counter() - began
         except ApiError as error:
-            self._refusals.add(
+            self._throttled_log.add(
                 error.type, "request %s: %s: %s", request_id, error.type, error.message
             )
             self._count(request, error.type)
@@ -109,80 +84,70 @@ class _Endpoint:
             return Response(status_code=400)
         except StoreFailed as failed:
             _log.error("request %s: %s", request_id, failed)
-            self._count(request, ErrorType.INTERNAL[0])
+            self._count(request, ErrorType.INTERNAL.code)
             return _error(
                 ApiError(ErrorType.INTERNAL, "The service cannot reach its store"), request_id
             )
-        self._count(request, "ok")
+        self._count(request, _OK)
         return _json(document, 200, {"x-amzn-RequestId": request_id})
 
+    async def _handle_other(self, _: Request, __: Exception) -> Response:
+        """Answer requests for other paths and methods in the form that SDKs parse."""
+        other = ApiError(ErrorType.UNKNOWN_OPERATION, "Requests must be POST /")
+        return _error(other, self._control.request_id())
+
     def _count(self, request: Request, outcome: str) -> None:
-        # Only names that exist: a label per nonsense would fill the memory.
-        name = request.headers.get("x-amz-target", "").removeprefix(_TARGET_PREFIX)
-        operation = name if name in self._operations else "unknown"
-        self._counters.requests[operation, outcome] += 1
+        # Only names that exist: a label for each made-up one would fill the memory.
+        name = _operation_name(request)
+        self._counters.requests[name if name in OPERATIONS else "unknown", outcome] += 1
 
-    async def handle_stray(self, request: Request, error: Exception) -> Response:
-        """Answer requests for other paths and methods in the shape SDKs parse."""
-        del request, error
-        stray = ApiError(ErrorType.UNKNOWN_OPERATION, "Requests must be POST /")
-        return _error(stray, self._control.request_id())
-
-    def _answer(self, request: Request, body: bytes, request_id: str) -> dict[str, Any]:
+    def _respond(self, request: Request, body: bytes, request_id: str) -> Document:
+        """Verify, validate and carry out a request; what changes something is audited."""
         key = self._verified(request, body)
-        signer = key.access_key_id
-        name = request.headers.get("x-amz-target", "").removeprefix(_TARGET_PREFIX)
-        if name not in self._operations:
+        name = _operation_name(request)
+        operation = OPERATIONS.get(name)
+        if operation is None:
             raise ApiError(ErrorType.UNKNOWN_OPERATION, "The operation is not known")
-        parameters = read_parameters(body, OPERATIONS[name])
-        client = request.client
-        entry = _Entry(name, parameters, signer, client.host if client else "unknown", request_id)
-        with self._audited(entry):
-            document = self._operations.call(name, parameters, key)
-            entry.tunnel = document.get("tunnelId")
-        _log.info("request %s: %s by %s", request_id, name, signer)
-        return document
-
-    def _verified(self, request: Request, body: bytes) -> AccessKey:
-        address = network(request.client.host if request.client else "")
-        with self._throttle.of_address(address):
-            key = self._verifier.verify(_signed_request(request, body), self._control.clock())
-        self._throttle.of_key(key)
-        return key
-
-    @contextmanager
-    def _audited(self, entry: _Entry) -> Iterator[None]:
-        """Record one authenticated operation, however it ends."""
-        outcome = ErrorType.INTERNAL[0]
+        parameters = read_parameters(body, operation.input)
+        outcome, document = ErrorType.INTERNAL.code, Document()
         try:
-            yield
-            outcome = "ok"
+            document = perform(self._control, name, parameters, key)
+            outcome = _OK
         except ApiError as error:
             outcome = error.type
             raise
         finally:
-            self._audit.request(
-                entry.operation,
-                entry.parameters,
-                key=entry.key,
-                address=entry.address,
-                request=entry.request_id,
-                outcome=outcome,
-                tunnel=entry.tunnel,
-            )
+            if operation.writes:
+                self._audit.request(
+                    name,
+                    parameters,
+                    key=key.access_key_id,
+                    address=_address(request) or "unknown",
+                    request=request_id,
+                    outcome=outcome,
+                    tunnel=document.get("tunnelId"),
+                )
+        _log.info("request %s: %s by %s", request_id, name, key.access_key_id)
+        return document
+
+    def _verified(self, request: Request, body: bytes) -> AccessKey:
+        with self._throttle.of_address(network(_address(request))):
+            key = self._verifier.verify(_signed_request(request, body), self._control.clock())
+        self._throttle.of_key(key)
+        return key
 
 
 class _Throttle:
-    """Requests per second of each key, and of each address that cannot show one.
+    """Requests per second of each key, and refused requests per second of each address.
 
-    Who is refused before the key is known for sure must not use up what its owner may
-    have; so such requests are charged to where they come from.
+    A request is charged to a key only when its signature is that key's. One that is refused
+    before is charged to the address it comes from, so that nobody can use up the share of a
+    key by knowing its id.
     """
 
-    def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._keys = Buckets(limits.request_rate, limits.request_rate)
-        self._strangers = Buckets(limits.request_rate, limits.request_rate)
+    def __init__(self, rate: float) -> None:
+        self._keys = Buckets(rate, rate)
+        self._addresses = Buckets(rate, rate)
 
     @contextmanager
     def of_address(self, address: str) -> Iterator[None]:
@@ -191,12 +156,12 @@ class _Throttle:
         Raises:
             ApiError: ThrottlingException, or what the body raises.
         """
-        if self._strangers.is_empty(address, self._clock()):
-            raise _throttled("Too many requests were refused")
+        if self._addresses.is_empty(address, time.monotonic()):
+            raise ApiError(ErrorType.THROTTLING, "Too many requests were refused")
         try:
             yield
         except ApiError:
-            self._strangers.try_take(address, self._clock())
+            self._addresses.try_take(address, time.monotonic())
             raise
 
     def of_key(self, key: AccessKey) -> None:
@@ -205,12 +170,16 @@ class _Throttle:
         Raises:
             ApiError: ThrottlingException.
         """
-        if not self._keys.try_take(key.access_key_id, self._clock()):
-            raise _throttled("Rate exceeded")
+        if not self._keys.try_take(key.access_key_id, time.monotonic()):
+            raise ApiError(ErrorType.THROTTLING, "Rate exceeded")
 
 
-def _throttled(text: str) -> ApiError:
-    return ApiError(ErrorType.THROTTLING, text)
+def _operation_name(request: Request) -> str:
+    return request.headers.get("x-amz-target", "").removeprefix(_TARGET_PREFIX)
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
 
 
 async def _read_body(request: Request, limits: Limits) -> bytes:
@@ -243,7 +212,7 @@ def _signed_request(request: Request, body: bytes) -> SignedRequest:
     )
 
 
-def _json(document: dict[str, Any], status: int, headers: dict[str, str]) -> Response:
+def _json(document: Document, status: int, headers: dict[str, str]) -> Response:
     return Response(json.dumps(document).encode(), status, headers, _CONTENT_TYPE)
 
 

@@ -6,6 +6,7 @@ service; the others are the errors common to all AWS APIs.
 
 from __future__ import annotations
 
+from enum import Enum
 from http import HTTPStatus
 
 from ..errors import ServiceError
@@ -13,8 +14,8 @@ from ..errors import ServiceError
 __all__ = ["ApiError", "ErrorType"]
 
 
-class ErrorType:
-    """Names of errors and the HTTP status each one is sent with."""
+class ErrorType(Enum):
+    """Kinds of errors: the name by which SDKs know each, and its HTTP status."""
 
     LIMIT_EXCEEDED = ("LimitExceededException", HTTPStatus.BAD_REQUEST)
     RESOURCE_NOT_FOUND = ("ResourceNotFoundException", HTTPStatus.BAD_REQUEST)
@@ -33,11 +34,16 @@ class ErrorType:
     REQUEST_TIMEOUT = ("RequestTimeoutException", HTTPStatus.REQUEST_TIMEOUT)
     INTERNAL = ("InternalFailure", HTTPStatus.INTERNAL_SERVER_ERROR)
 
+    def __init__(self, code: str, status: HTTPStatus) -> None:
+        self.code = code
+        self.status = status
+
 
 class ApiError(ServiceError):
-    """A request is answered with an error; ``type_and_status`` is one of :class:`ErrorType`."""
+    """A request is answered with an error."""
 
-    def __init__(self, type_and_status: tuple[str, HTTPStatus], message: str) -> None:
+    def __init__(self, kind: ErrorType, message: str) -> None:
         super().__init__(message)
-        self.type, self.status = type_and_status
+        self.type = kind.code
+        self.status = kind.status
         self.message = message

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -14,23 +13,21 @@ from ..errors import StoreFailed
 from ..telemetry.prometheus import CONTENT_TYPE, Metrics
 from ..tunnels.queries import TunnelQueries
 
-__all__ = ["build_monitoring_app", "health_routes", "metrics_routes"]
+__all__ = ["health_routes", "metrics_routes"]
 
 _log = logging.getLogger(__name__)
 
 
 def health_routes(queries: TunnelQueries, accepting: Callable[[], bool]) -> list[BaseRoute]:
-    """Return ``/healthz`` (the process answers) and ``/readyz`` (it does its work).
+    """Return ``/healthz`` (the process answers) and ``/readyz`` (the service works).
 
-    A service is ready while it accepts local proxies and can read its store.
+    A service is ready while it is ``accepting`` local proxies and can read its store.
     """
 
-    async def health(request: Request) -> Response:
-        del request
+    async def health(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
-    async def ready(request: Request) -> Response:
-        del request
+    async def ready(_: Request) -> Response:
         if not accepting():
             return PlainTextResponse("the service is stopping\n", 503)
         try:
@@ -46,13 +43,7 @@ def health_routes(queries: TunnelQueries, accepting: Callable[[], bool]) -> list
 def metrics_routes(metrics: Metrics) -> list[BaseRoute]:
     """Return ``/metrics``, in the text format of Prometheus."""
 
-    async def show(request: Request) -> Response:
-        del request
+    async def show(_: Request) -> Response:
         return Response(metrics.render(), headers={"content-type": CONTENT_TYPE})
 
     return [Route("/metrics", show)]
-
-
-def build_monitoring_app(routes: list[BaseRoute]) -> Starlette:
-    """Return an ASGI application of its own for these routes."""
-    return Starlette(routes=routes)

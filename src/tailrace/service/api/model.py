@@ -1,111 +1,38 @@
-"""What requests may contain: the constraints of the service model, API version 2018-10-05.
+"""The operations of the control API, version 2018-10-05, each in one entry of one table.
 
-Patterns are kept as the model writes them; ``re`` does not know Unicode categories
-(``\\p{L}``), so :class:`Pattern` translates the one form that occurs.
+An entry tells the shape of the parameters, whether the operation writes, which things it
+concerns, and what carries it out. Validation, policies, the audit log, metrics and
+``tailrace keys`` use the table, so that one entry is all that a new operation needs.
 """
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from dataclasses import dataclass
+from typing import Final
 
-__all__ = [
-    "OPERATIONS",
-    "Boolean",
-    "Integer",
-    "Listing",
-    "Pattern",
-    "Shape",
-    "Structure",
-    "Text",
-]
+from . import operations
+from .shapes import Boolean, Integer, Listing, Pattern, Structure, Text
 
-_FORM: Final = re.compile(
-    r"\^?\(?\[(?P<negated>\^)?(?P<items>(?:\\.|[^\\\[\]])+)\](?P<repeat>\*|\+|\{\d+,\d+\})\)?\$?"
-)
-_CATEGORY: Final = re.compile(r"\\p\{([A-Z][a-z]?)\}")
+__all__ = ["OPERATIONS", "SIGNING_NAME", "Operation"]
 
-
-class Pattern:
-    """One character class, repeated: all that the patterns of this service consist of."""
-
-    __slots__ = ("_categories", "_longest", "_negated", "_others", "_shortest", "text")
-
-    def __init__(self, text: str) -> None:
-        form = _FORM.fullmatch(text)
-        if form is None:
-            raise ValueError(f"pattern {text!r} is not one repeated character class")
-        self.text = text
-        self._negated = form["negated"] is not None
-        self._categories = tuple(_CATEGORY.findall(form["items"]))
-        others = _CATEGORY.sub("", form["items"])
-        self._others = re.compile(f"[{others}]") if others else None
-        self._shortest, self._longest = _bounds(form["repeat"])
-
-    def matches(self, value: str) -> bool:
-        """Say whether the whole of ``value`` matches."""
-        if len(value) < self._shortest or (self._longest and len(value) > self._longest):
-            return False
-        return all(self._allows(character) for character in value)
-
-    def _allows(self, character: str) -> bool:
-        listed = unicodedata.category(character).startswith(self._categories or "-") or (
-            self._others is not None and self._others.match(character) is not None
-        )
-        return listed is not self._negated
-
-
-def _bounds(repeat: str) -> tuple[int, int | None]:
-    if repeat in "*+":
-        return (1 if repeat == "+" else 0), None
-    shortest, longest = repeat[1:-1].split(",")
-    return int(shortest), int(longest)
+SIGNING_NAME: Final = "IoTSecuredTunneling"
+"""Name of the service in signatures and in ``X-Amz-Target``."""
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
-    """A string; lengths in characters."""
+class Operation:
+    """One operation of the control API."""
 
-    min: int | None = None
-    max: int | None = None
-    pattern: Pattern | None = None
-    enum: tuple[str, ...] = ()
+    input: Structure
+    """Shape of its parameters."""
+    writes: bool
+    """Whether it changes something. Then it is audited, and forbidden to read-only keys."""
+    things: operations.Things
+    """Called for the things that a request concerns, if the key is limited to some."""
+    handler: operations.Handler
+    """Called to carry it out."""
 
-
-@dataclass(frozen=True, slots=True)
-class Integer:
-    """A whole number."""
-
-    min: int | None = None
-    max: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Boolean:
-    """True or false."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """Some values of one shape; ``min`` and ``max`` count them."""
-
-    member: Shape
-    min: int | None = None
-    max: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Structure:
-    """Named members; ``required`` ones must be there."""
-
-    members: Mapping[str, Shape] = field(default_factory=dict)
-    required: tuple[str, ...] = ()
-
-
-Shape: TypeAlias = Text | Integer | Boolean | Listing | Structure
 
 _NAME: Final = Pattern("[a-zA-Z0-9:_-]+")
 _TAG: Final = Pattern(r"^([\p{L}\p{Z}\p{N}_.:/=+\-@]*)$")
@@ -121,36 +48,76 @@ _DESTINATION_CONFIG: Final = Structure(
     {"thingName": _THING_NAME, "services": Listing(Text(1, 128, _NAME), 1)}, ("services",)
 )
 
-OPERATIONS: Final[Mapping[str, Structure]] = {
-    "CloseTunnel": Structure({"tunnelId": _TUNNEL_ID, "delete": Boolean()}, ("tunnelId",)),
-    "DescribeTunnel": Structure({"tunnelId": _TUNNEL_ID}, ("tunnelId",)),
-    "ListTagsForResource": Structure({"resourceArn": _ARN}, ("resourceArn",)),
-    "ListTunnels": Structure(
-        {
-            "thingName": _THING_NAME,
-            "maxResults": Integer(1, 100),
-            "nextToken": Text(pattern=Pattern("[a-zA-Z0-9_=-]{1,4096}")),
-        }
+OPERATIONS: Final[Mapping[str, Operation]] = {
+    "CloseTunnel": Operation(
+        Structure({"tunnelId": _TUNNEL_ID, "delete": Boolean()}, ("tunnelId",)),
+        writes=True,
+        things=operations.thing_of_tunnel,
+        handler=operations.close_tunnel,
     ),
-    "OpenTunnel": Structure(
-        {
-            "description": Text(pattern=Pattern(r"[^\p{C}]{1,2048}")),
-            "tags": _TAGS,
-            "destinationConfig": _DESTINATION_CONFIG,
-            "timeoutConfig": Structure({"maxLifetimeTimeoutMinutes": Integer(1, 720)}),
-        }
+    "DescribeTunnel": Operation(
+        Structure({"tunnelId": _TUNNEL_ID}, ("tunnelId",)),
+        writes=False,
+        things=operations.thing_of_tunnel,
+        handler=operations.describe_tunnel,
     ),
-    "RotateTunnelAccessToken": Structure(
-        {
-            "tunnelId": _TUNNEL_ID,
-            "clientMode": Text(enum=("SOURCE", "DESTINATION", "ALL")),
-            "destinationConfig": _DESTINATION_CONFIG,
-        },
-        ("tunnelId", "clientMode"),
+    "ListTagsForResource": Operation(
+        Structure({"resourceArn": _ARN}, ("resourceArn",)),
+        writes=False,
+        things=operations.thing_of_resource,
+        handler=operations.list_tags,
     ),
-    "TagResource": Structure({"resourceArn": _ARN, "tags": _TAGS}, ("resourceArn", "tags")),
-    "UntagResource": Structure(
-        {"resourceArn": _ARN, "tagKeys": Listing(_TAG_KEY, 0, 200)}, ("resourceArn", "tagKeys")
+    "ListTunnels": Operation(
+        Structure(
+            {
+                "thingName": _THING_NAME,
+                "maxResults": Integer(1, 100),
+                "nextToken": Text(pattern=Pattern("[a-zA-Z0-9_=-]{1,4096}")),
+            }
+        ),
+        writes=False,
+        things=operations.thing_of_list,
+        handler=operations.list_tunnels,
+    ),
+    "OpenTunnel": Operation(
+        Structure(
+            {
+                "description": Text(pattern=Pattern(r"[^\p{C}]{1,2048}")),
+                "tags": _TAGS,
+                "destinationConfig": _DESTINATION_CONFIG,
+                "timeoutConfig": Structure({"maxLifetimeTimeoutMinutes": Integer(1, 720)}),
+            }
+        ),
+        writes=True,
+        things=operations.thing_of_new_tunnel,
+        handler=operations.open_tunnel,
+    ),
+    "RotateTunnelAccessToken": Operation(
+        Structure(
+            {
+                "tunnelId": _TUNNEL_ID,
+                "clientMode": Text(enum=("SOURCE", "DESTINATION", "ALL")),
+                "destinationConfig": _DESTINATION_CONFIG,
+            },
+            ("tunnelId", "clientMode"),
+        ),
+        writes=True,
+        things=operations.things_of_rotation,
+        handler=operations.rotate_tokens,
+    ),
+    "TagResource": Operation(
+        Structure({"resourceArn": _ARN, "tags": _TAGS}, ("resourceArn", "tags")),
+        writes=True,
+        things=operations.thing_of_resource,
+        handler=operations.tag,
+    ),
+    "UntagResource": Operation(
+        Structure(
+            {"resourceArn": _ARN, "tagKeys": Listing(_TAG_KEY, 0, 200)},
+            ("resourceArn", "tagKeys"),
+        ),
+        writes=True,
+        things=operations.thing_of_resource,
+        handler=operations.untag,
     ),
 }
-"""Input shape of each operation."""

@@ -1,24 +1,57 @@
-"""The operations of the control API: checked parameters in, a response document out."""
+"""What operations of the control API do, and whose tunnels they concern.
+
+:mod:`~tailrace.service.api.model` says which functions belong to which operation.
+"""
 
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from ...wire import Side
 from ..control import ControlPlane
-from ..errors import InvalidCursor, TunnelClosed, TunnelLimitReached, TunnelNotFound
-from ..identity.policy import AccessKey, Policy
+from ..errors import InvalidCursor
+from ..identity.policy import Policy
+from ..tunnels.records import ConnectionState, TunnelRecord
 from ..tunnels.rules import DEFAULT_LIFETIME_MINUTES, Destination, TunnelSpec
-from ..tunnels.store import ConnectionState, TunnelRecord
-from .authorization import authorize
 from .errors import ApiError, ErrorType
-from .model import OPERATIONS
 
-__all__ = ["Operations"]
+__all__ = [
+    "Call",
+    "Document",
+    "Handler",
+    "Things",
+    "close_tunnel",
+    "describe_tunnel",
+    "list_tags",
+    "list_tunnels",
+    "open_tunnel",
+    "rotate_tokens",
+    "tag",
+    "thing_of_list",
+    "thing_of_new_tunnel",
+    "thing_of_resource",
+    "thing_of_tunnel",
+    "things_of_rotation",
+    "untag",
+]
 
-_Document: TypeAlias = dict[str, Any]
+Document: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request: its parameters, which have been checked, and the rights of its signer."""
+
+    control: ControlPlane
+    parameters: Document
+    policy: Policy
+
+
+Handler: TypeAlias = Callable[[Call], Document]
+Things: TypeAlias = Callable[[Call], Sequence[str | None]]
 
 _MODES: Final[Mapping[str, tuple[Side, ...]]] = {
     "SOURCE": (Side.SOURCE,),
@@ -30,152 +63,173 @@ _PAGE: Final = 100
 """Tunnels per page when the request does not say."""
 
 
-class Operations:
-    """Carries out operations by name."""
+# Handlers
 
-    def __init__(self, control: ControlPlane) -> None:
-        self._control = control
-        self._handlers: Mapping[str, Callable[[_Document], _Document]] = {
-            "CloseTunnel": self._close_tunnel,
-            "DescribeTunnel": self._describe_tunnel,
-            "ListTagsForResource": self._list_tags,
-            "OpenTunnel": self._open_tunnel,
-            "RotateTunnelAccessToken": self._rotate_tokens,
-            "TagResource": self._tag,
-            "UntagResource": self._untag,
-        }
 
-    def __contains__(self, name: str) -> bool:
-        return name in OPERATIONS
-
-    def call(self, name: str, parameters: _Document, key: AccessKey) -> _Document:
-        """Carry out one operation for the bearer of an access key.
-
-        Raises:
-            ApiError: a modelled error of the operation, or the key does not allow it.
-            StoreFailed: the store cannot be read or written.
-        """
-        try:
-            authorize(key, name, parameters, self._control.queries)
-            if name == "ListTunnels":
-                return self._list_tunnels(parameters, key.policy)
-            return self._handlers[name](parameters)
-        except (TunnelNotFound, TunnelClosed) as error:
-            # The only error that the model knows for operations on one tunnel.
-            raise ApiError(ErrorType.RESOURCE_NOT_FOUND, str(error)) from None
-        except TunnelLimitReached as error:
-            raise ApiError(ErrorType.LIMIT_EXCEEDED, str(error)) from None
-
-    def _rotate_tokens(self, parameters: _Document) -> _Document:
-        mode, config = parameters["clientMode"], parameters.get("destinationConfig")
-        if config is not None and mode == "SOURCE":
-            raise ApiError(
-                ErrorType.VALIDATION, "destinationConfig cannot be used with clientMode SOURCE"
-            )
-        rotated = self._control.rotate(
-            parameters["tunnelId"],
-            _MODES[mode],
-            _read_destination(config) if config is not None else None,
-        )
-        document = {"tunnelArn": self._control.queries.arn(rotated.tunnel.tunnel_id)}
-        for side, token in rotated.tokens.items():
-            document[f"{side}AccessToken"] = token.reveal()
-        return document
-
-    def _tag(self, parameters: _Document) -> _Document:
-        tunnel_id = self._control.queries.tunnel_id(parameters["resourceArn"])
-        self._control.tag(tunnel_id, dict(_read_tags(parameters["tags"])))
-        return {}
-
-    def _untag(self, parameters: _Document) -> _Document:
-        tunnel_id = self._control.queries.tunnel_id(parameters["resourceArn"])
-        self._control.untag(tunnel_id, parameters["tagKeys"])
-        return {}
-
-    def _list_tags(self, parameters: _Document) -> _Document:
-        tunnel_id = self._control.queries.tunnel_id(parameters["resourceArn"])
-        return {"tags": _write_tags(self._control.queries.describe(tunnel_id))}
-
-    def _open_tunnel(self, parameters: _Document) -> _Document:
-        destination = _read_destination(parameters.get("destinationConfig", {}))
-        timeout = parameters.get("timeoutConfig", {})
-        spec = TunnelSpec(
+def open_tunnel(call: Call) -> Document:
+    """Open a tunnel."""
+    parameters = call.parameters
+    destination = _read_destination(parameters.get("destinationConfig", {}))
+    timeout = parameters.get("timeoutConfig", {})
+    opened = call.control.open_tunnel(
+        TunnelSpec(
             description=parameters.get("description"),
             thing_name=destination.thing_name,
             services=destination.services,
             lifetime_minutes=timeout.get("maxLifetimeTimeoutMinutes", DEFAULT_LIFETIME_MINUTES),
             tags=_read_tags(parameters.get("tags", [])),
         )
-        opened = self._control.open_tunnel(spec)
-        return {
-            "tunnelId": opened.tunnel.tunnel_id,
-            "tunnelArn": self._control.queries.arn(opened.tunnel.tunnel_id),
-            "sourceAccessToken": opened.source_token.reveal(),
-            "destinationAccessToken": opened.destination_token.reveal(),
-        }
-
-    def _close_tunnel(self, parameters: _Document) -> _Document:
-        self._control.close_tunnel(parameters["tunnelId"], delete=parameters.get("delete", False))
-        return {}
-
-    def _describe_tunnel(self, parameters: _Document) -> _Document:
-        tunnel = self._control.queries.describe(parameters["tunnelId"])
-        document = self._summary(tunnel) | {
-            "sourceConnectionState": _connection(tunnel.source),
-            "destinationConnectionState": _connection(tunnel.destination),
-            "timeoutConfig": {"maxLifetimeTimeoutMinutes": tunnel.lifetime_minutes},
-        }
-        if tunnel.services:
-            document["destinationConfig"] = {"services": list(tunnel.services)}
-            if tunnel.thing_name is not None:
-                document["destinationConfig"]["thingName"] = tunnel.thing_name
-        if tunnel.tags:
-            document["tags"] = _write_tags(tunnel)
-        return {"tunnel": document}
-
-    def _list_tunnels(self, parameters: _Document, policy: Policy) -> _Document:
-        """List what the policy lets see; so a page may have less than was asked for."""
-        try:
-            page = self._control.queries.page(
-                parameters.get("thingName"),
-                _read_next_token(parameters.get("nextToken")),
-                parameters.get("maxResults", _PAGE),
-            )
-        except InvalidCursor as error:
-            raise ApiError(ErrorType.VALIDATION, str(error)) from None
-        document: _Document = {
-            "tunnelSummaries": [
-                self._summary(tunnel)
-                for tunnel in page.tunnels
-                if policy.allows_thing(tunnel.thing_name)
-            ]
-        }
-        if page.cursor is not None:
-            document["nextToken"] = urlsafe_b64encode(page.cursor.encode()).decode()
-        return document
-
-    def _summary(self, tunnel: TunnelRecord) -> _Document:
-        document: _Document = {
-            "tunnelId": tunnel.tunnel_id,
-            "tunnelArn": self._control.queries.arn(tunnel.tunnel_id),
-            "status": tunnel.status.value,
-            "createdAt": round(tunnel.created_at, 3),
-            "lastUpdatedAt": round(tunnel.last_updated_at, 3),
-        }
-        if tunnel.description is not None:
-            document["description"] = tunnel.description
-        return document
+    )
+    return {
+        "tunnelId": opened.tunnel.tunnel_id,
+        "tunnelArn": call.control.queries.arn(opened.tunnel.tunnel_id),
+        "sourceAccessToken": opened.source_token.reveal(),
+        "destinationAccessToken": opened.destination_token.reveal(),
+    }
 
 
-def _connection(state: ConnectionState) -> _Document:
+def describe_tunnel(call: Call) -> Document:
+    """Describe one tunnel."""
+    tunnel = call.control.queries.describe(call.parameters["tunnelId"])
+    document = _summary(call, tunnel)
+    for side in Side:
+        document[f"{side}ConnectionState"] = _connection(tunnel.connection(side))
+    document["timeoutConfig"] = {"maxLifetimeTimeoutMinutes": tunnel.lifetime_minutes}
+    if tunnel.services:
+        document["destinationConfig"] = {"services": list(tunnel.services)}
+        if tunnel.thing_name is not None:
+            document["destinationConfig"]["thingName"] = tunnel.thing_name
+    if tunnel.tags:
+        document["tags"] = _write_tags(tunnel)
+    return {"tunnel": document}
+
+
+def list_tunnels(call: Call) -> Document:
+    """List tunnels; a page lacks those that the policy hides, and so may be short."""
+    parameters = call.parameters
+    try:
+        page = call.control.queries.page(
+            parameters.get("thingName"),
+            _read_next_token(parameters.get("nextToken")),
+            parameters.get("maxResults", _PAGE),
+        )
+    except InvalidCursor:
+        raise ApiError(
+            ErrorType.VALIDATION, "nextToken is not one that was returned by ListTunnels"
+        ) from None
+    document: Document = {
+        "tunnelSummaries": [
+            _summary(call, tunnel)
+            for tunnel in page.tunnels
+            if call.policy.allows_thing(tunnel.thing_name)
+        ]
+    }
+    if page.cursor is not None:
+        document["nextToken"] = urlsafe_b64encode(page.cursor.encode()).decode()
+    return document
+
+
+def close_tunnel(call: Call) -> Document:
+    """Close a tunnel."""
+    delete = call.parameters.get("delete", False)
+    call.control.close_tunnel(call.parameters["tunnelId"], delete=delete)
+    return {}
+
+
+def rotate_tokens(call: Call) -> Document:
+    """Replace access tokens of a tunnel."""
+    mode, config = call.parameters["clientMode"], call.parameters.get("destinationConfig")
+    if config is not None and mode == "SOURCE":
+        raise ApiError(
+            ErrorType.VALIDATION, "destinationConfig cannot be used with clientMode SOURCE"
+        )
+    rotated = call.control.rotate(
+        call.parameters["tunnelId"],
+        _MODES[mode],
+        _read_destination(config) if config is not None else None,
+    )
+    document = {"tunnelArn": call.control.queries.arn(rotated.tunnel.tunnel_id)}
+    for side, token in rotated.tokens.items():
+        document[f"{side}AccessToken"] = token.reveal()
+    return document
+
+
+def tag(call: Call) -> Document:
+    """Add tags to a tunnel."""
+    call.control.tag(_resource(call), dict(_read_tags(call.parameters["tags"])))
+    return {}
+
+
+def untag(call: Call) -> Document:
+    """Remove tags from a tunnel."""
+    call.control.untag(_resource(call), call.parameters["tagKeys"])
+    return {}
+
+
+def list_tags(call: Call) -> Document:
+    """List the tags of a tunnel."""
+    return {"tags": _write_tags(call.control.queries.describe(_resource(call)))}
+
+
+# Thing names that a call concerns, before and after it; None for a tunnel without a thing
+
+
+def thing_of_new_tunnel(call: Call) -> Sequence[str | None]:
+    """Return the thing that a tunnel is opened for."""
+    return [_read_destination(call.parameters.get("destinationConfig", {})).thing_name]
+
+
+def thing_of_tunnel(call: Call) -> Sequence[str | None]:
+    """Return the thing of the tunnel with a given id."""
+    return [call.control.queries.describe(call.parameters["tunnelId"]).thing_name]
+
+
+def thing_of_resource(call: Call) -> Sequence[str | None]:
+    """Return the thing of the tunnel with a given ARN."""
+    return [call.control.queries.describe(_resource(call)).thing_name]
+
+
+def things_of_rotation(call: Call) -> Sequence[str | None]:
+    """Return the thing of a tunnel, and the one that it is given to."""
+    now = thing_of_tunnel(call)
+    return [*now, *thing_of_new_tunnel(call)] if "destinationConfig" in call.parameters else now
+
+
+def thing_of_list(call: Call) -> Sequence[str | None]:
+    """Return the thing that a list is asked for; a list of all is filtered instead."""
+    return [call.parameters["thingName"]] if "thingName" in call.parameters else []
+
+
+# Parts of documents
+
+
+def _resource(call: Call) -> str:
+    """Return the tunnel id in a resource's ARN."""
+    return call.control.queries.tunnel_id(call.parameters["resourceArn"])
+
+
+def _summary(call: Call, tunnel: TunnelRecord) -> Document:
+    document: Document = {
+        "tunnelId": tunnel.tunnel_id,
+        "tunnelArn": call.control.queries.arn(tunnel.tunnel_id),
+        "status": tunnel.status.value,
+        "createdAt": round(tunnel.created_at, 3),
+        "lastUpdatedAt": round(tunnel.last_updated_at, 3),
+    }
+    if tunnel.description is not None:
+        document["description"] = tunnel.description
+    return document
+
+
+def _connection(state: ConnectionState) -> Document:
     return {"status": state.status.value, "lastUpdatedAt": round(state.last_updated_at, 3)}
 
 
-def _read_destination(config: _Document) -> Destination:
+def _read_destination(config: Document) -> Destination:
     return Destination(tuple(dict.fromkeys(config.get("services", ()))), config.get("thingName"))
 
 
-def _write_tags(tunnel: TunnelRecord) -> list[_Document]:
+def _write_tags(tunnel: TunnelRecord) -> list[Document]:
     return [{"key": key, "value": value} for key, value in tunnel.tags]
 
 
@@ -185,9 +239,7 @@ def _read_tags(tags: list[dict[str, str]]) -> tuple[tuple[str, str], ...]:
 
 
 def _read_next_token(token: str | None) -> str | None:
-    if token is None:
-        return None
     try:
-        return urlsafe_b64decode(token).decode("ascii")
+        return None if token is None else urlsafe_b64decode(token).decode("ascii")
     except ValueError:
-        raise InvalidCursor("nextToken is not one that was returned by ListTunnels") from None
+        raise InvalidCursor("not base64 of a cursor") from None

@@ -1,8 +1,24 @@
-"""Verify AWS Signature Version 4, in the Authorization header or in the query.
+"""Verify AWS Signature Version 4, in the Authorization header or in the query. Pure.
 
-Source: AWS Identity and Access Management user guide, "Create a signed AWS API
-request". Pure: the request, the time and a way to look keys up in, the key of the
-signer out.
+Source: AWS Identity and Access Management user guide, "Create a signed AWS API request".
+A client
+
+1. writes the request in a canonical form: method, path, sorted query, the headers it
+   chose to sign, their names, and the SHA-256 of the body;
+2. hashes that;
+3. puts it, with the algorithm, the date and the *scope* (day, region, service), into the
+   string to sign;
+4. derives a key from its secret and the parts of the scope;
+5. signs the string with it (HMAC-SHA256);
+6. adds key id, scope, names of signed headers and signature to the request: in the
+   Authorization header or, presigned, as parameters of the query, which are signed
+   themselves, except for the signature.
+
+The verifier repeats steps 1 to 5, with the functions of :mod:`tailrace.aws.signing` that
+clients use, on the request as it was received, and compares signatures. That proves what
+was signed and by whom, but the client chose what to sign. So the scope must be this
+service's, the date near, all headers that matter signed, and the body is always hashed
+here, whatever hash the request claims.
 """
 
 from __future__ import annotations
@@ -24,10 +40,10 @@ from .errors import ApiError, ErrorType
 __all__ = ["MAX_EXPIRES_SECONDS", "MAX_SKEW_SECONDS", "SignedRequest", "Verifier"]
 
 MAX_SKEW_SECONDS: Final = 300
-"""How far the clock of a client may be off."""
+"""By how much the clock of a client may be off."""
 
 MAX_EXPIRES_SECONDS: Final = 7 * 24 * 3600
-"""How long a presigned request may be good for."""
+"""Longest time for which a presigned request may be valid."""
 
 _AUTHORIZATION: Final = re.compile(
     ALGORITHM + r" +Credential=(?P<credential>[^, ]+), *"
@@ -40,7 +56,7 @@ _SECONDS: Final = re.compile(r"\d{1,6}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class SignedRequest:
-    """A request as it was sent: header names in lower case, path and query still quoted."""
+    """A request as received, header names in lower case; path and query are still quoted."""
 
     method: str
     path: str
@@ -73,7 +89,7 @@ class _Credential(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Authorization:
-    """What a request says about its signature."""
+    """Step 6: what the client added to the request."""
 
     credential: _Credential
     signed_headers: tuple[str, ...]
@@ -84,7 +100,7 @@ class _Authorization:
     query: str
     """The query as it was signed."""
     expires: int | None
-    """Seconds for which a presigned request is good, ``None`` for one in the header."""
+    """Seconds for which a presigned request is valid, ``None`` for a signature in the header."""
 
 
 class Verifier:
@@ -98,31 +114,35 @@ class Verifier:
         self._find_key = find_key
 
     def verify(self, request: SignedRequest, now: float) -> AccessKey:
-        """Return the access key that signed ``request``.
+        """Return the access key that signed ``request``; ``now`` is in seconds since the epoch.
 
         Raises:
-            ApiError: the request is not signed, not by a known key, not now, or was
-                changed after it was signed.
+            ApiError: the request is not signed, or by an unknown key, at another time or
+                for another service, or was changed after it was signed.
         """
+        # What the client chose to sign must be a request to this service at this time.
         authorization = _read_authorization(request)
         self._check_scope(authorization.credential)
         _check_date(authorization, now)
         _check_signed_headers(request, authorization)
+        # The key, and the session token that a temporary one must come with.
         key = self._find_key(authorization.credential.access_key_id)
         if key is None or not _carries_token(authorization, key):
             raise ApiError(
                 ErrorType.UNRECOGNIZED_CLIENT,
                 "The security token included in the request is invalid.",
             )
+        # The signature that the key gives to this request, and this body.
         body_hash = hashlib.sha256(request.body).hexdigest()
         expected = _signature(request, authorization, body_hash, key)
-        honest = set(authorization.claimed_hashes) <= {body_hash}
-        if not hmac.compare_digest(expected, authorization.signature) or not honest:
+        claims_hold = set(authorization.claimed_hashes) <= {body_hash}
+        if not hmac.compare_digest(expected, authorization.signature) or not claims_hold:
             raise ApiError(
                 ErrorType.INVALID_SIGNATURE,
                 "The request signature we calculated does not match the signature you provided. "
                 "Check your AWS Secret Access Key and signing method.",
             )
+        # Only its owner learns that a key has expired.
         if key.has_expired(now):
             raise ApiError(
                 ErrorType.EXPIRED_TOKEN, "The security token included in the request is expired"
@@ -242,7 +262,7 @@ def _check_date(authorization: _Authorization, now: float) -> None:
 
 
 def _check_signed_headers(request: SignedRequest, authorization: _Authorization) -> None:
-    """Refuse a signature that leaves out what decides over the request."""
+    """Refuse a signature that leaves out headers that matter: ``host`` and ``x-amz-*``."""
     signed = set(authorization.signed_headers)
     present = {name for name, _ in request.headers}
     needed = {"host"} | {name for name in present if name.startswith("x-amz-")}
@@ -255,7 +275,7 @@ def _check_signed_headers(request: SignedRequest, authorization: _Authorization)
 
 
 def _carries_token(authorization: _Authorization, key: AccessKey) -> bool:
-    """Say whether the session token is the key's, or absent for a key without one."""
+    """Return whether the session token is the key's, or absent for a key without one."""
     tokens = authorization.session_tokens
     if key.session_token is None:
         return not tokens
@@ -265,6 +285,7 @@ def _carries_token(authorization: _Authorization, key: AccessKey) -> bool:
 def _signature(
     request: SignedRequest, authorization: _Authorization, body_hash: str, key: AccessKey
 ) -> str:
+    """Repeat steps 1 to 5."""
     canonical = canonical_request(
         request.method,
         request.path,

@@ -1,8 +1,8 @@
 """Check the parameters of a request against the service model.
 
-Two kinds of fault, as AWS tells them apart: a value of the wrong JSON type cannot
-be read at all (SerializationException), a readable value may break constraints
-(ValidationException, which names all of them).
+AWS distinguishes two kinds of fault: a value of the wrong JSON type cannot be read at all
+(SerializationException); values of the right types may break constraints
+(ValidationException, which names several at once).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from .errors import ApiError, ErrorType
-from .model import Boolean, Integer, Listing, Shape, Structure, Text
+from .shapes import Boolean, Integer, Listing, Shape, Structure, Text
 
 __all__ = ["read_parameters"]
 

@@ -1,20 +1,30 @@
-"""The access keys that sign API requests: one from the environment, the others in a file."""
+"""The access keys that sign API requests: one from the environment, the others in a file.
+
+``tailrace keys`` changes the file while a service runs, and a revoked key must not sign a
+single request more. So the service looks at the file with each request, but reads it only
+when its *signature* has changed: inode, time of change and size, from one ``stat``. A key
+file is never changed in place. :class:`KeyFile` writes a new one and renames it over the
+old, which gives another inode each time; time and size notice an editor that writes in
+place. Processes that change the file hold a lock of their own file, because the key file
+is another one after each change.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
 from ...common.atomic_files import write_file
 from ...common.secret import Secret
 from ...errors import ConfigurationError
+from ..file_lock import locked
 from .policy import EVERYTHING, AccessKey, Policy
 
 __all__ = [
@@ -34,19 +44,18 @@ SECRET_KEY_VARIABLE: Final = "TAILRACE_SECRET_ACCESS_KEY"  # noqa: S105 - a name
 _BASE32: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 
 _Signature = tuple[int, int, int]
-"""What tells one state of a file from another."""
 
 
 def credentials_file(state_dir: Path) -> Path:
-    """Return where a service keeps its keys."""
+    """Return the path of a service's key file."""
     return state_dir / "credentials.json"
 
 
 def new_key(
     name: str, now: float, policy: Policy = EVERYTHING, seconds: float | None = None
 ) -> AccessKey:
-    """Return a key that nobody has yet; with ``seconds`` a temporary one."""
-    # The prefixes that AWS uses, too: its tools and secret scanners know them.
+    """Return a new random key; with ``seconds`` a temporary one."""
+    # The prefixes of AWS, which its tools and secret scanners know.
     prefix = "AKIA" if seconds is None else "ASIA"
     return AccessKey(
         access_key_id=prefix + "".join(secrets.choice(_BASE32) for _ in range(16)),
@@ -60,13 +69,13 @@ def new_key(
 
 
 class KeyFile:
-    """The file of keys, mode 0600; changed by one process at a time, replaced in one go."""
+    """The key file, mode 0600; changed by one process at a time, and replaced atomically."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def signature(self) -> _Signature | None:
-        """Return what changes with the file, ``None`` when there is no file."""
+        """Return a value that changes with the file, ``None`` when it does not exist."""
         try:
             found = self.path.stat()
         except OSError:
@@ -74,11 +83,11 @@ class KeyFile:
         return found.st_ino, found.st_mtime_ns, found.st_size
 
     def read(self) -> tuple[AccessKey, ...]:
-        """Return all keys, none when there is no file.
+        """Return all keys, none when the file does not exist.
 
         Raises:
-            ConfigurationError: the file cannot be read, others may read it, or it is not
-                a file of keys.
+            ConfigurationError: the file cannot be read, is open to other users, or is not
+                a key file.
         """
         try:
             with self.path.open("rb") as file:
@@ -103,7 +112,7 @@ class KeyFile:
             ) from None
 
     def add(self, key: AccessKey, now: float) -> None:
-        """Add a key; those that have expired go.
+        """Add a key, and remove those that have expired.
 
         Raises:
             ConfigurationError: the file cannot be read or written.
@@ -125,9 +134,7 @@ class KeyFile:
             return found
 
     def ensure_own(self, now: float) -> AccessKey:
-        """Return the service's own key: the first that is good for everything and for ever.
-
-        It is made when there is none.
+        """Return the service's own key, made if need be: the first without any restriction.
 
         Raises:
             ConfigurationError: the file cannot be read or written.
@@ -145,23 +152,8 @@ class KeyFile:
         document = {"keys": [key.to_document() for key in keys]}
         write_file(self.path, json.dumps(document, indent=2).encode() + b"\n")
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        try:
-            import fcntl
-        except ImportError:  # not POSIX: the last one to write wins
-            yield
-            return
-        lock = self.path.with_name(self.path.name + ".lock")
-        try:
-            handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise ConfigurationError(f"cannot write {lock}: {error.strerror}") from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
+    def _locked(self) -> AbstractContextManager[None]:
+        return locked(self.path.with_name(self.path.name + ".lock"), wait=True)
 
 
 def _entries(document: object) -> list[dict[str, object]]:
@@ -174,38 +166,27 @@ def _entries(document: object) -> list[dict[str, object]]:
 
 
 class KeyRing:
-    """Finds keys by their id, those of the file as it is at that moment."""
+    """Finds keys by their id; the file may change meanwhile."""
 
-    def __init__(self, file: KeyFile, own: AccessKey) -> None:
-        self.own = own
-        """The key that the ready file gives away."""
-        self._file = file
-        self._signature: _Signature | None = None
-        self._keys: dict[str, AccessKey] = {}
-        self._from_environment: AccessKey | None = None
-
-    @classmethod
-    def open(cls, path: Path, environment: Mapping[str, str], now: float) -> KeyRing:
-        """Return the keys of a service; without any, one is made.
+    def __init__(self, file: KeyFile, environment: Mapping[str, str], now: float) -> None:
+        """Read the keys of a service; without any, one is made.
 
         Raises:
             ConfigurationError: only half of a key is in the environment, or the file
                 cannot be read or written.
         """
-        file = KeyFile(path)
-        given = _given(environment)
-        ring = cls(file, given or file.ensure_own(now))
-        ring._from_environment = given
-        # Before the keys: a change in between is seen at the next look.
-        ring._signature = file.signature()
-        ring._keys = {key.access_key_id: key for key in file.read()}
-        return ring
+        self._file = file
+        self._given = _read_environment(environment)
+        self.own = self._given or file.ensure_own(now)
+        """The key that the ready file names."""
+        # Before the keys: a change in between is noticed by the next look.
+        self._signature = file.signature()
+        self._keys = _by_id(file.read())
 
     def find(self, access_key_id: str) -> AccessKey | None:
         """Return the key with this id, ``None`` for an unknown or a revoked one."""
-        given = self._from_environment
-        if given is not None and given.access_key_id == access_key_id:
-            return given
+        if self._given is not None and self._given.access_key_id == access_key_id:
+            return self._given
         signature = self._file.signature()
         if signature != self._signature:
             self._signature = signature
@@ -214,14 +195,18 @@ class KeyRing:
 
     def _refresh(self) -> None:
         try:
-            self._keys = {key.access_key_id: key for key in self._file.read()}
+            self._keys = _by_id(self._file.read())
         except ConfigurationError as error:
             _log.error("the access keys stay as they were: %s", error)
         else:
             _log.info("access keys were loaded again, there are %d", len(self._keys))
 
 
-def _given(environment: Mapping[str, str]) -> AccessKey | None:
+def _by_id(keys: Sequence[AccessKey]) -> dict[str, AccessKey]:
+    return {key.access_key_id: key for key in keys}
+
+
+def _read_environment(environment: Mapping[str, str]) -> AccessKey | None:
     access_key_id = environment.get(ACCESS_KEY_VARIABLE, "")
     secret = environment.get(SECRET_KEY_VARIABLE, "")
     if access_key_id and secret:

@@ -1,42 +1,42 @@
-"""Access keys and what they are good for. Pure."""
+"""Access keys and what they allow. Pure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from ...common.secret import Secret
 
-__all__ = ["EVERYTHING", "READING", "AccessKey", "Policy"]
-
-READING: Final = frozenset({"DescribeTunnel", "ListTagsForResource", "ListTunnels"})
-"""Operations that change nothing."""
+__all__ = ["EVERYTHING", "AccessKey", "Policy"]
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a key may do: all that no member forbids."""
+    """What a key allows: everything that no member forbids."""
 
     operations: tuple[str, ...] | None = None
-    """Operations that are allowed, ``None`` for all."""
+    """Names of the operations that are allowed, ``None`` for all."""
     things: tuple[str, ...] | None = None
     """Patterns with ``*`` and ``?``, one of which the thing name of a tunnel must match;
-    ``None`` for all tunnels, also those that are for no thing."""
+    ``None`` for all tunnels, including those without a thing."""
     read_only: bool = False
+    """Whether operations that change something are forbidden."""
 
-    def allows(self, operation: str) -> bool:
-        """Say whether the operation is allowed on some tunnel at least."""
-        if self.read_only and operation not in READING:
+    def allows(self, operation: str, *, writes: bool) -> bool:
+        """Return whether an operation, which ``writes`` or only reads, is allowed on any tunnel."""
+        if self.read_only and writes:
             return False
         return self.operations is None or operation in self.operations
 
     def allows_thing(self, thing_name: str | None) -> bool:
-        """Say whether tunnels for this thing are allowed; ``None`` for a tunnel for none."""
+        """Return whether tunnels for this thing are allowed; ``None`` is a tunnel without one."""
         if self.things is None:
             return True
         return thing_name is not None and any(
-            fnmatchcase(thing_name, pattern.replace("[", "[[]")) for pattern in self.things
+            # fnmatch knows sets of characters, too, which policies do not.
+            fnmatchcase(thing_name, pattern.replace("[", "[[]"))
+            for pattern in self.things
         )
 
     @property
@@ -50,10 +50,10 @@ EVERYTHING: Final = Policy()
 
 @dataclass(frozen=True, slots=True)
 class AccessKey:
-    """One access key; times are seconds since the epoch.
+    """One access key; times are in seconds since the epoch.
 
-    With ``session_token`` it is temporary: requests must carry the token, and after
-    ``expires_at`` they are refused.
+    With a ``session_token`` it is temporary: requests must carry the token, and are refused
+    from ``expires_at`` on.
     """
 
     access_key_id: str
@@ -62,14 +62,14 @@ class AccessKey:
     expires_at: float | None = None
     name: str = ""
     created_at: float = 0.0
-    policy: Policy = field(default=EVERYTHING)
+    policy: Policy = EVERYTHING
 
     def has_expired(self, now: float) -> bool:
-        """Say whether the key's time is over."""
+        """Return whether the key is temporary and its time is over."""
         return self.expires_at is not None and self.expires_at <= now
 
     def to_document(self) -> dict[str, Any]:
-        """Return what :meth:`from_document` takes; it holds the secrets."""
+        """Return the key as a JSON object, secrets included."""
         document: dict[str, Any] = {
             "access_key_id": self.access_key_id,
             "secret_access_key": self.secret_access_key.reveal(),
@@ -90,10 +90,10 @@ class AccessKey:
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> AccessKey:
-        """Return the key in a document.
+        """Return the key that :meth:`to_document` made ``document`` of.
 
         Raises:
-            ValueError: it is not one; the text holds none of its values.
+            ValueError: it is not a key; the text holds no value of it.
         """
         try:
             return cls(

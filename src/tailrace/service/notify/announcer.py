@@ -1,11 +1,11 @@
-"""Turns what happens to tunnels into notifications."""
+"""From tunnels to notifications of things."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from ...common.secret import Secret
-from ..tunnels.store import TunnelRecord
+from ..tunnels.records import TunnelRecord
 from .base import Notification
 from .outbox import Outbox
 
@@ -13,14 +13,14 @@ __all__ = ["Announcer"]
 
 
 class Announcer:
-    """Puts a notification into every outbox when a thing has to learn a token."""
+    """Puts the notifications of things into every outbox."""
 
     def __init__(self, outboxes: Sequence[Outbox], region: str) -> None:
         self._outboxes = tuple(outboxes)
         self._region = region
 
     def announce(self, tunnel: TunnelRecord, destination_token: Secret) -> None:
-        """Tell the thing of a tunnel its new token; nothing happens when it has no thing."""
+        """Notify the thing of a tunnel, if it has one, of its new access token."""
         if tunnel.thing_name is None:
             return
         notification = Notification(
@@ -35,6 +35,6 @@ class Announcer:
             outbox.put(notification)
 
     def withdraw(self, tunnel_id: str) -> None:
-        """Tell nobody of a tunnel any more: it is closed, or its token has arrived."""
+        """Drop the notification of a tunnel: it is closed, or the token has arrived."""
         for outbox in self._outboxes:
             outbox.cancel(tunnel_id)

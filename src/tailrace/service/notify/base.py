@@ -1,8 +1,7 @@
-"""What a notification is, and what delivers it.
+"""The interface of what delivers notifications.
 
-A thing learns from a notification that a tunnel was opened for it, and gets the
-access token of its side (AWS IoT developer guide, "Configure a remote device and use
-IoT agent").
+A notification tells a thing that a tunnel was opened for it, and brings the access token
+of its side (AWS IoT developer guide, "Configure a remote device and use IoT agent").
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ __all__ = ["Notification", "Notifier", "NotifyFailed"]
 
 
 class NotifyFailed(ServiceError):
-    """A notification was not delivered this time; another try may succeed."""
+    """A notification was not delivered; another attempt may succeed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """A destination's new access token, on its way to the thing."""
+    """The new access token of a destination, for its thing."""
 
     tunnel_id: str
     thing_name: str
@@ -32,15 +31,15 @@ class Notification:
     region: str
     services: Sequence[str]
     expires_at: float
-    """End of the tunnel, in seconds since the epoch; the token is worth nothing afterwards."""
+    """End of the tunnel, and so of the token, in seconds since the epoch."""
 
     @property
     def topic(self) -> str:
-        """The MQTT topic to which the thing has subscribed."""
+        """MQTT topic to which the thing subscribes."""
         return f"$aws/things/{self.thing_name}/tunnels/notify"
 
     def document(self) -> dict[str, object]:
-        """Return what the thing reads. It holds the token: keep it out of logs."""
+        """Return the content for the thing. It holds the token: keep it out of logs."""
         return {
             "clientAccessToken": self.access_token.reveal(),
             "clientMode": "destination",
@@ -49,7 +48,7 @@ class Notification:
         }
 
     def payload(self) -> bytes:
-        """Return the message as it is published."""
+        """Return the message to publish."""
         return json.dumps(self.document()).encode()
 
 
@@ -58,13 +57,13 @@ class Notifier(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is, for logs and metrics; without credentials."""
+        """Name for logs and metrics; holds no credentials."""
 
     async def deliver(self, notification: Notification) -> None:
-        """Deliver one notification; on return the other side has taken it over.
+        """Deliver one notification; return when the receiver has acknowledged it.
 
         Raises:
-            NotifyFailed: it was not delivered, or nobody knows.
+            NotifyFailed: it was not delivered, or may not have been.
         """
 
     async def close(self) -> None:

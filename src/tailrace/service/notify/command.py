@@ -1,4 +1,4 @@
-"""Notify through a command: for brokers and devices that are reached in other ways."""
+"""Notify through a command, for devices that are not reached over MQTT."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Sequence
 from typing import Final
 
-from ...errors import ConfigurationError
+from ..errors import SettingUnusable
 from .base import Notification, NotifyFailed
 
 __all__ = ["CommandNotifier", "parse_command"]
@@ -20,18 +20,20 @@ __all__ = ["CommandNotifier", "parse_command"]
 _TIMEOUT: Final = 30.0
 
 
-def parse_command(text: str, option: str) -> tuple[str, ...]:
+def parse_command(text: str) -> tuple[str, ...]:
     """Split a command line as a shell would; no shell runs it.
 
     Raises:
-        ConfigurationError: it is empty, or a quote is not closed; ``option`` is named.
+        SettingUnusable: it is empty, or a quote is not closed.
     """
     try:
         command = tuple(shlex.split(text))
     except ValueError as error:
-        raise ConfigurationError(f"{option} {text!r}: {error}") from None
+        raise SettingUnusable(
+            "{0} {text!r}: {error}", "notify_command", text=text, error=error
+        ) from None
     if not command:
-        raise ConfigurationError(f"{option} is empty: give a program with its arguments")
+        raise SettingUnusable("{0} is empty: give a program with its arguments", "notify_command")
     return command
 
 
@@ -39,9 +41,9 @@ class CommandNotifier:
     """Runs ``command`` once for each notification, with a JSON object as standard input.
 
     The object has ``thingName``, ``tunnelId``, ``topic`` and ``notification``, which is
-    what would be published. Arguments and environment hold nothing of it: other users
-    could read them. Status 0 within ``timeout`` seconds means delivered. Standard output
-    is dropped; standard error is the service's.
+    what MQTT would publish. Arguments and environment hold none of it, because other users
+    can read them. Status 0 within ``timeout`` seconds means delivered. Standard output is
+    discarded; standard error is the service's.
     """
 
     def __init__(self, command: Sequence[str], timeout: float = _TIMEOUT) -> None:
@@ -50,7 +52,7 @@ class CommandNotifier:
 
     @property
     def name(self) -> str:
-        """The program, without arguments: those may hold credentials."""
+        """The program, without its arguments, which may hold credentials."""
         return f"command {os.path.basename(self._command[0])}"
 
     async def deliver(self, notification: Notification) -> None:
@@ -67,7 +69,7 @@ class CommandNotifier:
             raise NotifyFailed(f"{self._command[0]}: {error.strerror or error}") from None
         try:
             async with asyncio.timeout(self._timeout):
-                # One that does not read its input may still be content with it.
+                # A command that ends without reading its input may still have succeeded.
                 await process.communicate(_document(notification))
         except TimeoutError:
             raise NotifyFailed(f"it did not end within {self._timeout:g} seconds") from None
@@ -92,8 +94,8 @@ def _document(notification: Notification) -> bytes:
 
 
 async def _kill(process: Process) -> None:
-    """End the command and everything it has started."""
+    """Kill the command and everything it has started."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    # Reads to the end of standard input's pipe too, so that its transport is closed.
+    # Not wait(): this also closes the transport of the pipe to standard input.
     await process.communicate()

@@ -1,4 +1,4 @@
-"""Notify over MQTT, with any broker that speaks 3.1.1.
+"""Notify over MQTT 3.1.1.
 
 Needs the extra ``[mqtt]``, which is imported with the first connection.
 """
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
 from ...common.secret import Secret
-from ...errors import ConfigurationError
+from ..errors import SettingUnusable
 from .base import Notification, NotifyFailed
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _KEEP_ALIVE: Final = 15
 """Seconds between pings of an idle connection, and what paho allows for the TLS handshake."""
 _TIMEOUT: Final = 10.0
 """Seconds for the broker to answer a connect or a publish."""
-_GOODBYE: Final = 1.0
+_DISCONNECT_TIMEOUT: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +61,16 @@ def parse_mqtt_url(
 ) -> MqttSettings:
     """Read ``mqtt[s]://[user[:password]@]host[:port]``; the default ports are 1883 and 8883.
 
-    User and password may be in the environment instead, where other users of the
-    machine do not see them (``TAILRACE_MQTT_USER``, ``TAILRACE_MQTT_PASSWORD``). ``ca``
-    is trusted instead of the system's authorities; ``cert`` and ``key`` are a client
-    certificate in PEM, in one file when ``key`` is left out.
+    User and password may be in ``environment`` instead, where other users of the machine
+    cannot see them (``TAILRACE_MQTT_USER``, ``TAILRACE_MQTT_PASSWORD``). ``ca`` is trusted
+    instead of the system's authorities; ``cert`` and ``key`` are a client certificate in
+    PEM, in one file when ``key`` is ``None``.
 
     Raises:
-        ConfigurationError: something of it cannot be used; the extra is not installed.
+        SettingUnusable: a value cannot be used, or the extra is not installed.
     """
     if importlib.util.find_spec("aiomqtt") is None:
-        raise ConfigurationError("--mqtt-url needs the extra: pip install 'tailrace[mqtt]'")
+        raise SettingUnusable("{0} needs the extra: pip install 'tailrace[mqtt]'", "mqtt_url")
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -78,17 +78,20 @@ def parse_mqtt_url(
         parts, port = urlsplit(""), None
     if parts.scheme not in _PORTS or not parts.hostname or parts.path.strip("/") or parts.query:
         # Without the text: it may hold a password.
-        raise ConfigurationError(
-            "--mqtt-url must be mqtt://HOST[:PORT] or mqtts://HOST[:PORT], for example "
-            "mqtts://broker.example:8883"
+        raise SettingUnusable(
+            "{0} must be mqtt://HOST[:PORT] or mqtts://HOST[:PORT], for example "
+            "mqtts://broker.example:8883",
+            "mqtt_url",
         )
     user = unquote(parts.username) if parts.username else environment.get(USER_VARIABLE) or None
     password = (
         unquote(parts.password) if parts.password else environment.get(PASSWORD_VARIABLE) or None
     )
     if password is not None and user is None:
-        raise ConfigurationError(
-            f"an MQTT password needs a user: give it in --mqtt-url or in {USER_VARIABLE}"
+        raise SettingUnusable(
+            "an MQTT password needs a user: give it in {0} or in {variable}",
+            "mqtt_url",
+            variable=USER_VARIABLE,
         )
     return MqttSettings(
         parts.hostname,
@@ -103,28 +106,36 @@ def _tls(
     scheme: str, ca: Path | None, cert: Path | None, key: Path | None
 ) -> ssl.SSLContext | None:
     if scheme == "mqtt":
-        for option, value in (("--mqtt-ca", ca), ("--mqtt-cert", cert), ("--mqtt-key", key)):
+        for setting, value in (("mqtt_ca", ca), ("mqtt_cert", cert), ("mqtt_key", key)):
             if value is not None:
-                raise ConfigurationError(f"{option} needs an --mqtt-url with mqtts://")
+                raise SettingUnusable("{0} needs an {1} with mqtts://", setting, "mqtt_url")
         return None
     if key is not None and cert is None:
-        raise ConfigurationError("--mqtt-key needs --mqtt-cert")
+        raise SettingUnusable("{0} needs {1}", "mqtt_key", "mqtt_cert")
     context = ssl.create_default_context()
     try:
         if ca is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.load_verify_locations(ca)
     except OSError as error:
-        raise ConfigurationError(f"--mqtt-ca {ca}: {error.strerror or error}") from None
+        reason = error.strerror or error
+        raise SettingUnusable("{0} {ca}: {reason}", "mqtt_ca", ca=ca, reason=reason) from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.sslsocket_class = _TidySocket
     try:
         if cert is not None:
-            # Without a way to ask for a passphrase: nobody is there to type it.
+            # A passphrase would be asked for on the terminal.
             context.load_cert_chain(cert, key, password=lambda: b"")
     except OSError as error:
         reason = error.strerror or error
-        raise ConfigurationError(f"--mqtt-cert {cert}, --mqtt-key {key}: {reason}") from None
+        raise SettingUnusable(
+            "{0} {cert}, {1} {key}: {reason}",
+            "mqtt_cert",
+            "mqtt_key",
+            cert=cert,
+            key=key,
+            reason=reason,
+        ) from None
     return context
 
 
@@ -140,7 +151,7 @@ class _TidySocket(ssl.SSLSocket):
 
 
 class MqttNotifier:
-    """Publishes at QoS 1 over one connection, which is made anew whenever it is lost."""
+    """Publishes at QoS 1 over one connection, which is opened again after it was lost."""
 
     def __init__(self, settings: MqttSettings, timeout: float = _TIMEOUT) -> None:
         self._settings = settings
@@ -177,7 +188,7 @@ class MqttNotifier:
 
 
 class _Connection:
-    """One connection to the broker, and a task that sees when it is lost."""
+    """One connection to the broker, and a task that notices its loss."""
 
     def __init__(self, client: aiomqtt.Client, timeout: float) -> None:
         self._client = client
@@ -198,7 +209,7 @@ class _Connection:
             timeout=timeout,
             logger=_quiet_logger(),
         )
-        # Connecting happens in a thread, which cannot be stopped on its way.
+        # aiomqtt connects in a thread, which cannot be cancelled.
         opening = asyncio.get_running_loop().create_task(client.__aenter__())
         try:
             await asyncio.shield(opening)
@@ -210,7 +221,7 @@ class _Connection:
 
     @property
     def lost(self) -> bool:
-        """Whether the broker has gone."""
+        """Whether the connection is lost."""
         return self._watcher.done()
 
     async def publish(self, topic: str, payload: bytes) -> None:
@@ -237,7 +248,7 @@ class _Connection:
         await _disconnect(self._client)
 
     async def _watch(self) -> None:
-        """End with the connection; waiting for messages is how that is noticed."""
+        """End with the connection; only who waits for messages notices that."""
         import aiomqtt
 
         with contextlib.suppress(aiomqtt.MqttError):
@@ -246,11 +257,11 @@ class _Connection:
 
 
 async def _disconnect(client: aiomqtt.Client) -> None:
-    """Say goodbye to the broker if it listens; the socket is closed in any case."""
+    """Send DISCONNECT if the broker still reads; the socket is closed in any case."""
     import aiomqtt
 
     with contextlib.suppress(aiomqtt.MqttError, OSError, ValueError, TimeoutError):
-        async with asyncio.timeout(_GOODBYE):
+        async with asyncio.timeout(_DISCONNECT_TIMEOUT):
             await client.__aexit__(None, None, None)
 
 

@@ -1,8 +1,21 @@
 """Notifications that wait to be delivered.
 
-They are kept in memory only: they hold access tokens, and the service stores no token
-in clear. After a restart of the service, rotate the tokens of tunnels whose things
-did not hear of them.
+Delivery is *at least once*, as long as the service runs: a notification waits until its
+notifier reports that the receiver has acknowledged it. A notifier that fails cannot tell
+whether the receiver got the message before, so the next attempt may repeat it. A repeated
+notification does no harm, because it brings the same token to the same thing, which can
+use it once.
+
+A waiting notification is dropped when it would bring a useless token: a newer one of the
+same tunnel replaces it, because the rotation that made it has revoked the older token;
+:meth:`Outbox.cancel` removes it when the tunnel is closed or the thing has connected; and
+it is given up when the tunnel has expired. Such events also happen while the notification
+is being delivered. That attempt is not interrupted, but its outcome then concerns nothing
+that waits: :meth:`Outbox._forget` compares identities.
+
+Notifications are kept in memory only, because they hold access tokens and the service
+stores no token in clear. After a restart, tokens of things that were not notified have to
+be rotated.
 """
 
 from __future__ import annotations
@@ -26,19 +39,20 @@ class OutboxSettings:
     """Times in seconds."""
 
     capacity: int = 10_000
-    """Notifications that may wait; beyond that the oldest one is given up."""
+    """Notifications that may wait; with one more, the oldest is given up."""
     retry_first: float = 1.0
     retry_most: float = 60.0
-    """After a failure the next try waits for half to all of a time that doubles."""
+    """After a failure the next attempt waits for a random time, from half of the delay to all of
+    it; the delay doubles from ``retry_first`` to ``retry_most``."""
     flush_timeout: float = 2.0
-    """How long a stopping service goes on delivering."""
+    """For deliveries when the service stops."""
 
 
 class Outbox:
-    """Hands notifications to a notifier one at a time, until it has taken them.
+    """Delivers notifications through a notifier, one at a time.
 
-    A tunnel has at most one notification waiting: a newer one takes its place, as the
-    rotation that made it has revoked the older token.
+    A tunnel has at most one notification waiting. ``clock`` gives seconds since the epoch.
+    Call :meth:`start` in the running loop, and :meth:`stop` in the end.
     """
 
     def __init__(
@@ -53,14 +67,16 @@ class Outbox:
         self._waiting: dict[str, Notification] = {}
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        """Set while a stopping service has nothing to wait for: nothing waits, or the last
+        attempt has failed."""
+        self._task: asyncio.Task[None]
         self.delivered = 0
         self.failed = 0
         self.given_up = 0
 
     @property
     def name(self) -> str:
-        """The notifier's."""
+        """Name of the notifier."""
         return self._notifier.name
 
     @property
@@ -69,25 +85,24 @@ class Outbox:
         return len(self._waiting)
 
     def start(self) -> None:
-        """Begin to deliver, in the running loop."""
+        """Begin to deliver."""
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def stop(self) -> None:
-        """Deliver what can be delivered at once, then release everything."""
-        if self._task is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._settings.flush_timeout):
-                    await self._settled.wait()
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            self._task = None
+        """Deliver what can be delivered soon, give up the rest, close the notifier."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.flush_timeout):
+                await self._settled.wait()
+        self._task.cancel()
+        await asyncio.wait([self._task])
         await self._notifier.close()
         for notification in self._waiting.values():
             self._give_up(notification, "the service stops")
         self._waiting.clear()
 
     def put(self, notification: Notification) -> None:
-        """Take over a notification; a waiting one of the same tunnel is dropped."""
+        """Add a notification; it replaces a waiting one of the same tunnel."""
+        # Removed first, so that it takes a place at the end.
         self._waiting.pop(notification.tunnel_id, None)
         self._waiting[notification.tunnel_id] = notification
         if len(self._waiting) > self._settings.capacity:
@@ -97,7 +112,7 @@ class Outbox:
         self._wake.set()
 
     def cancel(self, tunnel_id: str) -> None:
-        """Drop what waits for a tunnel: nobody needs it any more."""
+        """Drop the notification of a tunnel, if one waits."""
         self._waiting.pop(tunnel_id, None)
 
     async def _run(self) -> None:
@@ -130,7 +145,7 @@ class Outbox:
                 self.name,
                 failed,
             )
-            # The others need not wait behind one that fails for its own reasons.
+            # To the end, because it may fail for a reason that others do not have.
             if self._forget(notification):
                 self._waiting[notification.tunnel_id] = notification
             return False
@@ -145,7 +160,7 @@ class Outbox:
         return True
 
     def _forget(self, notification: Notification) -> bool:
-        """Remove a notification, unless something newer has taken its place meanwhile."""
+        """Remove a notification; return false if it was replaced or cancelled meanwhile."""
         if self._waiting.get(notification.tunnel_id) is not notification:
             return False
         del self._waiting[notification.tunnel_id]

@@ -1,7 +1,7 @@
 """Turn connections away before a TLS handshake is spent on them.
 
 Event loops that accept in Python (asyncio's, and aiofastnet on any loop) take a
-:class:`Gate` for the listening socket that it wraps.
+:class:`AcceptFilter` for the listening socket that it wraps.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final
 
-__all__ = ["Gate"]
+__all__ = ["AcceptFilter"]
 
 _BACKLOG: Final = 1024
 
@@ -22,7 +22,7 @@ _AT_ONCE: Final = 64
 _OUT_OF_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
-class Gate:
+class AcceptFilter:
     """A listening socket whose :meth:`accept` yields only connections that are let in.
 
     ``admit`` is asked with the peer's host. When the process has no file descriptor
@@ -30,6 +30,8 @@ class Gate:
     the backlog, which an event loop would try to accept for ever; ``exhausted`` is
     told about each of them.
     """
+
+    __slots__ = ("_admit", "_exhausted", "_listening", "_spare")
 
     def __init__(
         self,

@@ -4,13 +4,20 @@ Frames go from one WebSocket to the other as views of the receive buffer: picows
 writes frame header and view with one ``writelines``, and the aiofastnet transports
 copy what they cannot write at once. On any other transport the view is copied first,
 because asyncio (3.12 on) and uvloop keep it.
+
+A link goes through the states of :class:`LinkState`, always forward. Whether it is read,
+whether more may be sent to it, and how much of its traffic is handled at once, is decided
+by its :class:`~.read_gate.ReadGate`, :class:`~.write_gate.WriteGate` and
+:class:`~.turn_budget.TurnBudget`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
 from typing import Final, Protocol
 
 import aiofastnet
@@ -19,18 +26,18 @@ from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 from ...errors import RemoteProtocolError
 from ...flow.token_bucket import Bucket
 from ...flow.window_driver import WindowDriver
-from ...wire import SUBPROTOCOL_V1
+from ...wire import SUBPROTOCOL_V1, Side
 from ..config import DataSettings
 from ..limits import Limits
 from ..telemetry.counters import Counters
 from ..telemetry.throttled_log import ThrottledLog
-from ..tunnels.store import TunnelRecord
-from .handshake import Handshake
-from .read_limiter import BITE, NIBBLE, PacedProtocol
-from .relay_end import REPLACED, SHARE, RelayEnd, service_ids_message
-from .switchboard import Fabric
+from .read_gate import ReadBlock, ReadGate
+from .relay_end import REPLACED, RelayEnd, service_ids_message
+from .switchboard import Switchboard
+from .turn_budget import FRAME_COST, LOW_BUDGET, TurnBudget
+from .write_gate import WriteGate
 
-__all__ = ["ClientLink", "LinkContext"]
+__all__ = ["ClientLink", "LinkContext", "LinkInfo", "LinkState"]
 
 _log = logging.getLogger(__name__)
 
@@ -43,30 +50,46 @@ _HEADROOM: Final = 14
 _LOST: Final = "lost"
 _PROTOCOL_ERROR: Final = "protocol_error"
 
-_SHARE_LOW: Final = SHARE // 2
-"""Below this, the end's share is renewed in the next turn of the loop: a link that moves
-large messages does not ask for it with every read."""
-
-_RETRY: Final = "_retry_ssl_read"
-"""How aiofastnet 1.2 is told to look at what it has received but not decrypted yet. It does
-not by itself when reading was paused from within a read, until the client sends again."""
-
-_FRAME: Final = 8
-"""What a control frame takes of the share."""
-
 _BINARY: Final = WSMsgType.BINARY
 _CONTINUATION: Final = WSMsgType.CONTINUATION
 _DATA_FRAMES: Final = (_BINARY, _CONTINUATION)
 
 
+class LinkState(Enum):
+    """The life of a link."""
+
+    OPEN = "open"
+    """What the client sends is judged and passed on."""
+    DRAINING = "draining"
+    """The client has gone; what it sent before is still being passed on, nothing else."""
+    CLOSING = "closing"
+    """The link has no place in the tunnel any more, and ends in bounded time."""
+
+
+_OPEN: Final = LinkState.OPEN
+
+
+@dataclass(frozen=True, slots=True)
+class LinkInfo:
+    """What is known of a link since its handshake."""
+
+    channel_id: str
+    tunnel_id: str
+    side: Side
+    services: Sequence[str]
+    subprotocol: str
+    is_tailrace: bool
+    """Whether the client is a proxy of this project, see :class:`~.handshake.Handshake`."""
+
+
 class LinkContext(Protocol):
     """What the links of one listener have in common."""
 
-    fabric: Fabric
+    switchboard: Switchboard
     settings: DataSettings
     limits: Limits
     counters: Counters
-    refusals: ThrottledLog
+    throttled_log: ThrottledLog
     clock: Callable[[], float]
     """Seconds, steadily."""
 
@@ -74,10 +97,10 @@ class LinkContext(Protocol):
         """Return the bucket that all connections of a tunnel share, ``None`` without a limit."""
 
     def link_opened(self, link: ClientLink) -> None:
-        """Take note of a link whose handshake is done."""
+        """Called when the handshake of a link is done."""
 
     def link_closed(self, link: ClientLink) -> None:
-        """Take note of a link whose connection is gone."""
+        """Called when the connection of a link is gone."""
 
 
 def _address(peer: tuple[str, int] | None) -> str:
@@ -92,112 +115,95 @@ class ClientLink(WSListener):
 
     __slots__ = (
         "_bandwidth",
-        "_behind",
-        "_choked",
         "_closer",
-        "_closing",
-        "_departing",
+        "_context",
         "_end",
         "_fragmented",
         "_heard",
-        "_listener",
-        "_owed_pong",
-        "_paced",
+        "_pending_pong",
         "_quiet_since",
-        "_reading",
-        "_reading_wanted",
-        "_stall_began",
-        "_stalled",
-        "_thaw",
+        "_read_gate",
+        "_state",
+        "_throttle_timer",
         "_transport",
-        "_turning",
-        "_window",
-        "_writing_paused",
+        "_turn_budget",
+        "_write_gate",
         "_zero_copy",
         "address",
         "cause",
-        "channel_id",
-        "services",
-        "side",
-        "subprotocol",
-        "tunnel_id",
+        "info",
     )
 
-    def __init__(
-        self, listener: LinkContext, tunnel: TunnelRecord, handshake: Handshake, channel_id: str
-    ) -> None:
-        self.tunnel_id = tunnel.tunnel_id
-        self.side = handshake.side
-        self.channel_id = channel_id
-        self.services = tunnel.services
-        self.subprotocol = handshake.subprotocol
-        self._listener = listener
+    def __init__(self, context: LinkContext, info: LinkInfo) -> None:
+        self.info = info
         self.address = ""
         self.cause = _LOST
-        self._end = RelayEnd(
-            self, handshake.side, tunnel.services, listener.counters, ours=handshake.ours
-        )
+        """Why the link ended or will end, for statistics."""
+        self._context = context
+        self._state = _OPEN
+        self._end: RelayEnd | None = None
+        """The place in the tunnel; given up, and ``None``, in state CLOSING."""
         self._transport: WSTransport
         self._zero_copy = False
-        self._paced: PacedProtocol | None = None
-        self._closing = False
         self._fragmented = False
-        self._writing_paused = False
-        self._choked = False
-        self._window: WindowDriver | None = None
-        if handshake.ours:
+        """Whether the next data frame must continue a message."""
+        self._turn_budget = TurnBudget()
+        self._read_gate = ReadGate(context.counters.stalls)
+        window = None
+        if info.is_tailrace:
             loop = asyncio.get_running_loop()
-            self._window = WindowDriver(loop, self.ping, self._decide_writing)
-        self._owed_pong: bytes | None = None
-        self._behind = False
-        self._turning = False
-        self._departing = False
-        self._reading = True
-        self._reading_wanted = True
-        self._stall_began = 0.0
-        self._stalled = False
+            window = WindowDriver(loop, self.ping, self._update_writing)
+        self._write_gate = WriteGate(window)
+        self._pending_pong: bytes | None = None
         self._closer: asyncio.TimerHandle | None = None
         self._bandwidth: Bucket | None = None
-        self._thaw: asyncio.TimerHandle | None = None
+        self._throttle_timer: asyncio.TimerHandle | None = None
         self._heard = True
+        """Whether anything has come since the last sweep."""
         self._quiet_since = 0.0
 
-    # picows -> relay
+    # -- picows -> relay ---------------------------------------------------------------
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
-        settings = self._listener.settings
+        context, info = self._context, self.info
         below = transport.underlying_transport
-        below.set_write_buffer_limits(settings.write_high, settings.write_low)
+        below.set_write_buffer_limits(context.settings.write_high, context.settings.write_low)
         self._zero_copy = isinstance(below, aiofastnet.Transport)
-        encrypted = below.get_extra_info("ssl_object") is not None
-        if self._zero_copy and (hasattr(below, _RETRY) or not encrypted):
-            inner = below.get_protocol()
-            assert isinstance(inner, asyncio.BufferedProtocol)
-            self._paced = PacedProtocol(inner)
-            below.set_protocol(self._paced)
+        self._read_gate.attach(below)
         self.address = _address(below.get_extra_info("peername"))
         _log.info(
             "channel %s: %s of tunnel %s connected from %s, %s",
-            self.channel_id,
-            self.side,
-            self.tunnel_id,
+            info.channel_id,
+            info.side,
+            info.tunnel_id,
             self.address,
-            self.subprotocol,
+            info.subprotocol,
         )
-        if self.subprotocol != SUBPROTOCOL_V1:
-            self.send(service_ids_message(self.services))
-        self._bandwidth = self._listener.bandwidth_of(self.tunnel_id)
-        self._listener.link_opened(self)
-        self._end.join(self._listener.fabric, self.tunnel_id)
+        if info.subprotocol != SUBPROTOCOL_V1:
+            self.send(service_ids_message(info.services))
+        self._bandwidth = context.bandwidth_of(info.tunnel_id)
+        context.link_opened(self)
+        self._end = RelayEnd(
+            self,
+            info.side,
+            info.services,
+            context.counters,
+            self._turn_budget,
+            is_tailrace=info.is_tailrace,
+        )
+        self._end.join(context.switchboard, info.tunnel_id)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
         self._heard = True
+        # 1. What was read has to be paid for, whatever becomes of it.
         if self._bandwidth is not None:
-            self._charge(frame.payload_size)
-        if self._closing:
-            self._end.share -= 1
+            self._charge(self._bandwidth, frame.payload_size)
+        budget = self._turn_budget
+        # 2. The frame.
+        if self._state is not _OPEN or self._end is None:
+            budget.left -= 1
             if kind == WSMsgType.CLOSE:
                 transport.disconnect()
         elif kind in _DATA_FRAMES:
@@ -212,21 +218,24 @@ class ClientLink(WSListener):
             except RemoteProtocolError as error:
                 self._break_off(WSCloseCode.PROTOCOL_ERROR, str(error))
         else:
-            self._end.share -= _FRAME
-            self._other_frame(kind, frame)
-        if self._end.share < _SHARE_LOW and not self._behind:
-            self._run_low()
+            budget.left -= FRAME_COST
+            self._control_frame(kind, frame)
+        # 3. The turn: a flood of frames cannot be told to wait while one read is handled,
+        #    so that what they hold is kept aside as quickly as can be.
+        if budget.left < LOW_BUDGET and not budget.overdrawn:
+            self._budget_low()
 
-    def _other_frame(self, kind: WSMsgType, frame: WSFrame) -> None:
+    def _control_frame(self, kind: WSMsgType, frame: WSFrame) -> None:
         if kind == WSMsgType.PING:
-            self._answer_ping(frame.get_payload_as_bytes())
+            self._pending_pong = frame.get_payload_as_bytes()
+            if self._turn_budget.left > 0:
+                self._send_pong()
         elif kind == WSMsgType.PONG:
             self._pong_received(frame.get_payload_as_bytes())
         elif kind == WSMsgType.CLOSE:
             code = frame.get_close_code()
-            _log.info("channel %s: closed by the client, code %d", self.channel_id, code.value)
+            _log.info("channel %s: closed by the client, code %d", self.info.channel_id, code.value)
             self.cause = "client"
-            self._leave()
             self._begin_closing()
             self._transport.send_close(code)
             self._transport.disconnect()
@@ -234,210 +243,161 @@ class ClientLink(WSListener):
             self._break_off(WSCloseCode.UNSUPPORTED_DATA, "only binary frames are accepted")
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
-        self._let_go()
         sent = transport.close_handshake and transport.close_handshake.sent
-        if sent and not self._closing:
+        if sent and self._state is _OPEN:
             # picows found the fault, and its own log is kept quiet.
             self.cause = _PROTOCOL_ERROR
-            self._say_broken(sent.reason)
-        self._closing = True
-        self._decide_reading()
-        self._leave()
-        self._listener.link_closed(self)
-        _log.info("channel %s: disconnected", self.channel_id)
-
-    def _let_go(self) -> None:
-        """Give up what leads back to this link, or who holds it.
-
-        Else only the garbage collector would free the buffers of TLS, half a megabyte, and
-        it goes by the number of objects: it would let a hundred links pile up.
-        """
+            self._log_broken(sent.reason)
+        # Break all reference cycles through this link. Otherwise only the garbage collector
+        # would free the buffers of TLS, half a megabyte, and it goes by the number of
+        # objects: a hundred links would pile up.
         if self._closer is not None:
             self._closer.cancel()
             self._closer = None
-        if self._window is not None:
-            self._window.stop()
-            self._window = None
-        self._paced = None
-        self._stop_thaw()
+        self._write_gate.stop()
+        self._stop_taking()
+        self._read_gate.detach()
+        self._context.link_closed(self)
+        _log.info("channel %s: disconnected", self.info.channel_id)
 
-    def _run_low(self) -> None:
-        """Ask for another turn of the loop; with nothing left of the share, read no more till then.
-
-        A read may bring thousands of tiny frames, which cannot be told to wait: so what
-        they hold is kept aside as quickly as can be.
-        """
-        if not self._turning:
-            self._turning = True
-            asyncio.get_running_loop().call_soon(self._turn)
-        if self._end.share <= 0:
-            self._behind = True
-            self._decide_reading()
-        if self._paced is not None:
-            self._paced.bite = NIBBLE if self._behind else BITE
-            if self._behind:
-                self._apply_reading()
+    def _budget_low(self) -> None:
+        """Ask for another turn of the loop; with no budget left, read no more until then."""
+        budget, gate = self._turn_budget, self._read_gate
+        budget.ask_for_turn(self._turn)
+        budget.overdrawn = budget.left <= 0
+        gate.limit_reads(small=budget.overdrawn)
+        if budget.overdrawn:
+            self._block_reading(ReadBlock.OVER_BUDGET)
+            if gate.can_pause_in_read:
+                gate.apply()
 
     def _turn(self) -> None:
         """Go on with what was received, after other links had their turn."""
-        self._turning = False
-        try:
-            self._end.proceed()
-        except RemoteProtocolError as error:
-            if not self._closing:
-                self._break_off(WSCloseCode.PROTOCOL_ERROR, str(error))
-            else:
-                self._say_broken(str(error))
-                self._end.leave()
-        if not self._writing_paused:
-            self._answer_owed()
-        self._behind = bool(self._end.backlog)
-        if self._behind:
-            self._turning = True
-            asyncio.get_running_loop().call_soon(self._turn)
-        elif self._departing:
-            self._end.leave()
-        self._decide_reading()
-
-    def _leave(self) -> None:
-        """Give up the place in the tunnel, when all that the client has sent is passed on."""
-        if self._end.backlog:
-            self._departing = True
-        else:
-            self._end.leave()
+        budget = self._turn_budget
+        budget.renew()
+        # 1. The backlog. A fault in it is found late, possibly when the client has gone.
+        if self._end is not None:
+            try:
+                self._end.proceed()
+            except RemoteProtocolError as error:
+                if self._state is _OPEN:
+                    self._break_off(WSCloseCode.PROTOCOL_ERROR, str(error))
+                else:
+                    self._log_broken(str(error))
+                    self._leave()
+        # 2. The latest of the pings that came when there was no time to answer.
+        self._send_pong()
+        # 3. More of it in the next turn, or the end of waiting.
+        if self._end is not None and self._end.has_backlog:
+            budget.ask_for_turn(self._turn)
+            return
+        if self._state is LinkState.DRAINING:
+            self._leave()
+        budget.overdrawn = False
+        self._unblock_reading(ReadBlock.OVER_BUDGET)
 
     def pause_writing(self) -> None:
-        self._writing_paused = True
-        self._decide_writing()
+        self._write_gate.transport_full = True
+        self._update_writing()
 
     def resume_writing(self) -> None:
-        self._writing_paused = False
-        self._answer_owed()
-        self._decide_writing()
+        self._write_gate.transport_full = False
+        self._send_pong()
+        self._update_writing()
 
-    def _decide_writing(self) -> None:
+    def _update_writing(self) -> None:
         """Let the other side send while this client takes things in."""
-        choked = self._writing_paused or (self._window is not None and self._window.full)
-        if choked is not self._choked:
-            self._choked = choked
-            if choked:
-                self._end.writing_paused()
+        if self._write_gate.update() and self._end is not None:
+            if self._write_gate.is_open:
+                self._end.write_unblocked()
             else:
-                self._end.writing_resumed()
+                self._end.write_blocked()
 
     def _pong_received(self, payload: bytes) -> None:
-        self._end.pong_received(payload)
-        if self._window is not None:
-            self._window.pong_received(payload)
+        if self._end is not None:
+            self._end.pong_received(payload)
+        if self._write_gate.window is not None:
+            self._write_gate.window.pong_received(payload)
 
-    def _answer_ping(self, payload: bytes) -> None:
-        """Answer at once, or only the latest to a client that takes nothing in.
+    def _send_pong(self) -> None:
+        """Answer the latest ping, unless the client takes nothing in.
 
-        So pongs cannot pile up, and a flood of pings takes no more than its share of
-        the time (RFC 6455 section 5.5.3 allows it).
+        So pongs cannot pile up, and a flood of pings takes no more time than any other
+        (RFC 6455 section 5.5.3 allows it to answer the latest only).
         """
-        if self._writing_paused or self._end.share <= 0:
-            self._owed_pong = payload
-        else:
+        if self._write_gate.transport_full:
+            return
+        payload, self._pending_pong = self._pending_pong, None
+        if payload is not None and self._state is _OPEN:
             self._transport.send_pong(payload)
 
-    def _answer_owed(self) -> None:
-        payload, self._owed_pong = self._owed_pong, None
-        if payload is not None and not self._closing:
-            self._transport.send_pong(payload)
+    # -- relay -> picows ---------------------------------------------------------------
 
-    # relay -> picows
-
-    def send(self, run: bytes | memoryview) -> None:
-        if self._departing:
+    def send(self, messages: bytes | memoryview) -> None:
+        if self._state is not _OPEN:
             return
         if self._zero_copy:
-            self._transport.send(_BINARY, run)
+            self._transport.send(_BINARY, messages)
         else:
-            message = bytearray(_HEADROOM)
-            message += run
-            self._transport.send_reuse_external_bytearray(_BINARY, message, _HEADROOM)
-        if self._window is not None:
-            self._window.count(len(run))
+            buffer = bytearray(_HEADROOM)
+            buffer += messages
+            self._transport.send_reuse_external_bytearray(_BINARY, buffer, _HEADROOM)
+        if self._write_gate.window is not None:
+            self._write_gate.window.count(len(messages))
 
     def ping(self, payload: bytes) -> None:
-        if not self._departing:
+        if self._state is _OPEN:
             self._transport.send_ping(payload)
 
     def pause_reading(self) -> None:
-        self._stalled = True
-        self._decide_reading()
+        if self._state is _OPEN:
+            self._block_reading(ReadBlock.PEER_BLOCKED)
 
     def resume_reading(self) -> None:
-        self._stalled = False
-        self._decide_reading()
+        self._unblock_reading(ReadBlock.PEER_BLOCKED)
 
-    def _charge(self, size: int) -> None:
+    def _charge(self, bandwidth: Bucket, size: int) -> None:
         """Pay for a frame; when the tunnel is in debt, read nothing until it is paid.
 
         Only the link that overdraws waits: the first frame of the other direction
         still passes, so that a bulk transfer does not silence an interactive answer.
         """
-        assert self._bandwidth is not None
-        delay = self._bandwidth.take(size, self._listener.clock())
-        if delay > 0 and not self._closing:
-            self._stop_thaw()
-            self._thaw = asyncio.get_running_loop().call_later(delay, self._thawed)
-            self._decide_reading()
+        delay = bandwidth.take(size, self._context.clock())
+        if delay > 0 and self._state is _OPEN:
+            self._stop_throttle()
+            loop = asyncio.get_running_loop()
+            self._throttle_timer = loop.call_later(delay, self._throttle_over)
+            self._block_reading(ReadBlock.THROTTLED)
 
-    def _thawed(self) -> None:
-        self._thaw = None
-        self._decide_reading()
+    def _throttle_over(self) -> None:
+        self._throttle_timer = None
+        self._unblock_reading(ReadBlock.THROTTLED)
 
-    def _stop_thaw(self) -> None:
-        if self._thaw is not None:
-            self._thaw.cancel()
-            self._thaw = None
+    def _stop_throttle(self) -> None:
+        if self._throttle_timer is not None:
+            self._throttle_timer.cancel()
+            self._throttle_timer = None
 
-    def _decide_reading(self) -> None:
-        # The client's answer to a close frame has to be read.
-        wanted = not self._behind and (
-            self._closing or not (self._stalled or self._thaw is not None)
-        )
-        if self._reading_wanted is not wanted:
-            self._reading_wanted = wanted
-            stalls = self._listener.counters.stalls
-            if wanted:
-                stalls.end(self._stall_began)
-            else:
-                self._stall_began = stalls.begin()
-            # Not from within a read, unless that is known to be safe.
-            asyncio.get_running_loop().call_soon(self._apply_reading)
-            if self._window is not None:
-                self._bound_while_reading(self._window)
+    def _block_reading(self, reason: ReadBlock) -> None:
+        if self._read_gate.block(reason):
+            self._reading_changed()
 
-    def _bound_while_reading(self, window: WindowDriver) -> None:
-        """Bound what is in flight only while pongs can come in."""
-        if self._reading_wanted:
-            window.resume()
-        else:
-            window.suspend()
-        if self._choked:
+    def _unblock_reading(self, *reasons: ReadBlock) -> None:
+        if self._read_gate.unblock(*reasons):
+            self._reading_changed()
+
+    def _reading_changed(self) -> None:
+        self._write_gate.follow_reading(self._read_gate.is_open)
+        if not self._write_gate.is_open:
             # Not at once: the other side may be just about to stop this one.
-            asyncio.get_running_loop().call_soon(self._decide_writing)
+            asyncio.get_running_loop().call_soon(self._update_writing)
 
-    def _apply_reading(self) -> None:
-        if self._reading is self._reading_wanted:
-            return
-        self._reading = self._reading_wanted
-        below = self._transport.underlying_transport
-        if self._reading:
-            below.resume_reading()
-            retry = getattr(below, _RETRY, None)
-            if retry is not None:
-                retry()
-        else:
-            below.pause_reading()
+    # -- ending ------------------------------------------------------------------------
 
     def close(self, code: int, reason: str) -> None:
-        if self._closing:
+        if self._state is not _OPEN:
             return
-        _log.info("channel %s: closing, code %d: %s", self.channel_id, code, reason)
+        _log.info("channel %s: closing, code %d: %s", self.info.channel_id, code, reason)
         if code == 1000:
             self.cause = "tunnel_closed"
         else:
@@ -445,57 +405,68 @@ class ClientLink(WSListener):
         self._begin_closing()
         self._transport.send_close(WSCloseCode(code), reason.encode()[:_REASON_LIMIT])
 
+    def drop(self, cause: str) -> None:
+        """Flush and end the link without a close frame: to the client it was lost."""
+        is_open = self._state is _OPEN
+        self._leave()
+        if is_open:
+            self.cause = cause
+            self._begin_closing()
+        self._transport.disconnect()
+
+    def sweep(self, now: float) -> None:
+        """Do what time asks for; call it every few seconds."""
+        if self._state is not _OPEN or self._end is None:
+            return
+        self._end.sweep()
+        if self._throttle_timer is not None:
+            # As for a peer that is blocked: no pongs come while nothing is read.
+            self.ping(b"0")
+        idle = self._context.limits.idle_seconds
+        if self._heard or not self._read_gate.is_reading:
+            self._heard = False
+            self._quiet_since = now
+        elif idle and now - self._quiet_since >= idle:
+            _log.info("channel %s: dropped, idle for %g s", self.info.channel_id, idle)
+            self.drop("idle")
+
     def _break_off(self, code: WSCloseCode, reason: str) -> None:
         """Disconnect a client that broke the protocol."""
-        self._say_broken(reason)
+        self._log_broken(reason)
         self.cause = _PROTOCOL_ERROR
-        self._end.leave()
+        self._leave()
         self._begin_closing()
         text = reason.encode()[:_REASON_LIMIT].decode(errors="ignore")
         self._transport.send_close(code, text)
 
-    def _say_broken(self, reason: str | None) -> None:
-        self._listener.refusals.add(
+    def _log_broken(self, reason: str | None) -> None:
+        self._context.throttled_log.add(
             "protocol broken",
             "channel %s: client broke the protocol: %s",
-            self.channel_id,
+            self.info.channel_id,
             reason,
         )
 
     def _begin_closing(self) -> None:
         """Take no more messages, and see to it that the link ends."""
-        self._closing = True
-        self._stop_thaw()
-        self._decide_reading()
+        self._stop_taking()
         loop = asyncio.get_running_loop()
-        self._closer = loop.call_later(self._listener.settings.close_timeout, self.abort)
+        timeout = self._context.settings.close_timeout
+        self._closer = loop.call_later(timeout, self._transport.disconnect, False)
 
-    # listener -> link
+    def _stop_taking(self) -> None:
+        """Take no more messages; leave the tunnel when all that came before is passed on."""
+        if self._end is not None and self._end.has_backlog:
+            self._state = LinkState.DRAINING
+        else:
+            self._leave()
+        self._stop_throttle()
+        # Whatever is to become of the messages, the answer to a close frame has to be read.
+        self._unblock_reading(ReadBlock.PEER_BLOCKED, ReadBlock.THROTTLED)
 
-    def sweep(self, now: float) -> None:
-        """Do what time asks for; call it every few seconds."""
-        if self._closing:
-            return
-        self._end.sweep()
-        if self._thaw is not None:
-            # As for a stalled link: no pongs come while nothing is read.
-            self.ping(b"0")
-        idle = self._listener.limits.idle_seconds
-        if self._heard or not self._reading:
-            self._heard = False
-            self._quiet_since = now
-        elif idle and now - self._quiet_since >= idle:
-            _log.info("channel %s: dropped, idle for %g s", self.channel_id, idle)
-            self.drop("idle")
-
-    def drop(self, cause: str) -> None:
-        """Flush and end the link without a close frame: to the client it was lost."""
-        self._end.leave()
-        if not self._closing:
-            self.cause = cause
-            self._begin_closing()
-        self._transport.disconnect()
-
-    def abort(self) -> None:
-        """End the link at once."""
-        self._transport.disconnect(graceful=False)
+    def _leave(self) -> None:
+        """Give up the place in the tunnel."""
+        self._state = LinkState.CLOSING
+        end, self._end = self._end, None
+        if end is not None:
+            end.leave()

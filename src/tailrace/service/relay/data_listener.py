@@ -27,18 +27,24 @@ from ...flow.token_bucket import Bucket, Buckets
 from ...wire import MAX_FRAME, Side
 from ..config import DataSettings
 from ..errors import StoreFailed
-from ..limits import DEFAULT, Limits, network
+from ..limits import Limits, network
 from ..telemetry.audit import AuditLog
 from ..telemetry.counters import Counters
 from ..telemetry.picows_log import PicowsLog
 from ..telemetry.throttled_log import ThrottledLog
+from ..tunnels.records import TunnelRecord
 from ..tunnels.rules import AdmissionRefused
-from ..tunnels.store import TunnelRecord
-from .accept_filter import Gate
-from .client_link import ClientLink
-from .handshake import Handshake, HandshakeRefused, UpgradeRequest, read_handshake, refuse_admission
+from .accept_filter import AcceptFilter
+from .client_link import ClientLink, LinkInfo
+from .handshake import (
+    Handshake,
+    HandshakeRefused,
+    UpgradeRequest,
+    read_handshake,
+    refuse_admission,
+)
 from .proxy_protocol import ProxyListener
-from .switchboard import Fabric
+from .switchboard import Switchboard
 
 __all__ = ["Admissions", "DataListener"]
 
@@ -65,7 +71,7 @@ class Admissions(Protocol):
     """What the listener asks and tells the rest of the service."""
 
     def admit(self, token: Secret, side: Side, client_token: Secret | None) -> TunnelRecord:
-        """Let a bearer in.
+        """Return the tunnel that a token opens, and use the token up.
 
         Raises:
             AdmissionRefused: the token does not open this side of an open tunnel.
@@ -83,29 +89,49 @@ class Admissions(Protocol):
 
 
 class DataListener:
-    """Accepts local proxies and joins them to the relay's fabric."""
+    """Accepts local proxies and connects them through the switchboard."""
+
+    __slots__ = (
+        "_admissions",
+        "_audit",
+        "_bandwidth",
+        "_connections",
+        "_current",
+        "_idle",
+        "_links",
+        "_loop_handler",
+        "_proxies",
+        "_server",
+        "_stopping",
+        "_sweeper",
+        "clock",
+        "counters",
+        "limits",
+        "settings",
+        "switchboard",
+        "throttled_log",
+    )
 
     def __init__(
         self,
         admissions: Admissions,
-        fabric: Fabric,
-        settings: DataSettings | None = None,
-        limits: Limits = DEFAULT,
-        *,
-        counters: Counters | None = None,
-        audit: AuditLog | None = None,
+        switchboard: Switchboard,
+        settings: DataSettings,
+        limits: Limits,
+        counters: Counters,
+        audit: AuditLog,
     ) -> None:
         self._admissions = admissions
-        self.fabric = fabric
-        self.settings = settings or DataSettings()
-        self.counters = counters or Counters(time.monotonic)
-        self._audit = audit or AuditLog(None, time.time)
+        self.switchboard = switchboard
+        self.settings = settings
+        self.counters = counters
+        self._audit = audit
         self._proxies: ProxyListener | None = None
         self._stopping = False
         self._loop_handler: _LoopHandler | None = None
         self.limits = limits
         self.clock: Callable[[], float] = time.monotonic
-        self.refusals = ThrottledLog(_log, self.clock)
+        self.throttled_log = ThrottledLog(_log, self.clock)
         self._connections = Buckets(limits.connection_rate, limits.connection_rate)
         self._bandwidth: dict[str, Bucket] = {}
         self._links: set[ClientLink] = set()
@@ -114,11 +140,6 @@ class DataListener:
         self._sweeper: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
-
-    @property
-    def link_count(self) -> int:
-        """Open WebSockets."""
-        return len(self._links)
 
     async def start(self, listening: socket.socket, tls: ssl.SSLContext | None) -> None:
         """Accept connections on a bound socket; ``tls`` is ``None`` behind a TLS terminator."""
@@ -129,10 +150,10 @@ class DataListener:
             listening = self._proxies.server_socket
         self._server = await ws_create_server(
             self._accept,
-            sock=Gate(listening, self._let_in, self._out_of_files),
+            sock=AcceptFilter(listening, self._let_in, self._out_of_files),
             ssl=tls,
             backlog=_ACCEPT_AT_ONCE,
-            logger_name=PicowsLog(self.refusals),
+            logger_name=PicowsLog(self.throttled_log),
             websocket_handshake_timeout=self.limits.handshake_seconds,
             enable_auto_pong=False,
             max_frame_size=MAX_FRAME,
@@ -152,8 +173,8 @@ class DataListener:
     async def stop(self) -> None:
         """Drop all links without a close frame, so that clients come back.
 
-        What is recorded of their tunnels stays as it is: whoever stops the listener
-        turns all of them DISCONNECTED in one go.
+        The records of their tunnels stay as they are: the caller marks all of them
+        DISCONNECTED at once.
         """
         self._stopping = True
         if self._sweeper is not None:
@@ -163,7 +184,7 @@ class DataListener:
             asyncio.get_running_loop().set_exception_handler(self._loop_handler)
         if self._proxies is not None:
             self._proxies.stop()
-        self.refusals.flush()
+        self.throttled_log.flush()
         for link in list(self._links):
             link.drop("shutdown")
         # Each of them aborts itself when its client does not let it end in time.
@@ -195,7 +216,7 @@ class DataListener:
             # Not with the last link: coming back must not fill the bucket.
             if not connected and bucket.is_full(now):
                 del self._bandwidth[tunnel_id]
-        self.refusals.flush()
+        self.throttled_log.flush()
         self._schedule_sweep()
 
     def bandwidth_of(self, tunnel_id: str) -> Bucket | None:
@@ -212,7 +233,7 @@ class DataListener:
         if self._connections.try_take(network(host), self.clock()):
             return True
         self.counters.refusals["connection_rate"] += 1
-        self.refusals.add(
+        self.throttled_log.add(
             "connections per second",
             "connection from %s refused: more than %g in a second",
             host,
@@ -222,7 +243,7 @@ class DataListener:
 
     def _out_of_files(self) -> None:
         self.counters.refusals["out_of_files"] += 1
-        self.refusals.add(
+        self.throttled_log.add(
             "out of file descriptors",
             "connection refused: the process is out of file descriptors; raise its limit",
         )
@@ -235,7 +256,7 @@ class DataListener:
             tunnel = self._admit(handshake, channel_id)
         except HandshakeRefused as refused:
             self.counters.refusals[refused.cause] += 1
-            self.refusals.add(
+            self.throttled_log.add(
                 refused.cause, "channel %s: handshake refused: %s", channel_id, refused.text
             )
             return _refusal(refused, channel_id)
@@ -244,10 +265,20 @@ class DataListener:
         request.headers["Connection"] = "Upgrade"
         request.headers["Upgrade"] = "websocket"
         headers = {"Sec-WebSocket-Protocol": handshake.subprotocol, "channel-id": channel_id}
-        if handshake.ours:
+        if handshake.is_tailrace:
             headers["X-Tailrace-Flow"] = "1"
         response = WSUpgradeResponse.create_101_response(headers)
-        link = ClientLink(self, tunnel, handshake, channel_id)
+        link = ClientLink(
+            self,
+            LinkInfo(
+                channel_id,
+                tunnel.tunnel_id,
+                handshake.side,
+                tunnel.services,
+                handshake.subprotocol,
+                handshake.is_tailrace,
+            ),
+        )
         return WSUpgradeResponseWithListener(response, link)
 
     def _admit(self, handshake: Handshake, channel_id: str) -> TunnelRecord:
@@ -262,43 +293,45 @@ class DataListener:
             ) from None
 
     def link_opened(self, link: ClientLink) -> None:
-        """Take note of a link whose handshake is done."""
+        """Called when the handshake of a link is done."""
         self._links.add(link)
         self._idle.clear()
-        self.counters.traffic[link.side].links += 1
+        self.counters.traffic[link.info.side].links += 1
         self._record("connected", link)
-        self._current[link.tunnel_id, link.side] = link
-        self._tell(self._admissions.connected, link)
+        self._current[link.info.tunnel_id, link.info.side] = link
+        self._tell(self._admissions.connected, link.info)
 
     def link_closed(self, link: ClientLink) -> None:
-        """Take note of a link whose connection is gone."""
+        """Called when the connection of a link is gone."""
         self._links.discard(link)
         if not self._links:
             self._idle.set()
-        self.counters.traffic[link.side].links -= 1
+        place = (link.info.tunnel_id, link.info.side)
+        self.counters.traffic[link.info.side].links -= 1
         self.counters.ended[link.cause] += 1
         self._record("disconnected", link)
         # A link that was replaced leaves while its successor is connected.
-        if self._current.get((link.tunnel_id, link.side)) is link:
-            del self._current[link.tunnel_id, link.side]
+        if self._current.get(place) is link:
+            del self._current[place]
             if not self._stopping:
-                self._tell(self._admissions.disconnected, link)
+                self._tell(self._admissions.disconnected, link.info)
 
     def _record(self, event: str, link: ClientLink) -> None:
-        self._audit.link(event, link.tunnel_id, link.side, link.address, link.channel_id)
+        info = link.info
+        self._audit.link(event, info.tunnel_id, info.side, link.address, info.channel_id)
 
-    def _tell(self, event: Callable[[str, Side], None], link: ClientLink) -> None:
+    def _tell(self, event: Callable[[str, Side], None], info: LinkInfo) -> None:
         try:
-            event(link.tunnel_id, link.side)
+            event(info.tunnel_id, info.side)
         except StoreFailed as failed:
-            _log.error("channel %s: connection state not recorded: %s", link.channel_id, failed)
+            _log.error("channel %s: connection state not recorded: %s", info.channel_id, failed)
 
 
 def _upgrade_request(request: WSUpgradeRequest) -> UpgradeRequest:
     headers = list(request.headers.items())
     target = request.path.decode("latin-1")
-    # Counted with one space behind each colon, as everybody writes them: picows
-    # does not keep the bytes.
+    # Counted with one space after each colon, as all clients write them: picows does
+    # not keep the bytes.
     size = len(request.method) + len(request.path) + len(request.version) + 6
     size += sum(len(name) + len(value) + 4 for name, value in headers)
     return UpgradeRequest(request.method.decode("latin-1"), target, headers, size)

@@ -16,7 +16,7 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import parse_qs
 
-from ...common.secret import Secret
+from ...common.secret import Secret, is_client_token
 from ...errors import TailraceError
 from ...wire import SUBPROTOCOLS, Side
 from ..tunnels.rules import Refusal
@@ -34,9 +34,8 @@ MAX_REQUEST_HEAD: Final = 4096
 """Bytes of request line and header fields, up to and with the empty line."""
 
 _COOKIE: Final = "awsiot-tunnel-token"
-_OURS: Final = re.compile(r"/tailrace-\d")
+_TAILRACE: Final = re.compile(r"/tailrace-\d")
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+", re.ASCII)
-_CLIENT_TOKEN: Final = re.compile(r"[a-zA-Z0-9-]{32,128}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ class Handshake:
     client_token: Secret | None
     subprotocol: str
     """The newest of the offered ones that is known here."""
-    ours: bool = False
+    is_tailrace: bool = False
     """Whether the client is a proxy of this project: it may be pinged while it sends, which
     others are known to break over, and knows what to do with flow messages."""
 
@@ -95,8 +94,8 @@ def read_handshake(request: UpgradeRequest, max_head: int = MAX_REQUEST_HEAD) ->
     _check_upgrade(request)
     token = _read_access_token(request)
     client_token = _read_client_token(request)
-    ours = any(_OURS.search(agent) for agent in request.values("user-agent"))
-    return Handshake(side, token, client_token, _choose_subprotocol(request), ours)
+    is_tailrace = any(_TAILRACE.search(agent) for agent in request.values("user-agent"))
+    return Handshake(side, token, client_token, _choose_subprotocol(request), is_tailrace)
 
 
 def _bad(text: str) -> HandshakeRefused:
@@ -167,7 +166,7 @@ def _read_client_token(request: UpgradeRequest) -> Secret | None:
         return None
     if len(tokens) > 1:
         raise _bad("Invalid client token: More than one client token was given.")
-    if not _CLIENT_TOKEN.fullmatch(tokens[0]):
+    if not is_client_token(tokens[0]):
         raise _bad("Invalid client token: It must match ^[a-zA-Z0-9-]{32,128}$.")
     return Secret(tokens[0])
 
@@ -208,5 +207,5 @@ _ADMISSION: Final = {
 
 
 def refuse_admission(refusal: Refusal) -> HandshakeRefused:
-    """Return the answer to a bearer whom :meth:`Tunnels.admit` refused."""
+    """Return the answer to a client that :meth:`Tunnels.admit` refused."""
     return HandshakeRefused(*_ADMISSION[refusal], refusal.name.lower())

@@ -156,6 +156,8 @@ class ProxyListener:
     methods, as asyncio and aiofastnet do; uvloop's own servers do not.
     """
 
+    __slots__ = ("_bell", "_handover", "_listening", "_pending", "_timeout", "_trusted")
+
     def __init__(
         self, listening: socket.socket, trusted: Iterable[Network], timeout: float
     ) -> None:

@@ -1,9 +1,9 @@
-"""Small bites: a transport reads no more at once than a link can be made to stop behind.
+"""Limit what a single read may bring, so that a link can be stopped before the next one.
 
-picows doubles its receive buffer whenever one read fills it, without end, and takes in
-all frames of a read before anybody can pause. aiofastnet fills the buffer it is given, so
-a client that sends faster than it is read would bring megabytes of tiny frames in one turn
-of the event loop.
+picows doubles its receive buffer whenever a read fills it, without an upper bound, and
+handles all frames of a read before reading can be paused. aiofastnet fills the buffer it is
+given, so a client that sends faster than it is read would bring megabytes of tiny frames in
+one turn of the event loop.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final, cast
 
-__all__ = ["BITE", "NIBBLE", "PacedProtocol"]
+__all__ = ["FULL_READ", "SMALL_READ", "ReadLimiter"]
 
-BITE: Final = 16 * 1024
+FULL_READ: Final = 16 * 1024
 """Bytes of one read: a TLS record."""
 
-NIBBLE: Final = 2 * 1024
+SMALL_READ: Final = 2 * 1024
 """Bytes of one read from a client whose frames are tiny."""
 
 
-class PacedProtocol(asyncio.BufferedProtocol):
-    """Stands between a transport and its protocol, and offers ``bite`` bytes at a time."""
+class ReadLimiter(asyncio.BufferedProtocol):
+    """Stands between a transport and its protocol, and offers ``read_size`` bytes at a time."""
 
-    __slots__ = ("_free", "_inner", "bite", "buffer_updated")
+    __slots__ = ("_free", "_inner", "buffer_updated", "read_size")
 
     buffer_updated: Any
     """The inner protocol's own: what was read is handed on without a call in between."""
@@ -32,25 +32,25 @@ class PacedProtocol(asyncio.BufferedProtocol):
     def __init__(self, inner: asyncio.BufferedProtocol) -> None:
         self._inner = inner
         self._free = cast(Callable[[int], memoryview], inner.get_buffer)
-        self.bite = BITE
+        self.read_size = FULL_READ
         self.buffer_updated = inner.buffer_updated
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return the beginning of the buffer that the inner protocol has free."""
-        return self._free(sizehint)[: self.bite]
+        return self._free(sizehint)[: self.read_size]
 
     def eof_received(self) -> bool | None:
-        """Hand on the end of what the client sends."""
+        """Called when the client sends no more."""
         return self._inner.eof_received()
 
     def pause_writing(self) -> None:
-        """Hand on that the client takes in too little."""
+        """Called when the client takes in too little."""
         self._inner.pause_writing()
 
     def resume_writing(self) -> None:
-        """Hand on that the client has caught up."""
+        """Called when the client has caught up."""
         self._inner.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Hand on the end of the connection."""
+        """Called when the connection is gone."""
         self._inner.connection_lost(exc)

@@ -1,8 +1,10 @@
-"""What carries messages between the two sides of one tunnel.
+"""Where the two sides of a tunnel meet.
 
-The relay's ends never hold each other: an end joins the fabric and gets a
-:class:`Port`, and the fabric calls the end's :class:`Inbox`. :class:`LocalFabric`
-connects ends of one process; one that spans processes fits behind the same port.
+The relay's ends do not know each other. An end joins the switchboard and gets an
+:class:`Attachment`, through which it reaches the end on the other side of the same tunnel;
+the switchboard calls the end's :class:`Inbox`. Each side has one place, which the newest
+connection takes: an attachment that has lost it is dead, reaches nothing, and its inbox is
+not called again.
 """
 
 from __future__ import annotations
@@ -11,150 +13,133 @@ from typing import Protocol
 
 from ...wire import Message, Side
 
-__all__ = ["Fabric", "Inbox", "LocalFabric", "Port"]
+__all__ = ["Attachment", "Inbox", "Switchboard"]
 
 
 class Inbox(Protocol):
-    """One connected side of a tunnel, as the fabric sees it."""
+    """One connected side of a tunnel, as the switchboard sees it."""
 
-    def deliver(self, run: memoryview, control: Message | None) -> None:
-        """Take whole messages from the other side, length prefixes included.
+    def deliver(self, messages: memoryview, control: Message | None) -> None:
+        """Called with whole messages from the other side, length prefixes included.
 
-        ``run`` dies when this returns. ``control`` is the decoded message when the
-        run is a single STREAM_START, STREAM_RESET or flow message, ``None`` for anything else.
+        ``messages`` dies when this returns. ``control`` is the decoded message when they
+        are a single STREAM_START, STREAM_RESET or flow message, ``None`` for anything else.
         """
 
     def peer_left(self) -> None:
-        """Learn that the other side's connection is gone."""
+        """Called when the other side's connection is gone."""
 
-    def peer_stalled(self) -> None:
-        """Stop taking in messages: the other side cannot pass them on."""
+    def peer_blocked(self) -> None:
+        """Called when the other side cannot pass on any more: take in no messages."""
 
-    def peer_drained(self) -> None:
-        """Take in messages again."""
+    def peer_unblocked(self) -> None:
+        """Called when messages may be taken in again."""
 
     def replaced(self) -> None:
-        """Learn that a newer connection has taken this side; the port is dead."""
+        """Called when a newer connection has taken this side; the attachment is dead."""
 
     def revoked(self, reason: str) -> None:
-        """Learn that this side may no longer be connected; the port is dead."""
+        """Called when this side may no longer be connected; the attachment is dead."""
 
     def tunnel_closed(self, reason: str) -> None:
-        """Learn that the tunnel has ended; the port is dead."""
+        """Called when the tunnel has ended; the attachment is dead."""
 
 
-class Port(Protocol):
-    """The fabric, as one connected side of a tunnel sees it."""
+class Switchboard:
+    """Connects the sides of tunnels; both sides of each are connected to this process."""
 
-    @property
-    def peer_present(self) -> bool:
-        """Whether the other side is connected."""
+    __slots__ = ("_attachments",)
 
-    def forward(self, run: memoryview, control: Message | None) -> None:
-        """Hand messages to the other side; without one they are dropped.
+    def __init__(self) -> None:
+        self._attachments: dict[tuple[str, Side], Attachment] = {}
 
-        Arguments as in :meth:`Inbox.deliver`. Order is kept.
-        """
-
-    def stall(self) -> None:
-        """Ask the other side to send nothing more for now (what is under way still comes)."""
-
-    def drain(self) -> None:
-        """Let the other side send again."""
-
-    def leave(self) -> None:
-        """Give up this side; a port that is dead already stays as it is."""
-
-
-class Fabric(Protocol):
-    """Connects the sides of tunnels."""
-
-    def join(self, tunnel_id: str, side: Side, inbox: Inbox) -> Port:
+    def join(self, tunnel_id: str, side: Side, inbox: Inbox) -> Attachment:
         """Make ``inbox`` the current connection of one side.
 
         A previous one learns that it was :meth:`Inbox.replaced`, and the other side
         that its peer has left, before this returns.
         """
-
-    def disconnect(self, tunnel_id: str, side: Side, reason: str) -> None:
-        """Turn out whoever is connected as ``side``; the other side learns that it has left."""
-
-    def close_tunnel(self, tunnel_id: str, reason: str) -> None:
-        """End a tunnel: both sides learn that it was closed."""
-
-
-class LocalFabric:
-    """Both sides of every tunnel hold their connections in this process."""
-
-    def __init__(self) -> None:
-        self._ports: dict[tuple[str, Side], _LocalPort] = {}
-
-    def join(self, tunnel_id: str, side: Side, inbox: Inbox) -> Port:
-        previous = self._ports.get((tunnel_id, side))
+        previous = self._attachments.get((tunnel_id, side))
         if previous is not None:
             previous.leave()
             previous.inbox.replaced()
-        port = _LocalPort(self._ports, (tunnel_id, side), inbox)
-        self._ports[tunnel_id, side] = port
-        peer = self._ports.get((tunnel_id, side.other))
+        attachment = Attachment(self._attachments, (tunnel_id, side), inbox)
+        self._attachments[tunnel_id, side] = attachment
+        peer = self._attachments.get((tunnel_id, side.other))
         if peer is not None:
-            port.peer, peer.peer = peer, port
-            if peer.stalling:
-                inbox.peer_stalled()
-        return port
+            attachment.peer, peer.peer = peer, attachment
+            if peer.blocks_peer:
+                inbox.peer_blocked()
+        return attachment
 
     def disconnect(self, tunnel_id: str, side: Side, reason: str) -> None:
-        port = self._ports.get((tunnel_id, side))
-        if port is not None:
-            port.leave()
-            port.inbox.revoked(reason)
+        """Disconnect ``side``, if it is connected; the other side learns that it has left."""
+        attachment = self._attachments.get((tunnel_id, side))
+        if attachment is not None:
+            attachment.leave()
+            attachment.inbox.revoked(reason)
 
     def close_tunnel(self, tunnel_id: str, reason: str) -> None:
-        ports = [self._ports.pop((tunnel_id, side), None) for side in Side]
-        for port in ports:
-            if port is not None:
-                port.peer = None
-        for port in ports:
-            if port is not None:
-                port.inbox.tunnel_closed(reason)
+        """End a tunnel: both sides learn that it was closed."""
+        attachments = [self._attachments.pop((tunnel_id, side), None) for side in Side]
+        for attachment in attachments:
+            if attachment is not None:
+                attachment.peer = None
+        for attachment in attachments:
+            if attachment is not None:
+                attachment.inbox.tunnel_closed(reason)
 
 
-class _LocalPort:
-    __slots__ = ("_key", "_ports", "inbox", "peer", "stalling")
+class Attachment:
+    """The place of one connection at a switchboard; made by :meth:`Switchboard.join`."""
+
+    __slots__ = ("_attachments", "_key", "blocks_peer", "inbox", "peer")
 
     def __init__(
-        self, ports: dict[tuple[str, Side], _LocalPort], key: tuple[str, Side], inbox: Inbox
+        self,
+        attachments: dict[tuple[str, Side], Attachment],
+        key: tuple[str, Side],
+        inbox: Inbox,
     ) -> None:
-        self._ports = ports
+        self._attachments = attachments
         self._key = key
         self.inbox = inbox
-        self.peer: _LocalPort | None = None
-        self.stalling = False
+        self.peer: Attachment | None = None
+        """The attachment of the other side; ``None`` without one, and when this one is dead."""
+        self.blocks_peer = False
 
     @property
     def peer_present(self) -> bool:
+        """Whether the other side is connected."""
         return self.peer is not None
 
-    def forward(self, run: memoryview, control: Message | None) -> None:
-        if self.peer is not None:
-            self.peer.inbox.deliver(run, control)
+    def forward(self, messages: memoryview, control: Message | None) -> None:
+        """Pass messages to the other side; without one they are dropped.
 
-    def stall(self) -> None:
-        self.stalling = True
+        Arguments as in :meth:`Inbox.deliver`. Order is kept.
+        """
         if self.peer is not None:
-            self.peer.inbox.peer_stalled()
+            self.peer.inbox.deliver(messages, control)
 
-    def drain(self) -> None:
-        self.stalling = False
+    def block_peer(self) -> None:
+        """Ask the other side to send nothing more for now (what is under way still comes)."""
+        self.blocks_peer = True
         if self.peer is not None:
-            self.peer.inbox.peer_drained()
+            self.peer.inbox.peer_blocked()
+
+    def unblock_peer(self) -> None:
+        """Let the other side send again."""
+        self.blocks_peer = False
+        if self.peer is not None:
+            self.peer.inbox.peer_unblocked()
 
     def leave(self) -> None:
-        if self._ports.get(self._key) is self:
-            del self._ports[self._key]
+        """Give up the place; does nothing if it is lost already."""
+        if self._attachments.get(self._key) is self:
+            del self._attachments[self._key]
         peer, self.peer = self.peer, None
         if peer is not None:
             peer.peer = None
-            if self.stalling:
-                peer.inbox.peer_drained()
+            if self.blocks_peer:
+                peer.inbox.peer_unblocked()
             peer.inbox.peer_left()

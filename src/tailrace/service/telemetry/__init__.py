@@ -1,4 +1,4 @@
-"""What the service tells about itself: counters, metrics, audit log, logs.
+"""What the service reports about itself: counters, metrics, audit log, logs.
 
 May not decide anything.
 """

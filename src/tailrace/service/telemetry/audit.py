@@ -1,7 +1,6 @@
-"""The audit log: who did what to which tunnel, who connected from where. Never a token.
+"""The audit log: who did what to which tunnel, and who connected from where. Never a token.
 
-One JSON object a line, appended with one write each, so that several services and
-log shippers can share the file's directory and a line is never torn.
+One JSON object per line, appended with one write each, so that a line is never torn.
 """
 
 from __future__ import annotations
@@ -14,16 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from ...errors import ConfigurationError
+from ..errors import SettingUnusable
 
-__all__ = ["AUDITED_OPERATIONS", "AuditLog", "timestamp"]
+__all__ = ["AuditLog", "timestamp"]
 
 _log = logging.getLogger(__name__)
-
-AUDITED_OPERATIONS: Final = frozenset(
-    {"OpenTunnel", "CloseTunnel", "RotateTunnelAccessToken", "TagResource", "UntagResource"}
-)
-"""Operations that change something."""
 
 _KEPT: Final = ("tunnelId", "resourceArn", "clientMode", "delete", "tagKeys")
 _KEPT_OF_DESTINATION: Final = ("thingName", "services")
@@ -36,10 +30,10 @@ def timestamp(seconds: float) -> str:
 
 
 class AuditLog:
-    """Appends to the file at ``path`` (made with mode 0600); without one it does nothing.
+    """Appends to the file at ``path``, which is made with mode 0600; ``None`` records nothing.
 
     Raises:
-        ConfigurationError: the file cannot be written.
+        SettingUnusable: the file cannot be written.
     """
 
     def __init__(self, path: Path | None, clock: Callable[[], float]) -> None:
@@ -48,10 +42,10 @@ class AuditLog:
         self._handle = -1 if path is None else _open(path)
 
     def reopen(self) -> None:
-        """Go on in a new file when the old one was renamed (log rotation).
+        """Open the file again: after a log rotation has renamed it, this is a new one.
 
         Raises:
-            ConfigurationError: the file cannot be written; the old one stays in use.
+            SettingUnusable: the file cannot be written; the old one stays in use.
         """
         if self._path is not None and self._handle >= 0:
             handle = _open(self._path)
@@ -73,14 +67,13 @@ class AuditLog:
         address: str,
         request: str,
         outcome: str,
-        tunnel: str | None = None,
+        tunnel: str | None,
     ) -> None:
-        """Record an operation of the control API; those that only read are left out.
+        """Record an operation of the control API.
 
         ``key`` is the access key id of the signer, ``outcome`` ``ok`` or an error code.
+        ``tunnel`` is the id of a new tunnel.
         """
-        if operation not in AUDITED_OPERATIONS:
-            return
         details = {name: parameters[name] for name in _KEPT if name in parameters}
         destination = parameters.get("destinationConfig", {})
         details |= {name: destination[name] for name in _KEPT_OF_DESTINATION if name in destination}
@@ -91,7 +84,7 @@ class AuditLog:
         )
 
     def link(self, event: str, tunnel: str, side: str, address: str, channel: str) -> None:
-        """Record that a local proxy has come (``connected``) or gone (``disconnected``)."""
+        """Record that a local proxy has ``connected`` or ``disconnected``."""
         self._write(
             event, {"tunnelId": tunnel, "side": side, "address": address, "channel": channel}
         )
@@ -117,4 +110,6 @@ def _open(path: Path) -> int:
     try:
         return os.open(path, flags, 0o600)
     except OSError as error:
-        raise ConfigurationError(f"--audit-log: cannot write {path}: {error.strerror}") from None
+        raise SettingUnusable(
+            "{0}: cannot write {path}: {reason}", "audit_log", path=path, reason=error.strerror
+        ) from None

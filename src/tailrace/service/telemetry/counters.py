@@ -1,6 +1,6 @@
-"""What the service counts: plain numbers, added to where things happen.
+"""What the service counts: plain numbers, incremented where things happen.
 
-Nothing here is computed before somebody asks; see :mod:`tailrace.service.telemetry.prometheus`.
+They become metrics on request: :mod:`tailrace.service.telemetry.prometheus`.
 """
 
 from __future__ import annotations
@@ -31,50 +31,54 @@ class ResetCause(StrEnum):
 
 
 class Traffic:
-    """What one side's clients have sent, all together."""
+    """What the clients of one side have sent, in total."""
 
     __slots__ = ("bytes", "links", "messages")
 
     def __init__(self) -> None:
         self.links = 0
-        """Open now."""
+        """Links that are open."""
         self.messages = 0
         self.bytes = 0
 
 
 class StallClock:
-    """Adds up the time that links were not read because the other side was full."""
+    """Sums up the time that links are not read because the other side is full.
 
-    __slots__ = ("_clock", "_since_sum", "_total", "stalled")
+    The sum is exact at any moment without a timer: for links that are stalled it is their
+    number times the time, less the sum of the times at which they began.
+    """
+
+    __slots__ = ("_began_sum", "_clock", "_total", "stalled")
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._since_sum = 0.0
+        self._began_sum = 0.0
         self._total = 0.0
         self.stalled = 0
-        """Links that are not read right now."""
+        """Links that are not read."""
 
     @property
     def seconds(self) -> float:
         """Seconds up to now, summed over links."""
-        return self._total + self.stalled * self._clock() - self._since_sum
+        return self._total + self.stalled * self._clock() - self._began_sum
 
     def begin(self) -> float:
-        """Count a link in; return what :meth:`end` needs."""
+        """Count a link that is no longer read; return what :meth:`end` needs."""
         now = self._clock()
         self.stalled += 1
-        self._since_sum += now
+        self._began_sum += now
         return now
 
     def end(self, began: float) -> None:
-        """Count a link out."""
+        """Count a link that is read again; ``began`` comes from :meth:`begin`."""
         self.stalled -= 1
-        self._since_sum -= began
+        self._began_sum -= began
         self._total += self._clock() - began
 
 
 class LoopLag:
-    """Samples how late the event loop runs what is due: a histogram in seconds."""
+    """Samples how late the event loop runs timers: a histogram in seconds."""
 
     BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
     """Upper bounds of the buckets; one more holds the rest."""
@@ -92,7 +96,7 @@ class LoopLag:
         self._timer = loop.call_at(due, self._sample, loop, due)
 
     def stop(self) -> None:
-        """End sampling."""
+        """Stop sampling."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -116,10 +120,10 @@ class Counters:
         self.refusals: Counter[str] = Counter()
         """Refused handshakes by cause."""
         self.ended: Counter[str] = Counter()
-        """Links that are gone, by cause."""
+        """Links that have ended, by cause."""
         self.requests: Counter[tuple[str, str]] = Counter()
         """Requests to the control API by operation and outcome."""
         self.request_seconds = 0.0
-        """Time spent on those that were answered as asked."""
+        """Time spent on requests that succeeded."""
         self.stalls = StallClock(clock)
         self.lag = LoopLag()

@@ -17,10 +17,10 @@ _SUBJECT: Final = re.compile(r"(channel|request|tunnel) (\S+): ")
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line: ``time``, ``level``, ``logger``, ``message``, and what it is about.
+    """One object per line: ``time``, ``level``, ``logger``, ``message``, and an id.
 
-    A message that begins with ``channel ID:``, ``request ID:`` or ``tunnel ID:``, as all
-    of the service that belong to one do, has that id in a field of its own.
+    The service's messages about a connection, a request or a tunnel begin with
+    ``channel ID:``, ``request ID:`` or ``tunnel ID:``; that becomes a field of its own.
     """
 
     def format(self, record: logging.LogRecord) -> str:

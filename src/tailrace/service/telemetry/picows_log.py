@@ -1,4 +1,4 @@
-"""What picows may log, and where."""
+"""What picows may log, and how."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from .throttled_log import ThrottledLog
 
 __all__ = ["PicowsLog"]
 
-_REFUSALS: Final = {
+_CAUSES: Final = {
     "Handshake timeout": "no upgrade request in time",
     "Disconnect because HTTP request": "the upgrade request has no end",
 }
-"""How picows begins to tell of refusals that nobody else knows of -> what we call them."""
+"""Start of a line about a refusal that only picows knows of -> its cause."""
 
 _KNOWN_FAULTS: Final = ("WS parser error",)
-"""Faults of clients that reach the listener as the reason of a close frame, too."""
+"""Faults of clients that the listener learns of, too, as the reason of a close frame."""
 
 
 class PicowsLog(logging.LoggerAdapter[logging.Logger]):
-    """A logger for picows that is silent about what is logged elsewhere.
+    """A logger for picows that drops what is logged elsewhere.
 
-    Its level keeps picows from ever logging requests, which hold tokens. An adapter,
+    Its level keeps picows from logging requests, which hold tokens. It is an adapter
     because picows makes a child logger per connection of anything else.
     """
 
-    def __init__(self, refusals: ThrottledLog) -> None:
+    def __init__(self, throttled_log: ThrottledLog) -> None:
         super().__init__(logging.getLogger(__name__))
         self.logger.setLevel(logging.ERROR)
-        self._refusals = refusals
+        self._throttled_log = throttled_log
 
     def info(self, msg: object, *args: object, **_options: Any) -> None:
-        for beginning, cause in _REFUSALS.items():
-            if str(msg).startswith(beginning):
-                self._refusals.add(cause, "connection refused: %s", cause)
+        for start, cause in _CAUSES.items():
+            if str(msg).startswith(start):
+                self._throttled_log.add(cause, "connection refused: %s", cause)
 
     def error(self, msg: object, *args: object, **options: Any) -> None:
         if not str(msg).startswith(_KNOWN_FAULTS):

@@ -1,12 +1,9 @@
-"""Prometheus metrics, made from the service's counters when somebody asks.
-
-Needs prometheus-client of the extra ``[service]``.
-"""
+"""Prometheus metrics, made from the service's counters on request."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.core import (
@@ -20,31 +17,13 @@ from prometheus_client.registry import Collector
 
 from ... import __version__
 from ..errors import StoreFailed
+from ..notify.outbox import Outbox
 from ..tunnels.queries import TunnelQueries
 from .counters import Counters, LoopLag
 
-__all__ = ["CONTENT_TYPE", "Deliveries", "Metrics"]
+__all__ = ["CONTENT_TYPE", "Metrics"]
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
-
-
-class Deliveries(Protocol):
-    """What is known of one way to notify things."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def waiting(self) -> int: ...
-
-    @property
-    def delivered(self) -> int: ...
-
-    @property
-    def failed(self) -> int: ...
-
-    @property
-    def given_up(self) -> int: ...
 
 
 class Metrics:
@@ -54,7 +33,7 @@ class Metrics:
         self,
         counters: Counters,
         queries: TunnelQueries,
-        outboxes: Sequence[Deliveries] = (),
+        outboxes: Sequence[Outbox],
     ) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_ServiceCollector(counters, queries, outboxes))
@@ -68,18 +47,18 @@ class Metrics:
 
 class _ServiceCollector(Collector):
     def __init__(
-        self, counters: Counters, queries: TunnelQueries, outboxes: Sequence[Deliveries]
+        self, counters: Counters, queries: TunnelQueries, outboxes: Sequence[Outbox]
     ) -> None:
         self._counters = counters
         self._queries = queries
         self._outboxes = outboxes
 
     def describe(self) -> Iterator[Metric]:
-        """Describe nothing beforehand, so that registering does not read the store."""
+        """Describe nothing, so that registering does not read the store."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """Yield what there is to say now."""
+        """Yield all metrics but those of the process."""
         info = GaugeMetricFamily("tailrace_info", "Version of the service.", labels=["version"])
         info.add_metric([__version__], 1)
         yield info

@@ -1,4 +1,4 @@
-"""Say why clients were refused, once each, without letting them fill the disk."""
+"""A log of refusals that clients cannot use to fill the disk."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ _BURST: Final = 20.0
 
 
 class ThrottledLog:
-    """Writes a line for each refusal, and a count instead when one cause has too many.
+    """Writes a line for each refusal, or a count where one cause has too many.
 
-    Each cause may have 20 lines at once and one per second on the long run, so that a
-    flood of one kind does not hide the others. ``clock`` gives seconds, steadily.
+    Each cause has a burst of 20 lines and one line per second, so that a flood of one kind
+    does not hide the others. ``clock`` is monotonic and in seconds.
     """
 
     def __init__(self, logger: logging.Logger, clock: Callable[[], float]) -> None:
         self._logger = logger
         self._clock = clock
         self._lines = Buckets(_PER_SECOND, _BURST)
-        self._unsaid: Counter[str] = Counter()
+        self._suppressed: Counter[str] = Counter()
 
     def add(self, cause: str, text: str, *args: object) -> None:
-        """Log one refusal; ``cause`` is one of few, ``text`` and ``args`` are the line."""
+        """Log a refusal; ``text`` and ``args`` are its line, ``cause`` one of a few words."""
         if self._lines.try_take(cause, self._clock()):
-            self._say_unsaid(cause)
+            self._report_suppressed(cause)
             self._logger.warning(text, *args)
         else:
-            self._unsaid[cause] += 1
+            self._suppressed[cause] += 1
 
     def flush(self) -> None:
-        """Log how many refusals had no line of their own; call it every few seconds."""
-        for cause in tuple(self._unsaid):
-            self._say_unsaid(cause)
+        """Log how many refusals had no line of their own; to be called every few seconds."""
+        for cause in tuple(self._suppressed):
+            self._report_suppressed(cause)
 
-    def _say_unsaid(self, cause: str) -> None:
-        count = self._unsaid.pop(cause, 0)
+    def _report_suppressed(self, cause: str) -> None:
+        count = self._suppressed.pop(cause, 0)
         if count:
             self._logger.warning("%d more refused: %s", count, cause)

@@ -1,7 +1,6 @@
 """The service's own certificate authority and server certificate.
 
-Made on first start and kept in the state directory, keys readable by the owner
-only. Needs the ``cryptography`` package, which is imported when it is used.
+Made on first start and kept in the state directory, keys readable by the owner only.
 """
 
 from __future__ import annotations
@@ -15,14 +14,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final, TypeAlias
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ...common.atomic_files import make_private_directory, write_file
 from ...errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from cryptography import x509
-    from cryptography.hazmat.primitives.asymmetric import ec
+from ..errors import SettingUnusable
 
 __all__ = [
     "Certificates",
@@ -42,7 +50,7 @@ _RENEW_DAYS: Final = 30
 class Certificates:
     """Where the certificates are.
 
-    ``ca_dir`` holds the authority under the name OpenSSL looks it up by, so that it
+    ``ca_dir`` holds the authority under the name by which OpenSSL looks it up, so that it
     works as a ``--capath``.
     """
 
@@ -66,7 +74,7 @@ def certificate_names(host_names: Iterable[str] = ()) -> tuple[str, ...]:
 
 
 def ensure_certificates(directory: Path, names: Sequence[str], now: float) -> Certificates:
-    """Make the certificates in ``directory``, or those of them that are missing or unfit.
+    """Make the certificates in ``directory`` that are missing or unfit.
 
     A server certificate is unfit when it ends within 30 days, is not signed by the
     authority, or has other names than ``names``.
@@ -105,8 +113,6 @@ def subject_hash(certificate: x509.Certificate) -> str:
     canonical form: the relative names without the outer SEQUENCE, all text in UTF-8,
     lower case, with single spaces.
     """
-    from cryptography import x509
-
     canonical = b""
     for rdn in certificate.subject.rdns:
         parts = []
@@ -133,15 +139,13 @@ def _der(tag: int, content: bytes) -> bytes:
 
 
 def fill_ca_dir(directory: Path, authorities: Sequence[x509.Certificate]) -> None:
-    """Put certificates into ``directory`` under the names OpenSSL looks them up by.
+    """Put certificates into ``directory`` under the names by which OpenSSL looks them up.
 
-    Whatever else is there is removed.
+    Other files in it are removed.
 
     Raises:
         ConfigurationError: a file cannot be written.
     """
-    from cryptography.hazmat.primitives.serialization import Encoding
-
     make_private_directory(directory)
     wanted: dict[Path, bytes] = {}
     for authority in authorities:
@@ -156,15 +160,11 @@ def fill_ca_dir(directory: Path, authorities: Sequence[x509.Certificate]) -> Non
             write_file(path, pem, 0o644)
 
 
-_Pair = tuple["x509.Certificate", "ec.EllipticCurvePrivateKey"]
+_Pair: TypeAlias = tuple[x509.Certificate, ec.EllipticCurvePrivateKey]
 
 
 def _load(certificate_file: Path, key_file: Path) -> _Pair | None:
     """Read a certificate and its key; ``None`` when either is missing."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
     try:
         certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
         key = load_pem_private_key(key_file.read_bytes(), None)
@@ -188,15 +188,9 @@ def _save(
     certificate: x509.Certificate,
     key: ec.EllipticCurvePrivateKey,
 ) -> None:
-    from cryptography.hazmat.primitives import serialization
-
-    key_pem = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
+    key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     write_file(key_file, key_pem)
-    write_file(certificate_file, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+    write_file(certificate_file, certificate.public_bytes(Encoding.PEM), 0o644)
 
 
 def _ends_soon(certificate: x509.Certificate, today: datetime) -> bool:
@@ -209,9 +203,6 @@ def _is_fit(
     names: Sequence[str],
     today: datetime,
 ) -> bool:
-    from cryptography import x509
-    from cryptography.exceptions import InvalidSignature
-
     if _ends_soon(certificate, today):
         return False
     try:
@@ -223,8 +214,6 @@ def _is_fit(
 
 
 def _general_names(names: Sequence[str]) -> list[x509.GeneralName]:
-    from cryptography import x509
-
     found: list[x509.GeneralName] = []
     for name in names:
         try:
@@ -233,18 +222,13 @@ def _general_names(names: Sequence[str]) -> list[x509.GeneralName]:
             try:
                 found.append(x509.DNSName(name))
             except ValueError:
-                raise ConfigurationError(
-                    f"--host-name {name!r} is not a name for a certificate"
+                raise SettingUnusable(
+                    "{0} {name!r} is not a name for a certificate", "host_names", name=name
                 ) from None
     return found
 
 
 def _make_authority(today: datetime) -> _Pair:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import NameOID
-
     key = ec.generate_private_key(ec.SECP256R1())
     # The random part tells authorities of different services apart in a shared
     # trust store, where a certificate is found by its subject.
@@ -271,11 +255,6 @@ def _make_authority(today: datetime) -> _Pair:
 
 
 def _make_server(authority: _Pair, names: Sequence[str], today: datetime) -> _Pair:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-
     issuer, issuer_key = authority
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = (
@@ -301,8 +280,6 @@ def _make_server(authority: _Pair, names: Sequence[str], today: datetime) -> _Pa
 
 
 def _key_usage(*, authority: bool) -> x509.KeyUsage:
-    from cryptography import x509
-
     return x509.KeyUsage(
         digital_signature=not authority,
         content_commitment=False,

@@ -1,10 +1,12 @@
-"""The certificate that the listeners show, and how it changes while they run."""
+"""The certificate of the listeners, and its renewal while they run."""
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+
+from cryptography import x509
 
 from ...errors import ConfigurationError
 from .authority import Certificates, fill_ca_dir
@@ -15,17 +17,15 @@ __all__ = ["ServerTls", "given_certificates"]
 def given_certificates(
     directory: Path, cert: Path, key: Path | None, ca: Path | None
 ) -> Certificates:
-    """Return a certificate that somebody else has made, with its chain and key in PEM.
+    """Return the certificate in the file ``cert``, with its chain and key, all in PEM.
 
-    ``key`` may be left out when it is in the file of the certificate. ``ca`` is what
-    clients have to trust; without it that is the certificate's own file, which is right
-    for one that is self-signed and does no harm for one of a public authority.
+    ``key`` may be ``None`` when it is in the same file. ``ca`` is what clients have to
+    trust; ``None`` means ``cert``, which is right when it is self-signed and does no harm
+    when a public authority signed it.
 
     Raises:
         ConfigurationError: a file cannot be read.
     """
-    from cryptography import x509
-
     trusted = ca or cert
     try:
         authorities = x509.load_pem_x509_certificates(trusted.read_bytes())

@@ -1,19 +1,19 @@
-"""Every read of the service's state goes through one object.
+"""Reads of the service's state, for the control API, metrics and user interfaces.
 
-The control API uses it, and so can a console or an exporter: none of them needs
-the store or the relay.
+None of them needs the store or the relay.
 """
 
 from __future__ import annotations
 
 from ..errors import TunnelNotFound
-from .store import TunnelPage, TunnelRecord, TunnelStatus, TunnelStore
+from .records import TunnelPage, TunnelRecord, TunnelStatus
+from .store import TunnelStore
 
 __all__ = ["TunnelQueries"]
 
 
 class TunnelQueries:
-    """Look at tunnels without changing them."""
+    """Reads tunnels, and the names under which AWS knows them."""
 
     def __init__(self, store: TunnelStore, region: str, account_id: str) -> None:
         self._store = store
@@ -27,7 +27,7 @@ class TunnelQueries:
         """Return the tunnel id in an ARN.
 
         Raises:
-            TunnelNotFound: the ARN names nothing of this service.
+            TunnelNotFound: the ARN is not that of a tunnel of this service.
         """
         if not arn.startswith(self._arn_prefix):
             raise TunnelNotFound(arn)
@@ -53,7 +53,7 @@ class TunnelQueries:
         return self._store.list_tunnels(thing_name, cursor, limit)
 
     def count_by_status(self) -> dict[TunnelStatus, int]:
-        """Return how many tunnels there are of each status.
+        """Return the number of tunnels of each status.
 
         Raises:
             StoreFailed: the store cannot be read.

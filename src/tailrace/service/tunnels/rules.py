@@ -1,7 +1,7 @@
 """The rules of tunnels and access tokens. No sockets, no clock: callers pass ``now``.
 
-Sources: AWS IoT Secure Tunneling developer guide (tunnel lifecycle, concepts) and
-guide V3, "Handshake", for the use of tokens.
+``now`` is in seconds since the epoch. Sources: AWS IoT Secure Tunneling developer guide
+(tunnel lifecycle, concepts), and guide V3, "Handshake", for the use of tokens.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Final, Protocol
+from typing import Final
 
 from ...common.secret import Secret
 from ...wire import Side
 from ..errors import ServiceError, TunnelClosed, TunnelLimitReached, TunnelNotFound
-from ..limits import DEFAULT, Limits
-from .store import (
+from ..limits import Limits
+from .records import (
     ConnectionState,
     ConnectionStatus,
     TokenRecord,
     TunnelRecord,
     TunnelStatus,
-    TunnelStore,
 )
+from .store import TunnelStore
 
 __all__ = [
     "CLOSED_VISIBLE_SECONDS",
@@ -32,7 +32,6 @@ __all__ = [
     "MAX_TAGS",
     "AdmissionRefused",
     "Destination",
-    "IdSource",
     "OpenedTunnel",
     "RandomIds",
     "Refusal",
@@ -42,26 +41,13 @@ __all__ = [
 ]
 
 DEFAULT_LIFETIME_MINUTES: Final = 720
-"""Lifetime of a tunnel that was opened without one, and the longest there is."""
+"""Lifetime of a tunnel that was opened without one, and the longest possible."""
 
 CLOSED_VISIBLE_SECONDS: Final = 3 * 3600
 """How long a CLOSED tunnel can still be described and listed."""
 
-
 MAX_TAGS: Final = 200
-"""Tags of one tunnel, as many as one request can bring."""
-
-
-class IdSource(Protocol):
-    """Where ids and tokens come from."""
-
-    def tunnel_id(self) -> str: ...
-
-    def access_token(self) -> Secret: ...
-
-    def channel_id(self) -> str: ...
-
-    def request_id(self) -> str: ...
+"""Tags of one tunnel; one request can bring as many."""
 
 
 class RandomIds:
@@ -75,7 +61,7 @@ class RandomIds:
         """Return 256 random bits as text that is safe in URLs, headers and cookies.
 
         The prefix keeps a token from starting with a dash, which a command line
-        would take for an option, and lets secret scanners know what it is.
+        would take for an option, and tells secret scanners what it is.
         """
         return Secret("trt_" + secrets.token_urlsafe(32))
 
@@ -90,7 +76,7 @@ class RandomIds:
 
 @dataclass(frozen=True, slots=True)
 class TunnelSpec:
-    """What a new tunnel is to be like; already validated against the service model."""
+    """The properties of a new tunnel; already validated against the service model."""
 
     description: str | None = None
     thing_name: str | None = None
@@ -110,7 +96,7 @@ class OpenedTunnel:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where a tunnel leads to; already validated against the service model."""
+    """Thing and services of a tunnel; already validated against the service model."""
 
     services: tuple[str, ...]
     thing_name: str | None = None
@@ -124,11 +110,11 @@ class RotatedTunnel:
     tokens: Mapping[Side, Secret]
     """One for each side that was rotated."""
     disconnect: tuple[Side, ...]
-    """Sides whose connections rest on what is no longer true."""
+    """Sides to disconnect: their token, or the service ids they were told, are outdated."""
 
 
 class Refusal(Enum):
-    """Why an access token does not let its bearer in."""
+    """Why an access token was refused."""
 
     UNKNOWN_TOKEN = "unknown token"  # noqa: S105 - not a password
     WRONG_SIDE = "token of the other side"
@@ -141,16 +127,15 @@ class Refusal(Enum):
 class AdmissionRefused(ServiceError):
     """A local proxy may not connect; ``refusal`` says why."""
 
-    def __init__(self, refusal: Refusal, tunnel_id: str | None = None) -> None:
+    def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.value)
         self.refusal = refusal
-        self.tunnel_id = tunnel_id
 
 
 class Tunnels:
-    """Opens, admits to, and closes tunnels; every change is in the store on return."""
+    """Opens, admits to, and closes tunnels; every change is stored when a method returns."""
 
-    def __init__(self, store: TunnelStore, ids: IdSource, limits: Limits = DEFAULT) -> None:
+    def __init__(self, store: TunnelStore, ids: RandomIds, limits: Limits) -> None:
         self._store = store
         self._ids = ids
         self._limits = limits
@@ -159,8 +144,8 @@ class Tunnels:
         """Open a tunnel and issue one access token for each side.
 
         Raises:
-            TunnelLimitReached: the tunnel would have too many services, or there are
-                too many open tunnels.
+            TunnelLimitReached: the tunnel would have too many services, or too many
+                tunnels are open.
         """
         self._check_services(spec.services)
         if self._store.count_open(now) >= self._limits.open_tunnels:
@@ -199,11 +184,11 @@ class Tunnels:
     def rotate(
         self, tunnel_id: str, sides: Iterable[Side], destination: Destination | None, now: float
     ) -> RotatedTunnel:
-        """Replace the access tokens of ``sides``; the old ones are good for nothing from now on.
+        """Replace the access tokens of ``sides``; the old ones are refused from now on.
 
-        The lifetime stays what it was. ``destination`` replaces services and thing name.
-        The connections of the rotated sides have to go, because their token no longer
-        opens the tunnel; other service ids concern both sides.
+        The lifetime does not change. ``destination`` replaces services and thing name.
+        The caller disconnects the rotated sides, because their token no longer opens the
+        tunnel; when the service ids have changed, both sides.
 
         Raises:
             TunnelNotFound: there is no such tunnel.
@@ -226,7 +211,7 @@ class Tunnels:
         return RotatedTunnel(changed, tokens, tuple(tokens) if same else tuple(Side))
 
     def tag(self, tunnel_id: str, tags: Mapping[str, str], now: float) -> None:
-        """Add tags to a tunnel, or give its tags other values.
+        """Add tags to a tunnel, or replace the values of its tags.
 
         Raises:
             TunnelNotFound: there is no such tunnel.
@@ -238,13 +223,13 @@ class Tunnels:
         self._store.set_tags(tunnel_id, tuple(merged.items()), now)
 
     def untag(self, tunnel_id: str, keys: Iterable[str], now: float) -> None:
-        """Remove tags from a tunnel; keys that it does not have are no fault.
+        """Remove tags from a tunnel; keys that it does not have are ignored.
 
         Raises:
             TunnelNotFound: there is no such tunnel.
         """
-        gone = set(keys)
-        tags = tuple(tag for tag in self._existing(tunnel_id).tags if tag[0] not in gone)
+        removed = set(keys)
+        tags = tuple(tag for tag in self._existing(tunnel_id).tags if tag[0] not in removed)
         self._store.set_tags(tunnel_id, tags, now)
 
     def _existing(self, tunnel_id: str) -> TunnelRecord:
@@ -254,9 +239,9 @@ class Tunnels:
         return tunnel
 
     def close(self, tunnel_id: str, now: float, *, delete: bool = False) -> None:
-        """Close a tunnel for good; closing a closed one changes nothing.
+        """Close a tunnel; closing a closed one changes nothing.
 
-        ``delete`` forgets the tunnel at once instead of leaving it visible as CLOSED.
+        ``delete`` removes the tunnel at once instead of leaving it visible as CLOSED.
 
         Raises:
             TunnelNotFound: there is no such tunnel.
@@ -270,15 +255,16 @@ class Tunnels:
     def admit(
         self, token: Secret, side: Side, client_token: Secret | None, now: float
     ) -> TunnelRecord:
-        """Let the bearer of an access token connect as ``side``, and use the token up.
+        """Admit a local proxy to one side of a tunnel, and use its access token up.
 
-        Without a client token the access token is dead after this. With one, it lets
-        in again whoever brings the same client token (guide V3, "Handshake"). No two open
-        tunnels may have a client token in common; the two sides of one tunnel may.
+        A token that was used without a client token is refused afterwards. One that was used
+        with a client token admits the same client token again (guide V3, "Handshake"). No two
+        open tunnels may have a client token in common; the two sides of one tunnel may.
 
         Raises:
             AdmissionRefused: the token does not open this side of an open tunnel.
         """
+        # The token must be one, and open this side of an open tunnel.
         client_digest = client_token.digest if client_token else None
         record = self._store.token(token.digest)
         if record is None:
@@ -287,35 +273,37 @@ class Tunnels:
         if tunnel is None:
             raise AdmissionRefused(Refusal.UNKNOWN_TOKEN)
         if record.side is not side:
-            raise AdmissionRefused(Refusal.WRONG_SIDE, tunnel.tunnel_id)
+            raise AdmissionRefused(Refusal.WRONG_SIDE)
         if tunnel.status is TunnelStatus.CLOSED or tunnel.expires_at <= now:
-            raise AdmissionRefused(Refusal.TUNNEL_CLOSED, tunnel.tunnel_id)
+            raise AdmissionRefused(Refusal.TUNNEL_CLOSED)
+        # Its first use decides which client token it belongs to.
         if record.first_used_at is None:
             if client_digest is not None and self._store.client_token_elsewhere(
                 client_digest, tunnel.tunnel_id, now
             ):
-                raise AdmissionRefused(Refusal.CLIENT_TOKEN_TAKEN, tunnel.tunnel_id)
+                raise AdmissionRefused(Refusal.CLIENT_TOKEN_TAKEN)
             if self._store.mark_token_used(record.digest, client_digest, now):
                 return tunnel
-            # Another service of the same store was faster.
+            # Another service of the same store used it meanwhile.
             record = self._store.token(record.digest) or record
+        # Later uses need that client token.
         if record.client_digest is None or client_digest is None:
-            raise AdmissionRefused(Refusal.TOKEN_USED, tunnel.tunnel_id)
+            raise AdmissionRefused(Refusal.TOKEN_USED)
         if not secrets.compare_digest(record.client_digest, client_digest):
-            raise AdmissionRefused(Refusal.CLIENT_TOKEN_DIFFERS, tunnel.tunnel_id)
+            raise AdmissionRefused(Refusal.CLIENT_TOKEN_DIFFERS)
         return tunnel
 
     def set_connected(self, tunnel_id: str, side: Side, connected: bool, now: float) -> None:
-        """Record that a local proxy of ``side`` has come or gone."""
+        """Record that a local proxy of ``side`` has connected or disconnected."""
         status = ConnectionStatus.CONNECTED if connected else ConnectionStatus.DISCONNECTED
         self._store.set_connection(tunnel_id, side, ConnectionState(status, now))
 
-    def start(self, now: float) -> None:
-        """Bring the store in line with a service that has just been started."""
+    def reset_connections(self, now: float) -> None:
+        """Record that no local proxy is connected: the service starts or stops."""
         self._store.reset_connections(now)
 
     def expire(self, now: float) -> tuple[str, ...]:
-        """Close tunnels whose lifetime has ended and forget old CLOSED ones.
+        """Close tunnels whose lifetime has ended, and remove old CLOSED ones.
 
         Returns:
             The ids of the tunnels closed by this call.

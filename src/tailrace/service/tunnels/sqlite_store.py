@@ -1,9 +1,18 @@
 """The embedded store: one SQLite file in WAL mode, readable by its owner only.
 
-Calls are synchronous and meant for the event loop's thread: each is a handful of
-page-cache operations and takes microseconds, less than handing it to a thread
-would. With ``synchronous=NORMAL`` everything committed survives the death of the
-process (kill -9); a power cut may undo the last moments, never corrupt the file.
+Calls are synchronous and made in the event loop's thread: each is a handful of page-cache
+operations and takes microseconds, less than handing it to a thread would.
+
+Reads are single statements, each of which sees one snapshot of the file. Every change is a
+transaction that begins with BEGIN IMMEDIATE, which takes the write lock before anything is
+read: a transaction that has read first cannot wait for the lock, since its snapshot would
+be outdated, and fails instead. What depends on the state before is part of the statement
+that changes it (``WHERE status = 'OPEN'``), and the number of changed rows tells whether
+it applied. So processes that share a file agree on who closed a tunnel or used a token.
+
+With ``synchronous=NORMAL`` a commit is written to the log, but not flushed to disk.
+Everything committed survives the death of the process (kill -9); a power cut may undo the
+last moments, but never corrupts the file.
 """
 
 from __future__ import annotations
@@ -18,8 +27,8 @@ from typing import Any, Final
 
 from ...errors import ConfigurationError
 from ...wire import Side
-from ..errors import InvalidCursor, StoreFailed
-from .store import (
+from ..errors import InvalidCursor, SettingUnusable, StoreFailed
+from .records import (
     ConnectionState,
     ConnectionStatus,
     TokenRecord,
@@ -32,8 +41,8 @@ __all__ = ["SqliteStore"]
 
 _VERSION: Final = 1
 
-# AUTOINCREMENT keeps "newest first" and page cursors right even when rows of the
-# same instant, or rows already deleted, are involved.
+# Pages go by ``sequence``. AUTOINCREMENT never uses a number again, so that the order holds
+# for rows of one instant, and a cursor never meets a row that is newer than its page.
 _SCHEMA: Final = """
 CREATE TABLE schema_version (version INTEGER NOT NULL);
 INSERT INTO schema_version VALUES (1);
@@ -69,7 +78,7 @@ CREATE TABLE tokens (
 CREATE INDEX tokens_by_tunnel ON tokens (tunnel_id);
 """
 
-# Also for files that were made before there was this index.
+# Also for files that are older than this index.
 _CLIENT_INDEX: Final = """
 CREATE INDEX IF NOT EXISTS tokens_by_client ON tokens (client_digest)
     WHERE client_digest IS NOT NULL
@@ -121,21 +130,21 @@ def _row(tunnel: TunnelRecord) -> tuple[Any, ...]:
 
 
 class SqliteStore:
-    """A :class:`~.store.TunnelStore` in one file; create it with :meth:`open`."""
+    """A :class:`~.store.TunnelStore` in one file; made by :meth:`open`."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
     @classmethod
     def open(cls, path: Path) -> SqliteStore:
-        """Open the store at ``path``, making the file (mode 0600) when it is missing.
+        """Open the store at ``path``, and make the file (mode 0600) if it is missing.
 
         Raises:
-            ConfigurationError: the file cannot be used, or a newer version wrote it.
+            ConfigurationError: the file cannot be used, or another version wrote it.
         """
         try:
-            # Made here and not by SQLite, so that it is never readable by others;
-            # the -wal and -shm files take over its mode.
+            # Made here and not by SQLite, so that others can never read it; the -wal and
+            # -shm files get the same mode.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             connection = sqlite3.connect(path, timeout=5.0, isolation_level=None)
         except (OSError, sqlite3.Error) as error:
@@ -163,9 +172,13 @@ class SqliteStore:
         else:
             (version,) = run("SELECT version FROM schema_version").fetchone()
         if version != _VERSION:
-            raise ConfigurationError(
-                f"the tunnel store {path} has schema version {version}, this version of "
-                f"tailrace knows {_VERSION}: use the version that wrote it, or another --state-dir"
+            raise SettingUnusable(
+                "the tunnel store {path} has schema version {version}, this version of "
+                "tailrace knows {known}: use the version that wrote it, or another {0}",
+                "state_dir",
+                path=path,
+                version=version,
+                known=_VERSION,
             )
         run(_CLIENT_INDEX)
 
@@ -178,8 +191,8 @@ class SqliteStore:
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:
-                # After some errors SQLite has ended it already. One that a failed COMMIT leaves
-                # open would stand in the way of all that come later.
+                # SQLite itself ends it after some errors, but not after all. One that is left
+                # open by a failed COMMIT would make every later BEGIN fail.
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
@@ -192,101 +205,80 @@ class SqliteStore:
         except sqlite3.Error as error:
             raise StoreFailed(f"the tunnel store failed: {error}") from error
 
-    def _change(self, sql: str, *values: object) -> int:
+    def _value(self, sql: str, *values: object) -> Any:
+        return self._query(sql, *values)[0][0]
+
+    def _change(self, sql: str, *values: object) -> bool:
+        """Carry out one statement; return whether it has changed a row."""
         with self._transaction() as connection:
-            return connection.execute(sql, values).rowcount
+            return connection.execute(sql, values).rowcount > 0
 
     def add_tunnel(self, tunnel: TunnelRecord, tokens: Sequence[TokenRecord]) -> None:
-        marks = ", ".join("?" * len(_COLUMNS.split(",")))
+        row = _row(tunnel)
+        marks = ", ".join("?" * len(row))
+        sql = f"INSERT INTO tunnels ({_COLUMNS}) VALUES ({marks})"  # noqa: S608 - constants
         with self._transaction() as connection:
-            connection.execute(
-                f"INSERT INTO tunnels ({_COLUMNS}) VALUES ({marks})",  # noqa: S608 - constants
-                _row(tunnel),
-            )
+            connection.execute(sql, row)
             _insert_tokens(connection, tokens)
 
     def tunnel(self, tunnel_id: str) -> TunnelRecord | None:
-        rows = self._query(
-            f"SELECT {_COLUMNS} FROM tunnels WHERE tunnel_id = ?",  # noqa: S608 - constants
-            tunnel_id,
-        )
+        sql = f"SELECT {_COLUMNS} FROM tunnels WHERE tunnel_id = ?"  # noqa: S608 - constants
+        rows = self._query(sql, tunnel_id)
         return _tunnel(rows[0]) if rows else None
 
     def list_tunnels(self, thing_name: str | None, cursor: str | None, limit: int) -> TunnelPage:
-        before = _parse_cursor(cursor)
-        rows = self._query(
+        sql = (
             f"SELECT {_COLUMNS}, sequence FROM tunnels "  # noqa: S608 - constants
-            "WHERE sequence < ? AND (? IS NULL OR thing_name = ?) "
-            "ORDER BY sequence DESC LIMIT ?",
-            before,
-            thing_name,
-            thing_name,
-            limit + 1,
+            "WHERE sequence < ? AND (? IS NULL OR thing_name = ?) ORDER BY sequence DESC LIMIT ?"
         )
+        # One row more than asked for tells whether there is another page.
+        rows = self._query(sql, _parse_cursor(cursor), thing_name, thing_name, limit + 1)
         page = tuple(_tunnel(row) for row in rows[:limit])
-        more = len(rows) > limit
-        return TunnelPage(page, str(rows[limit - 1][-1]) if more else None)
+        return TunnelPage(page, str(rows[limit - 1][-1]) if len(rows) > limit else None)
 
     def close_tunnel(self, tunnel_id: str, now: float) -> bool:
-        changed = self._change(
+        sql = (
             "UPDATE tunnels SET status = 'CLOSED', closed_at = ?, last_updated_at = ? "
-            "WHERE tunnel_id = ? AND status = 'OPEN'",
-            now,
-            now,
-            tunnel_id,
+            "WHERE tunnel_id = ? AND status = 'OPEN'"
         )
-        return changed > 0
+        return self._change(sql, now, now, tunnel_id)
 
     def count_open(self, now: float) -> int:
-        rows = self._query(
-            "SELECT count(*) FROM tunnels WHERE status = 'OPEN' AND expires_at > ?", now
-        )
-        count: int = rows[0][0]
-        return count
+        sql = "SELECT count(*) FROM tunnels WHERE status = 'OPEN' AND expires_at > ?"
+        return int(self._value(sql, now))
 
-    def set_tags(self, tunnel_id: str, tags: Sequence[tuple[str, str]], now: float) -> bool:
-        changed = self._change(
-            "UPDATE tunnels SET tags = ?, last_updated_at = ? WHERE tunnel_id = ?",
-            json.dumps(tags),
-            now,
-            tunnel_id,
-        )
-        return changed > 0
+    def set_tags(self, tunnel_id: str, tags: Sequence[tuple[str, str]], now: float) -> None:
+        sql = "UPDATE tunnels SET tags = ?, last_updated_at = ? WHERE tunnel_id = ?"
+        self._change(sql, json.dumps(tags), now, tunnel_id)
 
-    def delete_tunnel(self, tunnel_id: str) -> bool:
-        return self._change("DELETE FROM tunnels WHERE tunnel_id = ?", tunnel_id) > 0
+    def delete_tunnel(self, tunnel_id: str) -> None:
+        self._change("DELETE FROM tunnels WHERE tunnel_id = ?", tunnel_id)
 
     def token(self, digest: str) -> TokenRecord | None:
-        rows = self._query(
-            "SELECT digest, tunnel_id, side, issued_at, first_used_at, client_digest "
-            "FROM tokens WHERE digest = ?",
-            digest,
+        sql = (
+            "SELECT tunnel_id, side, issued_at, first_used_at, client_digest "
+            "FROM tokens WHERE digest = ?"
         )
-        if not rows:
-            return None
-        found, tunnel_id, side, issued_at, first_used_at, client_digest = rows[0]
-        return TokenRecord(found, tunnel_id, Side(side), issued_at, first_used_at, client_digest)
+        for tunnel_id, side, issued_at, first_used_at, client_digest in self._query(sql, digest):
+            return TokenRecord(
+                digest, tunnel_id, Side(side), issued_at, first_used_at, client_digest
+            )
+        return None
 
     def mark_token_used(self, digest: str, client_digest: str | None, now: float) -> bool:
-        changed = self._change(
+        sql = (
             "UPDATE tokens SET first_used_at = ?, client_digest = ? "
-            "WHERE digest = ? AND first_used_at IS NULL",
-            now,
-            client_digest,
-            digest,
+            "WHERE digest = ? AND first_used_at IS NULL"
         )
-        return changed > 0
+        return self._change(sql, now, client_digest, digest)
 
     def client_token_elsewhere(self, client_digest: str, tunnel_id: str, now: float) -> bool:
-        rows = self._query(
+        sql = (
             "SELECT 1 FROM tokens JOIN tunnels USING (tunnel_id) "
             "WHERE client_digest = ? AND tunnel_id != ? AND status = 'OPEN' AND expires_at > ? "
-            "LIMIT 1",
-            client_digest,
-            tunnel_id,
-            now,
+            "LIMIT 1"
         )
-        return bool(rows)
+        return bool(self._query(sql, client_digest, tunnel_id, now))
 
     def replace_tokens(self, tunnel: TunnelRecord, tokens: Sequence[TokenRecord]) -> bool:
         with self._transaction() as connection:
@@ -309,13 +301,11 @@ class SqliteStore:
         return changed.rowcount > 0
 
     def set_connection(self, tunnel_id: str, side: Side, state: ConnectionState) -> None:
-        self._change(
+        sql = (
             f"UPDATE tunnels SET {side}_status = ?, {side}_updated_at = ? "  # noqa: S608 - enum
-            "WHERE tunnel_id = ?",
-            state.status,
-            state.last_updated_at,
-            tunnel_id,
+            "WHERE tunnel_id = ?"
         )
+        self._change(sql, state.status, state.last_updated_at, tunnel_id)
 
     def reset_connections(self, now: float) -> None:
         with self._transaction() as connection:
@@ -327,28 +317,22 @@ class SqliteStore:
                 )
 
     def due_tunnels(self, now: float) -> tuple[str, ...]:
-        rows = self._query(
-            "SELECT tunnel_id FROM tunnels WHERE status = 'OPEN' AND expires_at <= ?", now
-        )
-        return tuple(row[0] for row in rows)
+        sql = "SELECT tunnel_id FROM tunnels WHERE status = 'OPEN' AND expires_at <= ?"
+        return tuple(tunnel_id for (tunnel_id,) in self._query(sql, now))
 
     def next_expiry(self) -> float | None:
-        rows = self._query("SELECT min(expires_at) FROM tunnels WHERE status = 'OPEN'")
-        value: float | None = rows[0][0]
-        return value
+        expiry: float | None = self._value(
+            "SELECT min(expires_at) FROM tunnels WHERE status = 'OPEN'"
+        )
+        return expiry
 
     def count_by_status(self) -> dict[TunnelStatus, int]:
-        # One at a time: each is answered from the index of its status.
-        counts = {}
-        for status in TunnelStatus:
-            rows = self._query(f"SELECT count(*) FROM tunnels WHERE status = '{status}'")  # noqa: S608 - enum
-            counts[status] = int(rows[0][0])
-        return counts
+        # One by one, because each is answered from the partial index of its status.
+        sql = "SELECT count(*) FROM tunnels WHERE status = '{}'"
+        return {status: int(self._value(sql.format(status))) for status in TunnelStatus}
 
-    def purge_closed(self, closed_before: float) -> int:
-        return self._change(
-            "DELETE FROM tunnels WHERE status = 'CLOSED' AND closed_at < ?", closed_before
-        )
+    def purge_closed(self, closed_before: float) -> None:
+        self._change("DELETE FROM tunnels WHERE status = 'CLOSED' AND closed_at < ?", closed_before)
 
     def close(self) -> None:
         self._connection.close()
@@ -368,5 +352,5 @@ def _parse_cursor(cursor: str | None) -> int:
     if cursor is None:
         return 2**63 - 1
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
-        raise InvalidCursor("nextToken is not one that was returned by ListTunnels")
+        raise InvalidCursor("not a number that an earlier page ended with")
     return int(cursor)

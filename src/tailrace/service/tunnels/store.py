@@ -1,106 +1,31 @@
-"""What the service remembers: tunnels and tokens, behind one port.
+"""The interface of the stores that keep tunnels and tokens.
 
-A :class:`TunnelStore` holds plain records and changes them atomically; the rules of
-tunnels and tokens live in :mod:`tailrace.service.tunnels.rules`. Times are seconds since
-the epoch. Tokens are known by their SHA-256 only.
+A store holds plain records and changes them atomically; the rules of tunnels and tokens
+are in :mod:`tailrace.service.tunnels.rules`. What two callers may race for is decided by
+the return value of one method: who closed a tunnel, who used a token first, whether
+tokens were replaced before the tunnel was closed.
+
+The methods are synchronous, so that on one node an admission is judged between two reads
+of a socket, with nothing to interleave. A store in another process needs the same methods
+as coroutines. Their callers are few and all are awaited, or can be, where an answer is
+due: :class:`~.rules.Tunnels` and :class:`~.queries.TunnelQueries`, through them the
+control plane, the requests of the control API, the expiry sweep, and the admission of the
+data listener, whose upgrade request has to be held meanwhile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Protocol
 
 from ...wire import Side
+from .records import ConnectionState, TokenRecord, TunnelPage, TunnelRecord, TunnelStatus
 
-__all__ = [
-    "ConnectionState",
-    "ConnectionStatus",
-    "TokenRecord",
-    "TunnelPage",
-    "TunnelRecord",
-    "TunnelStatus",
-    "TunnelStore",
-]
-
-
-class TunnelStatus(StrEnum):
-    """Life of a tunnel; there is no way back from CLOSED."""
-
-    OPEN = "OPEN"
-    CLOSED = "CLOSED"
-
-
-class ConnectionStatus(StrEnum):
-    """Whether a local proxy of one side is connected."""
-
-    CONNECTED = "CONNECTED"
-    DISCONNECTED = "DISCONNECTED"
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionState:
-    """Status of one side and when it last changed."""
-
-    status: ConnectionStatus
-    last_updated_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class TunnelRecord:
-    """One tunnel as stored.
-
-    ``services`` is empty when the tunnel was opened without a destination
-    configuration. ``last_updated_at`` moves when the tunnel itself changes, not with
-    its connections.
-    """
-
-    tunnel_id: str
-    status: TunnelStatus
-    created_at: float
-    last_updated_at: float
-    expires_at: float
-    lifetime_minutes: int
-    source: ConnectionState
-    destination: ConnectionState
-    description: str | None = None
-    thing_name: str | None = None
-    services: tuple[str, ...] = ()
-    tags: tuple[tuple[str, str], ...] = ()
-    closed_at: float | None = None
-
-    def connection(self, side: Side) -> ConnectionState:
-        """Return the connection state of ``side``."""
-        return self.source if side is Side.SOURCE else self.destination
-
-
-@dataclass(frozen=True, slots=True)
-class TokenRecord:
-    """One access token as stored.
-
-    ``first_used_at`` is set by the first successful handshake, together with the
-    digest of the client token that came with it (``None`` when there was none).
-    """
-
-    digest: str
-    tunnel_id: str
-    side: Side
-    issued_at: float
-    first_used_at: float | None = None
-    client_digest: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TunnelPage:
-    """Some tunnels, newest first; ``cursor`` asks for the next page, ``None`` at the end."""
-
-    tunnels: tuple[TunnelRecord, ...]
-    cursor: str | None
+__all__ = ["TunnelStore"]
 
 
 class TunnelStore(Protocol):
-    """Where tunnels and tokens are kept. Every method is atomic and durable on return.
+    """Keeps tunnels and tokens. Every method is atomic, and durable when it returns.
 
     All methods raise :class:`~tailrace.service.errors.StoreFailed` when the store
     cannot be read or written.
@@ -120,38 +45,38 @@ class TunnelStore(Protocol):
         """
 
     def close_tunnel(self, tunnel_id: str, now: float) -> bool:
-        """Turn an OPEN tunnel CLOSED; false when it is not there or closed already."""
+        """Turn an OPEN tunnel CLOSED; return whether this call did it."""
 
     def count_open(self, now: float) -> int:
         """Return how many tunnels are OPEN and have lifetime left."""
 
-    def set_tags(self, tunnel_id: str, tags: Sequence[tuple[str, str]], now: float) -> bool:
-        """Replace all tags of a tunnel; false when it is not there."""
+    def set_tags(self, tunnel_id: str, tags: Sequence[tuple[str, str]], now: float) -> None:
+        """Replace all tags of a tunnel; unknown tunnels are ignored."""
 
-    def delete_tunnel(self, tunnel_id: str) -> bool:
-        """Forget a tunnel and its tokens; false when it is not there."""
+    def delete_tunnel(self, tunnel_id: str) -> None:
+        """Remove a tunnel and its tokens; unknown tunnels are ignored."""
 
     def token(self, digest: str) -> TokenRecord | None:
         """Return the token with this SHA-256 (hex)."""
 
     def mark_token_used(self, digest: str, client_digest: str | None, now: float) -> bool:
-        """Record the first use of a token; false when another use came first."""
+        """Record the first use of a token; return whether this use was the first."""
 
     def client_token_elsewhere(self, client_digest: str, tunnel_id: str, now: float) -> bool:
-        """Say whether another tunnel, OPEN and with lifetime left, knows this client token."""
+        """Return whether another tunnel, OPEN and with lifetime left, has this client token."""
 
     def replace_tokens(self, tunnel: TunnelRecord, tokens: Sequence[TokenRecord]) -> bool:
-        """Forget the tokens of the sides that ``tokens`` are for, and keep these instead.
+        """Replace the tokens of the sides that ``tokens`` are for, if the tunnel is OPEN.
 
-        Services, thing name and time of update of ``tunnel`` are kept along with them.
-        Nothing changes, and false is returned, unless the tunnel is there and OPEN.
+        Services, thing name and time of update of ``tunnel`` are stored with them.
+        Return whether that was done.
         """
 
     def set_connection(self, tunnel_id: str, side: Side, state: ConnectionState) -> None:
-        """Replace the connection state of one side; nothing happens to unknown tunnels."""
+        """Replace the connection state of one side; unknown tunnels are ignored."""
 
     def reset_connections(self, now: float) -> None:
-        """Turn every CONNECTED side DISCONNECTED: no connection outlives the service."""
+        """Turn every CONNECTED side DISCONNECTED: no connection outlives its service."""
 
     def due_tunnels(self, now: float) -> tuple[str, ...]:
         """Return the ids of OPEN tunnels whose lifetime has ended."""
@@ -162,8 +87,8 @@ class TunnelStore(Protocol):
     def count_by_status(self) -> dict[TunnelStatus, int]:
         """Return how many tunnels there are of each status."""
 
-    def purge_closed(self, closed_before: float) -> int:
-        """Forget tunnels closed before that time; return how many."""
+    def purge_closed(self, closed_before: float) -> None:
+        """Remove tunnels closed before that time."""
 
     def close(self) -> None:
         """Release files and locks."""

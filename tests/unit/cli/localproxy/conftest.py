@@ -1,3 +1,3 @@
-from support.fixtures import service
+from support.plugins.fixtures import service, session_service
 
-__all__ = ["service"]
+__all__ = ["service", "session_service"]

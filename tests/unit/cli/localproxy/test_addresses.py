@@ -9,18 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.configuration import value_unless_refused
+from support.oracles.refusals import value_unless_refused
 from tailrace.cli.localproxy.addresses import (
-    format_endpoint,
-    format_local_address,
-    format_service_map,
     parse_bind_address,
     parse_endpoint,
     parse_local_address,
     parse_service_map,
 )
+from tailrace.common.addresses import (
+    LocalAddress,
+    TCPAddress,
+    UnixAddress,
+    format_host_port,
+    format_local_address,
+    format_service_map,
+)
 from tailrace.errors import ConfigurationError
-from tailrace.localproxy.settings import LocalAddress, TCPAddress, UnixAddress
 from tailrace.wire import Side
 
 SOURCE, DESTINATION = Side.SOURCE, Side.DESTINATION
@@ -96,7 +100,7 @@ def test_no_endpoints(text: str, sentence: str) -> None:
 
 @given(st.one_of(hosts, ipv6), ports)
 def test_endpoints_print_and_parse(host: str, port: int) -> None:
-    text = format_endpoint(host, port)
+    text = format_host_port(host, port)
     assert parse_endpoint(text) == (host, port)
     assert parse_endpoint(f"wss://{text}/tunnel") == (host, port)
 
@@ -197,7 +201,7 @@ def test_any_text_is_a_local_address_or_an_error(text: str, side: Side) -> None:
 @given(st.one_of(st.text(), near_misses))
 def test_any_text_is_an_endpoint_or_an_error(text: str) -> None:
     endpoint = value_unless_refused(parse_endpoint, text)
-    assert endpoint is None or parse_endpoint(format_endpoint(*endpoint)) == endpoint
+    assert endpoint is None or parse_endpoint(format_host_port(*endpoint)) == endpoint
     address = value_unless_refused(parse_bind_address, text)
     assert address is None or parse_bind_address(address) == address
 

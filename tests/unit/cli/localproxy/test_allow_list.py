@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.configuration import refusal, value_unless_refused
+from support.oracles.refusals import refusal, value_unless_refused
 from tailrace.cli.localproxy.allow_list import format_allow_list, parse_allow_list
+from tailrace.common.addresses import LocalAddress, TCPAddress, UnixAddress
 from tailrace.localproxy.allow_list import is_allowed
-from tailrace.localproxy.settings import LocalAddress, TCPAddress, UnixAddress
 
 SSH = TCPAddress("127.0.0.1", 22)
 SOCKET = UnixAddress("/run/app.sock")
@@ -35,8 +35,8 @@ def test_lists(text: str, expected: tuple[LocalAddress, ...]) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "--allow has no address; leave it out to allow all of the map"),
-        (" , ", "--allow has no address; leave it out to allow all of the map"),
+        ("", "--allow has no address; leave it out to allow the whole map"),
+        (" , ", "--allow has no address; leave it out to allow the whole map"),
         ("SSH=22", "--allow takes addresses without service ids, not 'SSH=22'"),
         ("22,db", "--allow: Address 'db' has no port"),
         ("::1:22", "--allow: Invalid address '::1:22'; put IPv6 addresses in brackets"),

@@ -13,9 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.configuration import value_unless_refused
+from support.oracles.refusals import value_unless_refused
+from tailrace.cli.exit_codes import exit_code_of
 from tailrace.cli.localproxy.argv import CommandKind, CommandLine, parse_argv
-from tailrace.cli.localproxy.options import OPTIONS, Option, UsageError
+from tailrace.cli.localproxy.options import OPTIONS, Option
+from tailrace.cli.localproxy.values import UsageError
 
 WITH_VALUE = [option for option in OPTIONS if not option.is_switch]
 SWITCHES = [option for option in OPTIONS if option.is_switch]
@@ -289,5 +291,5 @@ def test_sentences_are_those_of_the_reference(argv: list[str]) -> None:
     done = subprocess.run([REFERENCE, *argv], capture_output=True, text=True, check=False)
     with pytest.raises(UsageError) as caught:
         parse_argv(argv)
-    assert done.returncode == caught.value.exit_code
+    assert done.returncode == exit_code_of(caught.value)
     assert done.stderr.splitlines()[0] == str(caught.value)

@@ -12,49 +12,52 @@ from pathlib import Path
 
 import pytest
 
-from tailrace.cli.localproxy.files import MAX_FILE_SIZE, Files
+from tailrace.cli.localproxy.files import (
+    MAX_FILE_SIZE,
+    is_filled_directory,
+    read_line,
+    read_text,
+    regular_files,
+)
 
 
 def test_read_text(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"\xef\xbb\xbfa\r\n\xff\xc3\xa9")
-    assert Files().read_text(str(path)) == "a\r\n\udcff\u00e9"
+    assert read_text(str(path)) == "a\r\n\udcff\u00e9"
 
 
 def test_large_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"a" * MAX_FILE_SIZE)
-    assert len(Files().read_text(str(path))) == MAX_FILE_SIZE
+    assert len(read_text(str(path))) == MAX_FILE_SIZE
     path.write_bytes(b"a" * (MAX_FILE_SIZE + 1))
     with pytest.raises(OSError, match="File too large") as caught:
-        Files().read_text(str(path))
+        read_text(str(path))
     assert caught.value.errno == errno.EFBIG
 
 
 def test_devices_end(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="File too large"):
-        Files().read_text("/dev/zero")
+        read_text("/dev/zero")
 
 
 @pytest.mark.parametrize(
     ("text", "line"),
     [("token\n", "token"), ("token\r\nmore\n", "token"), ("token", "token"), ("", ""), ("\n", "")],
 )
-def test_read_line(text: str, line: str) -> None:
-    assert Files(io.StringIO(text)).read_line("? ") == line
+def test_read_line(text: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    assert read_line("? ") == line
 
 
-def test_read_line_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("token\n"))
-    assert Files().read_line("? ") == "token"
+def test_a_closed_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)
-    assert Files().read_line("? ") == ""
+    assert read_line("? ") == ""
 
 
 def test_a_terminal_is_asked_and_shows_nothing() -> None:
-    script = (
-        "from tailrace.cli.localproxy.files import Files; print(len(Files().read_line('Token: ')))"
-    )
+    script = "from tailrace.cli.localproxy.files import read_line; print(len(read_line('Token: ')))"
     master, terminal = pty.openpty()
     try:
         with subprocess.Popen(
@@ -77,18 +80,12 @@ def test_a_terminal_is_asked_and_shows_nothing() -> None:
         os.close(master)
 
 
-def test_exists(tmp_path: Path) -> None:
-    assert Files().exists(str(tmp_path))
-    assert not Files().exists(str(tmp_path / "x"))
-    assert not Files().exists("a" * 5000)
-
-
 def test_filled_directories(tmp_path: Path) -> None:
-    assert not Files().is_filled_directory(str(tmp_path))
-    assert not Files().is_filled_directory(str(tmp_path / "x"))
+    assert not is_filled_directory(str(tmp_path))
+    assert not is_filled_directory(str(tmp_path / "x"))
     (tmp_path / "f").touch()
-    assert Files().is_filled_directory(str(tmp_path))
-    assert not Files().is_filled_directory(str(tmp_path / "f"))
+    assert is_filled_directory(str(tmp_path))
+    assert not is_filled_directory(str(tmp_path / "f"))
 
 
 def test_regular_files(tmp_path: Path) -> None:
@@ -100,9 +97,9 @@ def test_regular_files(tmp_path: Path) -> None:
     (tmp_path / "nowhere").symlink_to(tmp_path / "x")
     (tmp_path / "loop").symlink_to(tmp_path)
     os.mkfifo(tmp_path / "fifo")
-    found = [os.path.relpath(path, tmp_path) for path in Files().regular_files(str(tmp_path))]
+    found = [os.path.relpath(path, tmp_path) for path in regular_files(str(tmp_path))]
     assert found == ["0", "link", "z", "a/c/3", "b/1", "b/2"]
 
 
 def test_no_directory_has_no_files(tmp_path: Path) -> None:
-    assert Files().regular_files(str(tmp_path / "x")) == []
+    assert regular_files(str(tmp_path / "x")) == []

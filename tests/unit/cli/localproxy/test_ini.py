@@ -10,20 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.configuration import value_unless_refused
-from tailrace.cli.localproxy.files import Files
+from support.oracles.configuration import format_config, format_services
+from support.oracles.refusals import value_unless_refused
 from tailrace.cli.localproxy.ini import (
     NotAnIniFile,
-    format_config,
-    format_services,
     parse_config,
     parse_services,
     read_config,
     read_services,
 )
-from tailrace.cli.localproxy.options import OPTIONS, Option, UsageError
+from tailrace.cli.localproxy.options import OPTIONS, Option
+from tailrace.cli.localproxy.values import UsageError, parse_value
+from tailrace.common.addresses import TCPAddress, UnixAddress
 from tailrace.errors import ConfigurationError
-from tailrace.localproxy.settings import TCPAddress, UnixAddress
 from tailrace.wire import Side
 
 DESTINATION = Side.DESTINATION
@@ -39,7 +38,7 @@ def test_every_option_may_stand_in_a_file(option: Option) -> None:
     text = option.choices[0] if option.choices else "1"
     (entry,) = parse_config(f"{option.name} = {text}\n")
     assert entry.option is option
-    assert entry.text == text
+    assert entry.value == parse_value(option, text, option.name)
     assert entry.line == 1
 
 
@@ -79,17 +78,17 @@ def test_config(text: str, expected: dict[str, object]) -> None:
         (
             "junk",
             "the options configuration file contains an invalid line 'junk'",
-            "c.ini, line 1: a line is NAME = VALUE.",
+            "c.ini, line 1: expected NAME = VALUE.",
         ),
         (
             "region : us",
             "the options configuration file contains an invalid line 'region ...'",
-            "c.ini, line 1: a line is NAME = VALUE.",
+            "c.ini, line 1: expected NAME = VALUE.",
         ),
         (
             "[a",
             "the options configuration file contains an invalid line",
-            "c.ini, line 1: a line is NAME = VALUE.",
+            "c.ini, line 1: expected NAME = VALUE.",
         ),
         (
             "region = a\nregion = b",
@@ -177,18 +176,18 @@ def test_any_text_is_a_config_or_a_usage_error(text: str) -> None:
 def test_read_config(tmp_path: Path) -> None:
     path = tmp_path / "c.ini"
     path.write_bytes(b"\xef\xbb\xbfregion = us\nsource-listen-port = /run/\xff\n")
-    entries = read_config(str(path), Files())
+    entries = read_config(str(path))
     assert [entry.value for entry in entries] == ["us", "/run/\udcff"]
 
 
 def test_read_config_that_is_not_there(tmp_path: Path) -> None:
     path = str(tmp_path / "nothing")
     with pytest.raises(UsageError) as caught:
-        read_config(path, Files())
+        read_config(path)
     assert str(caught.value).startswith("can not read options configuration file '")
     assert caught.value.hint == "No such file or directory."
     with pytest.raises(UsageError) as caught:
-        read_config(str(tmp_path), Files())
+        read_config(str(tmp_path))
     assert caught.value.hint == "Is a directory."
 
 
@@ -198,7 +197,7 @@ def test_read_config_that_is_not_there(tmp_path: Path) -> None:
 )
 def test_read_config_of_no_path(path: str, sentence: str) -> None:
     with pytest.raises(ConfigurationError, match=sentence):
-        read_config(path, Files())
+        read_config(path)
 
 
 def test_services() -> None:
@@ -221,11 +220,11 @@ def test_names_that_are_no_service_ids_are_left_out(caplog: pytest.LogCaptureFix
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("a=1\njunk", "line 2: a line is ID = ADDRESS"),
-        ("=1", "line 1: a line is ID = ADDRESS"),
-        ("a=1\na=2", "line 2: the name is there twice"),
-        ("[a\nb=1", "line 1: the section has no ']' or is there twice"),
-        ("[a]\n[a]", "line 2: the section has no ']' or is there twice"),
+        ("a=1\njunk", "line 2: expected ID = ADDRESS"),
+        ("=1", "line 1: expected ID = ADDRESS"),
+        ("a=1\na=2", "line 2: duplicate name"),
+        ("[a\nb=1", "line 1: the section has no ']' or is a duplicate"),
+        ("[a]\n[a]", "line 2: the section has no ']' or is a duplicate"),
     ],
 )
 def test_what_is_no_service_file(text: str, sentence: str) -> None:
@@ -269,7 +268,7 @@ def directory(tmp_path: Path) -> Path:
 
 def test_read_services(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        services = read_services(str(directory), DESTINATION, Files(), strict=True)
+        services = read_services(str(directory), DESTINATION, strict=True)
     assert services == {
         "SSH": TCPAddress("", 22),
         "HTTP": TCPAddress("", 80),
@@ -284,8 +283,8 @@ def test_read_services(directory: Path, caplog: pytest.LogCaptureFixture) -> Non
 def test_read_services_with_a_mistake(directory: Path) -> None:
     (directory / "a" / "bad.ini").write_text("OK=1\nBAD=none\n")
     with pytest.raises(ConfigurationError, match=r"a/bad\.ini, line 2: Address 'none' has no port"):
-        read_services(str(directory), DESTINATION, Files(), strict=True)
-    services = read_services(str(directory), DESTINATION, Files(), strict=False)
+        read_services(str(directory), DESTINATION, strict=True)
+    services = read_services(str(directory), DESTINATION, strict=False)
     assert services["OK"] == TCPAddress("", 1)
     assert "BAD" not in services
 
@@ -294,5 +293,5 @@ def test_read_services_with_a_mistake(directory: Path) -> None:
 def test_fully_mapped_ids_are_honoured_in_any_order(tmp_path: Path, ids: list[str]) -> None:
     for name in ids:
         (tmp_path / f"{name}.ini").write_text(f"{name} = {ord(name)}\n")
-    services = read_services(str(tmp_path), Side.SOURCE, Files(), strict=True)
+    services = read_services(str(tmp_path), Side.SOURCE, strict=True)
     assert dict(services) == {name: TCPAddress("", ord(name)) for name in ids}

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tailrace.cli.localproxy.argv import parse_argv
-from tailrace.cli.localproxy.files import Files
 from tailrace.cli.localproxy.layers import Inputs, Layer, Origin, gather
-from tailrace.cli.localproxy.options import OPTIONS, Option, UsageError
+from tailrace.cli.localproxy.options import OPTIONS, Option
+from tailrace.cli.localproxy.values import UsageError
 from tailrace.common.secret import Secret
 
 TOKEN = "AQGAAXlKn0Tqd8Vn3Cn4Zf2bPzAAQABAAdU"
@@ -17,7 +17,7 @@ WITH_VARIABLE = [o for o in OPTIONS if o.environment and o.name != "config"]
 
 
 def collect(*argv: str, **environ: str) -> Inputs:
-    return gather(parse_argv(argv), environ, Files())
+    return gather(parse_argv(argv), environ)
 
 
 @pytest.fixture
@@ -41,10 +41,10 @@ def test_precedence_of_every_option(option: Option, file: Path) -> None:
     environ = {option.environment: in_variable}
 
     def origin(*argv: str) -> tuple[Origin, object]:
-        given = collect(*argv, **environ).require(option.name)
+        given = collect(*argv, **environ).given[option.name]
         return given.origin, given.value
 
-    in_argv = collect(argument).require(option.name).value
+    in_argv = collect(argument).given[option.name].value
     assert origin(argument, "--config", str(file)) == (
         Origin(Layer.COMMAND_LINE, f"--{option.name}"),
         in_argv,
@@ -65,7 +65,7 @@ def test_the_file_may_be_named_by_the_environment(file: Path) -> None:
 @pytest.mark.parametrize("name", ["help", "version", "export-default-settings"])
 def test_files_cannot_ask_for_another_action(file: Path, name: str) -> None:
     file.write_text(f"{name} = 1\n")
-    assert collect("--config", str(file)).get(name) is not None
+    assert name in collect("--config", str(file)).given
 
 
 def test_empty_variables() -> None:

@@ -7,6 +7,7 @@ import logging
 import re
 import threading
 from collections.abc import Iterator
+from contextlib import redirect_stderr
 
 import pytest
 from hypothesis import given
@@ -46,7 +47,8 @@ def out() -> Iterator[io.StringIO]:
     root, package = logging.getLogger(), logging.getLogger("tailrace")
     before = (list(root.handlers), root.level, package.level)
     stream = io.StringIO()
-    set_up_logging(MAX_VERBOSITY, stream)
+    with redirect_stderr(stream):
+        set_up_logging(MAX_VERBOSITY)
     yield stream
     root.handlers[:], root_level, package_level = before
     root.setLevel(root_level)
@@ -116,7 +118,8 @@ def test_other_packages_are_heard_from_warning_on(out: io.StringIO) -> None:
 
 def test_setting_up_again_replaces(out: io.StringIO) -> None:
     second = io.StringIO()
-    set_up_logging(4, second)
+    with redirect_stderr(second):
+        set_up_logging(4)
     logger.info("x")
     assert out.getvalue() == ""
     assert second.getvalue().count("\n") == 1

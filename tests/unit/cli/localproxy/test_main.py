@@ -15,11 +15,13 @@ from pathlib import Path
 import pytest
 
 from tailrace import __version__
+from tailrace.cli.exit_codes import ExitCode
 from tailrace.cli.localproxy import run as runner
 from tailrace.cli.localproxy.main import BANNER, main
+from tailrace.cli.localproxy.settings import CommandSettings
 from tailrace.cli.localproxy.settings_json import default_settings_text
 from tailrace.common.secret import Secret
-from tailrace.errors import ExitCode, ListenError
+from tailrace.errors import AccessRefused, ListenError
 from tailrace.localproxy.settings import ProxySettings
 
 TOKEN = "AQGAAXlKn0Tqd8Vn3Cn4Zf2bPzAAQABAAdU"
@@ -70,14 +72,14 @@ class Proxy:
 
     def __init__(self) -> None:
         self.settings: ProxySettings | None = None
-        self.ends: BaseException | int = 0
+        self.ends: BaseException | None = None
 
-    def __call__(self, settings: ProxySettings) -> int:
-        self.settings = settings
-        logging.getLogger("tailrace.test").info("running with %s", settings.access_token.reveal())
-        if isinstance(self.ends, BaseException):
+    def __call__(self, settings: CommandSettings) -> None:
+        self.settings = settings.proxy
+        token = settings.proxy.access_token
+        logging.getLogger("tailrace.test").info("running with %s", token.reveal())
+        if self.ends is not None:
             raise self.ends
-        return self.ends
 
 
 @pytest.fixture
@@ -182,8 +184,7 @@ def test_rejected_values(verbosity: str, token: str, capsys: pytest.CaptureFixtu
 def test_the_proxy_is_started(
     token: str, started: Proxy, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    started.ends = 7
-    assert main(GOOD) == 7
+    assert main(GOOD) == ExitCode.OK
     assert started.settings is not None
     assert started.settings.access_token == Secret(TOKEN)
     out, err = capsys.readouterr()
@@ -249,6 +250,16 @@ def test_errors_of_the_proxy_are_one_line(
     assert main(GOOD) == ExitCode.LISTEN
     assert lines(capsys.readouterr().err)[-1] == (
         "[fatal] Could not bind to address: 127.0.0.1:1 -- <redacted>"
+    )
+
+
+def test_errors_of_the_proxy_say_what_to_do(
+    token: str, started: Proxy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started.ends = AccessRefused(403, "Forbidden", "Invalid access-token")
+    assert main(GOOD) == ExitCode.TOKEN_REFUSED
+    assert lines(capsys.readouterr().err)[-1].startswith(
+        '[fatal] HTTP/1.1 403 Forbidden: "Invalid access-token". Check that this is the source'
     )
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tailrace.cli.localproxy.reporters import JSONReporter, LogReporter, ReadyFile, SystemdNotifier
-from tailrace.errors import ConfigurationError
+from tailrace.common.addresses import TCPAddress, UnixAddress
+from tailrace.errors import ConfigurationError, ConnectFailed, LinkError
 from tailrace.localproxy.events import (
     Connected,
     Connecting,
@@ -21,12 +22,14 @@ from tailrace.localproxy.events import (
     ConnectionRefused,
     Ended,
     Listening,
+    ListeningOnNetwork,
+    PeerDialectLearned,
+    PeerSilent,
     ProxyEvent,
     Reconnecting,
     ServicesMapped,
     Started,
 )
-from tailrace.localproxy.settings import TCPAddress, UnixAddress
 from tailrace.wire import Side
 
 SOURCE_RUN: list[ProxyEvent] = [
@@ -39,7 +42,7 @@ SOURCE_RUN: list[ProxyEvent] = [
     ConnectionOpened("SSH", 1, "127.0.0.1:9"),
     ConnectionClosed("SSH", 1, "127.0.0.1:9", 10, 20),
     ConnectionRefused("SSH", 0, "the limit of 1 connections is reached"),
-    Reconnecting("connection lost", 1.234),
+    Reconnecting(LinkError("connection lost"), 1.234),
     Ended(1000, "Tunnel is closed"),
 ]
 
@@ -104,6 +107,68 @@ def test_unix_listeners(caplog: pytest.LogCaptureFixture):
         "creating tcp connection id 1",
         "Accepted tcp connection on socket from unix client",
     ]
+
+
+def test_warnings_name_the_options(caplog: pytest.LogCaptureFixture):
+    report = LogReporter(Side.SOURCE)
+    report(ListeningOnNetwork(TCPAddress("0.0.0.0", 5555)))
+    report(PeerDialectLearned("V2"))
+    report(PeerSilent("SSH", 10.0))
+    assert lines(caplog) == [
+        "Listening on 0.0.0.0:5555: whoever reaches this host can use the tunnel; "
+        "-b 127.0.0.1 keeps it on this machine",
+        "The peer speaks V2: one connection at a time for each service; "
+        "say so from the start with --destination-client-type V2",
+        "The peer has answered nothing on service 'SSH' for 10 s. If the device runs an older "
+        "client (Device Client, Greengrass, console), start this side with "
+        "--destination-client-type V1 (-y V1)",
+    ]
+    assert {record.levelno for record in caplog.records} == {logging.WARNING}
+    out = io.StringIO()
+    for event in (PeerDialectLearned("V2"), PeerSilent("SSH", 10.0)):
+        JSONReporter(out)(event)
+    JSONReporter(out)(ListeningOnNetwork(TCPAddress("0.0.0.0", 5555)))
+    assert out.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("reason", "line"),
+    [
+        ("10.0.0.1:22 -- not in the allow-list", "10.0.0.1:22 -- not in the allow-list (--allow)"),
+        (
+            "::1: no local address of its family in the bind address; 127.0.0.1:22 -- refused",
+            "::1: no local address of its family in -b; 127.0.0.1:22 -- refused",
+        ),
+        ("the limit of 1 connections is reached", "the limit of 1 connections is reached"),
+    ],
+)
+def test_refusals_name_the_options(reason: str, line: str, caplog: pytest.LogCaptureFixture):
+    refused = ConnectionRefused("SSH", 1, reason)
+    LogReporter(Side.DESTINATION)(refused)
+    assert lines(caplog) == [line]
+    out = io.StringIO()
+    JSONReporter(out)(refused)
+    assert json.loads(out.getvalue())["reason"] == line
+
+
+def test_a_failed_try_begins_as_the_reference_words_it(caplog: pytest.LogCaptureFixture):
+    failed = Reconnecting(ConnectFailed("refused"), 1.0)
+    LogReporter(Side.SOURCE)(failed)
+    text = "Could not connect to proxy server: refused"
+    assert lines(caplog) == [f"{text}; trying again in 1.0 s"]
+    out = io.StringIO()
+    JSONReporter(out)(failed)
+    assert json.loads(out.getvalue())["cause"] == text
+
+
+def test_services_of_this_process_have_no_address(caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO)
+    mapped = ServicesMapped({"SSH": None})
+    LogReporter(Side.SOURCE)(mapped)
+    assert "SSH = in process" in lines(caplog)
+    out = io.StringIO()
+    JSONReporter(out)(mapped)
+    assert json.loads(out.getvalue()) == {"event": "services", "services": {"SSH": "in process"}}
 
 
 def test_json_is_one_object_a_line():
@@ -220,7 +285,7 @@ def test_a_ready_file_that_cannot_be_written_again_is_no_reason_to_end(
     ready = ReadyFile(path, Side.DESTINATION)
     mapped = ServicesMapped({"SSH": TCPAddress("", 22)})
     ready(mapped)
-    ready(Reconnecting("lost", 1.0))
+    ready(Reconnecting(LinkError("lost"), 1.0))
     path.mkdir()
     ready(mapped)
     assert "Cannot write the ready file" in caplog.text

@@ -1,23 +1,27 @@
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-import resource
 import signal
 import socket
-import sys
 import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.tunnel import ServiceProcess, tunnel_of, unused_port
-from tailrace.cli.localproxy.run import loop_factory, run
+from support.network.ports import free_port
+from support.service import ServiceProcess
+from support.tunnel import tunnel_of
+from tailrace.cli.localproxy.run import run
+from tailrace.cli.localproxy.settings import CommandSettings
+from tailrace.common.addresses import TCPAddress
+from tailrace.common.event_loop import LoopChoice
 from tailrace.common.secret import Secret
-from tailrace.errors import ConfigurationError, ConnectFailed, ExitCode
-from tailrace.localproxy.settings import LoopChoice, ProxySettings, TCPAddress
+from tailrace.errors import ConfigurationError, ConnectFailed
+from tailrace.localproxy.settings import ProxySettings
 from tailrace.wire import Side
 
 
@@ -29,31 +33,17 @@ def _signals_as_before():
         signal.signal(number, handler)
 
 
-def test_the_loop_can_be_chosen():
-    uvloop = pytest.importorskip("uvloop")
-    assert loop_factory(LoopChoice.AUTO) is uvloop.new_event_loop
-    assert loop_factory(LoopChoice.UVLOOP) is uvloop.new_event_loop
-    assert loop_factory(LoopChoice.ASYNCIO) is asyncio.SelectorEventLoop
-
-
-def test_without_uvloop_there_is_asyncio(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "uvloop", None)
-    assert loop_factory(LoopChoice.AUTO) is asyncio.SelectorEventLoop
-    with pytest.raises(ConfigurationError, match="pip install uvloop"):
-        loop_factory(LoopChoice.UVLOOP)
-
-
-def without_service(**changes: Any) -> ProxySettings:
+def without_service(**changes: Any) -> CommandSettings:
     """Settings of a proxy that gives up at once."""
-    return ProxySettings(
+    proxy = ProxySettings(
         side=Side.DESTINATION,
         host="127.0.0.1",
-        port=unused_port(),
+        port=free_port(),
         access_token=Secret("token"),
         services={"": TCPAddress("", 22)},
         connect_retry_count=0,
-        **changes,
     )
+    return CommandSettings(proxy=proxy, **changes)
 
 
 def test_what_ends_the_proxy_ends_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -63,23 +53,6 @@ def test_what_ends_the_proxy_ends_the_run(tmp_path: Path, capsys: pytest.Capture
     told = [json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()]
     assert told == ["started", "connecting"]
     assert not settings.ready_file.exists()
-
-
-def test_as_many_files_may_be_open_as_the_system_allows():
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
-    try:
-        with pytest.raises(ConnectFailed):
-            run(without_service())
-        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-def test_a_system_without_such_a_limit(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "resource", None)
-    with pytest.raises(ConnectFailed):
-        run(without_service())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -106,11 +79,49 @@ def test_a_signal_ends_it_in_order(
             os.kill(os.getpid(), number)
 
         with tunnel_of(service, "SSH") as tunnel:
-            settings = tunnel.settings(Side.SOURCE, loop=loop, ready_file=ready, json_events=True)
+            settings = CommandSettings(
+                proxy=tunnel.settings(Side.SOURCE), loop=loop, ready_file=ready, json_events=True
+            )
             thread = threading.Thread(target=interrupt)
             thread.start()
-            assert run(settings) is ExitCode.OK
+            run(settings)
             thread.join()
     told = [json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()]
     assert told == ["started", "connecting", "connected", "services", "listening", "closed"]
     assert not ready.exists()
+
+
+def test_the_client_token_is_kept_in_the_state_directory(service: ServiceProcess, tmp_path: Path):
+    """A second run with the same access token is let in again."""
+    with tunnel_of(service, "SSH") as tunnel:
+        ready = tmp_path / "ready"
+        settings = CommandSettings(
+            proxy=tunnel.settings(Side.SOURCE), ready_file=ready, state_dir=tmp_path / "state"
+        )
+        for _ in range(2):
+
+            def end_when_ready() -> None:
+                while not ready.exists():
+                    time.sleep(0.01)
+                os.kill(os.getpid(), signal.SIGTERM)
+
+            thread = threading.Thread(target=end_when_ready)
+            thread.start()
+            run(settings)
+            thread.join()
+    assert len(list((tmp_path / "state").iterdir())) == 1
+
+
+def test_a_given_client_token_needs_no_state_directory(tmp_path: Path):
+    settings = without_service(state_dir=tmp_path / "state")
+    proxy = replace(settings.proxy, client_token=Secret("c" * 32))
+    with pytest.raises(ConnectFailed):
+        run(replace(settings, proxy=proxy))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_state_directory_that_cannot_be_used(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError) as caught:
+        run(without_service(state_dir=tmp_path / "file" / "state"))
+    assert caught.value.setting == "state_dir"

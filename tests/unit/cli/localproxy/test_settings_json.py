@@ -13,13 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.configuration import value_unless_refused
+from support.oracles.configuration import format_settings
+from support.oracles.refusals import value_unless_refused
+from tailrace.cli.localproxy.layers import Layer, OptionValue, Origin
 from tailrace.cli.localproxy.settings_json import (
+    PREFIX,
     SETTINGS,
     FineSettings,
     Setting,
     default_settings_text,
-    format_settings,
     parse_settings,
 )
 from tailrace.errors import ConfigurationError
@@ -44,6 +46,27 @@ EXPORTED_BY_REFERENCE = {
     "websocket.write_buffer_size",
     "websocket.read_buffer_size",
 }
+
+
+FIELDS = {
+    "bind_address": "default_bind_address",
+    "max_payload": "message.max_payload_size",
+    "dial_retry_count": "tcp.connection_retry_count",
+    "dial_retry_delay": "tcp.connection_retry_delay_ms",
+    "max_connections": "tcp.max_active_connections",
+    "ping_period": "websocket.ping_period_ms",
+    "retry_delay": "websocket.retry_delay_ms",
+    "connect_retry_count": "websocket.connect_retry_count",
+    "reconnect_on_data_error": "websocket.reconnect_on_data_error",
+    "subprotocol": "websocket.subprotocol",
+}
+"""Field of ``ProxySettings`` -> the key of the file that it is set by."""
+
+
+def values(settings: FineSettings) -> dict[str, object]:
+    """Return what the file sets: field of ``ProxySettings`` -> value."""
+    found = {name: settings.get(key, object) for name, key in FIELDS.items()}
+    return {name: given.value for name, given in found.items() if given is not None}
 
 
 def document(**proxy: object) -> str:
@@ -79,19 +102,22 @@ def test_exported_keys_and_values() -> None:
 
 
 def test_exported_defaults_are_those_of_the_settings() -> None:
-    values = parse_settings(default_settings_text()).values()
+    exported = values(parse_settings(default_settings_text()))
     defaults = {field.name: field.default for field in fields(ProxySettings)}
-    assert values.pop("bind_address")[0] == "localhost"
-    assert {name: value for name, (value, _) in values.items()} == {
-        name: defaults[name] for name in values
-    }
+    assert exported.pop("bind_address") == "localhost"
+    assert len(exported) == len(FIELDS) - 1
+    assert exported == {name: defaults[name] for name in exported}
+
+
+def test_the_settings_that_have_an_effect_are_those_with_a_field() -> None:
+    assert {s.key for s in SETTINGS if s.has_effect} == set(FIELDS.values())
 
 
 def test_exported_text_parses_and_has_no_remarks() -> None:
     settings = parse_settings(default_settings_text())
     assert settings.unknown == ()
     assert settings.without_effect() == ()
-    assert format_settings(settings) == default_settings_text()
+    assert parse_settings(format_settings(settings)) == settings
 
 
 @pytest.mark.parametrize(
@@ -99,7 +125,7 @@ def test_exported_text_parses_and_has_no_remarks() -> None:
 )
 def test_empty_settings(text: str) -> None:
     assert parse_settings(text) == FineSettings()
-    assert parse_settings(text).values() == {}
+    assert values(parse_settings(text)) == {}
 
 
 @pytest.mark.parametrize(
@@ -123,14 +149,16 @@ def test_empty_settings(text: str) -> None:
 )
 def test_values(key: str, value: object, field: str, expected: object) -> None:
     settings = parse_settings(nested(key, value))
-    assert settings.values() == {field: (expected, f"tunneling.proxy.{key}")}
+    origin = Origin(Layer.SETTINGS_FILE, f"tunneling.proxy.{key}")
+    assert settings.get(key, type(expected)) == OptionValue(expected, origin)
+    assert values(settings) == {field: expected}
     assert settings.unknown == ()
 
 
-@pytest.mark.parametrize("setting", [s for s in SETTINGS if not s.field], ids=lambda s: s.key)
+@pytest.mark.parametrize("setting", [s for s in SETTINGS if not s.has_effect], ids=lambda s: s.key)
 def test_settings_without_effect_are_checked_and_named(setting: Setting) -> None:
     settings = parse_settings(nested(setting.key, "7"))
-    assert settings.values() == {}
+    assert values(settings) == {}
     assert settings.without_effect() == (f"tunneling.proxy.{setting.key}",)
     with pytest.raises(ConfigurationError):
         parse_settings(nested(setting.key, "many"))
@@ -171,13 +199,13 @@ def test_wrong_values(key: str, value: object, sentence: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "nothing", '{"a": }', "[" * 100_000, '{"a": ' * 9_999])
 def test_what_is_no_json(text: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"^no JSON: "):
+    with pytest.raises(ConfigurationError, match=r"^not valid JSON: "):
         parse_settings(text)
 
 
 @pytest.mark.parametrize("text", ["[]", "5", '"text"', "null"])
 def test_what_is_no_object(text: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"^no JSON object$"):
+    with pytest.raises(ConfigurationError, match=r"^not a JSON object$"):
         parse_settings(text)
 
 
@@ -220,7 +248,7 @@ def test_endpoint_format() -> None:
 
 
 def written(setting: Setting) -> st.SearchStrategy[str]:
-    if setting.field in ("bind_address", "subprotocol"):
+    if setting.key in ("default_bind_address", "websocket.subprotocol"):
         return st.sampled_from(["x", "a-1.0"])
     if setting.default == "true":
         return st.sampled_from(["true", "false", "1", "0"])
@@ -232,12 +260,12 @@ def written(setting: Setting) -> st.SearchStrategy[str]:
     st.dictionaries(st.from_regex(r"[a-z0-9-]{1,20}", fullmatch=True), st.sampled_from("xyz")),
 )
 def test_settings_print_and_parse(texts: dict[str, str], regions: dict[str, str]) -> None:
-    settings = FineSettings(texts, region_endpoints=FineSettings().region_endpoints | regions)
-    again = parse_settings(format_settings(settings))
-    assert again.region_endpoints == settings.region_endpoints
-    assert again.texts == {s.key: s.default for s in SETTINGS if s.exported} | texts
-    assert again.values() == FineSettings(again.texts).values()
-    assert parse_settings(format_settings(again)) == again
+    tree = {PREFIX + key: text for key, text in texts.items()}
+    tree |= {f"{PREFIX}region_endpoint_overrides.{region}": x for region, x in regions.items()}
+    settings = parse_settings(json.dumps(tree))
+    assert set(settings.values) == set(texts)
+    assert settings.region_endpoints == FineSettings().region_endpoints | regions
+    assert parse_settings(format_settings(settings)) == settings
 
 
 json_values = st.recursive(
@@ -264,7 +292,7 @@ def test_any_text_is_settings_or_an_error(text: str) -> None:
     settings = value_unless_refused(parse_settings, text)
     if settings is not None:
         again = parse_settings(format_settings(settings))
-        assert again.values().items() >= settings.values().items()
+        assert values(again) == values(settings)
 
 
 REFERENCE = os.environ.get("LOCALPROXY_REFERENCE", "")
@@ -279,5 +307,5 @@ def test_export_of_the_reference_is_understood(tmp_path: Path) -> None:
     settings = parse_settings(path.read_text())
     assert settings.unknown == ()
     assert settings.without_effect() == ()
-    assert set(settings.texts) == EXPORTED_BY_REFERENCE
+    assert set(settings.values) == EXPORTED_BY_REFERENCE
     assert settings.region_endpoints == FineSettings().region_endpoints

@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tailrace.cli.exit_codes import ExitCode, exit_code_of
 from tailrace.common.secret import Secret
-from tailrace.errors import ExitCode, ProxyRefused
-from tailrace.link.endpoint import LinkTarget
-from tailrace.link.http.connect_method import ConnectReply, build_connect, proxy_place
+from tailrace.errors import ProxyRefused
+from tailrace.link.endpoint import ServiceEndpoint
+from tailrace.link.http.connect_method import ConnectParser, build_connect
 from tailrace.link.proxy.settings import WebProxy, parse_web_proxy
+from tailrace.wire import Side
 
 PASSWORD = "hunter2<&>hunter3"
 PLAIN = WebProxy("http", "proxy.example", 3128)
@@ -24,14 +26,14 @@ BASIC = base64.b64encode(f"user:{PASSWORD}".encode()).decode()
 WHO = "web proxy http://proxy.example:3128"
 
 
-def target(**changes: Any) -> LinkTarget:
+def endpoint(**changes: Any) -> ServiceEndpoint:
     fields: dict[str, Any] = {
         "host": "data.example.com",
         "port": 8443,
-        "side": "source",
+        "side": Side.SOURCE,
         "access_token": Secret("token"),
     }
-    return LinkTarget(**(fields | changes))
+    return ServiceEndpoint(**(fields | changes))
 
 
 def answer(status: str, body: bytes = b"", *fields: str) -> bytes:
@@ -41,14 +43,14 @@ def answer(status: str, body: bytes = b"", *fields: str) -> bytes:
 
 def refused(data: bytes, proxy: WebProxy = PLAIN, pieces: int = 0) -> ProxyRefused:
     """Return the error an answer ends in; the connection ends behind it."""
-    reply = ConnectReply(target(), proxy)
+    parser = ConnectParser(endpoint(), proxy)
     step = pieces or max(1, len(data))
     with pytest.raises(ProxyRefused) as caught:
         for start in range(0, len(data), step):
-            assert not reply.feed(data[start : start + step])
-        reply.finish("the connection was closed")
+            assert not parser.feed(data[start : start + step])
+        parser.finish("the connection was closed")
     error = caught.value
-    assert error.exit_code is ExitCode.NETWORK
+    assert exit_code_of(error) is ExitCode.NETWORK
     assert str(error).isprintable()
     for hidden in (PASSWORD, PASSWORD[:7], BASIC):
         assert hidden not in str(error)
@@ -56,7 +58,7 @@ def refused(data: bytes, proxy: WebProxy = PLAIN, pieces: int = 0) -> ProxyRefus
 
 
 def test_request_to_the_byte() -> None:
-    assert build_connect(target(), PLAIN, "agent/1").decode() == (
+    assert build_connect(endpoint(), PLAIN, "agent/1").decode() == (
         "CONNECT data.example.com:8443 HTTP/1.1\r\n"
         "Host: data.example.com:8443\r\n"
         "User-Agent: agent/1\r\n"
@@ -65,7 +67,7 @@ def test_request_to_the_byte() -> None:
 
 
 def test_request_with_credentials() -> None:
-    assert build_connect(target(), KNOWN, "agent/1").decode() == (
+    assert build_connect(endpoint(), KNOWN, "agent/1").decode() == (
         "CONNECT data.example.com:8443 HTTP/1.1\r\n"
         "Host: data.example.com:8443\r\n"
         f"Proxy-Authorization: Basic {BASIC}\r\n"
@@ -75,14 +77,14 @@ def test_request_with_credentials() -> None:
 
 
 def test_request_for_an_ipv6_address() -> None:
-    lines = build_connect(target(host="2001:db8::1"), PLAIN, "a").decode().split("\r\n")
+    lines = build_connect(endpoint(host="2001:db8::1"), PLAIN, "a").decode().split("\r\n")
     assert lines[:2] == ["CONNECT [2001:db8::1]:8443 HTTP/1.1", "Host: [2001:db8::1]:8443"]
 
 
 @given(user=st.text(min_size=1, max_size=20), password=st.text(max_size=20))
 def test_credentials_are_those_of_rfc_7617(user: str, password: str) -> None:
     proxy = WebProxy("http", "proxy", 1, user.replace(":", "") or "u", Secret(password))
-    request = build_connect(target(), proxy, "a").decode("ascii")
+    request = build_connect(endpoint(), proxy, "a").decode("ascii")
     encoded = re.search(r"Basic (\S+)\r\n", request)
     assert encoded is not None
     name, _, secret = base64.b64decode(encoded[1]).decode().partition(":")
@@ -98,7 +100,7 @@ def test_credentials_are_those_of_rfc_7617(user: str, password: str) -> None:
     ],
 )
 def test_a_place_is_no_secret(url: str, place: str) -> None:
-    assert proxy_place(parse_web_proxy(url)) == place
+    assert parse_web_proxy(url).place == place
 
 
 @pytest.mark.parametrize("pieces", [0, 1, 3])
@@ -114,17 +116,17 @@ def test_a_place_is_no_secret(url: str, place: str) -> None:
     ],
 )
 def test_2xx_opens_the_way(data: bytes, pieces: int) -> None:
-    reply = ConnectReply(target(), KNOWN)
+    parser = ConnectParser(endpoint(), KNOWN)
     step = pieces or len(data)
-    ends = [reply.feed(data[start : start + step]) for start in range(0, len(data), step)]
-    assert ends == [False] * (len(ends) - 1) + [True]
+    *before, last = (parser.feed(data[start : start + step]) for start in range(0, len(data), step))
+    assert set(before) <= {None}
+    assert last is not None
 
 
 def test_what_follows_at_once_is_not_the_service() -> None:
     error = refused(answer("200 OK", b"SSH-2.0"))
     assert str(error) == (
-        f"{WHO} did not open the way to data.example.com:8443:"
-        " bytes follow the answer that nobody has asked for"
+        f"{WHO} did not connect to data.example.com:8443: unexpected bytes follow the answer"
     )
     assert error.retryable
 
@@ -144,7 +146,7 @@ def test_what_follows_at_once_is_not_the_service() -> None:
 def test_3xx_and_4xx_are_final(status: str, said: str, pieces: int) -> None:
     error = refused(answer(status, b"", "Content-Length: 0"), pieces=pieces)
     assert str(error) == (
-        f"{WHO} refused the way to data.example.com:8443: {said}; the proxy has to allow"
+        f"{WHO} refused to connect to data.example.com:8443: {said}; the proxy has to allow"
         " connections to data.example.com:8443, or no_proxy to name data.example.com"
     )
     assert not error.retryable
@@ -153,7 +155,7 @@ def test_3xx_and_4xx_are_final(status: str, said: str, pieces: int) -> None:
 @pytest.mark.parametrize("status", ["500 Unable to connect", "502 Bad Gateway", "503", "504 Slow"])
 def test_5xx_is_worth_another_try(status: str) -> None:
     error = refused(answer(status, b"later", "Content-Length: 5"))
-    assert str(error) == f'{WHO} refused the way to data.example.com:8443: {status}: "later"'
+    assert str(error) == f'{WHO} refused to connect to data.example.com:8443: {status}: "later"'
     assert error.retryable
 
 
@@ -186,7 +188,7 @@ DENIED = "407 Proxy Authentication Required"
 )
 def test_407_says_what_to_do_and_is_final(proxy: WebProxy, fields: list[str], remedy: str) -> None:
     error = refused(answer(DENIED, b"", "Content-Length: 0", *fields), proxy)
-    assert str(error).startswith(f"{WHO} refused the way to data.example.com:8443: {DENIED}; ")
+    assert str(error).startswith(f"{WHO} refused to connect to data.example.com:8443: {DENIED}; ")
     assert remedy in str(error)
     assert not error.retryable
 
@@ -261,7 +263,7 @@ def test_a_password_outside_ascii_does_not_come_through() -> None:
 )
 def test_what_is_no_answer(data: bytes, said: str) -> None:
     error = refused(data)
-    assert str(error).startswith(f"{WHO} did not open the way to data.example.com:8443: ")
+    assert str(error).startswith(f"{WHO} did not connect to data.example.com:8443: ")
     assert said in str(error)
     assert error.retryable
 
@@ -286,12 +288,12 @@ def test_a_refusal_whose_end_does_not_come_is_still_that_refusal() -> None:
 )
 def test_pieces_make_no_difference(cuts: list[int], data: bytes) -> None:
     def outcome(pieces: list[bytes]) -> tuple[str, bool]:
-        reply = ConnectReply(target(), KNOWN)
+        parser = ConnectParser(endpoint(), KNOWN)
         try:
             for piece in pieces:
-                if reply.feed(piece):
+                if parser.feed(piece):
                     return "open", True
-            reply.finish("closed")
+            parser.finish("closed")
         except ProxyRefused as error:
             # Of what is no HTTP, as much is quoted as had come.
             return re.sub('".*"', "", str(error)) if "not HTTP" in str(error) else str(
@@ -311,11 +313,11 @@ def test_any_bytes_open_the_way_or_give_the_documented_error(
     head: bytes, data: bytes, text: str
 ) -> None:
     for received in (head + data, head + text.encode()):
-        reply = ConnectReply(target(), KNOWN)
+        parser = ConnectParser(endpoint(), KNOWN)
         said = "open"
         try:
-            if not reply.feed(received):
-                reply.finish("closed")
+            if not parser.feed(received):
+                parser.finish("closed")
         except ProxyRefused as error:
             said = str(error)
         assert said.isprintable()

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from tailrace.common.secret import Secret
 from tailrace.errors import AccessRefused, HandshakeFailed, LinkError, ServiceUnavailable
-from tailrace.link.endpoint import LinkTarget
+from tailrace.link.endpoint import ServiceEndpoint
 from tailrace.link.http.response import MAX_BODY, MAX_HEAD
 from tailrace.link.http.upgrade import UpgradeAccepted, UpgradeParser, accept_for, build_request
+from tailrace.wire import Side
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # RFC 6455 section 1.3
@@ -23,15 +24,15 @@ CLIENT_TOKEN = "the-client-token-0123456789abcdef"
 V3 = "aws.iot.securetunneling-3.0"
 
 
-def target(**changes: Any) -> LinkTarget:
+def endpoint(**changes: Any) -> ServiceEndpoint:
     fields: dict[str, Any] = {
         "host": "data.example.com",
         "port": 8443,
-        "side": "destination",
+        "side": Side.DESTINATION,
         "access_token": Secret(TOKEN),
         "client_token": Secret(CLIENT_TOKEN),
     }
-    return LinkTarget(**(fields | changes))
+    return ServiceEndpoint(**(fields | changes))
 
 
 def answer(status: str = "101 Switching Protocols", **fields: str | None) -> bytes:
@@ -54,7 +55,7 @@ def refusal(status: str, body: bytes = b"", *fields: str) -> bytes:
 
 
 def feed(data: bytes, pieces: int = 0) -> UpgradeAccepted | None:
-    parser = UpgradeParser(target(), KEY)
+    parser = UpgradeParser(endpoint(), KEY)
     step = pieces or len(data)
     for start in range(0, len(data), step):
         accepted = parser.feed(data[start : start + step])
@@ -64,7 +65,7 @@ def feed(data: bytes, pieces: int = 0) -> UpgradeAccepted | None:
 
 
 def test_request_to_the_byte() -> None:
-    assert build_request(target(), KEY, "agent/1").decode() == (
+    assert build_request(endpoint(), KEY, "agent/1").decode() == (
         "GET /tunnel?local-proxy-mode=destination HTTP/1.1\r\n"
         "Host: data.example.com\r\n"
         "Upgrade: websocket\r\n"
@@ -80,7 +81,7 @@ def test_request_to_the_byte() -> None:
 
 
 def test_client_token_only_when_there_is_one() -> None:
-    assert b"client-token" not in build_request(target(client_token=None), KEY, "agent/1")
+    assert b"client-token" not in build_request(endpoint(client_token=None), KEY, "agent/1")
 
 
 def test_accept_is_that_of_the_rfc() -> None:
@@ -271,7 +272,7 @@ def test_5xx_is_worth_another_try(pieces: int) -> None:
 )
 def test_a_refusal_without_an_end_waits_for_the_end(fields: tuple[str, ...]) -> None:
     body = b"4\r\nwhy?" if "Transfer-Encoding: chunked" in fields else b"why?"
-    parser = UpgradeParser(target(), KEY)
+    parser = UpgradeParser(endpoint(), KEY)
     assert parser.feed(refusal("403 Forbidden", body, *fields)) is None
     with pytest.raises(AccessRefused) as caught:
         parser.finish("the connection was closed")
@@ -286,7 +287,7 @@ def test_a_body_that_only_claims_to_be_chunked(body: bytes) -> None:
 
 
 def test_no_more_of_a_text_is_read_than_needed() -> None:
-    parser = UpgradeParser(target(), KEY)
+    parser = UpgradeParser(endpoint(), KEY)
     parser.feed(refusal("403 Forbidden", b"x" * (MAX_BODY - 1)))
     with pytest.raises(AccessRefused) as caught:
         parser.feed(b"x" * 10)
@@ -308,7 +309,7 @@ def test_no_more_chunks_are_read_than_needed() -> None:
     ],
 )
 def test_an_end_before_the_answer(data: bytes, said: str) -> None:
-    parser = UpgradeParser(target(), KEY)
+    parser = UpgradeParser(endpoint(), KEY)
     parser.feed(data)
     with pytest.raises(HandshakeFailed, match=re.escape(said) + "$") as caught:
         parser.finish("the connection was closed")
@@ -331,7 +332,7 @@ def test_a_whole_text_is_quoted_but_for_the_tokens(text: str, shown: str) -> Non
 
 @pytest.mark.parametrize("tail", [TOKEN[:-1], CLIENT_TOKEN[:8], TOKEN[:4]])
 def test_a_text_that_goes_on_may_end_within_a_token(tail: str) -> None:
-    parser = UpgradeParser(target(), KEY)
+    parser = UpgradeParser(endpoint(), KEY)
     parser.feed(refusal("403 Forbidden", f"no {tail}".encode()))
     with pytest.raises(AccessRefused) as caught:
         parser.finish("the connection was closed")
@@ -368,7 +369,7 @@ def test_a_token_as_channel_id_does_not_come_through() -> None:
 @example(data=b"\r\n\r\n", head=answer()[:-9])
 @example(data=b"\x00\r\n\r\n", head=answer()[:-9])
 def test_any_bytes_give_an_answer_or_an_error_of_the_tree(data: bytes, head: bytes) -> None:
-    parser = UpgradeParser(target(), KEY)
+    parser = UpgradeParser(endpoint(), KEY)
     refused: HandshakeFailed | None = None
     try:
         accepted = parser.feed(head + data) or parser.finish("the connection was closed")
@@ -396,7 +397,7 @@ def test_any_bytes_give_an_answer_or_an_error_of_the_tree(data: bytes, head: byt
 )
 def test_pieces_make_no_difference(cuts: list[int], data: bytes) -> None:
     def outcome(pieces: list[bytes]) -> object:
-        parser = UpgradeParser(target(), KEY)
+        parser = UpgradeParser(endpoint(), KEY)
         rest = list(pieces)
         while rest:
             try:

@@ -9,28 +9,31 @@ from typing import Any
 
 import pytest
 
-from support.proxy import HANG, Greeting, RunningProxy, proxy_server, socks_greeting
+from support.network.sockets import reset_streams
+from support.network.web_proxies import Greeting, RunningWebProxy, proxy_server, socks_greeting
+from support.waiting import HANG
 from tailrace.common.secret import Secret
 from tailrace.errors import ConfigurationError, ProxyRefused
-from tailrace.link.endpoint import LinkTarget
+from tailrace.link.endpoint import ServiceEndpoint
 from tailrace.link.proxy.settings import WebProxy
 from tailrace.link.proxy.socks import check_socks, open_socks
-from tailrace.link.tcp import Endpoint, connect_any
+from tailrace.link.tcp import SocketAddress, connect_any
+from tailrace.wire import Side
 
 PASSWORD = "password-nobody-may-see"
 USER = f"user:{PASSWORD}"
 PLAIN = WebProxy("socks5h", "proxy.example", 1080)
 
 
-def target(**changes: Any) -> LinkTarget:
+def endpoint(**changes: Any) -> ServiceEndpoint:
     fields: dict[str, Any] = {
         "host": "service.example",
         "port": 8443,
-        "side": "source",
+        "side": Side.SOURCE,
         "access_token": Secret("token"),
         "connect_timeout": HANG,
     }
-    return LinkTarget(**(fields | changes))
+    return ServiceEndpoint(**(fields | changes))
 
 
 def known(user: str, password: str) -> WebProxy:
@@ -38,11 +41,11 @@ def known(user: str, password: str) -> WebProxy:
 
 
 async def ask(
-    proxy: RunningProxy, wanted: LinkTarget, host: str = "", user: str = ""
+    proxy: RunningWebProxy, wanted: ServiceEndpoint, host: str = "", user: str = ""
 ) -> socket.socket:
     """Ask a running proxy for a way; return the socket."""
-    endpoint = Endpoint(socket.AF_INET, ("127.0.0.1", proxy.port))
-    sock = await connect_any([endpoint], "proxy", HANG)
+    address = SocketAddress(socket.AF_INET, ("127.0.0.1", proxy.port))
+    sock = await connect_any([address], "proxy", HANG)
     try:
         await open_socks(sock, wanted, proxy.settings("socks5h", user=user), host or wanted.host)
     except BaseException:
@@ -95,7 +98,7 @@ async def test_an_open_way(user: str, host: str, asked: str) -> None:
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as service:
         service.setblocking(False)
-        wanted = target(port=service.getsockname()[1])
+        wanted = endpoint(port=service.getsockname()[1])
         async with proxy_server(socks_greeting(user=user)) as proxy:
             with await ask(proxy, wanted, host, user) as sock:
                 accepted, _ = await loop.sock_accept(service)
@@ -111,7 +114,7 @@ async def test_an_ipv6_address_is_asked_for_as_one() -> None:
     refused = b"\x05\x05\x00\x01\x00\x00\x00\x00\x00\x00"
     async with proxy_server(socks_greeting(refused)) as proxy:
         with pytest.raises(ProxyRefused):
-            await ask(proxy, target(), "2001:db8::1")
+            await ask(proxy, endpoint(), "2001:db8::1")
     assert proxy.requests == ["2001:db8::1:8443"]
 
 
@@ -126,7 +129,7 @@ async def refusal(greeting: Greeting, user: str = "", **changes: Any) -> ProxyRe
     """Return the error, which hides the password and names the proxy."""
     async with proxy_server(greeting) as proxy:
         with pytest.raises(ProxyRefused) as caught:
-            await ask(proxy, target(**changes), user=user)
+            await ask(proxy, endpoint(**changes), user=user)
         place = f"web proxy socks5h://127.0.0.1:{proxy.port} "
     text = str(caught.value)
     assert text.startswith(place)
@@ -147,7 +150,7 @@ async def refusal(greeting: Greeting, user: str = "", **changes: Any) -> ProxyRe
 )
 async def test_what_may_pass(code: int, said: str) -> None:
     error = await refusal(socks_greeting(reply(code)))
-    assert str(error).endswith(f" refused the way to service.example:8443: {said}")
+    assert str(error).endswith(f" refused to connect to service.example:8443: {said}")
     assert error.retryable
 
 
@@ -177,7 +180,7 @@ def saying(*answers: bytes) -> Greeting:
     """Return a greeting that answers each message of the client with the next bytes."""
 
     async def greet(
-        proxy: RunningProxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        proxy: RunningWebProxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> tuple[str, int]:
         for answer in answers:
             await reader.read(1000)
@@ -199,7 +202,7 @@ def saying(*answers: bytes) -> Greeting:
 )
 async def test_what_is_no_socks5_is_final(answers: list[bytes]) -> None:
     error = await refusal(saying(*answers))
-    assert " refused the way to service.example:8443: " in str(error)
+    assert " refused to connect to service.example:8443: " in str(error)
     assert "; " in str(error)
     assert not error.retryable
 
@@ -210,31 +213,23 @@ async def test_another_protocol_is_guessed() -> None:
 
 async def test_an_answer_that_is_not_text() -> None:
     error = await refusal(saying(b"\x05\x00", b"\x05\x00\x00\x03\x01\xff\x00\x00"))
-    assert str(error).endswith(
-        "did not open the way to service.example:8443: the answer is not SOCKS5"
-    )
+    assert str(error).endswith("did not connect to service.example:8443: the answer is not SOCKS5")
     assert error.retryable
 
 
 @pytest.mark.parametrize("answers", [[b""], [b"\x05\x00", b""], [b"\x05\x00", b"\x05\x00"]])
 async def test_a_connection_that_ends_instead_of_an_answer(answers: list[bytes]) -> None:
     error = await refusal(saying(*answers))
-    assert str(error).endswith(
-        "did not open the way to service.example:8443: the connection was closed"
-    )
+    assert str(error).endswith("did not connect to service.example:8443: the connection was closed")
     assert error.retryable
 
 
 async def test_a_reset_instead_of_an_answer() -> None:
-    import struct
-
     async def greet(
-        proxy: RunningProxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        proxy: RunningWebProxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> tuple[str, int]:
         await reader.read(1000)
-        sock = writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        writer.transport.abort()
+        reset_streams((reader, writer))
         raise ConnectionAbortedError
 
     error = await refusal(greet)
@@ -244,13 +239,11 @@ async def test_a_reset_instead_of_an_answer() -> None:
 
 async def test_silence() -> None:
     async def greet(
-        proxy: RunningProxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        proxy: RunningWebProxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> tuple[str, int]:
         await reader.read()
         raise ConnectionAbortedError
 
     error = await refusal(greet, connect_timeout=0.2)
-    assert str(error).endswith(
-        "did not open the way to service.example:8443: no answer within 0.2 s"
-    )
+    assert str(error).endswith("did not connect to service.example:8443: no answer within 0.2 s")
     assert error.retryable

@@ -11,34 +11,29 @@ from typing import Any
 
 import pytest
 
-from support.proxy import (
-    HANG,
-    RunningProxy,
-    needs_ipv6,
-    needs_tinyproxy,
-    proxy_server,
-    socks_greeting,
-    tinyproxy,
-)
-from support.service import config, running
-from support.tunnel import application, both_proxies, control_client, exchange, mirror, open_tunnel
-from support.ws import (
+from support.network.applications import application, exchange, mirror
+from support.network.certificates import Certificates
+from support.network.frames import BINARY, joined
+from support.network.ports import free_port, needs_ipv6
+from support.network.recorder import Recorder
+from support.network.scripted_service import (
     ACCESS_TOKEN,
-    BINARY,
     CLIENT_TOKEN,
-    Certificates,
     Peer,
-    Recorder,
     Script,
     ScriptedService,
-    joined,
     until_closed,
 )
+from support.network.web_proxies import RunningWebProxy, proxy_server, socks_greeting
+from support.processes.tinyproxy import needs_tinyproxy, tinyproxy
+from support.service import config, control_client, running
+from support.tunnel import both_proxies, open_tunnel
+from support.waiting import HANG
+from tailrace.cli.exit_codes import ExitCode, exit_code_of
 from tailrace.common.secret import Secret
 from tailrace.errors import (
     ConfigurationError,
     ConnectFailed,
-    ExitCode,
     LinkError,
     NameResolutionFailed,
     ProxyRefused,
@@ -51,15 +46,15 @@ from tailrace.link import (
     LinkClosed,
     LinkHandler,
     LinkSupervisor,
-    LinkTarget,
     ReconnectPolicy,
+    ServiceEndpoint,
     TLSOptions,
     connect,
 )
 from tailrace.link.proxy import tls_in_tls as bridge_module
 from tailrace.link.proxy.settings import WebProxy
-from tailrace.link.tcp import open_socket
-from tailrace.localproxy.settings import Mode
+from tailrace.link.proxy.through_proxy import open_through_proxy
+from tailrace.wire import Side
 
 SHORT = 0.3
 """Seconds of patience where the other side says nothing at all."""
@@ -102,12 +97,18 @@ def replies(data: bytes, piece: int = 0) -> Script:
 @asynccontextmanager
 async def scripted(
     certificates: Certificates, *scripts: Script, tls: bool = False
-) -> AsyncIterator[tuple[ScriptedService, LinkTarget]]:
-    """A scripted proxy, and the target of a service that nobody reaches."""
+) -> AsyncIterator[tuple[ScriptedService, ServiceEndpoint]]:
+    """A scripted proxy, and the endpoint of a service that nobody reaches."""
     with ScriptedService(certificates, *scripts, plain=not tls) as proxy:
         scheme = "https" if tls else "http"
         web_proxy = WebProxy(scheme, "localhost", proxy.port, "user", Secret(PASSWORD))
-        yield proxy, proxy.target(host="service.example", port=443, web_proxy=web_proxy)
+        yield proxy, proxy.endpoint(host="service.example", port=443, web_proxy=web_proxy)
+
+
+async def way(endpoint: ServiceEndpoint) -> socket.socket:
+    """Open a socket through the endpoint's proxy."""
+    assert endpoint.web_proxy is not None
+    return await open_through_proxy(endpoint, endpoint.web_proxy)
 
 
 async def left(proxy: ScriptedService) -> None:
@@ -120,10 +121,10 @@ async def left(proxy: ScriptedService) -> None:
 both = pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
 
 
-async def check_link(target: LinkTarget, backend: str = "auto", size: int = 300_000) -> Link:
+async def check_link(endpoint: ServiceEndpoint, backend: str = "auto", size: int = 300_000) -> Link:
     """Open a link, send bytes to a service that sends them back, and close it."""
     recorder = Recorder()
-    link = await connect(target, recorder, backend)
+    link = await connect(endpoint, recorder, backend)
     payload = bytes(range(256)) * (size // 256)
     link.send(payload)
     await recorder.until(lambda: len(recorder.stream) >= len(payload))
@@ -149,9 +150,8 @@ def echo_one(peer: Peer) -> None:
 async def test_a_link_through_a_proxy(certificates: Certificates, backend: str) -> None:
     with ScriptedService(certificates, echo_one) as service:
         async with proxy_server() as proxy:
-            target = service.target(web_proxy=proxy.settings("http"))
-            link = await check_link(target, backend)
-            assert link.info.remote_address == f"127.0.0.1:{proxy.port}"
+            endpoint = service.endpoint(web_proxy=proxy.settings("http"))
+            await check_link(endpoint, backend)
     (head,) = proxy.requests
     assert head.startswith(
         f"CONNECT localhost:{service.port} HTTP/1.1\r\nHost: localhost:{service.port}\r\n"
@@ -164,12 +164,12 @@ async def test_a_link_through_a_proxy_over_tls(certificates: Certificates, backe
     with ScriptedService(certificates, echo_one) as service:
         async with proxy_server(tls=certificates.server_context()) as proxy:
             settings = proxy.settings("https", "localhost", f"user:{PASSWORD}")
-            await check_link(service.target(web_proxy=settings), backend)
+            await check_link(service.endpoint(web_proxy=settings), backend)
             await ended(proxy)
     assert "Proxy-Authorization: Basic " in proxy.requests[0]
 
 
-async def ended(proxy: RunningProxy) -> None:
+async def ended(proxy: RunningWebProxy) -> None:
     """Wait until the proxy has had a connection, and has seen the end of each."""
     async with asyncio.timeout(HANG):
         while not proxy.connections or proxy.ended < proxy.connections:
@@ -184,7 +184,7 @@ async def test_a_proxy_with_an_ipv6_address(certificates: Certificates, tls: boo
     with ScriptedService(certificates, echo_one) as service:
         async with proxy_server(host="::1", tls=context) as proxy:
             settings = proxy.settings("https" if tls else "http", "::1")
-            await check_link(service.target(web_proxy=settings))
+            await check_link(service.endpoint(web_proxy=settings))
             await ended(proxy)
 
 
@@ -198,10 +198,10 @@ async def test_a_service_with_an_ipv6_address_is_asked_for_in_brackets(
         request = peer.read_request()
         lines.extend([request.line, request["Host"]])
 
-    async with scripted(certificates, script, tls=tls) as (proxy, target):
-        target = proxy.target(host="2001:db8::1", port=443, web_proxy=target.web_proxy)
+    async with scripted(certificates, script, tls=tls) as (proxy, endpoint):
+        endpoint = proxy.endpoint(host="2001:db8::1", port=443, web_proxy=endpoint.web_proxy)
         with pytest.raises(ProxyRefused):
-            await open_socket(target)
+            await way(endpoint)
     assert lines == ["CONNECT [2001:db8::1]:443 HTTP/1.1", "[2001:db8::1]:443"]
 
 
@@ -211,7 +211,7 @@ async def test_sni_and_trust_are_those_of_the_proxy(certificates: Certificates) 
     context.sni_callback = lambda tls, name, _: names.append(name)
     with ScriptedService(certificates, echo_one) as service:
         async with proxy_server(tls=context) as proxy:
-            await check_link(service.target(web_proxy=proxy.settings("https", "localhost")))
+            await check_link(service.endpoint(web_proxy=proxy.settings("https", "localhost")))
             await ended(proxy)
     assert names == ["localhost"]
 
@@ -224,7 +224,7 @@ async def test_a_link_through_socks5(
     with ScriptedService(certificates, echo_one) as service:
         async with proxy_server(socks_greeting(user=user)) as proxy:
             settings = proxy.settings(scheme, "localhost", user)
-            await check_link(service.target(web_proxy=settings), backend)
+            await check_link(service.endpoint(web_proxy=settings), backend)
             # socks5h leaves the name to the proxy.
             host = "localhost" if scheme == "socks5h" else "127.0.0.1"
             assert proxy.requests[-1] == f"{user} {host}:{service.port}".strip()
@@ -245,9 +245,9 @@ async def test_an_acceptance_in_pieces(certificates: Certificates, tls: bool, pi
         peer.send(b"world")
         peer.read_to_end()
 
-    async with scripted(certificates, script, tls=tls) as (proxy, target):
+    async with scripted(certificates, script, tls=tls) as (proxy, endpoint):
         loop = asyncio.get_running_loop()
-        with await open_socket(target) as sock:
+        with await way(endpoint) as sock:
             assert not sock.getblocking()
             await loop.sock_sendall(sock, b"hello")
             assert await loop.sock_recv(sock, 100) == b"world"
@@ -276,21 +276,21 @@ async def test_an_acceptance_in_pieces(certificates: Certificates, tls: bool, pi
 async def test_other_answers(
     certificates: Certificates, tls: bool, answer: bytes, said: str, retryable: bool, piece: int
 ) -> None:
-    async with scripted(certificates, replies(answer, piece), tls=tls) as (proxy, target):
+    async with scripted(certificates, replies(answer, piece), tls=tls) as (proxy, endpoint):
         with pytest.raises(ProxyRefused) as caught:
-            await open_socket(target)
+            await way(endpoint)
     assert said in str(caught.value)
     assert f"web proxy {'https' if tls else 'http'}://localhost:{proxy.port} " in str(caught.value)
     assert caught.value.retryable is retryable
-    assert caught.value.exit_code is ExitCode.NETWORK
+    assert exit_code_of(caught.value) is ExitCode.NETWORK
 
 
 @both
 async def test_bytes_behind_the_acceptance(certificates: Certificates, tls: bool) -> None:
     data = b"HTTP/1.1 200 OK\r\n\r\nSSH-2.0"
-    async with scripted(certificates, replies(data), tls=tls) as (_, target):
-        with pytest.raises(ProxyRefused, match="bytes follow the answer") as caught:
-            await open_socket(target)
+    async with scripted(certificates, replies(data), tls=tls) as (_, endpoint):
+        with pytest.raises(ProxyRefused, match="unexpected bytes follow the answer") as caught:
+            await way(endpoint)
     assert caught.value.retryable
 
 
@@ -309,9 +309,9 @@ async def test_a_connection_that_ends_instead_of_an_answer(
         peer.read_request()
         peer.send(answer)
 
-    async with scripted(certificates, script, tls=tls) as (_, target):
+    async with scripted(certificates, script, tls=tls) as (_, endpoint):
         with pytest.raises(ProxyRefused) as caught:
-            await open_socket(target)
+            await way(endpoint)
     assert str(caught.value).endswith(said)
     assert caught.value.retryable
 
@@ -322,9 +322,9 @@ async def test_a_reset_instead_of_an_answer(certificates: Certificates, tls: boo
         peer.read_request()
         peer.reset()
 
-    async with scripted(certificates, script, tls=tls) as (_, target):
+    async with scripted(certificates, script, tls=tls) as (_, endpoint):
         with pytest.raises(ProxyRefused, match="lost: Connection reset by peer") as caught:
-            await open_socket(target)
+            await way(endpoint)
     assert caught.value.retryable
 
 
@@ -336,9 +336,9 @@ async def test_a_refusal_that_ends_with_the_connection(
         peer.read_request()
         peer.send(b"HTTP/1.1 403 No\r\n\r\n<h1>because</h1>")
 
-    async with scripted(certificates, script, tls=tls) as (_, target):
+    async with scripted(certificates, script, tls=tls) as (_, endpoint):
         with pytest.raises(ProxyRefused, match='403 No: "because"') as caught:
-            await open_socket(target)
+            await way(endpoint)
     assert not caught.value.retryable
 
 
@@ -359,12 +359,12 @@ async def test_an_answer_that_does_not_come_to_its_end(
         peer.send(answer)
         peer.stay_silent()
 
-    async with scripted(certificates, script, tls=tls) as (proxy, target):
-        target = proxy.target(
-            host="service.example", port=443, web_proxy=target.web_proxy, connect_timeout=SHORT
+    async with scripted(certificates, script, tls=tls) as (proxy, endpoint):
+        endpoint = proxy.endpoint(
+            host="service.example", port=443, web_proxy=endpoint.web_proxy, connect_timeout=SHORT
         )
         with pytest.raises(ProxyRefused) as caught:
-            await open_socket(target)
+            await way(endpoint)
     assert said in str(caught.value)
     assert caught.value.retryable is retryable
 
@@ -379,8 +379,8 @@ async def test_a_cancelled_try_leaves_nothing(certificates: Certificates, tls: b
         loop.call_soon_threadsafe(asked.set)
         peer.read_to_end()
 
-    async with scripted(certificates, script, tls=tls) as (_, target):
-        attempt = loop.create_task(open_socket(target))
+    async with scripted(certificates, script, tls=tls) as (_, endpoint):
+        attempt = loop.create_task(way(endpoint))
         async with asyncio.timeout(HANG):
             await asked.wait()
         attempt.cancel()
@@ -393,27 +393,25 @@ async def test_a_cancelled_try_leaves_nothing(certificates: Certificates, tls: b
 
 @pytest.fixture
 def refused_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+    return free_port()
 
 
-def target_via(web_proxy: WebProxy, **changes: Any) -> LinkTarget:
+def endpoint_via(web_proxy: WebProxy, **changes: Any) -> ServiceEndpoint:
     fields: dict[str, Any] = {
         "host": "service.example",
-        "side": "source",
+        "side": Side.SOURCE,
         "access_token": Secret(ACCESS_TOKEN),
         "connect_timeout": HANG,
         "web_proxy": web_proxy,
     }
-    return LinkTarget(**(fields | changes))
+    return ServiceEndpoint(**(fields | changes))
 
 
 @pytest.mark.parametrize("scheme", ["http", "https", "socks5h"])
 async def test_nobody_listens_at_the_proxy(scheme: str, refused_port: int) -> None:
     place = f"{scheme}://127.0.0.1:{refused_port}"
     with pytest.raises(ConnectFailed) as caught:
-        await open_socket(target_via(WebProxy(scheme, "127.0.0.1", refused_port, "u", Secret("p"))))
+        await way(endpoint_via(WebProxy(scheme, "127.0.0.1", refused_port, "u", Secret("p"))))
     assert str(caught.value) == (
         f"cannot connect to web proxy {place}: 127.0.0.1:{refused_port}: Connection refused"
     )
@@ -423,7 +421,7 @@ async def test_nobody_listens_at_the_proxy(scheme: str, refused_port: int) -> No
 async def test_nobody_knows_the_proxy(scheme: str) -> None:
     host = "a" * 64
     with pytest.raises(NameResolutionFailed) as caught:
-        await open_socket(target_via(WebProxy(scheme, host, 3128)))
+        await way(endpoint_via(WebProxy(scheme, host, 3128)))
     assert str(caught.value).startswith(
         f"web proxy {scheme}://{host}:3128: cannot resolve {host}: "
     )
@@ -432,36 +430,36 @@ async def test_nobody_knows_the_proxy(scheme: str) -> None:
 async def test_a_proxy_with_a_strangers_certificate(certificates: Certificates) -> None:
     script = Peer.read_to_end
     with ScriptedService(certificates, script, cert=certificates.stranger) as proxy:
-        target = proxy.target(
+        endpoint = proxy.endpoint(
             host="s.example", web_proxy=WebProxy("https", "localhost", proxy.port)
         )
         with pytest.raises(TLSFailed) as caught:
-            await open_socket(target)
+            await way(endpoint)
     assert str(caught.value).startswith(
         f"web proxy https://localhost:{proxy.port}: certificate of localhost:{proxy.port}"
         " does not verify: "
     )
     assert not caught.value.retryable
-    assert caught.value.exit_code is ExitCode.TLS
+    assert exit_code_of(caught.value) is ExitCode.TLS
 
 
 async def test_a_proxy_with_another_hosts_certificate(certificates: Certificates) -> None:
     script = Peer.read_to_end
     with ScriptedService(certificates, script, cert=certificates.wrong_host) as proxy:
-        target = proxy.target(
+        endpoint = proxy.endpoint(
             host="s.example", web_proxy=WebProxy("https", "localhost", proxy.port)
         )
         with pytest.raises(TLSFailed, match=r"(?i)hostname mismatch"):
-            await open_socket(target)
+            await way(endpoint)
         # And with -k any will do.
-        target = proxy.target(
+        endpoint = proxy.endpoint(
             host="s.example",
             web_proxy=WebProxy("https", "localhost", proxy.port),
             tls=TLSOptions(verify=False),
             connect_timeout=SHORT,
         )
         with pytest.raises(ProxyRefused, match="no answer"):
-            await open_socket(target)
+            await way(endpoint)
 
 
 async def test_a_proxy_that_does_not_speak_tls(certificates: Certificates) -> None:
@@ -471,19 +469,19 @@ async def test_a_proxy_that_does_not_speak_tls(certificates: Certificates) -> No
         peer.read_to_end()
 
     with ScriptedService(certificates, script, plain=True) as proxy:
-        target = proxy.target(
+        endpoint = proxy.endpoint(
             host="s.example", web_proxy=WebProxy("https", "localhost", proxy.port)
         )
         with pytest.raises(TLSFailed, match=r"^web proxy https://localhost:\d+: TLS handshake"):
-            await open_socket(target)
+            await way(endpoint)
 
 
 async def test_a_proxy_that_is_silent_in_tls(certificates: Certificates) -> None:
     with ScriptedService(certificates, Peer.stay_silent, plain=True) as proxy:
         web_proxy = WebProxy("https", "localhost", proxy.port)
-        target = proxy.target(host="s.example", web_proxy=web_proxy, connect_timeout=SHORT)
+        endpoint = proxy.endpoint(host="s.example", web_proxy=web_proxy, connect_timeout=SHORT)
         with pytest.raises(TLSFailed, match=rf"not done within {SHORT} s"):
-            await open_socket(target)
+            await way(endpoint)
 
 
 @pytest.mark.parametrize("error", [OSError(24, "Too many open files"), asyncio.CancelledError()])
@@ -493,11 +491,12 @@ async def test_no_socket_left_for_the_bridge(
     def socketpair() -> None:
         raise error
 
-    async with scripted(certificates, Peer.read_to_end, tls=True) as (proxy, target):
+    accepts = replies(b"HTTP/1.1 200 OK\r\n\r\n")
+    async with scripted(certificates, accepts, tls=True) as (proxy, endpoint):
         monkeypatch.setattr(bridge_module.socket, "socketpair", socketpair)
         kind = ConnectFailed if isinstance(error, OSError) else asyncio.CancelledError
         with pytest.raises(kind) as caught:
-            await open_socket(target)
+            await way(endpoint)
         monkeypatch.undo()
         await left(proxy)
     if kind is ConnectFailed:
@@ -526,7 +525,7 @@ async def test_socks5_tries_every_address(
             for address in ("192.0.2.1", "127.0.0.1")
         ]
 
-    async def greet(proxy: RunningProxy, *streams: Any) -> tuple[str, int]:
+    async def greet(proxy: RunningWebProxy, *streams: Any) -> tuple[str, int]:
         greeting = socks_greeting(unreachable) if proxy.connections == 1 else socks_greeting()
         where: tuple[str, int] = await greeting(proxy, *streams)
         return where
@@ -534,7 +533,7 @@ async def test_socks5_tries_every_address(
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     async with proxy_server(greet) as proxy, proxy_server() as somebody:
         settings = proxy.settings("socks5")
-        (await open_socket(target_via(settings, port=somebody.port))).close()
+        (await way(endpoint_via(settings, port=somebody.port))).close()
         await ended(proxy)
         await ended(somebody)
     assert proxy.requests == [f"192.0.2.1:{somebody.port}", f"127.0.0.1:{somebody.port}"]
@@ -543,9 +542,9 @@ async def test_socks5_tries_every_address(
 async def test_socks5_stops_at_a_ban(monkeypatch: pytest.MonkeyPatch) -> None:
     banned = b"\x05\x02\x00\x01\x00\x00\x00\x00\x00\x00"
     async with proxy_server(socks_greeting(banned)) as proxy:
-        target = target_via(proxy.settings("socks5"), host="127.0.0.1")
+        endpoint = endpoint_via(proxy.settings("socks5"), host="127.0.0.1")
         with pytest.raises(ProxyRefused) as caught:
-            await open_socket(target)
+            await way(endpoint)
     assert not caught.value.retryable
     assert proxy.connections == 1
 
@@ -560,9 +559,7 @@ async def test_a_cancelled_try_over_socks5_leaves_nothing(certificates: Certific
         peer.read_to_end()
 
     with ScriptedService(certificates, script, plain=True) as proxy:
-        attempt = loop.create_task(
-            open_socket(target_via(WebProxy("socks5h", "localhost", proxy.port)))
-        )
+        attempt = loop.create_task(way(endpoint_via(WebProxy("socks5h", "localhost", proxy.port))))
         async with asyncio.timeout(HANG):
             await asked.wait()
         attempt.cancel()
@@ -579,7 +576,7 @@ async def test_socks5_without_its_package(
     with ScriptedService(certificates, Peer.stay_silent, plain=True) as proxy:
         web_proxy = WebProxy("socks5", "localhost", proxy.port)
         with pytest.raises(ConfigurationError, match=r"pip install 'tailrace\[socks\]'"):
-            await open_socket(target_via(web_proxy))
+            await way(endpoint_via(web_proxy))
         assert proxy.connections == 0
 
 
@@ -605,20 +602,20 @@ class Observer:
         self.causes.append(cause)
 
 
-async def kept(target: LinkTarget) -> tuple[Observer, LinkError]:
+async def kept(endpoint: ServiceEndpoint) -> tuple[Observer, LinkError]:
     """Return what a keeper reports and what it ends with."""
     observer = Observer()
     policy = ReconnectPolicy(retry_delay=0.0, retry_delay_cap=0.0)
     async with asyncio.timeout(HANG):
         with pytest.raises(LinkError) as caught:
-            await LinkSupervisor(target, policy, observer).run()
+            await LinkSupervisor(endpoint, policy, observer).run()
     return observer, caught.value
 
 
 @both
 async def test_a_407_is_never_repeated(certificates: Certificates, tls: bool) -> None:
-    async with scripted(certificates, replies(DENIED), tls=tls) as (proxy, target):
-        observer, error = await kept(target)
+    async with scripted(certificates, replies(DENIED), tls=tls) as (proxy, endpoint):
+        observer, error = await kept(endpoint)
         assert proxy.connections == 1
     assert observer.causes == []
     assert isinstance(error, ProxyRefused)
@@ -629,8 +626,8 @@ async def test_a_407_is_never_repeated(certificates: Certificates, tls: bool) ->
 async def test_a_5xx_is_tried_again(certificates: Certificates, tls: bool) -> None:
     busy = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
     scripts = [replies(busy), replies(busy), replies(DENIED)]
-    async with scripted(certificates, *scripts, tls=tls) as (proxy, target):
-        observer, error = await kept(target)
+    async with scripted(certificates, *scripts, tls=tls) as (proxy, endpoint):
+        observer, error = await kept(endpoint)
         assert proxy.connections == 3
     assert ["503" in str(cause) for cause in observer.causes] == [True, True]
     assert "407" in str(error)
@@ -660,7 +657,7 @@ async def test_a_link_through_tinyproxy(
     certificates: Certificates, backend: str, plain_tinyproxy: WebProxy
 ) -> None:
     with ScriptedService(certificates, echo_one) as service:
-        await check_link(service.target(web_proxy=plain_tinyproxy), backend)
+        await check_link(service.endpoint(web_proxy=plain_tinyproxy), backend)
 
 
 @needs_tinyproxy
@@ -668,7 +665,7 @@ async def test_tinyproxy_knows_the_password(
     certificates: Certificates, guarded_tinyproxy: WebProxy
 ) -> None:
     with ScriptedService(certificates, echo_one) as service:
-        await check_link(service.target(web_proxy=with_user(guarded_tinyproxy, PASSWORD)))
+        await check_link(service.endpoint(web_proxy=with_user(guarded_tinyproxy, PASSWORD)))
 
 
 @needs_tinyproxy
@@ -683,7 +680,7 @@ async def test_tinyproxy_does_not_know_the_password(
     guarded_tinyproxy: WebProxy, password: str | None, status: str, remedy: str
 ) -> None:
     proxy = guarded_tinyproxy if password is None else with_user(guarded_tinyproxy, password)
-    observer, error = await kept(target_via(proxy, host="127.0.0.1"))
+    observer, error = await kept(endpoint_via(proxy, host="127.0.0.1"))
     assert observer.causes == []
     assert isinstance(error, ProxyRefused)
     assert status in str(error)
@@ -695,7 +692,7 @@ async def test_tinyproxy_does_not_reach_the_service(
     plain_tinyproxy: WebProxy, refused_port: int
 ) -> None:
     with pytest.raises(ProxyRefused, match="500 Unable to connect") as caught:
-        await open_socket(target_via(plain_tinyproxy, host="127.0.0.1", port=refused_port))
+        await way(endpoint_via(plain_tinyproxy, host="127.0.0.1", port=refused_port))
     assert caught.value.retryable
 
 
@@ -705,7 +702,7 @@ async def test_tinyproxy_forbids_the_port(tmp_path: Path) -> None:
         tinyproxy(tmp_path, "ConnectPort 443") as proxy,
         pytest.raises(ProxyRefused, match="403 Access violation") as caught,
     ):
-        await open_socket(target_via(proxy, host="127.0.0.1", port=4443))
+        await way(endpoint_via(proxy, host="127.0.0.1", port=4443))
     assert not caught.value.retryable
 
 
@@ -715,9 +712,9 @@ async def check_tunnel(tmp_path: Path, near: WebProxy, far: WebProxy) -> None:
         control = control_client(service.endpoints)
         tunnel = await asyncio.to_thread(open_tunnel, service.endpoints, control, "APP")
         async with application(mirror) as address:
-            source = tunnel.settings(Mode.SOURCE, web_proxy=near)
+            source = tunnel.settings(Side.SOURCE, web_proxy=near)
             destination = tunnel.settings(
-                Mode.DESTINATION, web_proxy=far, services={"APP": address}
+                Side.DESTINATION, web_proxy=far, services={"APP": address}
             )
             async with both_proxies(source, destination) as ends:
                 for size in (1, 64_512, 4_000_000):

@@ -7,18 +7,21 @@ import hashlib
 import random
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
-from support.ws import PATIENCE, Certificates, Peer, Script, ScriptedService
+from support.network.certificates import Certificates
+from support.network.scripted_service import Peer, Script, ScriptedService
+from support.waiting import HANG, until
+from tailrace.link.exchange import Exchange
 from tailrace.link.proxy import tls_in_tls as bridge_module
 from tailrace.link.proxy.tls_in_tls import Bridge
 from tailrace.link.tcp import open_socket
 from tailrace.link.tls import transport as transport_module
 from tailrace.link.tls.context import build_trust
-from tailrace.link.tls.transport import UpgradeTap, start_tls
+from tailrace.link.tls.transport import start_tls
 
 MANY = 8 * 1024 * 1024
 """Bytes that no buffer on the way takes in whole."""
@@ -40,17 +43,15 @@ def transports(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 
 @asynccontextmanager
-async def connected(
-    certificates: Certificates, script: Script
-) -> AsyncIterator[tuple[asyncio.Transport, UpgradeTap]]:
+async def connected(certificates: Certificates, script: Script) -> AsyncIterator[Exchange]:
     """A TLS connection to a script; the loop goes on until the script has seen its end."""
     with ScriptedService(certificates, script) as service:
-        target = service.target()
-        tap = UpgradeTap()
-        sock = await open_socket(target)
-        transport = await start_tls(sock, target, build_trust(target.tls), tap)
+        endpoint = service.endpoint()
+        exchange = Exchange()
+        sock = await open_socket("localhost", service.port, HANG)
+        transport = await start_tls(sock, endpoint, build_trust(endpoint.tls), exchange)
         try:
-            yield transport, tap
+            yield exchange
         finally:
             for peer in service._peers:
                 peer.released.set()
@@ -63,29 +64,22 @@ async def bridged(
     certificates: Certificates, script: Script
 ) -> AsyncIterator[tuple[socket.socket, Bridge]]:
     """A bridge to a script; both its sides are gone in the end."""
-    async with connected(certificates, script) as (transport, tap):
-        bridge = Bridge(transport)
-        with await bridge.open(tap) as sock:
+    async with connected(certificates, script) as exchange:
+        bridge = Bridge(exchange)
+        with await bridge.open() as sock:
             yield sock, bridge
         await gone(bridge)
 
 
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
 async def gone(bridge: Bridge) -> None:
-    async with asyncio.timeout(PATIENCE):
-        await bridge.wait_closed()
+    await until(lambda: bridge._far._is_gone and bridge._near._is_gone)
 
 
 async def receive(sock: socket.socket, size: int) -> bytes:
     """Read that many bytes, or up to the end."""
     loop = asyncio.get_running_loop()
     data = bytearray()
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(HANG):
         while len(data) < size:
             piece = await loop.sock_recv(sock, min(65536, size - len(data)))
             if not piece:
@@ -95,7 +89,7 @@ async def receive(sock: socket.socket, size: int) -> bytes:
 
 
 async def send(sock: socket.socket, data: bytes) -> None:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(HANG):
         await asyncio.get_running_loop().sock_sendall(sock, data)
 
 
@@ -112,7 +106,7 @@ def fill(sock: socket.socket) -> int:
 async def fill_up(sock: socket.socket, bridge: Bridge) -> int:
     """Write the noise until nothing moves any more, as the other side does not read."""
     sent = 0
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(HANG):
         while True:
             try:
                 sent += sock.send(NOISE[sent : sent + 65536])
@@ -133,11 +127,10 @@ async def test_bytes_both_ways(certificates: Certificates) -> None:
         peer.send(b"world", piece=1)
         peer.read_to_end()
 
-    async with bridged(certificates, script) as (sock, bridge):
+    async with bridged(certificates, script) as (sock, _):
         assert not sock.getblocking()
         await send(sock, b"hello")
         assert await receive(sock, 5) == b"world"
-    assert bridge.error is None
 
 
 async def test_many_bytes_both_ways_at_once(certificates: Certificates) -> None:
@@ -159,10 +152,10 @@ async def test_what_came_before_the_bridge(certificates: Certificates) -> None:
         peer.send(b"early")
         peer.read_to_end()
 
-    async with connected(certificates, script) as (transport, tap):
-        await until(lambda: tap.leftover == b"early")
-        bridge = Bridge(transport)
-        with await bridge.open(tap) as sock:
+    async with connected(certificates, script) as exchange:
+        await until(lambda: exchange._received == b"early")
+        bridge = Bridge(exchange)
+        with await bridge.open() as sock:
             assert await receive(sock, 5) == b"early"
         await gone(bridge)
 
@@ -175,15 +168,14 @@ async def test_an_end_before_the_bridge(certificates: Certificates, rude: bool) 
         if rude:
             peer.reset()
 
-    async with connected(certificates, script) as (transport, tap):
-        await until(lambda: tap.leftover == b"early")
-        transport.write(b"x")
-        await until(lambda: tap.lost)
-        bridge = Bridge(transport)
-        with await bridge.open(tap) as sock:
+    async with connected(certificates, script) as exchange:
+        await until(lambda: exchange._received == b"early")
+        exchange.transport.write(b"x")
+        await until(lambda: exchange._lost)
+        bridge = Bridge(exchange)
+        with await bridge.open() as sock:
             assert await receive(sock, 100) == b"early"
             await gone(bridge)
-        assert (bridge.error is not None) is rude
 
 
 async def test_a_buffer_that_was_full_before_the_bridge(certificates: Certificates) -> None:
@@ -198,12 +190,12 @@ async def test_a_buffer_that_was_full_before_the_bridge(certificates: Certificat
         peer.send(b"x")
         peer.read_to_end()
 
-    async with connected(certificates, script) as (transport, tap):
-        while not tap.writing_paused:
-            transport.write(NOISE)
+    async with connected(certificates, script) as exchange:
+        while not exchange._writing_paused:
+            exchange.transport.write(NOISE)
             written += MANY
-        bridge = Bridge(transport)
-        with await bridge.open(tap) as sock:
+        bridge = Bridge(exchange)
+        with await bridge.open() as sock:
             await until(lambda: not bridge._near._reading)
             await send(sock, b"after")
             reading.set()
@@ -221,7 +213,7 @@ async def test_a_proxy_that_does_not_read_stops_the_sender(
     sizes: list[int] = []
 
     def script(peer: Peer) -> None:
-        reading.wait(PATIENCE)
+        reading.wait(HANG)
         digests.append(hashlib.sha256(peer.read(sizes[0])).digest())
         peer.send(b"x")
         peer.read_to_end()
@@ -257,7 +249,7 @@ async def test_a_reader_that_does_not_read_stops_the_proxy(certificates: Certifi
 async def test_what_was_sent_before_the_end_arrives(
     certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport_module, "SHUTDOWN_TIMEOUT", PATIENCE)
+    monkeypatch.setattr(transport_module, "SHUTDOWN_TIMEOUT", HANG)
     digests: list[bytes] = []
 
     def script(peer: Peer) -> None:
@@ -296,15 +288,14 @@ async def test_shutting_down_for_writing_is_closing(certificates: Certificates) 
     assert ends == [b""]
 
 
-async def test_a_reset_is_remembered(certificates: Certificates) -> None:
+async def test_a_reset_ends_the_socket(certificates: Certificates) -> None:
     def script(peer: Peer) -> None:
         peer.read(1)
         peer.reset()
 
-    async with bridged(certificates, script) as (sock, bridge):
+    async with bridged(certificates, script) as (sock, _):
         await send(sock, b"x")
         assert await receive(sock, 1) == b""
-        assert isinstance(bridge.error, ConnectionResetError)
 
 
 async def test_a_socket_that_is_closed_while_nobody_reads_it(
@@ -331,26 +322,18 @@ async def test_a_socket_that_is_closed_while_it_holds_up_the_proxy(
         await gone(bridge)
 
 
-async def test_abort_ends_both_sides(certificates: Certificates) -> None:
-    async with bridged(certificates, Peer.read_to_end) as (sock, bridge):
-        bridge.abort()
-        await gone(bridge)
-        assert await receive(sock, 1) == b""
-
-
 async def test_a_bridge_that_cannot_be_opened_leaves_nothing(
     certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def attach(sock: socket.socket) -> None:
         raise OSError(24, "Too many open files")
 
-    async with connected(certificates, Peer.read_to_end) as (transport, tap):
-        bridge = Bridge(transport)
+    async with connected(certificates, Peer.read_to_end) as exchange:
+        bridge = Bridge(exchange)
         monkeypatch.setattr(bridge._near, "attach", attach)
         with pytest.raises(OSError, match="Too many open files"):
-            await bridge.open(tap)
-        bridge.abort()
-        await until(lambda: tap.lost)
+            await bridge.open()
+        await until(lambda: exchange._lost)
 
 
 async def test_the_socket_takes_options_of_tcp(certificates: Certificates) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -14,7 +15,10 @@ from cryptography.x509.oid import NameOID
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tailrace.link.tls.x509_names import describe
+from support.network.certificates import Certificates, handshake
+from tailrace.link.endpoint import TLSOptions
+from tailrace.link.tls.context import build_trust
+from tailrace.link.tls.x509_names import describe, presented_certificates
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 
@@ -128,3 +132,28 @@ def test_a_damaged_certificate_never_raises(at: int, value: int) -> None:
     damaged = bytearray(SAMPLE)
     damaged[at] = value
     assert describe(bytes(damaged)).isprintable()
+
+
+def test_the_certificates_that_a_server_presented(certificates: Certificates) -> None:
+    client = build_trust(TLSOptions(certificates.ca_file)).context
+    tls = handshake(client, certificates.server_context())
+    leaf, *_ = presented_certificates(tls)
+    assert leaf.startswith("'CN=tunnel service")
+    assert "O=Tailrace tests" in leaf
+
+
+class Modern:
+    """A TLS object that tells its chain itself, as bytes: Python 3.13, aiofastnet."""
+
+    def __init__(self, chain: list[bytes] | None) -> None:
+        self.chain = chain
+
+    def get_unverified_chain(self) -> list[bytes] | None:
+        return self.chain
+
+
+def test_the_chain_of_newer_tls_objects(certificates: Certificates) -> None:
+    der = ssl.PEM_cert_to_DER_cert(certificates.ca_file.read_text())
+    assert presented_certificates(Modern([der, der])) == presented_certificates(Modern([der])) * 2
+    assert presented_certificates(Modern(None)) == []
+    assert presented_certificates(object()) == []

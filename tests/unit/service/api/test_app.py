@@ -15,7 +15,8 @@ from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
-from support.service import HANG, api, config, running, trust
+from support.service import api, config, running, trust
+from support.waiting import HANG
 from tailrace.service.api.model import OPERATIONS
 from tailrace.service.config import OperationSettings
 from tailrace.service.identity.key_store import KeyFile, credentials_file, new_key

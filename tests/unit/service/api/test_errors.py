@@ -4,9 +4,8 @@ from tailrace.service.api.errors import ApiError, ErrorType
 
 
 def test_every_error_has_a_name_and_an_error_status() -> None:
-    types = [value for name, value in vars(ErrorType).items() if name.isupper()]
-    assert len(types) == len({name for name, _ in types})
-    for name, status in types:
-        error = ApiError((name, status), "text")
-        assert (error.type, error.status, error.message) == (name, status, "text")
+    assert len(ErrorType) == len({kind.code for kind in ErrorType}) == 16
+    for kind in ErrorType:
+        error = ApiError(kind, "text")
+        assert (error.type, error.status, error.message) == (kind.code, kind.status, "text")
         assert 400 <= error.status <= 500

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from support.service import HANG, api, config, running, trust
+from support.service import api, config, running, trust
+from support.waiting import HANG
 from tailrace.service.limits import Limits
 from tailrace.service.service import Service
 

@@ -10,12 +10,12 @@ from tailrace.service.api.errors import ApiError
 from tailrace.service.api.model import OPERATIONS
 from tailrace.service.api.validation import read_parameters
 
-OPEN = OPERATIONS["OpenTunnel"]
+OPEN = OPERATIONS["OpenTunnel"].input
 
 
 def refused(document: object, operation: str) -> ApiError:
     with pytest.raises(ApiError) as caught:
-        read_parameters(json.dumps(document).encode(), OPERATIONS[operation])
+        read_parameters(json.dumps(document).encode(), OPERATIONS[operation].input)
     return caught.value
 
 
@@ -118,7 +118,7 @@ MEMBERS = ["description", "tags", "key", "services", "timeoutConfig", "tunnelId"
 def outcome(body: bytes, operation: str) -> str:
     """Return the type of the refusal, if it is one."""
     try:
-        read_parameters(body, OPERATIONS[operation])
+        read_parameters(body, OPERATIONS[operation].input)
     except ApiError as error:
         return error.type
     return "read"

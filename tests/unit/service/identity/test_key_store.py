@@ -28,7 +28,7 @@ def file(tmp_path: Path) -> KeyFile:
 
 
 def open_ring(file: KeyFile, environment: dict[str, str] | None = None) -> KeyRing:
-    return KeyRing.open(file.path, environment or {}, 1000.0)
+    return KeyRing(file, environment or {}, 1000.0)
 
 
 def test_a_key_is_made_once(file: KeyFile) -> None:
@@ -45,11 +45,14 @@ def test_a_key_is_made_once(file: KeyFile) -> None:
 def test_new_keys_differ_and_temporary_ones_end() -> None:
     assert new_key("n", 1.0).access_key_id != new_key("n", 1.0).access_key_id
     forever = new_key("n", 1.0)
+    # As long as those of AWS.
+    assert len(forever.secret_access_key.reveal()) == 40
     assert (forever.session_token, forever.expires_at) == (None, None)
     temporary = new_key("n", 1.0, seconds=60)
     assert temporary.access_key_id.startswith("ASIA")
     assert temporary.expires_at == 61.0
     assert temporary.session_token is not None
+    assert len(temporary.session_token.reveal().removeprefix("trs_")) == 43
 
 
 def test_the_file_of_a_single_key_is_understood(file: KeyFile) -> None:

@@ -6,7 +6,7 @@ from tailrace.common.secret import Secret
 from tailrace.service.notify.announcer import Announcer
 from tailrace.service.notify.base import Notification
 from tailrace.service.notify.outbox import Outbox
-from tailrace.service.tunnels.store import (
+from tailrace.service.tunnels.records import (
     ConnectionState,
     ConnectionStatus,
     TunnelRecord,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.service import HANG
+from support.waiting import HANG
 from tailrace.common.secret import Secret
 from tailrace.errors import ConfigurationError
 from tailrace.service.notify.base import Notification, NotifyFailed
@@ -75,16 +75,16 @@ async def test_a_command_that_hangs_is_ended_with_all_it_started(tmp_path: Path)
 
 
 def test_the_name_has_no_arguments() -> None:
-    notifier = CommandNotifier(parse_command("/usr/bin/curl --user 'a:b c'", "--notify-command"))
+    notifier = CommandNotifier(parse_command("/usr/bin/curl --user 'a:b c'"))
     assert notifier.name == "command curl"
 
 
 @pytest.mark.parametrize(("text", "said"), [("", "is empty"), ("a 'b", "No closing quotation")])
 def test_wrong_commands(text: str, said: str) -> None:
     with pytest.raises(ConfigurationError, match=said) as caught:
-        parse_command(text, "--notify-command")
-    assert "--notify-command" in str(caught.value)
+        parse_command(text)
+    assert "notify_command" in str(caught.value)
 
 
 def test_quotes_are_those_of_a_shell() -> None:
-    assert parse_command("a 'b c' d", "x") == ("a", "b c", "d")
+    assert parse_command("a 'b c' d") == ("a", "b c", "d")

@@ -14,8 +14,8 @@ import aiomqtt
 import pytest
 import trustme
 
-from support.mosquitto import Broker, broker, needs_mosquitto, started
-from support.service import HANG
+from support.processes.mosquitto import Broker, broker, needs_mosquitto, started
+from support.waiting import HANG
 from tailrace.common.secret import Secret
 from tailrace.errors import ConfigurationError
 from tailrace.service.notify.base import Notification, NotifyFailed
@@ -206,7 +206,7 @@ class TestBroker:
                 await notifier.deliver(notification())
                 assert TOKEN.encode() in bytes((await receive(thing)).payload)
             stranger = parse_mqtt_url(url, {}, ca=tmp_path / "ca.pem")
-            async with notifying(stranger, timeout=5.0) as notifier:
+            async with notifying(stranger, timeout=1.0) as notifier:
                 with pytest.raises(NotifyFailed):
                     await notifier.deliver(notification())
 
@@ -298,7 +298,7 @@ class TestUrl:
         ],
     )
     def test_bad_ones(self, url: str) -> None:
-        with pytest.raises(ConfigurationError, match="--mqtt-url") as caught:
+        with pytest.raises(ConfigurationError, match="mqtt_url") as caught:
             parse_mqtt_url(url, {})
         assert "s3cret" not in str(caught.value)
 
@@ -309,20 +309,20 @@ class TestUrl:
     @pytest.mark.parametrize("option", ["ca", "cert", "key"])
     def test_certificates_without_tls(self, option: str) -> None:
         values: dict[str, Any] = {option: Path("x.pem")}
-        with pytest.raises(ConfigurationError, match=f"--mqtt-{option} needs"):
+        with pytest.raises(ConfigurationError, match=f"mqtt_{option} needs"):
             parse_mqtt_url("mqtt://h", {}, **values)
 
     def test_a_key_alone(self) -> None:
-        with pytest.raises(ConfigurationError, match="--mqtt-cert"):
+        with pytest.raises(ConfigurationError, match="mqtt_cert"):
             parse_mqtt_url("mqtts://h", {}, key=Path("key.pem"))
 
     def test_files_that_are_none(self, tmp_path: Path) -> None:
         junk = tmp_path / "junk.pem"
         junk.write_text("junk")
         for path in (junk, tmp_path / "missing.pem"):
-            with pytest.raises(ConfigurationError, match="--mqtt-ca"):
+            with pytest.raises(ConfigurationError, match="mqtt_ca"):
                 parse_mqtt_url("mqtts://h", {}, ca=path)
-            with pytest.raises(ConfigurationError, match="--mqtt-cert"):
+            with pytest.raises(ConfigurationError, match="mqtt_cert"):
                 parse_mqtt_url("mqtts://h", {}, cert=path)
 
     def test_the_extra_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from support.service import HANG
+from support.plugins.clock import ClockLoop
+from support.waiting import HANG
 from tailrace.common.secret import Secret
 from tailrace.service.notify.base import Notification, NotifyFailed
 from tailrace.service.notify.outbox import Outbox, OutboxSettings
@@ -122,6 +123,20 @@ async def test_a_newer_token_takes_the_place_of_the_older() -> None:
     assert recorder.taken == [blocking, new]
 
 
+async def test_a_newer_token_waits_behind_those_of_other_tunnels() -> None:
+    recorder = Recorder()
+    recorder.gate.clear()
+    async with started(recorder) as outbox:
+        blocking, other, new = notification("t0"), notification("t2"), notification("t1")
+        outbox.put(blocking)
+        await recorder.wait_tried(1)
+        for each in (notification("t1", "old"), other, new):
+            outbox.put(each)
+        recorder.gate.set()
+        await recorder.wait_taken(3)
+    assert recorder.taken == [blocking, other, new]
+
+
 async def test_a_failed_one_does_not_come_back_over_a_newer() -> None:
     recorder = Recorder()
     recorder.failures = 1
@@ -184,6 +199,19 @@ async def test_stopping_delivers_what_it_can() -> None:
     await outbox.stop()
 
 
+async def test_one_that_comes_to_an_idle_outbox_is_delivered_too() -> None:
+    recorder = Recorder()
+    outbox = Outbox(recorder, lambda: 50.0)
+    outbox.start()
+    outbox.put(notification("t1"))
+    await recorder.wait_taken(1)
+    while not outbox._settled.is_set():
+        await asyncio.sleep(0)
+    outbox.put(notification("t2"))
+    await outbox.stop()
+    assert [taken.tunnel_id for taken in recorder.taken] == ["t1", "t2"]
+
+
 async def test_stopping_does_not_wait_for_the_broker() -> None:
     recorder = Recorder()
     recorder.failures = 1_000_000
@@ -192,7 +220,59 @@ async def test_stopping_does_not_wait_for_the_broker() -> None:
     outbox.put(notification())
     async with asyncio.timeout(HANG):
         await outbox.stop()
-    assert outbox.given_up == 1
+    await outbox.stop()
+    assert (outbox.given_up, outbox.waiting) == (1, 0)
+
+
+def test_delays_double_from_the_first_to_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = ClockLoop()
+    attempts: list[float] = []
+
+    class Failing(Recorder):
+        async def deliver(self, notification: Notification) -> None:
+            attempts.append(loop.time())
+            if len(attempts) not in (8, 11):
+                raise NotifyFailed("not now")
+
+    def longest(least: float, most: float) -> float:
+        assert least == most / 2
+        return most
+
+    async def run() -> None:
+        outbox = Outbox(Failing(), lambda: 50.0)
+        outbox.start()
+        outbox.put(notification("t1"))
+        outbox.put(notification("t2"))
+        await asyncio.sleep(1000.0)
+        await outbox.stop()
+
+    monkeypatch.setattr("random.uniform", longest)
+    loop.run_until_complete(run())
+    loop.close()
+    # Seven failures, a success, after which the delay is the first again, two failures, the end.
+    assert attempts == [0.0, 1.0, 3.0, 7.0, 15.0, 31.0, 63.0, 123.0, 123.0, 124.0, 126.0]
+
+
+async def test_the_notifier_is_closed_after_the_last_delivery() -> None:
+    events: list[str] = []
+
+    class Slow(Recorder):
+        async def deliver(self, notification: Notification) -> None:
+            events.append("delivering")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0.01)
+                events.append("cancelled")
+
+        async def close(self) -> None:
+            events.append("closed")
+
+    outbox = Outbox(Slow(), lambda: 50.0, OutboxSettings(flush_timeout=0.01))
+    outbox.start()
+    outbox.put(notification())
+    await outbox.stop()
+    assert events == ["delivering", "cancelled", "closed"]
 
 
 async def test_stopping_breaks_off_a_delivery_that_hangs() -> None:

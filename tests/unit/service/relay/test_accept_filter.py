@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from support.service import HANG
-from tailrace.service.relay.accept_filter import Gate
+from support.waiting import HANG
+from tailrace.service.relay.accept_filter import AcceptFilter
 
 
 class Guard:
@@ -36,21 +36,21 @@ def guard() -> Guard:
 
 
 @pytest.fixture
-def gate(guard: Guard) -> Iterator[Gate]:
+def gate(guard: Guard) -> Iterator[AcceptFilter]:
     listening = socket.create_server(("127.0.0.1", 0))
     listening.setblocking(False)
-    gate = Gate(listening, guard.admit, guard.exhaust)
+    gate = AcceptFilter(listening, guard.admit, guard.exhaust)
     gate.listen(1)
     yield gate
     gate.close()
     assert listening.fileno() == -1
 
 
-def connect(gate: Gate) -> socket.socket:
+def connect(gate: AcceptFilter) -> socket.socket:
     return socket.create_connection(gate.getsockname(), timeout=HANG)
 
 
-def test_who_is_let_in_comes_through(gate: Gate, guard: Guard) -> None:
+def test_who_is_let_in_comes_through(gate: AcceptFilter, guard: Guard) -> None:
     with pytest.raises(BlockingIOError):
         gate.accept()
     with connect(gate) as client:
@@ -62,7 +62,7 @@ def test_who_is_let_in_comes_through(gate: Gate, guard: Guard) -> None:
             assert client.recv(1) == b"x"
 
 
-def test_who_is_not_is_closed_at_once(gate: Gate, guard: Guard) -> None:
+def test_who_is_not_is_closed_at_once(gate: AcceptFilter, guard: Guard) -> None:
     guard.left = 0
     clients = [connect(gate) for _ in range(70)]
     with pytest.raises(BlockingIOError):
@@ -77,7 +77,7 @@ def test_who_is_not_is_closed_at_once(gate: Gate, guard: Guard) -> None:
         client.close()
 
 
-def test_a_queue_longer_than_the_batch(gate: Gate) -> None:
+def test_a_queue_longer_than_the_batch(gate: AcceptFilter) -> None:
     """All of these fit in the queue of the system, though the loop asked for one."""
     clients = [connect(gate) for _ in range(20)]
     for client in clients:
@@ -85,7 +85,7 @@ def test_a_queue_longer_than_the_batch(gate: Gate) -> None:
         client.close()
 
 
-def test_other_faults_are_not_hidden(gate: Gate) -> None:
+def test_other_faults_are_not_hidden(gate: AcceptFilter) -> None:
     gate._listening.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
         gate.accept()
@@ -113,7 +113,7 @@ def few_files() -> Iterator[Any]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_out_of_files(gate: Gate, guard: Guard, few_files: Any) -> None:
+def test_out_of_files(gate: AcceptFilter, guard: Guard, few_files: Any) -> None:
     clients = [connect(gate) for _ in range(3)]
     few_files()
     with pytest.raises(BlockingIOError):
@@ -127,7 +127,7 @@ def test_out_of_files(gate: Gate, guard: Guard, few_files: Any) -> None:
         gate.accept()[0].close()
 
 
-def test_the_spare_is_lost_and_found(gate: Gate, guard: Guard, few_files: Any) -> None:
+def test_the_spare_is_lost_and_found(gate: AcceptFilter, guard: Guard, few_files: Any) -> None:
     """Somebody else may take the descriptor in the moment it is free."""
     client = connect(gate)
     gate._give_up_spare()
@@ -141,7 +141,7 @@ def test_the_spare_is_lost_and_found(gate: Gate, guard: Guard, few_files: Any) -
     client.close()
 
 
-async def test_event_loops_accept_through_it(gate: Gate, guard: Guard) -> None:
+async def test_event_loops_accept_through_it(gate: AcceptFilter, guard: Guard) -> None:
     guard.left = 1
     served = asyncio.Event()
 

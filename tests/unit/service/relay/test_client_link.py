@@ -13,14 +13,14 @@ import aiofastnet
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from support.data_plane import CLIENT, DATA, RESET, Plain, data, open_tunnel, plain, start
-from support.leaks import uncollected
-from support.process import until
-from support.service import HANG, Peer, api, config, dial, running, trust
+from support.plugins.leaks import uncollected
+from support.service import MessageClient, api, config, dial, running, trust
+from support.service.data_plane import CLIENT, DATA, RESET, Plain, data, open_tunnel, plain, start
+from support.waiting import HANG, until
 from tailrace.service.config import DataSettings
 from tailrace.service.limits import Limits
 from tailrace.service.relay.client_link import ClientLink
-from tailrace.service.relay.read_limiter import BITE
+from tailrace.service.relay.read_limiter import FULL_READ
 from tailrace.service.relay.relay_end import RelayEnd
 from tailrace.service.service import Service
 from tailrace.service.tunnels.rules import TunnelSpec
@@ -196,7 +196,7 @@ class TestRelaying:
                 await asyncio.wait_for(stranger.recv(), 0.2)
 
 
-async def exchange(sender: Peer, receiver: Peer, chance: random.Random) -> None:
+async def exchange(sender: MessageClient, receiver: MessageClient, chance: random.Random) -> None:
     """Send a few MB in messages of all sizes, frames of all sizes; compare checksums."""
     payloads = [chance.randbytes(chance.choice([1, 40, 4000, MAX_PAYLOAD])) for _ in range(120)]
     stream = b"".join(encode_delimited(data(payload)) for payload in payloads)
@@ -384,7 +384,7 @@ class TestFlow:
             writer.transport.abort()
 
 
-class TestShare:
+class TestTurns:
     """A flood of tiny frames takes turns with everybody else, and nothing of it is lost."""
 
     @pytest.fixture
@@ -416,7 +416,7 @@ class TestShare:
                 answer = answer[-6:] + await reader.read(65536)
         writer.transport.abort()
         # Resuming and reading may fall into one turn.
-        assert largest_turn[0] <= 2 * BITE // 6
+        assert largest_turn[0] <= 2 * FULL_READ // 6
 
     @pytest.mark.parametrize("goodbye", ["close frame", "end of stream"])
     async def test_what_was_sent_before_the_end_arrives(
@@ -476,12 +476,12 @@ async def upgraded(
     return reader, writer
 
 
-OURS = "localproxy linux 64-bit/python-3.11/openssl-3.0/tailrace-0.1.0"
+TAILRACE = "localproxy linux 64-bit/python-3.11/openssl-3.0/tailrace-0.1.0"
 
 
 def link_to(served: Plain, side: Side) -> ClientLink:
     """Return the open link of one side."""
-    (link,) = (link for link in served.listener._links if link.side is side)
+    (link,) = (link for link in served.listener._links if link.info.side is side)
     return link
 
 
@@ -623,10 +623,10 @@ class TestLimits:
             await source.send(*(data(bytes(60_000)) for _ in range(2)))
             assert (await destination.close_code())[0] == 1006
             (link,) = served.listener._links
-            assert link.side is Side.SOURCE
+            assert link.info.side is Side.SOURCE
             for _ in range(20):
                 await asyncio.sleep(0.05)
-            assert served.listener.link_count == 1
+            assert len(served.listener._links) == 1
             source.socket.transport.abort()
 
     async def test_no_idle_limit(self, tmp_path: Path) -> None:
@@ -635,7 +635,7 @@ class TestLimits:
             served.pair() as (source, _),
         ):
             await asyncio.sleep(0.5)
-            assert served.listener.link_count == 2
+            assert len(served.listener._links) == 2
             await (await source.socket.ping())
 
 
@@ -648,9 +648,9 @@ class TestWindow:
             yield served
 
     async def test_it_is_measured_while_data_flows(self, served: Plain) -> None:
-        async with served.pair(user_agent_header=OURS) as (source, destination):
+        async with served.pair(user_agent_header=TAILRACE) as (source, destination):
             assert await stream(source, destination, 4_000_000) == 4_000_000
-            driver = link_to(served, Side.DESTINATION)._window
+            driver = link_to(served, Side.DESTINATION)._write_gate.window
             assert driver is not None
             window = driver.window
             assert window.sent > 4_000_000
@@ -658,7 +658,7 @@ class TestWindow:
 
     async def test_others_are_not_pinged(self, served: Plain) -> None:
         async with served.pair():
-            assert link_to(served, Side.DESTINATION)._window is None
+            assert link_to(served, Side.DESTINATION)._write_gate.window is None
 
     async def test_one_who_does_not_answer_is_sent_all_the_same(
         self, served: Plain, monkeypatch: pytest.MonkeyPatch
@@ -666,7 +666,7 @@ class TestWindow:
         for module in ("flow.send_window", "flow.window_driver"):
             monkeypatch.setattr(f"tailrace.{module}.PATIENCE", 0.05)
         monkeypatch.setattr(ClientLink, "_pong_received", lambda link, payload: None)
-        async with served.pair(user_agent_header=OURS) as (source, destination):
+        async with served.pair(user_agent_header=TAILRACE) as (source, destination):
             assert await stream(source, destination, 4_000_000) == 4_000_000
 
     async def test_a_full_window_holds_the_other_side_back(
@@ -675,17 +675,17 @@ class TestWindow:
         answer = ClientLink._pong_received
         owed: list[tuple[ClientLink, bytes]] = []
         monkeypatch.setattr(ClientLink, "_pong_received", lambda *pong: owed.append(pong))
-        async with served.pair(user_agent_header=OURS) as (source, destination):
-            window = link_to(served, Side.DESTINATION)._window
+        async with served.pair(user_agent_header=TAILRACE) as (source, destination):
+            window = link_to(served, Side.DESTINATION)._write_gate.window
             assert window is not None
             sending = asyncio.get_running_loop().create_task(stream(source, destination, 4_000_000))
             while not window.full:
                 await asyncio.sleep(0.01)
-            assert not link_to(served, Side.SOURCE)._reading_wanted
+            assert not link_to(served, Side.SOURCE)._read_gate.is_open
             monkeypatch.setattr(ClientLink, "_pong_received", answer)
             for pong in owed:
                 answer(*pong)
-            assert link_to(served, Side.SOURCE)._reading_wanted
+            assert link_to(served, Side.SOURCE)._read_gate.is_open
             assert await sending == 4_000_000
 
 
@@ -696,9 +696,9 @@ class TestEnd:
     ) -> None:
         token = tunnel["sourceAccessToken"]
 
-        def source() -> AbstractAsyncContextManager[Peer]:
+        def source() -> AbstractAsyncContextManager[MessageClient]:
             return dial(
-                service.endpoints, "source", token, client_token=CLIENT, user_agent_header=OURS
+                service.endpoints, "source", token, client_token=CLIENT, user_agent_header=TAILRACE
             )
 
         with uncollected(ClientLink, RelayEnd, aiofastnet.Transport) as living:
@@ -720,7 +720,7 @@ class TestEnd:
             await until(lambda: not living(), ending)
 
 
-async def stream(sender: Peer, receiver: Peer, total: int) -> int:
+async def stream(sender: MessageClient, receiver: MessageClient, total: int) -> int:
     """Send so many bytes one way; return how many arrived, all of them intact."""
     content = random.Random(total).randbytes(total)
 

@@ -15,8 +15,9 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from support.data_plane import CLIENT, RESET, data, open_tunnel, plain, start
-from support.service import HANG, api, config, dial, running, trust
+from support.service import api, config, dial, running, trust
+from support.service.data_plane import CLIENT, RESET, data, open_tunnel, plain, start
+from support.waiting import HANG
 from tailrace.link.endpoint import user_agent
 from tailrace.service.config import DataSettings, OperationSettings
 from tailrace.service.errors import StoreFailed
@@ -288,7 +289,7 @@ class TestComingAndGoing:
 async def test_plain_tcp_behind_a_terminator(tmp_path: Path) -> None:
     """Without TLS of its own the listener serves a proxy that ends TLS in front of it."""
     async with plain(tmp_path) as served, served.pair() as (source, destination):
-        assert served.listener.link_count == 2
+        assert len(served.listener._links) == 2
         await served.listener.stop()
         assert await source.close_code() == (1006, "")
         assert await destination.close_code() == (1006, "")

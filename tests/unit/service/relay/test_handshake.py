@@ -58,16 +58,16 @@ def test_the_destination_without_client_token() -> None:
 
 
 @pytest.mark.parametrize(
-    ("agent", "ours"),
+    ("agent", "is_tailrace"),
     [
         ("localproxy linux 64-bit/python-3.11.7/openssl-3.0.2/tailrace-0.1.0", True),
         ("localproxy Linux 64-bit/boost-1.87.0/openssl-3.0.2/protobuf-3.17.3", False),
         ("tailrace", False),
     ],
 )
-def test_whose_client_it_is(agent: str, ours: bool) -> None:
-    assert read(PROTOCOL, TOKEN, ("User-Agent", agent)).ours is ours
-    assert not read(PROTOCOL, TOKEN).ours
+def test_whose_client_it_is(agent: str, is_tailrace: bool) -> None:
+    assert read(PROTOCOL, TOKEN, ("User-Agent", agent)).is_tailrace is is_tailrace
+    assert not read(PROTOCOL, TOKEN).is_tailrace
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.service import HANG
+from support.network.sockets import reset_on_close
+from support.waiting import HANG
 from tailrace.errors import ConfigurationError, RemoteProtocolError
 from tailrace.service.relay.proxy_protocol import (
     ProxyListener,
@@ -232,8 +233,7 @@ class TestListener:
             for reset in (False, True):
                 with socket.create_connection(("127.0.0.1", port)) as client:
                     if reset:
-                        linger = struct.pack("ii", 1, 0)
-                        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                        reset_on_close(client)
                     await asyncio.sleep(0.05)
             async with connected(port) as (reader, writer):
                 writer.write(V4)

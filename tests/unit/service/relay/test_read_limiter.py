@@ -1,8 +1,8 @@
-"""A protocol that is offered small bites."""
+"""A protocol that is offered small reads."""
 
 import asyncio
 
-from tailrace.service.relay.read_limiter import BITE, NIBBLE, PacedProtocol
+from tailrace.service.relay.read_limiter import FULL_READ, SMALL_READ, ReadLimiter
 
 
 class Recorder(asyncio.BufferedProtocol):
@@ -10,7 +10,7 @@ class Recorder(asyncio.BufferedProtocol):
 
     def __init__(self) -> None:
         self.told: list[object] = []
-        self.buffer = bytearray(10 * BITE)
+        self.buffer = bytearray(10 * FULL_READ)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return memoryview(self.buffer)
@@ -32,26 +32,26 @@ class Recorder(asyncio.BufferedProtocol):
         self.told.append(exc)
 
 
-def test_one_bite_of_the_buffer() -> None:
+def test_one_read_of_the_buffer() -> None:
     inner = Recorder()
-    paced = PacedProtocol(inner)
-    offered = paced.get_buffer(-1)
-    assert len(offered) == BITE
-    paced.bite = NIBBLE
-    assert len(paced.get_buffer(-1)) == NIBBLE
+    limiter = ReadLimiter(inner)
+    offered = limiter.get_buffer(-1)
+    assert len(offered) == FULL_READ
+    limiter.read_size = SMALL_READ
+    assert len(limiter.get_buffer(-1)) == SMALL_READ
     offered[:3] = b"abc"
     assert inner.buffer[:3] == b"abc"
     inner.buffer = bytearray(5)
-    assert len(PacedProtocol(inner).get_buffer(-1)) == 5
+    assert len(ReadLimiter(inner).get_buffer(-1)) == 5
 
 
 def test_everything_else_is_handed_on() -> None:
     inner = Recorder()
-    paced = PacedProtocol(inner)
+    limiter = ReadLimiter(inner)
     fault = OSError("gone")
-    paced.buffer_updated(7)
-    paced.pause_writing()
-    paced.resume_writing()
-    assert paced.eof_received() is True
-    paced.connection_lost(fault)
+    limiter.buffer_updated(7)
+    limiter.pause_writing()
+    limiter.resume_writing()
+    assert limiter.eof_received() is True
+    limiter.connection_lost(fault)
     assert inner.told == [7, "pause", "resume", "eof", fault]

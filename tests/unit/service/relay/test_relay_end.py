@@ -1,4 +1,4 @@
-"""Relay ends joined by the local fabric; links write down what they are told."""
+"""Relay ends joined by a switchboard; links write down what they are told."""
 
 import random
 
@@ -7,8 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tailrace.errors import RemoteProtocolError
-from tailrace.service.relay.relay_end import SHARE, RelayEnd, service_ids_message
-from tailrace.service.relay.switchboard import LocalFabric
+from tailrace.service.relay.relay_end import RelayEnd, service_ids_message
+from tailrace.service.relay.switchboard import Switchboard
+from tailrace.service.relay.turn_budget import (
+    FRAME_COST,
+    FULL_BUDGET,
+    JUDGED_COST,
+    ROUTED_COST,
+    TurnBudget,
+)
 from tailrace.service.telemetry.counters import Counters, ResetCause
 from tailrace.wire import (
     MAX_PAYLOAD,
@@ -37,8 +44,8 @@ class Recorder:
         self.reading = True
         self.closed: tuple[int, str] | None = None
 
-    def send(self, run: bytes | memoryview) -> None:
-        self.frames.append(bytes(run))
+    def send(self, messages: bytes | memoryview) -> None:
+        self.frames.append(bytes(messages))
 
     def ping(self, payload: bytes) -> None:
         self.pings.append(payload)
@@ -69,16 +76,23 @@ class Tunnel:
     """One tunnel with services A and B, both sides connected."""
 
     def __init__(self) -> None:
-        self.fabric = LocalFabric()
+        self.switchboard = Switchboard()
         self.counters = Counters(lambda: 0.0)
         self.source, self.source_link = self.connect(Side.SOURCE)
         self.destination, self.destination_link = self.connect(Side.DESTINATION)
 
-    def connect(self, side: Side, *, ours: bool = False) -> tuple[RelayEnd, Recorder]:
+    def connect(self, side: Side, *, is_tailrace: bool = False) -> tuple[RelayEnd, Recorder]:
         link = Recorder()
-        end = RelayEnd(link, side, ("A", "B"), self.counters, ours=ours)
-        end.join(self.fabric, "t")
+        end = new_end(link, side, self.counters, is_tailrace=is_tailrace)
+        end.join(self.switchboard, "t")
         return end, link
+
+
+def new_end(
+    link: Recorder, side: Side, counters: Counters | None = None, *, is_tailrace: bool = False
+) -> RelayEnd:
+    counters = counters or Counters(lambda: 0.0)
+    return RelayEnd(link, side, ("A", "B"), counters, TurnBudget(), is_tailrace=is_tailrace)
 
 
 @pytest.fixture
@@ -91,11 +105,17 @@ def feed(end: RelayEnd, *messages: Message) -> None:
     catch_up(end)
 
 
+def turn(end: RelayEnd) -> None:
+    """Let the loop turn once."""
+    end._turn_budget.renew()
+    end.proceed()
+
+
 def catch_up(end: RelayEnd) -> None:
     """Let the loop turn until nothing waits."""
-    end.proceed()
-    while end.backlog:
-        end.proceed()
+    turn(end)
+    while end.has_backlog:
+        turn(end)
 
 
 def start(stream: int = 1, service: str = "A", connection: int = 1) -> Message:
@@ -186,7 +206,7 @@ class TestPassingOn:
             buffer[:] = bytes(len(buffer))
             at += size
             if chance.randrange(8) == 0:
-                tunnel.source.proceed()
+                turn(tunnel.source)
         catch_up(tunnel.source)
         assert tunnel.destination_link.take() == sent
 
@@ -250,10 +270,10 @@ class TestRecognisedMessages:
         for number in [*range(1, 300)] * 2:
             frame = DataHeader(1, service, number).build(3) + b"one"
             tunnel.source.frame_received(memoryview(frame))
-            tunnel.source.proceed()
+            turn(tunnel.source)
         assert len(tunnel.destination_link.take()) == 598
 
-    def test_messages_without_a_head_of_their_own(self, tunnel: Tunnel, service: str) -> None:
+    def test_messages_in_ascending_order(self, tunnel: Tunnel, service: str) -> None:
         self.warm(tunnel, service)
         sent = [data(b"one", 1, service, number) for number in (4, 5, 6)] * 3
         feed(tunnel.source, *sent)
@@ -273,7 +293,7 @@ class TestRecognisedMessages:
         feed(tunnel.source, data(b"stale", 1, service))
         assert link.take() == []
 
-    def test_not_after_an_unnamed_message(self, tunnel: Tunnel) -> None:
+    def test_not_after_a_message_without_service_id(self, tunnel: Tunnel) -> None:
         self.warm(tunnel, "A")
         feed(tunnel.source, start(2, ""))
         with pytest.raises(RemoteProtocolError):
@@ -281,60 +301,35 @@ class TestRecognisedMessages:
 
 
 class TestRefusing:
+    """What the rules refuse (test_client_rules.py), however it arrives."""
+
     @pytest.mark.parametrize("side", list(Side))
     @pytest.mark.parametrize(
         "raw",
         [
             pytest.param(bytes.fromhex("0000"), id="length 0"),
             pytest.param(bytes.fromhex("00021001"), id="type 0"),
-            pytest.param(bytes.fromhex("00020804"), id="SESSION_RESET"),
             pytest.param(service_ids_message(["A"]), id="SERVICE_IDS"),
-            pytest.param(bytes.fromhex("00020863"), id="unknown type"),
-            pytest.param(encode_delimited(data(stream=0)), id="stream id 0"),
-            pytest.param(encode_delimited(data(stream=-1)), id="negative stream id"),
-            pytest.param(encode_delimited(reset(stream=0)), id="reset of stream id 0"),
-            pytest.param(encode_delimited(data(service="C")), id="unknown service id"),
-            pytest.param(encode_delimited(data(service="B")), id="service without a stream"),
-            pytest.param(encode_delimited(data(service="")), id="no stream at all"),
-            pytest.param(bytes.fromhex("000b0801100122017a42026869"), id="unknown field"),
             pytest.param(bytes.fromhex("0003ffffff"), id="garbage"),
-            pytest.param(
-                (len(body := b"\x08\x01\x10\x01\x22\x81\xf8\x03" + bytes(64513))).to_bytes(2, "big")
-                + body,
-                id="payload of 64513 bytes",
-            ),
         ],
     )
-    def test_what_no_client_may_send(self, tunnel: Tunnel, side: Side, raw: bytes) -> None:
+    @pytest.mark.parametrize("size", [1, 3, 100])
+    def test_in_pieces_and_whole(self, tunnel: Tunnel, side: Side, raw: bytes, size: int) -> None:
         end = tunnel.source if side is Side.SOURCE else tunnel.destination
         with pytest.raises(RemoteProtocolError):
-            end.frame_received(memoryview(raw))
+            for at in range(0, len(raw), size):
+                end.frame_received(memoryview(raw[at : at + size]))
 
-    @pytest.mark.parametrize("side", list(Side))
-    def test_also_when_split(self, tunnel: Tunnel, side: Side) -> None:
-        end = tunnel.source if side is Side.SOURCE else tunnel.destination
-        frame = service_ids_message(["A"])
-        end.frame_received(memoryview(frame[:3]))
-        with pytest.raises(RemoteProtocolError):
-            end.frame_received(memoryview(frame[3:]))
-
-    @pytest.mark.parametrize("message", [start(), Message(CONNECT, 1, "A", 1)])
-    def test_a_destination_starts_nothing(self, tunnel: Tunnel, message: Message) -> None:
-        with pytest.raises(RemoteProtocolError, match="destination"):
-            feed(tunnel.destination, message)
-
-    def test_named_after_unnamed(self, tunnel: Tunnel) -> None:
-        feed(tunnel.source, start(service=""), data(service=""))
-        with pytest.raises(RemoteProtocolError, match="after one without"):
-            feed(tunnel.source, start(2))
-
-    def test_what_was_legal_before_the_fault_has_passed(self, tunnel: Tunnel) -> None:
+    @pytest.mark.parametrize("size", [1, 7, 1000])
+    def test_what_was_legal_before_the_fault_has_passed(self, tunnel: Tunnel, size: int) -> None:
         feed(tunnel.source, start())
         tunnel.destination_link.frames.clear()
-        feed(tunnel.source, data(b"fine"))
-        with pytest.raises(RemoteProtocolError):
-            feed(tunnel.source, data(service="C"))
-        assert tunnel.destination_link.take() == [data(b"fine")]
+        sent = [data(b"fine"), data(b"too"), data(service="C"), data(b"lost")]
+        run = b"".join(map(encode_delimited, sent))
+        with pytest.raises(RemoteProtocolError, match="'C'"):
+            for at in range(0, len(run), size):
+                tunnel.source.frame_received(memoryview(run[at : at + size]))
+        assert tunnel.destination_link.take() == sent[:2]
 
 
 class TestDialects:
@@ -352,14 +347,14 @@ class TestDialects:
 
 class TestAbsentPeer:
     def test_a_start_is_answered_with_a_reset(self) -> None:
-        fabric = LocalFabric()
+        switchboard = Switchboard()
         link = Recorder()
-        source = RelayEnd(link, Side.SOURCE, ("A", "B"))
-        source.join(fabric, "t")
+        source = new_end(link, Side.SOURCE)
+        source.join(switchboard, "t")
         feed(source, start(3), data(b"dropped", 3), start(4, "B", 0))
         assert link.take() == [reset(3), reset(4, "B", 0)]
         destination_link = Recorder()
-        RelayEnd(destination_link, Side.DESTINATION, ("A", "B")).join(fabric, "t")
+        new_end(destination_link, Side.DESTINATION).join(switchboard, "t")
         feed(source, data(b"of a refused stream", 3), start(5), data(b"kept", 5))
         assert destination_link.take() == [start(5), data(b"kept", 5)]
 
@@ -374,22 +369,38 @@ class TestAbsentPeer:
 
     def test_a_client_that_reads_nothing_gets_its_answers_later(self) -> None:
         link = Recorder()
-        source = RelayEnd(link, Side.SOURCE, ("A",))
-        source.join(LocalFabric(), "t")
-        source.writing_paused()
+        source = new_end(link, Side.SOURCE)
+        source.join(Switchboard(), "t")
+        source.write_blocked()
         for stream in range(1, 1025):
             feed(source, start(stream))
         assert link.frames == []
         with pytest.raises(RemoteProtocolError, match="not read"):
             feed(source, start(2000))
-        source.writing_resumed()
-        assert link.take()[:2] == [reset(1), reset(2)]
+        source.write_unblocked()
+        assert link.take() == [reset(stream) for stream in [*range(1, 1025), 2000]]
+        # It reads again, so that answers are sent at once; and only once.
+        feed(source, start(3000))
+        assert link.take() == [reset(3000)]
+        source.write_blocked()
+        source.write_unblocked()
+        assert link.take() == []
+
+    def test_nothing_is_answered_to_a_client_that_is_gone(self) -> None:
+        link = Recorder()
+        source = new_end(link, Side.SOURCE)
+        source.join(Switchboard(), "t")
+        source.write_blocked()
+        feed(source, start())
+        source.leave()
+        source.write_unblocked()
+        assert link.frames == []
 
 
 class TestReplacement:
-    def test_the_destination_is_turned_out(self, tunnel: Tunnel) -> None:
+    def test_the_destination_is_disconnected(self, tunnel: Tunnel) -> None:
         feed(tunnel.source, start())
-        tunnel.fabric.disconnect("t", Side.DESTINATION, "rotated")
+        tunnel.switchboard.disconnect("t", Side.DESTINATION, "rotated")
         assert tunnel.destination_link.closed == (1008, "rotated")
         assert tunnel.source_link.take() == [reset()]
         feed(tunnel.destination, data(b"late"))
@@ -460,7 +471,7 @@ class TestReplacement:
         assert link.take() == [data(b"heard")]
 
 
-class TestShare:
+class TestTurns:
     """What one turn of the loop may take, and what waits for the next."""
 
     def test_a_flood_of_tiny_messages_is_passed_on_in_parts(self, tunnel: Tunnel) -> None:
@@ -472,10 +483,10 @@ class TestShare:
         # Behind what waits, however little it is.
         tunnel.source.frame_received(memoryview(encode_delimited(data(b"last"))))
         turns, received = 0, tunnel.destination_link.take()
-        while tunnel.source.backlog:
-            assert 0 < len(received) <= SHARE
+        while tunnel.source.has_backlog:
+            assert 0 < len(received) <= FULL_BUDGET
             turns += 1
-            tunnel.source.proceed()
+            turn(tunnel.source)
             sent, passed = sent[len(received) :], sent[: len(received)]
             assert received == passed
             received = tunnel.destination_link.take()
@@ -485,10 +496,10 @@ class TestShare:
     def test_messages_that_have_to_be_judged_count_for_more(self, tunnel: Tunnel) -> None:
         run = b"".join(encode_delimited(start(number)) for number in range(1, 1000))
         tunnel.source.frame_received(memoryview(run))
-        assert 0 < len(tunnel.destination_link.frames) <= SHARE // 32
+        assert 0 < len(tunnel.destination_link.frames) <= FULL_BUDGET // 32
 
     def test_frames_count_however_little_they_hold(self, tunnel: Tunnel) -> None:
-        for _ in range(SHARE):
+        for _ in range(FULL_BUDGET):
             tunnel.source.frame_received(memoryview(b""))
         tunnel.source.frame_received(memoryview(encode_delimited(start())))
         assert tunnel.destination_link.take() == []
@@ -500,7 +511,7 @@ class TestShare:
         frame = memoryview(encode_delimited(data(bytes(MAX_PAYLOAD))) * 2)
         for _ in range(8):
             tunnel.source.frame_received(frame)
-        assert not tunnel.source.backlog
+        assert not tunnel.source.has_backlog
 
     def test_a_fault_is_found_in_its_turn(self, tunnel: Tunnel) -> None:
         sent = [start(number) for number in range(1, 500)] + [data(b"", 499)] * 20
@@ -510,6 +521,64 @@ class TestShare:
             catch_up(tunnel.source)
         assert b"" not in tunnel.destination_link.frames
         assert tunnel.destination_link.take() == sent
+
+    def test_what_things_cost(self, tunnel: Tunnel) -> None:
+        budget = tunnel.source._turn_budget
+        known = DataHeader(1, "A", 1).build(5) + b"hello"
+
+        def cost(frame: bytes) -> int:
+            budget.renew()
+            tunnel.source.frame_received(memoryview(frame))
+            assert not tunnel.source.has_backlog
+            return FULL_BUDGET - budget.left
+
+        assert cost(b"") == FRAME_COST
+        assert cost(encode_delimited(start())) == FRAME_COST + JUDGED_COST + ROUTED_COST
+        for _ in range(2):
+            assert cost(known) == FRAME_COST + JUDGED_COST
+        assert cost(known) == FRAME_COST + 1
+        assert cost(known * 3) == FRAME_COST + 3
+        assert cost(known + encode_delimited(Message(HANG_UP, 1, "A", 9))) == (
+            FRAME_COST + 1 + JUDGED_COST
+        )
+        assert cost(known[:5]) == FRAME_COST
+        assert cost(known[5:] + known) == FRAME_COST + 1
+
+    @pytest.mark.parametrize(("left", "passes"), [(2, True), (1, True), (0, False), (-5, False)])
+    def test_a_frame_is_handled_with_anything_left(
+        self, tunnel: Tunnel, left: int, passes: bool
+    ) -> None:
+        tunnel.source._turn_budget.left = left
+        tunnel.source.frame_received(memoryview(encode_delimited(start())))
+        assert (tunnel.destination_link.take() == [start()]) is passes
+        assert tunnel.source.has_backlog is not passes
+        catch_up(tunnel.source)
+        assert tunnel.destination_link.take() == ([] if passes else [start()])
+
+    @pytest.mark.parametrize("most", [1, 2, 3])
+    def test_a_turn_ends_with_the_budget(self, tunnel: Tunnel, most: int) -> None:
+        feed(tunnel.source, start())
+        known = DataHeader(1, "A", 1).build(5) + b"hello"
+        for _ in range(2):
+            tunnel.source.frame_received(memoryview(known))
+        tunnel.destination_link.frames.clear()
+        tunnel.source._turn_budget.left = FRAME_COST + most
+        tunnel.source.frame_received(memoryview(known * 5))
+        assert tunnel.destination_link.frames == [known * most]
+
+    def test_frames_stay_behind_the_backlog_with_budget_left(self, tunnel: Tunnel) -> None:
+        feed(tunnel.source, start())
+        tunnel.destination_link.take()
+        budget = tunnel.source._turn_budget
+        for payload in (b"first", b"second"):
+            tunnel.source.frame_received(memoryview(encode_delimited(data(payload))))
+            budget.left = 0
+            tunnel.source.frame_received(memoryview(encode_delimited(data(b"waits"))))
+            budget.renew()
+            tunnel.source.frame_received(memoryview(encode_delimited(data(b"behind"))))
+            assert tunnel.destination_link.take() == [data(payload)]
+            catch_up(tunnel.source)
+            assert tunnel.destination_link.take() == [data(b"waits"), data(b"behind")]
 
     def test_the_answer_to_a_fence_comes_behind_what_waits(self, tunnel: Tunnel) -> None:
         feed(tunnel.source, start())
@@ -524,32 +593,35 @@ class TestShare:
 
     def test_nothing_waits_for_a_tunnel_that_has_ended(self, tunnel: Tunnel) -> None:
         run = b"".join(encode_delimited(start(number)) for number in range(1, 1000))
-        for end in (lambda: tunnel.source.leave(), lambda: tunnel.fabric.close_tunnel("t", "over")):
+        for end in (
+            lambda: tunnel.source.leave(),
+            lambda: tunnel.switchboard.close_tunnel("t", "over"),
+        ):
             tunnel.source.frame_received(memoryview(run))
-            assert tunnel.source.backlog
+            assert tunnel.source.has_backlog
             end()
-            assert not tunnel.source.backlog
-            tunnel.source.proceed()
-            tunnel.source.join(tunnel.fabric, "t")
+            assert not tunnel.source.has_backlog
+            turn(tunnel.source)
+            tunnel.source.join(tunnel.switchboard, "t")
 
 
 class TestFlow:
-    def test_a_stalled_client_stops_the_other_one(self, tunnel: Tunnel) -> None:
-        tunnel.destination.writing_paused()
+    def test_a_blocked_client_stops_the_other_one(self, tunnel: Tunnel) -> None:
+        tunnel.destination.write_blocked()
         assert not tunnel.source_link.reading
         assert tunnel.destination_link.reading
-        tunnel.destination.writing_resumed()
+        tunnel.destination.write_unblocked()
         assert tunnel.source_link.reading
 
-    def test_a_stalled_client_that_leaves_lets_the_other_one_go(self, tunnel: Tunnel) -> None:
-        tunnel.destination.writing_paused()
+    def test_a_blocked_client_that_leaves_frees_the_other_one(self, tunnel: Tunnel) -> None:
+        tunnel.destination.write_blocked()
         tunnel.destination.leave()
         assert tunnel.source_link.reading
 
     def test_a_client_that_is_not_read_is_pinged(self, tunnel: Tunnel) -> None:
         tunnel.source.sweep()
         assert tunnel.source_link.pings == []
-        tunnel.destination.writing_paused()
+        tunnel.destination.write_blocked()
         tunnel.source.sweep()
         assert tunnel.source_link.pings == [b"0"]
 
@@ -562,7 +634,7 @@ class TestFlow:
 
 
 class TestFlowMessages:
-    """They pass between proxies of ours; others neither get nor send any."""
+    """They pass between proxies of this project; others neither get nor send any."""
 
     PAUSE = Message(MessageType.CONNECTION_PAUSE, 1, "A", 1, ignorable=True)
     RESUME = PAUSE._replace(type=MessageType.CONNECTION_RESUME)
@@ -570,9 +642,9 @@ class TestFlowMessages:
     def tunnel(self, source: bool, destination: bool) -> Tunnel:
         """Return a tunnel with a stream; say which of its clients are ours."""
         tunnel = Tunnel()
-        tunnel.source, tunnel.source_link = tunnel.connect(Side.SOURCE, ours=source)
+        tunnel.source, tunnel.source_link = tunnel.connect(Side.SOURCE, is_tailrace=source)
         tunnel.destination, tunnel.destination_link = tunnel.connect(
-            Side.DESTINATION, ours=destination
+            Side.DESTINATION, is_tailrace=destination
         )
         feed(tunnel.source, start())
         assert tunnel.destination_link.take() == [start()]
@@ -613,13 +685,13 @@ class TestFlowMessages:
         tunnel = self.tunnel(True, True)
         tunnel.destination.leave()
         feed(tunnel.source, self.PAUSE)
-        _, link = tunnel.connect(Side.DESTINATION, ours=True)
+        _, link = tunnel.connect(Side.DESTINATION, is_tailrace=True)
         feed(tunnel.source, self.PAUSE, self.RESUME)
         assert link.take() == []
 
     def test_those_of_an_old_source_s_streams_do_not_reach_a_new_one(self) -> None:
         tunnel = self.tunnel(True, True)
-        source, link = tunnel.connect(Side.SOURCE, ours=True)
+        source, link = tunnel.connect(Side.SOURCE, is_tailrace=True)
         feed(source, start())
         feed(tunnel.destination, self.PAUSE)
         assert link.take() == []
@@ -627,15 +699,17 @@ class TestFlowMessages:
         feed(tunnel.destination, self.PAUSE)
         assert link.take() == [self.PAUSE]
 
-    @pytest.mark.parametrize("ours", [True, False])
-    def test_one_that_is_not_ignorable_is_refused(self, ours: bool) -> None:
-        tunnel = self.tunnel(ours, ours)
+    @pytest.mark.parametrize("is_tailrace", [True, False])
+    def test_one_that_is_not_ignorable_is_refused(self, is_tailrace: bool) -> None:
+        tunnel = self.tunnel(is_tailrace, is_tailrace)
         with pytest.raises(RemoteProtocolError, match="type 1001"):
             feed(tunnel.source, self.PAUSE._replace(ignorable=False))
 
-    @pytest.mark.parametrize("ours", [True, False])
-    def test_one_that_names_nothing_is_as_harmless_as_any_unknown_message(self, ours: bool) -> None:
-        tunnel = self.tunnel(ours, ours)
+    @pytest.mark.parametrize("is_tailrace", [True, False])
+    def test_one_that_names_nothing_is_as_harmless_as_any_unknown_message(
+        self, is_tailrace: bool
+    ) -> None:
+        tunnel = self.tunnel(is_tailrace, is_tailrace)
         for odd in (
             Message(1001, ignorable=True),
             Message(1001, -1, "A", ignorable=True),
@@ -647,11 +721,11 @@ class TestFlowMessages:
 
 
 def test_closing_the_tunnel_ends_both_sides(tunnel: Tunnel) -> None:
-    tunnel.fabric.close_tunnel("t", "over")
+    tunnel.switchboard.close_tunnel("t", "over")
     assert tunnel.source_link.closed == (1000, "over")
     assert tunnel.destination_link.closed == (1000, "over")
     tunnel.source.leave()
-    tunnel.source.writing_resumed()
+    tunnel.source.write_unblocked()
     assert tunnel.destination_link.frames == []
 
 
@@ -667,22 +741,26 @@ def test_garbage_is_refused_in_our_terms(frames: list[bytes], side: Side) -> Non
     try:
         for frame in frames:
             end.frame_received(memoryview(frame))
-            end.proceed()
+            turn(end)
     except RemoteProtocolError:
         pass
 
 
 class TestCounting:
-    def test_messages_and_bytes_however_they_are_framed(self, tunnel: Tunnel) -> None:
+    @pytest.mark.parametrize("form", ["ascending", "payload last"])
+    def test_messages_and_bytes_however_they_are_framed(self, tunnel: Tunnel, form: str) -> None:
         feed(tunnel.source, start())
-        run = b"".join(encode_delimited(data(b"some payload")) for _ in range(20))
-        for size in (len(run), 3, 17):
+        message = encode_delimited(data(b"some payload"))
+        if form == "payload last":
+            message = DataHeader(1, "A", 1).build(12) + b"some payload"
+        run = message * 20
+        for size in (len(run), 3, 17, len(message)):
             for at in range(0, len(run), size):
                 tunnel.source.frame_received(memoryview(run[at : at + size]))
             catch_up(tunnel.source)
         traffic = tunnel.counters.traffic[Side.SOURCE]
-        assert traffic.messages == 61
-        assert traffic.bytes == 3 * len(run) + len(encode_delimited(start()))
+        assert traffic.messages == 81
+        assert traffic.bytes == 4 * len(run) + len(encode_delimited(start()))
         assert tunnel.counters.traffic[Side.DESTINATION].messages == 0
 
     def test_resets_by_cause(self, tunnel: Tunnel) -> None:

@@ -1,6 +1,6 @@
-"""The in-process fabric: who hears of whom, and in which order."""
+"""The switchboard: who hears of whom, and in which order."""
 
-from tailrace.service.relay.switchboard import LocalFabric
+from tailrace.service.relay.switchboard import Switchboard
 from tailrace.wire import Message, Side
 
 
@@ -10,17 +10,17 @@ class Box:
     def __init__(self) -> None:
         self.heard: list[object] = []
 
-    def deliver(self, run: memoryview, control: Message | None) -> None:
-        self.heard.append((bytes(run), control))
+    def deliver(self, messages: memoryview, control: Message | None) -> None:
+        self.heard.append((bytes(messages), control))
 
     def peer_left(self) -> None:
         self.heard.append("left")
 
-    def peer_stalled(self) -> None:
-        self.heard.append("stalled")
+    def peer_blocked(self) -> None:
+        self.heard.append("blocked")
 
-    def peer_drained(self) -> None:
-        self.heard.append("drained")
+    def peer_unblocked(self) -> None:
+        self.heard.append("unblocked")
 
     def replaced(self) -> None:
         self.heard.append("replaced")
@@ -33,16 +33,16 @@ class Box:
 
 
 def test_messages_reach_the_other_side_of_the_same_tunnel_only() -> None:
-    fabric = LocalFabric()
+    switchboard = Switchboard()
     source, destination, stranger = Box(), Box(), Box()
-    port = fabric.join("t", Side.SOURCE, source)
-    assert not port.peer_present
-    port.forward(memoryview(b"lost"), None)
-    fabric.join("other", Side.DESTINATION, stranger)
-    back = fabric.join("t", Side.DESTINATION, destination)
-    assert port.peer_present
+    attachment = switchboard.join("t", Side.SOURCE, source)
+    assert not attachment.peer_present
+    attachment.forward(memoryview(b"lost"), None)
+    switchboard.join("other", Side.DESTINATION, stranger)
+    back = switchboard.join("t", Side.DESTINATION, destination)
+    assert attachment.peer_present
     assert back.peer_present
-    port.forward(memoryview(b"there"), None)
+    attachment.forward(memoryview(b"there"), None)
     back.forward(memoryview(b"back"), None)
     assert destination.heard == [(b"there", None)]
     assert source.heard == [(b"back", None)]
@@ -50,82 +50,88 @@ def test_messages_reach_the_other_side_of_the_same_tunnel_only() -> None:
 
 
 def test_replacing_a_side() -> None:
-    fabric = LocalFabric()
+    switchboard = Switchboard()
     old, new, other = Box(), Box(), Box()
-    old_port = fabric.join("t", Side.SOURCE, old)
-    other_port = fabric.join("t", Side.DESTINATION, other)
-    new_port = fabric.join("t", Side.SOURCE, new)
+    old_attachment = switchboard.join("t", Side.SOURCE, old)
+    other_attachment = switchboard.join("t", Side.DESTINATION, other)
+    new_attachment = switchboard.join("t", Side.SOURCE, new)
     assert old.heard == ["replaced"]
     assert other.heard == ["left"]
-    old_port.forward(memoryview(b"late"), None)
-    old_port.stall()
-    old_port.leave()
+    old_attachment.forward(memoryview(b"late"), None)
+    old_attachment.block_peer()
+    old_attachment.leave()
     assert other.heard == ["left"]
-    assert other_port.peer_present
-    new_port.forward(memoryview(b"x"), None)
+    assert other_attachment.peer_present
+    new_attachment.forward(memoryview(b"x"), None)
     assert other.heard == ["left", (b"x", None)]
 
 
 def test_leaving() -> None:
-    fabric = LocalFabric()
+    switchboard = Switchboard()
     source, destination = Box(), Box()
-    port = fabric.join("t", Side.SOURCE, source)
-    back = fabric.join("t", Side.DESTINATION, destination)
-    port.leave()
-    port.leave()
+    attachment = switchboard.join("t", Side.SOURCE, source)
+    back = switchboard.join("t", Side.DESTINATION, destination)
+    attachment.leave()
+    attachment.leave()
     assert destination.heard == ["left"]
     assert source.heard == []
     assert not back.peer_present
 
 
-def test_stalling_is_undone_when_the_stalled_side_leaves() -> None:
-    fabric = LocalFabric()
+def test_blocking_is_undone_when_the_blocked_side_leaves() -> None:
+    switchboard = Switchboard()
     source, destination = Box(), Box()
-    fabric.join("t", Side.SOURCE, source)
-    back = fabric.join("t", Side.DESTINATION, destination)
-    back.stall()
+    switchboard.join("t", Side.SOURCE, source)
+    back = switchboard.join("t", Side.DESTINATION, destination)
+    back.block_peer()
     back.leave()
-    assert source.heard == ["stalled", "drained", "left"]
+    assert source.heard == ["blocked", "unblocked", "left"]
 
 
-def test_a_new_side_learns_that_its_peer_is_stalled() -> None:
-    fabric = LocalFabric()
+def test_a_new_side_learns_that_its_peer_is_blocked() -> None:
+    switchboard = Switchboard()
     source, destination = Box(), Box()
-    back = fabric.join("t", Side.DESTINATION, destination)
-    back.stall()
-    fabric.join("t", Side.SOURCE, source)
-    assert source.heard == ["stalled"]
-    back.drain()
-    assert source.heard == ["stalled", "drained"]
+    back = switchboard.join("t", Side.DESTINATION, destination)
+    back.block_peer()
+    switchboard.join("t", Side.SOURCE, source)
+    assert source.heard == ["blocked"]
+    back.unblock_peer()
+    assert source.heard == ["blocked", "unblocked"]
+    # It has been undone, for this peer and for the next one.
+    fresh = Box()
+    switchboard.join("t", Side.SOURCE, fresh)
+    assert fresh.heard == []
+    back.leave()
+    assert fresh.heard == ["left"]
 
 
 def test_closing_a_tunnel() -> None:
-    fabric = LocalFabric()
+    switchboard = Switchboard()
     source, destination = Box(), Box()
-    port = fabric.join("t", Side.SOURCE, source)
-    fabric.join("t", Side.DESTINATION, destination)
-    fabric.close_tunnel("t", "over")
-    fabric.close_tunnel("t", "over")
+    attachment = switchboard.join("t", Side.SOURCE, source)
+    switchboard.join("t", Side.DESTINATION, destination)
+    switchboard.close_tunnel("t", "over")
+    switchboard.close_tunnel("t", "over")
     assert source.heard == ["over"]
     assert destination.heard == ["over"]
-    port.leave()
+    attachment.leave()
     assert destination.heard == ["over"]
     fresh = Box()
-    assert not fabric.join("t", Side.SOURCE, fresh).peer_present
+    assert not switchboard.join("t", Side.SOURCE, fresh).peer_present
 
 
-def test_turning_one_side_out() -> None:
-    fabric = LocalFabric()
+def test_disconnecting_one_side() -> None:
+    switchboard = Switchboard()
     source, destination = Box(), Box()
-    port = fabric.join("t", Side.SOURCE, source)
-    fabric.join("t", Side.DESTINATION, destination)
-    port.stall()
-    fabric.disconnect("t", Side.SOURCE, "why")
+    attachment = switchboard.join("t", Side.SOURCE, source)
+    switchboard.join("t", Side.DESTINATION, destination)
+    attachment.block_peer()
+    switchboard.disconnect("t", Side.SOURCE, "why")
     assert source.heard == ["revoked: why"]
-    assert destination.heard == ["stalled", "drained", "left"]
-    assert not port.peer_present
-    fabric.disconnect("t", Side.SOURCE, "nobody there")
+    assert destination.heard == ["blocked", "unblocked", "left"]
+    assert not attachment.peer_present
+    switchboard.disconnect("t", Side.SOURCE, "nobody there")
     assert len(source.heard) == 1
     # The place is free again.
-    fabric.join("t", Side.SOURCE, Box())
+    switchboard.join("t", Side.SOURCE, Box())
     assert source.heard == ["revoked: why"]

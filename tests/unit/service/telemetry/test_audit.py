@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tailrace.errors import ConfigurationError
-from tailrace.service.telemetry.audit import AUDITED_OPERATIONS, AuditLog, timestamp
+from tailrace.service.telemetry.audit import AuditLog, timestamp
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -22,7 +22,8 @@ def path(tmp_path: Path) -> Path:
 
 
 def record(audit: AuditLog, operation: str, parameters: dict[str, Any], **more: Any) -> None:
-    values = {"key": "AKIA", "address": "192.0.2.1", "request": "r1", "outcome": "ok"} | more
+    values: dict[str, Any] = {"key": "AKIA", "address": "192.0.2.1", "request": "r1"}
+    values |= {"outcome": "ok", "tunnel": None} | more
     audit.request(operation, parameters, **values)
 
 
@@ -32,7 +33,6 @@ def test_operations_and_links(path: Path) -> None:
     parameters = {"description": "not kept", "destinationConfig": destination}
     record(audit, "OpenTunnel", parameters, tunnel="t1")
     record(audit, "CloseTunnel", {"tunnelId": "t1", "delete": True}, outcome="AccessDenied")
-    record(audit, "ListTunnels", {})
     audit.link("connected", "t1", "source", "[::1]:99", "c1")
     audit.expired("t2")
     audit.close()
@@ -71,14 +71,6 @@ def test_operations_and_links(path: Path) -> None:
     ]
 
 
-def test_everything_that_changes_something_is_recorded(path: Path) -> None:
-    audit = AuditLog(path, lambda: 0.0)
-    for operation in AUDITED_OPERATIONS:
-        record(audit, operation, {})
-    audit.close()
-    assert {line["event"] for line in lines(path)} == AUDITED_OPERATIONS
-
-
 def test_the_file_is_private_and_appended_to(path: Path) -> None:
     for number in range(2):
         previous = os.umask(0)
@@ -114,7 +106,7 @@ def test_without_a_file() -> None:
 
 
 def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="--audit-log: cannot write"):
+    with pytest.raises(ConfigurationError, match="audit_log: cannot write"):
         AuditLog(tmp_path / "missing" / "audit.jsonl", lambda: 0.0)
 
 

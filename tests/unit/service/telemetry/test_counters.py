@@ -2,20 +2,14 @@
 
 import asyncio
 
-from support.service import HANG
+from support.plugins.clock import ManualClock
+from support.waiting import HANG
 from tailrace.service.telemetry.counters import Counters, LoopLag, StallClock
 from tailrace.wire import Side
 
 
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def test_stalls_that_are_over_and_stalls_that_go_on() -> None:
-    clock = Clock()
+    clock = ManualClock(100.0)
     stalls = StallClock(clock)
     assert (stalls.stalled, stalls.seconds) == (0, 0.0)
     first = stalls.begin()
@@ -60,6 +54,6 @@ async def test_a_loop_that_is_held_up_shows(loop_kind: str) -> None:
 
 
 def test_both_sides_are_counted_apart() -> None:
-    counters = Counters(Clock())
+    counters = Counters(ManualClock(100.0))
     counters.traffic[Side.SOURCE].messages += 1
     assert counters.traffic[Side.DESTINATION].messages == 0

@@ -8,6 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tailrace.service.errors import StoreFailed
+from tailrace.service.limits import DEFAULT
 from tailrace.service.telemetry.counters import Counters, ResetCause
 from tailrace.service.telemetry.prometheus import Metrics
 from tailrace.service.tunnels.queries import TunnelQueries
@@ -42,7 +43,7 @@ def samples(metrics: Metrics) -> dict[str, float]:
 
 
 def test_everything(store: SqliteStore) -> None:
-    tunnels = Tunnels(store, RandomIds())
+    tunnels = Tunnels(store, RandomIds(), DEFAULT)
     opened = [tunnels.open(TunnelSpec(), 1.0) for _ in range(3)]
     tunnels.close(opened[0].tunnel.tunnel_id, 2.0)
     counters = Counters(time.monotonic)
@@ -89,7 +90,7 @@ def test_everything(store: SqliteStore) -> None:
 
 
 def test_nothing_has_happened(store: SqliteStore) -> None:
-    found = samples(Metrics(Counters(time.monotonic), TunnelQueries(store, "r", "0")))
+    found = samples(Metrics(Counters(time.monotonic), TunnelQueries(store, "r", "0"), []))
     assert found["tailrace_tunnels open"] == 0
     assert found["tailrace_loop_lag_seconds_count"] == 0
     assert not any(name.startswith("tailrace_notifications") for name in found)
@@ -103,6 +104,6 @@ def test_a_failing_store_does_not_hide_the_rest(
 
     queries = TunnelQueries(store, "us-east-1", "0")
     monkeypatch.setattr(queries, "count_by_status", fail)
-    found = samples(Metrics(Counters(time.monotonic), queries))
+    found = samples(Metrics(Counters(time.monotonic), queries, []))
     assert "tailrace_links source" in found
     assert "tailrace_tunnels open" not in found

@@ -4,52 +4,44 @@ import logging
 
 import pytest
 
+from support.plugins.clock import ManualClock
 from tailrace.service.telemetry.throttled_log import ThrottledLog
 
 
-class Clock:
-    """Time as the test wants it."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def refusals(clock: Clock, caplog: pytest.LogCaptureFixture) -> ThrottledLog:
+def log(clock: ManualClock, caplog: pytest.LogCaptureFixture) -> ThrottledLog:
     caplog.set_level(logging.INFO)
     return ThrottledLog(logging.getLogger("tailrace.test"), clock)
 
 
-def test_one_line_each(refusals: ThrottledLog, caplog: pytest.LogCaptureFixture) -> None:
-    refusals.add("cause", "channel %s: %s", "c1", "reason")
-    refusals.flush()
+def test_one_line_each(log: ThrottledLog, caplog: pytest.LogCaptureFixture) -> None:
+    log.add("cause", "channel %s: %s", "c1", "reason")
+    log.flush()
     assert caplog.messages == ["channel c1: reason"]
 
 
 def test_a_flood_is_counted_and_hides_nothing(
-    refusals: ThrottledLog, clock: Clock, caplog: pytest.LogCaptureFixture
+    log: ThrottledLog, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in range(1000):
-        refusals.add("flood", "flood %d", number)
-    refusals.add("other", "other")
+        log.add("flood", "flood %d", number)
+    log.add("other", "other")
     assert caplog.messages == [*(f"flood {number}" for number in range(20)), "other"]
     caplog.clear()
-    refusals.flush()
-    refusals.flush()
+    log.flush()
+    log.flush()
     assert caplog.messages == ["980 more refused: flood"]
     caplog.clear()
     clock.now = 3.0
     for number in range(10):
-        refusals.add("flood", "again %d", number)
+        log.add("flood", "again %d", number)
     assert caplog.messages == ["again 0", "again 1", "again 2"]
     caplog.clear()
     clock.now = 4.0
-    refusals.add("flood", "and again")
+    log.add("flood", "and again")
     assert caplog.messages == ["7 more refused: flood", "and again"]

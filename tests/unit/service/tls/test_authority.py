@@ -145,7 +145,7 @@ def test_unreadable_files_are_reported(tmp_path: Path) -> None:
 
 
 def test_impossible_names_are_reported(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="--host-name"):
+    with pytest.raises(ConfigurationError, match="host_names"):
         ensure_certificates(tmp_path / "tls", ("caf\u00e9",), NOW)
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from tailrace.service.errors import TunnelNotFound
+from tailrace.service.limits import DEFAULT
 from tailrace.service.tunnels.queries import TunnelQueries
+from tailrace.service.tunnels.records import TunnelStatus
 from tailrace.service.tunnels.rules import RandomIds, Tunnels, TunnelSpec
 from tailrace.service.tunnels.sqlite_store import SqliteStore
-from tailrace.service.tunnels.store import TunnelStatus
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def test_describe_and_page(store: SqliteStore) -> None:
     queries = TunnelQueries(store, "r", "a")
     with pytest.raises(TunnelNotFound, match="gone"):
         queries.describe("gone")
-    tunnel = Tunnels(store, RandomIds()).open(TunnelSpec(thing_name="x"), 1.0).tunnel
+    tunnel = Tunnels(store, RandomIds(), DEFAULT).open(TunnelSpec(thing_name="x"), 1.0).tunnel
     assert queries.describe(tunnel.tunnel_id) == tunnel
     assert queries.page("x", None, 5).tunnels == (tunnel,)
     assert queries.page("y", None, 5).tunnels == ()
@@ -41,7 +42,7 @@ def test_describe_and_page(store: SqliteStore) -> None:
 def test_counts(store: SqliteStore) -> None:
     queries = TunnelQueries(store, "r", "a")
     assert queries.count_by_status() == {TunnelStatus.OPEN: 0, TunnelStatus.CLOSED: 0}
-    tunnels = Tunnels(store, RandomIds())
+    tunnels = Tunnels(store, RandomIds(), DEFAULT)
     first = tunnels.open(TunnelSpec(), 1.0).tunnel.tunnel_id
     tunnels.open(TunnelSpec(), 1.0)
     tunnels.open(TunnelSpec(), 1.0)

@@ -8,7 +8,8 @@ import pytest
 
 from tailrace.common.secret import Secret
 from tailrace.service.errors import TunnelClosed, TunnelLimitReached, TunnelNotFound
-from tailrace.service.limits import Limits
+from tailrace.service.limits import DEFAULT, Limits
+from tailrace.service.tunnels.records import ConnectionStatus, TunnelStatus
 from tailrace.service.tunnels.rules import (
     CLOSED_VISIBLE_SECONDS,
     MAX_TAGS,
@@ -20,7 +21,6 @@ from tailrace.service.tunnels.rules import (
     TunnelSpec,
 )
 from tailrace.service.tunnels.sqlite_store import SqliteStore
-from tailrace.service.tunnels.store import ConnectionStatus, TunnelStatus
 from tailrace.wire import Side
 
 CLIENT = Secret("c" * 32)
@@ -46,7 +46,7 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
 
 @pytest.fixture
 def tunnels(store: SqliteStore) -> Tunnels:
-    return Tunnels(store, CountingIds())
+    return Tunnels(store, CountingIds(), DEFAULT)
 
 
 def refusal(
@@ -160,6 +160,31 @@ class TestAdmission:
             refusal(tunnels, opened.source_token, Side.SOURCE, None, 2.0) is Refusal.UNKNOWN_TOKEN
         )
 
+    def test_another_service_uses_the_token_first(
+        self, tunnels: Tunnels, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        mark_token_used = store.mark_token_used
+
+        def late(digest: str, client_digest: str | None, now: float) -> bool:
+            assert mark_token_used(digest, CLIENT.digest, now)
+            return mark_token_used(digest, client_digest, now)
+
+        opened = tunnels.open(TunnelSpec(), 0.0)
+        monkeypatch.setattr(store, "mark_token_used", late)
+        assert (
+            refusal(tunnels, opened.source_token, Side.SOURCE, OTHER_CLIENT, 1.0)
+            is Refusal.CLIENT_TOKEN_DIFFERS
+        )
+        # It may be the same proxy, which came back to this one.
+        tunnels.admit(opened.destination_token, Side.DESTINATION, CLIENT, 1.0)
+
+    def test_another_service_deletes_the_tunnel(
+        self, tunnels: Tunnels, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        token = tunnels.open(TunnelSpec(), 0.0).source_token
+        monkeypatch.setattr(store, "tunnel", lambda _: None)
+        assert refusal(tunnels, token, Side.SOURCE, None, 1.0) is Refusal.UNKNOWN_TOKEN
+
 
 def test_closing(tunnels: Tunnels, store: SqliteStore) -> None:
     tunnels.open(TunnelSpec(), 0.0)
@@ -199,7 +224,7 @@ def test_connection_states(tunnels: Tunnels, store: SqliteStore) -> None:
         ConnectionStatus.CONNECTED,
         3.0,
     )
-    tunnels.start(7.0)
+    tunnels.reset_connections(7.0)
     record = store.tunnel("tunnel-1")
     assert record is not None
     assert (record.source.status, record.source.last_updated_at) == (

@@ -1,17 +1,191 @@
-"""The records of the store."""
+"""What every store does; each implementation goes through it."""
 
-from tailrace.service.tunnels.store import (
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tailrace.service.errors import InvalidCursor, StoreFailed
+from tailrace.service.tunnels.records import (
     ConnectionState,
     ConnectionStatus,
+    TokenRecord,
     TunnelRecord,
     TunnelStatus,
 )
+from tailrace.service.tunnels.sqlite_store import SqliteStore
+from tailrace.service.tunnels.store import TunnelStore
 from tailrace.wire import Side
 
 
-def test_connection_of_a_side() -> None:
-    source = ConnectionState(ConnectionStatus.CONNECTED, 1.0)
-    destination = ConnectionState(ConnectionStatus.DISCONNECTED, 2.0)
-    tunnel = TunnelRecord("t", TunnelStatus.OPEN, 0, 0, 60, 1, source, destination)
-    assert tunnel.connection(Side.SOURCE) is source
-    assert tunnel.connection(Side.DESTINATION) is destination
+@pytest.fixture(params=[SqliteStore.open])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TunnelStore]:
+    store: TunnelStore = request.param(tmp_path / "db")
+    yield store
+    store.close()
+
+
+def tunnel(tunnel_id: str, created_at: float = 100.0, **changes: object) -> TunnelRecord:
+    off = ConnectionState(ConnectionStatus.DISCONNECTED, created_at)
+    record = TunnelRecord(
+        tunnel_id, TunnelStatus.OPEN, created_at, created_at, created_at + 60, 1, off, off
+    )
+    return replace(record, **changes)
+
+
+def test_unknown_things_are_none(store: TunnelStore) -> None:
+    assert store.tunnel("x") is None
+    assert store.token("x") is None
+    assert store.next_expiry() is None
+    assert store.due_tunnels(1e12) == ()
+    assert not store.close_tunnel("x", 1.0)
+    store.delete_tunnel("x")
+    store.set_tags("x", [], 1.0)
+    assert store.tunnel("x") is None
+    assert not store.mark_token_used("x", None, 1.0)
+
+
+def test_client_tokens_of_other_tunnels(store: TunnelStore) -> None:
+    store.add_tunnel(tunnel("t1"), [TokenRecord("d1", "t1", Side.SOURCE, 100.0)])
+    assert not store.client_token_elsewhere("c1", "t2", 101.0)
+    store.mark_token_used("d1", "c1", 101.0)
+    assert store.client_token_elsewhere("c1", "t2", 159.0)
+    assert not store.client_token_elsewhere("c1", "t1", 159.0)
+    assert not store.client_token_elsewhere("c2", "t2", 159.0)
+    assert not store.client_token_elsewhere("c1", "t2", 160.0)
+    store.close_tunnel("t1", 110.0)
+    assert not store.client_token_elsewhere("c1", "t2", 111.0)
+
+
+def test_a_token_is_used_first_only_once(store: TunnelStore) -> None:
+    store.add_tunnel(tunnel("t"), [TokenRecord("d", "t", Side.SOURCE, 1.0)])
+    assert store.mark_token_used("d", None, 2.0)
+    assert not store.mark_token_used("d", "other", 3.0)
+    used = store.token("d")
+    assert used is not None
+    assert (used.first_used_at, used.client_digest) == (2.0, None)
+
+
+def test_pages_are_newest_first_and_complete(store: TunnelStore) -> None:
+    for number in range(7):
+        store.add_tunnel(tunnel(f"t{number}", thing_name="odd" if number % 2 else "even"), [])
+    seen: list[str] = []
+    cursor = None
+    while True:
+        page = store.list_tunnels(None, cursor, 3)
+        seen += [t.tunnel_id for t in page.tunnels]
+        cursor = page.cursor
+        if cursor is None:
+            break
+        # A tunnel opened while pages are read does not disturb them.
+        store.add_tunnel(tunnel(f"new{len(seen)}"), [])
+    assert seen == [f"t{number}" for number in reversed(range(7))]
+    odd = store.list_tunnels("odd", None, 10)
+    assert [t.tunnel_id for t in odd.tunnels] == ["t5", "t3", "t1"]
+    assert odd.cursor is None
+
+
+def test_a_full_last_page_has_no_cursor(store: TunnelStore) -> None:
+    store.add_tunnel(tunnel("a"), [])
+    store.add_tunnel(tunnel("b"), [])
+    assert store.list_tunnels(None, None, 2).cursor is None
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "-1", "1.5", "9" * 40, "\u0661"])
+def test_foreign_cursors_are_refused(store: TunnelStore, cursor: str) -> None:
+    with pytest.raises(InvalidCursor):
+        store.list_tunnels(None, cursor, 1)
+
+
+def test_closing_and_purging(store: TunnelStore) -> None:
+    store.add_tunnel(tunnel("t"), [TokenRecord("d", "t", Side.SOURCE, 1.0)])
+    assert store.close_tunnel("t", 150.0)
+    assert not store.close_tunnel("t", 160.0)
+    closed = store.tunnel("t")
+    assert closed is not None
+    assert (closed.status, closed.closed_at, closed.last_updated_at) == (
+        TunnelStatus.CLOSED,
+        150.0,
+        150.0,
+    )
+    assert store.token("d") is not None
+    store.purge_closed(150.0)
+    assert store.tunnel("t") is not None
+    store.purge_closed(150.1)
+    assert store.tunnel("t") is None
+    assert store.token("d") is None
+
+
+def test_deleting_forgets_the_tokens(store: TunnelStore) -> None:
+    store.add_tunnel(tunnel("t"), [TokenRecord("d", "t", Side.SOURCE, 1.0)])
+    store.delete_tunnel("t")
+    assert store.tunnel("t") is None
+    assert store.token("d") is None
+
+
+def test_expiry(store: TunnelStore) -> None:
+    store.add_tunnel(tunnel("late", 200.0), [])
+    store.add_tunnel(tunnel("soon", 100.0), [])
+    assert store.next_expiry() == 160.0
+    assert store.due_tunnels(159.9) == ()
+    assert store.due_tunnels(160.0) == ("soon",)
+    store.close_tunnel("soon", 160.0)
+    assert store.next_expiry() == 260.0
+
+
+def test_connection_states(store: TunnelStore) -> None:
+    store.add_tunnel(tunnel("t"), [])
+    on = ConnectionState(ConnectionStatus.CONNECTED, 120.0)
+    store.set_connection("t", Side.DESTINATION, on)
+    store.set_connection("unknown", Side.SOURCE, on)
+    record = store.tunnel("t")
+    assert record is not None
+    assert record.destination == on
+    assert record.last_updated_at == 100.0
+    store.reset_connections(130.0)
+    record = store.tunnel("t")
+    assert record is not None
+    assert record.destination == ConnectionState(ConnectionStatus.DISCONNECTED, 130.0)
+    assert record.source.last_updated_at == 100.0
+
+
+def test_a_failed_change_leaves_nothing_behind(store: TunnelStore) -> None:
+    token = TokenRecord("same", "t", Side.SOURCE, 1.0)
+    with pytest.raises(StoreFailed):
+        store.add_tunnel(tunnel("t"), [token, token])
+    assert store.tunnel("t") is None
+    store.add_tunnel(tunnel("t"), [token])
+
+
+def test_tokens_are_replaced_by_side(store: TunnelStore) -> None:
+    old = [TokenRecord(str(side), "t", side, 100.0) for side in Side]
+    store.add_tunnel(tunnel("t"), old)
+    changed = replace(tunnel("t"), services=("X",), thing_name="thing", last_updated_at=130.0)
+    new = TokenRecord("new", "t", Side.SOURCE, 130.0)
+    assert store.replace_tokens(changed, [new])
+    assert store.tunnel("t") == changed
+    assert store.token("source") is None
+    assert store.token("new") == new
+    assert store.token("destination") == old[1]
+    store.close_tunnel("t", 140.0)
+    assert not store.replace_tokens(changed, [replace(new, digest="newer")])
+    assert store.token("new") == new
+    assert not store.replace_tokens(replace(changed, tunnel_id="unknown"), [])
+
+
+def test_tags_are_replaced(store: TunnelStore) -> None:
+    store.add_tunnel(tunnel("t", tags=(("old", ""),)), [])
+    store.set_tags("t", [("caf\u00e9", "1")], 150.0)
+    record = store.tunnel("t")
+    assert record is not None
+    assert (record.tags, record.last_updated_at) == ((("caf\u00e9", "1"),), 150.0)
+
+
+def test_open_tunnels_are_counted(store: TunnelStore) -> None:
+    assert store.count_open(0.0) == 0
+    for tunnel_id in ("a", "b", "c"):
+        store.add_tunnel(tunnel(tunnel_id), [])
+    store.close_tunnel("a", 110.0)
+    assert store.count_open(110.0) == 2
+    assert store.count_open(160.0) == 0

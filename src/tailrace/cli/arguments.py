@@ -1,0 +1,30 @@
+"""Arguments that several commands of ``tailrace`` have."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any, TypeAlias
+
+__all__ = ["Subparsers", "add_state_dir", "state_dir_of"]
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[Any]"
+
+
+def add_state_dir(parser: argparse.ArgumentParser) -> None:
+    """Add ``--state-dir``; :func:`state_dir_of` reads it."""
+    parser.add_argument(
+        "--state-dir",
+        metavar="DIR",
+        type=Path,
+        help="directory of the service's files (default: ~/.local/state/tailrace)",
+    )
+
+
+def state_dir_of(args: argparse.Namespace) -> Path:
+    """Return the absolute path of the state directory of the service."""
+    from ..service.config import default_state_dir  # slow, and tailrace tunnel needs none of it
+
+    chosen: Path = args.state_dir or default_state_dir(os.environ)
+    return chosen.absolute()

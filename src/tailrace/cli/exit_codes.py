@@ -1,0 +1,59 @@
+"""The exit codes of the commands, and the one table from errors to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import Final
+
+from ..errors import (
+    AccessRefused,
+    CallRefused,
+    CertificateRejected,
+    ConfigurationError,
+    ControlCertificateRejected,
+    ControlError,
+    LinkError,
+    ListenError,
+    TailraceError,
+)
+
+__all__ = ["ExitCode", "exit_code_of"]
+
+
+class ExitCode(IntEnum):
+    """Exit status of the commands; the same table stands in ``docs/exit-codes.md``."""
+
+    OK = 0
+    """Ended as asked: tunnel closed or expired, SIGTERM, SIGINT."""
+    USAGE = 1
+    """Wrong command line, configuration file or environment."""
+    TOKEN_REFUSED = 3
+    """The service refused the access token or the client token."""
+    NETWORK = 4
+    """The service could not be reached within the allowed number of tries."""
+    LISTEN = 5
+    """A local port or socket path could not be bound."""
+    TLS = 6
+    """The service's certificate could not be verified."""
+    PROTOCOL = 7
+    """The service or the peer broke the protocol, or the service ids do not match."""
+
+
+_EXIT_CODES: Final[Mapping[type[BaseException], ExitCode]] = {
+    TailraceError: ExitCode.PROTOCOL,
+    ConfigurationError: ExitCode.USAGE,
+    CallRefused: ExitCode.USAGE,
+    AccessRefused: ExitCode.TOKEN_REFUSED,
+    LinkError: ExitCode.NETWORK,
+    ControlError: ExitCode.NETWORK,
+    ListenError: ExitCode.LISTEN,
+    CertificateRejected: ExitCode.TLS,
+    ControlCertificateRejected: ExitCode.TLS,
+}
+"""Errors that are not here have the code of their nearest base class."""
+
+
+def exit_code_of(error: TailraceError) -> ExitCode:
+    """Return the exit code of a command that ends with ``error``."""
+    return next(_EXIT_CODES[kind] for kind in type(error).__mro__ if kind in _EXIT_CODES)

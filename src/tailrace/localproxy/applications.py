@@ -1,0 +1,114 @@
+"""How a destination reaches its applications: at an address, or in a handler of this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from ..common.addresses import LocalAddress, TCPAddress, UnixAddress
+from .dialer import DialFailed, dial
+from .events import ConnectionOpened, ProxyEvent
+from .in_process import IN_PROCESS, Streams, new_streams
+from .local_connection import LocalConnection
+from .local_end import LocalEnd
+from .log import TunnelLog
+from .settings import LocalService, ProxySettings, StreamHandler
+from .sockets import SocketEnd
+
+__all__ = ["Applications", "name_of"]
+
+
+def name_of(service: LocalService) -> str:
+    """Return how events and records name an application."""
+    return str(service) if isinstance(service, TCPAddress | UnixAddress) else IN_PROCESS
+
+
+class Applications:
+    """The applications behind the connections of one session.
+
+    ``refuse`` is called with a connection whose application cannot be reached, and why.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        settings: ProxySettings,
+        emit: Callable[[ProxyEvent], None],
+        refuse: Callable[[LocalConnection, str], None],
+        log: TunnelLog,
+    ) -> None:
+        self._loop = loop
+        self._settings = settings
+        self._emit = emit
+        self._refuse = refuse
+        self._log = log
+        self._dials: dict[LocalConnection, asyncio.Task[None]] = {}
+        self._handlers: set[asyncio.Task[None]] = set()
+
+    @property
+    def tasks(self) -> set[asyncio.Task[None]]:
+        """The dials and handlers that are running."""
+        return self._handlers.union(self._dials.values())
+
+    def reach(self, local: LocalConnection, service: LocalService) -> None:
+        """Attach the application of a new connection, as soon as there is one."""
+        if isinstance(service, TCPAddress | UnixAddress):
+            self._log.debug("Attempting to establish tcp socket connection to: %s", service)
+            self._dials[local] = self._loop.create_task(self._dial(local, service))
+        else:
+            end, streams = new_streams(self._loop)
+            self._attach(local, end)
+            task = self._loop.create_task(self._handle(local, service, streams))
+            self._handlers.add(task)
+            task.add_done_callback(self._handlers.discard)
+
+    def give_up(self, local: LocalConnection) -> None:
+        """Dial no more for a connection."""
+        task = self._dials.pop(local, None)
+        if task is not None:
+            task.cancel()
+
+    def abandon_dials(self) -> None:
+        """Close the connections whose application has not been reached yet."""
+        for local in list(self._dials):
+            self._log.warning(
+                "%s: not reached before the end; %d bytes lost", local.name, local.waiting
+            )
+            self.give_up(local)
+            local.abort()
+
+    def cancel(self) -> None:
+        """Cancel all that is running."""
+        for task in self.tasks:
+            task.cancel()
+
+    async def _dial(self, local: LocalConnection, address: LocalAddress) -> None:
+        try:
+            sock = await dial(address, self._settings)
+        except DialFailed as error:
+            del self._dials[local]
+            self._refuse(local, f"Could not connect to destination {error}")
+            return
+        del self._dials[local]
+        self._attach(local, SocketEnd(self._loop, sock))
+
+    def _attach(self, local: LocalConnection, end: LocalEnd) -> None:
+        connection = local.connection
+        self._emit(ConnectionOpened(connection.service_id, connection.connection_id, local.name))
+        local.attach(end)
+
+    async def _handle(
+        self, local: LocalConnection, handler: StreamHandler, streams: Streams
+    ) -> None:
+        """Run a handler; its stream ends with it, in order unless it failed."""
+        service_id = local.connection.service_id
+        writer = streams[1]
+        try:
+            await handler(*streams)
+        except ConnectionError as error:
+            self._log.debug("The handler of service '%s' ended: %s", service_id, error)
+        except Exception as error:
+            self._log.error("The handler of service '%s' failed", service_id, exc_info=error)
+            writer.transport.abort()
+        finally:
+            writer.close()

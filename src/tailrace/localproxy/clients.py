@@ -1,0 +1,197 @@
+"""How clients come to a source: through listeners, or from within this process.
+
+A client that comes is queued, and the connections of the present link (if there is one) are
+told. They take it at once, unless the service's peer carries one connection at a time and is
+busy: then it waits, and with it all that come behind it, in order; the listener is paused, so
+that those wait in the kernel. Clients from within this process also wait here while there is
+no link; those of a listener wait in its backlog.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+
+from ..common.addresses import LocalAddress, TCPAddress
+from ..errors import OpenFailed
+from .events import Listening, ListeningOnNetwork, ProxyEvent
+from .in_process import IN_PROCESS, Streams, new_streams
+from .listener import Listener, bind
+from .local_end import LocalEnd
+from .log import TunnelLog
+from .sockets import SocketEnd
+
+__all__ = ["Client", "Clients"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Client:
+    """One that wants a connection."""
+
+    service_id: str
+    peer: str
+    end: LocalEnd
+    opened: asyncio.Future[None] | None = None
+    """Of one within this process: done when it has its connection."""
+
+    @property
+    def has_left(self) -> bool:
+        """Whether it does not wait any more."""
+        return self.opened is not None and self.opened.done()
+
+    def take(self) -> None:
+        """Tell it that it has its connection."""
+        if self.opened is not None:
+            self.opened.set_result(None)
+
+    def refuse(self, reason: str) -> None:
+        """Send it away."""
+        self.end.close()
+        if self.opened is not None and not self.opened.done():
+            self.opened.set_exception(OpenFailed(reason))
+
+
+class Clients:
+    """The clients of a source that wait for a connection, and the listeners they come to."""
+
+    def __init__(
+        self, bind_address: str, emit: Callable[[ProxyEvent], None], log: TunnelLog
+    ) -> None:
+        self._bind_address = bind_address
+        self._emit = emit
+        self._log = log
+        self._listeners: dict[str, Listener] = {}
+        self._waiting: dict[str, deque[Client]] = {}
+        self._service_ids: tuple[str, ...] | None = None
+        self._serve: Callable[[str], None] | None = None
+        self._end = ""
+        """Why there will be no more connections; empty as long as there may be."""
+
+    # -- listeners ----------------------------------------------------------------------
+
+    def bind(self, service_id: str, address: LocalAddress) -> None:
+        """Bind the listener of a service, unless it is bound; clients are not accepted yet.
+
+        Raises:
+            ListenError: the address cannot be bound.
+        """
+        if self._listener(service_id) is not None:
+            return
+        if isinstance(address, TCPAddress) and not address.host:
+            address = TCPAddress(self._bind_address, address.port)
+        listener = bind(service_id, address, self._log)
+        self._listeners[service_id] = listener
+        if not listener.is_local:
+            self._emit(ListeningOnNetwork(listener.address))
+
+    def listen(self, service_id: str, assigned: bool) -> None:
+        """Accept the clients of a service, which has been bound."""
+        self._emit(Listening(service_id, self._accept(service_id).address, assigned))
+
+    def _listener(self, service_id: str) -> Listener | None:
+        # A lone port serves the only service.
+        return self._listeners.get(service_id) or self._listeners.get("")
+
+    def _accept(self, service_id: str) -> Listener:
+        listener = self._listener(service_id)
+        assert listener is not None
+        loop = asyncio.get_running_loop()
+        listener.start(loop, partial(self._accepted, listener, service_id))
+        return listener
+
+    def _accepted(
+        self, listener: Listener, service_id: str, sock: socket.socket, peer: str
+    ) -> None:
+        client = Client(service_id, peer, SocketEnd(asyncio.get_running_loop(), sock))
+        if not self._add(client):
+            self._log.info("%s waits: the peer carries one connection of a service at a time", peer)
+            listener.pause()
+
+    # -- clients within this process ---------------------------------------------------------
+
+    async def open_connection(self, service_id: str) -> Streams:
+        """Connect to a service from within this process, once there is a link that can take it.
+
+        Raises:
+            OpenFailed: there is no such service, a limit is reached, or the tunnel has ended.
+        """
+        if self._end:
+            raise OpenFailed(self._end)
+        if self._service_ids is not None and service_id not in self._service_ids:
+            raise OpenFailed(_no_service(service_id))
+        loop = asyncio.get_running_loop()
+        end, streams = new_streams(loop)
+        opened = loop.create_future()
+        client = Client(service_id, IN_PROCESS, end, opened)
+        self._add(client)
+        try:
+            await opened
+        except BaseException:
+            queue = self._waiting.get(service_id)
+            if queue and client in queue:
+                queue.remove(client)
+            # It may have been opened in the turn of the loop in which it was cancelled.
+            streams[1].transport.abort()
+            raise
+        return streams
+
+    # -- the queue ------------------------------------------------------------------------------
+
+    def tunnel_ready(self, service_ids: tuple[str, ...], serve: Callable[[str], None]) -> None:
+        """Let connections be opened: ``serve`` is called with the service a client came for."""
+        self._service_ids = service_ids
+        self._serve = serve
+        for service_id in self._waiting.keys() - set(service_ids):
+            self._refuse(self._waiting.pop(service_id), _no_service(service_id))
+
+    def pause(self) -> None:
+        """Let no connections be opened until :meth:`tunnel_ready`."""
+        self._serve = None
+        for listener in self._listeners.values():
+            listener.pause()
+
+    def close(self, reason: str) -> None:
+        """Send all clients away, for good, and close the listeners."""
+        self.pause()
+        self._end = reason
+        for listener in self._listeners.values():
+            listener.close()
+        for queue in self._waiting.values():
+            self._refuse(queue, reason)
+        self._waiting.clear()
+
+    def has_waiting(self, service_id: str) -> bool:
+        """Return whether a client waits for a connection that could be opened."""
+        queue = self._waiting.get(service_id)
+        while queue and queue[0].has_left:
+            queue.popleft()
+        return bool(queue) and self._serve is not None
+
+    def next(self, service_id: str) -> Client:
+        """Take the client that has waited longest; there must be one that waits."""
+        client = self._waiting[service_id].popleft()
+        listener = self._listener(service_id)
+        if listener is not None and not listener.accepting:
+            self._accept(service_id)
+        return client
+
+    def _add(self, client: Client) -> bool:
+        """Queue a client; return whether it was taken at once."""
+        queue = self._waiting.setdefault(client.service_id, deque())
+        queue.append(client)
+        if self._serve is not None:
+            self._serve(client.service_id)
+        return client not in queue
+
+    @staticmethod
+    def _refuse(clients: Iterable[Client], reason: str) -> None:
+        for client in clients:
+            client.refuse(reason)
+
+
+def _no_service(service_id: str) -> str:
+    return f"the tunnel has no service {service_id!r}"

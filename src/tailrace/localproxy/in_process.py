@@ -1,0 +1,257 @@
+"""Local ends within this process: a pair of asyncio streams instead of a socket.
+
+One side is the :class:`~.local_end.LocalEnd` that a connection drives, the other the
+reader and the writer that a program uses as if they were those of a TCP connection:
+
+* What the program writes waits in the end until the connection reads it; over the high-water
+  mark, ``drain`` waits.
+* What comes from the tunnel goes into the stream reader. Once that holds twice its limit the
+  end takes no more, which to the connection is a socket that is full.
+* ``write_eof`` ends the program's half alone, as ``shutdown`` would. After ``close`` everything
+  written is still sent, and then sending to the program fails, as to a socket that was closed.
+  Unlike a socket, the end knows at once that the program has closed, so the connection does not
+  linger for an answer that cannot be delivered.
+* The program reads an end of file where a socket would, and gets ``ConnectionResetError`` when
+  bytes that it was to receive were lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Callable
+from typing import Final
+
+__all__ = ["IN_PROCESS", "StreamEnd", "Streams", "new_streams"]
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+IN_PROCESS: Final = "in process"
+"""How events and records name a local end of this kind."""
+
+_HIGH: Final = 64 * 1024
+"""Unread bytes of the program over which ``drain`` waits, as asyncio has it for sockets."""
+_LOW: Final = _HIGH // 4
+_RESET: Final = os.strerror(errno.ECONNRESET)
+
+
+def new_streams(loop: asyncio.AbstractEventLoop) -> tuple[StreamEnd, Streams]:
+    """Return both sides of a new stream."""
+    reader = asyncio.StreamReader(loop=loop)
+    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    end = StreamEnd(loop, protocol)
+    return end, (reader, asyncio.StreamWriter(end.transport, protocol, reader, loop))
+
+
+class _Watch:
+    """Readiness of one direction: calls back in turns of its own for as long as it is ready."""
+
+    __slots__ = ("_callback", "_handle", "_loop", "_ready")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, ready: Callable[[], bool]) -> None:
+        self._loop = loop
+        self._ready = ready
+        self._callback: Callable[[], None] | None = None
+        self._handle: asyncio.Handle | None = None
+
+    def start(self, callback: Callable[[], None]) -> None:
+        self._callback = callback
+        self.check()
+
+    def stop(self) -> None:
+        self._callback = None
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def check(self) -> None:
+        """Called whenever the direction may have become ready."""
+        if self._callback is not None and self._handle is None and self._ready():
+            self._handle = self._loop.call_soon(self._call_back)
+
+    def _call_back(self) -> None:
+        self._handle = None
+        if self._callback is not None and self._ready():
+            self._callback()
+            self.check()
+
+
+class StreamEnd:
+    """The connection's side of a stream, see :class:`~.local_end.LocalEnd`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, protocol: asyncio.Protocol) -> None:
+        self._loop = loop
+        self._protocol = protocol
+        self._written = bytearray()
+        self._eof = False
+        """Whether the program will write no more."""
+        self._failure: OSError | None = None
+        """What the connection sees of a program that has closed or reset its side."""
+        self._reader_full = False
+        self._writer_full = False
+        self._shut = False
+        """Whether the program has been given its end of file."""
+        self._lost = False
+        """Whether the program has been told, or soon will be, that all is over."""
+        self._readability = _Watch(loop, self._can_read)
+        self._writability = _Watch(loop, self._can_write)
+        self.start_reading = self._readability.start
+        self.stop_reading = self._readability.stop
+        self.start_writing = self._writability.start
+        self.stop_writing = self._writability.stop
+        self.transport = _ProgramTransport(self)
+        protocol.connection_made(self.transport)
+
+    # -- the connection's side ----------------------------------------------------------
+
+    def recv_into(self, buffer: memoryview, limit: int) -> int:
+        """Take at most ``limit`` bytes that the program has written; 0 is its end of file."""
+        written = self._written
+        if written:
+            size = min(limit, len(written))
+            buffer[:size] = written[:size]
+            del written[:size]
+            if self._writer_full and len(written) <= _LOW:
+                self._writer_full = False
+                self._protocol.resume_writing()
+            if self._failure is not None and not written:
+                self._lose(None)
+            return size
+        if self._failure is not None:
+            raise self._failure
+        if self._eof:
+            return 0
+        raise BlockingIOError
+
+    def send(self, data: memoryview) -> int:
+        """Give data to the program's reader, all of it or, when that is full, nothing."""
+        if self._failure is not None:
+            if self._written:
+                # As a kernel takes it: what was written before the close is still to be read.
+                return len(data)
+            raise self._failure
+        if self._reader_full:
+            raise BlockingIOError
+        self._protocol.data_received(bytes(data))
+        return len(data)
+
+    def sendmsg(self, pieces: list[memoryview]) -> int:
+        """Give the first of several pieces to the reader: the next may be too much."""
+        return self.send(pieces[0])
+
+    def pending_error(self) -> int:
+        """Return the error number of what the program did to its side, or 0."""
+        return 0 if self._failure is None else self._failure.errno or 0
+
+    def unacknowledged(self) -> int:
+        """Return 0: what was sent is with the program."""
+        return 0
+
+    def shut_down(self) -> None:
+        """Give the program its end of file."""
+        self._shut = True
+        if not self._lost:
+            self._protocol.eof_received()
+
+    def close(self) -> None:
+        """Give up the stream; the program learns of a loss unless it has had its end of file."""
+        self._lose(None if self._shut else ConnectionResetError(errno.ECONNRESET, _RESET))
+
+    def _can_read(self) -> bool:
+        return bool(self._written) or self._eof
+
+    def _can_write(self) -> bool:
+        return not self._reader_full
+
+    def _lose(self, error: OSError | None) -> None:
+        if not self._lost:
+            self._lost = True
+            self._written.clear()
+            self._loop.call_soon(self._protocol.connection_lost, error)
+
+    # -- the program's side ---------------------------------------------------------------
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the program has closed its side, or all is over."""
+        return self._failure is not None or self._lost
+
+    @property
+    def reader_full(self) -> bool:
+        """Whether the program takes nothing now."""
+        return self._reader_full
+
+    @property
+    def unsent(self) -> int:
+        """Bytes the program has written that the connection has not read."""
+        return len(self._written)
+
+    def program_wrote(self, data: bytes | bytearray | memoryview) -> None:
+        """Called with what the program sends."""
+        if self.is_closing:
+            return
+        if self._eof:
+            raise RuntimeError("write() after write_eof()")
+        self._written += data
+        if len(self._written) > _HIGH and not self._writer_full:
+            self._writer_full = True
+            self._protocol.pause_writing()
+        self._readability.check()
+
+    def program_ended(self) -> None:
+        """Called when the program will send no more."""
+        self._eof = True
+        self._readability.check()
+
+    def program_gone(self, error_number: int) -> None:
+        """Called when the program closes its side (EPIPE) or resets it (ECONNRESET)."""
+        if not self.is_closing or error_number == errno.ECONNRESET:
+            self._failure = OSError(error_number, os.strerror(error_number))
+            if not self._written or error_number == errno.ECONNRESET:
+                self._lose(None)
+            self.program_ended()
+            self.program_takes(True)
+
+    def program_takes(self, takes: bool) -> None:
+        """Called when the program's reader is full, or is not any more."""
+        self._reader_full = not takes
+        self._writability.check()
+
+
+class _ProgramTransport(asyncio.Transport):
+    """The program's side of a stream, as its reader and its writer drive it."""
+
+    def __init__(self, end: StreamEnd) -> None:
+        super().__init__()
+        self._end = end
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self._end.program_wrote(data)
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self._end.program_ended()
+
+    def close(self) -> None:
+        self._end.program_gone(errno.EPIPE)
+
+    def abort(self) -> None:
+        self._end.program_gone(errno.ECONNRESET)
+
+    def is_closing(self) -> bool:
+        return self._end.is_closing
+
+    def pause_reading(self) -> None:
+        self._end.program_takes(False)
+
+    def resume_reading(self) -> None:
+        self._end.program_takes(True)
+
+    def is_reading(self) -> bool:
+        return not (self._end.reader_full or self._end.is_closing)
+
+    def get_write_buffer_size(self) -> int:
+        return self._end.unsent

@@ -1,0 +1,127 @@
+"""Tunnel to sockets: what local sockets do not take waits here, in bounds.
+
+The bytes themselves are kept by their connections, copied once. The books are kept by
+:mod:`tailrace.flow.receive_buffers`, which explains the three steps and their marks; here they
+are acted on. The session pauses and resumes the peer of one connection; the reading of the
+whole link stops and starts; and while the link is not read, every quarter of the stall timeout
+connections that take nothing are looked for and given up, so that the others can go on. One
+that is alone may take as long as it likes.
+
+Invariant: the link is read exactly while the buffers are not full. A new link that finds them
+full is not read either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, Generic, Protocol, TypeVar
+
+from ..flow.receive_buffers import PAUSE_LOW, ReceiveBuffers
+from ..session import Connection, Session
+
+__all__ = ["Inbound", "Receiver"]
+
+_STALL_CHECK: Final = 0.25
+"""How often stalled connections are looked for, as a part of the stall timeout."""
+
+
+class Receiver(Protocol):
+    """A local connection, as far as what waits for its socket is concerned."""
+
+    connection: Connection
+    waiting: int
+    """Bytes received that its socket has not taken."""
+
+
+R = TypeVar("R", bound=Receiver)
+
+
+class Inbound(Generic[R]):
+    """The way from the link to all local sockets of a tunnel.
+
+    ``give_up`` is called with a connection that has to go, and has to end in :meth:`removed`;
+    ``crowded`` returns whether there is more than one connection.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        session: Session,
+        stall_timeout: float,
+        crowded: Callable[[], bool],
+        give_up: Callable[[R], None],
+    ) -> None:
+        self.buffers: ReceiveBuffers[R] = ReceiveBuffers()
+        self.reading = True
+        """Whether the link is read, where there is one."""
+        self._loop = loop
+        self._session = session
+        self._stall_timeout = stall_timeout
+        self._crowded = crowded
+        self._give_up = give_up
+        self._set_reading: Callable[[bool], None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def attach(self, set_reading: Callable[[bool], None]) -> None:
+        """Regulate a new link, which is being read; ``set_reading`` changes that."""
+        self._set_reading = set_reading
+        self.reading = True
+        self._regulate()
+
+    def detach(self) -> None:
+        """Regulate nothing: the link is gone."""
+        self._set_reading = None
+        self._cancel_timer()
+
+    def buffered(self, receiver: R, size: int) -> None:
+        """Note that ``size`` more bytes wait for a connection's socket."""
+        connection, waiting = receiver.connection, receiver.waiting
+        can_pause = connection.can_pause
+        self.buffers.added(receiver, size, waiting, self._loop.time(), can_pause=can_pause)
+        if can_pause and self.buffers.wants_pause(waiting):
+            self._session.pause(connection)
+        self._regulate()
+
+    def taken(self, receiver: R, size: int) -> None:
+        """Note that a socket took ``size`` of its bytes."""
+        self.buffers.taken(receiver, size, receiver.waiting, self._loop.time())
+        if receiver.waiting <= PAUSE_LOW:
+            self._session.resume(receiver.connection)
+        self._regulate()
+
+    def removed(self, receiver: R) -> None:
+        """Forget a connection and what waited for its socket."""
+        self.buffers.removed(receiver, receiver.waiting)
+        self._regulate()
+
+    def _regulate(self) -> None:
+        reading = not self.buffers.full
+        if reading is self.reading or self._set_reading is None:
+            return
+        self.reading = reading
+        self._set_reading(reading)
+        if reading:
+            self._cancel_timer()
+        else:
+            self._arm_timer()
+
+    def _check_stalls(self) -> None:
+        """Give up connections that take nothing while others wait, until the link can go on."""
+        self._timer = None
+        if self._crowded():
+            for receiver in self.buffers.stalled(self._loop.time(), self._stall_timeout):
+                if self.reading:
+                    break
+                self._give_up(receiver)
+        if not self.reading:
+            self._arm_timer()
+
+    def _arm_timer(self) -> None:
+        delay = self._stall_timeout * _STALL_CHECK
+        self._timer = self._loop.call_later(delay, self._check_stalls)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

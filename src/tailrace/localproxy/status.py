@@ -1,0 +1,126 @@
+"""What a local proxy is doing, as one frozen tree of values."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from enum import Enum
+
+from ..wire import Side
+from .events import Connected, Connecting, ProxyEvent, Reconnecting
+from .local_connection import ConnectionState, LocalConnection
+
+__all__ = ["ConnectionStatus", "LinkHistory", "LinkPhase", "LinkStatus", "ProxyStatus"]
+
+
+class LinkPhase(Enum):
+    """Where a proxy stands with its link."""
+
+    NOT_STARTED = "not started"
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    WAITING = "waiting"
+    """It was lost or could not be set up; there will be another attempt."""
+    ENDED = "ended"
+    """There is none any more, and there will be none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionStatus:
+    """One local connection; byte counts as seen from its local end."""
+
+    service_id: str
+    connection_id: int
+    peer: str
+    """Address of the client or application, or what it is instead."""
+    state: ConnectionState
+    bytes_in: int
+    """Read from the local end, sent into the tunnel."""
+    bytes_out: int
+    """Received from the tunnel."""
+    since: float
+    """Seconds since the epoch."""
+
+    @classmethod
+    def of(cls, local: LocalConnection) -> ConnectionStatus:
+        """Return the status of a connection."""
+        inner = local.connection
+        return cls(
+            inner.service_id,
+            inner.connection_id,
+            local.name,
+            local.state,
+            local.bytes_in,
+            local.bytes_out,
+            local.since,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStatus:
+    """The link to the service."""
+
+    phase: LinkPhase
+    endpoint: str
+    """``host:port``."""
+    round_trip: float | None
+    """Seconds; ``None`` before the first pong of a link."""
+    reconnects: int
+    """How often it was set up again."""
+    last_cause: str | None
+    """Why it was lost or could not be set up last, ``None`` if it never was."""
+    last_failure: float | None
+    """When that was, in seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyStatus:
+    """One end of a tunnel."""
+
+    side: Side
+    service_ids: tuple[str, ...]
+    """Those of the tunnel; empty before they are known."""
+    link: LinkStatus
+    connections: tuple[ConnectionStatus, ...]
+    """Open ones, and those that still drain."""
+
+
+class LinkHistory:
+    """What became of the link so far, gathered from the events of a proxy."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._endpoint = endpoint
+        self._phase = LinkPhase.NOT_STARTED
+        self._links = 0
+        self._last_cause: str | None = None
+        self._last_failure: float | None = None
+
+    def __call__(self, event: ProxyEvent) -> None:
+        """Take an event."""
+        match event:
+            case Connecting():
+                self._phase = LinkPhase.CONNECTING
+            case Connected():
+                self._phase = LinkPhase.CONNECTED
+                self._links += 1
+            case Reconnecting():
+                self._phase = LinkPhase.WAITING
+                self._last_cause = str(event.cause)
+                self._last_failure = time.time()
+            case _:
+                pass
+
+    def end(self) -> None:
+        """Note that there will be no link any more."""
+        self._phase = LinkPhase.ENDED
+
+    def status(self, round_trip: float | None) -> LinkStatus:
+        """Return the status of the link, given the round trip of the open one."""
+        return LinkStatus(
+            phase=self._phase,
+            endpoint=self._endpoint,
+            round_trip=round_trip,
+            reconnects=max(0, self._links - 1),
+            last_cause=self._last_cause,
+            last_failure=self._last_failure,
+        )

@@ -1,0 +1,130 @@
+"""The way from a local proxy to the service: one link after the other, and what they carry."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from ..errors import LinkError, RemoteProtocolError, TailraceError
+from ..link import (
+    CloseCode,
+    ClosedBy,
+    Link,
+    LinkClosed,
+    LinkHandler,
+    LinkSupervisor,
+    ReconnectPolicy,
+    ServiceEndpoint,
+)
+from .clients import Clients
+from .events import Connected, Connecting, ProxyEvent, Reconnecting
+from .link_session import LinkSession
+from .log import TunnelLog
+from .settings import ProxySettings
+from .traffic import Traffic
+
+__all__ = ["Uplink"]
+
+
+class Uplink:
+    """Keeps a link, gives each new one a traffic, and lets the old ones drain.
+
+    ``ready`` is called with the traffic and the service ids of a link on which they are
+    known, ``failed`` with what another link would not mend.
+    """
+
+    def __init__(
+        self,
+        settings: ProxySettings,
+        target: ServiceEndpoint,
+        clients: Clients,
+        ready: Callable[[Traffic, tuple[str, ...]], None],
+        failed: Callable[[TailraceError], None],
+        emit: Callable[[ProxyEvent], None],
+        log: TunnelLog,
+    ) -> None:
+        self._settings = settings
+        self._endpoint = target.authority
+        self._clients = clients
+        self._ready = ready
+        self._failed = failed
+        self._emit = emit
+        self._log = log
+        self._session: LinkSession | None = None
+        self._draining: set[Traffic] = set()
+        self.last_closed = LinkClosed(ClosedBy.US, CloseCode.OK, "")
+        """How the latest link ended."""
+        policy = ReconnectPolicy(
+            retry_count=settings.connect_retry_count,
+            retry_delay=settings.retry_delay,
+            retry_delay_cap=settings.retry_delay_cap,
+            ping_period=settings.ping_period,
+        )
+        self._supervisor = LinkSupervisor(target, policy, self, backend=settings.backend.value)
+
+    @property
+    def link(self) -> Link | None:
+        """The open link, if there is one."""
+        return self._session.link if self._session is not None else None
+
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds from the latest answered heartbeat to its pong, on the open link."""
+        return self._supervisor.round_trip
+
+    @property
+    def traffics(self) -> list[Traffic]:
+        """What the links carry, the drains of earlier ones first."""
+        present = [self._session.traffic] if self._session is not None else []
+        return [*self._draining, *present]
+
+    async def run(self) -> None:
+        """Keep a link until the tunnel has ended or :meth:`stop` is called.
+
+        Raises:
+            TailraceError: as :meth:`tailrace.link.LinkSupervisor.run`.
+        """
+        await self._supervisor.run()
+
+    def stop(self) -> None:
+        """Close the link in order, and set up none any more."""
+        self._supervisor.stop()
+
+    def reset_all(self) -> None:
+        """Reset every connection in the tunnel; their local ends drain."""
+        if self._session is not None:
+            self._session.traffic.connections.reset_all()
+
+    def abort(self) -> None:
+        """Drop the link and close every local end at once."""
+        if self.link is not None:
+            self.link.abort()
+        for traffic in self.traffics:
+            traffic.connections.abort()
+
+    # -- link observer ---------------------------------------------------------------------
+
+    def new_handler(self) -> LinkHandler:
+        self._emit(Connecting(self._endpoint))
+        loop = asyncio.get_running_loop()
+        traffic = Traffic(loop, self._settings, self._clients, self._ready, self._emit, self._log)
+        self._session = LinkSession(loop, traffic, self._failed)
+        return self._session
+
+    def link_opened(self, link: Link) -> None:
+        assert self._session is not None
+        self._session.link_opened(link)
+        self._emit(Connected(self._endpoint, link.info.channel_id, link.info.backend))
+
+    def link_down(self, closed: LinkClosed) -> None:
+        """Accept no clients until there is a link again: they wait in the backlog."""
+        self.last_closed = closed
+        self._clients.pause()
+        ours = closed.by is ClosedBy.US and closed.code == CloseCode.PROTOCOL_ERROR
+        if ours and not self._settings.reconnect_on_data_error:
+            self._failed(RemoteProtocolError(closed.reason))
+        self._draining = {traffic for traffic in self.traffics if not traffic.is_drained}
+        self._session = None
+
+    def retrying(self, cause: LinkError, delay: float) -> None:
+        self._emit(Reconnecting(cause, delay))

@@ -1,0 +1,32 @@
+"""Carry out an operation of the control API for the key that signed the request."""
+
+from __future__ import annotations
+
+from ..control import ControlPlane
+from ..errors import TunnelClosed, TunnelLimitReached, TunnelNotFound
+from ..identity.policy import AccessKey
+from .authorization import authorize
+from .errors import ApiError, ErrorType
+from .model import OPERATIONS
+from .operations import Call, Document
+
+__all__ = ["perform"]
+
+
+def perform(control: ControlPlane, name: str, parameters: Document, key: AccessKey) -> Document:
+    """Carry out the operation ``name``; its ``parameters`` have been checked.
+
+    Raises:
+        ApiError: a modelled error of the operation, or the key does not allow it.
+        StoreFailed: the store cannot be read or written.
+    """
+    operation = OPERATIONS[name]
+    call = Call(control, parameters, key.policy)
+    try:
+        authorize(key, name, operation, call)
+        return operation.handler(call)
+    except (TunnelNotFound, TunnelClosed) as error:
+        # The only error that the model has for operations on one tunnel.
+        raise ApiError(ErrorType.RESOURCE_NOT_FOUND, str(error)) from None
+    except TunnelLimitReached as error:
+        raise ApiError(ErrorType.LIMIT_EXCEEDED, str(error)) from None

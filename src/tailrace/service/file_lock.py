@@ -1,0 +1,37 @@
+"""Locks that processes hold on files, where the system has them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import ConfigurationError
+
+__all__ = ["locked"]
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, wait: bool) -> Iterator[None]:
+    """Hold the lock of the file at ``path``, which is made with mode 0600, for the body.
+
+    On systems other than POSIX nothing is locked.
+
+    Raises:
+        ConfigurationError: the file cannot be opened.
+        OSError: another process holds the lock, and ``wait`` is false.
+    """
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        with contextlib.suppress(ImportError):
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        # The lock goes with the descriptor, also when the process is killed.
+        os.close(handle)

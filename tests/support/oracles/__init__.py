@@ -1,0 +1,1 @@
+"""What outcomes are judged by, independent of the code under test."""

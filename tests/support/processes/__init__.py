@@ -1,0 +1,1 @@
+"""Child processes: started clean, watched from outside, always reaped."""

@@ -1,0 +1,98 @@
+"""A service as a process of its own: ``tailrace serve``."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from support.processes.child import Process, clean_environment, installed, process
+from support.waiting import HANG, wait_until
+from tailrace.aws import ControlClient, Credentials
+from tailrace.cli.exit_codes import ExitCode
+from tailrace.common.secret import Secret
+from tailrace.service.config import Endpoints, parse_address
+
+__all__ = ["ServiceProcess", "control_client", "service_process"]
+
+
+class ServiceProcess:
+    """A running ``tailrace serve``; after :meth:`restart` it has the same ports."""
+
+    def __init__(self, directory: Path, options: Sequence[str], patience: float = HANG) -> None:
+        self._directory = directory
+        self._options = options
+        self._patience = patience
+        self._ready = directory / "service.json"
+        self._stack = contextlib.ExitStack()
+        self.process: Process
+        self.endpoints: Endpoints
+        self.control: ControlClient
+
+    def start(self, api_port: int = 0, data_port: int = 0, host: str = "127.0.0.1") -> None:
+        """Start, and wait until the service accepts requests."""
+        command = [
+            *(installed("tailrace"), "serve"),
+            *("--state-dir", str(self._directory / "state"), "--ready-file", str(self._ready)),
+            *("--api-listen", f"{host}:{api_port}", "--data-listen", f"{host}:{data_port}"),
+            *self._options,
+        ]
+        self.process = self._stack.enter_context(
+            process("service", command, self._directory, clean_environment())
+        )
+        wait_until(
+            lambda: self._ready.exists() or not self.process.running,
+            "readiness of the service",
+            self._patience,
+        )
+        assert self.process.running, self.process.log
+        self.endpoints = Endpoints.read(self._ready)
+        self.control = control_client(self.endpoints)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """End, by default in order; return the exit status."""
+        self.process.signal(number)
+        status = self.process.wait()
+        self._stack.close()
+        return status
+
+    def restart(self, number: int = signal.SIGTERM) -> None:
+        """End the service with a signal and start it again at the same addresses."""
+        assert self.stop(number) == (-number if number == signal.SIGKILL else ExitCode.OK)
+        # Only who is killed leaves it behind.
+        assert self._ready.exists() is (number == signal.SIGKILL)
+        self._ready.unlink(missing_ok=True)
+        data = parse_address(self.endpoints.data_endpoint, "data")
+        api = parse_address(self.endpoints.api_endpoint.removeprefix("https://"), "api")
+        self.start(api.port, data.port, data.host)
+
+    def close(self) -> None:
+        """End in order if it still runs, and reap it in any case."""
+        if self.process.running:
+            self.stop()
+        self._stack.close()
+
+
+@contextmanager
+def service_process(
+    directory: Path, *options: str, host: str = "127.0.0.1"
+) -> Iterator[ServiceProcess]:
+    """A service in a process of its own."""
+    service = ServiceProcess(directory, options)
+    try:
+        service.start(host=host)
+        yield service
+    finally:
+        service.close()
+
+
+def control_client(endpoints: Endpoints) -> ControlClient:
+    """Return a client of a service's control API."""
+    return ControlClient(
+        endpoints.api_endpoint,
+        endpoints.region,
+        Credentials(endpoints.access_key_id, Secret(endpoints.secret_access_key)),
+        Path(endpoints.ca_file),
+    )

@@ -1,0 +1,1 @@
+"""Sessions without a network: what goes in and what must come out."""

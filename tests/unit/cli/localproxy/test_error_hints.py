@@ -1,0 +1,155 @@
+"""What the command says about an error: the reference's words, facts, and what to do."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import replace
+
+import pytest
+
+from tailrace.cli.localproxy.error_hints import describe, explain
+from tailrace.common.secret import Secret
+from tailrace.errors import (
+    AccessRefused,
+    CertificateFault,
+    CertificateRejected,
+    ConfigurationError,
+    ConnectFailed,
+    HandshakeFailed,
+    LinkError,
+    ListenError,
+    NameResolutionFailed,
+    ProxyRefused,
+    ServiceIdMismatch,
+    ServiceUnavailable,
+    TLSFailed,
+)
+from tailrace.localproxy.settings import ProxySettings
+from tailrace.wire import Side
+
+
+def settings(side: Side) -> ProxySettings:
+    return ProxySettings(
+        side=side, host="data.tunneling.iot.eu-west-1.amazonaws.com", access_token=Secret("t0ken")
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (NameResolutionFailed("x"), "Could not resolve DNS hostname of proxy host: x"),
+        (ConnectFailed("x"), "Could not connect to proxy server: x"),
+        (TLSFailed("x"), "Could not perform SSL handshake with proxy server: x"),
+        (ServiceUnavailable("x"), "Proxy server rejected web socket upgrade request: x"),
+        (HandshakeFailed("x"), "x"),
+        (LinkError("x"), "x"),
+    ],
+)
+def test_failures_begin_as_the_reference_words_them(error: LinkError, line: str):
+    assert describe(error) == line
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (
+            400,
+            "Invalid access token: The access token was previously used and can not be used again.",
+            ["rotate-tunnel-access-token", "--client-mode SOURCE", "--state-dir"],
+        ),
+        (
+            400,
+            "Invalid client token: The provided client token does not match the client token "
+            "that was previously set.",
+            ["rotate-tunnel-access-token", "--client-mode SOURCE"],
+        ),
+        (400, "Tunnel is closed", ["open a new one"]),
+        (
+            400,
+            "Invalid access token: The access token is for the other local proxy mode.",
+            ["token of the destination", "source token"],
+        ),
+        (
+            403,
+            "Invalid access-token",
+            ["region of data.tunneling.iot.eu-west-1.amazonaws.com", "source token"],
+        ),
+        (404, "not here", ["data.tunneling.iot.eu-west-1.amazonaws.com:443", "-e", "-r"]),
+    ],
+)
+def test_a_refusal_says_what_to_do(status: int, body: str, words: list[str]):
+    text = explain(AccessRefused(status, "Reason", body), settings(Side.SOURCE))
+    beginning, advice = text.split('". ', 1)
+    assert beginning == f'HTTP/1.1 {status} Reason: "{body}'
+    for word in words:
+        assert word in advice
+    assert "t0ken" not in text
+
+
+def test_the_advice_is_for_the_side_that_was_refused():
+    text = explain(AccessRefused(400, "Bad", "previously used"), settings(Side.DESTINATION))
+    assert "--client-mode DESTINATION" in text
+
+
+def test_the_last_failure_says_how_many_tries_there_were():
+    thrice = replace(settings(Side.SOURCE), connect_retry_count=2)
+    assert explain(ConnectFailed("x"), thrice) == (
+        "Could not connect to proxy server: x; gave up after 3 tries: "
+        "check the endpoint (-e, -r) and the network"
+    )
+    once = replace(settings(Side.SOURCE), connect_retry_count=0)
+    assert explain(LinkError("x"), once) == "x; gave up after 1 try"
+
+
+@pytest.mark.parametrize(
+    ("fault", "remedy"),
+    [
+        (CertificateFault.UNTRUSTED, "add the CA that signed it with -c"),
+        (CertificateFault.WRONG_NAME, "check the endpoint's name"),
+        (CertificateFault.OUT_OF_DATE, "check this machine's clock"),
+    ],
+)
+def test_a_certificate_has_a_remedy(fault: CertificateFault, remedy: str):
+    error = CertificateRejected("certificate does not verify", fault=fault)
+    said = f"certificate does not verify; {remedy} (-k skips the check, for testing only)"
+    assert explain(error, settings(Side.SOURCE)) == said
+    # One that verified before is tried again.
+    assert describe(error) == f"Could not perform SSL handshake with proxy server: {said}"
+
+
+def test_other_final_failures_are_left_alone():
+    error = ProxyRefused("web proxy: 407", retryable=False)
+    assert explain(error, settings(Side.SOURCE)) == "web proxy: 407"
+
+
+@pytest.mark.parametrize(
+    ("number", "service_id", "hint"),
+    [
+        (errno.EADDRINUSE, "SSH", "another process has the port, choose another one for -s SSH=22"),
+        (errno.EADDRINUSE, "", "another process has the port, choose another one for -s 22"),
+        (errno.EACCES, "", "choose a port above 1023 for -s 22"),
+        (errno.EPERM, "SSH", "choose a port above 1023 for -s SSH=22"),
+        (errno.EADDRNOTAVAIL, "SSH", "check -b and -s SSH=22"),
+    ],
+)
+def test_a_port_that_cannot_be_bound_has_a_hint(number: int, service_id: str, hint: str):
+    error = ListenError("text", setting="services", service_id=service_id, port=22, errno=number)
+    assert explain(error, settings(Side.SOURCE)) == f"text; {hint}"
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (ListenError("text", setting="bind_address"), "; check -b"),
+        (ListenError("text", setting="path"), "; choose another path with -s"),
+        (ListenError("text"), ""),
+        (ServiceIdMismatch("text", setting="destinations"), "; give one with -d or --config-dir"),
+        (ServiceIdMismatch("text", setting="dialect"), "; leave out -y V1"),
+        (ServiceIdMismatch("text"), ""),
+        (ConfigurationError("text", setting="state_dir"), "; check --state-dir"),
+        (ConfigurationError("text", setting="loop"), "; pip install uvloop, or use --loop auto"),
+        (ConfigurationError("text"), ""),
+    ],
+)
+def test_a_setting_at_fault_is_named_as_its_option(error: Exception, hint: str):
+    assert explain(error, settings(Side.SOURCE)) == f"text{hint}"

@@ -1,0 +1,27 @@
+"""Arguments that several commands have."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from tailrace.cli.arguments import add_state_dir, state_dir_of
+
+
+def read(*argv: str) -> Path:
+    parser = argparse.ArgumentParser()
+    add_state_dir(parser)
+    return state_dir_of(parser.parse_args(argv))
+
+
+def test_the_state_directory_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert read("--state-dir", "x") == tmp_path / "x"
+    assert read("--state-dir", "/x") == Path("/x")
+
+
+def test_the_default_is_that_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert read() == tmp_path / "tailrace"

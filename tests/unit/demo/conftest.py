@@ -1,0 +1,3 @@
+from support.processes.demo import stage
+
+__all__ = ["stage"]

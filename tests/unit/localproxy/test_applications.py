@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from support.network.applications import application, check_echo, client, echo
+from support.network.ports import free_port
+from support.plugins.clock import ClockLoop
+from support.service.process import ServiceProcess
+from support.tunnel import both_proxies, tunnel_of
+from support.tunnel.engine import Ready, data_message, settings, turn
+from support.waiting import until
+from tailrace.common.addresses import TCPAddress, UnixAddress
+from tailrace.localproxy.applications import name_of
+from tailrace.localproxy.events import ConnectionClosed, ConnectionOpened, ConnectionRefused
+from tailrace.localproxy.local_connection import ConnectionState
+from tailrace.localproxy.settings import StreamHandler
+from tailrace.wire import Message, MessageType, Side, encode_delimited
+
+RESET = (MessageType.CONNECTION_RESET, 1)
+STREAM_RESET = (MessageType.STREAM_RESET, 0)
+
+# -- handlers, step by step ----------------------------------------------------------------------
+
+
+def message(kind: MessageType) -> memoryview:
+    return memoryview(encode_delimited(Message(kind, 1, "SSH", 1)))
+
+
+@pytest.fixture
+def loop() -> Iterator[ClockLoop]:
+    loop = ClockLoop()
+    yield loop
+    loop.close()
+
+
+def requested(loop: ClockLoop, handler: StreamHandler) -> Ready:
+    """Return a destination whose handler the peer has connected to."""
+    far = Ready(loop, settings(Side.DESTINATION), services={"SSH": handler})
+    far.link_session.frame_received(message(MessageType.STREAM_START))
+    return far
+
+
+def test_applications_are_named_by_their_address():
+    assert name_of(TCPAddress("::1", 22)) == "[::1]:22"
+    assert name_of(UnixAddress("/run/app")) == "/run/app"
+    assert name_of(echo) == "in process"
+
+
+def test_a_handler_serves_a_connection_within_this_process(loop: ClockLoop):
+    far = requested(loop, echo)
+    assert far.events == [ConnectionOpened("SSH", 1, "in process")]
+    assert [local.state for local in far.table] == [ConnectionState.OPEN]
+    far.link_session.frame_received(data_message(b"hello"))
+    turn(loop, 5)
+    assert far.link.data == b"hello"
+    far.link_session.frame_received(message(MessageType.CONNECTION_RESET))
+    turn(loop, 5)
+    assert far.traffic.is_drained
+    assert far.events[1:] == [ConnectionClosed("SSH", 1, "in process", 5, 5)]
+
+
+def test_a_handler_that_returns_ends_its_connection_with_everything_said(loop: ClockLoop):
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello")
+
+    far = requested(loop, greet)
+    turn(loop, 5)
+    assert far.link.data == b"hello"
+    assert far.link.control == [RESET]
+    assert far.traffic.is_drained
+
+
+def test_a_handler_that_fails_is_named_and_resets_its_connection(
+    loop: ClockLoop, caplog: pytest.LogCaptureFixture
+):
+    async def fail(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"lost")
+        raise ValueError("of its own")
+
+    far = requested(loop, fail)
+    turn(loop, 5)
+    assert far.link.data == b""
+    assert far.link.control == [RESET]
+    assert "The handler of service 'SSH' failed" in caplog.text
+    assert "ValueError: of its own" in caplog.text
+    assert far.traffic.is_drained
+
+
+def test_a_handler_whose_peer_is_gone_is_no_fault(
+    loop: ClockLoop, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.DEBUG)
+
+    async def insist(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        while True:
+            writer.write(b"still there?")
+            await writer.drain()
+
+    far = requested(loop, insist)
+    far.link_session.frame_received(message(MessageType.CONNECTION_RESET))
+    turn(loop, 20)
+    assert far.traffic.is_drained
+    assert "The handler of service 'SSH' ended: Connection lost" in caplog.text
+    assert not [record for record in caplog.records if record.levelno > logging.DEBUG]
+
+
+def test_a_handler_that_runs_on_keeps_its_session_from_being_drained(loop: ClockLoop):
+    done = asyncio.Event()
+
+    async def linger(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+        await done.wait()
+
+    far = requested(loop, linger)
+    turn(loop, 5)
+    assert far.table.is_drained
+    assert not far.traffic.is_drained
+    waiting = loop.create_task(far.traffic.wait_drained())
+    turn(loop, 3)
+    assert not waiting.done()
+    done.set()
+    turn(loop, 3)
+    assert waiting.done()
+    assert far.traffic.is_drained
+
+
+def test_a_handler_that_is_cancelled_leaves_nothing(loop: ClockLoop):
+    far = requested(loop, echo)
+    turn(loop)
+    (handler,) = far.traffic.applications.tasks
+    handler.cancel()
+    turn(loop, 5)
+    assert far.link.control == [RESET]
+    assert far.traffic.is_drained
+
+
+# -- addresses, through whole tunnels ------------------------------------------------------------
+
+
+async def test_an_application_that_refuses_ends_its_connection_alone(service: ServiceProcess):
+    with tunnel_of(service, "UP", "DOWN") as tunnel:
+        async with application(echo) as app:
+            services = {"UP": app, "DOWN": TCPAddress("127.0.0.1", free_port())}
+            far = tunnel.settings(Side.DESTINATION, services=services)
+            async with (
+                both_proxies(tunnel.settings(Side.SOURCE), far) as ends,
+                client(ends.listening["UP"]) as streams,
+            ):
+                await check_echo(streams, b"before")
+                async with client(ends.listening["DOWN"]) as (reader, _):
+                    assert await reader.read() == b""
+                refused = await ends.destination.seen(ConnectionRefused)
+                assert refused.reason.startswith("Could not connect to destination 127.0.0.1:")
+                assert "Connection refused" in refused.reason
+                await check_echo(streams, b"after")
+                opened = ends.destination.all(ConnectionOpened)
+                assert [event.service_id for event in opened] == ["UP"]
+
+
+@contextlib.contextmanager
+def silent_address() -> Iterator[TCPAddress]:
+    """An address whose backlog is full, so that a dial hangs until it is cancelled."""
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        address = TCPAddress(*listening.getsockname())
+        for _ in range(8):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex((address.host, address.port))
+        yield address
+
+
+async def test_a_client_that_leaves_while_the_application_is_dialed(
+    service: ServiceProcess, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.DEBUG)
+    with tunnel_of(service, "SSH") as tunnel, silent_address() as address:
+        far = tunnel.settings(Side.DESTINATION, services={"SSH": address})
+        async with both_proxies(tunnel.settings(Side.SOURCE, linger=0.1), far) as ends:
+            (traffic,) = ends.destination.proxy._uplink.traffics
+            async with client(ends.listening["SSH"]):
+                await until(lambda: traffic.applications.tasks, "a dial")
+                (dialing,) = ends.destination.proxy.status().connections
+                assert dialing.state is ConnectionState.DIALING
+            await until(lambda: traffic.is_drained, "no dial")
+            assert not ends.destination.all(ConnectionClosed)
+    assert f"Attempting to establish tcp socket connection to: {address}" in caplog.text
+
+
+async def test_the_end_of_the_proxy_cancels_dials(service: ServiceProcess):
+    with tunnel_of(service, "SSH") as tunnel, silent_address() as address:
+        far = tunnel.settings(Side.DESTINATION, services={"SSH": address})
+        async with both_proxies(tunnel.settings(Side.SOURCE), far) as ends:
+            (traffic,) = ends.destination.proxy._uplink.traffics
+            async with client(ends.listening["SSH"]) as (_, writer):
+                writer.write(b"waits for the dial")
+                await until(lambda: any(local.waiting for local in traffic.connections), "data")
+                (dial,) = traffic.applications.tasks
+                ends.destination.proxy.stop()
+                ends.destination.proxy.stop()
+                await ends.destination.ended()
+                assert dial.cancelled()
+
+
+async def test_dials_that_are_abandoned_are_named(
+    service: ServiceProcess, caplog: pytest.LogCaptureFixture
+):
+    with tunnel_of(service, "SSH") as tunnel, silent_address() as address:
+        far = tunnel.settings(Side.DESTINATION, services={"SSH": address})
+        async with both_proxies(tunnel.settings(Side.SOURCE), far) as ends:
+            (traffic,) = ends.destination.proxy._uplink.traffics
+            async with client(ends.listening["SSH"]) as (_, writer):
+                writer.write(b"last words")
+                await until(lambda: any(local.waiting for local in traffic.connections), "data")
+                (dial,) = traffic.applications.tasks
+                traffic.applications.abandon_dials()
+                assert traffic.is_drained
+                assert f"{address}: not reached before the end; 10 bytes lost" in caplog.text
+                await until(dial.done, "the end of the dial")
+                traffic.applications.abandon_dials()

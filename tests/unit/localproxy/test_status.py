@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+
+import pytest
+
+from support.network.applications import echo
+from support.service.process import ServiceProcess
+from support.tunnel import both_proxies, running_proxy, tunnel_of
+from support.tunnel.engine import Host, ScriptedEnd
+from support.waiting import until
+from tailrace.errors import ConnectFailed, LinkError
+from tailrace.localproxy.events import (
+    Connected,
+    Connecting,
+    Ended,
+    ProxyEvent,
+    Reconnecting,
+    Started,
+)
+from tailrace.localproxy.local_connection import ConnectionState, LocalConnection
+from tailrace.localproxy.proxy import LocalProxy
+from tailrace.localproxy.status import (
+    ConnectionStatus,
+    LinkHistory,
+    LinkPhase,
+    LinkStatus,
+    ProxyStatus,
+)
+from tailrace.wire import Side
+
+ENDPOINT = "localhost:443"
+IDLE = LinkStatus(LinkPhase.NOT_STARTED, ENDPOINT, None, 0, None, None)
+
+
+@pytest.mark.parametrize("kind", [ProxyStatus, LinkStatus, ConnectionStatus])
+def test_a_status_is_frozen_and_slotted(kind: type):
+    names = [field.name for field in dataclasses.fields(kind)]
+    status = kind(*names)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(status, names[0], "changed")
+    assert not hasattr(status, "__dict__")
+
+
+def test_a_link_is_told_by_its_events():
+    history = LinkHistory(ENDPOINT)
+    told: list[tuple[LinkPhase, int, str | None]] = []
+    lost = LinkError("the link was closed by the network (1006)")
+    before = time.time()
+    events: list[ProxyEvent] = [
+        Started(Side.SOURCE),
+        Connecting(ENDPOINT),
+        Reconnecting(ConnectFailed("refused"), 1.0),
+        Connecting(ENDPOINT),
+        Connected(ENDPOINT, "channel", "picows"),
+        Reconnecting(lost, 1.0),
+        Connecting(ENDPOINT),
+        Connected(ENDPOINT, "channel", "picows"),
+        Ended(1000, ""),
+    ]
+    assert history.status(None) == IDLE
+    for event in events:
+        history(event)
+        status = history.status(0.5)
+        assert (status.endpoint, status.round_trip) == (ENDPOINT, 0.5)
+        told.append((status.phase, status.reconnects, status.last_cause))
+    assert told == [
+        (LinkPhase.NOT_STARTED, 0, None),
+        (LinkPhase.CONNECTING, 0, None),
+        (LinkPhase.WAITING, 0, "refused"),
+        (LinkPhase.CONNECTING, 0, "refused"),
+        (LinkPhase.CONNECTED, 0, "refused"),
+        (LinkPhase.WAITING, 0, str(lost)),
+        (LinkPhase.CONNECTING, 0, str(lost)),
+        (LinkPhase.CONNECTED, 1, str(lost)),
+        (LinkPhase.CONNECTED, 1, str(lost)),
+    ]
+    failed = history.status(None).last_failure
+    assert failed is not None
+    assert before <= failed <= time.time()
+    history.end()
+    assert history.status(None).phase is LinkPhase.ENDED
+
+
+async def test_a_connection_is_told_by_its_counts():
+    host = Host(asyncio.get_running_loop())
+    local = LocalConnection(host, host.connection, "127.0.0.1:9", lingers=True)
+    end = ScriptedEnd()
+    local.attach(end)
+    end.say(b"hello")
+    local.data_received(memoryview(b"hi"))
+    assert ConnectionStatus.of(local) == ConnectionStatus(
+        "SSH", 1, "127.0.0.1:9", ConnectionState.OPEN, 5, 2, local.since
+    )
+
+
+async def test_the_status_of_a_proxy_in_each_phase_of_its_life(service: ServiceProcess):
+    with tunnel_of(service, "SSH") as tunnel:
+        near = tunnel.settings(Side.SOURCE, listen=False)
+        far = tunnel.settings(Side.DESTINATION, services={"SSH": echo})
+        endpoint = tunnel.endpoints.data_endpoint
+        unused = LocalProxy(near)
+        assert unused.status() == ProxyStatus(
+            Side.SOURCE, (), dataclasses.replace(IDLE, endpoint=endpoint), ()
+        )
+        async with running_proxy(near) as source:
+            await source.seen(Connecting)
+            connecting = source.proxy.status()
+            assert connecting.link.phase is LinkPhase.CONNECTING
+            assert connecting.service_ids == ()
+        assert source.proxy.status().link.phase is LinkPhase.ENDED
+        async with both_proxies(near, far) as ends:
+            proxy = ends.source.proxy
+            await until(lambda: proxy.status().link.round_trip is not None, "the first pong")
+            status = proxy.status()
+            assert status.side is Side.SOURCE
+            assert status.service_ids == ("SSH",)
+            assert status.link.phase is LinkPhase.CONNECTED
+            assert status.link.round_trip is not None
+            assert 0.0 <= status.link.round_trip < 60.0
+            assert (status.link.reconnects, status.link.last_cause) == (0, None)
+            assert status.connections == ()
+            before = time.time()
+            reader, writer = await proxy.open_connection("SSH")
+            writer.write(b"hello")
+            await reader.readexactly(5)
+            (mine,) = proxy.status().connections
+            (its,) = ends.destination.proxy.status().connections
+            for each in (mine, its):
+                assert (each.service_id, each.connection_id) == ("SSH", 1)
+                assert (each.peer, each.state) == ("in process", ConnectionState.OPEN)
+                assert (each.bytes_in, each.bytes_out) == (5, 5)
+                assert before <= each.since <= time.time()
+            ends.source.drop_link()
+            await ends.source.seen(Reconnecting)
+            waiting = proxy.status().link
+            assert waiting.phase is LinkPhase.WAITING
+            assert waiting.round_trip is None
+            assert waiting.last_cause is not None
+            assert "1006" in waiting.last_cause
+            await ends.source.ready(links=2)
+            again = proxy.status().link
+            assert (again.phase, again.reconnects) == (LinkPhase.CONNECTED, 1)
+            assert again.last_cause == waiting.last_cause
+            writer.close()
+        for ended in (ends.source, ends.destination):
+            status = ended.proxy.status()
+            assert status.link.phase is LinkPhase.ENDED
+            assert status.connections == ()
+            assert status.service_ids == ("SSH",)
+
+
+async def test_the_status_of_a_proxy_that_cannot_go_on(service: ServiceProcess):
+    with tunnel_of(service, "SSH") as tunnel:
+        wrong = tunnel.settings(Side.DESTINATION)
+        async with running_proxy(wrong) as destination:
+            with pytest.raises(Exception, match="no destination"):
+                await destination.ended()
+            status = destination.proxy.status()
+            assert status.link.phase is LinkPhase.ENDED
+            assert status.service_ids == ("SSH",)

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from support.network.applications import application, check_echo, client, echo
+from support.plugins.clock import ClockLoop
+from support.service.process import ServiceProcess
+from support.tunnel import both_proxies, tunnel_of
+from support.tunnel.engine import NullLink, Ready, data_message, pass_time, settings
+from support.waiting import until
+from tailrace.flow.receive_buffers import PAUSE_HIGH
+from tailrace.localproxy.events import ConnectionClosed, PeerDialectLearned
+from tailrace.localproxy.local_connection import ConnectionState
+from tailrace.localproxy.settings import PeerVersion
+from tailrace.session import V1, V2, V3
+from tailrace.wire import Message, MessageType, Side, encode_delimited
+
+PAUSE, RESUME = MessageType.CONNECTION_PAUSE, MessageType.CONNECTION_RESUME
+
+
+@pytest.fixture
+def loop() -> Iterator[ClockLoop]:
+    loop = ClockLoop()
+    yield loop
+    loop.close()
+
+
+def frame(kind: int, connection_id: int = 1, service_id: str = "SSH") -> memoryview:
+    ignorable = kind in (PAUSE, RESUME)
+    message = Message(kind, 1, service_id, connection_id, ignorable=ignorable)
+    return memoryview(encode_delimited(message))
+
+
+@pytest.mark.parametrize(
+    ("version", "dialect"),
+    [(PeerVersion.AUTO, V3), (PeerVersion.V1, V1), (PeerVersion.V2, V2), (PeerVersion.V3, V3)],
+)
+def test_a_source_speaks_as_it_was_told(loop: ClockLoop, version: PeerVersion, dialect: object):
+    assert Ready(loop, settings(peer_version=version)).traffic.session.dialect is dialect
+    far = Ready(loop, settings(Side.DESTINATION, peer_version=version))
+    assert far.traffic.session.dialect is V3
+
+
+def test_a_session_knows_the_configured_service_ids(loop: ClockLoop):
+    assert Ready(loop, settings(services={"SSH": echo}), ids=("SSH",)).failures == []
+    (failure,) = Ready(loop, settings(services={"VNC": echo}), ids=("SSH",)).failures
+    assert "[SSH], you gave [VNC]" in str(failure)
+
+
+@pytest.mark.parametrize("flow_messages", [True, False])
+def test_flow_messages_go_where_the_service_passes_them_on(loop: ClockLoop, flow_messages: bool):
+    source = Ready(loop, settings(), flow_messages=flow_messages)
+    end = source.come()
+    assert ((RESUME, 1) in source.link.control) is flow_messages
+    end.room = 0
+    source.link_session.frame_received(frame(RESUME))
+    payload = bytes(60_000)
+    for _ in range(PAUSE_HIGH // len(payload) + 1):
+        source.link_session.frame_received(data_message(payload))
+    assert ((PAUSE, 1) in source.link.control) is flow_messages
+    source.close()
+
+
+def test_pauses_of_the_peer_hold_its_connection_back(loop: ClockLoop):
+    source = Ready(loop, settings(), flow_messages=True)
+    end = source.come()
+    source.link_session.frame_received(frame(PAUSE))
+    assert [local.state for local in source.table] == [ConnectionState.PAUSED]
+    source.link_session.frame_received(frame(RESUME))
+    assert [local.state for local in source.table] == [ConnectionState.OPEN]
+    end.say(b"hello")
+    assert source.link.data == b"hello"
+
+
+def test_what_is_ignored_is_in_the_log(loop: ClockLoop, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.DEBUG)
+    source = Ready(loop, settings())
+    source.link_session.frame_received(frame(MessageType.CONNECTION_RESET))
+    assert "Ignored message type 7 of service 'SSH': the stream is not open" in caplog.text
+
+
+def test_the_end_of_the_link_ends_every_connection_and_lets_them_drain(loop: ClockLoop):
+    source = Ready(loop, settings())
+    ends = [source.come() for _ in range(2)]
+    source.link_session.frame_received(data_message(b"last words"))
+    sent = bytes(source.link.sent)
+    source.lose_link()
+    assert ends[0].taken == b"last words"
+    assert all(end.shut for end in ends)
+    assert not source.traffic.is_drained
+    for end in ends:
+        end.say(b"goes nowhere", b"")
+    assert source.traffic.is_drained
+    assert len([event for event in source.events if isinstance(event, ConnectionClosed)]) == 2
+    source.come()  # nobody takes it
+    pass_time(loop, 100.0)
+    assert source.link.sent == sent
+
+
+def test_what_waits_is_not_lost_with_the_link(loop: ClockLoop):
+    source = Ready(loop, settings())
+    end = source.come()
+    end.room = 0
+    source.link_session.frame_received(data_message(b"last words"))
+    source.lose_link()
+    assert [local.state for local in source.table] == [ConnectionState.FLUSHING]
+    end.take()
+    assert end.taken == b"last words"
+
+
+def test_it_can_be_attached_to_another_link(loop: ClockLoop):
+    """The ways in and out are those of the latest one."""
+    source = Ready(loop, settings())
+    end = source.come()
+    other = NullLink()
+
+    class Other:
+        flow_messages = True
+        reading: list[bool] = []
+
+        def send_control(self, sent: bytes) -> None:
+            other.send(sent)
+
+        def send_data(self, message: memoryview) -> None:
+            other.send(message)
+
+        def set_reading(self, reading: bool) -> None:
+            self.reading.append(reading)
+
+    source.traffic.attach(Other())
+    end.say(b"hello")
+    source.table.reset_all()
+    assert source.link.data == b""
+    assert other.data == b"hello"
+    assert other.control == [(MessageType.CONNECTION_RESET, 1)]
+    assert source.traffic.session.may_pause
+    source.close()
+
+
+async def test_an_older_peer_is_told_about_once(service: ServiceProcess):
+    """A source that says V2 makes the destination answer in V2, which a V3 source follows."""
+    with tunnel_of(service, "SSH") as tunnel:
+        async with application(echo) as app:
+            far = tunnel.settings(Side.DESTINATION, services={"SSH": app})
+            near = tunnel.settings(Side.SOURCE)
+            async with both_proxies(near, far) as ends:
+                (destination,) = ends.destination.proxy._uplink.traffics
+                async with client(ends.listening["SSH"]) as streams:
+                    await until(lambda: destination.session.connections, "the connection")
+                    for connection in destination.session.connections:
+                        connection.drop_number()
+                    await check_echo(streams, b"hello")
+                    await check_echo(streams, b"again")
+                assert ends.source.all(PeerDialectLearned) == [PeerDialectLearned("V2")]
