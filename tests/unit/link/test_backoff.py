@@ -26,6 +26,10 @@ class Lowest(random.Random):
         return a
 
 
+def test_links_are_judged_by_these_times() -> None:
+    assert (MIN_DELAY, LASTED, SETTLED) == (0.05, 5.0, 60.0)
+
+
 def delays(backoff: Backoff, count: int) -> list[float]:
     return [backoff.next_delay() for _ in range(count)]
 
