@@ -3,13 +3,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
 from collections.abc import Iterator
 
 import pytest
 
 from support.network.applications import application, check_echo, client, echo
 from support.network.ports import free_port
+from support.network.sockets import black_hole
 from support.plugins.clock import ClockLoop
 from support.service.process import ServiceProcess
 from support.tunnel import both_proxies, tunnel_of
@@ -166,15 +166,9 @@ async def test_an_application_that_refuses_ends_its_connection_alone(service: Se
 
 @contextlib.contextmanager
 def silent_address() -> Iterator[TCPAddress]:
-    """An address whose backlog is full, so that a dial hangs until it is cancelled."""
-    with contextlib.ExitStack() as stack:
-        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        address = TCPAddress(*listening.getsockname())
-        for _ in range(8):
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex((address.host, address.port))
-        yield address
+    """An address where a dial hangs until it is cancelled."""
+    with black_hole() as port:
+        yield TCPAddress("127.0.0.1", port)
 
 
 async def test_a_client_that_leaves_while_the_application_is_dialed(

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from support.network.ports import free_port
+from support.network.sockets import black_hole
 from tailrace.common.addresses import TCPAddress, UnixAddress
 from tailrace.common.secret import Secret
 from tailrace.localproxy.dialer import DialFailed, dial
@@ -21,11 +23,6 @@ def settings(**changes: Any) -> ProxySettings:
     return ProxySettings(
         side=Side.DESTINATION, host="localhost", access_token=Secret("token"), **changes
     )
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 @pytest.mark.parametrize(
@@ -144,16 +141,8 @@ async def test_a_bind_address_of_another_family_is_said():
 
 
 async def test_a_silent_address_is_given_up_after_the_timeout():
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as listening:
-        address = listening.getsockname()
-        fillers = [socket.socket() for _ in range(8)]
-        for filler in fillers:
-            filler.setblocking(False)
-            filler.connect_ex(address)
-        with pytest.raises(DialFailed, match=r"no answer within 0\.3 s"):
-            await dial(TCPAddress(*address), settings(dial_timeout=0.3))
-        for filler in fillers:
-            filler.close()
+    with black_hole() as port, pytest.raises(DialFailed, match=r"no answer within 0\.3 s"):
+        await dial(TCPAddress("127.0.0.1", port), settings(dial_timeout=0.3))
 
 
 async def test_all_addresses_of_a_name_are_tried():
@@ -174,16 +163,10 @@ async def test_a_refused_application_is_tried_again_as_often_as_told():
 
 
 async def test_a_cancelled_dial_leaves_no_socket():
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as listening:
-        address = listening.getsockname()
-        filler = [socket.socket() for _ in range(8)]
-        for sock in filler:
-            sock.setblocking(False)
-            sock.connect_ex(address)
-        task = asyncio.get_running_loop().create_task(dial(TCPAddress(*address), settings()))
+    with black_hole() as port:
+        dialing = dial(TCPAddress("127.0.0.1", port), settings())
+        task = asyncio.get_running_loop().create_task(dialing)
         await asyncio.sleep(0.05)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        for sock in filler:
-            sock.close()

@@ -10,12 +10,12 @@ import contextlib
 import hashlib
 import os
 import socket
-import struct
 from collections.abc import AsyncIterator
 from typing import Protocol
 
 import pytest
 
+from support.network.sockets import reset
 from support.tunnel.engine import Host
 from support.waiting import until
 from tailrace.localproxy.in_process import new_streams
@@ -71,8 +71,7 @@ class SocketProgram:
         self.sock.close()
 
     def reset(self) -> None:
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.sock.close()
+        reset(self.sock)
 
     def close(self) -> None:
         self.sock.close()

@@ -3,10 +3,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-import struct
 
 import pytest
 
+from support.network.sockets import reset
 from tailrace.localproxy.sockets import SocketEnd, tune, unacknowledged
 
 
@@ -81,8 +81,7 @@ async def test_a_socket_is_a_local_end():
         end.shut_down()
         assert client.recv(100) == b""
         assert end.pending_error() == 0
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        client.close()
+        reset(client)
         assert end.pending_error() == errno.ECONNRESET
         end.close()
         assert server.fileno() == -1
