@@ -9,10 +9,20 @@ from tailrace.flow.receive_buffers import (
     PAUSE_HIGH,
     PAUSE_HIGH_CROWDED,
     PAUSE_LOW,
+    TOTAL_CROWDED,
     TOTAL_HIGH,
     TOTAL_LOW,
     ReceiveBuffers,
 )
+
+MIB = 1024 * 1024
+
+
+def test_the_figures_are_those_that_were_measured():
+    """They bound the memory of a proxy, and what is in flight when a peer is paused."""
+    assert (CONNECTION_HIGH, CONNECTION_LOW) == (MIB, MIB // 4)
+    assert (TOTAL_HIGH, TOTAL_LOW, TOTAL_CROWDED) == (24 * MIB, 12 * MIB, 4 * MIB)
+    assert (PAUSE_HIGH, PAUSE_HIGH_CROWDED, PAUSE_LOW) == (MIB // 4, MIB // 16, MIB // 32)
 
 
 def test_a_connection_over_its_mark_stops_the_link():
@@ -49,6 +59,18 @@ def test_all_connections_together_have_a_mark():
     assert buffers.total == 0
 
 
+def test_the_link_goes_on_when_all_together_have_taken_enough():
+    buffers: ReceiveBuffers[str] = ReceiveBuffers()
+    buffers.added("a", TOTAL_HIGH, TOTAL_HIGH, 0.0, can_pause=True)
+    assert not buffers.full
+    buffers.added("b", 1, 1, 0.0, can_pause=True)
+    assert buffers.full
+    buffers.taken("a", TOTAL_HIGH - TOTAL_LOW, TOTAL_LOW, 1.0)
+    assert buffers.full
+    buffers.taken("b", 1, 0, 1.0)
+    assert not buffers.full
+
+
 def test_only_a_connection_that_takes_nothing_is_stalled():
     buffers: ReceiveBuffers[str] = ReceiveBuffers()
     buffers.added("stalled", CONNECTION_HIGH + 1, CONNECTION_HIGH + 1, 10.0)
@@ -67,6 +89,14 @@ def test_the_stall_begins_with_the_pause():
     assert buffers.stalled(130.0, 30.0) == ["a"]
 
 
+def test_more_that_comes_does_not_put_off_the_end_of_a_stall():
+    buffers: ReceiveBuffers[str] = ReceiveBuffers()
+    buffers.added("a", CONNECTION_HIGH + 1, CONNECTION_HIGH + 1, 0.0)
+    buffers.added("a", 1, CONNECTION_HIGH + 2, 29.0)
+    buffers.added("b", CONNECTION_HIGH + 1, CONNECTION_HIGH + 1, 29.0)
+    assert buffers.stalled(30.0, 30.0) == ["a"]
+
+
 def test_connections_that_are_too_much_together_are_stalled_the_oldest_first():
     buffers: ReceiveBuffers[int] = ReceiveBuffers()
     count = TOTAL_HIGH // CONNECTION_HIGH + 1
@@ -76,7 +106,9 @@ def test_connections_that_are_too_much_together_are_stalled_the_oldest_first():
     assert buffers.full
     assert buffers.stalled(80.0, 30.0) == list(range(count - 1, 0, -1))
     buffers.taken(1, CONNECTION_HIGH, 0, 80.0)
-    assert 1 not in buffers.stalled(80.0, 30.0)
+    buffers.removed(2, CONNECTION_HIGH)
+    assert buffers.full
+    assert buffers.stalled(80.0, 30.0) == list(range(count - 1, 2, -1))
 
 
 def test_a_removed_connection_blocks_nobody():
@@ -100,6 +132,11 @@ def test_a_peer_is_paused_long_before_the_link_stops():
     buffers: ReceiveBuffers[str] = ReceiveBuffers()
     assert not buffers.wants_pause(PAUSE_HIGH)
     assert buffers.wants_pause(PAUSE_HIGH + 1)
+    buffers.added("others", TOTAL_CROWDED, TOTAL_CROWDED, 0.0, can_pause=True)
+    assert not buffers.wants_pause(PAUSE_HIGH)
+    buffers.added("others", 1, TOTAL_CROWDED + 1, 0.0, can_pause=True)
+    assert buffers.wants_pause(PAUSE_HIGH_CROWDED + 1)
+    assert not buffers.wants_pause(PAUSE_HIGH_CROWDED)
     assert PAUSE_LOW < PAUSE_HIGH_CROWDED < PAUSE_HIGH < CONNECTION_HIGH
 
 

@@ -12,6 +12,12 @@ from tailrace.flow.scheduler import (
 )
 
 
+def test_the_figures_are_those_that_were_measured():
+    """A change of them is a change of how keystrokes feel: see docs/performance.md."""
+    assert (INTERACTIVE_BURST, INTERACTIVE_RATE) == (16_384, 8_192)
+    assert (GRANT, AHEAD) == (4_096, 65_536)
+
+
 def full_link() -> Turns[str]:
     turns: Turns[str] = Turns()
     turns.set_window_full(True)
@@ -26,6 +32,25 @@ def test_the_link_is_open_when_neither_buffer_nor_window_is_full():
         assert turns.closed
         getattr(turns, f"set_{name}")(False)
     assert not turns.closed
+
+
+def test_the_gate_opens_when_the_last_reason_to_close_it_has_gone():
+    turns: Turns[str] = Turns()
+    assert not turns.set_window_full(False)
+    assert not turns.set_link_paused(False)
+    assert not turns.closed
+    assert not turns.set_link_paused(True)
+    assert not turns.set_window_full(True)
+    assert not turns.set_link_paused(False)
+    assert turns.closed
+    assert turns.set_window_full(False)
+    assert not turns.closed
+    assert not turns.set_window_full(True)
+    assert not turns.set_link_paused(True)
+    assert not turns.set_window_full(False)
+    assert turns.closed
+    assert turns.set_link_paused(False)
+    assert not turns.set_link_paused(False)
 
 
 def test_parked_connections_take_turns_in_the_order_they_came():
@@ -76,6 +101,20 @@ def test_one_that_has_sent_little_goes_ahead():
     # It has sent much, but long ago.
     assert turns.allowance("reader", 10 * INTERACTIVE_BURST, 0.0) == 0
     assert turns.allowance("reader", 10 * INTERACTIVE_BURST, 1000.0) == GRANT
+
+
+def test_little_is_less_than_the_burst():
+    turns = full_link()
+    assert turns.allowance("new", INTERACTIVE_BURST - 1, 0.0) == GRANT
+    assert turns.allowance("idle", 0, 0.0) == GRANT
+    assert turns.allowance("idle", INTERACTIVE_BURST - 1, 1000.0) == GRANT
+
+
+def test_one_that_has_ended_has_no_account():
+    turns = full_link()
+    turns.allowance("a", INTERACTIVE_BURST, 0.0)
+    turns.forget("a")
+    assert turns._accounts == {}
 
 
 def test_one_that_has_sent_much_waits():

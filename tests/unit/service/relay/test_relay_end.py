@@ -669,6 +669,12 @@ class TestFlowMessages:
             tunnel.source.frame_received(memoryview(frame[at : at + 1]))
         assert tunnel.destination_link.take() == [self.PAUSE]
 
+    def test_unknown_messages_do_not_pass_as_such(self) -> None:
+        tunnel = self.tunnel(True, True)
+        for end in (tunnel.source, tunnel.destination):
+            feed(end, self.PAUSE._replace(type=99), data())
+        assert tunnel.destination_link.take() == tunnel.source_link.take() == [data()]
+
     def test_they_change_nothing_about_the_stream(self) -> None:
         tunnel = self.tunnel(True, True)
         feed(tunnel.source, self.PAUSE)
@@ -725,7 +731,9 @@ def test_closing_the_tunnel_ends_both_sides(tunnel: Tunnel) -> None:
     assert tunnel.source_link.closed == (1000, "over")
     assert tunnel.destination_link.closed == (1000, "over")
     tunnel.source.leave()
+    tunnel.source.write_blocked()
     tunnel.source.write_unblocked()
+    feed(tunnel.source, start(), reset())
     assert tunnel.destination_link.frames == []
 
 
