@@ -7,7 +7,7 @@ import errno
 import hashlib
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -303,12 +303,15 @@ async def test_after_an_orderly_end_the_program_keeps_what_it_has(sides: Sides):
         await sides.writer.drain()
 
 
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 async def test_an_end_holds_no_program_that_forgot_it():
     """The reader is the program's: what comes for one that was dropped goes nowhere."""
     end, streams = new_streams(asyncio.get_running_loop())
     assert isinstance(end, StreamEnd)
     del streams
-    assert end.send(memoryview(b"hello")) == 5
+    # Later Pythons close the writer of a program that forgot it, as the system would a socket.
+    with suppress(BrokenPipeError):
+        assert end.send(memoryview(b"hello")) == 5
     end.close()
 
 
