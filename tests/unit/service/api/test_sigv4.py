@@ -13,6 +13,7 @@ from botocore.credentials import Credentials
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from tailrace.aws.signing import canonical_request, signature
 from tailrace.common.secret import Secret
 from tailrace.service.api.errors import ApiError
 from tailrace.service.api.sigv4 import SignedRequest, Verifier
@@ -113,10 +114,30 @@ def test_headers_with_spaces_and_accents() -> None:
 
 def test_signatures_age() -> None:
     request = sign()
-    for minutes in (-5, 5):
-        assert verify(request, NOW + timedelta(minutes=minutes)) == KEY
-    for minutes in (-6, 6, 60 * 24):
-        assert error_of(request, NOW + timedelta(minutes=minutes)) == "RequestExpired"
+    for seconds in (-300, 300):
+        assert verify(request, NOW + timedelta(seconds=seconds)) == KEY
+    for seconds in (-301, 301, 24 * 3600):
+        assert error_of(request, NOW + timedelta(seconds=seconds)) == "RequestExpired"
+
+
+def test_the_scope_is_of_the_day_of_the_date() -> None:
+    """Signed as it should be, but with a key that was derived for another day."""
+    headers = [("host", "localhost:7443"), ("x-amz-date", "20261120T120000Z")]
+    for day, accepted in (("20261120", True), ("20261119", False)):
+        scope = f"{day}/us-east-1/{NAME}/aws4_request"
+        names = [name for name, _ in headers]
+        body_hash = hashlib.sha256(b"").hexdigest()
+        canonical = canonical_request("POST", "/", "", headers, names, body_hash)
+        signed = signature(Secret(SECRET), scope, "20261120T120000Z", canonical)
+        value = (
+            f"AWS4-HMAC-SHA256 Credential={KEY}/{scope}, SignedHeaders={';'.join(names)}, "
+            f"Signature={signed}"
+        )
+        request = SignedRequest("POST", "/", "", [*headers, ("authorization", value)], b"")
+        if accepted:
+            assert verify(request) == KEY
+        else:
+            assert error_of(request) == "InvalidSignatureException"
 
 
 def test_missing_or_broken_authorization() -> None:
@@ -132,13 +153,16 @@ def test_missing_or_broken_authorization() -> None:
     assert error_of(doubled) == "IncompleteSignatureException"
 
 
-@pytest.mark.parametrize("date", [None, "", "yesterday", "20261399T999999Z"])
+@pytest.mark.parametrize(
+    "date", [None, "", "yesterday", "20261399T999999Z", "20261120t120000z", "2026112T120000Z"]
+)
 def test_missing_or_broken_date(date: str | None) -> None:
     assert error_of(change(sign(), "x-amz-date", date)) == "IncompleteSignatureException"
 
 
 def test_foreign_keys_regions_and_services() -> None:
-    assert error_of(sign(key="AKIDOTHER")) == "UnrecognizedClientException"
+    for key in ("AKIDOTHER", "AKID/OTHER"):
+        assert error_of(sign(key=key)) == "UnrecognizedClientException"
     assert error_of(sign(secret="other")) == "InvalidSignatureException"
     assert error_of(sign(region="eu-west-1")) == "InvalidSignatureException"
     assert error_of(sign(service="iot")) == "InvalidSignatureException"
@@ -196,9 +220,11 @@ class TestPresigned:
         request = sign(expires=7 * 86400)
         assert verify(request, NOW + timedelta(days=7)) == KEY
         assert error_of(request, NOW + timedelta(days=7, seconds=1)) == "RequestExpired"
-        request = sign(expires=10)
-        assert verify(request, NOW + timedelta(seconds=10)) == KEY
-        assert error_of(request, NOW + timedelta(seconds=11)) == "RequestExpired"
+        for lifetime in (1, 10):
+            request = sign(expires=lifetime)
+            assert verify(request, NOW + timedelta(seconds=lifetime)) == KEY
+            late = NOW + timedelta(seconds=lifetime + 1)
+            assert error_of(request, late) == "RequestExpired"
         # Of a client whose clock is ahead.
         assert verify(request, NOW - timedelta(minutes=5)) == KEY
         assert error_of(request, NOW - timedelta(minutes=6)) == "RequestExpired"
