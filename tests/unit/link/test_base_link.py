@@ -34,7 +34,13 @@ from support.waiting import until
 from tailrace.errors import LocalProtocolError, RemoteProtocolError
 from tailrace.link import CloseCode, ClosedBy, Link, LinkClosed, LinkInfo, connect
 from tailrace.link import base_link as module
-from tailrace.link.base_link import MAX_FRAME_SIZE, BaseLink
+from tailrace.link.base_link import (
+    CLOSE_TIMEOUT,
+    MAX_FRAME_SIZE,
+    PEER_CLOSE_TIMEOUT,
+    READ_BUFFER_SIZE,
+    BaseLink,
+)
 from tailrace.link.exchange import Exchange
 from tailrace.link.picows_link import PicowsLink
 from tailrace.link.websockets_link import WebsocketsLink
@@ -1065,6 +1071,18 @@ def test_what_a_handler_raises(
 
     with asyncio.Runner(loop_factory=ClockLoop) as runner:
         runner.run(run())
+
+
+def test_the_limits_of_a_link() -> None:
+    assert (MAX_FRAME_SIZE, READ_BUFFER_SIZE) == (1_048_576, 262_144)
+    assert (CLOSE_TIMEOUT, PEER_CLOSE_TIMEOUT) == (2.0, 0.5)
+
+
+def test_a_link_says_what_it_is() -> None:
+    async def play(link: BareLink, _: FakeTransport, __: Recorder) -> None:
+        assert link.info == LinkInfo("", "", "bare")
+
+    on_a_clock(play)
 
 
 @pytest.mark.parametrize("lost", [False, True])

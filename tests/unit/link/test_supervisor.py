@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -564,7 +564,7 @@ class StagedLink:
     info = LinkInfo("aws.iot.securetunneling-3.0", "channel", "staged", "nowhere")
 
     def __init__(self, handler: LinkHandler, stage: Stage, *heard: float) -> None:
-        self._handler = handler
+        self.handler = handler
         self._stage = stage
         self._opened = stage.now
         self._heard = heard
@@ -586,7 +586,7 @@ class StagedLink:
 
     def end(self, closed: LinkClosed) -> None:
         self._stage.ends.append(self._stage.now)
-        self._handler.link_closed(closed)
+        self.handler.link_closed(closed)
 
 
 @dataclass(frozen=True)
@@ -634,6 +634,7 @@ class Stage:
                 ReconnectPolicy(**policy),
                 self.observer,
             )
+            self.stop = kept.stop
             self._stop = lambda: len(self.tries) == tries and kept.stop()
             return await kept.run()
 
@@ -723,6 +724,29 @@ def test_a_link_is_dead_after_three_periods_without_a_byte(
     )
     assert stage.tries == pytest.approx([0, end + 2.5])
     assert stage.observer.ends[0] == LinkClosed(ClosedBy.NETWORK, 1006, "nothing received for 60 s")
+
+
+def test_no_try_after_a_stop_while_the_handler_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(monkeypatch, FAILS)
+    make, stage.observer.new_handler = stage.observer.new_handler, lambda: stage.stop() or make()
+    assert stage.run(0) is SupervisorOutcome.STOPPED
+    assert stage.tries == []
+
+
+def test_a_links_reports_reach_the_observers_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    def report(link: Link) -> None:
+        handler = cast(StagedLink, link).handler
+        handler.frame_received(memoryview(b"frame"))
+        handler.pong_received(b"pong")
+        handler.writing_paused()
+        handler.writing_resumed()
+
+    stage = Stage(monkeypatch, Lasts(1), FAILS)
+    stage.observer.on_opened = report
+    stage.run(2)
+    heard = stage.observer.handlers[0]
+    assert (heard.frames, heard.pongs) == ([b"frame"], [b"pong"])
+    assert heard.marks == ["paused", "resumed"]
 
 
 def test_stop_in_the_turn_in_which_a_link_opens(monkeypatch: pytest.MonkeyPatch) -> None:
