@@ -62,6 +62,10 @@ _AUTHORIZATION: Final = re.compile(
     ALGORITHM + r" +Credential=(?P<credential>[^, ]+), *"
     r"SignedHeaders=(?P<signed_headers>[^, ]+), *Signature=(?P<signature>[0-9a-f]{64})"
 )
+_CREDENTIAL: Final = re.compile(
+    r"([!-+\--~]{1,128})/([0-9]{8})/([A-Za-z0-9-]{1,64})/([A-Za-z0-9-]{1,64})/aws4_request"
+)
+"""Key id, of what an Authorization header can hold, day, region and service."""
 _SIGNATURE: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _DATE: Final = re.compile(r"\d{8}T\d{6}Z", re.ASCII)
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]{1,128}")
@@ -92,10 +96,10 @@ class _Credential(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> _Credential:
-        parts = text.rsplit("/", 4)
-        if len(parts) != 5 or parts.pop() != "aws4_request":
+        parsed = _CREDENTIAL.fullmatch(text)
+        if parsed is None:
             raise _incomplete("Credential must be KEY/DATE/REGION/SERVICE/aws4_request.")
-        return cls(*parts)
+        return cls(*parsed.groups())
 
     @property
     def scope(self) -> str:

@@ -5,7 +5,7 @@ import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import unquote_plus
+from urllib.parse import quote, unquote_plus
 
 import botocore.auth
 import pytest
@@ -158,6 +158,38 @@ def test_unsigned_headers_that_matter() -> None:
 def test_the_claimed_body_hash_must_be_true() -> None:
     request = sign(headers={"x-amz-content-sha256": "UNSIGNED-PAYLOAD"})
     assert error_of(request) == "InvalidSignatureException"
+
+
+HOSTILE = [
+    "\n",
+    "\x1b",
+    "\x1b]0;x\x07",
+    "\x7f",
+    "\u009b",
+    "\u202e",
+    "\u00e9",
+    " ",
+    "\udcff",
+    "x" * 200,
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("part", [KEY, f"{NOW:%Y%m%d}", "us-east-1", NAME])
+def test_credentials_hold_nothing_that_steers_a_log(part: str, text: str) -> None:
+    request = sign()
+    (value,) = request.values("authorization")
+    changed = change(request, "authorization", value.replace(part, part + text))
+    presigned = sign(expires=60)
+    query = presigned.query.replace(
+        f"{part}%2F", part + quote(text, errors="surrogateescape") + "%2F", 1
+    )
+    assert query != presigned.query
+    for broken in (changed, replace(presigned, query=query)):
+        with pytest.raises(ApiError) as caught:
+            verify(broken)
+        assert caught.value.type == "IncompleteSignatureException"
+        assert caught.value.message.isprintable()
 
 
 class TestCost:
