@@ -44,7 +44,10 @@ def canonical_request(
 
     ``path`` and ``query`` are given as they are sent; ``body_hash`` is hexadecimal.
     """
-    values = {name: [value for field, value in headers if field == name] for name in signed}
+    values: dict[str, list[str]] = {name: [] for name in signed}
+    for name, value in headers:
+        if name in values:
+            values[name].append(value)
     return "\n".join(
         (
             method,

@@ -14,7 +14,7 @@ from ..service.config import OperationSettings, parse_address
 from ..service.notify.command import parse_command
 from ..service.notify.mqtt import parse_mqtt_url
 from ..service.relay.proxy_protocol import Network, parse_network
-from ..service.telemetry.json_log import TEXT_FORMAT, JsonFormatter
+from ..service.telemetry.log_format import JsonFormatter, TextFormatter
 
 __all__ = ["add_operation_options", "operation_settings", "proxy_networks", "start_logging"]
 
@@ -126,5 +126,5 @@ def start_logging(args: argparse.Namespace) -> None:
     """Log to standard error as the options say."""
     handler = logging.StreamHandler(sys.stderr)
     json_wanted = args.log_format == "json"
-    handler.setFormatter(JsonFormatter() if json_wanted else logging.Formatter(TEXT_FORMAT))
+    handler.setFormatter(JsonFormatter() if json_wanted else TextFormatter())
     logging.basicConfig(level=args.log_level.upper(), handlers=[handler])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -130,6 +131,20 @@ def test_a_header_that_comes_twice_is_signed_once() -> None:
     headers = [("a", "1"), ("a", "2"), ("host", "h")]
     header = authorization("key", Secret("s"), "us-east-1", "iot", "20260101T000000Z", headers, b"")
     assert "SignedHeaders=a;host," in header
+
+
+def test_headers_are_gone_through_once() -> None:
+    class Headers(list[tuple[str, str]]):
+        passes = 0
+
+        def __iter__(self) -> Iterator[tuple[str, str]]:
+            self.passes += 1
+            return super().__iter__()
+
+    headers = Headers([("a", "1"), ("b", "2"), ("a", "3")])
+    canonical = canonical_request("POST", "/", "", headers, ["a", "b"], "0")
+    assert canonical == "POST\n/\n\na:1,3\nb:2\n\na;b\n0"
+    assert headers.passes == 1
 
 
 def test_the_header_shows_scope_and_no_secret() -> None:

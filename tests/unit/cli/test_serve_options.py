@@ -22,7 +22,7 @@ from tailrace.cli.serve import add_serve_parser
 from tailrace.cli.serve_options import operation_settings, proxy_networks, start_logging
 from tailrace.errors import ConfigurationError
 from tailrace.service.config import Address, Endpoints, OperationSettings
-from tailrace.service.telemetry.json_log import JsonFormatter
+from tailrace.service.telemetry.log_format import JsonFormatter
 
 
 def parse(*argv: str) -> argparse.Namespace:
@@ -78,7 +78,7 @@ def test_what_is_no_network() -> None:
         proxy_networks(parse("--proxy-protocol", "haproxy"))
 
 
-def test_the_formats_of_the_log() -> None:
+def test_the_formats_of_the_log(capsys: pytest.CaptureFixture[str]) -> None:
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
     try:
@@ -87,6 +87,9 @@ def test_the_formats_of_the_log() -> None:
             start_logging(parse(*options))
             (handler,) = root.handlers
             assert isinstance(handler.formatter, JsonFormatter) is bool(options)
+            logging.getLogger("tailrace.test").warning("a\nb\x1b\x9b\u202e%s", "\r")
+            (line,) = capsys.readouterr().err.split("\n")[:-1]
+            assert line.isprintable()
     finally:
         root.handlers[:] = before
         root.setLevel(level)

@@ -12,6 +12,7 @@ import sys
 import time
 from typing import Final, TextIO
 
+from ...common.escaping import escape, escape_lines
 from ...common.redaction import RedactionFilter, message_of
 
 __all__ = [
@@ -68,13 +69,13 @@ class ConsoleFormatter(logging.Formatter):
         severity = next((name for level, name in _SEVERITIES if record.levelno >= level), "trace")
         line = (
             f"[{stamp}.{micros:06d}] (0x{record.thread or 0:016x}) [{severity}]"
-            f" {_escaped(message_of(record))}"
+            f" {escape(message_of(record))}"
         )
         if record.exc_info and not record.exc_text:
             record.exc_text = self.formatException(record.exc_info)
         for extra in (record.exc_text, record.stack_info):
             if extra:
-                line += f"\n{extra}"
+                line += f"\n{escape_lines(extra)}"
         return line
 
 
@@ -113,11 +114,3 @@ def set_verbosity(verbosity: int) -> None:
 
 def _console_handlers() -> list[_ConsoleHandler]:
     return [h for h in logging.getLogger().handlers if isinstance(h, _ConsoleHandler)]
-
-
-def _escaped(text: str) -> str:
-    return text if text.isprintable() else "".join(map(_escaped_character, text))
-
-
-def _escaped_character(character: str) -> str:
-    return character if character.isprintable() else ascii(character)[1:-1]

@@ -19,6 +19,9 @@ clients use, on the request as it was received, and compares signatures. That pr
 was signed and by whom, but the client chose what to sign. So the scope must be this
 service's, the date near, all headers that matter signed, and the body is always hashed
 here, whatever hash the request claims.
+
+A request without a valid signature must cost little. So the numbers of fields are bounded,
+and everything that can be judged without them is judged before steps 1 to 5.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Final, NamedTuple
 from urllib.parse import unquote_plus
 
@@ -37,7 +41,13 @@ from ...common.secret import Secret
 from ..identity.policy import AccessKey
 from .errors import ApiError, ErrorType
 
-__all__ = ["MAX_EXPIRES_SECONDS", "MAX_SKEW_SECONDS", "SignedRequest", "Verifier"]
+__all__ = [
+    "MAX_EXPIRES_SECONDS",
+    "MAX_FIELDS",
+    "MAX_SKEW_SECONDS",
+    "SignedRequest",
+    "Verifier",
+]
 
 MAX_SKEW_SECONDS: Final = 300
 """By how much the clock of a client may be off."""
@@ -45,12 +55,21 @@ MAX_SKEW_SECONDS: Final = 300
 MAX_EXPIRES_SECONDS: Final = 7 * 24 * 3600
 """Longest time for which a presigned request may be valid."""
 
+MAX_FIELDS: Final = 100
+"""Most header fields of a request, and most parameters of its query."""
+
 _AUTHORIZATION: Final = re.compile(
     ALGORITHM + r" +Credential=(?P<credential>[^, ]+), *"
     r"SignedHeaders=(?P<signed_headers>[^, ]+), *Signature=(?P<signature>[0-9a-f]{64})"
 )
+_CREDENTIAL: Final = re.compile(
+    r"([!-+\--~]{1,128})/([0-9]{8})/([A-Za-z0-9-]{1,64})/([A-Za-z0-9-]{1,64})/aws4_request"
+)
+"""Key id, of what an Authorization header can hold, day, region and service."""
 _SIGNATURE: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _DATE: Final = re.compile(r"\d{8}T\d{6}Z", re.ASCII)
+_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]{1,128}")
+"""A header's name, in lower case."""
 _SECONDS: Final = re.compile(r"\d{1,6}", re.ASCII)
 
 
@@ -77,10 +96,10 @@ class _Credential(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> _Credential:
-        parts = text.rsplit("/", 4)
-        if len(parts) != 5 or parts.pop() != "aws4_request":
+        parsed = _CREDENTIAL.fullmatch(text)
+        if parsed is None:
             raise _incomplete("Credential must be KEY/DATE/REGION/SERVICE/aws4_request.")
-        return cls(*parts)
+        return cls(*parsed.groups())
 
     @property
     def scope(self) -> str:
@@ -120,6 +139,7 @@ class Verifier:
             ApiError: the request is not signed, or by an unknown key, at another time or
                 for another service, or was changed after it was signed.
         """
+        _check_size(request)
         # What the client chose to sign must be a request to this service at this time.
         authorization = _read_authorization(request)
         self._check_scope(authorization.credential)
@@ -132,6 +152,11 @@ class Verifier:
                 ErrorType.UNRECOGNIZED_CLIENT,
                 "The security token included in the request is invalid.",
             )
+        # Whoever brought the session token is told that its time is over.
+        if key.has_expired(now):
+            raise ApiError(
+                ErrorType.EXPIRED_TOKEN, "The security token included in the request is expired"
+            )
         # The signature that the key gives to this request, and this body.
         body_hash = hashlib.sha256(request.body).hexdigest()
         expected = _signature(request, authorization, body_hash, key)
@@ -141,11 +166,6 @@ class Verifier:
                 ErrorType.INVALID_SIGNATURE,
                 "The request signature we calculated does not match the signature you provided. "
                 "Check your AWS Secret Access Key and signing method.",
-            )
-        # Only its owner learns that a key has expired.
-        if key.has_expired(now):
-            raise ApiError(
-                ErrorType.EXPIRED_TOKEN, "The security token included in the request is expired"
             )
         return key
 
@@ -165,6 +185,13 @@ class Verifier:
 
 def _incomplete(text: str) -> ApiError:
     return ApiError(ErrorType.INCOMPLETE_SIGNATURE, text)
+
+
+def _check_size(request: SignedRequest) -> None:
+    if len(request.headers) > MAX_FIELDS or request.query.count("&") >= MAX_FIELDS:
+        raise _incomplete(
+            f"A request may have {MAX_FIELDS} header fields and {MAX_FIELDS} query parameters."
+        )
 
 
 def _read_authorization(request: SignedRequest) -> _Authorization:
@@ -200,7 +227,7 @@ def _read_header(request: SignedRequest, fields: list[str]) -> _Authorization:
         raise _incomplete("The header X-Amz-Date must hold a date, once.")
     return _Authorization(
         credential=_Credential.parse(parsed["credential"]),
-        signed_headers=tuple(parsed["signed_headers"].split(";")),
+        signed_headers=_header_names(parsed["signed_headers"]),
         signature=parsed["signature"],
         date=dates[0],
         session_tokens=tuple(request.values("x-amz-security-token")),
@@ -229,7 +256,7 @@ def _read_query(request: SignedRequest, query: Mapping[str, list[str]]) -> _Auth
     hashes = query.get("X-Amz-Content-Sha256", [])
     return _Authorization(
         credential=_Credential.parse(one("Credential")),
-        signed_headers=tuple(one("SignedHeaders").split(";")),
+        signed_headers=_header_names(one("SignedHeaders")),
         signature=signed,
         date=one("Date"),
         session_tokens=(*tokens, *request.values("x-amz-security-token")),
@@ -239,6 +266,15 @@ def _read_query(request: SignedRequest, query: Mapping[str, list[str]]) -> _Auth
         ),
         expires=int(expires),
     )
+
+
+def _header_names(text: str) -> tuple[str, ...]:
+    """Return the names in ``SignedHeaders``, :data:`MAX_FIELDS` at most."""
+    names = tuple(text.split(";", MAX_FIELDS))
+    is_sorted = all(name < following for name, following in pairwise(names))
+    if not is_sorted or not all(map(_NAME.fullmatch, names)):
+        raise _incomplete("SignedHeaders must be names in lower case, sorted, each given once.")
+    return names
 
 
 def _check_date(authorization: _Authorization, now: float) -> None:

@@ -2,10 +2,11 @@
 
 ``tailrace keys`` changes the file while a service runs, and a revoked key must not sign a
 single request more. So the service looks at the file with each request, but reads it only
-when its *signature* has changed: inode, time of change and size, from one ``stat``. A key
-file is never changed in place. :class:`KeyFile` writes a new one and renames it over the
-old, which gives another inode each time; time and size notice an editor that writes in
-place. Processes that change the file hold a lock of their own file, because the key file
+when its *signature* has changed: inode, mode, size and times of change, from one ``stat``. A
+key file is never changed in place. :class:`KeyFile` writes a new one and renames it over
+the old, which gives another inode each time; the others notice an editor that writes in
+place, and a change of mode. A file that could not be read is read again with each request
+until it can. Processes that change the file hold a lock of their own file, because the key file
 is another one after each change.
 """
 
@@ -43,7 +44,7 @@ SECRET_KEY_VARIABLE: Final = "TAILRACE_SECRET_ACCESS_KEY"  # noqa: S105 - a name
 
 _BASE32: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 
-_Signature = tuple[int, int, int]
+_Signature = tuple[int, int, int, int, int]
 
 
 def credentials_file(state_dir: Path) -> Path:
@@ -80,7 +81,13 @@ class KeyFile:
             found = self.path.stat()
         except OSError:
             return None
-        return found.st_ino, found.st_mtime_ns, found.st_size
+        return (
+            found.st_ino,
+            found.st_mode,
+            found.st_size,
+            found.st_mtime_ns,
+            found.st_ctime_ns,
+        )
 
     def read(self) -> tuple[AccessKey, ...]:
         """Return all keys, none when the file does not exist.
@@ -182,6 +189,8 @@ class KeyRing:
         # Before the keys: a change in between is noticed by the next look.
         self._signature = file.signature()
         self._keys = _by_id(file.read())
+        self._failure = ""
+        """Why the file could not be read at the last look."""
 
     def find(self, access_key_id: str) -> AccessKey | None:
         """Return the key with this id, ``None`` for an unknown or a revoked one."""
@@ -189,16 +198,20 @@ class KeyRing:
             return self._given
         signature = self._file.signature()
         if signature != self._signature:
-            self._signature = signature
-            self._refresh()
+            self._refresh(signature)
         return self._keys.get(access_key_id)
 
-    def _refresh(self) -> None:
+    def _refresh(self, signature: _Signature | None) -> None:
         try:
             self._keys = _by_id(self._file.read())
         except ConfigurationError as error:
-            _log.error("the access keys stay as they were: %s", error)
+            # Each request comes here until the file can be read, which one line tells.
+            if str(error) != self._failure:
+                self._failure = str(error)
+                _log.error("the access keys stay as they were: %s", error)
         else:
+            # Only now: a file that could not be read has to be looked at again.
+            self._signature, self._failure = signature, ""
             _log.info("access keys were loaded again, there are %d", len(self._keys))
 
 

@@ -154,6 +154,16 @@ def test_tracebacks_are_shown_without_secrets_to_take_out(out: io.StringIO) -> N
     assert out.getvalue().endswith("ValueError: bad\n")
 
 
+def test_lines_of_a_traceback_are_escaped_and_indented(out: io.StringIO) -> None:
+    try:
+        raise ValueError("bad\x1b\n[forged]")
+    except ValueError:
+        logger.exception("failed")
+    _, *lines = out.getvalue().rstrip("\n").split("\n")
+    assert lines[-2:] == ["  ValueError: bad\\x1b", "  [forged]"]
+    assert all(line.startswith("  ") for line in lines)
+
+
 def test_arguments_that_do_not_fit_do_no_harm(out: io.StringIO) -> None:
     root = logging.getLogger()
     (handler,) = (h for h in root.handlers if isinstance(h.formatter, ConsoleFormatter))

@@ -1,10 +1,11 @@
 """Signatures, with botocore as the signer."""
 
 import hashlib
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import unquote_plus
+from urllib.parse import quote, unquote_plus
 
 import botocore.auth
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from tailrace.aws.signing import canonical_request, signature
 from tailrace.common.secret import Secret
 from tailrace.service.api.errors import ApiError
-from tailrace.service.api.sigv4 import SignedRequest, Verifier
+from tailrace.service.api.sigv4 import MAX_FIELDS, SignedRequest, Verifier
 from tailrace.service.identity.policy import AccessKey
 
 KEY = "AKIDEXAMPLE"
@@ -181,6 +182,107 @@ def test_unsigned_headers_that_matter() -> None:
 def test_the_claimed_body_hash_must_be_true() -> None:
     request = sign(headers={"x-amz-content-sha256": "UNSIGNED-PAYLOAD"})
     assert error_of(request) == "InvalidSignatureException"
+
+
+HOSTILE = [
+    "\n",
+    "\x1b",
+    "\x1b]0;x\x07",
+    "\x7f",
+    "\u009b",
+    "\u202e",
+    "\u00e9",
+    " ",
+    "\udcff",
+    "x" * 200,
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("part", [KEY, f"{NOW:%Y%m%d}", "us-east-1", NAME])
+def test_credentials_hold_nothing_that_steers_a_log(part: str, text: str) -> None:
+    request = sign()
+    (value,) = request.values("authorization")
+    changed = change(request, "authorization", value.replace(part, part + text))
+    presigned = sign(expires=60)
+    query = presigned.query.replace(
+        f"{part}%2F", part + quote(text, errors="surrogateescape") + "%2F", 1
+    )
+    assert query != presigned.query
+    for broken in (changed, replace(presigned, query=query)):
+        with pytest.raises(ApiError) as caught:
+            verify(broken)
+        assert caught.value.type == "IncompleteSignatureException"
+        assert caught.value.message.isprintable()
+
+
+class TestCost:
+    """Whoever has no valid signature costs little."""
+
+    @pytest.mark.parametrize(
+        "names",
+        [
+            "host;{}",
+            "{};{}",
+            "x-zzz;{}",
+            "",
+            ";{}",
+            "{};",
+            "{};x-zz z",
+            "{};x-zzz\u202e",
+            "{};X-ZZZ",
+        ],
+    )
+    def test_signed_headers_are_sorted_names_given_once(self, names: str) -> None:
+        request = sign()
+        (value,) = request.values("authorization")
+        signed = value.partition("SignedHeaders=")[2].partition(",")[0]
+        changed = value.replace(signed, names.format(signed, signed))
+        assert error_of(change(request, "authorization", changed)) == "IncompleteSignatureException"
+        presigned = sign(expires=60)
+        before, signed, after = re.split("(?<=SignedHeaders=)([^&]*)", presigned.query)
+        query = f"{before}{names.format(signed, signed)}{after}"
+        assert error_of(replace(presigned, query=query)) == "IncompleteSignatureException"
+
+    def test_the_number_of_header_fields_is_bounded(self) -> None:
+        request = sign()
+        room = MAX_FIELDS - len(request.headers)
+        for more, accepted in ((room, True), (room + 1, False)):
+            changed = replace(request, headers=[*request.headers, *[("x", "y")] * more])
+            if accepted:
+                assert verify(changed) == KEY
+            else:
+                assert error_of(changed) == "IncompleteSignatureException"
+
+    def test_the_number_of_signed_headers_is_bounded(self) -> None:
+        request = sign()
+        (value,) = request.values("authorization")
+        names = "".join(f";x{number:03}" for number in range(MAX_FIELDS))
+        changed = value.replace(", Signature=", f"{names}, Signature=")
+        assert error_of(change(request, "authorization", changed)) == "IncompleteSignatureException"
+
+    def test_the_number_of_query_parameters_is_bounded(self) -> None:
+        assert verify(sign(url="https://localhost:7443/?" + "&".join(["a=1"] * MAX_FIELDS))) == KEY
+        more = sign(url="https://localhost:7443/?" + "&".join(["a=1"] * (MAX_FIELDS + 1)))
+        assert error_of(more) == "IncompleteSignatureException"
+
+    def test_nothing_is_computed_before_all_else_is_judged(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        temporary = sign(token=TOKEN, key=TEMPORARY, expires=7 * 86400)
+        refused = {
+            "key": (sign(key="AKIDOTHER"), NOW),
+            "token": (sign(token="trs_other", key=TEMPORARY), NOW),
+            "date": (sign(), NOW + DAY),
+            "region": (sign(region="eu-west-1"), NOW),
+            "age of the request": (sign(expires=1), NOW + DAY),
+            "age of the key": (temporary, NOW + DAY),
+            "fields": (replace(sign(), headers=[("host", "x")] * (MAX_FIELDS + 1)), NOW),
+        }
+        monkeypatch.setattr("tailrace.service.api.sigv4.canonical_request", None)
+        monkeypatch.setattr("hmac.digest", None)
+        for request, now in refused.values():
+            error_of(request, now)
 
 
 class TestSessionTokens:

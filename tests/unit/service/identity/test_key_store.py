@@ -1,5 +1,6 @@
 """The file of access keys and who looks into it."""
 
+import errno
 import json
 import os
 import stat
@@ -91,6 +92,46 @@ def test_a_file_that_breaks_leaves_the_keys_as_they_were(
     assert len(caplog.messages) == 1
     assert "stay as they were" in caplog.text
     assert "sekret" not in caplog.text
+
+
+def test_a_revoked_key_ends_although_the_first_look_fails(
+    file: KeyFile, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ring = open_ring(file)
+    file.revoke(ring.own.access_key_id)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as context:
+        context.setattr(Path, "open", fail)
+        for _ in range(3):
+            assert ring.find(ring.own.access_key_id) == ring.own
+    assert len(caplog.messages) == 1
+    assert ring.find(ring.own.access_key_id) is None
+
+
+def test_a_file_is_read_once_its_mode_is_right(
+    file: KeyFile, caplog: pytest.LogCaptureFixture
+) -> None:
+    ring = open_ring(file)
+    for _ in range(2):
+        caplog.clear()
+        file.path.write_text('{"keys": []}')
+        file.path.chmod(0o644)
+        assert ring.find(ring.own.access_key_id) == ring.own
+        assert "chmod 600" in caplog.text
+        file.path.chmod(0o600)
+        assert ring.find(ring.own.access_key_id) is None
+        file.add(ring.own, 1000.0)
+        assert ring.find(ring.own.access_key_id) == ring.own
+
+
+def test_the_signature_of_a_file_changes_with_its_mode(file: KeyFile) -> None:
+    open_ring(file)
+    before = file.signature()
+    file.path.chmod(0o640)
+    assert file.signature() != before
 
 
 def test_the_own_key_is_for_everything_and_for_ever(file: KeyFile) -> None:

@@ -1,0 +1,27 @@
+"""Texts for a log or a terminal: what cannot be printed is escaped."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["escape", "escape_lines"]
+
+_INDENT: Final = "  "
+
+
+def escape(text: str) -> str:
+    """Return ``text`` on one line, each character that cannot be printed as a Python escape.
+
+    That is each control, format and separator character but the space: the result can neither
+    start a line of its own nor steer a terminal nor turn the direction of text.
+    """
+    return text if text.isprintable() else "".join(map(_escape_character, text))
+
+
+def escape_lines(text: str) -> str:
+    """Return the lines of a traceback, escaped and indented: none looks like a log record."""
+    return "\n".join(_INDENT + escape(line) for line in text.split("\n"))
+
+
+def _escape_character(character: str) -> str:
+    return character if character.isprintable() else ascii(character)[1:-1]
