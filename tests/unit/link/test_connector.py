@@ -101,7 +101,7 @@ async def test_both_back_ends_ask_in_the_same_words(certificates: Certificates) 
     first, second = ([h for h in r.headers if h[0] != "Sec-WebSocket-Key"] for r in requests)
     assert first == second
     assert requests[0].line == "GET /tunnel?local-proxy-mode=destination HTTP/1.1"
-    assert requests[0]["Host"] == "localhost"
+    assert requests[0]["Host"] == f"localhost:{service.port}"
     assert requests[0]["access-token"] == ACCESS_TOKEN
     assert requests[0]["client-token"] == CLIENT_TOKEN
     assert requests[0]["Sec-WebSocket-Protocol"] == SUBPROTOCOL_V3

@@ -70,10 +70,13 @@ def feed(data: bytes, pieces: int = 0) -> UpgradeAccepted | None:
     return None
 
 
-def test_request_to_the_byte() -> None:
-    assert build_request(endpoint(), KEY, "agent/1").decode() == (
+@pytest.mark.parametrize(
+    ("port", "host"), [(443, "data.example.com"), (8443, "data.example.com:8443")]
+)
+def test_request_to_the_byte(port: int, host: str) -> None:
+    assert build_request(endpoint(port=port), KEY, "agent/1").decode() == (
         "GET /tunnel?local-proxy-mode=destination HTTP/1.1\r\n"
-        "Host: data.example.com\r\n"
+        f"Host: {host}\r\n"
         "Upgrade: websocket\r\n"
         "Connection: Upgrade\r\n"
         "Sec-WebSocket-Version: 13\r\n"
