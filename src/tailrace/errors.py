@@ -32,6 +32,7 @@ __all__ = [
     "ListenError",
     "LocalProtocolError",
     "NameResolutionFailed",
+    "NotTunnelingService",
     "OpenFailed",
     "ProtocolError",
     "ProxyRefused",
@@ -110,6 +111,8 @@ class LinkError(TailraceError):
 
     retryable = True
     """Whether a later attempt with the same settings may succeed."""
+    retry_after = 0.0
+    """Seconds that the other side asks to wait before the next attempt."""
 
 
 class NameResolutionFailed(LinkError):
@@ -159,11 +162,21 @@ class HandshakeFailed(LinkError):
 
 
 class ServiceUnavailable(HandshakeFailed):
-    """The service answered the upgrade with a 5xx status."""
+    """The service refused the upgrade for now: status 5xx, 408, 425 or 429."""
+
+    def __init__(self, text: str, *, retry_after: float = 0.0) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
+
+
+class NotTunnelingService(HandshakeFailed):
+    """Something else answered the upgrade: a web server, or the login page of a network."""
+
+    retryable = False
 
 
 class AccessRefused(HandshakeFailed):
-    """The service refused the upgrade for good (any status but 101 and 5xx).
+    """The service refused the upgrade for good, with a 4xx status that names no passing reason.
 
     ``status`` is the HTTP status, ``reason`` its phrase, ``body`` the response's text (trimmed).
     """

@@ -34,7 +34,9 @@ async def test_s1_upgrade_request_of_a_destination(lab: Lab) -> None:
     assert request["Sec-WebSocket-Version"] == "13"
     assert len(base64.b64decode(request["Sec-WebSocket-Key"])) == 16
     assert request["Sec-WebSocket-Protocol"] == "aws.iot.securetunneling-3.0"
-    assert request["Host"] == "127.0.0.1", "the Host field has the port"
+    # RFC 9110 section 7.2 wants a port that is not the default; the C++ proxy never sends one.
+    host = stage.endpoint if lab.target.is_ours else "127.0.0.1"
+    assert request["Host"] == host, "the Host field has another port"
     assert request["access-token"] == ACCESS_TOKEN
     assert request["client-token"] == CLIENT_TOKEN
     names = [name.lower() for name, _ in request.headers]

@@ -131,12 +131,14 @@ class BaseLink(ABC):
         "_last_received",
         "_loop",
         "_outcome",
+        "_pong_owed",
         "_read_paused",
         "_read_wanted",
         "_state",
         "_time",
         "_timer",
         "_transport",
+        "_write_paused",
     )
 
     def __init__(self, transport: asyncio.Transport, info: LinkInfo, handler: LinkHandler) -> None:
@@ -151,6 +153,8 @@ class BaseLink(ABC):
         self._timer: asyncio.TimerHandle | None = None
         self._read_wanted = True
         self._read_paused = False
+        self._write_paused = False
+        self._pong_owed: bytes | None = None
         self._last_received = self._time()
 
     @property
@@ -218,10 +222,16 @@ class BaseLink(ABC):
 
     def writing_paused(self) -> None:
         """Called when the write buffer is over its high mark."""
+        self._write_paused = True
         self._call(self._handler.writing_paused)
 
     def writing_resumed(self) -> None:
         """Called when the write buffer is at its low mark again."""
+        self._write_paused = False
+        pong, self._pong_owed = self._pong_owed, None
+        if pong is not None and self._state is LinkState.OPEN:
+            # Before the handler, which may fill the buffer again.
+            self._send_pong(pong)
         self._call(self._handler.writing_resumed)
 
     def pong_received(self, payload: bytes) -> None:
@@ -231,6 +241,17 @@ class BaseLink(ABC):
                 self._handler.pong_received(payload)
             except Exception as error:
                 self.handler_failed(error)
+
+    def answer_ping(self, pong: bytes) -> None:
+        """Send what :meth:`_send_pong` takes; while writing is paused, owe the latest only.
+
+        RFC 6455 section 5.5.3 allows it. A peer that sends pings and reads nothing would fill the
+        write buffer without end.
+        """
+        if self._write_paused:
+            self._pong_owed = pong
+        else:
+            self._send_pong(pong)
 
     def handler_failed(self, error: Exception) -> None:
         """Called when the handler raised: end the link, as it refuses a frame or has a bug."""
@@ -285,6 +306,10 @@ class BaseLink(ABC):
     @abstractmethod
     def _feed(self, data: bytes) -> None:
         """Take bytes as if they had just come in."""
+
+    @abstractmethod
+    def _send_pong(self, pong: bytes) -> None:
+        """Send a pong in the form that this back end keeps one in."""
 
     @abstractmethod
     def _send_close(self, code: int, reason: str) -> None:

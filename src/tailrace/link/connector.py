@@ -41,7 +41,7 @@ async def connect(endpoint: ServiceEndpoint, handler: LinkHandler, backend: str 
     Raises:
         NameResolutionFailed, ConnectFailed, TLSFailed, HandshakeFailed: the step of that name.
         ProxyRefused: the web proxy did not connect to the service.
-        ServiceUnavailable, AccessRefused: the service's response to the upgrade.
+        ServiceUnavailable, NotTunnelingService, AccessRefused: the response to the upgrade.
         ConfigurationError: the back end is not installed, the endpoint's certificates cannot be
             read, or the web proxy cannot be used as it is configured.
     """

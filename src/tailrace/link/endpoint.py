@@ -17,6 +17,7 @@ from .proxy.settings import WebProxy
 
 __all__ = ["ServiceEndpoint", "TLSOptions", "user_agent"]
 
+_HTTPS_PORT = 443
 _HOST_NAME = re.compile(r"(?=.{1,254}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 _HTTP_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_TEXT = re.compile(r"[\x20-\x7e]+")
@@ -43,7 +44,7 @@ class ServiceEndpoint:
 
     host: str
     """Name, IPv4 address, or IPv6 address without brackets."""
-    port: int = 443
+    port: int = _HTTPS_PORT
     side: Side
     access_token: Secret
     client_token: Secret | None = None
@@ -68,7 +69,9 @@ class ServiceEndpoint:
 
     @property
     def host_header(self) -> str:
-        """The ``Host`` header: never with a port, as in the reference."""
+        """The ``Host`` header: with any port but the default (RFC 9110 section 7.2)."""
+        if self.port != _HTTPS_PORT:
+            return self.authority
         return f"[{self.host}]" if ":" in self.host else self.host
 
     @property

@@ -82,7 +82,7 @@ class PicowsLink(BaseLink):
             self.framing_failed(int(sent.code.value), sent.reason)
 
     def frame_arrived(self, websocket: WSTransport, frame: WSFrame) -> None:
-        """Called by picows for each frame; it has answered pings already."""
+        """Called by picows for each frame."""
         if self._state is _OPEN:
             kind = frame.msg_type
             if kind is _BINARY or kind is _CONTINUATION:
@@ -98,6 +98,8 @@ class PicowsLink(BaseLink):
         kind = frame.msg_type
         if kind is WSMsgType.CLOSE:
             self._close_frame(frame.get_payload_as_bytes())
+        elif kind is WSMsgType.PING:
+            self.answer_ping(frame.get_payload_as_bytes())
         elif kind is WSMsgType.PONG:
             self.pong_received(frame.get_payload_as_bytes())
         elif kind is WSMsgType.TEXT:
@@ -127,6 +129,9 @@ class PicowsLink(BaseLink):
     def _break_cycles(self) -> None:
         super()._break_cycles()
         self._protocol_core = self._parse = None  # its listener knows this link
+
+    def _send_pong(self, pong: bytes) -> None:
+        self._websocket.send_pong(pong)
 
     def _send_close(self, code: int, reason: str) -> None:
         # Any integer is accepted, although the stubs ask for the enumeration.
@@ -185,7 +190,7 @@ def _make_protocol(
         0.0,
         0.0,
         WSAutoPingStrategy.PING_PERIODICALLY,
-        True,  # answer pings, with their payload
+        False,  # no pongs of its own: it would send them while writing is paused too
         MAX_FRAME_SIZE,
         request_headers(endpoint, user_agent()),
         READ_BUFFER_SIZE,

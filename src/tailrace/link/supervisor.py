@@ -5,10 +5,12 @@ What happens after a link went down, or could not be set up, is decided as follo
 * The service says that the tunnel is over: close code 1000. Or it closes the link with another
   code and then refuses the tokens: they were good a moment ago, so it is the tunnel that ended.
 * It refuses the tokens, or its certificate does not verify: final, another try would only repeat
-  that. But where a link worked once, a certificate that does not verify, or authorities that
-  cannot be read, may be half of a roll-over: this is tried again.
+  that. So is an answer of something that is no tunneling service. But where a link worked once,
+  this may be a network that wants a login, and a certificate that does not verify, or authorities
+  that cannot be read, may be half of a roll-over: these are tried again.
 * Everything else, from an unknown host to a dropped connection, may pass: tried again after the
-  delays of :mod:`tailrace.link.backoff`, as often as the policy allows.
+  delays of :mod:`tailrace.link.backoff`, or a longer one that the service asks for, as often as
+  the policy allows.
 """
 
 from __future__ import annotations
@@ -20,7 +22,13 @@ from enum import Enum
 from random import Random
 from typing import Final, Protocol
 
-from ..errors import AccessRefused, ConfigurationError, LinkError, TLSFailed
+from ..errors import (
+    AccessRefused,
+    ConfigurationError,
+    LinkError,
+    NotTunnelingService,
+    TLSFailed,
+)
 from .backoff import LASTED, Backoff
 from .connector import connect
 from .endpoint import ServiceEndpoint
@@ -124,6 +132,7 @@ class LinkSupervisor:
         Raises:
             AccessRefused: the service refuses the tokens.
             TLSFailed: its certificate did not verify, and no link ever worked.
+            NotTunnelingService: something else answered, and no link ever worked.
             LinkError: the last failure, after ``retry_count`` retries.
             ConfigurationError: as :func:`tailrace.link.connector.connect`, and no link ever
                 worked.
@@ -214,8 +223,8 @@ class LinkSupervisor:
     def _judge_failure(self, error: LinkError) -> SupervisorOutcome | LinkError:
         if self._stopped.is_set():
             return SupervisorOutcome.STOPPED
-        may_be_roll_over = self._worked and isinstance(error, TLSFailed)
-        if not error.retryable and not may_be_roll_over:
+        forgiven = self._worked and isinstance(error, TLSFailed | NotTunnelingService)
+        if not error.retryable and not forgiven:
             raise error
         return error
 
@@ -237,7 +246,8 @@ class LinkSupervisor:
         self._failures += 1
         if self._policy.retry_count != FOREVER and self._failures > self._policy.retry_count:
             raise cause
-        delay = self._backoff.next_delay()
+        asked_for = min(cause.retry_after, self._policy.retry_delay_cap)
+        delay = max(self._backoff.next_delay(), asked_for)
         self._observer.retrying(cause, delay)
         await asyncio.sleep(delay)
 

@@ -22,6 +22,7 @@ from .interface import Buffer, CloseCode, LinkHandler, LinkInfo
 __all__ = ["WebsocketsLink", "open_link"]
 
 _OPEN: Final = LinkState.OPEN
+_PONG: Final = bytes([0x80 | Opcode.PONG])
 _SILENCE: Final = logging.CRITICAL + 1
 
 
@@ -84,7 +85,7 @@ class WebsocketsLink(BaseLink):
         framing = self._framing
         self._receive(data)
         if framing.writes:  # pongs, or the answer to a close frame
-            self._flush()
+            self._answer()
         for frame in self._frames():
             self._frame_arrived(frame)
         if framing.parser_exc is not None and self._state is _OPEN:
@@ -117,6 +118,17 @@ class WebsocketsLink(BaseLink):
         sent = self._framing.close_sent
         assert sent is not None
         self.framing_failed(int(sent.code), sent.reason)
+
+    def _answer(self) -> None:
+        """Send what parsing has made, but no pongs while writing is paused."""
+        for data in self._framing.data_to_send():
+            if data.startswith(_PONG):
+                self.answer_ping(data)
+            else:
+                self._write(memoryview(data))
+
+    def _send_pong(self, pong: bytes) -> None:
+        self._write(memoryview(pong))  # the whole frame, as websockets has made it
 
     def _flush(self) -> None:
         for data in self._framing.data_to_send():

@@ -30,6 +30,7 @@ CODES = {
     "tailrace.errors.ListenError": ExitCode.LISTEN,
     "tailrace.errors.LocalProtocolError": ExitCode.PROTOCOL,
     "tailrace.errors.NameResolutionFailed": ExitCode.NETWORK,
+    "tailrace.errors.NotTunnelingService": ExitCode.NETWORK,
     "tailrace.errors.OpenFailed": ExitCode.PROTOCOL,
     "tailrace.errors.ProtocolError": ExitCode.PROTOCOL,
     "tailrace.errors.ProxyRefused": ExitCode.NETWORK,

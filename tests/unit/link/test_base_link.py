@@ -185,6 +185,41 @@ async def test_a_ping_is_answered_with_its_payload(
     assert notes.frames == [Frame(PONG, each) for each in (b"hey", b"", b"x" * 125)]
 
 
+async def test_pings_of_a_service_that_reads_nothing(
+    certificates: Certificates, backend: str
+) -> None:
+    notes, count = Notes(), 10_000
+    flooded, opened = threading.Event(), threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.upgrade()
+        flooded.wait(20)
+        peer.send(b"".join(frame(PING, b"%125d" % each) for each in range(count)))
+        peer.send_frame(BINARY, b"sent")
+        opened.wait(20)
+        while (received := peer.read_frame()).opcode != PONG:
+            pass
+        notes.frames.append(received)
+        while notes.next(peer).opcode != CLOSE:
+            pass
+        peer.send(close_frame(1000))
+
+    async with linked(certificates, backend, script) as (link, recorder):
+        assert isinstance(link, BaseLink)
+        await asyncio.sleep(0)
+        flood(link)
+        before = link._transport.get_write_buffer_size()
+        flooded.set()
+        await recorder.until(lambda: recorder.stream == b"sent")
+        assert recorder.marks == ["paused"]
+        assert link._transport.get_write_buffer_size() <= before
+        opened.set()
+        await recorder.until(lambda: recorder.marks == ["paused", "resumed"])
+    # Only the latest ping is answered (RFC 6455 section 5.5.3).
+    pongs = [each.payload for each in notes.frames if each.opcode == PONG]
+    assert pongs == [b"%125d" % (count - 1)]
+
+
 async def test_our_ping_and_its_pong(certificates: Certificates, backend: str) -> None:
     async with linked(certificates, backend, serve(until_closed)) as (link, recorder):
         before = link.last_received
@@ -831,6 +866,7 @@ class BareLink(BaseLink):
         super().__init__(transport, LinkInfo("", "", "bare"), handler)
         self.sent: list[tuple[int, str]] = []
         self.fed: list[bytes] = []
+        self.answers: list[bytes] = []
 
     def send(self, message: object) -> None: ...
 
@@ -841,6 +877,9 @@ class BareLink(BaseLink):
 
     def _feed(self, data: bytes) -> None:
         self.fed.append(data)
+
+    def _send_pong(self, pong: bytes) -> None:
+        self.answers.append(pong)
 
     def _send_close(self, code: int, reason: str) -> None:
         self.sent.append((code, reason))
@@ -1029,6 +1068,25 @@ def test_a_link_that_is_gone_is_not_read() -> None:
         link.connection_lost(None)
 
     assert on_a_clock(play)[1].calls == []
+
+
+@pytest.mark.parametrize("kind", CLOSES)
+def test_no_pong_owed_behind_the_end(kind: str) -> None:
+    async def play(link: BareLink, _: FakeTransport, recorder: Recorder) -> None:
+        link.answer_ping(b"1")
+        link.writing_paused()
+        link.answer_ping(b"2")
+        link.answer_ping(b"3")
+        assert link.answers == [b"1"]
+        link.writing_resumed()
+        assert link.answers == [b"1", b"3"]
+        link.writing_paused()
+        link.answer_ping(b"4")
+        CLOSES[kind][0](link)
+        link.writing_resumed()
+        assert link.answers == [b"1", b"3"]
+
+    on_a_clock(play)
 
 
 @pytest.mark.parametrize("kind", CLOSES)

@@ -35,6 +35,7 @@ from tailrace.errors import (
     ConnectFailed,
     HandshakeFailed,
     NameResolutionFailed,
+    NotTunnelingService,
     ServiceUnavailable,
     TLSFailed,
 )
@@ -100,7 +101,7 @@ async def test_both_back_ends_ask_in_the_same_words(certificates: Certificates) 
     first, second = ([h for h in r.headers if h[0] != "Sec-WebSocket-Key"] for r in requests)
     assert first == second
     assert requests[0].line == "GET /tunnel?local-proxy-mode=destination HTTP/1.1"
-    assert requests[0]["Host"] == "localhost"
+    assert requests[0]["Host"] == f"localhost:{service.port}"
     assert requests[0]["access-token"] == ACCESS_TOKEN
     assert requests[0]["client-token"] == CLIENT_TOKEN
     assert requests[0]["Sec-WebSocket-Protocol"] == SUBPROTOCOL_V3
@@ -218,8 +219,9 @@ REFUSALS = [
     ("400 Bad Request", b"Invalid access token: previously used", "", AccessRefused),
     ("403 Forbidden", b"", "X-Status-Reason: Tunnel is closed\r\n", AccessRefused),
     ("404 Not Found", b"x" * 9000, "", AccessRefused),
-    ("200 OK", b"<html>", "", AccessRefused),
-    ("302 Found", b"", "Location: https://localhost/\r\n", AccessRefused),
+    ("200 OK", b"<html>", "", NotTunnelingService),
+    ("302 Found", b"", "Location: https://localhost/\r\n", NotTunnelingService),
+    ("429 Too Many Requests", b"slower", "Retry-After: 1\r\n", ServiceUnavailable),
     ("500 Internal Server Error", b"oops", "", ServiceUnavailable),
     ("503 Service Unavailable", b"", "", ServiceUnavailable),
 ]
@@ -243,7 +245,7 @@ async def test_refusals(
     assert type(caught.value) is kind
     assert caught.value.retryable is (kind is ServiceUnavailable)
     text = "Tunnel is closed" if more.startswith("X-Status") else body.decode()[:4096]
-    assert str(caught.value) == f'HTTP/1.1 {status}: "{text}"'
+    assert str(caught.value).endswith(f'HTTP/1.1 {status}: "{text}"')
     assert not recorder.closed.done()
 
 

@@ -47,6 +47,7 @@ def test_defaults_are_those_of_the_service() -> None:
 def test_forms_of_the_host(host: str, header: str, authority: str, server_name: str) -> None:
     made = endpoint(host=host)
     assert (made.host_header, made.authority, made.server_name) == (header, authority, server_name)
+    assert endpoint(host=host, port=8443).host_header == f"{header}:8443"
 
 
 @pytest.mark.parametrize(

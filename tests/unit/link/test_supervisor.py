@@ -33,6 +33,7 @@ from tailrace.errors import (
     HandshakeFailed,
     LinkError,
     NameResolutionFailed,
+    NotTunnelingService,
     ServiceUnavailable,
     TLSFailed,
 )
@@ -226,14 +227,30 @@ async def test_a_close_frame_of_an_earlier_link_excuses_nothing(
         await supervisor(service, observer).run()
 
 
-async def test_5xx_is_tried_again(certificates: Certificates) -> None:
-    busy = refuse("503 Service Unavailable", b"later")
+@pytest.mark.parametrize("status", ["503 Service Unavailable", "408 Slow", "425 Early", "429 Many"])
+async def test_a_refusal_that_may_pass_is_tried_again(
+    certificates: Certificates, status: str
+) -> None:
+    busy = refuse(status, b"later")
     observer = Observer()
     with ScriptedService(certificates, busy, busy, OK) as service:
         assert await supervisor(service, observer).run() is SupervisorOutcome.CLOSED
         assert service.connections == 3
     assert observer.causes == [ServiceUnavailable, ServiceUnavailable]
     assert all(delay >= backoff.MIN_DELAY for _, delay in observer.retries)
+
+
+@pytest.mark.parametrize("status", ["200 OK", "302 Found"])
+async def test_something_else_is_final_at_first(certificates: Certificates, status: str) -> None:
+    login = refuse(status, b"<html>")
+    with ScriptedService(certificates, login) as service:
+        with pytest.raises(NotTunnelingService, match="not a tunneling service"):
+            await supervisor(service, Observer()).run()
+        assert service.connections == 1
+    observer = Observer()
+    with ScriptedService(certificates, BROKEN, login, OK) as service:
+        assert await supervisor(service, observer).run() is SupervisorOutcome.CLOSED
+    assert observer.causes == [LinkError, NotTunnelingService]
 
 
 async def test_an_acceptance_that_is_none_is_tried_again(certificates: Certificates) -> None:
@@ -595,6 +612,13 @@ class Fails:
 
 
 @dataclass(frozen=True)
+class Later:
+    """A try after which the service asks for a delay."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Lasts:
     """A link that is cut after some seconds."""
 
@@ -611,7 +635,9 @@ class Hears:
 class Stage:
     """Plays what happens to one try after the other; the last one for ever."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *acts: Fails | Lasts | Hears) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, *acts: Fails | Later | Lasts | Hears
+    ) -> None:
         self.tries: list[float] = []
         self.pings: list[float] = []
         self.ends: list[float] = []
@@ -652,6 +678,8 @@ class Stage:
                 cut = LinkClosed(ClosedBy.NETWORK, 1006, "connection lost")
                 asyncio.get_running_loop().call_later(seconds, link.end, cut)
                 return link
+            case Later(seconds):
+                raise ServiceUnavailable("later", retry_after=seconds)
             case Hears(after):
                 return StagedLink(handler, self, *after)
         raise ConnectFailed("nobody there")
@@ -672,10 +700,12 @@ FAILS = Fails()
         ([FAILS, FAILS, Lasts(59.9), FAILS], [0, 2.5, 7.5, 69.9, 79.9, 99.9]),
         # A minute is as good as new.
         ([FAILS, FAILS, Lasts(60), FAILS], [0, 2.5, 7.5, 70, 75, 85, 105]),
+        # What the service asks for is the least, and the cap the most.
+        ([Later(1), Later(7), Later(1e9), FAILS], [0, 2.5, 9.5, 129.5, 149.5]),
     ],
 )
 def test_tries_come_when_the_policy_says(
-    monkeypatch: pytest.MonkeyPatch, acts: list[Fails | Lasts], tries: list[float]
+    monkeypatch: pytest.MonkeyPatch, acts: list[Fails | Later | Lasts], tries: list[float]
 ) -> None:
     stage = Stage(monkeypatch, *acts)
     stage.run(len(tries))

@@ -18,6 +18,7 @@ from ...errors import (
     LinkError,
     ListenError,
     NameResolutionFailed,
+    NotTunnelingService,
     ServiceUnavailable,
     TailraceError,
     TLSFailed,
@@ -61,6 +62,8 @@ def explain(error: TailraceError, settings: ProxySettings) -> str:
     match error:
         case AccessRefused():
             return f"{error}. {_refusal_hint(error, settings)}"
+        case NotTunnelingService():
+            return f"{error}. {_endpoint_hint(settings)}, and that this network wants no login"
         case LinkError():
             return _gave_up(error, settings) if error.retryable else _with_remedy(error)
         case ListenError(setting="services"):
@@ -123,7 +126,9 @@ def _refusal_hint(error: AccessRefused, settings: ProxySettings) -> str:
             f"open, and that it was opened in the region of {settings.host}; "
             f"for a new token: {rotate}"
         )
-    return (
-        f"Check that {format_host_port(settings.host, settings.port)} is a tunneling data "
-        "endpoint (-e, -r)"
-    )
+    return _endpoint_hint(settings)
+
+
+def _endpoint_hint(settings: ProxySettings) -> str:
+    place = format_host_port(settings.host, settings.port)
+    return f"Check that {place} is a tunneling data endpoint (-e, -r)"

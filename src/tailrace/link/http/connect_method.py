@@ -104,9 +104,9 @@ class ConnectParser:
         )
         text = _text_of(response, self._secrets)
         said = f'{status}: "{text}"' if text else status
-        # 4xx: the fault is in our request, and the next one would be the same. A password that
-        # is tried again and again may get its account locked.
-        final = response.status < 500
+        # Most 4xx: the fault is in our request, and the next one would be the same. A password
+        # that is tried again and again may get its account locked.
+        final = not response.may_pass
         remedy = f"; {self._remedy(response)}" if final else ""
         raise ProxyRefused(
             f"{self._who} refused to connect to {self._endpoint.authority}: {said}{remedy}",

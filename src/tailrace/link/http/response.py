@@ -38,6 +38,7 @@ _PROTOCOL: Final = b"HTTP/1."
 _STATUS_LINE: Final = re.compile(r"HTTP/1\.[01] +(\d{3})(?: +(.*))?", re.ASCII)
 _SWITCHING: Final = 101
 _PARTIAL: Final = 4
+_PASSING: Final = {408, 425, 429}
 
 
 def scrub(text: str, secrets: Iterable[Secret], *, cut: bool = True) -> str:
@@ -80,6 +81,20 @@ class Response:
     """Bytes behind a response after which the connection speaks another protocol."""
     cut: bool = False
     """Whether the body goes on beyond what was read."""
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same request may succeed later (5xx; RFC 9110, RFC 8470 and RFC 6585)."""
+        return self.status >= 500 or self.status in _PASSING
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds to wait before the next request (RFC 9110 section 10.2.3), 0 if none are named.
+
+        The other form of the field, a date, counts as none: clocks differ.
+        """
+        text = "".join(self.values("retry-after"))
+        return float(text[:10]) if text.isascii() and text.isdigit() else 0.0
 
     def values(self, name: str) -> list[str]:
         """Return all header fields of one name, in order."""

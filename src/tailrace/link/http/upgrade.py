@@ -10,9 +10,10 @@ believes it, section 4.1 asks for five checks, in :meth:`UpgradeParser._accept`:
 * it uses no extension, as none was offered: frames are not compressed, tunnels carry ciphertext;
 * it chooses the subprotocol asked for, which is the version of the tunnel protocol.
 
-The tokens travel in this request. Any other status refuses the link: 5xx may pass, everything else
-is final, as the same tokens would be refused again. Both back ends use this module, so that a
-refusal reads the same over each of them.
+The tokens travel in this request. Any other status refuses the link. 5xx, 408, 425 and 429 may
+pass; other 4xx are final, as the same tokens would be refused again; 2xx and 3xx come from
+something that is no tunneling service. Both back ends use this module, so that a refusal reads the
+same over each of them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,13 @@ import hashlib
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-from ...errors import AccessRefused, HandshakeFailed, RemoteProtocolError, ServiceUnavailable
+from ...errors import (
+    AccessRefused,
+    HandshakeFailed,
+    NotTunnelingService,
+    RemoteProtocolError,
+    ServiceUnavailable,
+)
 from ..endpoint import ServiceEndpoint
 from .response import MAX_BODY, Response, ResponseReader, scrub
 
@@ -104,7 +111,8 @@ class UpgradeParser:
         """Take the next bytes; return the acceptance, or ``None`` while more are needed.
 
         Raises:
-            ServiceUnavailable: the service answered 5xx.
+            ServiceUnavailable: the service answered 5xx, 408, 425 or 429.
+            NotTunnelingService: something answered 2xx or 3xx.
             AccessRefused: the service answered with any other status but 101.
             HandshakeFailed: the response breaks the rules of HTTP or WebSocket.
         """
@@ -125,7 +133,7 @@ class UpgradeParser:
         is incomplete is still that refusal.
 
         Raises:
-            ServiceUnavailable, AccessRefused, HandshakeFailed: as :meth:`feed`.
+            HandshakeFailed: or one derived from it, as :meth:`feed`.
         """
         try:
             response = self._reader.finish(cause)
@@ -155,13 +163,19 @@ class UpgradeParser:
 
     def _refuse(self, response: Response) -> NoReturn:
         reason = self._scrub(response.reason)
-        text = response.body[:MAX_BODY].decode("utf-8", "replace")
-        body = self._scrub(text, cut=response.cut or len(response.body) > MAX_BODY)
+        page = response.body[:MAX_BODY].decode("utf-8", "replace")
+        body = self._scrub(page, cut=response.cut or len(response.body) > MAX_BODY)
         if not body:
             # Some servers explain a refusal in this header field only.
             body = self._scrub(", ".join(response.values("x-status-reason")))
-        if response.status >= 500:
-            raise ServiceUnavailable(f'HTTP/1.1 {response.status} {reason}: "{body}"')
+        text = f'HTTP/1.1 {response.status} {reason}: "{body}"'
+        if response.may_pass:
+            raise ServiceUnavailable(text, retry_after=response.retry_after)
+        if response.status < 400:
+            raise NotTunnelingService(
+                f"something else answered for {self._endpoint.authority},"
+                f" not a tunneling service: {text}"
+            )
         raise AccessRefused(response.status, reason, body)
 
     def _scrub(self, text: str, *, cut: bool = False) -> str:

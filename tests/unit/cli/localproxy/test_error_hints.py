@@ -19,6 +19,7 @@ from tailrace.errors import (
     LinkError,
     ListenError,
     NameResolutionFailed,
+    NotTunnelingService,
     ProxyRefused,
     ServiceIdMismatch,
     ServiceUnavailable,
@@ -84,6 +85,13 @@ def test_a_refusal_says_what_to_do(status: int, body: str, words: list[str]):
     for word in words:
         assert word in advice
     assert "t0ken" not in text
+
+
+def test_something_else_that_answered_is_not_a_refused_token():
+    assert explain(NotTunnelingService("something else"), settings(Side.SOURCE)) == (
+        "something else. Check that data.tunneling.iot.eu-west-1.amazonaws.com:443 is a tunneling"
+        " data endpoint (-e, -r), and that this network wants no login"
+    )
 
 
 def test_the_advice_is_for_the_side_that_was_refused():

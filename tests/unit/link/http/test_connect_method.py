@@ -140,10 +140,9 @@ def test_what_follows_at_once_is_not_the_service() -> None:
         ("404", "404"),
         ("302 Found", "302 Found"),
         ("101 Switching Protocols", "101 Switching Protocols"),
-        ("429 Too Many Requests", "429 Too Many Requests"),
     ],
 )
-def test_3xx_and_4xx_are_final(status: str, said: str, pieces: int) -> None:
+def test_3xx_and_most_4xx_are_final(status: str, said: str, pieces: int) -> None:
     error = refused(answer(status, b"", "Content-Length: 0"), pieces=pieces)
     assert str(error) == (
         f"{WHO} refused to connect to data.example.com:8443: {said}; the proxy has to allow"
@@ -152,8 +151,11 @@ def test_3xx_and_4xx_are_final(status: str, said: str, pieces: int) -> None:
     assert not error.retryable
 
 
-@pytest.mark.parametrize("status", ["500 Unable to connect", "502 Bad Gateway", "503", "504 Slow"])
-def test_5xx_is_worth_another_try(status: str) -> None:
+@pytest.mark.parametrize(
+    "status",
+    ["500 Unable to connect", "502 Bad Gateway", "503", "504 Slow", "408", "425 Early", "429 Many"],
+)
+def test_what_may_pass_is_worth_another_try(status: str) -> None:
     error = refused(answer(status, b"later", "Content-Length: 5"))
     assert str(error) == f'{WHO} refused to connect to data.example.com:8443: {status}: "later"'
     assert error.retryable

@@ -11,7 +11,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tailrace.common.secret import Secret
-from tailrace.errors import AccessRefused, HandshakeFailed, LinkError, ServiceUnavailable
+from tailrace.errors import (
+    AccessRefused,
+    HandshakeFailed,
+    LinkError,
+    NotTunnelingService,
+    ServiceUnavailable,
+)
 from tailrace.link.endpoint import ServiceEndpoint
 from tailrace.link.http.response import MAX_BODY, MAX_HEAD
 from tailrace.link.http.upgrade import UpgradeAccepted, UpgradeParser, accept_for, build_request
@@ -64,10 +70,13 @@ def feed(data: bytes, pieces: int = 0) -> UpgradeAccepted | None:
     return None
 
 
-def test_request_to_the_byte() -> None:
-    assert build_request(endpoint(), KEY, "agent/1").decode() == (
+@pytest.mark.parametrize(
+    ("port", "host"), [(443, "data.example.com"), (8443, "data.example.com:8443")]
+)
+def test_request_to_the_byte(port: int, host: str) -> None:
+    assert build_request(endpoint(port=port), KEY, "agent/1").decode() == (
         "GET /tunnel?local-proxy-mode=destination HTTP/1.1\r\n"
-        "Host: data.example.com\r\n"
+        f"Host: {host}\r\n"
         "Upgrade: websocket\r\n"
         "Connection: Upgrade\r\n"
         "Sec-WebSocket-Version: 13\r\n"
@@ -196,10 +205,6 @@ def test_a_head_of_just_the_limit() -> None:
         (refusal("400 Bad Request", b"used", "Content-Length: 4"), 400, "Bad Request", "used"),
         (refusal("403 Forbidden", b"", "Content-Length: 0"), 403, "Forbidden", ""),
         (refusal("404", b"", "content-length: 0"), 404, "", ""),
-        (refusal("204 No Content"), 204, "No Content", ""),
-        (refusal("304 Not Modified", b"", "Content-Length: 9"), 304, "Not Modified", ""),
-        (refusal("200 OK", b"<html>", "Content-Length: 6"), 200, "OK", "<html>"),
-        (refusal("302 Found", b"", "Content-Length: 0", "Location: x"), 302, "Found", ""),
         (
             refusal(
                 "400 Bad Request",
@@ -257,6 +262,45 @@ def test_5xx_is_worth_another_try(pieces: int) -> None:
         feed(data, pieces)
     assert str(caught.value) == 'HTTP/1.1 503 Service Unavailable: "later"'
     assert caught.value.retryable
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 503])
+@pytest.mark.parametrize(
+    ("fields", "seconds"),
+    [
+        ((), 0),
+        (("Retry-After: 7",), 7),
+        (("retry-after: 99999999999999999999",), 9_999_999_999),
+        (("Retry-After: -1",), 0),
+        (("Retry-After: \u0663",), 0),
+        (("Retry-After: Fri, 31 Dec 1999 23:59:59 GMT",), 0),
+    ],
+)
+def test_a_refusal_that_may_pass(status: int, fields: tuple[str, ...], seconds: float) -> None:
+    with pytest.raises(ServiceUnavailable) as caught:
+        feed(refusal(f"{status} Later", b"", "Content-Length: 0", *fields))
+    assert caught.value.retryable
+    assert caught.value.retry_after == seconds
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 3])
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (refusal("204 No Content"), '204 No Content: ""'),
+        (refusal("304 Not Modified", b"", "Content-Length: 9"), '304 Not Modified: ""'),
+        (refusal("200 OK", b"<html>", "Content-Length: 6"), '200 OK: "<html>"'),
+        (refusal("302 Found", b"", "Content-Length: 0", "Location: x"), '302 Found: ""'),
+    ],
+)
+def test_what_no_tunneling_service_answers(data: bytes, said: str, pieces: int) -> None:
+    with pytest.raises(NotTunnelingService) as caught:
+        feed(data, pieces)
+    assert str(caught.value) == (
+        "something else answered for data.example.com:8443, not a tunneling service:"
+        f" HTTP/1.1 {said}"
+    )
+    assert not caught.value.retryable
 
 
 @pytest.mark.parametrize(
