@@ -71,6 +71,7 @@ class Rig:
         self.inbound: Inbound[Receiver] = Inbound(
             loop, self.session, 30.0, lambda: self.crowded, self._give_up
         )
+        assert self.inbound.reading
         self.inbound.attach(self.read.append)
         self.session.receive_frame(service_ids("SSH"))
 
@@ -155,6 +156,7 @@ def test_a_peer_that_understands_is_paused_and_resumed(rig: Rig):
     one.take(one.waiting - PAUSE_LOW - 1)
     assert rig.asked == [MessageType.CONNECTION_PAUSE]
     one.take(1)
+    assert rig.asked == [MessageType.CONNECTION_PAUSE, MessageType.CONNECTION_RESUME]
     one.take(1)
     assert rig.asked == [MessageType.CONNECTION_PAUSE, MessageType.CONNECTION_RESUME]
 

@@ -41,6 +41,8 @@ def loop() -> Iterator[ClockLoop]:
 def outbound(loop: ClockLoop) -> Outbound[Sender]:
     outbound: Outbound[Sender] = Outbound(loop, MAX_PAYLOAD)
     outbound.attach(lambda _: None)
+    turn(loop)
+    assert not loop._ready
     return outbound
 
 
@@ -68,6 +70,17 @@ def test_nothing_can_be_sent_without_a_link(loop: ClockLoop):
     assert outbound.go_ahead(Sender(outbound)) == 0
     with pytest.raises(AssertionError, match="without a link"):
         outbound.send(memoryview(b"x"))
+
+
+def test_those_that_wait_for_the_first_link_are_served(loop: ClockLoop):
+    outbound: Outbound[Sender] = Outbound(loop, MAX_PAYLOAD)
+    assert len(outbound.read_buffer.payload) == MAX_PAYLOAD
+    assert outbound.must_wait(0)
+    waits = Sender(outbound)
+    outbound.park(waits)
+    outbound.attach(lambda _: None)
+    turn(loop)
+    assert waits.turns == 1
 
 
 def test_a_new_link_has_room_and_those_that_wait_are_served(
@@ -147,6 +160,7 @@ def test_turns_are_given_in_a_turn_of_the_loop_when_the_gate_opens(
             outbound.set_window(full, 500)
 
     fill(True)
+    turn(loop)
     first, second = Sender(outbound), Sender(outbound)
     outbound.park(first)
     outbound.park(second)
@@ -156,6 +170,7 @@ def test_turns_are_given_in_a_turn_of_the_loop_when_the_gate_opens(
     turn(loop)
     assert (first.turns, second.turns) == (1, 1)
     fill(True)
+    assert not loop._ready
     fill(False)
     turn(loop)
     assert (first.turns, second.turns) == (1, 1)
