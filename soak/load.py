@@ -49,10 +49,16 @@ class Volume:
     """Seconds between two connections of a client on average."""
     clients: int = 2
     """Clients of each tunnel."""
-    thought: float = 0.5
-    """Seconds between two keystrokes at most."""
-    stall: float = 8.0
-    """Seconds for which a client does not read at most, and an eighth of them at least."""
+
+    @property
+    def thought(self) -> float:
+        """Seconds between two keystrokes at most."""
+        return min(0.5, self.pause / 4)
+
+    @property
+    def stall(self) -> float:
+        """Seconds for which a client does not read at most, and an eighth of them at least."""
+        return min(8.0, self.pause * 4)
 
 
 @dataclass(eq=False, slots=True)

@@ -17,7 +17,7 @@ from support.network.middlebox import Middlebox
 from support.waiting import HANG, until
 from tailrace.common.addresses import TCPAddress
 
-QUICK = Volume(bulk=50_000, pause=0.01, clients=1, thought=0.02, stall=0.8)
+QUICK = Volume(bulk=50_000, pause=0.01, clients=1)
 
 
 @asynccontextmanager

@@ -16,13 +16,17 @@ from support.processes.child import clean_environment, process
 from support.repository import ROOT
 from support.waiting import until
 
+PATIENCE = 300.0
 
+
+# Tunnels and processes may take their time to come back; how much of it is not the subject.
+@pytest.mark.timeout(2 * PATIENCE)
 async def test_a_short_soak(tmp_path: Path) -> None:
     options = ["--minutes", "0.08", "--tunnels", "1", "--fault-every", "0.7", "--pause", "0.2"]
     environment = clean_environment(PYTHONPATH=os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
     arguments = [sys.executable, "-m", "soak", *options, "--keep", str(tmp_path / "kept")]
     with process("soak", arguments, tmp_path, environment) as running:
-        await until(lambda: not running.running, "the end of the soak")
+        await until(lambda: not running.running, "the end of the soak", PATIENCE)
         assert running.wait() == 0, running.output + running.log
         rows = dict(line.split("  ", 1) for line in running.output.splitlines() if "  " in line)
     assert rows["wrong bytes"].strip() == "0"

@@ -15,14 +15,16 @@ POLL = 0.01
 """Seconds between two looks at something that does not report its changes."""
 
 
-async def until(condition: Callable[[], object], what: str = "a condition") -> None:
+async def until(
+    condition: Callable[[], object], what: str = "a condition", patience: float = HANG
+) -> None:
     """Wait until ``condition()`` holds; ``what`` is named when it never does."""
     try:
-        async with asyncio.timeout(HANG):
+        async with asyncio.timeout(patience):
             while not condition():
                 await asyncio.sleep(POLL)
     except TimeoutError:
-        raise AssertionError(f"waited {HANG:g} s in vain for: {what}") from None
+        raise AssertionError(f"waited {patience:g} s in vain for: {what}") from None
 
 
 def wait_until(
