@@ -41,6 +41,7 @@ __all__ = [
     "ServiceUnavailable",
     "TLSFailed",
     "TailraceError",
+    "TokenRotated",
 ]
 
 
@@ -188,6 +189,12 @@ class AccessRefused(HandshakeFailed):
         self.status = status
         self.reason = reason
         self.body = body
+
+
+class TokenRotated(LinkError):
+    """The service closed the link because its access token was replaced by another one."""
+
+    retryable = False
 
 
 class ControlError(TailraceError):

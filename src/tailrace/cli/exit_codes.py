@@ -16,6 +16,7 @@ from ..errors import (
     LinkError,
     ListenError,
     TailraceError,
+    TokenRotated,
 )
 
 __all__ = ["ExitCode", "exit_code_of"]
@@ -45,6 +46,7 @@ _EXIT_CODES: Final[Mapping[type[BaseException], ExitCode]] = {
     ConfigurationError: ExitCode.USAGE,
     CallRefused: ExitCode.USAGE,
     AccessRefused: ExitCode.TOKEN_REFUSED,
+    TokenRotated: ExitCode.TOKEN_REFUSED,
     LinkError: ExitCode.NETWORK,
     ControlError: ExitCode.NETWORK,
     ListenError: ExitCode.LISTEN,

@@ -4,6 +4,8 @@ What happens after a link went down, or could not be set up, is decided as follo
 
 * The service says that the tunnel is over: close code 1000. Or it closes the link with another
   code and then refuses the tokens: they were good a moment ago, so it is the tunnel that ended.
+* It says that the access token was rotated: close code 1008 with that reason. Another try would be
+  refused.
 * It refuses the tokens, or its certificate does not verify: final, another try would only repeat
   that. So is an answer of something that is no tunneling service. But where a link worked once,
   this may be a network that wants a login, and a certificate that does not verify, or authorities
@@ -47,6 +49,8 @@ class SupervisorOutcome(Enum):
     """The service closed the link with code 1000: the tunnel was closed or has expired."""
     ENDED = "ended"
     """The service closed the link with another code and then refused to have it back."""
+    ROTATED = "rotated"
+    """The service closed the link as its access token was rotated."""
     STOPPED = "stopped"
     """:meth:`LinkSupervisor.stop` was called."""
 
@@ -234,6 +238,9 @@ class LinkSupervisor:
         if closed.by is ClosedBy.PEER:
             if closed.code == CloseCode.OK:
                 return SupervisorOutcome.CLOSED
+            if closed.code == CloseCode.POLICY_VIOLATION and "rotated" in closed.reason.lower():
+                # Not so for any 1008: a link that a newer one replaces ends with it too.
+                return SupervisorOutcome.ROTATED
             self._close_frame_seen = True
         self._backoff.link_lasted(lasted)
         if lasted >= LASTED:

@@ -16,8 +16,8 @@ from typing import Final
 
 from ..common.addresses import LocalAddress
 from ..common.secret import Secret
-from ..errors import ConfigurationError, LocalProtocolError, TailraceError
-from ..link import ServiceEndpoint, TLSOptions
+from ..errors import ConfigurationError, LocalProtocolError, TailraceError, TokenRotated
+from ..link import ServiceEndpoint, SupervisorOutcome, TLSOptions
 from ..wire import Side
 from .clients import Clients
 from .events import Ended, Events, ServicesMapped, Started, Subscriber
@@ -126,10 +126,12 @@ class LocalProxy:
         try:
             self._events.emit(Started(self._settings.side))
             self._bind(self._settings.services or {})
-            await self._uplink.run()
+            outcome = await self._uplink.run()
             if self._failure is not None:
                 raise self._failure
             await self._drain()
+            if outcome is SupervisorOutcome.ROTATED:
+                raise TokenRotated("the access token was rotated")
         finally:
             await self._close()
         closed = self._uplink.last_closed

@@ -15,6 +15,7 @@ from ..link import (
     LinkSupervisor,
     ReconnectPolicy,
     ServiceEndpoint,
+    SupervisorOutcome,
 )
 from .clients import Clients
 from .events import Connected, Connecting, ProxyEvent, Reconnecting
@@ -78,13 +79,13 @@ class Uplink:
         present = [self._session.traffic] if self._session is not None else []
         return [*self._draining, *present]
 
-    async def run(self) -> None:
-        """Keep a link until the tunnel has ended or :meth:`stop` is called.
+    async def run(self) -> SupervisorOutcome:
+        """Keep a link until the tunnel has ended or :meth:`stop` is called; return which.
 
         Raises:
             TailraceError: as :meth:`tailrace.link.LinkSupervisor.run`.
         """
-        await self._supervisor.run()
+        return await self._supervisor.run()
 
     def stop(self) -> None:
         """Close the link in order, and set up none any more."""

@@ -39,6 +39,7 @@ CODES = {
     "tailrace.errors.ServiceUnavailable": ExitCode.NETWORK,
     "tailrace.errors.TLSFailed": ExitCode.NETWORK,
     "tailrace.errors.TailraceError": ExitCode.PROTOCOL,
+    "tailrace.errors.TokenRotated": ExitCode.TOKEN_REFUSED,
 }
 
 

@@ -19,6 +19,7 @@ def test_close_codes_are_those_of_rfc_6455() -> None:
         "UNSUPPORTED_DATA": 1003,
         "NO_STATUS": 1005,
         "ABNORMAL": 1006,
+        "POLICY_VIOLATION": 1008,
         "MESSAGE_TOO_BIG": 1009,
         "INTERNAL_ERROR": 1011,
     }

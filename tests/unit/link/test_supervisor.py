@@ -183,6 +183,20 @@ async def test_a_link_we_had_to_close_comes_back(certificates: Certificates) -> 
     assert str(cause).startswith("the link was closed by the local side (1003): ")
 
 
+async def test_a_rotated_token_is_not_tried_again(certificates: Certificates) -> None:
+    rotated = serve(close_frame(1008, "The access token was rotated"), Peer.read_to_end)
+    with ScriptedService(certificates, rotated) as service:
+        assert await supervisor(service, Observer()).run() is SupervisorOutcome.ROTATED
+        assert service.connections == 1
+
+
+async def test_a_replaced_link_comes_back(certificates: Certificates) -> None:
+    replaced = serve(close_frame(1008, "replaced by a newer connection"), Peer.read_to_end)
+    with ScriptedService(certificates, replaced, OK) as service:
+        assert await supervisor(service, Observer()).run() is SupervisorOutcome.CLOSED
+        assert service.connections == 2
+
+
 async def test_a_refusal_is_final(certificates: Certificates) -> None:
     observer = Observer()
     refusal = refuse("403 Forbidden", b"Invalid access-token")

@@ -12,7 +12,7 @@ from support.service.process import ServiceProcess
 from support.tunnel import RunningProxy, both_proxies, running_proxy, tunnel_of
 from support.tunnel.engine import settings
 from support.waiting import until
-from tailrace.cli.exit_codes import ExitCode
+from tailrace.cli.exit_codes import ExitCode, exit_code_of
 from tailrace.common.addresses import TCPAddress
 from tailrace.common.secret import Secret
 from tailrace.errors import (
@@ -22,6 +22,7 @@ from tailrace.errors import (
     LocalProtocolError,
     RemoteProtocolError,
     ServiceIdMismatch,
+    TokenRotated,
 )
 from tailrace.link import Link
 from tailrace.localproxy.events import (
@@ -139,6 +140,21 @@ async def test_a_refused_token_comes_with_the_facts(
     assert (error.status, error.reason) == (400, "Bad Request")
     assert "does not match" in error.body
     assert tunnel.tokens[Side.SOURCE].reveal() not in caplog.text
+
+
+@pytest.mark.parametrize("side", Side, ids=lambda side: side.value)
+async def test_a_token_that_is_rotated_meanwhile_ends_the_proxy(
+    service: ServiceProcess, side: Side
+):
+    with tunnel_of(service, "SSH") as tunnel:
+        services = {"SSH": TCPAddress("127.0.0.1", 9)} if side is Side.DESTINATION else None
+        async with running_proxy(tunnel.settings(side, services=services)) as proxy:
+            await proxy.ready()
+            call = {"tunnelId": tunnel.tunnel_id, "clientMode": side.name}
+            await asyncio.to_thread(tunnel.control.call, "RotateTunnelAccessToken", call)
+            with pytest.raises(TokenRotated) as caught:
+                await proxy.ended()
+    assert exit_code_of(caught.value) is ExitCode.TOKEN_REFUSED
 
 
 async def test_the_same_client_token_lets_a_restarted_proxy_in_again(service: ServiceProcess):

@@ -22,6 +22,7 @@ from ...errors import (
     ServiceUnavailable,
     TailraceError,
     TLSFailed,
+    TokenRotated,
 )
 from ...localproxy.settings import ProxySettings
 from ...wire import Side
@@ -62,6 +63,8 @@ def explain(error: TailraceError, settings: ProxySettings) -> str:
     match error:
         case AccessRefused():
             return f"{error}. {_refusal_hint(error, settings)}"
+        case TokenRotated():
+            return f"{error}; start again with the new {settings.side.value} token"
         case NotTunnelingService():
             return f"{error}. {_endpoint_hint(settings)}, and that this network wants no login"
         case LinkError():

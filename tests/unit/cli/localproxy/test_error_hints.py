@@ -24,6 +24,7 @@ from tailrace.errors import (
     ServiceIdMismatch,
     ServiceUnavailable,
     TLSFailed,
+    TokenRotated,
 )
 from tailrace.localproxy.settings import ProxySettings
 from tailrace.wire import Side
@@ -91,6 +92,12 @@ def test_something_else_that_answered_is_not_a_refused_token():
     assert explain(NotTunnelingService("something else"), settings(Side.SOURCE)) == (
         "something else. Check that data.tunneling.iot.eu-west-1.amazonaws.com:443 is a tunneling"
         " data endpoint (-e, -r), and that this network wants no login"
+    )
+
+
+def test_a_rotated_token_asks_for_the_new_one():
+    assert explain(TokenRotated("rotated"), settings(Side.DESTINATION)) == (
+        "rotated; start again with the new destination token"
     )
 
 
