@@ -33,6 +33,7 @@ TREE = {
     "ListenError": "TailraceError",
     "LocalProtocolError": "ProtocolError",
     "NameResolutionFailed": "LinkError",
+    "NotTunnelingService": "HandshakeFailed",
     "OpenFailed": "TailraceError",
     "ProtocolError": "TailraceError",
     "ProxyRefused": "LinkError",
@@ -41,6 +42,7 @@ TREE = {
     "ServiceUnavailable": "HandshakeFailed",
     "TLSFailed": "LinkError",
     "TailraceError": "Exception",
+    "TokenRotated": "LinkError",
 }
 
 
@@ -63,7 +65,7 @@ def test_every_error_is_public() -> None:
 
 def test_what_is_refused_for_good_is_final_among_link_errors() -> None:
     final = {k.__name__ for k in classes().values() if issubclass(k, LinkError) and not k.retryable}
-    assert final == {"AccessRefused", "CertificateRejected"}
+    assert final == {"AccessRefused", "CertificateRejected", "NotTunnelingService", "TokenRotated"}
 
 
 def test_access_refused_carries_the_response() -> None:

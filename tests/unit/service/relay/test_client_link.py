@@ -685,8 +685,9 @@ class TestWindow:
             monkeypatch.setattr(ClientLink, "_pong_received", answer)
             for pong in owed:
                 answer(*pong)
-            assert link_to(served, Side.SOURCE)._read_gate.is_open
             assert await sending == 4_000_000
+            gate = link_to(served, Side.SOURCE)._read_gate
+            await until(lambda: gate.is_open, "the source to be read")
 
 
 class TestEnd:
