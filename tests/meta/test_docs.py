@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from support.repository import ROOT
+from support.repository import ROOT, SOURCE
 from tailrace.cli.exit_codes import ExitCode
 
 FOLDERS = ("docs", "bench")
@@ -27,6 +27,17 @@ def broken_links(text: str, exists) -> list[str]:
     """Return the relative link targets of a document that do not exist."""
     targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text)
     return [target for target in targets if "://" not in target and not exists(target)]
+
+
+def missing_files(text: str) -> list[str]:
+    """Return the Python files a document names that are neither in the package nor beside it."""
+    named = sorted(set(re.findall(r"`([a-z_]+(?:/[a-z_]+)+\.py)`", text)))
+    return [name for name in named if not any((at / name).is_file() for at in (SOURCE, ROOT))]
+
+
+def test_files_that_the_architecture_names_exist() -> None:
+    assert missing_files((ROOT / "docs" / "architecture.md").read_text()) == []
+    assert missing_files("`wire/codec.py` and `wire/nothing.py`") == ["wire/nothing.py"]
 
 
 def test_exit_codes() -> None:
