@@ -182,6 +182,7 @@ class ClientLink(WSListener):
         )
         if info.subprotocol != SUBPROTOCOL_V1:
             self.send(service_ids_message(info.services))
+        self._write_gate.start()
         self._bandwidth = context.bandwidth_of(info.tunnel_id)
         context.link_opened(self)
         self._end = RelayEnd(
