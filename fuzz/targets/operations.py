@@ -28,6 +28,7 @@ from tailrace.service.relay.switchboard import Switchboard
 from tailrace.service.tunnels.queries import TunnelQueries
 from tailrace.service.tunnels.rules import RandomIds, Tunnels
 from tailrace.service.tunnels.sqlite_store import SqliteStore
+from tailrace.service.tunnels.unstored import Unstored
 
 from ..mutate import vary_bytes, vary_item
 from ..target import Target
@@ -109,8 +110,9 @@ def _control() -> Iterator[ControlPlane]:
         connection.execute("PRAGMA foreign_keys = ON")
         store = SqliteStore(connection)
         ids = _CountedIds()
-        queries = TunnelQueries(store, "r", "a")
-        tunnels = Tunnels(store, ids, DEFAULT)
+        unstored = Unstored()
+        queries = TunnelQueries(store, unstored, lambda: 1.0, "r", "a")
+        tunnels = Tunnels(store, unstored, ids, DEFAULT)
         announcer = Announcer((), "r")
         yield ControlPlane(
             tunnels, queries, Switchboard(), ids, lambda: 1.0, announcer, lambda: None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from ..common.secret import Secret
 from ..wire import Side
+from .errors import EndNotStored
 from .notify.announcer import Announcer
 from .relay.switchboard import Switchboard
 from .tunnels.queries import TunnelQueries
@@ -22,7 +23,8 @@ class ControlPlane:
     next expiry may have changed.
 
     A command changes the store first; then come the links and notifications that follow
-    from it, which a failing store therefore leaves alone.
+    from it, which a failing store therefore leaves alone. Only the end of a tunnel is carried
+    out in any case.
     """
 
     def __init__(
@@ -59,8 +61,17 @@ class ControlPlane:
 
         Raises:
             TunnelNotFound: there is no such tunnel.
+            EndNotStored: it is closed, which the store will have later.
         """
-        self._tunnels.close(tunnel_id, self.clock(), delete=delete)
+        connected = self._switchboard.is_connected(tunnel_id)
+        try:
+            self._tunnels.close(tunnel_id, self.clock(), delete=delete, connected=connected)
+        except EndNotStored:
+            self._end(tunnel_id)
+            raise
+        self._end(tunnel_id)
+
+    def _end(self, tunnel_id: str) -> None:
         self._announcer.withdraw(tunnel_id)
         self._switchboard.close_tunnel(tunnel_id, "The tunnel was closed")
         self._reschedule()

@@ -8,6 +8,7 @@ from ..errors import ConfigurationError, ListenError, TailraceError
 
 __all__ = [
     "AddressUnusable",
+    "EndNotStored",
     "InvalidCursor",
     "ServiceError",
     "SettingUnusable",
@@ -75,3 +76,13 @@ class InvalidCursor(ServiceError):
 
 class StoreFailed(ServiceError):
     """The store could not read or write its data."""
+
+
+class EndNotStored(StoreFailed):
+    """A tunnel was closed, but the store could not write that; it is tried again."""
+
+    def __init__(self, tunnel_id: str) -> None:
+        super().__init__(
+            f"Tunnel {tunnel_id} is closed, but the service could not store that yet; "
+            "it tries again by itself"
+        )

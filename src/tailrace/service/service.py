@@ -41,6 +41,7 @@ from .tls.server_certificate import ServerTls, given_certificates
 from .tunnels.queries import TunnelQueries
 from .tunnels.rules import RandomIds, Tunnels
 from .tunnels.sqlite_store import SqliteStore
+from .tunnels.unstored import Unstored
 
 __all__ = ["Service"]
 
@@ -241,8 +242,9 @@ def _build_control(
     outboxes = tuple(Outbox(notifier, clock) for notifier in notifiers)
     announcer = Announcer(outboxes, config.region)
     ids = RandomIds()
-    tunnels = Tunnels(state.store, ids, config.limits)
-    queries = TunnelQueries(state.store, config.region, config.account_id)
+    unstored = Unstored()
+    tunnels = Tunnels(state.store, unstored, ids, config.limits)
+    queries = TunnelQueries(state.store, unstored, clock, config.region, config.account_id)
     expiry = Expiry(tunnels, switchboard, announcer, state.audit, clock)
     plane = ControlPlane(tunnels, queries, switchboard, ids, clock, announcer, expiry.sweep_soon)
     return _Control(plane, tunnels, outboxes, expiry)

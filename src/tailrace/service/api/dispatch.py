@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..control import ControlPlane
-from ..errors import TunnelClosed, TunnelLimitReached, TunnelNotFound
+from ..errors import EndNotStored, TunnelClosed, TunnelLimitReached, TunnelNotFound
 from ..identity.policy import AccessKey
 from .authorization import authorize
 from .errors import ApiError, ErrorType
@@ -30,3 +30,5 @@ def perform(control: ControlPlane, name: str, parameters: Document, key: AccessK
         raise ApiError(ErrorType.RESOURCE_NOT_FOUND, str(error)) from None
     except TunnelLimitReached as error:
         raise ApiError(ErrorType.LIMIT_EXCEEDED, str(error)) from None
+    except EndNotStored as error:
+        raise ApiError(ErrorType.INTERNAL, str(error)) from None

@@ -273,6 +273,7 @@ class DataListener:
             LinkInfo(
                 channel_id,
                 tunnel.tunnel_id,
+                tunnel.expires_at,
                 handshake.side,
                 tunnel.services,
                 handshake.subprotocol,
@@ -324,7 +325,12 @@ class DataListener:
         try:
             event(info.tunnel_id, info.side)
         except StoreFailed as failed:
-            _log.error("channel %s: connection state not recorded: %s", info.channel_id, failed)
+            self.throttled_log.add(
+                "connection state not recorded",
+                "channel %s: connection state not recorded: %s",
+                info.channel_id,
+                failed,
+            )
 
 
 def _upgrade_request(request: WSUpgradeRequest) -> UpgradeRequest:

@@ -5,18 +5,33 @@ None of them needs the store or the relay.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..errors import TunnelNotFound
 from .records import TunnelPage, TunnelRecord, TunnelStatus
 from .store import TunnelStore
+from .unstored import Unstored
 
 __all__ = ["TunnelQueries"]
 
 
 class TunnelQueries:
-    """Reads tunnels, and the names under which AWS knows them."""
+    """Reads tunnels as they are now, and the names under which AWS knows them.
 
-    def __init__(self, store: TunnelStore, region: str, account_id: str) -> None:
+    ``clock`` gives seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        store: TunnelStore,
+        unstored: Unstored,
+        clock: Callable[[], float],
+        region: str,
+        account_id: str,
+    ) -> None:
         self._store = store
+        self._unstored = unstored
+        self._clock = clock
         self._arn_prefix = f"arn:aws:iot:{region}:{account_id}:tunnel/"
 
     def arn(self, tunnel_id: str) -> str:
@@ -39,7 +54,8 @@ class TunnelQueries:
         Raises:
             TunnelNotFound: there is no such tunnel.
         """
-        tunnel = self._store.tunnel(tunnel_id)
+        stored = self._store.tunnel(tunnel_id)
+        tunnel = None if stored is None else self._unstored.current(stored, self._clock())
         if tunnel is None:
             raise TunnelNotFound(tunnel_id)
         return tunnel
@@ -50,7 +66,10 @@ class TunnelQueries:
         Raises:
             InvalidCursor: ``cursor`` does not come from an earlier page.
         """
-        return self._store.list_tunnels(thing_name, cursor, limit)
+        page = self._store.list_tunnels(thing_name, cursor, limit)
+        now = self._clock()
+        current = (self._unstored.current(stored, now) for stored in page.tunnels)
+        return TunnelPage(tuple(tunnel for tunnel in current if tunnel is not None), page.cursor)
 
     def count_by_status(self) -> dict[TunnelStatus, int]:
         """Return the number of tunnels of each status.

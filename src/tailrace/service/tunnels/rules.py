@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import secrets
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
 from ...common.secret import Secret
 from ...wire import Side
-from ..errors import ServiceError, TunnelClosed, TunnelLimitReached, TunnelNotFound
+from ..errors import (
+    EndNotStored,
+    ServiceError,
+    StoreFailed,
+    TunnelClosed,
+    TunnelLimitReached,
+    TunnelNotFound,
+)
 from ..limits import Limits
 from .records import (
     ConnectionState,
@@ -25,6 +32,7 @@ from .records import (
     TunnelStatus,
 )
 from .store import TunnelStore
+from .unstored import Ending, Unstored
 
 __all__ = [
     "CLOSED_VISIBLE_SECONDS",
@@ -133,10 +141,16 @@ class AdmissionRefused(ServiceError):
 
 
 class Tunnels:
-    """Opens, admits to, and closes tunnels; every change is stored when a method returns."""
+    """Opens, admits to, and closes tunnels; every change is stored when a method returns.
 
-    def __init__(self, store: TunnelStore, ids: RandomIds, limits: Limits) -> None:
+    What has happened in any case, and could not be stored, is in ``unstored`` then.
+    """
+
+    def __init__(
+        self, store: TunnelStore, unstored: Unstored, ids: RandomIds, limits: Limits
+    ) -> None:
         self._store = store
+        self._unstored = unstored
         self._ids = ids
         self._limits = limits
 
@@ -195,7 +209,7 @@ class Tunnels:
             TunnelClosed: it has ended.
             TunnelLimitReached: it would have too many services.
         """
-        tunnel = self._existing(tunnel_id)
+        tunnel = self._existing(tunnel_id, now)
         services, thing_name = tunnel.services, tunnel.thing_name
         if destination is not None:
             services, thing_name = destination.services, destination.thing_name
@@ -205,7 +219,8 @@ class Tunnels:
         records = [
             TokenRecord(token.digest, tunnel_id, side, now) for side, token in tokens.items()
         ]
-        if tunnel.expires_at <= now or not self._store.replace_tokens(changed, records):
+        closed = tunnel.status is TunnelStatus.CLOSED
+        if closed or not self._store.replace_tokens(changed, records):
             raise TunnelClosed(tunnel_id)
         same = set(services) == set(tunnel.services)
         return RotatedTunnel(changed, tokens, tuple(tokens) if same else tuple(Side))
@@ -217,7 +232,7 @@ class Tunnels:
             TunnelNotFound: there is no such tunnel.
             TunnelLimitReached: it would have more than :data:`MAX_TAGS`.
         """
-        merged = dict(self._existing(tunnel_id).tags) | dict(tags)
+        merged = dict(self._existing(tunnel_id, now).tags) | dict(tags)
         if len(merged) > MAX_TAGS:
             raise TunnelLimitReached(f"A tunnel can have at most {MAX_TAGS} tags")
         self._store.set_tags(tunnel_id, tuple(merged.items()), now)
@@ -229,28 +244,48 @@ class Tunnels:
             TunnelNotFound: there is no such tunnel.
         """
         removed = set(keys)
-        tags = tuple(tag for tag in self._existing(tunnel_id).tags if tag[0] not in removed)
+        existing = self._existing(tunnel_id, now).tags
+        tags = tuple(tag for tag in existing if tag[0] not in removed)
         self._store.set_tags(tunnel_id, tags, now)
 
-    def _existing(self, tunnel_id: str) -> TunnelRecord:
-        tunnel = self._store.tunnel(tunnel_id)
+    def _existing(self, tunnel_id: str, now: float) -> TunnelRecord:
+        tunnel = self._current(tunnel_id, now)
         if tunnel is None:
             raise TunnelNotFound(tunnel_id)
         return tunnel
 
-    def close(self, tunnel_id: str, now: float, *, delete: bool = False) -> None:
+    def _current(self, tunnel_id: str, now: float) -> TunnelRecord | None:
+        stored = self._store.tunnel(tunnel_id)
+        return None if stored is None else self._unstored.current(stored, now)
+
+    def close(self, tunnel_id: str, now: float, *, connected: bool, delete: bool = False) -> None:
         """Close a tunnel; closing a closed one changes nothing.
 
-        ``delete`` removes the tunnel at once instead of leaving it visible as CLOSED.
+        ``delete`` removes the tunnel at once instead of leaving it visible as CLOSED. One with
+        ``connected`` sides exists, so that the store need not be asked.
 
         Raises:
             TunnelNotFound: there is no such tunnel.
+            EndNotStored: the tunnel is closed all the same.
         """
-        self._existing(tunnel_id)
-        if delete:
+        if not connected:
+            self._existing(tunnel_id, now)
+        ending = Ending(now, delete)
+        try:
+            self._store_ending(tunnel_id, ending)
+        except StoreFailed:
+            # Never less than was asked for before.
+            known = self._unstored.endings.get(tunnel_id)
+            if known is None or delete:
+                self._unstored.endings[tunnel_id] = ending
+            raise EndNotStored(tunnel_id) from None
+
+    def _store_ending(self, tunnel_id: str, ending: Ending) -> None:
+        if ending.delete:
             self._store.delete_tunnel(tunnel_id)
         else:
-            self._store.close_tunnel(tunnel_id, now)
+            self._store.close_tunnel(tunnel_id, ending.at)
+        self._unstored.endings.pop(tunnel_id, None)
 
     def admit(
         self, token: Secret, side: Side, client_token: Secret | None, now: float
@@ -269,12 +304,12 @@ class Tunnels:
         record = self._store.token(token.digest)
         if record is None:
             raise AdmissionRefused(Refusal.UNKNOWN_TOKEN)
-        tunnel = self._store.tunnel(record.tunnel_id)
+        tunnel = self._current(record.tunnel_id, now)
         if tunnel is None:
             raise AdmissionRefused(Refusal.UNKNOWN_TOKEN)
         if record.side is not side:
             raise AdmissionRefused(Refusal.WRONG_SIDE)
-        if tunnel.status is TunnelStatus.CLOSED or tunnel.expires_at <= now:
+        if tunnel.status is TunnelStatus.CLOSED:
             raise AdmissionRefused(Refusal.TUNNEL_CLOSED)
         # Its first use decides which client token it belongs to.
         if record.first_used_at is None:
@@ -294,25 +329,59 @@ class Tunnels:
         return tunnel
 
     def set_connected(self, tunnel_id: str, side: Side, connected: bool, now: float) -> None:
-        """Record that a local proxy of ``side`` has connected or disconnected."""
+        """Record that a local proxy of ``side`` has connected or disconnected.
+
+        Raises:
+            StoreFailed: it is recorded later.
+        """
         status = ConnectionStatus.CONNECTED if connected else ConnectionStatus.DISCONNECTED
-        self._store.set_connection(tunnel_id, side, ConnectionState(status, now))
+        state = ConnectionState(status, now)
+        try:
+            self._store_connection(tunnel_id, side, state)
+        except StoreFailed:
+            self._unstored.connections[tunnel_id, side] = state
+            raise
+
+    def _store_connection(self, tunnel_id: str, side: Side, state: ConnectionState) -> None:
+        self._store.set_connection(tunnel_id, side, state)
+        self._unstored.connections.pop((tunnel_id, side), None)
 
     def reset_connections(self, now: float) -> None:
         """Record that no local proxy is connected: the service starts or stops."""
         self._store.reset_connections(now)
 
-    def expire(self, now: float) -> tuple[str, ...]:
-        """Close tunnels whose lifetime has ended, and remove old CLOSED ones.
+    # What the sweep does: a bounded part at a time, and all of it may fail with StoreFailed
 
-        Returns:
-            The ids of the tunnels closed by this call.
+    def store_again(self, limit: int) -> bool:
+        """Store up to ``limit`` changes that could not be stored; return whether more are left."""
+        for tunnel_id, ending in tuple(self._unstored.endings.items())[:limit]:
+            self._store_ending(tunnel_id, ending)
+        for place, state in tuple(self._unstored.connections.items())[:limit]:
+            self._store_connection(*place, state)
+        return bool(self._unstored.endings or self._unstored.connections)
+
+    def expire(self, now: float, limit: int) -> Iterator[str]:
+        """Close up to ``limit`` tunnels whose lifetime has ended.
+
+        Yields:
+            The id of each tunnel that was closed here, as soon as that is stored.
         """
-        due = self._store.due_tunnels(now)
-        closed = tuple(tunnel_id for tunnel_id in due if self._store.close_tunnel(tunnel_id, now))
-        self._store.purge_closed(now - CLOSED_VISIBLE_SECONDS)
-        return closed
+        for tunnel_id in self._store.due_tunnels(now, limit):
+            if self._store.close_tunnel(tunnel_id, now):
+                yield tunnel_id
+
+    def purge(self, now: float, limit: int) -> bool:
+        """Remove up to ``limit`` tunnels CLOSED long ago; return whether more may be left."""
+        return self._store.purge_closed(now - CLOSED_VISIBLE_SECONDS, limit) >= limit
 
     def next_expiry(self) -> float | None:
         """Return when the next open tunnel expires."""
         return self._store.next_expiry()
+
+    def changed_elsewhere(self) -> bool:
+        """Return whether another process has changed the store since the last call."""
+        return self._store.changed_elsewhere()
+
+    def is_open(self, tunnel_id: str) -> bool:
+        """Return whether a tunnel is OPEN in the store."""
+        return self._store.is_open(tunnel_id)

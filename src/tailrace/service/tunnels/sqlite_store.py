@@ -134,6 +134,7 @@ class SqliteStore:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self._data_version: int | None = None
 
     @classmethod
     def open(cls, path: Path) -> SqliteStore:
@@ -208,10 +209,10 @@ class SqliteStore:
     def _value(self, sql: str, *values: object) -> Any:
         return self._query(sql, *values)[0][0]
 
-    def _change(self, sql: str, *values: object) -> bool:
-        """Carry out one statement; return whether it has changed a row."""
+    def _change(self, sql: str, *values: object) -> int:
+        """Carry out one statement; return how many rows it has changed."""
         with self._transaction() as connection:
-            return connection.execute(sql, values).rowcount > 0
+            return connection.execute(sql, values).rowcount
 
     def add_tunnel(self, tunnel: TunnelRecord, tokens: Sequence[TokenRecord]) -> None:
         row = _row(tunnel)
@@ -238,10 +239,11 @@ class SqliteStore:
 
     def close_tunnel(self, tunnel_id: str, now: float) -> bool:
         sql = (
-            "UPDATE tunnels SET status = 'CLOSED', closed_at = ?, last_updated_at = ? "
+            "UPDATE tunnels SET status = 'CLOSED', closed_at = ?, "
+            "last_updated_at = min(?, expires_at) "
             "WHERE tunnel_id = ? AND status = 'OPEN'"
         )
-        return self._change(sql, now, now, tunnel_id)
+        return self._change(sql, now, now, tunnel_id) > 0
 
     def count_open(self, now: float) -> int:
         sql = "SELECT count(*) FROM tunnels WHERE status = 'OPEN' AND expires_at > ?"
@@ -270,7 +272,7 @@ class SqliteStore:
             "UPDATE tokens SET first_used_at = ?, client_digest = ? "
             "WHERE digest = ? AND first_used_at IS NULL"
         )
-        return self._change(sql, now, client_digest, digest)
+        return self._change(sql, now, client_digest, digest) > 0
 
     def client_token_elsewhere(self, client_digest: str, tunnel_id: str, now: float) -> bool:
         sql = (
@@ -316,9 +318,9 @@ class SqliteStore:
                     (now,),
                 )
 
-    def due_tunnels(self, now: float) -> tuple[str, ...]:
-        sql = "SELECT tunnel_id FROM tunnels WHERE status = 'OPEN' AND expires_at <= ?"
-        return tuple(tunnel_id for (tunnel_id,) in self._query(sql, now))
+    def due_tunnels(self, now: float, limit: int) -> tuple[str, ...]:
+        sql = "SELECT tunnel_id FROM tunnels WHERE status = 'OPEN' AND expires_at <= ? LIMIT ?"
+        return tuple(tunnel_id for (tunnel_id,) in self._query(sql, now, limit))
 
     def next_expiry(self) -> float | None:
         expiry: float | None = self._value(
@@ -331,8 +333,24 @@ class SqliteStore:
         sql = "SELECT count(*) FROM tunnels WHERE status = '{}'"
         return {status: int(self._value(sql.format(status))) for status in TunnelStatus}
 
-    def purge_closed(self, closed_before: float) -> None:
-        self._change("DELETE FROM tunnels WHERE status = 'CLOSED' AND closed_at < ?", closed_before)
+    def purge_closed(self, closed_before: float, limit: int) -> int:
+        due = (
+            "SELECT sequence FROM tunnels WHERE status = 'CLOSED' AND closed_at < ? "
+            "ORDER BY closed_at LIMIT ?"
+        )
+        sequences = self._query(due, closed_before, limit)
+        if sequences:  # Otherwise a sweep with nothing to do would take the write lock.
+            with self._transaction() as connection:
+                connection.executemany("DELETE FROM tunnels WHERE sequence = ?", sequences)
+        return len(sequences)
+
+    def changed_elsewhere(self) -> bool:
+        before, self._data_version = self._data_version, self._value("PRAGMA data_version")
+        return before is not None and before != self._data_version
+
+    def is_open(self, tunnel_id: str) -> bool:
+        sql = "SELECT 1 FROM tunnels WHERE tunnel_id = ? AND status = 'OPEN'"
+        return bool(self._query(sql, tunnel_id))
 
     def close(self) -> None:
         self._connection.close()

@@ -78,8 +78,8 @@ class TunnelStore(Protocol):
     def reset_connections(self, now: float) -> None:
         """Turn every CONNECTED side DISCONNECTED: no connection outlives its service."""
 
-    def due_tunnels(self, now: float) -> tuple[str, ...]:
-        """Return the ids of OPEN tunnels whose lifetime has ended."""
+    def due_tunnels(self, now: float, limit: int) -> tuple[str, ...]:
+        """Return the ids of up to ``limit`` OPEN tunnels whose lifetime has ended."""
 
     def next_expiry(self) -> float | None:
         """Return when the next OPEN tunnel expires, ``None`` without one."""
@@ -87,8 +87,14 @@ class TunnelStore(Protocol):
     def count_by_status(self) -> dict[TunnelStatus, int]:
         """Return how many tunnels there are of each status."""
 
-    def purge_closed(self, closed_before: float) -> None:
-        """Remove tunnels closed before that time."""
+    def purge_closed(self, closed_before: float, limit: int) -> int:
+        """Remove up to ``limit`` tunnels closed before that time; return how many."""
+
+    def changed_elsewhere(self) -> bool:
+        """Return whether another user of the data has changed it since the last call."""
+
+    def is_open(self, tunnel_id: str) -> bool:
+        """Return whether a tunnel is OPEN; one that is unknown is not."""
 
     def close(self) -> None:
         """Release files and locks."""

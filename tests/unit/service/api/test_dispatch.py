@@ -7,6 +7,7 @@ import pytest
 from tailrace.common.secret import Secret
 from tailrace.service.api.dispatch import perform
 from tailrace.service.api.errors import ApiError
+from tailrace.service.errors import StoreFailed
 from tailrace.service.identity.policy import AccessKey, Policy
 from tailrace.service.tunnels.rules import TunnelSpec
 
@@ -54,3 +55,25 @@ def test_lists_lack_what_the_key_may_not_see(plane: Any) -> None:
     (summary,) = perform(plane.control, "ListTunnels", {}, of_lamp)["tunnelSummaries"]
     assert plane.queries.describe(summary["tunnelId"]).thing_name == "lamp"
     assert len(perform(plane.control, "ListTunnels", {}, KEY)["tunnelSummaries"]) == 3
+
+
+def test_a_tunnel_whose_end_cannot_be_stored(plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is closed all the same, which the error says."""
+
+    def fail(*_: object) -> None:
+        raise StoreFailed("disk full")
+
+    tunnel_id = plane.control.open_tunnel(TunnelSpec()).tunnel.tunnel_id
+    monkeypatch.setattr(plane.store, "close_tunnel", fail)
+    with pytest.raises(
+        ApiError, match=f"Tunnel {tunnel_id} is closed, but .* tries again"
+    ) as error:
+        perform(plane.control, "CloseTunnel", {"tunnelId": tunnel_id}, KEY)
+    assert error.value.type == "InternalFailure"
+    described = perform(plane.control, "DescribeTunnel", {"tunnelId": tunnel_id}, KEY)
+    assert described["tunnel"]["status"] == "CLOSED"
+    opened = plane.control.open_tunnel(TunnelSpec())
+    monkeypatch.setattr(plane.store, "tunnel", fail)
+    # What the store does not even say exists is left alone, unless it is connected.
+    with pytest.raises(StoreFailed, match="disk full"):
+        perform(plane.control, "CloseTunnel", {"tunnelId": opened.tunnel.tunnel_id}, KEY)

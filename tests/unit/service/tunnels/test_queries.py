@@ -11,6 +11,7 @@ from tailrace.service.tunnels.queries import TunnelQueries
 from tailrace.service.tunnels.records import TunnelStatus
 from tailrace.service.tunnels.rules import RandomIds, Tunnels, TunnelSpec
 from tailrace.service.tunnels.sqlite_store import SqliteStore
+from tailrace.service.tunnels.unstored import Unstored
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
 
 
 def test_arns_go_both_ways(store: SqliteStore) -> None:
-    queries = TunnelQueries(store, "eu-west-1", "123456789012")
+    queries = TunnelQueries(store, Unstored(), lambda: 1.0, "eu-west-1", "123456789012")
     arn = queries.arn("abc")
     assert arn == "arn:aws:iot:eu-west-1:123456789012:tunnel/abc"
     assert queries.tunnel_id(arn) == "abc"
@@ -30,21 +31,25 @@ def test_arns_go_both_ways(store: SqliteStore) -> None:
 
 
 def test_describe_and_page(store: SqliteStore) -> None:
-    queries = TunnelQueries(store, "r", "a")
+    queries = TunnelQueries(store, Unstored(), lambda: 1.0, "r", "a")
     with pytest.raises(TunnelNotFound, match="gone"):
         queries.describe("gone")
-    tunnel = Tunnels(store, RandomIds(), DEFAULT).open(TunnelSpec(thing_name="x"), 1.0).tunnel
+    tunnel = (
+        Tunnels(store, Unstored(), RandomIds(), DEFAULT)
+        .open(TunnelSpec(thing_name="x"), 1.0)
+        .tunnel
+    )
     assert queries.describe(tunnel.tunnel_id) == tunnel
     assert queries.page("x", None, 5).tunnels == (tunnel,)
     assert queries.page("y", None, 5).tunnels == ()
 
 
 def test_counts(store: SqliteStore) -> None:
-    queries = TunnelQueries(store, "r", "a")
+    queries = TunnelQueries(store, Unstored(), lambda: 1.0, "r", "a")
     assert queries.count_by_status() == {TunnelStatus.OPEN: 0, TunnelStatus.CLOSED: 0}
-    tunnels = Tunnels(store, RandomIds(), DEFAULT)
+    tunnels = Tunnels(store, Unstored(), RandomIds(), DEFAULT)
     first = tunnels.open(TunnelSpec(), 1.0).tunnel.tunnel_id
     tunnels.open(TunnelSpec(), 1.0)
     tunnels.open(TunnelSpec(), 1.0)
-    tunnels.close(first, 2.0)
+    tunnels.close(first, 2.0, connected=False)
     assert queries.count_by_status() == {TunnelStatus.OPEN: 2, TunnelStatus.CLOSED: 1}

@@ -21,6 +21,7 @@ from tailrace.service.tunnels.rules import (
     TunnelSpec,
 )
 from tailrace.service.tunnels.sqlite_store import SqliteStore
+from tailrace.service.tunnels.unstored import Unstored
 from tailrace.wire import Side
 
 CLIENT = Secret("c" * 32)
@@ -46,7 +47,7 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
 
 @pytest.fixture
 def tunnels(store: SqliteStore) -> Tunnels:
-    return Tunnels(store, CountingIds(), DEFAULT)
+    return Tunnels(store, Unstored(), CountingIds(), DEFAULT)
 
 
 def refusal(
@@ -90,7 +91,7 @@ def test_random_tokens_have_256_bits_and_are_safe_everywhere() -> None:
 
 
 def test_service_limit(store: SqliteStore) -> None:
-    tunnels = Tunnels(store, RandomIds(), Limits(services=2))
+    tunnels = Tunnels(store, Unstored(), RandomIds(), Limits(services=2))
     tunnels.open(TunnelSpec(services=("a", "b")), 0.0)
     with pytest.raises(TunnelLimitReached, match="at most 2"):
         tunnels.open(TunnelSpec(services=("a", "b", "c")), 0.0)
@@ -127,7 +128,7 @@ class TestAdmission:
         tunnels.admit(first.source_token, Side.SOURCE, CLIENT, 3.0)
         tunnels.admit(second.source_token, Side.SOURCE, CLIENT, 60.0)
         third = tunnels.open(TunnelSpec(), 60.0)
-        tunnels.close(second.tunnel.tunnel_id, 61.0)
+        tunnels.close(second.tunnel.tunnel_id, 61.0, connected=False)
         tunnels.admit(third.source_token, Side.SOURCE, CLIENT, 62.0)
 
     def test_wrong_side_does_not_use_the_token_up(self, tunnels: Tunnels) -> None:
@@ -140,7 +141,7 @@ class TestAdmission:
 
     def test_closed_tunnel(self, tunnels: Tunnels) -> None:
         opened = tunnels.open(TunnelSpec(), 0.0)
-        tunnels.close("tunnel-1", 1.0)
+        tunnels.close("tunnel-1", 1.0, connected=False)
         assert (
             refusal(tunnels, opened.source_token, Side.SOURCE, None, 2.0) is Refusal.TUNNEL_CLOSED
         )
@@ -155,7 +156,7 @@ class TestAdmission:
 
     def test_deleted_tunnel(self, tunnels: Tunnels) -> None:
         opened = tunnels.open(TunnelSpec(), 0.0)
-        tunnels.close("tunnel-1", 1.0, delete=True)
+        tunnels.close("tunnel-1", 1.0, delete=True, connected=False)
         assert (
             refusal(tunnels, opened.source_token, Side.SOURCE, None, 2.0) is Refusal.UNKNOWN_TOKEN
         )
@@ -188,30 +189,30 @@ class TestAdmission:
 
 def test_closing(tunnels: Tunnels, store: SqliteStore) -> None:
     tunnels.open(TunnelSpec(), 0.0)
-    tunnels.close("tunnel-1", 5.0)
-    tunnels.close("tunnel-1", 9.0)
+    tunnels.close("tunnel-1", 5.0, connected=False)
+    tunnels.close("tunnel-1", 9.0, connected=False)
     closed = store.tunnel("tunnel-1")
     assert closed is not None
     assert closed.closed_at == 5.0
-    tunnels.close("tunnel-1", 9.0, delete=True)
+    tunnels.close("tunnel-1", 9.0, delete=True, connected=False)
     with pytest.raises(TunnelNotFound):
-        tunnels.close("tunnel-1", 9.0)
+        tunnels.close("tunnel-1", 9.0, connected=False)
 
 
 def test_expiry_closes_and_purges(tunnels: Tunnels, store: SqliteStore) -> None:
     tunnels.open(TunnelSpec(lifetime_minutes=1), 0.0)
     tunnels.open(TunnelSpec(lifetime_minutes=2), 0.0)
     assert tunnels.next_expiry() == 60.0
-    assert tunnels.expire(59.0) == ()
-    assert tunnels.expire(60.0) == ("tunnel-1",)
-    assert tunnels.expire(61.0) == ()
+    assert list(tunnels.expire(59.0, 9)) == []
+    assert list(tunnels.expire(60.0, 9)) == ["tunnel-1"]
+    assert list(tunnels.expire(61.0, 9)) == []
     assert tunnels.next_expiry() == 120.0
     closed = store.tunnel("tunnel-1")
     assert closed is not None
     assert closed.status is TunnelStatus.CLOSED
-    tunnels.expire(60.0 + CLOSED_VISIBLE_SECONDS)
+    assert not tunnels.purge(60.0 + CLOSED_VISIBLE_SECONDS, 9)
     assert store.tunnel("tunnel-1") is not None
-    tunnels.expire(61.0 + CLOSED_VISIBLE_SECONDS)
+    assert not tunnels.purge(61.0 + CLOSED_VISIBLE_SECONDS, 9)
     assert store.tunnel("tunnel-1") is None
 
 
@@ -234,7 +235,7 @@ def test_connection_states(tunnels: Tunnels, store: SqliteStore) -> None:
 
 
 def test_open_tunnels_are_limited(store: SqliteStore) -> None:
-    tunnels = Tunnels(store, CountingIds(), Limits(open_tunnels=2))
+    tunnels = Tunnels(store, Unstored(), CountingIds(), Limits(open_tunnels=2))
     tunnels.open(TunnelSpec(lifetime_minutes=1), 0.0)
     tunnels.open(TunnelSpec(), 0.0)
     with pytest.raises(TunnelLimitReached, match="at most 2 open tunnels"):
@@ -243,7 +244,7 @@ def test_open_tunnels_are_limited(store: SqliteStore) -> None:
     tunnels.open(TunnelSpec(), 60.0)
     with pytest.raises(TunnelLimitReached):
         tunnels.open(TunnelSpec(), 61.0)
-    tunnels.close("tunnel-2", 62.0)
+    tunnels.close("tunnel-2", 62.0, connected=False)
     tunnels.open(TunnelSpec(), 62.0)
 
 
@@ -305,13 +306,13 @@ class TestRotation:
         with pytest.raises(TunnelNotFound):
             tunnels.rotate("unknown", Side, None, 0.0)
         opened = tunnels.open(TunnelSpec(lifetime_minutes=1), 0.0)
-        strict = Tunnels(store, CountingIds(), Limits(services=1))
+        strict = Tunnels(store, Unstored(), CountingIds(), Limits(services=1))
         with pytest.raises(TunnelLimitReached):
             strict.rotate("tunnel-1", Side, Destination(("A", "B")), 1.0)
         with pytest.raises(TunnelClosed, match="tunnel-1"):
             tunnels.rotate("tunnel-1", Side, None, 60.0)
         tunnels.admit(opened.source_token, Side.SOURCE, CLIENT, 59.0)
-        tunnels.close("tunnel-1", 59.0)
+        tunnels.close("tunnel-1", 59.0, connected=False)
         with pytest.raises(TunnelClosed):
             tunnels.rotate("tunnel-1", Side, None, 59.0)
         assert store.token(opened.source_token.digest) is not None

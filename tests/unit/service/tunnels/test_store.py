@@ -38,7 +38,7 @@ def test_unknown_things_are_none(store: TunnelStore) -> None:
     assert store.tunnel("x") is None
     assert store.token("x") is None
     assert store.next_expiry() is None
-    assert store.due_tunnels(1e12) == ()
+    assert store.due_tunnels(1e12, 9) == ()
     assert not store.close_tunnel("x", 1.0)
     store.delete_tunnel("x")
     store.set_tags("x", [], 1.0)
@@ -110,9 +110,9 @@ def test_closing_and_purging(store: TunnelStore) -> None:
         150.0,
     )
     assert store.token("d") is not None
-    store.purge_closed(150.0)
+    assert store.purge_closed(150.0, 9) == 0
     assert store.tunnel("t") is not None
-    store.purge_closed(150.1)
+    assert store.purge_closed(150.1, 9) == 1
     assert store.tunnel("t") is None
     assert store.token("d") is None
 
@@ -128,8 +128,8 @@ def test_expiry(store: TunnelStore) -> None:
     store.add_tunnel(tunnel("late", 200.0), [])
     store.add_tunnel(tunnel("soon", 100.0), [])
     assert store.next_expiry() == 160.0
-    assert store.due_tunnels(159.9) == ()
-    assert store.due_tunnels(160.0) == ("soon",)
+    assert store.due_tunnels(159.9, 9) == ()
+    assert store.due_tunnels(160.0, 9) == ("soon",)
     store.close_tunnel("soon", 160.0)
     assert store.next_expiry() == 260.0
 
