@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import Iterator
@@ -122,11 +123,11 @@ def _control() -> Iterator[ControlPlane]:
 def _check(value: _Calls) -> None:
     key = AccessKey("AKID", Secret("secret"), policy=value.policy)
     refused: ApiError | None = None
-    with _control() as control:
+    with _control() as control, asyncio.Runner() as runner:
         for call in value.calls:
             try:
                 parameters = read_parameters(call.body, OPERATIONS[call.operation].input)
-                document = perform(control, call.operation, parameters, key)
+                document = runner.run(perform(control, call.operation, parameters, key))
             except ApiError as error:
                 assert 400 <= error.status < 500
                 refused = error

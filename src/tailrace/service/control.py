@@ -9,6 +9,7 @@ from ..wire import Side
 from .errors import EndNotStored
 from .notify.announcer import Announcer
 from .relay.switchboard import Switchboard
+from .tunnels.patience import Patience
 from .tunnels.queries import TunnelQueries
 from .tunnels.records import TunnelRecord
 from .tunnels.rules import Destination, OpenedTunnel, RandomIds, RotatedTunnel, Tunnels, TunnelSpec
@@ -44,6 +45,8 @@ class ControlPlane:
         self._ids = ids
         self._announcer = announcer
         self._reschedule = reschedule
+        self.patience = Patience()
+        """For callers that can wait for a store that is busy."""
 
     def open_tunnel(self, spec: TunnelSpec) -> OpenedTunnel:
         """Open a tunnel.

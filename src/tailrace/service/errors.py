@@ -75,14 +75,22 @@ class InvalidCursor(ServiceError):
 
 
 class StoreFailed(ServiceError):
-    """The store could not read or write its data."""
+    """The store could not read or write its data.
+
+    ``busy`` says that another process has locked it, and nothing else is wrong.
+    """
+
+    def __init__(self, text: str, *, busy: bool = False) -> None:
+        super().__init__(text)
+        self.busy = busy
 
 
 class EndNotStored(StoreFailed):
     """A tunnel was closed, but the store could not write that; it is tried again."""
 
-    def __init__(self, tunnel_id: str) -> None:
+    def __init__(self, tunnel_id: str, *, busy: bool) -> None:
         super().__init__(
             f"Tunnel {tunnel_id} is closed, but the service could not store that yet; "
-            "it tries again by itself"
+            "it tries again by itself",
+            busy=busy,
         )

@@ -38,6 +38,7 @@ from .telemetry.counters import Counters
 from .telemetry.prometheus import Metrics
 from .tls.authority import Certificates, certificate_names, ensure_certificates
 from .tls.server_certificate import ServerTls, given_certificates
+from .tunnels.checkpoints import Checkpoints
 from .tunnels.queries import TunnelQueries
 from .tunnels.rules import RandomIds, Tunnels
 from .tunnels.sqlite_store import SqliteStore
@@ -181,6 +182,9 @@ class Service:
         for outbox in control.outboxes:
             outbox.start()
             stack.push_async_callback(outbox.stop)
+        checkpoints = Checkpoints(config.database)
+        checkpoints.start()
+        stack.push_async_callback(checkpoints.stop)
         control.tunnels.reset_connections(clock())
         stack.callback(_reset_connections, control.tunnels, clock)
         stack.push_async_callback(listener.stop)

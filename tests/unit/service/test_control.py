@@ -78,7 +78,7 @@ def test_tags(plane: Any) -> None:
     tunnel_id = plane.control.open_tunnel(TunnelSpec()).tunnel.tunnel_id
     plane.control.tag(tunnel_id, {"a": "1", "b": "2"})
     plane.control.untag(tunnel_id, ["a"])
-    assert plane.queries.describe(tunnel_id).tags == (("b", "2"),)
+    assert plane.queries.tags(tunnel_id) == (("b", "2"),)
 
 
 def test_things_learn_their_new_token(plane: Any) -> None:

@@ -15,8 +15,10 @@ from tailrace.service.telemetry.audit import AuditLog
 from tailrace.service.tunnels.records import TunnelStatus
 from tailrace.service.tunnels.rules import TunnelSpec
 from tailrace.service.tunnels.sqlite_store import SqliteStore
+from tailrace.service.tunnels.store import NEWEST, Things
 from tailrace.wire import Message, Side
 
+ALL = Things()
 EXPIRED = "The tunnel has expired"
 
 
@@ -120,8 +122,17 @@ def sweeps(plane: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sweeps]:
     sweeps.loop.close()
 
 
-def statuses(plane: Any) -> list[TunnelStatus]:
-    return [tunnel.status for tunnel in plane.queries.page(None, None, 100).tunnels]
+def ids(plane: Any) -> list[str]:
+    """All tunnels, in the order they were opened."""
+    return [tunnel.tunnel_id for tunnel in reversed(plane.store.list_tunnels(ALL, NEWEST, 100)[0])]
+
+
+def statuses(sweeps: Sweeps) -> list[TunnelStatus]:
+    """What ListTunnels says, and DescribeTunnel."""
+    page = sweeps.loop.run_until_complete(sweeps.plane.queries.page(ALL, None, 100, ""))
+    for tunnel in page.tunnels:
+        assert sweeps.plane.queries.describe(tunnel.tunnel_id).status is tunnel.status
+    return [tunnel.status for tunnel in page.tunnels]
 
 
 def test_what_is_due_is_closed_and_reported(plane: Any, sweeps: Sweeps) -> None:
@@ -202,7 +213,7 @@ def test_a_store_that_fails_in_mid_expiry_spares_no_link(
     sweeps.start()
     sweeps.run(60.1)
     assert [box.reasons for box in boxes] == [[EXPIRED]] * 40
-    assert statuses(plane) == [TunnelStatus.CLOSED] * 40
+    assert statuses(sweeps) == [TunnelStatus.CLOSED] * 40
     assert len(sweeps.audit.tunnels) == 19
     sweeps.run(1.0)
     assert len(sweeps.audit.tunnels) == len(set(sweeps.audit.tunnels)) == 40
@@ -214,8 +225,8 @@ def test_a_store_that_cannot_write_keeps_no_tunnel_alive(plane: Any, sweeps: Swe
     sweeps.failing = True
     sweeps.run(60.0)
     assert box.reasons == [EXPIRED]
-    assert statuses(plane) == [TunnelStatus.CLOSED]
-    assert plane.store.list_tunnels(None, None, 1).tunnels[0].status is TunnelStatus.OPEN
+    assert statuses(sweeps) == [TunnelStatus.CLOSED]
+    assert plane.store.is_open(*ids(plane))
 
 
 @pytest.mark.parametrize("delete", [False, True])
@@ -223,24 +234,24 @@ def test_closing_cuts_links_when_the_store_cannot_write(
     plane: Any, sweeps: Sweeps, delete: bool
 ) -> None:
     (box,) = sweeps.open(1)
-    (tunnel,) = plane.queries.page(None, None, 1).tunnels
+    (tunnel_id,) = ids(plane)
     sweeps.start()
     sweeps.failing = True
 
     def close() -> None:
         with pytest.raises(EndNotStored, match="is closed, but"):
-            plane.control.close_tunnel(tunnel.tunnel_id, delete=delete)
+            plane.control.close_tunnel(tunnel_id, delete=delete)
 
     sweeps.call(close)
     assert box.reasons == ["The tunnel was closed"]
-    assert plane.announcer.withdrawn == [tunnel.tunnel_id]
-    assert statuses(plane) == ([] if delete else [TunnelStatus.CLOSED])
-    assert plane.store.is_open(tunnel.tunnel_id)
+    assert plane.announcer.withdrawn == [tunnel_id]
+    assert statuses(sweeps) == ([] if delete else [TunnelStatus.CLOSED])
+    assert plane.store.is_open(tunnel_id)
     # It is made good as soon as it can be.
     sweeps.failing = False
     sweeps.run(1.0)
-    assert not plane.store.is_open(tunnel.tunnel_id)
-    assert statuses(plane) == ([] if delete else [TunnelStatus.CLOSED])
+    assert not plane.store.is_open(tunnel_id)
+    assert statuses(sweeps) == ([] if delete else [TunnelStatus.CLOSED])
     assert plane.unstored.endings == {}
 
 
@@ -248,11 +259,10 @@ def test_links_of_a_tunnel_that_another_process_has_closed_are_cut(
     plane: Any, sweeps: Sweeps, tmp_path: Any
 ) -> None:
     closed, removed, kept = sweeps.open(3)
-    ids = [tunnel.tunnel_id for tunnel in reversed(plane.queries.page(None, None, 3).tunnels)]
     sweeps.start()
     other = SqliteStore.open(tmp_path / "db")
-    other.close_tunnel(ids[0], 1000.0)
-    other.delete_tunnel(ids[1])
+    other.close_tunnel(ids(plane)[0], 1000.0)
+    other.delete_tunnel(ids(plane)[1])
     other.close()
     sweeps.run(1.5)
     assert closed.reasons == removed.reasons == ["The tunnel was closed"]

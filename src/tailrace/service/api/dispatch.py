@@ -13,18 +13,27 @@ from .operations import Call, Document
 __all__ = ["perform"]
 
 
-def perform(control: ControlPlane, name: str, parameters: Document, key: AccessKey) -> Document:
+async def perform(
+    control: ControlPlane, name: str, parameters: Document, key: AccessKey
+) -> Document:
     """Carry out the operation ``name``; its ``parameters`` have been checked.
+
+    Waits for a store that is busy. An operation changes nothing before it changes the store, so
+    that it can be tried again.
 
     Raises:
         ApiError: a modelled error of the operation, or the key does not allow it.
         StoreFailed: the store cannot be read or written.
     """
     operation = OPERATIONS[name]
-    call = Call(control, parameters, key.policy)
+    call = Call(control, parameters, key)
+
+    async def attempt() -> Document:
+        authorize(name, operation, call)
+        return await operation.handler(call)
+
     try:
-        authorize(key, name, operation, call)
-        return operation.handler(call)
+        return await control.patience.run(attempt)
     except (TunnelNotFound, TunnelClosed) as error:
         # The only error that the model has for operations on one tunnel.
         raise ApiError(ErrorType.RESOURCE_NOT_FOUND, str(error)) from None

@@ -288,7 +288,7 @@ class DataListener:
         except AdmissionRefused as refused:
             raise refuse_admission(refused.refusal) from None
         except StoreFailed as failed:
-            _log.error("channel %s: %s", channel_id, failed)
+            self.throttled_log.add("store failed", "channel %s: %s", channel_id, failed)
             raise HandshakeRefused(
                 HTTPStatus.SERVICE_UNAVAILABLE, "The service cannot look up the access token"
             ) from None
@@ -347,6 +347,8 @@ def _refusal(refused: HandshakeRefused, channel_id: str) -> WSUpgradeResponseWit
     headers = {"X-Status-Reason": refused.text, "channel-id": channel_id}
     if refused.status is HTTPStatus.UPGRADE_REQUIRED:
         headers |= {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    if refused.status is HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = "1"
     response = WSUpgradeResponse.create_error_response(
         refused.status, refused.text.encode(), headers
     )

@@ -14,9 +14,9 @@ __all__ = [
     "ConnectionState",
     "ConnectionStatus",
     "TokenRecord",
-    "TunnelPage",
     "TunnelRecord",
     "TunnelStatus",
+    "TunnelSummary",
 ]
 
 
@@ -44,7 +44,7 @@ class ConnectionState:
 
 @dataclass(frozen=True, slots=True)
 class TunnelRecord:
-    """One tunnel as stored.
+    """One tunnel as stored, but for its tags, which may be many.
 
     ``services`` is empty when the tunnel was opened without a destination
     configuration. ``last_updated_at`` moves when the tunnel itself changes, not with
@@ -62,7 +62,6 @@ class TunnelRecord:
     description: str | None = None
     thing_name: str | None = None
     services: tuple[str, ...] = ()
-    tags: tuple[tuple[str, str], ...] = ()
     closed_at: float | None = None
 
     def connection(self, side: Side) -> ConnectionState:
@@ -87,8 +86,14 @@ class TokenRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class TunnelPage:
-    """Some tunnels, newest first; ``cursor`` asks for the next page, ``None`` at the end."""
+class TunnelSummary:
+    """What lists show of a tunnel; ``sequence`` is greater the later it was opened."""
 
-    tunnels: tuple[TunnelRecord, ...]
-    cursor: str | None
+    sequence: int
+    tunnel_id: str
+    status: TunnelStatus
+    created_at: float
+    last_updated_at: float
+    expires_at: float
+    description: str | None
+    thing_name: str | None

@@ -179,13 +179,12 @@ class Tunnels:
             description=spec.description,
             thing_name=spec.thing_name,
             services=spec.services,
-            tags=spec.tags,
         )
         tokens = {side: self._ids.access_token() for side in Side}
         records = [
             TokenRecord(token.digest, tunnel.tunnel_id, side, now) for side, token in tokens.items()
         ]
-        self._store.add_tunnel(tunnel, records)
+        self._store.add_tunnel(tunnel, records, spec.tags)
         return OpenedTunnel(tunnel, tokens[Side.SOURCE], tokens[Side.DESTINATION])
 
     def _check_services(self, services: tuple[str, ...]) -> None:
@@ -232,7 +231,8 @@ class Tunnels:
             TunnelNotFound: there is no such tunnel.
             TunnelLimitReached: it would have more than :data:`MAX_TAGS`.
         """
-        merged = dict(self._existing(tunnel_id, now).tags) | dict(tags)
+        self._existing(tunnel_id, now)
+        merged = dict(self._store.tags(tunnel_id)) | dict(tags)
         if len(merged) > MAX_TAGS:
             raise TunnelLimitReached(f"A tunnel can have at most {MAX_TAGS} tags")
         self._store.set_tags(tunnel_id, tuple(merged.items()), now)
@@ -244,8 +244,8 @@ class Tunnels:
             TunnelNotFound: there is no such tunnel.
         """
         removed = set(keys)
-        existing = self._existing(tunnel_id, now).tags
-        tags = tuple(tag for tag in existing if tag[0] not in removed)
+        self._existing(tunnel_id, now)
+        tags = tuple(tag for tag in self._store.tags(tunnel_id) if tag[0] not in removed)
         self._store.set_tags(tunnel_id, tags, now)
 
     def _existing(self, tunnel_id: str, now: float) -> TunnelRecord:
@@ -268,17 +268,17 @@ class Tunnels:
             TunnelNotFound: there is no such tunnel.
             EndNotStored: the tunnel is closed all the same.
         """
-        if not connected:
+        if not connected and tunnel_id not in self._unstored.endings:
             self._existing(tunnel_id, now)
         ending = Ending(now, delete)
         try:
             self._store_ending(tunnel_id, ending)
-        except StoreFailed:
+        except StoreFailed as failed:
             # Never less than was asked for before.
             known = self._unstored.endings.get(tunnel_id)
             if known is None or delete:
                 self._unstored.endings[tunnel_id] = ending
-            raise EndNotStored(tunnel_id) from None
+            raise EndNotStored(tunnel_id, busy=failed.busy) from None
 
     def _store_ending(self, tunnel_id: str, ending: Ending) -> None:
         if ending.delete:

@@ -1,7 +1,11 @@
 """The embedded store: one SQLite file in WAL mode, readable by its owner only.
 
 Calls are synchronous and made in the event loop's thread: each is a handful of page-cache
-operations and takes microseconds, less than handing it to a thread would.
+operations and takes microseconds, less than handing it to a thread would. None of them waits.
+Where another process holds the write lock, a change fails at once with ``StoreFailed.busy``, and
+whoever can wait tries again between turns of the loop (:mod:`.patience`). A thread for the store
+would do the same with a queue, in which what only reads waits, too, and an admission could no
+longer be judged between two reads of a socket. Reads never meet the lock, in WAL mode.
 
 Reads are single statements, each of which sees one snapshot of the file. Every change is a
 transaction that begins with BEGIN IMMEDIATE, which takes the write lock before anything is
@@ -12,7 +16,8 @@ it applied. So processes that share a file agree on who closed a tunnel or used 
 
 With ``synchronous=NORMAL`` a commit is written to the log, but not flushed to disk.
 Everything committed survives the death of the process (kill -9); a power cut may undo the
-last moments, but never corrupts the file.
+last moments, but never corrupts the file. What waits for the disk is done in a thread
+(:mod:`.checkpoints`).
 """
 
 from __future__ import annotations
@@ -27,19 +32,30 @@ from typing import Any, Final
 
 from ...errors import ConfigurationError
 from ...wire import Side
-from ..errors import InvalidCursor, SettingUnusable, StoreFailed
+from ..errors import SettingUnusable, StoreFailed
+from .checkpoints import LOG_BYTES
 from .records import (
     ConnectionState,
     ConnectionStatus,
     TokenRecord,
-    TunnelPage,
     TunnelRecord,
     TunnelStatus,
+    TunnelSummary,
 )
+from .store import Things
 
 __all__ = ["SqliteStore"]
 
 _VERSION: Final = 1
+
+_PATIENT_SECONDS: Final = 5.0
+"""For a lock of another process, while the service starts and stops."""
+
+_SCANNED: Final = 1000
+"""Tunnels that one call looks at to find those of some things: a millisecond or less."""
+
+_PATTERNS: Final = 100
+"""Patterns in one part of a condition; SQLite allows only so much nesting."""
 
 # Pages go by ``sequence``. AUTOINCREMENT never uses a number again, so that the order holds
 # for rows of one instant, and a cursor never meets a row that is newer than its page.
@@ -87,7 +103,12 @@ CREATE INDEX IF NOT EXISTS tokens_by_client ON tokens (client_digest)
 _COLUMNS: Final = (
     "tunnel_id, status, created_at, last_updated_at, expires_at, lifetime_minutes, "
     "source_status, source_updated_at, destination_status, destination_updated_at, "
-    "description, thing_name, services, tags, closed_at"
+    "description, thing_name, services, closed_at"
+)
+
+_SUMMARY: Final = (
+    "SELECT sequence, tunnel_id, status, created_at, last_updated_at, expires_at, "
+    "description, thing_name FROM tunnels "
 )
 
 
@@ -104,9 +125,17 @@ def _tunnel(row: Sequence[Any]) -> TunnelRecord:
         description=row[10],
         thing_name=row[11],
         services=tuple(json.loads(row[12])),
-        tags=tuple((key, value) for key, value in json.loads(row[13])),
-        closed_at=row[14],
+        closed_at=row[13],
     )
+
+
+def _summary(row: Sequence[Any]) -> TunnelSummary:
+    return TunnelSummary(row[0], row[1], TunnelStatus(row[2]), *row[3:])
+
+
+def _to_json(value: object) -> str:
+    # Not in ASCII: that would take up to three times as much.
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _row(tunnel: TunnelRecord) -> tuple[Any, ...]:
@@ -123,8 +152,7 @@ def _row(tunnel: TunnelRecord) -> tuple[Any, ...]:
         tunnel.destination.last_updated_at,
         tunnel.description,
         tunnel.thing_name,
-        json.dumps(tunnel.services),
-        json.dumps(tunnel.tags),
+        _to_json(tunnel.services),
         tunnel.closed_at,
     )
 
@@ -147,7 +175,7 @@ class SqliteStore:
             # Made here and not by SQLite, so that others can never read it; the -wal and
             # -shm files get the same mode.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            connection = sqlite3.connect(path, timeout=5.0, isolation_level=None)
+            connection = sqlite3.connect(path, timeout=_PATIENT_SECONDS, isolation_level=None)
         except (OSError, sqlite3.Error) as error:
             raise ConfigurationError(f"cannot open the tunnel store {path}: {error}") from error
         store = cls(connection)
@@ -165,6 +193,8 @@ class SqliteStore:
         run = self._connection.execute
         run("PRAGMA journal_mode = WAL")
         run("PRAGMA synchronous = NORMAL")
+        run("PRAGMA wal_autocheckpoint = 0")
+        run(f"PRAGMA journal_size_limit = {LOG_BYTES}")
         run("PRAGMA foreign_keys = ON")
         known = run("SELECT 1 FROM sqlite_master WHERE name = 'schema_version'").fetchone()
         if known is None:
@@ -182,6 +212,7 @@ class SqliteStore:
                 known=_VERSION,
             )
         run(_CLIENT_INDEX)
+        run("PRAGMA busy_timeout = 0")
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -198,13 +229,13 @@ class SqliteStore:
                     connection.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
-            raise StoreFailed(f"the tunnel store failed: {error}") from error
+            raise _failed(error) from error
 
     def _query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         try:
             return self._connection.execute(sql, values).fetchall()
         except sqlite3.Error as error:
-            raise StoreFailed(f"the tunnel store failed: {error}") from error
+            raise _failed(error) from error
 
     def _value(self, sql: str, *values: object) -> Any:
         return self._query(sql, *values)[0][0]
@@ -214,10 +245,15 @@ class SqliteStore:
         with self._transaction() as connection:
             return connection.execute(sql, values).rowcount
 
-    def add_tunnel(self, tunnel: TunnelRecord, tokens: Sequence[TokenRecord]) -> None:
-        row = _row(tunnel)
+    def add_tunnel(
+        self,
+        tunnel: TunnelRecord,
+        tokens: Sequence[TokenRecord],
+        tags: Sequence[tuple[str, str]],
+    ) -> None:
+        row = (*_row(tunnel), _to_json(tags))
         marks = ", ".join("?" * len(row))
-        sql = f"INSERT INTO tunnels ({_COLUMNS}) VALUES ({marks})"  # noqa: S608 - constants
+        sql = f"INSERT INTO tunnels ({_COLUMNS}, tags) VALUES ({marks})"  # noqa: S608 - constants
         with self._transaction() as connection:
             connection.execute(sql, row)
             _insert_tokens(connection, tokens)
@@ -227,15 +263,42 @@ class SqliteStore:
         rows = self._query(sql, tunnel_id)
         return _tunnel(rows[0]) if rows else None
 
-    def list_tunnels(self, thing_name: str | None, cursor: str | None, limit: int) -> TunnelPage:
-        sql = (
-            f"SELECT {_COLUMNS}, sequence FROM tunnels "  # noqa: S608 - constants
-            "WHERE sequence < ? AND (? IS NULL OR thing_name = ?) ORDER BY sequence DESC LIMIT ?"
+    def tags(self, tunnel_id: str) -> tuple[tuple[str, str], ...]:
+        rows = self._query("SELECT tags FROM tunnels WHERE tunnel_id = ?", tunnel_id)
+        return tuple((key, value) for key, value in json.loads(rows[0][0])) if rows else ()
+
+    def list_tunnels(
+        self, things: Things, before: int, limit: int
+    ) -> tuple[list[TunnelSummary], int]:
+        after, condition, values = -1, "", things.patterns or ()
+        if things.name is not None:
+            condition, values = "AND thing_name = ?", (things.name,)
+        elif things.patterns is not None:
+            condition = f"AND ({_matching(len(things.patterns))})"
+            # GLOB knows sets of characters, too, which patterns do not.
+            values = tuple(pattern.replace("[", "[[]") for pattern in things.patterns)
+            after = self._sequence_before(before, _SCANNED)
+        rows = self._query(
+            f"{_SUMMARY} WHERE sequence < ? AND sequence > ? {condition} "
+            "ORDER BY sequence DESC LIMIT ?",
+            before,
+            after,
+            *values,
+            limit,
         )
-        # One row more than asked for tells whether there is another page.
-        rows = self._query(sql, _parse_cursor(cursor), thing_name, thing_name, limit + 1)
-        page = tuple(_tunnel(row) for row in rows[:limit])
-        return TunnelPage(page, str(rows[limit - 1][-1]) if len(rows) > limit else None)
+        found = [_summary(row) for row in rows]
+        if len(found) == limit:
+            return found, found[-1].sequence
+        return found, after + 1
+
+    def _sequence_before(self, before: int, count: int) -> int:
+        """Return the sequence of the tunnel ``count`` places before one, -1 without it."""
+        sql = (
+            "SELECT sequence FROM tunnels WHERE sequence < ? "
+            "ORDER BY sequence DESC LIMIT 1 OFFSET ?"
+        )
+        rows = self._query(sql, before, count)
+        return int(rows[0][0]) if rows else -1
 
     def close_tunnel(self, tunnel_id: str, now: float) -> bool:
         sql = (
@@ -251,7 +314,7 @@ class SqliteStore:
 
     def set_tags(self, tunnel_id: str, tags: Sequence[tuple[str, str]], now: float) -> None:
         sql = "UPDATE tunnels SET tags = ?, last_updated_at = ? WHERE tunnel_id = ?"
-        self._change(sql, json.dumps(tags), now, tunnel_id)
+        self._change(sql, _to_json(tags), now, tunnel_id)
 
     def delete_tunnel(self, tunnel_id: str) -> None:
         self._change("DELETE FROM tunnels WHERE tunnel_id = ?", tunnel_id)
@@ -288,7 +351,7 @@ class SqliteStore:
                 "UPDATE tunnels SET services = ?, thing_name = ?, last_updated_at = ? "
                 "WHERE tunnel_id = ? AND status = 'OPEN'",
                 (
-                    json.dumps(tunnel.services),
+                    _to_json(tunnel.services),
                     tunnel.thing_name,
                     tunnel.last_updated_at,
                     tunnel.tunnel_id,
@@ -310,13 +373,18 @@ class SqliteStore:
         self._change(sql, state.status, state.last_updated_at, tunnel_id)
 
     def reset_connections(self, now: float) -> None:
-        with self._transaction() as connection:
-            for side in Side:
-                connection.execute(
-                    f"UPDATE tunnels SET {side}_status = 'DISCONNECTED', "  # noqa: S608 - enum
-                    f"{side}_updated_at = ? WHERE {side}_status = 'CONNECTED'",
-                    (now,),
-                )
+        # The service starts or stops: no turn of the loop is held up.
+        self._connection.execute(f"PRAGMA busy_timeout = {1000 * _PATIENT_SECONDS:.0f}")
+        try:
+            with self._transaction() as connection:
+                for side in Side:
+                    connection.execute(
+                        f"UPDATE tunnels SET {side}_status = 'DISCONNECTED', "  # noqa: S608 - enum
+                        f"{side}_updated_at = ? WHERE {side}_status = 'CONNECTED'",
+                        (now,),
+                    )
+        finally:
+            self._connection.execute("PRAGMA busy_timeout = 0")
 
     def due_tunnels(self, now: float, limit: int) -> tuple[str, ...]:
         sql = "SELECT tunnel_id FROM tunnels WHERE status = 'OPEN' AND expires_at <= ? LIMIT ?"
@@ -366,9 +434,19 @@ def _insert_tokens(connection: sqlite3.Connection, tokens: Sequence[TokenRecord]
     )
 
 
-def _parse_cursor(cursor: str | None) -> int:
-    if cursor is None:
-        return 2**63 - 1
-    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
-        raise InvalidCursor("not a number that an earlier page ended with")
-    return int(cursor)
+def _matching(count: int) -> str:
+    """Return a condition that is true for a thing name that one of ``count`` patterns matches."""
+    parts = ["thing_name GLOB ?"] * count
+    while len(parts) > 1:
+        parts = [
+            f"({' OR '.join(parts[at : at + _PATTERNS])})" for at in range(0, count, _PATTERNS)
+        ]
+        count = len(parts)
+    return parts[0] if parts else "0"
+
+
+def _failed(error: sqlite3.Error) -> StoreFailed:
+    # The low byte is the kind; the rest says more about it.
+    kind = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    busy = kind in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return StoreFailed(f"the tunnel store failed: {error}", busy=busy)

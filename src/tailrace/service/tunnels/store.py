@@ -16,12 +16,26 @@ data listener, whose upgrade request has to be held meanwhile.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 from ...wire import Side
-from .records import ConnectionState, TokenRecord, TunnelPage, TunnelRecord, TunnelStatus
+from .records import ConnectionState, TokenRecord, TunnelRecord, TunnelStatus, TunnelSummary
 
-__all__ = ["TunnelStore"]
+__all__ = ["NEWEST", "Things", "TunnelStore"]
+
+NEWEST: Final = 2**63 - 1
+"""More than the sequence of any tunnel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Things:
+    """Things whose tunnels are meant: by default all, and tunnels without a thing."""
+
+    name: str | None = None
+    """One thing."""
+    patterns: tuple[str, ...] | None = None
+    """Patterns with ``*`` and ``?``, one of which a name must match."""
 
 
 class TunnelStore(Protocol):
@@ -31,17 +45,28 @@ class TunnelStore(Protocol):
     cannot be read or written.
     """
 
-    def add_tunnel(self, tunnel: TunnelRecord, tokens: Sequence[TokenRecord]) -> None:
-        """Keep a new tunnel together with its tokens."""
+    def add_tunnel(
+        self,
+        tunnel: TunnelRecord,
+        tokens: Sequence[TokenRecord],
+        tags: Sequence[tuple[str, str]],
+    ) -> None:
+        """Keep a new tunnel together with its tokens and tags."""
 
     def tunnel(self, tunnel_id: str) -> TunnelRecord | None:
         """Return a tunnel, open or closed."""
 
-    def list_tunnels(self, thing_name: str | None, cursor: str | None, limit: int) -> TunnelPage:
-        """Return up to ``limit`` tunnels, newest first, of one thing or of all.
+    def tags(self, tunnel_id: str) -> tuple[tuple[str, str], ...]:
+        """Return the tags of a tunnel, none of an unknown one."""
 
-        Raises:
-            InvalidCursor: ``cursor`` does not come from an earlier page.
+    def list_tunnels(
+        self, things: Things, before: int, limit: int
+    ) -> tuple[list[TunnelSummary], int]:
+        """Return up to ``limit`` tunnels of some things, newest first.
+
+        Only tunnels with a sequence less than ``before`` are looked at, and a bounded number of
+        them, so that there may be more even if ``limit`` is not reached: ask again with
+        ``before`` as returned, until it is 0.
         """
 
     def close_tunnel(self, tunnel_id: str, now: float) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ...wire import Side
-from .records import ConnectionState, TunnelRecord, TunnelStatus
+from .records import ConnectionState, TunnelRecord, TunnelStatus, TunnelSummary
 
 __all__ = ["Ending", "Unstored"]
 
@@ -38,8 +38,7 @@ class Unstored:
 
     def current(self, stored: TunnelRecord, now: float) -> TunnelRecord | None:
         """Return a stored record as it would be by now, ``None`` when it would be removed."""
-        ending = self.endings.get(stored.tunnel_id)
-        if ending is not None and ending.delete:
+        if self._is_removed(stored.tunnel_id):
             return None
         tunnel = stored
         if self.connections:
@@ -48,9 +47,28 @@ class Unstored:
                 for side in Side
             )
             tunnel = replace(tunnel, source=source, destination=destination)
-        ended_at = tunnel.expires_at if ending is None else ending.at
-        if tunnel.status is TunnelStatus.OPEN and ended_at <= now:
-            tunnel = replace(
-                tunnel, status=TunnelStatus.CLOSED, last_updated_at=ended_at, closed_at=ended_at
-            )
-        return tunnel
+        ended_at = self._ended_at(tunnel, now)
+        if ended_at is None:
+            return tunnel
+        return replace(
+            tunnel, status=TunnelStatus.CLOSED, last_updated_at=ended_at, closed_at=ended_at
+        )
+
+    def current_summary(self, stored: TunnelSummary, now: float) -> TunnelSummary | None:
+        """Return a stored summary as :meth:`current` returns a record."""
+        if self._is_removed(stored.tunnel_id):
+            return None
+        ended_at = self._ended_at(stored, now)
+        if ended_at is None:
+            return stored
+        return replace(stored, status=TunnelStatus.CLOSED, last_updated_at=ended_at)
+
+    def _is_removed(self, tunnel_id: str) -> bool:
+        ending = self.endings.get(tunnel_id)
+        return ending is not None and ending.delete
+
+    def _ended_at(self, stored: TunnelRecord | TunnelSummary, now: float) -> float | None:
+        """Return when a tunnel has ended that the store has as OPEN."""
+        ending = self.endings.get(stored.tunnel_id)
+        ended_at = stored.expires_at if ending is None else ending.at
+        return ended_at if stored.status is TunnelStatus.OPEN and ended_at <= now else None

@@ -323,7 +323,7 @@ class TestTags:
         def tags() -> dict[str, str]:
             record = store.tunnel("tunnel-1")
             assert record is not None
-            return dict(record.tags)
+            return dict(store.tags("tunnel-1"))
 
         tunnels.open(TunnelSpec(tags=(("a", "1"),)), 0.0)
         tunnels.tag("tunnel-1", {"a": "2", "b": ""}, 5.0)

@@ -7,6 +7,7 @@ from tailrace.service.tunnels.records import (
     ConnectionStatus,
     TunnelRecord,
     TunnelStatus,
+    TunnelSummary,
 )
 from tailrace.service.tunnels.unstored import Ending, Unstored
 from tailrace.wire import Side
@@ -41,3 +42,13 @@ def test_connection_states() -> None:
     unstored.connections["t", Side.SOURCE] = ON
     unstored.connections["other", Side.DESTINATION] = ON
     assert unstored.current(TUNNEL, 140.0) == replace(TUNNEL, source=ON)
+
+
+def test_summaries_say_the_same() -> None:
+    unstored = Unstored()
+    summary = TunnelSummary(1, "t", TunnelStatus.OPEN, 100.0, 100.0, 160.0, None, None)
+    ended = replace(summary, status=TunnelStatus.CLOSED, last_updated_at=160.0)
+    assert unstored.current_summary(summary, 159.9) == summary
+    assert unstored.current_summary(summary, 160.0) == ended
+    unstored.endings["t"] = Ending(130.0, delete=True)
+    assert unstored.current_summary(summary, 140.0) is None
