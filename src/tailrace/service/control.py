@@ -12,7 +12,15 @@ from .relay.switchboard import Switchboard
 from .tunnels.patience import Patience
 from .tunnels.queries import TunnelQueries
 from .tunnels.records import TunnelRecord
-from .tunnels.rules import Destination, OpenedTunnel, RandomIds, RotatedTunnel, Tunnels, TunnelSpec
+from .tunnels.rules import (
+    Destination,
+    OpenedTunnel,
+    Owner,
+    RandomIds,
+    RotatedTunnel,
+    Tunnels,
+    TunnelSpec,
+)
 
 __all__ = ["ControlPlane"]
 
@@ -80,7 +88,11 @@ class ControlPlane:
         self._reschedule()
 
     def rotate(
-        self, tunnel_id: str, sides: Iterable[Side], destination: Destination | None
+        self,
+        tunnel_id: str,
+        sides: Iterable[Side],
+        destination: Destination | None,
+        rotator: Owner,
     ) -> RotatedTunnel:
         """Replace access tokens, and disconnect the links that used the old ones.
 
@@ -89,7 +101,7 @@ class ControlPlane:
             TunnelClosed: it has ended.
             TunnelLimitReached: a limit does not allow the new destination.
         """
-        rotated = self._tunnels.rotate(tunnel_id, sides, destination, self.clock())
+        rotated = self._tunnels.rotate(tunnel_id, sides, destination, rotator, self.clock())
         for side in rotated.disconnect:
             reason = (
                 "The access token was rotated"
@@ -103,14 +115,14 @@ class ControlPlane:
             self._announcer.announce(rotated.tunnel, rotated.tokens[Side.DESTINATION])
         return rotated
 
-    def tag(self, tunnel_id: str, tags: Mapping[str, str]) -> None:
+    def tag(self, tunnel_id: str, tags: Mapping[str, str], tagger: Owner) -> None:
         """Add tags to a tunnel.
 
         Raises:
             TunnelNotFound: there is no such tunnel.
-            TunnelLimitReached: it would have too many.
+            TunnelLimitReached: it would have too many, or the tagger has no quota left.
         """
-        self._tunnels.tag(tunnel_id, tags, self.clock())
+        self._tunnels.tag(tunnel_id, tags, tagger, self.clock())
 
     def untag(self, tunnel_id: str, keys: Iterable[str]) -> None:
         """Remove tags from a tunnel.

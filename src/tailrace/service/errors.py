@@ -67,7 +67,11 @@ class TunnelClosed(ServiceError):
 
 
 class TunnelLimitReached(ServiceError):
-    """The request would exceed a configured limit."""
+    """The request would exceed a configured limit, possibly the ``quota`` of an access key."""
+
+    def __init__(self, text: str, *, quota: str = "") -> None:
+        super().__init__(text)
+        self.quota = quota
 
 
 class InvalidCursor(ServiceError):

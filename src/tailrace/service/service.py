@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
 from ..common.atomic_files import make_private_directory, write_file
+from ..errors import ConfigurationError
 from .api.app import ControlApi
 from .api.health import health_routes, metrics_routes
 from .api.model import SIGNING_NAME
@@ -185,7 +186,7 @@ class Service:
         checkpoints = Checkpoints(config.database)
         checkpoints.start()
         stack.push_async_callback(checkpoints.stop)
-        control.tunnels.reset_connections(clock())
+        _begin(control.tunnels, config, clock)
         stack.callback(_reset_connections, control.tunnels, clock)
         stack.push_async_callback(listener.stop)
         await listener.start(data_socket, state.tls.context)
@@ -299,6 +300,14 @@ def _publish(stack: contextlib.AsyncExitStack, config: ServiceConfig, endpoints:
         write_file(path, endpoints.to_json())
         stack.callback(path.unlink, missing_ok=True)
     _log.info("service is ready: api %s, data %s", endpoints.api_endpoint, endpoints.data_endpoint)
+
+
+def _begin(tunnels: Tunnels, config: ServiceConfig, clock: _Clock) -> None:
+    """Forget the connections of a service that was killed; a store must be good for that."""
+    try:
+        tunnels.reset_connections(clock())
+    except StoreFailed as failed:
+        raise ConfigurationError(f"{config.database}: {failed}") from None
 
 
 def _reset_connections(tunnels: Tunnels, clock: _Clock) -> None:

@@ -280,9 +280,9 @@ def test_one_turn_ends_a_few_tunnels_only(
 
     def look() -> None:
         sweep()
-        counts = plane.store.count_by_status()
+        usage = plane.store.usage(None, 0.0)
         cut = sum(len(box.reasons) for box in boxes)
-        progress.append((cut, counts[TunnelStatus.CLOSED], sum(counts.values())))
+        progress.append((cut, usage.closed, usage.open + usage.closed))
 
     monkeypatch.setattr(sweeps.expiry, "_sweep", look)
     sweeps.start()

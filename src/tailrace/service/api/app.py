@@ -79,6 +79,8 @@ class ControlApi:
                 error.type, "request %s: %s: %s", request_id, error.type, error.message
             )
             self._count(request, error.type)
+            if error.quota:
+                self._counters.quotas[error.quota] += 1
             return _error(error, request_id)
         except ClientDisconnect:
             return Response(status_code=400)

@@ -38,6 +38,6 @@ async def perform(
         # The only error that the model has for operations on one tunnel.
         raise ApiError(ErrorType.RESOURCE_NOT_FOUND, str(error)) from None
     except TunnelLimitReached as error:
-        raise ApiError(ErrorType.LIMIT_EXCEEDED, str(error)) from None
+        raise ApiError(ErrorType.LIMIT_EXCEEDED, str(error), quota=error.quota) from None
     except EndNotStored as error:
         raise ApiError(ErrorType.INTERNAL, str(error)) from None

@@ -14,7 +14,7 @@ from ..control import ControlPlane
 from ..errors import InvalidCursor
 from ..identity.policy import AccessKey
 from ..tunnels.records import ConnectionState, TunnelRecord, TunnelSummary
-from ..tunnels.rules import DEFAULT_LIFETIME_MINUTES, Destination, TunnelSpec
+from ..tunnels.rules import DEFAULT_LIFETIME_MINUTES, Destination, Owner, TunnelSpec
 from ..tunnels.store import Things
 from .errors import ApiError, ErrorType
 
@@ -78,6 +78,7 @@ async def open_tunnel(call: Call) -> Document:
             services=destination.services,
             lifetime_minutes=timeout.get("maxLifetimeTimeoutMinutes", DEFAULT_LIFETIME_MINUTES),
             tags=_read_tags(parameters.get("tags", [])),
+            owner=_signer(call),
         )
     )
     return {
@@ -146,6 +147,7 @@ async def rotate_tokens(call: Call) -> Document:
         call.parameters["tunnelId"],
         _MODES[mode],
         _read_destination(config) if config is not None else None,
+        _signer(call),
     )
     document = {"tunnelArn": call.control.queries.arn(rotated.tunnel.tunnel_id)}
     for side, token in rotated.tokens.items():
@@ -155,7 +157,7 @@ async def rotate_tokens(call: Call) -> Document:
 
 async def tag(call: Call) -> Document:
     """Add tags to a tunnel."""
-    call.control.tag(_resource(call), dict(_read_tags(call.parameters["tags"])))
+    call.control.tag(_resource(call), dict(_read_tags(call.parameters["tags"])), _signer(call))
     return {}
 
 
@@ -200,6 +202,11 @@ def thing_of_list(call: Call) -> Sequence[str | None]:
 
 
 # Parts of documents
+
+
+def _signer(call: Call) -> Owner:
+    """Return the key of a call as the owner of what it stores."""
+    return Owner(call.key.access_key_id, call.key.quotas, call.key.is_privileged)
 
 
 def _resource(call: Call) -> str:

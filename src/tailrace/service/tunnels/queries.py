@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 from ..errors import TunnelNotFound
 from .cursors import Cursors
-from .records import TunnelRecord, TunnelStatus, TunnelSummary
+from .records import TunnelRecord, TunnelSummary, Usage
 from .store import NEWEST, Things, TunnelStore
 from .unstored import Unstored
 
@@ -115,10 +115,10 @@ class TunnelQueries:
         page = tuple(found[:limit])
         return TunnelPage(page, self._cursors.seal(page[-1].sequence, purpose))
 
-    def count_by_status(self) -> dict[TunnelStatus, int]:
-        """Return the number of tunnels of each status.
+    def usage(self) -> Usage:
+        """Return what all tunnels take.
 
         Raises:
             StoreFailed: the store cannot be read.
         """
-        return self._store.count_by_status()
+        return self._store.usage(None, self._clock())

@@ -5,8 +5,10 @@ Times are seconds since the epoch. Tokens are known by their SHA-256 only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from ...wire import Side
 
@@ -17,7 +19,20 @@ __all__ = [
     "TunnelRecord",
     "TunnelStatus",
     "TunnelSummary",
+    "Usage",
+    "size_of_tags",
 ]
+
+_OVERHEAD: Final = 1000
+"""Bytes of any tunnel: its times and states, two tokens, and what indexes hold of them."""
+
+_TEXT_OVERHEAD: Final = 4
+"""Bytes of what stands between texts."""
+
+
+def size_of_tags(tags: Sequence[tuple[str, str]]) -> int:
+    """Return the bytes that tags count."""
+    return sum(len(text.encode()) + _TEXT_OVERHEAD for tag in tags for text in tag)
 
 
 class TunnelStatus(StrEnum):
@@ -63,6 +78,14 @@ class TunnelRecord:
     thing_name: str | None = None
     services: tuple[str, ...] = ()
     closed_at: float | None = None
+    key_id: str = ""
+    """The access key that opened it; empty when it was opened before there were quotas."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that the tunnel counts, without its tags."""
+        texts = (self.description or "", self.thing_name or "", *self.services)
+        return _OVERHEAD + sum(len(text.encode()) + _TEXT_OVERHEAD for text in texts)
 
     def connection(self, side: Side) -> ConnectionState:
         """Return the connection state of ``side``."""
@@ -97,3 +120,16 @@ class TunnelSummary:
     expires_at: float
     description: str | None
     thing_name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one access key has, or all of them."""
+
+    open: int
+    """Tunnels that are OPEN and have lifetime left."""
+    closed: int
+    stored_bytes: int
+    """Of tunnels and tags that can be described."""
+    opened: int
+    """Tunnels opened since the last full hour of the clock; the most of any key."""

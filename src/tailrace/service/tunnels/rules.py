@@ -23,13 +23,14 @@ from ..errors import (
     TunnelLimitReached,
     TunnelNotFound,
 )
-from ..limits import Limits
+from ..limits import COMMON_QUOTAS, Limits, Quotas
 from .records import (
     ConnectionState,
     ConnectionStatus,
     TokenRecord,
     TunnelRecord,
     TunnelStatus,
+    size_of_tags,
 )
 from .store import TunnelStore
 from .unstored import Ending, Unstored
@@ -41,6 +42,7 @@ __all__ = [
     "AdmissionRefused",
     "Destination",
     "OpenedTunnel",
+    "Owner",
     "RandomIds",
     "Refusal",
     "RotatedTunnel",
@@ -83,6 +85,16 @@ class RandomIds:
 
 
 @dataclass(frozen=True, slots=True)
+class Owner:
+    """An access key, as its quotas are concerned."""
+
+    key_id: str = ""
+    quotas: Quotas = COMMON_QUOTAS
+    privileged: bool = False
+    """Whether nothing else limits the key."""
+
+
+@dataclass(frozen=True, slots=True)
 class TunnelSpec:
     """The properties of a new tunnel; already validated against the service model."""
 
@@ -91,6 +103,7 @@ class TunnelSpec:
     services: tuple[str, ...] = ()
     lifetime_minutes: int = DEFAULT_LIFETIME_MINUTES
     tags: tuple[tuple[str, str], ...] = ()
+    owner: Owner = Owner()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +171,11 @@ class Tunnels:
         """Open a tunnel and issue one access token for each side.
 
         Raises:
-            TunnelLimitReached: the tunnel would have too many services, or too many
-                tunnels are open.
+            TunnelLimitReached: the tunnel would have too many services, too many tunnels
+                are open, or its owner has no quota left.
         """
         self._check_services(spec.services)
-        if self._store.count_open(now) >= self._limits.open_tunnels:
+        if self._store.usage(None, now).open >= self._limits.open_tunnels:
             raise TunnelLimitReached(
                 f"There can be at most {self._limits.open_tunnels} open tunnels; close one first"
             )
@@ -179,7 +192,9 @@ class Tunnels:
             description=spec.description,
             thing_name=spec.thing_name,
             services=spec.services,
+            key_id=spec.owner.key_id,
         )
+        self._check_quotas(spec.owner, tunnel.size + size_of_tags(spec.tags), now)
         tokens = {side: self._ids.access_token() for side in Side}
         records = [
             TokenRecord(token.digest, tunnel.tunnel_id, side, now) for side, token in tokens.items()
@@ -194,8 +209,43 @@ class Tunnels:
                 f"{len(services)} were given"
             )
 
+    def _check_quotas(self, owner: Owner, size: int, now: float) -> None:
+        """Refuse one more tunnel of that size to an owner who has no quota left."""
+        quotas = self._limits.quotas(owner.quotas, privileged=owner.privileged)
+        usage = self._store.usage(owner.key_id, now)
+        key = f"Access key {owner.key_id}"
+        if quotas.open_tunnels and usage.open >= quotas.open_tunnels:
+            raise TunnelLimitReached(
+                f"{key} can have at most {quotas.open_tunnels} open tunnels; close one first",
+                quota="open_tunnels",
+            )
+        if quotas.opened_per_hour and usage.opened >= quotas.opened_per_hour:
+            raise TunnelLimitReached(
+                f"{key} can open at most {quotas.opened_per_hour} tunnels in an hour; "
+                "try again in the next one",
+                quota="opened_per_hour",
+            )
+        self._check_stored(owner, size, now)
+
+    def _check_stored(self, owner: Owner, growth: int, now: float) -> None:
+        """Refuse to let the data of an owner grow by ``growth`` bytes beyond the quota."""
+        limit = self._limits.quotas(owner.quotas, privileged=owner.privileged).stored_bytes
+        if not limit or growth <= 0:
+            return
+        if self._store.usage(owner.key_id, now).stored_bytes + growth > limit:
+            raise TunnelLimitReached(
+                f"Access key {owner.key_id} can have at most {limit} bytes of tunnels and tags; "
+                "closed tunnels count for three hours, unless CloseTunnel deletes them",
+                quota="stored_bytes",
+            )
+
     def rotate(
-        self, tunnel_id: str, sides: Iterable[Side], destination: Destination | None, now: float
+        self,
+        tunnel_id: str,
+        sides: Iterable[Side],
+        destination: Destination | None,
+        rotator: Owner,
+        now: float,
     ) -> RotatedTunnel:
         """Replace the access tokens of ``sides``; the old ones are refused from now on.
 
@@ -206,7 +256,8 @@ class Tunnels:
         Raises:
             TunnelNotFound: there is no such tunnel.
             TunnelClosed: it has ended.
-            TunnelLimitReached: it would have too many services.
+            TunnelLimitReached: it would have too many services, or is the rotator's own, who
+                has no quota left.
         """
         tunnel = self._existing(tunnel_id, now)
         services, thing_name = tunnel.services, tunnel.thing_name
@@ -214,6 +265,8 @@ class Tunnels:
             services, thing_name = destination.services, destination.thing_name
             self._check_services(services)
         changed = replace(tunnel, services=services, thing_name=thing_name, last_updated_at=now)
+        if rotator.key_id == tunnel.key_id:
+            self._check_stored(rotator, changed.size - tunnel.size, now)
         tokens = {side: self._ids.access_token() for side in sides}
         records = [
             TokenRecord(token.digest, tunnel_id, side, now) for side, token in tokens.items()
@@ -224,18 +277,23 @@ class Tunnels:
         same = set(services) == set(tunnel.services)
         return RotatedTunnel(changed, tokens, tuple(tokens) if same else tuple(Side))
 
-    def tag(self, tunnel_id: str, tags: Mapping[str, str], now: float) -> None:
+    def tag(self, tunnel_id: str, tags: Mapping[str, str], tagger: Owner, now: float) -> None:
         """Add tags to a tunnel, or replace the values of its tags.
+
+        All of its tags count for the ``tagger`` from then on, whoever opened the tunnel.
 
         Raises:
             TunnelNotFound: there is no such tunnel.
-            TunnelLimitReached: it would have more than :data:`MAX_TAGS`.
+            TunnelLimitReached: it would have more than :data:`MAX_TAGS`, or the tagger has no
+                quota left.
         """
         self._existing(tunnel_id, now)
-        merged = dict(self._store.tags(tunnel_id)) | dict(tags)
+        merged = tuple((dict(self._store.tags(tunnel_id)) | dict(tags)).items())
         if len(merged) > MAX_TAGS:
             raise TunnelLimitReached(f"A tunnel can have at most {MAX_TAGS} tags")
-        self._store.set_tags(tunnel_id, tuple(merged.items()), now)
+        before = self._store.size_of_tags(tunnel_id, tagger.key_id)
+        self._check_stored(tagger, size_of_tags(merged) - before, now)
+        self._store.set_tags(tunnel_id, merged, tagger.key_id, now)
 
     def untag(self, tunnel_id: str, keys: Iterable[str], now: float) -> None:
         """Remove tags from a tunnel; keys that it does not have are ignored.
@@ -246,7 +304,7 @@ class Tunnels:
         removed = set(keys)
         self._existing(tunnel_id, now)
         tags = tuple(tag for tag in self._store.tags(tunnel_id) if tag[0] not in removed)
-        self._store.set_tags(tunnel_id, tags, now)
+        self._store.set_tags(tunnel_id, tags, None, now)
 
     def _existing(self, tunnel_id: str, now: float) -> TunnelRecord:
         tunnel = self._current(tunnel_id, now)

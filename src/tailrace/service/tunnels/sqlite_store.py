@@ -25,14 +25,14 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from ...errors import ConfigurationError
 from ...wire import Side
-from ..errors import SettingUnusable, StoreFailed
+from ..errors import StoreFailed
 from .checkpoints import LOG_BYTES
 from .records import (
     ConnectionState,
@@ -41,12 +41,15 @@ from .records import (
     TunnelRecord,
     TunnelStatus,
     TunnelSummary,
+    Usage,
+    size_of_tags,
 )
+from .schema import prepare
 from .store import Things
 
 __all__ = ["SqliteStore"]
 
-_VERSION: Final = 1
+_T = TypeVar("_T")
 
 _PATIENT_SECONDS: Final = 5.0
 """For a lock of another process, while the service starts and stops."""
@@ -57,53 +60,10 @@ _SCANNED: Final = 1000
 _PATTERNS: Final = 100
 """Patterns in one part of a condition; SQLite allows only so much nesting."""
 
-# Pages go by ``sequence``. AUTOINCREMENT never uses a number again, so that the order holds
-# for rows of one instant, and a cursor never meets a row that is newer than its page.
-_SCHEMA: Final = """
-CREATE TABLE schema_version (version INTEGER NOT NULL);
-INSERT INTO schema_version VALUES (1);
-CREATE TABLE tunnels (
-    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
-    tunnel_id TEXT NOT NULL UNIQUE,
-    status TEXT NOT NULL,
-    created_at REAL NOT NULL,
-    last_updated_at REAL NOT NULL,
-    expires_at REAL NOT NULL,
-    lifetime_minutes INTEGER NOT NULL,
-    source_status TEXT NOT NULL,
-    source_updated_at REAL NOT NULL,
-    destination_status TEXT NOT NULL,
-    destination_updated_at REAL NOT NULL,
-    description TEXT,
-    thing_name TEXT,
-    services TEXT NOT NULL,
-    tags TEXT NOT NULL,
-    closed_at REAL
-);
-CREATE INDEX tunnels_by_thing ON tunnels (thing_name, sequence);
-CREATE INDEX tunnels_by_expiry ON tunnels (expires_at) WHERE status = 'OPEN';
-CREATE INDEX tunnels_by_closing ON tunnels (closed_at) WHERE status = 'CLOSED';
-CREATE TABLE tokens (
-    digest TEXT PRIMARY KEY,
-    tunnel_id TEXT NOT NULL REFERENCES tunnels (tunnel_id) ON DELETE CASCADE,
-    side TEXT NOT NULL,
-    issued_at REAL NOT NULL,
-    first_used_at REAL,
-    client_digest TEXT
-) WITHOUT ROWID;
-CREATE INDEX tokens_by_tunnel ON tokens (tunnel_id);
-"""
-
-# Also for files that are older than this index.
-_CLIENT_INDEX: Final = """
-CREATE INDEX IF NOT EXISTS tokens_by_client ON tokens (client_digest)
-    WHERE client_digest IS NOT NULL
-"""
-
 _COLUMNS: Final = (
     "tunnel_id, status, created_at, last_updated_at, expires_at, lifetime_minutes, "
     "source_status, source_updated_at, destination_status, destination_updated_at, "
-    "description, thing_name, services, closed_at"
+    "description, thing_name, services, closed_at, key_id"
 )
 
 _SUMMARY: Final = (
@@ -126,11 +86,24 @@ def _tunnel(row: Sequence[Any]) -> TunnelRecord:
         thing_name=row[11],
         services=tuple(json.loads(row[12])),
         closed_at=row[13],
+        key_id=row[14],
     )
 
 
 def _summary(row: Sequence[Any]) -> TunnelSummary:
     return TunnelSummary(row[0], row[1], TunnelStatus(row[2]), *row[3:])
+
+
+def _tags(row: Sequence[Any]) -> tuple[tuple[str, str], ...]:
+    return tuple((key, value) for key, value in json.loads(row[0]))
+
+
+def _parsed(parse: Callable[[Sequence[Any]], _T], row: Sequence[Any]) -> _T:
+    try:
+        return parse(row)
+    except (ValueError, TypeError):
+        # Without the cause, which would quote the row.
+        raise StoreFailed("the tunnel store failed: a row of it is broken") from None
 
 
 def _to_json(value: object) -> str:
@@ -154,6 +127,7 @@ def _row(tunnel: TunnelRecord) -> tuple[Any, ...]:
         tunnel.thing_name,
         _to_json(tunnel.services),
         tunnel.closed_at,
+        tunnel.key_id,
     )
 
 
@@ -190,28 +164,13 @@ class SqliteStore:
         return store
 
     def _prepare(self, path: Path) -> None:
+        prepare(self._connection, path)
         run = self._connection.execute
         run("PRAGMA journal_mode = WAL")
         run("PRAGMA synchronous = NORMAL")
         run("PRAGMA wal_autocheckpoint = 0")
         run(f"PRAGMA journal_size_limit = {LOG_BYTES}")
         run("PRAGMA foreign_keys = ON")
-        known = run("SELECT 1 FROM sqlite_master WHERE name = 'schema_version'").fetchone()
-        if known is None:
-            self._connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT")
-            version = _VERSION
-        else:
-            (version,) = run("SELECT version FROM schema_version").fetchone()
-        if version != _VERSION:
-            raise SettingUnusable(
-                "the tunnel store {path} has schema version {version}, this version of "
-                "tailrace knows {known}: use the version that wrote it, or another {0}",
-                "state_dir",
-                path=path,
-                version=version,
-                known=_VERSION,
-            )
-        run(_CLIENT_INDEX)
         run("PRAGMA busy_timeout = 0")
 
     @contextmanager
@@ -251,21 +210,22 @@ class SqliteStore:
         tokens: Sequence[TokenRecord],
         tags: Sequence[tuple[str, str]],
     ) -> None:
-        row = (*_row(tunnel), _to_json(tags))
+        row = (*_row(tunnel), tunnel.size)
         marks = ", ".join("?" * len(row))
-        sql = f"INSERT INTO tunnels ({_COLUMNS}, tags) VALUES ({marks})"  # noqa: S608 - constants
+        sql = f"INSERT INTO tunnels ({_COLUMNS}, size) VALUES ({marks})"  # noqa: S608 - constants
         with self._transaction() as connection:
             connection.execute(sql, row)
             _insert_tokens(connection, tokens)
+            _insert_tags(connection, tunnel.tunnel_id, tags, tunnel.key_id)
 
     def tunnel(self, tunnel_id: str) -> TunnelRecord | None:
         sql = f"SELECT {_COLUMNS} FROM tunnels WHERE tunnel_id = ?"  # noqa: S608 - constants
         rows = self._query(sql, tunnel_id)
-        return _tunnel(rows[0]) if rows else None
+        return _parsed(_tunnel, rows[0]) if rows else None
 
     def tags(self, tunnel_id: str) -> tuple[tuple[str, str], ...]:
-        rows = self._query("SELECT tags FROM tunnels WHERE tunnel_id = ?", tunnel_id)
-        return tuple((key, value) for key, value in json.loads(rows[0][0])) if rows else ()
+        rows = self._query("SELECT tags FROM tags WHERE tunnel_id = ?", tunnel_id)
+        return _parsed(_tags, rows[0]) if rows else ()
 
     def list_tunnels(
         self, things: Things, before: int, limit: int
@@ -286,7 +246,7 @@ class SqliteStore:
             *values,
             limit,
         )
-        found = [_summary(row) for row in rows]
+        found = [_parsed(_summary, row) for row in rows]
         if len(found) == limit:
             return found, found[-1].sequence
         return found, after + 1
@@ -308,13 +268,37 @@ class SqliteStore:
         )
         return self._change(sql, now, now, tunnel_id) > 0
 
-    def count_open(self, now: float) -> int:
-        sql = "SELECT count(*) FROM tunnels WHERE status = 'OPEN' AND expires_at > ?"
-        return int(self._value(sql, now))
+    def usage(self, key_id: str | None, now: float) -> Usage:
+        total = (
+            "SELECT total(open), total(closed), total(size), "
+            "coalesce(max(CASE hour WHEN ?2 THEN opened ELSE 0 END), 0) FROM usage "
+            "WHERE ?1 IS NULL OR key_id = ?1"
+        )
+        # They end with the next sweep, and are few or none.
+        due = (
+            "SELECT count(*) FROM tunnels WHERE status = 'OPEN' AND expires_at <= ?2 "
+            "AND (?1 IS NULL OR key_id = ?1)"
+        )
+        ((is_open, closed, size, opened),) = self._query(total, key_id, int(now // 3600))
+        overdue = self._value(due, key_id, now)
+        return Usage(int(is_open) - overdue, int(closed) + overdue, int(size), opened)
 
-    def set_tags(self, tunnel_id: str, tags: Sequence[tuple[str, str]], now: float) -> None:
-        sql = "UPDATE tunnels SET tags = ?, last_updated_at = ? WHERE tunnel_id = ?"
-        self._change(sql, _to_json(tags), now, tunnel_id)
+    def set_tags(
+        self, tunnel_id: str, tags: Sequence[tuple[str, str]], key_id: str | None, now: float
+    ) -> None:
+        with self._transaction() as connection:
+            sql = "UPDATE tunnels SET last_updated_at = ? WHERE tunnel_id = ?"
+            if not connection.execute(sql, (now, tunnel_id)).rowcount:
+                return
+            sql = "SELECT key_id FROM tags WHERE tunnel_id = ?"
+            for (counts_for,) in connection.execute(sql, (tunnel_id,)).fetchall():
+                connection.execute("DELETE FROM tags WHERE tunnel_id = ?", (tunnel_id,))
+                key_id = counts_for if key_id is None else key_id
+            _insert_tags(connection, tunnel_id, tags, key_id or "")
+
+    def size_of_tags(self, tunnel_id: str, key_id: str) -> int:
+        sql = "SELECT size FROM tags WHERE tunnel_id = ? AND key_id = ?"
+        return sum(size for (size,) in self._query(sql, tunnel_id, key_id))
 
     def delete_tunnel(self, tunnel_id: str) -> None:
         self._change("DELETE FROM tunnels WHERE tunnel_id = ?", tunnel_id)
@@ -348,12 +332,13 @@ class SqliteStore:
     def replace_tokens(self, tunnel: TunnelRecord, tokens: Sequence[TokenRecord]) -> bool:
         with self._transaction() as connection:
             changed = connection.execute(
-                "UPDATE tunnels SET services = ?, thing_name = ?, last_updated_at = ? "
+                "UPDATE tunnels SET services = ?, thing_name = ?, last_updated_at = ?, size = ? "
                 "WHERE tunnel_id = ? AND status = 'OPEN'",
                 (
                     _to_json(tunnel.services),
                     tunnel.thing_name,
                     tunnel.last_updated_at,
+                    tunnel.size,
                     tunnel.tunnel_id,
                 ),
             )
@@ -396,11 +381,6 @@ class SqliteStore:
         )
         return expiry
 
-    def count_by_status(self) -> dict[TunnelStatus, int]:
-        # One by one, because each is answered from the partial index of its status.
-        sql = "SELECT count(*) FROM tunnels WHERE status = '{}'"
-        return {status: int(self._value(sql.format(status))) for status in TunnelStatus}
-
     def purge_closed(self, closed_before: float, limit: int) -> int:
         due = (
             "SELECT sequence FROM tunnels WHERE status = 'CLOSED' AND closed_at < ? "
@@ -410,6 +390,11 @@ class SqliteStore:
         if sequences:  # Otherwise a sweep with nothing to do would take the write lock.
             with self._transaction() as connection:
                 connection.executemany("DELETE FROM tunnels WHERE sequence = ?", sequences)
+                # Of keys that have nothing left and do not count by the hour any more.
+                connection.execute(
+                    "DELETE FROM usage WHERE open = 0 AND closed = 0 AND size = 0 AND hour < ?",
+                    (closed_before // 3600,),
+                )
         return len(sequences)
 
     def changed_elsewhere(self) -> bool:
@@ -432,6 +417,14 @@ def _insert_tokens(connection: sqlite3.Connection, tokens: Sequence[TokenRecord]
             for t in tokens
         ],
     )
+
+
+def _insert_tags(
+    connection: sqlite3.Connection, tunnel_id: str, tags: Sequence[tuple[str, str]], key_id: str
+) -> None:
+    if tags:
+        row = (tunnel_id, _to_json(tags), key_id, size_of_tags(tags))
+        connection.execute("INSERT INTO tags VALUES (?, ?, ?, ?)", row)
 
 
 def _matching(count: int) -> str:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from ...wire import Side
-from .records import ConnectionState, TokenRecord, TunnelRecord, TunnelStatus, TunnelSummary
+from .records import ConnectionState, TokenRecord, TunnelRecord, TunnelSummary, Usage
 
 __all__ = ["NEWEST", "Things", "TunnelStore"]
 
@@ -72,11 +72,19 @@ class TunnelStore(Protocol):
     def close_tunnel(self, tunnel_id: str, now: float) -> bool:
         """Turn an OPEN tunnel CLOSED; return whether this call did it."""
 
-    def count_open(self, now: float) -> int:
-        """Return how many tunnels are OPEN and have lifetime left."""
+    def usage(self, key_id: str | None, now: float) -> Usage:
+        """Return what an access key has, ``None`` for all of them."""
 
-    def set_tags(self, tunnel_id: str, tags: Sequence[tuple[str, str]], now: float) -> None:
-        """Replace all tags of a tunnel; unknown tunnels are ignored."""
+    def set_tags(
+        self, tunnel_id: str, tags: Sequence[tuple[str, str]], key_id: str | None, now: float
+    ) -> None:
+        """Replace all tags of a tunnel, which count for ``key_id`` then.
+
+        With ``None`` they count for the same key as before. Unknown tunnels are ignored.
+        """
+
+    def size_of_tags(self, tunnel_id: str, key_id: str) -> int:
+        """Return the bytes of a tunnel's tags if they count for ``key_id``, otherwise 0."""
 
     def delete_tunnel(self, tunnel_id: str) -> None:
         """Remove a tunnel and its tokens; unknown tunnels are ignored."""
@@ -108,9 +116,6 @@ class TunnelStore(Protocol):
 
     def next_expiry(self) -> float | None:
         """Return when the next OPEN tunnel expires, ``None`` without one."""
-
-    def count_by_status(self) -> dict[TunnelStatus, int]:
-        """Return how many tunnels there are of each status."""
 
     def purge_closed(self, closed_before: float, limit: int) -> int:
         """Remove up to ``limit`` tunnels closed before that time; return how many."""

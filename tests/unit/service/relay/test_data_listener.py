@@ -23,7 +23,7 @@ from tailrace.service.config import DataSettings, OperationSettings
 from tailrace.service.errors import StoreFailed
 from tailrace.service.limits import Limits
 from tailrace.service.service import Service
-from tailrace.service.tunnels.rules import TunnelSpec
+from tailrace.service.tunnels.rules import Owner, TunnelSpec
 from tailrace.service.tunnels.sqlite_store import SqliteStore
 from tailrace.service.tunnels.store import Things
 from tailrace.wire import MAX_PAYLOAD, SUBPROTOCOL_V3, Message, Side
@@ -459,7 +459,7 @@ async def metrics(service: Service) -> str:
 async def test_a_connection_that_is_turned_out_is_counted_as_such(tmp_path: Path) -> None:
     async with plain(tmp_path) as served, served.pair() as (source, destination):
         (record,) = (await served.queries.page(Things(), None, 1, "")).tunnels
-        served.control.rotate(record.tunnel_id, [Side.SOURCE], None)
+        served.control.rotate(record.tunnel_id, [Side.SOURCE], None, Owner())
         assert await source.close_code() == (1008, "The access token was rotated")
         assert await destination.recv() == Message(RESET, 1, "", 1)
         async with asyncio.timeout(HANG):

@@ -54,6 +54,7 @@ def test_everything(store: SqliteStore) -> None:
     counters.refusals["token_used"] = 6
     counters.ended["lost"] = 8
     counters.requests["OpenTunnel", "ok"] = 9
+    counters.quotas["stored_bytes"] = 2
     counters.request_seconds = 0.5
     counters.stalls.begin()
     counters.lag.record(0.002)
@@ -63,6 +64,9 @@ def test_everything(store: SqliteStore) -> None:
     expected = {
         "tailrace_tunnels open": 2,
         "tailrace_tunnels closed": 1,
+        "tailrace_stored_bytes": 3024,
+        "tailrace_tunnels_opened_per_hour": 3,
+        "tailrace_quota_exceeded_total stored_bytes": 2,
         "tailrace_links source": 2,
         "tailrace_links destination": 0,
         "tailrace_messages_total source": 30,
@@ -108,7 +112,7 @@ def test_a_failing_store_does_not_hide_the_rest(
         raise StoreFailed("disk full")
 
     queries = TunnelQueries(store, Unstored(), lambda: 1.0, "us-east-1", "0")
-    monkeypatch.setattr(queries, "count_by_status", fail)
+    monkeypatch.setattr(queries, "usage", fail)
     found = samples(Metrics(Counters(time.monotonic), queries, []))
     assert "tailrace_links source" in found
     assert "tailrace_tunnels open" not in found

@@ -36,7 +36,7 @@ async def test_a_long_log_is_moved_into_the_file(tmp_path: Path) -> None:
             await asyncio.sleep(0.01)
         # The next change begins the log anew.
         while log.stat().st_size > LOG_BYTES:
-            store.set_tags("t0", [("key", str(log.stat().st_size))], 1.0)
+            store.set_tags("t0", [("key", str(log.stat().st_size))], "k", 1.0)
             await asyncio.sleep(0.01)
         await checkpoints.stop()
     store.close()

@@ -9,7 +9,7 @@ import pytest
 from tailrace.service.errors import InvalidCursor, TunnelNotFound
 from tailrace.service.limits import DEFAULT
 from tailrace.service.tunnels.queries import TunnelQueries
-from tailrace.service.tunnels.records import TunnelStatus, TunnelSummary
+from tailrace.service.tunnels.records import TunnelSummary, Usage
 from tailrace.service.tunnels.rules import RandomIds, Tunnels, TunnelSpec
 from tailrace.service.tunnels.sqlite_store import SqliteStore
 from tailrace.service.tunnels.store import NEWEST, Things
@@ -49,13 +49,13 @@ async def test_describe_and_page(store: SqliteStore) -> None:
 
 def test_counts(store: SqliteStore) -> None:
     queries = TunnelQueries(store, Unstored(), lambda: 1.0, "r", "a")
-    assert queries.count_by_status() == {TunnelStatus.OPEN: 0, TunnelStatus.CLOSED: 0}
+    assert queries.usage() == Usage(open=0, closed=0, stored_bytes=0, opened=0)
     tunnels = Tunnels(store, Unstored(), RandomIds(), DEFAULT)
     first = tunnels.open(TunnelSpec(), 1.0).tunnel.tunnel_id
     tunnels.open(TunnelSpec(), 1.0)
     tunnels.open(TunnelSpec(), 1.0)
     tunnels.close(first, 2.0, connected=False)
-    assert queries.count_by_status() == {TunnelStatus.OPEN: 2, TunnelStatus.CLOSED: 1}
+    assert queries.usage() == Usage(open=2, closed=1, stored_bytes=3024, opened=3)
 
 
 async def pages(

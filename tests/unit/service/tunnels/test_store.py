@@ -14,6 +14,8 @@ from tailrace.service.tunnels.records import (
     TunnelRecord,
     TunnelStatus,
     TunnelSummary,
+    Usage,
+    size_of_tags,
 )
 from tailrace.service.tunnels.sqlite_store import SqliteStore
 from tailrace.service.tunnels.store import NEWEST, Things, TunnelStore
@@ -42,7 +44,7 @@ def test_unknown_things_are_none(store: TunnelStore) -> None:
     assert store.due_tunnels(1e12, 9) == ()
     assert not store.close_tunnel("x", 1.0)
     store.delete_tunnel("x")
-    store.set_tags("x", [], 1.0)
+    store.set_tags("x", [], "k", 1.0)
     assert store.tunnel("x") is None
     assert not store.mark_token_used("x", None, 1.0)
 
@@ -204,7 +206,7 @@ def test_tokens_are_replaced_by_side(store: TunnelStore) -> None:
 def test_tags_are_replaced(store: TunnelStore) -> None:
     store.add_tunnel(tunnel("t"), [], [("old", "")])
     assert store.tags("t") == (("old", ""),)
-    store.set_tags("t", [("caf\u00e9", "1")], 150.0)
+    store.set_tags("t", [("caf\u00e9", "1")], "k", 150.0)
     record = store.tunnel("t")
     assert record is not None
     assert record.last_updated_at == 150.0
@@ -212,10 +214,61 @@ def test_tags_are_replaced(store: TunnelStore) -> None:
     assert store.tags("unknown") == ()
 
 
-def test_open_tunnels_are_counted(store: TunnelStore) -> None:
-    assert store.count_open(0.0) == 0
+def test_tags_count_for_whoever_has_set_them_last(store: TunnelStore) -> None:
+    store.add_tunnel(tunnel("t", key_id="opener"), [], [("old", "")])
+    bare = store.usage("opener", 0.0).stored_bytes - size_of_tags([("old", "")])
+    assert bare == tunnel("t").size
+    tags = [("new", "x" * 100), ("more", "")]
+    store.set_tags("t", tags, "tagger", 150.0)
+    assert store.usage("opener", 0.0).stored_bytes == bare
+    assert store.usage("tagger", 0.0) == Usage(0, 0, size_of_tags(tags), 0)
+    assert store.size_of_tags("t", "tagger") == size_of_tags(tags)
+    assert store.size_of_tags("t", "opener") == store.size_of_tags("unknown", "tagger") == 0
+    # Who only removes some pays for none.
+    store.set_tags("t", tags[1:], None, 151.0)
+    assert store.usage("tagger", 0.0).stored_bytes == size_of_tags(tags[1:])
+    store.set_tags("t", [], None, 152.0)
+    assert store.usage("tagger", 0.0).stored_bytes == 0
+    store.set_tags("t", tags, "tagger", 153.0)
+    store.delete_tunnel("t")
+    assert store.usage(None, 0.0).stored_bytes == 0
+
+
+def test_usage(store: TunnelStore) -> None:
+    """By key and in all, to the byte and at every change."""
+    nothing = Usage(0, 0, 0, 0)
+    assert store.usage(None, 0.0) == store.usage("k", 0.0) == nothing
     for tunnel_id in ("a", "b", "c"):
-        store.add_tunnel(tunnel(tunnel_id), [], [])
+        store.add_tunnel(
+            tunnel(tunnel_id, key_id="k"), [TokenRecord(tunnel_id, tunnel_id, Side.SOURCE, 1.0)], []
+        )
+    size = tunnel("a").size
+    assert store.usage("k", 110.0) == Usage(3, 0, 3 * size, 3)
     store.close_tunnel("a", 110.0)
-    assert store.count_open(110.0) == 2
-    assert store.count_open(160.0) == 0
+    assert store.usage("k", 110.0) == Usage(2, 1, 3 * size, 3)
+    # Those whose lifetime has ended are not open, whether the store knows or not.
+    assert store.usage("k", 160.0) == Usage(0, 3, 3 * size, 3)
+    store.add_tunnel(tunnel("other", key_id="l"), [], [])
+    assert store.usage(None, 110.0) == Usage(3, 1, 4 * size, 3)
+    assert store.usage("l", 110.0) == Usage(1, 0, size, 1)
+    grown = tunnel("b", services=("x" * 100,), key_id="k")
+    assert store.replace_tokens(grown, [])
+    assert store.usage("k", 110.0).stored_bytes == 2 * size + grown.size
+    store.delete_tunnel("b")
+    # Deleting does not give back what was opened in this hour; the next hour does.
+    assert store.usage("k", 110.0) == Usage(1, 1, 2 * size, 3)
+    assert store.usage("k", 3599.0).opened == 3
+    assert store.usage("k", 3600.0).opened == 0
+    store.add_tunnel(tunnel("later", 3600.0, key_id="k"), [], [])
+    assert store.usage("k", 3600.0).opened == 1
+    assert store.purge_closed(200.0, 9) == 1
+    assert store.usage("k", 110.0) == Usage(2, 0, 2 * size, 0)
+
+
+def test_keys_that_have_nothing_left_are_forgotten(store: TunnelStore) -> None:
+    for key_id in ("gone", "kept"):
+        store.add_tunnel(tunnel(key_id, key_id=key_id), [], [])
+    store.close_tunnel("gone", 110.0)
+    assert store.purge_closed(2 * 3600.0, 9) == 1
+    assert store.usage("gone", 110.0).opened == 0
+    assert store.usage("kept", 110.0).opened == 1
