@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
@@ -50,6 +51,9 @@ __all__ = ["Service"]
 _log = logging.getLogger(__name__)
 
 _Clock = Callable[[], float]
+
+_AT_ONCE: Final = 1000
+"""Changes stored at once when the service stops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,8 +315,10 @@ def _begin(tunnels: Tunnels, config: ServiceConfig, clock: _Clock) -> None:
 
 
 def _reset_connections(tunnels: Tunnels, clock: _Clock) -> None:
-    """Record that no local proxy is connected any more."""
+    """Record that no local proxy is connected any more, and what could not be stored before."""
     try:
+        while tunnels.store_again(_AT_ONCE):
+            pass
         tunnels.reset_connections(clock())
     except StoreFailed as failed:
         _log.error("connection states not recorded: %s", failed)

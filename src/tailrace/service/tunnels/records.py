@@ -127,7 +127,7 @@ class Usage:
     """What one access key has, or all of them."""
 
     open: int
-    """Tunnels that are OPEN and have lifetime left."""
+    """Tunnels that are OPEN in the store; of those that have just expired, some may be."""
     closed: int
     stored_bytes: int
     """Of tunnels and tags that can be described."""

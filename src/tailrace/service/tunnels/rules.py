@@ -175,7 +175,7 @@ class Tunnels:
                 are open, or its owner has no quota left.
         """
         self._check_services(spec.services)
-        if self._store.usage(None, now).open >= self._limits.open_tunnels:
+        if self._has_open(None, self._limits.open_tunnels, now):
             raise TunnelLimitReached(
                 f"There can be at most {self._limits.open_tunnels} open tunnels; close one first"
             )
@@ -212,20 +212,26 @@ class Tunnels:
     def _check_quotas(self, owner: Owner, size: int, now: float) -> None:
         """Refuse one more tunnel of that size to an owner who has no quota left."""
         quotas = self._limits.quotas(owner.quotas, privileged=owner.privileged)
-        usage = self._store.usage(owner.key_id, now)
         key = f"Access key {owner.key_id}"
-        if quotas.open_tunnels and usage.open >= quotas.open_tunnels:
+        if quotas.open_tunnels and self._has_open(owner.key_id, quotas.open_tunnels, now):
             raise TunnelLimitReached(
                 f"{key} can have at most {quotas.open_tunnels} open tunnels; close one first",
                 quota="open_tunnels",
             )
-        if quotas.opened_per_hour and usage.opened >= quotas.opened_per_hour:
+        opened = self._store.usage(owner.key_id, now).opened
+        if quotas.opened_per_hour and opened >= quotas.opened_per_hour:
             raise TunnelLimitReached(
                 f"{key} can open at most {quotas.opened_per_hour} tunnels in an hour; "
                 "try again in the next one",
                 quota="opened_per_hour",
             )
         self._check_stored(owner, size, now)
+
+    def _has_open(self, key_id: str | None, count: int, now: float) -> bool:
+        """Return whether that many tunnels are open and have lifetime left."""
+        is_open = self._store.usage(key_id, now).open
+        # Counted only where it matters.
+        return is_open >= count and is_open - self._store.count_due(key_id, now) >= count
 
     def _check_stored(self, owner: Owner, growth: int, now: float) -> None:
         """Refuse to let the data of an owner grow by ``growth`` bytes beyond the quota."""

@@ -8,6 +8,9 @@ when one column changes, as happens to a tunnel with each link that comes and go
 
 ``usage`` sums up what each access key has, so that a quota is checked without counting. Triggers
 keep it, in the transaction of the change and whoever makes it, cascaded deletions included.
+
+A tunnel that is closed gives up its client tokens, so that looking for an open tunnel that has one
+does not meet all the closed ones that had it.
 """
 
 from __future__ import annotations
@@ -49,7 +52,7 @@ CREATE TABLE tunnels (
     size INTEGER NOT NULL
 );
 CREATE INDEX tunnels_by_thing ON tunnels (thing_name, sequence);
-CREATE INDEX tunnels_by_expiry ON tunnels (expires_at) WHERE status = 'OPEN';
+CREATE INDEX tunnels_by_expiry ON tunnels (expires_at, key_id) WHERE status = 'OPEN';
 CREATE INDEX tunnels_by_closing ON tunnels (closed_at) WHERE status = 'CLOSED';
 CREATE TABLE tags (
     tunnel_id TEXT PRIMARY KEY REFERENCES tunnels (tunnel_id) ON DELETE CASCADE,
@@ -91,6 +94,10 @@ CREATE TRIGGER tunnels_changed AFTER UPDATE OF status, size ON tunnels BEGIN
         closed = closed + (NEW.status = 'CLOSED') - (OLD.status = 'CLOSED'),
         size = size + NEW.size - OLD.size
     WHERE key_id = OLD.key_id;
+END;
+CREATE TRIGGER tunnels_closed AFTER UPDATE OF status ON tunnels WHEN NEW.status = 'CLOSED' BEGIN
+    UPDATE tokens SET client_digest = NULL
+    WHERE tunnel_id = NEW.tunnel_id AND client_digest IS NOT NULL;
 END;
 CREATE TRIGGER tunnels_removed AFTER DELETE ON tunnels BEGIN
     UPDATE usage SET

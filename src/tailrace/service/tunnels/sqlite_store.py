@@ -269,19 +269,20 @@ class SqliteStore:
         return self._change(sql, now, now, tunnel_id) > 0
 
     def usage(self, key_id: str | None, now: float) -> Usage:
-        total = (
+        sql = (
             "SELECT total(open), total(closed), total(size), "
             "coalesce(max(CASE hour WHEN ?2 THEN opened ELSE 0 END), 0) FROM usage "
             "WHERE ?1 IS NULL OR key_id = ?1"
         )
-        # They end with the next sweep, and are few or none.
-        due = (
+        ((is_open, closed, size, opened),) = self._query(sql, key_id, int(now // 3600))
+        return Usage(int(is_open), int(closed), int(size), opened)
+
+    def count_due(self, key_id: str | None, now: float) -> int:
+        sql = (
             "SELECT count(*) FROM tunnels WHERE status = 'OPEN' AND expires_at <= ?2 "
             "AND (?1 IS NULL OR key_id = ?1)"
         )
-        ((is_open, closed, size, opened),) = self._query(total, key_id, int(now // 3600))
-        overdue = self._value(due, key_id, now)
-        return Usage(int(is_open) - overdue, int(closed) + overdue, int(size), opened)
+        return int(self._value(sql, key_id, now))
 
     def set_tags(
         self, tunnel_id: str, tags: Sequence[tuple[str, str]], key_id: str | None, now: float

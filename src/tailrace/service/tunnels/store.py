@@ -75,6 +75,9 @@ class TunnelStore(Protocol):
     def usage(self, key_id: str | None, now: float) -> Usage:
         """Return what an access key has, ``None`` for all of them."""
 
+    def count_due(self, key_id: str | None, now: float) -> int:
+        """Return how many tunnels of a key are OPEN although their lifetime has ended."""
+
     def set_tags(
         self, tunnel_id: str, tags: Sequence[tuple[str, str]], key_id: str | None, now: float
     ) -> None:

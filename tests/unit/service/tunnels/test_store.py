@@ -59,6 +59,10 @@ def test_client_tokens_of_other_tunnels(store: TunnelStore) -> None:
     assert not store.client_token_elsewhere("c1", "t2", 160.0)
     store.close_tunnel("t1", 110.0)
     assert not store.client_token_elsewhere("c1", "t2", 111.0)
+    # Nor would many of them have to be looked through.
+    closed = store.token("d1")
+    assert closed is not None
+    assert (closed.first_used_at, closed.client_digest) == (101.0, None)
 
 
 def test_a_token_is_used_first_only_once(store: TunnelStore) -> None:
@@ -246,8 +250,8 @@ def test_usage(store: TunnelStore) -> None:
     assert store.usage("k", 110.0) == Usage(3, 0, 3 * size, 3)
     store.close_tunnel("a", 110.0)
     assert store.usage("k", 110.0) == Usage(2, 1, 3 * size, 3)
-    # Those whose lifetime has ended are not open, whether the store knows or not.
-    assert store.usage("k", 160.0) == Usage(0, 3, 3 * size, 3)
+    assert store.count_due("k", 159.9) == store.count_due("l", 160.0) == 0
+    assert store.count_due("k", 160.0) == store.count_due(None, 160.0) == 2
     store.add_tunnel(tunnel("other", key_id="l"), [], [])
     assert store.usage(None, 110.0) == Usage(3, 1, 4 * size, 3)
     assert store.usage("l", 110.0) == Usage(1, 0, size, 1)
