@@ -75,6 +75,8 @@ class LinkInfo:
 
     channel_id: str
     tunnel_id: str
+    expires_at: float
+    """When the tunnel ends, in seconds since the epoch."""
     side: Side
     services: Sequence[str]
     subprotocol: str
@@ -193,7 +195,7 @@ class ClientLink(WSListener):
             self._turn_budget,
             is_tailrace=info.is_tailrace,
         )
-        self._end.join(context.switchboard, info.tunnel_id)
+        self._end.join(context.switchboard, info.tunnel_id, info.expires_at)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
