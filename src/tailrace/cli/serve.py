@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ..common.event_loop import LoopChoice, loop_factory, raise_descriptor_limit
+from ..common.log_floods import telling_floods
 from ..errors import ConfigurationError, ListenError, TailraceError
 from ..service.config import (
     DataSettings,
@@ -226,7 +227,7 @@ async def _serve(config: ServiceConfig) -> None:
         if started.is_set():
             _reload(service)
 
-    with _signals(stopping.set, reload):
+    with telling_floods(asyncio.get_running_loop()), _signals(stopping.set, reload):
         await service.start()
         started.set()
         try:

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from ...common.log_floods import flood_kind
 from ...flow.token_bucket import Buckets
 from ..control import ControlPlane
 from ..errors import StoreFailed
@@ -23,7 +24,6 @@ from ..identity.policy import AccessKey
 from ..limits import Limits, network
 from ..telemetry.audit import AuditLog
 from ..telemetry.counters import Counters
-from ..telemetry.throttled_log import ThrottledLog
 from .dispatch import perform
 from .errors import ApiError, ErrorType
 from .model import OPERATIONS, SIGNING_NAME
@@ -58,7 +58,6 @@ class ControlApi:
         self._audit = audit
         self._limits = limits
         self._throttle = _Throttle(limits.request_rate)
-        self._throttled_log = ThrottledLog(_log, time.monotonic)
 
     def application(self, routes: Sequence[BaseRoute]) -> Starlette:
         """Return the ASGI application; ``routes`` are served besides the control API."""
@@ -75,8 +74,12 @@ class ControlApi:
             document = self._respond(request, body, request_id)
             self._counters.request_seconds += time.perf_counter() - began
         except ApiError as error:
-            self._throttled_log.add(
-                error.type, "request %s: %s: %s", request_id, error.type, error.message
+            _log.warning(
+                "request %s: %s: %s",
+                request_id,
+                error.type,
+                error.message,
+                extra=flood_kind(error.type),
             )
             self._count(request, error.type)
             return _error(error, request_id)
@@ -127,7 +130,13 @@ class ControlApi:
                     outcome=outcome,
                     tunnel=document.get("tunnelId"),
                 )
-        _log.info("request %s: %s by %s", request_id, name, key.access_key_id)
+        _log.info(
+            "request %s: %s by %s",
+            request_id,
+            name,
+            key.access_key_id,
+            extra=flood_kind(per=f"{name} {key.access_key_id}"),
+        )
         return document
 
     def _verified(self, request: Request, body: bytes) -> AccessKey:

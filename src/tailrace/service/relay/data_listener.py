@@ -22,6 +22,7 @@ from picows import (
     ws_create_server,
 )
 
+from ...common.log_floods import flood_kind
 from ...common.secret import Secret
 from ...flow.token_bucket import Bucket, Buckets
 from ...wire import MAX_FRAME, Side
@@ -31,7 +32,6 @@ from ..limits import Limits, network
 from ..telemetry.audit import AuditLog
 from ..telemetry.counters import Counters
 from ..telemetry.picows_log import PicowsLog
-from ..telemetry.throttled_log import ThrottledLog
 from ..tunnels.records import TunnelRecord
 from ..tunnels.rules import AdmissionRefused
 from .accept_filter import AcceptFilter
@@ -109,7 +109,6 @@ class DataListener:
         "limits",
         "settings",
         "switchboard",
-        "throttled_log",
     )
 
     def __init__(
@@ -131,7 +130,6 @@ class DataListener:
         self._loop_handler: _LoopHandler | None = None
         self.limits = limits
         self.clock: Callable[[], float] = time.monotonic
-        self.throttled_log = ThrottledLog(_log, self.clock)
         self._connections = Buckets(limits.connection_rate, limits.connection_rate)
         self._bandwidth: dict[str, Bucket] = {}
         self._links: set[ClientLink] = set()
@@ -153,7 +151,7 @@ class DataListener:
             sock=AcceptFilter(listening, self._let_in, self._out_of_files),
             ssl=tls,
             backlog=_ACCEPT_AT_ONCE,
-            logger_name=PicowsLog(self.throttled_log),
+            logger_name=PicowsLog(),
             websocket_handshake_timeout=self.limits.handshake_seconds,
             enable_auto_pong=False,
             max_frame_size=MAX_FRAME,
@@ -184,7 +182,6 @@ class DataListener:
             asyncio.get_running_loop().set_exception_handler(self._loop_handler)
         if self._proxies is not None:
             self._proxies.stop()
-        self.throttled_log.flush()
         for link in list(self._links):
             link.drop("shutdown")
         # Each of them aborts itself when its client does not let it end in time.
@@ -216,7 +213,6 @@ class DataListener:
             # Not with the last link: coming back must not fill the bucket.
             if not connected and bucket.is_full(now):
                 del self._bandwidth[tunnel_id]
-        self.throttled_log.flush()
         self._schedule_sweep()
 
     def bandwidth_of(self, tunnel_id: str) -> Bucket | None:
@@ -233,19 +229,19 @@ class DataListener:
         if self._connections.try_take(network(host), self.clock()):
             return True
         self.counters.refusals["connection_rate"] += 1
-        self.throttled_log.add(
-            "connections per second",
+        _log.warning(
             "connection from %s refused: more than %g in a second",
             host,
             self.limits.connection_rate,
+            extra=flood_kind("connections per second"),
         )
         return False
 
     def _out_of_files(self) -> None:
         self.counters.refusals["out_of_files"] += 1
-        self.throttled_log.add(
-            "out of file descriptors",
+        _log.warning(
             "connection refused: the process is out of file descriptors; raise its limit",
+            extra=flood_kind("out of file descriptors"),
         )
 
     def _accept(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
@@ -256,8 +252,11 @@ class DataListener:
             tunnel = self._admit(handshake, channel_id)
         except HandshakeRefused as refused:
             self.counters.refusals[refused.cause] += 1
-            self.throttled_log.add(
-                refused.cause, "channel %s: handshake refused: %s", channel_id, refused.text
+            _log.warning(
+                "channel %s: handshake refused: %s",
+                channel_id,
+                refused.text,
+                extra=flood_kind(refused.cause),
             )
             return _refusal(refused, channel_id)
         # The token list may hold more than the one value that picows looks for
@@ -277,6 +276,7 @@ class DataListener:
                 tunnel.services,
                 handshake.subprotocol,
                 handshake.is_tailrace,
+                tunnel.thing_name,
             ),
         )
         return WSUpgradeResponseWithListener(response, link)

@@ -5,12 +5,11 @@ import logging
 import pytest
 
 from tailrace.service.telemetry.picows_log import PicowsLog
-from tailrace.service.telemetry.throttled_log import ThrottledLog
 
 
 def test_what_comes_through(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    log = PicowsLog(ThrottledLog(logging.getLogger("tailrace.refusals"), lambda: 0.0))
+    log = PicowsLog()
     assert not log.isEnabledFor(logging.INFO)
     log.info("New connection accepted: %s <- %s", 1, 2)
     log.log(9, "New data: %s", "secret")
