@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from .escaping import cut
+from .periodic import every
 from .redaction import message_of
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def flood_kind(cause: str = "", per: str = "") -> dict[str, str]:
 class FloodCount:
     """Lets ``most`` of each kind pass in an interval, which the caller ends."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int = _OF_A_KIND) -> None:
         self._most = most
         self._seen: Counter[Hashable] = Counter()
 
@@ -59,9 +60,10 @@ class FloodCount:
         self._seen[kind] += 1
         return self._seen[kind] <= self._most
 
-    def end_interval(self) -> None:
-        """Forget all that were counted."""
-        self._seen.clear()
+    def end_interval(self) -> dict[Hashable, int]:
+        """Return how many of each kind did not pass, if any, and begin to count anew."""
+        seen, self._seen = self._seen, Counter()
+        return {kind: n - self._most for kind, n in seen.items() if n > self._most}
 
 
 @dataclass(slots=True)
@@ -84,7 +86,7 @@ class FloodFilter(logging.Filter):
     def __init__(self, level: int) -> None:
         super().__init__()
         self._level = level
-        self._kinds = FloodCount(_OF_A_KIND)
+        self._kinds = FloodCount()
         self._calls = FloodCount(_OF_A_CALL)
         self._held: dict[Hashable, _Held] = {}
 
@@ -139,21 +141,10 @@ def _held(record: logging.LogRecord) -> _Held:
 @contextlib.contextmanager
 def telling_floods(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     """Tell what the handlers of the root logger hold back every ten seconds, and in the end."""
-    timer: asyncio.TimerHandle
-
-    def begin_interval() -> None:
-        nonlocal timer
-        timer = loop.call_later(_INTERVAL, end_interval)
-
-    def end_interval() -> None:
-        _tell_all()
-        begin_interval()
-
-    begin_interval()
     try:
-        yield
+        with every(loop, _INTERVAL, _tell_all):
+            yield
     finally:
-        timer.cancel()
         _tell_all()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -9,11 +10,13 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
 from ..common.atomic_files import make_private_directory, write_file
+from ..common.periodic import every
 from .api.app import ControlApi
 from .api.health import health_routes, metrics_routes
 from .api.model import SIGNING_NAME
@@ -47,6 +50,9 @@ __all__ = ["Service"]
 _log = logging.getLogger(__name__)
 
 _Clock = Callable[[], float]
+
+_AUDIT_SECONDS: Final = 60.0
+"""Interval in which the audit log counts what there is too much of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,16 +143,26 @@ class Service:
         self._parts = None
 
     def reload(self) -> None:
-        """Load the certificates again, and go on in a new audit log if the old one was moved.
+        """Load certificates and access keys again, and go on in a new audit log.
 
-        Connections that are open keep the certificate they were made with.
+        The audit log is another one when the old one was moved. Connections that are open keep
+        the certificate they were made with.
 
         Raises:
             ConfigurationError: something cannot be used; the service goes on as it was.
         """
-        self._running.state.tls.reload()
-        self._running.state.audit.reopen()
-        _log.info("certificates and audit log were loaded again")
+        state = self._running.state
+        # All or nothing: what can fail comes before what cannot.
+        certificates, keys = state.tls.load(), state.keys.load()
+        audit = state.audit.open_again()
+        with contextlib.ExitStack() as undo:
+            if audit >= 0:
+                undo.callback(os.close, audit)
+            state.tls.switch(certificates)
+            undo.pop_all()
+        state.keys.switch(keys)
+        state.audit.switch(audit)
+        _log.info("certificates, access keys and audit log were loaded again")
 
     async def failed(self) -> None:
         """Return when the control API has ended without being asked to."""
@@ -172,6 +188,9 @@ class Service:
             counters=counters,
             audit=state.audit,
         )
+
+        loop = asyncio.get_running_loop()
+        stack.enter_context(every(loop, _AUDIT_SECONDS, state.audit.end_interval))
 
         # What requests and links need comes before them; the API, which lets tunnels be
         # opened, after the links.

@@ -12,14 +12,17 @@ from urllib.parse import urlsplit
 
 import pytest
 import trustme
+from websockets.exceptions import InvalidStatus
 
 from support.service import api, config, dial, running, trust
 from support.waiting import HANG
 from tailrace.errors import ConfigurationError, ListenError
 from tailrace.service.config import Address, Endpoints, OperationSettings
 from tailrace.service.errors import StoreFailed
+from tailrace.service.identity.key_store import KeyFile, credentials_file
 from tailrace.service.notify.mqtt import MqttSettings
 from tailrace.service.service import Service
+from tailrace.service.tunnels.rules import TunnelSpec
 from tailrace.service.tunnels.sqlite_store import SqliteStore
 from tailrace.wire import Message, MessageType
 
@@ -218,6 +221,44 @@ async def test_the_certificate_is_loaded_again(tmp_path: Path) -> None:
             service.reload()
         assert "CloseTunnel" in (tmp_path / "audit").read_text()
         assert "OpenTunnel" in (tmp_path / "audit.1").read_text()
+
+
+@pytest.mark.parametrize("broken", ["server.pem", "audit", "credentials.json"])
+async def test_reloading_takes_all_or_nothing(tmp_path: Path, broken: str) -> None:
+    state = tmp_path / "state"
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    issued.write_to_path(tmp_path / "server.pem")
+    operation = OperationSettings(
+        tls_cert=tmp_path / "server.pem",
+        tls_ca=tmp_path / "ca.pem",
+        audit_log=tmp_path / "audit",
+    )
+    async with running(config(state, operation=operation)) as service:
+        trusted = trust(service.endpoints)
+        own = service.endpoints.access_key_id
+        # Everything changes, and one thing to what cannot be used.
+        trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(
+            tmp_path / "server.pem"
+        )
+        (tmp_path / "audit").rename(tmp_path / "audit.1")
+        KeyFile(credentials_file(state)).revoke(own)
+        path = (state if broken == "credentials.json" else tmp_path) / broken
+        path.unlink(missing_ok=True)
+        path.mkdir()
+        with pytest.raises(ConfigurationError, match=broken):
+            service.reload()
+        # Where it was audited, by which key, and who vouches for the service.
+        if broken != "credentials.json":
+            assert service._running.state.keys._keys.keys() == {own}
+        tunnel = service._running.control.open_tunnel(TunnelSpec())
+        with pytest.raises(InvalidStatus):
+            async with dial(service.endpoints, "source", "junk", ssl=trusted):
+                pass
+        async with dial(service.endpoints, "source", tunnel.source_token.reveal(), ssl=trusted):
+            pass
+    assert '"connected"' in (tmp_path / "audit.1").read_text()
 
 
 async def test_its_own_certificate_is_renewed_by_reloading(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from ...flow.window_driver import WindowDriver
 from ...wire import SUBPROTOCOL_V1, Side
 from ..config import DataSettings
 from ..limits import Limits
+from ..telemetry.client_address import format_peer
 from ..telemetry.counters import Counters
 from .read_gate import ReadBlock, ReadGate
 from .relay_end import REPLACED, RelayEnd, service_ids_message
@@ -37,7 +38,7 @@ from .switchboard import Switchboard
 from .turn_budget import FRAME_COST, LOW_BUDGET, TurnBudget
 from .write_gate import WriteGate
 
-__all__ = ["ClientLink", "LinkContext", "LinkInfo", "LinkState", "describe_side"]
+__all__ = ["ClientLink", "LinkContext", "LinkInfo", "LinkState"]
 
 _log = logging.getLogger(__name__)
 
@@ -80,12 +81,8 @@ class LinkInfo:
     subprotocol: str
     is_tailrace: bool
     """Whether the client is a proxy of this project, see :class:`~.handshake.Handshake`."""
-    thing_name: str | None = None
-
-    @property
-    def owner(self) -> str:
-        """Whose link it is, for logs."""
-        return describe_side(self.side, self.tunnel_id, self.thing_name)
+    owner: str
+    """Side, tunnel and thing in words, for logs."""
 
 
 class LinkContext(Protocol):
@@ -106,19 +103,6 @@ class LinkContext(Protocol):
 
     def link_closed(self, link: ClientLink) -> None:
         """Called when the connection of a link is gone."""
-
-
-def describe_side(side: Side, tunnel_id: str, thing_name: str | None) -> str:
-    """Return a side of a tunnel in words, for logs."""
-    thing = "" if thing_name is None else f" (thing {thing_name})"
-    return f"{side} of tunnel {tunnel_id}{thing}"
-
-
-def _address(peer: tuple[str, int] | None) -> str:
-    """Format an address of the socket module; the peer may be gone already."""
-    if not peer:
-        return "unknown"
-    return f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
 
 
 class ClientLink(WSListener):
@@ -182,7 +166,7 @@ class ClientLink(WSListener):
         below.set_write_buffer_limits(context.settings.write_high, context.settings.write_low)
         self._zero_copy = isinstance(below, aiofastnet.Transport)
         self._read_gate.attach(below)
-        self.address = _address(below.get_extra_info("peername"))
+        self.address = format_peer(below.get_extra_info("peername"))
         _log.info(
             "channel %s: %s connected from %s, %s",
             info.channel_id,

@@ -30,6 +30,7 @@ from ..config import DataSettings
 from ..errors import StoreFailed
 from ..limits import Limits, network
 from ..telemetry.audit import AuditLog
+from ..telemetry.client_address import client_address
 from ..telemetry.counters import Counters
 from ..telemetry.picows_log import PicowsLog
 from ..tunnels.records import TunnelRecord
@@ -37,7 +38,6 @@ from ..tunnels.rules import AdmissionRefused
 from .accept_filter import AcceptFilter
 from .client_link import ClientLink, LinkInfo
 from .handshake import (
-    Handshake,
     HandshakeRefused,
     UpgradeRequest,
     read_handshake,
@@ -249,16 +249,16 @@ class DataListener:
         channel_id = self._admissions.channel_id()
         try:
             handshake = read_handshake(_upgrade_request(request), self.limits.handshake_bytes)
-            tunnel = self._admit(handshake, channel_id)
         except HandshakeRefused as refused:
-            self.counters.refusals[refused.cause] += 1
-            _log.warning(
-                "channel %s: handshake refused: %s",
-                channel_id,
-                refused.text,
-                extra=flood_kind(refused.cause),
-            )
-            return _refusal(refused, channel_id)
+            return self._refuse(refused, channel_id)
+        side = handshake.side
+        try:
+            tunnel = self._admissions.admit(handshake.token, side, handshake.client_token)
+        except AdmissionRefused as refused:
+            return self._refuse(refuse_admission(refused.refusal), channel_id, side, refused.tunnel)
+        except StoreFailed as failed:
+            _log.error("channel %s: %s", channel_id, failed)
+            return self._refuse(_cannot_look_up(), channel_id, side)
         # The token list may hold more than the one value that picows looks for
         # (browsers send "keep-alive, Upgrade").
         request.headers["Connection"] = "Upgrade"
@@ -272,25 +272,36 @@ class DataListener:
             LinkInfo(
                 channel_id,
                 tunnel.tunnel_id,
-                handshake.side,
+                side,
                 tunnel.services,
                 handshake.subprotocol,
                 handshake.is_tailrace,
-                tunnel.thing_name,
+                _describe_side(side, tunnel),
             ),
         )
         return WSUpgradeResponseWithListener(response, link)
 
-    def _admit(self, handshake: Handshake, channel_id: str) -> TunnelRecord:
-        try:
-            return self._admissions.admit(handshake.token, handshake.side, handshake.client_token)
-        except AdmissionRefused as refused:
-            raise refuse_admission(refused.refusal) from None
-        except StoreFailed as failed:
-            _log.error("channel %s: %s", channel_id, failed)
-            raise HandshakeRefused(
-                HTTPStatus.SERVICE_UNAVAILABLE, "The service cannot look up the access token"
-            ) from None
+    def _refuse(
+        self,
+        refused: HandshakeRefused,
+        channel_id: str,
+        side: Side | None = None,
+        tunnel: TunnelRecord | None = None,
+    ) -> WSUpgradeResponseWithListener:
+        """Answer, count and record a handshake for ``side``, with a token of ``tunnel``."""
+        address, tunnel_id = client_address(), tunnel.tunnel_id if tunnel else None
+        owner = f"{_describe_side(side, tunnel)}, " if side and tunnel else ""
+        self.counters.refusals[refused.cause] += 1
+        self._audit.refused(refused.cause, address, channel_id, side, tunnel_id)
+        _log.warning(
+            "channel %s: handshake refused: %s; %sfrom %s",
+            channel_id,
+            refused.text,
+            owner,
+            address,
+            extra=flood_kind(refused.cause, tunnel_id or ""),
+        )
+        return _refusal(refused, channel_id)
 
     def link_opened(self, link: ClientLink) -> None:
         """Called when the handshake of a link is done."""
@@ -335,6 +346,18 @@ def _upgrade_request(request: WSUpgradeRequest) -> UpgradeRequest:
     size = len(request.method) + len(request.path) + len(request.version) + 6
     size += sum(len(name) + len(value) + 4 for name, value in headers)
     return UpgradeRequest(request.method.decode("latin-1"), target, headers, size)
+
+
+def _describe_side(side: Side, tunnel: TunnelRecord) -> str:
+    """Return a side of a tunnel in words, for logs."""
+    thing = "" if tunnel.thing_name is None else f" (thing {tunnel.thing_name})"
+    return f"{side} of tunnel {tunnel.tunnel_id}{thing}"
+
+
+def _cannot_look_up() -> HandshakeRefused:
+    return HandshakeRefused(
+        HTTPStatus.SERVICE_UNAVAILABLE, "The service cannot look up the access token"
+    )
 
 
 def _refusal(refused: HandshakeRefused, channel_id: str) -> WSUpgradeResponseWithListener:

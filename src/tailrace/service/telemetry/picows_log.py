@@ -6,6 +6,7 @@ import logging
 from typing import Any, Final
 
 from ...common.log_floods import flood_kind
+from .client_address import client_address
 
 __all__ = ["PicowsLog"]
 
@@ -35,7 +36,12 @@ class PicowsLog(logging.LoggerAdapter[logging.Logger]):
     def info(self, msg: object, *args: object, **_options: Any) -> None:
         for start, cause in _CAUSES.items():
             if str(msg).startswith(start):
-                _log.warning("connection refused: %s", cause, extra=flood_kind(cause))
+                _log.warning(
+                    "connection refused: %s; from %s",
+                    cause,
+                    client_address(),
+                    extra=flood_kind(cause),
+                )
 
     def error(self, msg: object, *args: object, **options: Any) -> None:
         if not str(msg).startswith(_KNOWN_FAULTS):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cryptography import x509
@@ -50,22 +51,37 @@ class ServerTls:
         self.certificates = load()
         self.context = _context(self.certificates)
 
-    def reload(self) -> None:
-        """Load the certificates again; connections from now on get the new one.
+    def load(self) -> Certificates:
+        """Load the certificates again, for :meth:`switch`.
 
         Raises:
-            ConfigurationError: they cannot be used; everything stays as it was.
+            ConfigurationError: they cannot be used.
         """
         certificates = self._load()
         # A key that does not fit must not be noticed half-way in the live context.
         _context(certificates)
-        self.context.load_cert_chain(certificates.server_file, certificates.server_key_file)
+        return certificates
+
+    def switch(self, certificates: Certificates) -> None:
+        """Show the certificate that :meth:`load` has loaded to connections from now on.
+
+        Raises:
+            ConfigurationError: its files have just changed, and cannot be used.
+        """
+        with _complaints(certificates):
+            self.context.load_cert_chain(certificates.server_file, certificates.server_key_file)
         self.certificates = certificates
 
 
 def _context(certificates: Certificates) -> ssl.SSLContext:
-    try:
+    with _complaints(certificates):
         return certificates.server_context()
+
+
+@contextmanager
+def _complaints(certificates: Certificates) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         names = " and ".join(
             dict.fromkeys(map(str, (certificates.server_file, certificates.server_key_file)))

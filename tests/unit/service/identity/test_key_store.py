@@ -104,7 +104,7 @@ def test_a_revoked_key_ends_although_the_first_look_fails(
         raise OSError(errno.EMFILE, "Too many open files")
 
     with monkeypatch.context() as context:
-        context.setattr(Path, "open", fail)
+        context.setattr(os, "open", fail)
         for _ in range(3):
             assert ring.find(ring.own.access_key_id) == ring.own
     assert len(caplog.messages) == 1

@@ -23,7 +23,7 @@ def test_what_comes_through(caplog: pytest.LogCaptureFixture) -> None:
     except ValueError:
         log.exception("WS parser failure, initiate disconnect")
     assert caplog.messages == [
-        "connection refused: no upgrade request in time",
+        "connection refused: no upgrade request in time; from unknown",
         "Initiate disconnect because of exception from on_ws_connected: bug",
         "WS parser failure, initiate disconnect",
     ]
