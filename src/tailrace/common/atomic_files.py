@@ -66,7 +66,7 @@ def make_private_directory(path: Path) -> None:
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        reason = why_not_private(path, path.stat())
+        reason = why_not_private(path)
     except OSError as error:
         raise ConfigurationError(
             f"cannot make the directory {path}: {error.strerror}", setting="state_dir"

@@ -19,6 +19,8 @@ __all__ = ["OTHERS", "OTHERS_MAY_WRITE", "open_private", "why_not_private"]
 OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 OTHERS_MAY_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
+_PERMISSIONS: Final = 0o777
+_OTHER_OWNER: Final = "it belongs to another user (uid {})"
 _POSIX: Final = os.name == "posix"
 # What Windows does not have. A pipe without a reader fails instead of waiting for one.
 _FLAGS: Final = (
@@ -49,7 +51,7 @@ def open_private(path: Path, flags: int, forbidden: int = OTHERS_MAY_WRITE) -> i
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
             raise _refused(path, "it is not a regular file")
-        reason = why_not_private(path, found, forbidden)
+        reason = _of_others(path, found) or _open_to_others(path, found, forbidden)
         if reason:
             raise _refused(path, reason)
     except OSError:
@@ -58,22 +60,34 @@ def open_private(path: Path, flags: int, forbidden: int = OTHERS_MAY_WRITE) -> i
     return handle
 
 
-def why_not_private(path: Path, found: os.stat_result, forbidden: int = OTHERS_MAY_WRITE) -> str:
-    """Return why ``path`` cannot be trusted, and what to do; an empty text when it can.
-
-    It may belong to this user or to root, and must not give the permissions ``forbidden``.
-    """
-    if not _POSIX:
+def _of_others(path: Path, found: os.stat_result) -> str:
+    if not _POSIX or found.st_uid in (os.geteuid(), 0):
         return ""
-    if found.st_uid not in (os.geteuid(), 0):
-        return f"it belongs to another user (uid {found.st_uid})"
-    if found.st_mode & forbidden:
-        return f"it is open to other users: chmod {_kept(found.st_mode, forbidden)} {path}"
-    return ""
+    if os.geteuid() == 0 and found.st_uid == path.parent.stat().st_uid:
+        # Root looks after the files of a service that runs as another user.
+        return ""
+    return _OTHER_OWNER.format(found.st_uid)
 
 
-def _kept(mode: int, forbidden: int) -> str:
-    return f"{stat.S_IMODE(mode) & 0o777 & ~forbidden:o}"
+def _open_to_others(path: Path, found: os.stat_result, forbidden: int) -> str:
+    if not _POSIX or not found.st_mode & forbidden:
+        return ""
+    mode = stat.S_IMODE(found.st_mode) & _PERMISSIONS & ~forbidden
+    return f"it is open to other users: chmod {mode:o} {path}"
+
+
+def why_not_private(directory: Path) -> str:
+    """Return why a directory cannot be trusted, and what to do; an empty text when it can.
+
+    It must belong to this user or to root, and nobody else may write to it.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    found = directory.stat()
+    if _POSIX and found.st_uid not in (os.geteuid(), 0):
+        return _OTHER_OWNER.format(found.st_uid)
+    return _open_to_others(directory, found, OTHERS_MAY_WRITE)
 
 
 def _refused(path: Path, reason: str) -> OSError:

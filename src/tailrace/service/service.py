@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute
 
 from ..common.atomic_files import make_private_directory, write_file
 from ..common.periodic import every
+from ..errors import ConfigurationError
 from .api.app import ControlApi
 from .api.health import health_routes, metrics_routes
 from .api.model import SIGNING_NAME
@@ -51,6 +52,8 @@ _log = logging.getLogger(__name__)
 
 _Clock = Callable[[], float]
 
+_RENEWAL_SECONDS: Final = 3600.0
+"""Interval in which the service looks whether its own certificate ends soon."""
 _AUDIT_SECONDS: Final = 60.0
 """Interval in which the audit log counts what there is too much of."""
 
@@ -191,6 +194,8 @@ class Service:
 
         loop = asyncio.get_running_loop()
         stack.enter_context(every(loop, _AUDIT_SECONDS, state.audit.end_interval))
+        if config.operation.tls_cert is None:
+            stack.enter_context(every(loop, _RENEWAL_SECONDS, lambda: _renew(state.tls)))
 
         # What requests and links need comes before them; the API, which lets tunnels be
         # opened, after the links.
@@ -248,6 +253,14 @@ def _certificates(config: ServiceConfig, now: float) -> Certificates:
     return ensure_certificates(directory, certificate_names(config.certificate_hosts), now)
 
 
+def _renew(tls: ServerTls) -> None:
+    try:
+        if tls.renew():
+            _log.info("the certificate would have ended soon, connections get a new one")
+    except ConfigurationError as error:
+        _log.error("cannot see whether the certificate ends soon, it stays in use: %s", error)
+
+
 def _build_control(
     config: ServiceConfig, clock: _Clock, state: _State, switchboard: Switchboard
 ) -> _Control:
@@ -299,7 +312,9 @@ def _endpoints(
         ca_dir=str(certificates.ca_dir.absolute()),
         region=config.region,
         access_key_id=state.keys.own.access_key_id,
-        secret_access_key=state.keys.own.secret_access_key.reveal(),
+        secret_access_key=(
+            "" if state.keys.own_is_given else state.keys.own.secret_access_key.reveal()
+        ),
         pid=os.getpid(),
     )
 

@@ -91,7 +91,21 @@ def test_permissions_of_others(path: Path, mode: int, forbidden: int, advice: st
 def test_a_file_of_somebody_else(path: Path) -> None:
     os.chown(path, 12345, -1)
     assert refused(path) == "it belongs to another user (uid 12345)"
+    assert why_not_private(path) == "it belongs to another user (uid 12345)"
+    # Root may look after the service of another user.
+    os.chown(path.parent, 12345, -1)
+    os.close(open_private(path, READ))
 
 
-def test_root_is_trusted() -> None:
-    assert why_not_private(Path("/"), Path("/").stat()) == ""
+def test_directories(tmp_path: Path) -> None:
+    assert why_not_private(Path("/")) == ""
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path)
+    assert why_not_private(link) == ""
+    for mode in (0o770, 0o1777):
+        tmp_path.chmod(mode)
+        assert why_not_private(link) == (
+            f"it is open to other users: chmod {mode & 0o755:o} {link}"
+        )
+    with pytest.raises(FileNotFoundError):
+        why_not_private(tmp_path / "missing")

@@ -15,11 +15,16 @@ import trustme
 from websockets.exceptions import InvalidStatus
 
 from support.service import api, config, dial, running, trust
-from support.waiting import HANG
+from support.waiting import HANG, until
 from tailrace.errors import ConfigurationError, ListenError
 from tailrace.service.config import Address, Endpoints, OperationSettings
 from tailrace.service.errors import StoreFailed
-from tailrace.service.identity.key_store import KeyFile, credentials_file
+from tailrace.service.identity.key_store import (
+    ACCESS_KEY_VARIABLE,
+    SECRET_KEY_VARIABLE,
+    KeyFile,
+    credentials_file,
+)
 from tailrace.service.notify.mqtt import MqttSettings
 from tailrace.service.service import Service
 from tailrace.service.tunnels.rules import TunnelSpec
@@ -271,6 +276,54 @@ async def test_its_own_certificate_is_renewed_by_reloading(tmp_path: Path) -> No
         offset = 380 * 86400
         service.reload()
         assert (tmp_path / "state" / "tls" / "server.pem").read_bytes() != before
+
+
+async def test_its_own_certificate_is_renewed_while_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr("tailrace.service.service._RENEWAL_SECONDS", 0.01)
+    offset = -380 * 86400.0
+    settings = config(tmp_path / "state")
+    async with running(settings, clock=lambda: time.time() + offset) as service:
+        host, _, port = service.endpoints.data_endpoint.rpartition(":")
+
+        async def shown() -> bytes:
+            context = trust(service.endpoints)
+            _, writer = await asyncio.open_connection(host, int(port), ssl=context)
+            certificate: bytes = writer.get_extra_info("ssl_object").getpeercert(True)
+            writer.transport.abort()
+            return certificate
+
+        before = await shown()
+        (settings.state_dir / "tls").chmod(0o777)
+        await until(lambda: "chmod 755" in caplog.text, "a line about the renewal that failed")
+        assert await shown() == before
+        (settings.state_dir / "tls").chmod(0o700)
+        offset = 0.0
+        await until(lambda: "connections get a new one" in caplog.text, "a new certificate")
+        assert await shown() != before
+    assert caplog.text.count("connections get a new one") == 1
+
+
+def holding(directory: Path, text: str) -> list[Path]:
+    """Return the files in which a text is."""
+    files = (path for path in directory.rglob("*") if path.is_file())
+    return [path for path in files if text.encode() in path.read_bytes()]
+
+
+async def test_a_key_from_the_environment_is_written_nowhere(tmp_path: Path) -> None:
+    given = {ACCESS_KEY_VARIABLE: "AKGIVEN", SECRET_KEY_VARIABLE: "secret-of-the-environment"}
+    settings = config(tmp_path / "state", environment=given, ready_file=tmp_path / "ready")
+    async with running(settings) as service:
+        client = api(service.endpoints, aws_secret_access_key=given[SECRET_KEY_VARIABLE])
+        assert (await asyncio.to_thread(client.list_tunnels))["tunnelSummaries"] == []
+        client.close()
+        for path in (settings.own_ready_file, tmp_path / "ready"):
+            endpoints = Endpoints.read(path)
+            assert (endpoints.access_key_id, endpoints.secret_access_key) == ("AKGIVEN", "")
+        assert holding(tmp_path, given[SECRET_KEY_VARIABLE]) == []
+        assert holding(tmp_path, "AKGIVEN") != []
 
 
 async def test_requests_under_way_are_answered_before_it_stops(tmp_path: Path) -> None:

@@ -194,6 +194,11 @@ class KeyRing:
         """Why the file could not be read at the last look."""
         self.switch(self.load())
 
+    @property
+    def own_is_given(self) -> bool:
+        """Whether :attr:`own` comes from the environment, and so is never written down."""
+        return self._given is not None
+
     def find(self, access_key_id: str) -> AccessKey | None:
         """Return the key with this id, ``None`` for an unknown or a revoked one."""
         if self._given is not None and self._given.access_key_id == access_key_id:

@@ -50,6 +50,19 @@ class ServerTls:
         self._load = load
         self.certificates = load()
         self.context = _context(self.certificates)
+        self._shown = _pem(self.certificates)
+
+    def renew(self) -> bool:
+        """Load the certificates again; return whether the server has another one now.
+
+        Raises:
+            ConfigurationError: they cannot be used; everything stays as it was.
+        """
+        certificates = self.load()
+        if _pem(certificates) == self._shown:
+            return False
+        self.switch(certificates)
+        return True
 
     def load(self) -> Certificates:
         """Load the certificates again, for :meth:`switch`.
@@ -70,12 +83,17 @@ class ServerTls:
         """
         with _complaints(certificates):
             self.context.load_cert_chain(certificates.server_file, certificates.server_key_file)
-        self.certificates = certificates
+        self.certificates, self._shown = certificates, _pem(certificates)
 
 
 def _context(certificates: Certificates) -> ssl.SSLContext:
     with _complaints(certificates):
         return certificates.server_context()
+
+
+def _pem(certificates: Certificates) -> bytes:
+    with _complaints(certificates):
+        return certificates.server_file.read_bytes()
 
 
 @contextmanager

@@ -96,6 +96,20 @@ def test_reloading(tmp_path: Path) -> None:
     assert tls.certificates.server_file == second.cert
 
 
+def test_renewing(tmp_path: Path) -> None:
+    first, second = Issued(tmp_path, "first.example"), Issued(tmp_path, "second.example")
+    current = first
+    tls = ServerTls(lambda: current.certificates(tmp_path))
+    assert not tls.renew()
+    current = second
+    assert tls.renew()
+    assert shown_name(tls.context, second.ca) == "second.example"
+    assert not tls.renew()
+    second.cert.unlink()
+    with pytest.raises(ConfigurationError, match="No such file"):
+        tls.renew()
+
+
 def test_what_cannot_be_used_changes_nothing(tmp_path: Path) -> None:
     issued, other = Issued(tmp_path, "a.example"), Issued(tmp_path, "b.example")
     tls = ServerTls(lambda: issued.certificates(tmp_path))
