@@ -24,7 +24,7 @@ from ..control import ControlPlane
 from ..errors import StoreFailed, TunnelNotFound
 from ..identity.policy import AccessKey
 from ..limits import Limits, network
-from ..telemetry.audit import AuditLog
+from ..telemetry.audit import OK, AuditLog
 from ..telemetry.counters import Counters
 from .dispatch import perform
 from .errors import ApiError, ErrorType
@@ -41,8 +41,6 @@ _TARGET_PREFIX: Final = f"{SIGNING_NAME}."
 _CONTENT_TYPE: Final = "application/x-amz-json-1.1"
 _LONGEST: Final = 200
 """Characters of what a client has sent in a line of the log."""
-_OK: Final = "ok"
-"""Outcome of a request that is not answered with an error, in metrics and audit log."""
 
 
 class ControlApi:
@@ -97,7 +95,7 @@ class ControlApi:
             return _error(
                 ApiError(ErrorType.INTERNAL, "The service cannot reach its store"), request_id
             )
-        self._count(request, _OK)
+        self._count(request, OK)
         return _json(document, 200, {"x-amzn-RequestId": request_id})
 
     async def _handle_other(self, _: Request, __: Exception) -> Response:
@@ -124,7 +122,7 @@ class ControlApi:
         outcome, document = ErrorType.INTERNAL.code, Document()
         try:
             document = perform(self._control, name, parameters, key)
-            outcome = _OK
+            outcome = OK
         except ApiError as error:
             outcome = error.type
             raise

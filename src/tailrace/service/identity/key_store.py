@@ -16,13 +16,13 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ...common.atomic_files import write_file
+from ...common.atomic_files import make_private_directory, write_file
 from ...common.private_files import OTHERS, open_private
 from ...common.secret import Secret
 from ...errors import ConfigurationError
@@ -76,6 +76,17 @@ class KeyFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    def make_directory(self) -> None:
+        """Make the state directory, or see that no other user may write to it.
+
+        Root may look after the keys of a service that runs as another user.
+
+        Raises:
+            ConfigurationError: it cannot be used.
+        """
+        if not (_is_root() and self.path.parent.is_dir()):
+            make_private_directory(self.path.parent)
 
     def signature(self) -> _Signature | None:
         """Return a value that changes with the file, ``None`` when it does not exist."""
@@ -154,9 +165,25 @@ class KeyFile:
     def _write(self, keys: Sequence[AccessKey]) -> None:
         document = {"keys": [key.to_document() for key in keys]}
         write_file(self.path, json.dumps(document, indent=2).encode() + b"\n")
+        _give_to_service(self.path)
 
-    def _locked(self) -> AbstractContextManager[None]:
-        return locked(self.path.with_name(self.path.name + ".lock"), wait=True)
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = self.path.with_name(self.path.name + ".lock")
+        with locked(lock, wait=True):
+            _give_to_service(lock)
+            yield
+
+
+def _give_to_service(path: Path) -> None:
+    """Let root's files in the state directory of another user belong to that user."""
+    if _is_root():
+        owner = path.parent.stat()
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
+def _is_root() -> bool:
+    return os.name == "posix" and os.geteuid() == 0
 
 
 def _entries(document: object) -> list[dict[str, object]]:

@@ -3,9 +3,9 @@
 One JSON object per line. A disk that fills up takes the beginning of a line only; what is left of
 it is ended before the next line, so that no two are glued, and the log tells what was lost.
 
-Strangers decide how often a handshake is refused, and who has a token how often it connects. Of
-one kind of such events (event, tunnel, side and reason), 20 are written in a minute and the others
-counted: :meth:`AuditLog.end_interval` writes one line with ``more`` for each kind.
+Strangers decide how often a handshake is refused, who has a token how often it connects, and who
+has a key how often an operation is refused. Of one kind of such events, 20 are written in a minute
+and the others counted: :meth:`AuditLog.end_interval` writes one line with ``more`` for each kind.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -23,12 +23,17 @@ from ...common.log_floods import FloodCount
 from ...common.private_files import open_private
 from ..errors import SettingUnusable
 
-__all__ = ["AuditLog", "timestamp"]
+__all__ = ["OK", "AuditLog", "timestamp"]
+
+OK: Final = "ok"
+"""Outcome of a request that was carried out."""
 
 _log = logging.getLogger(__name__)
 
 _KEPT: Final = ("tunnelId", "resourceArn", "clientMode", "delete", "tagKeys")
 _KEPT_OF_DESTINATION: Final = ("thingName", "services")
+_MOST_KEPT: Final = 200
+"""Service ids or tag keys: more than any request may have that is not refused, by default."""
 
 _FORBIDDEN: Final = stat.S_IRWXO | stat.S_IWGRP | stat.S_IXGRP
 """Permissions that the file must not give. Its group may read it: that is who collects logs."""
@@ -104,16 +109,18 @@ class AuditLog:
     ) -> None:
         """Record an operation of the control API.
 
-        ``key`` is the access key id of the signer, ``outcome`` ``ok`` or an error code.
+        ``key`` is the access key id of the signer, ``outcome`` :data:`OK` or an error code.
         ``tunnel`` is the id of a new tunnel.
         """
-        details = {name: parameters[name] for name in _KEPT if name in parameters}
-        destination = parameters.get("destinationConfig", {})
-        details |= {name: destination[name] for name in _KEPT_OF_DESTINATION if name in destination}
+        details = _kept(parameters, _KEPT)
+        details |= _kept(parameters.get("destinationConfig", {}), _KEPT_OF_DESTINATION)
         if tunnel is not None:
             details["tunnelId"] = tunnel
-        request_of = {"key": key, "address": address, "request": request}
-        self._write(operation, request_of | details | {"outcome": outcome})
+        signer = {"key": key, "address": address, "request": request}
+        # What was refused changed nothing, and whoever has any key at all may repeat it.
+        kind = (operation, ("key", key), ("outcome", outcome))
+        if outcome == OK or (self._handle >= 0 and self._floods.passes(kind)):
+            self._write(operation, signer | details | {"outcome": outcome})
 
     def link(self, event: str, tunnel: str, side: str, address: str, channel: str) -> None:
         """Record that a local proxy has ``connected`` or ``disconnected``."""
@@ -152,6 +159,15 @@ class AuditLog:
             _log.error("audit log %s: %s; not in it: %s", self._path, error.strerror, text)
         if written:
             self._torn = line[written - 1 : written] != b"\n"
+
+
+def _kept(parameters: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return some of the parameters, of lists the beginning."""
+    kept = {name: parameters[name] for name in names if name in parameters}
+    for name, value in kept.items():
+        if isinstance(value, list) and len(value) > _MOST_KEPT:
+            kept[name] = [*value[:_MOST_KEPT], f"and {len(value) - _MOST_KEPT} more"]
+    return kept
 
 
 def _ends_with_line(handle: int) -> bool:

@@ -221,6 +221,32 @@ def test_floods_are_counted(path: Path) -> None:
     assert lines(path)[-1]["more"] == 1
 
 
+def test_operations_that_are_refused_again_and_again_are_counted(path: Path) -> None:
+    audit = AuditLog(path, lambda: 0.0)
+    for _ in range(100):
+        record(audit, "OpenTunnel", {}, outcome="AccessDeniedException")
+        record(audit, "OpenTunnel", {}, tunnel="t1")
+    audit.close()
+    written = lines(path)
+    assert [line["outcome"] for line in written].count("ok") == 100
+    assert len(written) == 121
+    assert {name: written[-1][name] for name in ("event", "key", "outcome", "more")} == {
+        "event": "OpenTunnel",
+        "key": "AKIA",
+        "outcome": "AccessDeniedException",
+        "more": 80,
+    }
+
+
+def test_a_line_is_bounded(path: Path) -> None:
+    audit = AuditLog(path, lambda: 0.0)
+    ids = [f"s{number}" for number in range(200_000)]
+    record(audit, "OpenTunnel", {"destinationConfig": {"services": ids}}, outcome="x")
+    audit.close()
+    (line,) = lines(path)
+    assert line["services"] == [*ids[:200], "and 199800 more"]
+
+
 def test_very_many_kinds_are_others(path: Path) -> None:
     audit = AuditLog(path, lambda: 0.0)
     for number in range(10_100):
