@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import resource
+import signal
 import socket
 import ssl
 from collections.abc import Iterator
@@ -13,8 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from support.network.applications import client
+from support.network.ports import free_port
+from support.processes.child import Process
 from support.service import ServiceProcess, service_process
+from support.tunnel import both_processes, tunnel_of
 from support.waiting import HANG, wait_until
+from tailrace.common.addresses import ServiceMap, TCPAddress
 from tailrace.service.config import parse_address
 
 FLOOD = 100
@@ -47,9 +54,9 @@ def tls(service: ServiceProcess, endpoint: str) -> Iterator[ssl.SSLSocket]:
         yield secure
 
 
-def assert_counted(service: ServiceProcess, text: str, counted: str = "") -> None:
-    """The log of a service that has ended has some lines of a flood, and the number of others."""
-    log = service.process.log
+def assert_counted(process: Process, text: str, counted: str = "") -> None:
+    """The log of a process that has ended has some lines of a flood, and the number of others."""
+    log = process.log
     lines = [line for line in log.splitlines() if text in line and " more " not in line]
     counts = re.findall(rf"(\d+) more .*{re.escape(counted or text)}", log)
     # An interval may have ended meanwhile.
@@ -65,7 +72,7 @@ def test_proxy_headers(service: ServiceProcess) -> None:
             with contextlib.suppress(ConnectionResetError):
                 assert sock.recv(1) == b""
     service.stop()
-    assert_counted(service, "no PROXY header", "refused: PROXY header")
+    assert_counted(service.process, "no PROXY header", "refused: PROXY header")
 
 
 def test_what_is_no_api_request(service: ServiceProcess) -> None:
@@ -74,14 +81,14 @@ def test_what_is_no_api_request(service: ServiceProcess) -> None:
             sock.sendall(b"nonsense\r\n\r\n")
             assert b" 400 " in sock.recv(100)
     service.stop()
-    assert_counted(service, "Invalid HTTP request")
+    assert_counted(service.process, "Invalid HTTP request")
 
 
 def test_requests(service: ServiceProcess) -> None:
     for _ in range(FLOOD):
         service.control.call("ListTunnels", {})
     service.stop()
-    assert_counted(service, "ListTunnels by")
+    assert_counted(service.process, "ListTunnels by")
 
 
 def test_reconnects_of_one_token(service: ServiceProcess) -> None:
@@ -98,8 +105,8 @@ def test_reconnects_of_one_token(service: ServiceProcess) -> None:
             sock.sendall(upgrade)
             assert b" 101 " in sock.recv(100)
     service.stop()
-    assert_counted(service, "connected from")
-    assert_counted(service, "disconnected;")
+    assert_counted(service.process, "connected from")
+    assert_counted(service.process, "disconnected;")
 
 
 def test_no_descriptors_left(service: ServiceProcess) -> None:
@@ -114,3 +121,16 @@ def test_no_descriptors_left(service: ServiceProcess) -> None:
     service.stop()
     # Each of asyncio's lines brings its traceback.
     assert len(service.process.log) < 50_000
+
+
+async def test_applications_that_refuse(service: ServiceProcess, tmp_path: Path) -> None:
+    nowhere: ServiceMap = {"SSH": TCPAddress("127.0.0.1", free_port())}
+    with tunnel_of(service, "SSH") as tunnel:
+        async with both_processes(tmp_path, tunnel, nowhere) as (_, destination, ports):
+            for _ in range(FLOOD):
+                async with client(ports["SSH"]) as streams:
+                    with contextlib.suppress(ConnectionResetError):
+                        assert await streams[0].read() == b""
+            destination.signal(signal.SIGTERM)
+            await asyncio.to_thread(destination.wait)
+    assert_counted(destination, "Connection refused")

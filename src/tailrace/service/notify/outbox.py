@@ -27,6 +27,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ...common.log_floods import flood_kind
 from .base import Notification, Notifier, NotifyFailed
 
 __all__ = ["Outbox", "OutboxSettings"]
@@ -144,6 +145,7 @@ class Outbox:
                 notification.thing_name,
                 self.name,
                 failed,
+                extra=flood_kind(per=notification.tunnel_id),
             )
             # To the end, because it may fail for a reason that others do not have.
             if self._forget(notification):
@@ -156,6 +158,7 @@ class Outbox:
             notification.tunnel_id,
             notification.thing_name,
             self.name,
+            extra=flood_kind(per=notification.tunnel_id),
         )
         return True
 
@@ -174,4 +177,5 @@ class Outbox:
             notification.thing_name,
             self.name,
             why,
+            extra=flood_kind(per=notification.tunnel_id),
         )
