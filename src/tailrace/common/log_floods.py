@@ -47,15 +47,19 @@ def flood_kind(cause: str = "", per: str = "") -> dict[str, str]:
 
 
 class FloodCount:
-    """Lets ``most`` of each kind pass in an interval, which the caller ends."""
+    """Lets ``most`` of each kind pass in an interval, which the caller ends.
 
-    def __init__(self, most: int = _OF_A_KIND) -> None:
+    It tells apart so many ``kinds``; all that come beyond are of the kind ``None``.
+    """
+
+    def __init__(self, most: int = _OF_A_KIND, kinds: int = _KINDS) -> None:
         self._most = most
+        self._kinds = kinds
         self._seen: Counter[Hashable] = Counter()
 
     def passes(self, kind: Hashable) -> bool:
-        """Count one of a kind; return whether it passes. Beyond 10,000 kinds all are one."""
-        if kind not in self._seen and len(self._seen) >= _KINDS:
+        """Count one of a kind; return whether it passes."""
+        if kind not in self._seen and len(self._seen) >= self._kinds:
             kind = None
         self._seen[kind] += 1
         return self._seen[kind] <= self._most

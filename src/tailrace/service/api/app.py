@@ -118,9 +118,9 @@ class ControlApi:
             raise ApiError(ErrorType.UNKNOWN_OPERATION, "The operation is not known")
         about.operation = name
         parameters = read_parameters(body, operation.input)
-        self._name_tunnel(about, parameters)
         outcome, document = ErrorType.INTERNAL.code, Document()
         try:
+            self._name_tunnel(about, parameters)
             document = perform(self._control, name, parameters, key)
             outcome = OK
         except ApiError as error:

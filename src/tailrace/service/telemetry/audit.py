@@ -35,6 +35,10 @@ _KEPT_OF_DESTINATION: Final = ("thingName", "services")
 _MOST_KEPT: Final = 200
 """Service ids or tag keys: more than any request may have that is not refused, by default."""
 
+_OF_A_KIND: Final = 20
+_KINDS: Final = 100_000
+"""All local proxies of a large service may come back within one minute."""
+
 _FORBIDDEN: Final = stat.S_IRWXO | stat.S_IWGRP | stat.S_IXGRP
 """Permissions that the file must not give. Its group may read it: that is who collects logs."""
 
@@ -55,7 +59,7 @@ class AuditLog:
     def __init__(self, path: Path | None, clock: Callable[[], float]) -> None:
         self._path = path
         self._clock = clock
-        self._floods = FloodCount()
+        self._floods = FloodCount(_OF_A_KIND, _KINDS)
         self._handle = -1
         self._torn = False
         """Whether the file ends in the midst of a line."""

@@ -249,7 +249,7 @@ def test_a_line_is_bounded(path: Path) -> None:
 
 def test_very_many_kinds_are_others(path: Path) -> None:
     audit = AuditLog(path, lambda: 0.0)
-    for number in range(10_100):
+    for number in range(100_100):
         audit.link("connected", f"t{number}", "source", "a", "c")
     audit.close()
     last = lines(path)[-1]
