@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 
 from ...errors import ConfigurationError
 from ..endpoint import TLSOptions
+from .aiofastnet_compat import FilelessContext
 from .x509_names import presented_certificates
 
 __all__ = ["Trust", "build_trust"]
@@ -103,7 +104,7 @@ def _state(path: Path) -> _State:
 
 
 def _build(options: TLSOptions) -> Trust:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = FilelessContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.sslobject_class = _WitnessedObject
     if not options.verify:

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Iterable
 from typing import Final
 
+from ...common.network_errors import network_error_text
 from ...errors import CertificateFault, CertificateRejected, TLSFailed
 from ..endpoint import ServiceEndpoint
 
@@ -40,10 +41,12 @@ def tls_failure(
         reason = reason.lower().replace("_", " ")
         remedy = "; is this a TLS port?" if "version number" in reason else ""
         return TLSFailed(f"TLS handshake with {where} failed: {reason}{remedy}")
-    return TLSFailed(
-        f"TLS handshake with {where} failed: the connection was closed during it"
-        + (f" ({error})" if str(error) else "")
-    )
+    if isinstance(error, ConnectionError):
+        detail = f" ({error})" if str(error) else ""
+        text = f"the connection was closed during it{detail}"
+    else:
+        text = network_error_text(error)
+    return TLSFailed(f"TLS handshake with {where} failed: {text}")
 
 
 def tls_timeout(endpoint: ServiceEndpoint) -> TLSFailed:
