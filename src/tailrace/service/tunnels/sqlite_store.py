@@ -165,6 +165,7 @@ class SqliteStore:
         run("PRAGMA journal_mode = WAL")
         run("PRAGMA synchronous = NORMAL")
         run("PRAGMA foreign_keys = ON")
+        run("PRAGMA temp_store = MEMORY")  # there may be no other place that can be written
         known = run("SELECT 1 FROM sqlite_master WHERE name = 'schema_version'").fetchone()
         if known is None:
             self._connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT")

@@ -66,6 +66,12 @@ def test_files_are_private(tmp_path: Path, store: SqliteStore) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
 
 
+def test_no_temporary_file_is_needed(store: SqliteStore) -> None:
+    """There may be no other place that can be written than the directory of the store."""
+    (place,) = store._connection.execute("PRAGMA temp_store").fetchone()
+    assert place == 2  # memory
+
+
 def test_an_older_file_gets_the_index_of_client_tokens(tmp_path: Path) -> None:
     path = tmp_path / "db"
     SqliteStore.open(path).close()
