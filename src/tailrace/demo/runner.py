@@ -14,6 +14,7 @@ from typing import Any, Final
 from ..aws import ControlClient, Credentials
 from ..common.addresses import format_host_port
 from ..common.secret import Secret
+from ..errors import ConfigurationError
 from .applications import EchoServer, FileServer
 from .measurements import DemoFailed, measure, table
 from .processes import Processes, ended_by_sigterm, installed
@@ -33,6 +34,7 @@ def run_demo(say: Say, stay: bool) -> None:
 
     Raises:
         DemoFailed: a step did not work.
+        ConfigurationError: there is no room for temporary files.
     """
     with ExitStack() as stack:
         stack.enter_context(ended_by_sigterm())
@@ -72,7 +74,7 @@ def _make_files(stack: ExitStack) -> tuple[Path, Path]:
         (files / _FILE).write_bytes(os.urandom(_FILE_SIZE))
         (files / "hello.txt").write_text("Hello through the tunnel.\n")
     except OSError as error:
-        raise DemoFailed(
+        raise ConfigurationError(
             f"cannot write {_FILE_SIZE >> 20} MiB of temporary files: {error.strerror}; "
             "name a directory with room for them in TMPDIR"
         ) from None

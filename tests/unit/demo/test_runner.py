@@ -17,7 +17,7 @@ import pytest
 from support.processes.demo import LISTING, Stage, answers, listening
 from tailrace.demo import runner
 from tailrace.demo.measurements import DemoFailed
-from tailrace.errors import ControlError
+from tailrace.errors import ConfigurationError, ControlError
 
 # -- everything plays along ------------------------------------------------------------------
 
@@ -81,7 +81,9 @@ def test_no_place_for_temporary_files(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(Path, method, fail)
-    assert stage.fails() == (
+    with pytest.raises(ConfigurationError) as caught:
+        stage.run()
+    assert str(caught.value) == (
         f"cannot write 0 MiB of temporary files: {os.strerror(number)}; "
         "name a directory with room for them in TMPDIR"
     )
