@@ -77,6 +77,7 @@ def ssl_error(reason: str | None, text: str = "") -> ssl.SSLError:
     [
         (ssl_error("WRONG_VERSION_NUMBER"), "wrong version number; is this a TLS port?"),
         (ssl_error("TLSV1_ALERT_INTERNAL_ERROR"), "tlsv1 alert internal error"),
+        (ssl_error("EXCESSIVE_MESSAGE_SIZE"), "larger than the 100 KiB that OpenSSL takes"),
         (ssl_error(None, "something else"), "something else"),
         (ssl_error(None), "unknown reason"),
         (ConnectionResetError(), "the connection was closed during it"),
