@@ -39,14 +39,14 @@ def given_certificates(
     trust; ``None`` means ``cert``, which is right when it is self-signed and does no harm
     when a public authority signed it.
 
-    What clients will refuse is logged: a service may be set up before its certificate is valid.
+    What clients may refuse is logged: a service may be set up before its certificate is valid.
 
     Raises:
         ConfigurationError: a file cannot be read.
     """
     shown = _read(cert)
     for fault in _faults(shown, datetime.now(UTC)):
-        _log.warning("clients will refuse the certificate in %s: %s", cert, fault)
+        _log.warning("clients may refuse the certificate in %s: %s", cert, fault)
     authorities = shown if ca is None else _read(ca)
     if key is not None and is_special(key):
         raise ConfigurationError(f"{key} is a pipe or a device, and no file")

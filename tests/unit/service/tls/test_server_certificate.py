@@ -231,7 +231,7 @@ def certificate(**changes: Any) -> x509.Certificate:
         ),
     ],
 )
-def test_what_clients_will_refuse(changes: dict[str, Any], said: list[str]) -> None:
+def test_what_clients_may_refuse(changes: dict[str, Any], said: list[str]) -> None:
     found = list(_faults([certificate(**changes)], datetime(2026, 6, 1, tzinfo=UTC)))
     assert len(found) == len(said)
     assert all(text.startswith(each) for text, each in zip(found, said, strict=True))
@@ -248,5 +248,5 @@ def test_an_expired_certificate_is_shown_with_a_warning(
     path.write_bytes(old.public_bytes(Encoding.PEM))
     given_certificates(tmp_path, path, None, None)
     assert caplog.messages == [
-        f"clients will refuse the certificate in {path}: it has expired on 2021-01-01"
+        f"clients may refuse the certificate in {path}: it has expired on 2021-01-01"
     ]
