@@ -82,6 +82,26 @@ def test_the_tools_work(tmp_path: Path, name: str, service: ServiceProcess):
         assert ended.stdout
 
 
+@pytest.mark.parametrize("name", ["locale C", "plain ASCII"])
+def test_a_directory_whose_name_is_not_ascii(tmp_path: Path, name: str):
+    machine = machine_of(name, tmp_path)
+    directory = tmp_path / "gr\u00fcn"
+    directory.mkdir()
+    with service_process(directory, machine=machine) as service:
+        ended = run(machine, tmp_path, "tailrace", "env", "--state-dir", f"{directory}/state")
+        assert f"AWS_CA_BUNDLE='{directory}/state/tls/bundle.pem'" in ended.stdout
+        assert service.stop() == ExitCode.OK
+        assert "Traceback" not in service.process.log
+
+
+def test_a_service_whose_standard_output_is_on_a_full_disk(tmp_path: Path):
+    """As log files often are. It is there for its clients."""
+    full = ("/bin/sh", "-c", 'exec "$@" > /dev/full', "full")
+    with service_process(tmp_path, machine=full) as service, tunnel_of(service, "SSH"):
+        assert service.stop() == ExitCode.OK
+        assert "standard output: No space left on device" in service.process.log
+
+
 @pytest.mark.parametrize("name", ["read-only", "no user", "little memory", "plain ASCII"])
 def test_the_demonstration_works_where_it_has_room(tmp_path: Path, name: str):
     machine = machine_of(name, tmp_path)

@@ -230,13 +230,21 @@ async def _serve(config: ServiceConfig) -> None:
         await service.start()
         started.set()
         try:
-            shell = f"tailrace env --state-dir {shlex.quote(str(config.state_dir))}"
-            print(f"API {service.endpoints.api_endpoint}", flush=True)
-            print(f"local proxies {service.endpoints.data_endpoint}", flush=True)
-            print(f'for a shell: eval "$({shell})"', flush=True)
+            _announce(service.endpoints, config.state_dir)
             await _wait(service, stopping)
         finally:
             await service.stop()
+
+
+def _announce(endpoints: Endpoints, state_dir: Path) -> None:
+    """Print where the service is; it runs on if that goes to a full disk or to nobody."""
+    shell = f"tailrace env --state-dir {shlex.quote(str(state_dir))}"
+    try:
+        print(f"API {endpoints.api_endpoint}", flush=True)
+        print(f"local proxies {endpoints.data_endpoint}", flush=True)
+        print(f'for a shell: eval "$({shell})"', flush=True)
+    except OSError as error:
+        logging.getLogger(__name__).warning("standard output: %s", error.strerror)
 
 
 @contextmanager
