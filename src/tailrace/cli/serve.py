@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ..common.event_loop import LoopChoice, loop_factory, raise_descriptor_limit
+from ..common.stray_exceptions import stray_exceptions_logged
 from ..errors import ConfigurationError, ListenError, TailraceError
 from ..service.config import (
     DataSettings,
@@ -139,7 +140,7 @@ def run_serve(args: argparse.Namespace) -> None:
     make_loop = loop_factory(LoopChoice(args.loop))
     start_logging(args)
     raise_descriptor_limit()
-    with asyncio.Runner(loop_factory=make_loop) as runner:
+    with stray_exceptions_logged(), asyncio.Runner(loop_factory=make_loop) as runner:
         runner.run(_serve(config))
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from ...common.event_loop import loop_factory, raise_descriptor_limit
 from ...common.redaction import register_secrets
+from ...common.stray_exceptions import stray_exceptions_logged
 from ...errors import AccessRefused
 from ...localproxy.client_token import client_token
 from ...localproxy.proxy import LocalProxy
@@ -33,7 +34,8 @@ def run(settings: CommandSettings) -> None:
         TailraceError: the proxy cannot start or go on.
     """
     raise_descriptor_limit()
-    with asyncio.Runner(loop_factory=loop_factory(settings.loop)) as runner:
+    make_loop = loop_factory(settings.loop)
+    with stray_exceptions_logged(), asyncio.Runner(loop_factory=make_loop) as runner:
         runner.run(_serve(settings))
 
 
