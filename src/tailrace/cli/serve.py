@@ -128,6 +128,7 @@ def add_env_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     return parser
 
 
+@stray_exceptions_logged()
 def run_serve(args: argparse.Namespace) -> None:
     """Run a service until SIGTERM or SIGINT.
 
@@ -140,7 +141,7 @@ def run_serve(args: argparse.Namespace) -> None:
     make_loop = loop_factory(LoopChoice(args.loop))
     start_logging(args)
     raise_descriptor_limit()
-    with stray_exceptions_logged(), asyncio.Runner(loop_factory=make_loop) as runner:
+    with asyncio.Runner(loop_factory=make_loop) as runner:
         runner.run(_serve(config))
 
 

@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 @contextmanager
 def stray_exceptions_logged() -> Iterator[None]:
-    """Log them within the block.
+    """Log them within the block, or in the function that this decorates.
 
     Python would print them to standard error as they are, past the log that escapes control
     characters, cuts secrets out and counts floods.

@@ -25,6 +25,7 @@ __all__ = ["run"]
 logger = logging.getLogger(__name__)
 
 
+@stray_exceptions_logged()
 def run(settings: CommandSettings) -> None:
     """Run a local proxy until its tunnel ends or a signal comes.
 
@@ -34,8 +35,7 @@ def run(settings: CommandSettings) -> None:
         TailraceError: the proxy cannot start or go on.
     """
     raise_descriptor_limit()
-    make_loop = loop_factory(settings.loop)
-    with stray_exceptions_logged(), asyncio.Runner(loop_factory=make_loop) as runner:
+    with asyncio.Runner(loop_factory=loop_factory(settings.loop)) as runner:
         runner.run(_serve(settings))
 
 
