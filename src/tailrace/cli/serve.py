@@ -12,12 +12,14 @@ import logging
 import os
 import shlex
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ..common.event_loop import LoopChoice, loop_factory, raise_descriptor_limit
+from ..common.queued_output import QueuedOutput
 from ..errors import ConfigurationError, ListenError, TailraceError
 from ..service.config import (
     DataSettings,
@@ -139,8 +141,12 @@ def run_serve(args: argparse.Namespace) -> None:
     make_loop = loop_factory(LoopChoice(args.loop))
     start_logging(args)
     raise_descriptor_limit()
-    with asyncio.Runner(loop_factory=make_loop) as runner:
-        runner.run(_serve(config))
+    out = QueuedOutput(sys.stdout, "({} lines were dropped)\n".format)
+    try:
+        with asyncio.Runner(loop_factory=make_loop) as runner:
+            runner.run(_serve(config, out))
+    finally:
+        out.close()
 
 
 def error_text(error: TailraceError) -> str:
@@ -216,7 +222,7 @@ def _check_running(endpoints: Endpoints, state_dir: Path) -> None:
         ) from None
 
 
-async def _serve(config: ServiceConfig) -> None:
+async def _serve(config: ServiceConfig, out: QueuedOutput) -> None:
     from ..service.service import Service
 
     service = Service(config)
@@ -231,9 +237,11 @@ async def _serve(config: ServiceConfig) -> None:
         started.set()
         try:
             shell = f"tailrace env --state-dir {shlex.quote(str(config.state_dir))}"
-            print(f"API {service.endpoints.api_endpoint}", flush=True)
-            print(f"local proxies {service.endpoints.data_endpoint}", flush=True)
-            print(f'for a shell: eval "$({shell})"', flush=True)
+            out.write(
+                f"API {service.endpoints.api_endpoint}\n"
+                f"local proxies {service.endpoints.data_endpoint}\n"
+                f'for a shell: eval "$({shell})"\n'
+            )
             await _wait(service, stopping)
         finally:
             await service.stop()

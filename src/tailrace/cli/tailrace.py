@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from typing import Final, NoReturn
 
 from .. import __version__
+from ..common.queued_output import write_briefly
+from ..common.standard_streams import open_standard_streams
 from ..errors import TailraceError
 from ..service.errors import SettingsError
 from .arguments import Subparsers
@@ -36,13 +38,15 @@ _HINTS: Final = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command; return the exit status."""
+    open_standard_streams()
     args = _parser().parse_args(argv)
     try:
         args.run(args)
     except TailraceError as error:
         action = f" {args.action}" if "action" in args else ""
         hint = "" if isinstance(error, SettingsError) else _HINTS.get(error.setting, "")
-        print(f"tailrace {args.command}{action}: {error_text(error)}{hint}", file=sys.stderr)
+        text = f"tailrace {args.command}{action}: {error_text(error)}{hint}\n"
+        write_briefly(sys.stderr, text)
         return exit_code_of(error)
     except KeyboardInterrupt:
         return _INTERRUPTED
