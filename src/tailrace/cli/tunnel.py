@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import json
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from ..aws import ControlClient, Credentials
+from ..aws import (
+    ControlClient,
+    Credentials,
+    Dial,
+    aws_endpoint,
+    dial_directly,
+    read_profile,
+)
 from ..common.atomic_files import write_file
-from ..common.secret import Secret
 from ..errors import ConfigurationError
 from .arguments import Subparsers
 
-__all__ = ["add_tunnel_parser", "api_endpoint", "run_tunnel"]
+__all__ = ["add_tunnel_parser", "run_tunnel"]
 
 _Document: TypeAlias = dict[str, Any]
 
@@ -87,7 +93,7 @@ def _add_action(actions: Subparsers, name: str, text: str) -> argparse.ArgumentP
         "--endpoint-url",
         metavar="URL",
         help="control API to call (default: AWS_ENDPOINT_URL_IOTSECURETUNNELING, "
-        "AWS_ENDPOINT_URL, or that of AWS in the region)",
+        "AWS_ENDPOINT_URL, endpoint_url of the profile, or that of AWS in the region)",
     )
     parser.add_argument(
         "--region",
@@ -98,7 +104,8 @@ def _add_action(actions: Subparsers, name: str, text: str) -> argparse.ArgumentP
         "--ca-bundle",
         metavar="FILE",
         type=Path,
-        help="CA certificates to trust in addition to the system's (default: AWS_CA_BUNDLE)",
+        help="CA certificates to trust in addition to the system's (default: AWS_CA_BUNDLE or "
+        "ca_bundle of the profile)",
     )
     return parser
 
@@ -129,6 +136,7 @@ def run_tunnel(args: argparse.Namespace) -> None:
     Raises:
         ConfigurationError: an argument or the environment is wrong.
         ControlError: the service refused the call or could not be reached.
+        LinkError: a web proxy could not be reached, or did not connect.
     """
     _ACTIONS[args.action](args, _client(args, os.environ))
 
@@ -136,69 +144,47 @@ def run_tunnel(args: argparse.Namespace) -> None:
 # Endpoint and credentials
 
 
-def api_endpoint(region: str, environment: Mapping[str, str]) -> str:
-    """Return the control API in the environment, or that of AWS in ``region``."""
-    for name in ("AWS_ENDPOINT_URL_IOTSECURETUNNELING", "AWS_ENDPOINT_URL"):
-        if environment.get(name):
-            return environment[name]
-    domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
-    return f"https://api.tunneling.iot.{region}.{domain}"
-
-
 def _client(args: argparse.Namespace, environment: Mapping[str, str]) -> ControlClient:
-    session = _session(args.profile, environment)
-    region = (
-        args.region
-        or environment.get("AWS_REGION")
-        or environment.get("AWS_DEFAULT_REGION")
-        or (session and session.region_name)
-    )
+    profile = read_profile(environment, args.profile)
+    region = args.region or profile.region
     if not region:
         raise ConfigurationError("no region: give --region or set AWS_REGION")
-    bundle = args.ca_bundle
-    if bundle is None and environment.get("AWS_CA_BUNDLE"):
-        bundle = Path(environment["AWS_CA_BUNDLE"])
+    bundle = args.ca_bundle or profile.ca_bundle
     return ControlClient(
-        args.endpoint_url or api_endpoint(region, environment),
+        args.endpoint_url or profile.endpoint or aws_endpoint(region),
         region,
-        _credentials(session, environment),
+        Credentials.find(environment, args.profile),
         bundle,
+        dial=_dial(environment, bundle),
     )
 
 
-def _session(profile: str | None, environment: Mapping[str, str]) -> Any:
-    """Return a session of boto3, ``None`` if none is needed or boto3 is not installed."""
-    keys = environment.get("AWS_ACCESS_KEY_ID") and environment.get("AWS_SECRET_ACCESS_KEY")
-    if profile is None and keys:
-        # They take precedence in boto3's chain, too, and importing it is slow.
-        return None
-    if importlib.util.find_spec("boto3") is None:
-        if profile is not None:
-            raise ConfigurationError("--profile needs boto3: pip install boto3")
-        return None
-    exceptions = importlib.import_module("botocore.exceptions")
-    try:
-        return importlib.import_module("boto3.session").Session(profile_name=profile)
-    except exceptions.BotoCoreError as error:
-        raise ConfigurationError(str(error)) from None
+def _dial(environment: Mapping[str, str], bundle: Path | None) -> Dial:
+    """Return what connects to the service through the web proxy of the environment, if any."""
+    if not any(environment.get(name) for name in ("https_proxy", "HTTPS_PROXY")):
+        return dial_directly  # and import no more than it takes
 
+    def dial(host: str, port: int, timeout: float) -> AbstractContextManager[socket.socket]:
+        from ..common.secret import Secret
+        from ..link import ServiceEndpoint, TLSOptions
+        from ..link.proxy.proxied_socket import proxied_socket
+        from ..link.proxy.settings import web_proxy_for
+        from ..wire import Side
 
-def _credentials(session: Any, environment: Mapping[str, str]) -> Credentials:
-    if session is None:
-        return Credentials.from_environment(environment)
-    exceptions = importlib.import_module("botocore.exceptions")
-    try:
-        found = session.get_credentials()
-        frozen = found and found.get_frozen_credentials()
-    except (exceptions.BotoCoreError, OSError) as error:
-        raise ConfigurationError(f"no credentials: {error}") from None
-    if not frozen:
-        raise ConfigurationError(
-            "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, use the output "
-            "of tailrace env, or run aws configure"
+        proxy = web_proxy_for(host, port, environment)
+        if proxy is None:
+            return dial_directly(host, port, timeout)
+        endpoint = ServiceEndpoint(
+            host=host,
+            port=port,
+            side=Side.SOURCE,
+            access_token=Secret("none"),  # a web proxy is shown none
+            tls=TLSOptions(bundle),
+            connect_timeout=timeout,
         )
-    token = Secret(frozen.token) if frozen.token else None
-    return Credentials(frozen.access_key, Secret(frozen.secret_key), token)
+        return proxied_socket(endpoint, proxy)
+
+    return dial
 
 
 # Actions

@@ -3,6 +3,7 @@
 import asyncio
 import http.server
 import json
+import os
 import ssl
 import stat
 import sys
@@ -15,10 +16,12 @@ from typing import Any
 import pytest
 import trustme
 
+from support.network.ports import free_port
+from support.network.web_proxies import proxy_server, socks_greeting
+from support.processes.child import installed
 from support.service import config, dial, running
 from tailrace.cli.exit_codes import ExitCode
 from tailrace.cli.tailrace import main
-from tailrace.cli.tunnel import api_endpoint
 from tailrace.service.service import Service
 
 VARIABLES = (
@@ -28,9 +31,15 @@ VARIABLES = (
     "AWS_REGION",
     "AWS_DEFAULT_REGION",
     "AWS_PROFILE",
+    "AWS_DEFAULT_PROFILE",
     "AWS_CA_BUNDLE",
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_IOTSECURETUNNELING",
+    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+    "https_proxy",
+    "HTTPS_PROXY",
+    "no_proxy",
+    "NO_PROXY",
 )
 
 
@@ -241,6 +250,7 @@ class Cloud:
         authority.cert_pem.write_to_path(self.ca_file)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("localhost").configure_cert(context)
+        self.server_context = context
         with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
             server.socket = context.wrap_socket(server.socket, server_side=True)
             self.url = f"https://localhost:{server.server_address[1]}"
@@ -338,55 +348,152 @@ class TestCloud:
         assert "nobody" in line
 
     async def test_without_boto3(
-        self, cloud: Cloud, shell: Shell, monkeypatch: pytest.MonkeyPatch
+        self, cloud: Cloud, shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         import importlib.util
 
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
         line = await shell("list", "--region", "x", status=ExitCode.USAGE)
         assert "set AWS_ACCESS_KEY_ID" in line
-        line = await shell("list", "--profile", "p", status=ExitCode.USAGE)
-        assert "--profile needs boto3" in line
+        (tmp_path / "aws-config").write_text("[profile p]\n")
+        line = await shell("list", "--region", "x", "--profile", "p", status=ExitCode.USAGE)
+        assert "--profile needs the package boto3" in line
 
-    async def test_credentials_that_cannot_be_had(
-        self, cloud: Cloud, shell: Shell, tmp_path: Path
+    @pytest.mark.usefixtures("keys")
+    @pytest.mark.parametrize(
+        "config",
+        [
+            "[default]\nendpoint_url = URL\nca_bundle = CA\n",
+            "[default]\nservices = s\nca_bundle = CA\n[services s]\niotsecuretunneling =\n"
+            "  endpoint_url = URL\n",
+        ],
+    )
+    async def test_the_endpoint_of_the_profile(
+        self,
+        cloud: Cloud,
+        shell: Shell,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        config: str,
     ) -> None:
-        (tmp_path / "aws-credentials").write_text(
-            "[default]\ncredential_process = /no/such/program\n"
-        )
+        """With the credentials of the environment, too: never to AWS."""
+        monkeypatch.delenv("AWS_ENDPOINT_URL")
+        monkeypatch.delenv("AWS_CA_BUNDLE")
+        config = config.replace("URL", cloud.url).replace("CA", str(cloud.ca_file))
+        (tmp_path / "aws-config").write_text(config)
+        await shell("list", "--region", "x")
+        (tmp_path / "aws-config").write_text(config.replace("[default]", "[profile p]"))
+        monkeypatch.setenv("AWS_PROFILE", "p")
+        await shell("list", "--region", "x")
+        assert len(cloud.requests) == 2
+        # Nor where the file cannot be made sense of.
+        (tmp_path / "aws-config").write_text(config + "nonsense\n")
         line = await shell("list", "--region", "x", status=ExitCode.USAGE)
-        assert "no credentials" in line
+        assert "aws-config is not valid" in line
+
+    @pytest.mark.parametrize(
+        ("process", "said"),
+        [
+            ("/no/such/program", "No such file or directory: '/no/such/program'"),
+            ("'", "No closing quotation"),
+            ("false", "Error when retrieving credentials from custom-process"),
+            ("sh -c 'seq 1000 >&2; exit 1'", "1 2 3 4"),
+            ("sh -c 'printf \"\\033[31m\" >&2; exit 1'", "\\x1b[31m"),
+            ("true", "gives what is none (Expecting value"),
+            ("echo []", "gives what is none ("),
+            ("printf '\\377'", "gives what is none ("),
+            ('echo {\\"Version\\":1}', "Missing required key"),
+            (
+                'echo {\\"Version\\":1,\\"AccessKeyId\\":1,\\"SecretAccessKey\\":null}',
+                "gives what is none (",
+            ),
+        ],
+    )
+    async def test_credentials_that_cannot_be_had(
+        self, cloud: Cloud, shell: Shell, tmp_path: Path, process: str, said: str
+    ) -> None:
+        (tmp_path / "aws-config").write_text(f"[default]\ncredential_process = {process}\n")
+        line = await shell("list", "--region", "x", status=ExitCode.USAGE)
+        assert ": no credentials: " in line
+        assert said in line
+        assert len(line) < 500
 
 
-@pytest.mark.parametrize(
-    ("region", "environment", "expected"),
-    [
-        ("eu-west-1", {}, "https://api.tunneling.iot.eu-west-1.amazonaws.com"),
-        ("cn-north-1", {}, "https://api.tunneling.iot.cn-north-1.amazonaws.com.cn"),
-        ("x", {"AWS_ENDPOINT_URL": "https://all"}, "https://all"),
-        (
-            "x",
-            {"AWS_ENDPOINT_URL": "https://all", "AWS_ENDPOINT_URL_IOTSECURETUNNELING": "https://o"},
-            "https://o",
-        ),
-    ],
-)
-def test_endpoints(region: str, environment: dict[str, str], expected: str) -> None:
-    assert api_endpoint(region, environment) == expected
+class TestWebProxy:
+    """``HTTPS_PROXY`` and ``NO_PROXY``, as for ``localproxy``."""
 
+    @pytest.fixture(autouse=True)
+    def _keys(self, keys: None) -> None:
+        pass
 
-def test_endpoints_are_those_of_the_sdk() -> None:
-    import boto3
+    @pytest.mark.parametrize("variable", ["https_proxy", "HTTPS_PROXY"])
+    async def test_an_http_proxy(
+        self, cloud: Cloud, shell: Shell, monkeypatch: pytest.MonkeyPatch, variable: str
+    ) -> None:
+        async with proxy_server() as proxy:
+            monkeypatch.setenv(variable, f"http://user:hidden@127.0.0.1:{proxy.port}")
+            await shell("list", "--region", "x")
+        (request,) = proxy.requests
+        assert request.startswith(f"CONNECT {cloud.url.removeprefix('https://')} HTTP/1.1\r\n")
+        assert "Proxy-Authorization: Basic dXNlcjpoaWRkZW4=" in request
+        assert len(cloud.requests) == 1
 
-    for region in ("us-east-1", "eu-central-1", "cn-northwest-1"):
-        client = boto3.session.Session().client(
-            "iotsecuretunneling",
-            region_name=region,
-            aws_access_key_id="a",
-            aws_secret_access_key="b",
-        )
-        assert client.meta.endpoint_url == api_endpoint(region, {})
-        client.close()
+    async def test_a_socks_proxy(
+        self, cloud: Cloud, shell: Shell, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pytest.importorskip("python_socks")
+        async with proxy_server(socks_greeting()) as proxy:
+            monkeypatch.setenv("HTTPS_PROXY", f"socks5h://127.0.0.1:{proxy.port}")
+            await shell("list", "--region", "x")
+        assert proxy.requests == [cloud.url.removeprefix("https://")]
+
+    async def test_a_proxy_with_tls(self, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As a process: it ends without waiting for the proxy to close."""
+        async with proxy_server(tls=cloud.server_context) as proxy:
+            child = await asyncio.create_subprocess_exec(
+                *(installed("tailrace"), "tunnel", "list", "--region", "x"),
+                env={**os.environ, "HTTPS_PROXY": f"https://localhost:{proxy.port}"},
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            out, err = await child.communicate()
+        assert (child.returncode, err) == (ExitCode.OK, b"")
+        assert json.loads(out) == {"tunnelSummaries": []}
+        assert len(proxy.requests) == 1
+
+    async def test_no_proxy(
+        self, cloud: Cloud, shell: Shell, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+        monkeypatch.setenv("NO_PROXY", "localhost")
+        await shell("list", "--region", "x")
+        assert len(cloud.requests) == 1
+
+    @pytest.mark.usefixtures("cloud")
+    async def test_a_proxy_that_refuses(
+        self, shell: Shell, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def refuse(_proxy: object, reader: asyncio.StreamReader, writer: Any) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 407 no\r\nContent-Length: 0\r\n\r\n")
+            raise ConnectionAbortedError
+
+        async with proxy_server(refuse) as proxy:
+            monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+            line = await shell("list", "--region", "x", status=ExitCode.NETWORK)
+        assert "the proxy wants a user and a password" in line
+
+    @pytest.mark.usefixtures("cloud")
+    async def test_a_proxy_that_is_none(
+        self, shell: Shell, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{free_port()}")
+        line = await shell("list", "--region", "x", status=ExitCode.NETWORK)
+        assert "web proxy http://127.0.0.1:" in line
+        monkeypatch.setenv("HTTPS_PROXY", "http://user:hidden@:1")
+        line = await shell("list", "--region", "x", status=ExitCode.USAGE)
+        assert "environment variable HTTPS_PROXY: The host is missing" in line
+        assert "hidden" not in line
 
 
 def test_nothing_heavy_is_imported() -> None:
