@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..common.escaping import escape
+from ..common.installing import how_to_install
 from ..common.secret import Secret
 from ..errors import ConfigurationError
 
@@ -74,7 +75,9 @@ class Credentials:
             return cls.from_environment(environment)
         if importlib.util.find_spec("boto3") is None:
             if profile is not None:
-                raise ConfigurationError("--profile needs the package boto3")
+                raise ConfigurationError(
+                    f"--profile needs the package boto3: {how_to_install('boto3')}"
+                )
             return cls.from_environment(environment)
         found = _ask_boto3(profile)
         if not found:

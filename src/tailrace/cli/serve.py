@@ -10,6 +10,7 @@ import asyncio
 import importlib.util
 import logging
 import os
+import re
 import shlex
 import signal
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ..common.event_loop import LoopChoice, loop_factory, raise_descriptor_limit
+from ..common.installing import how_to_install_extra
 from ..common.queued_output import QueuedOutput
 from ..errors import ConfigurationError, ListenError, TailraceError
 from ..service.config import (
@@ -46,6 +48,7 @@ _EXTRA: Final = (
     "starlette",
     "uvicorn",
 )
+_REGION: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _OPTIONS: Final = {
     "api_listen": "--api-listen",
@@ -59,6 +62,7 @@ _OPTIONS: Final = {
     "mqtt_url": "--mqtt-url",
     "notify_command": "--notify-command",
     "state_dir": "--state-dir",
+    "tls_key": "--tls-key",
 }
 """Settings as the errors of the service name them -> options."""
 
@@ -135,8 +139,12 @@ def run_serve(args: argparse.Namespace) -> None:
     Raises:
         TailraceError: the service cannot start or go on.
     """
-    if any(importlib.util.find_spec(name) is None for name in _EXTRA):
-        raise ConfigurationError("some packages are not installed; pip install 'tailrace[service]'")
+    missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigurationError(
+            f"packages are not installed: {', '.join(missing)}; "
+            f"install them: {how_to_install_extra('service')}"
+        )
     config = _config(args)
     make_loop = loop_factory(LoopChoice(args.loop))
     start_logging(args)
@@ -196,6 +204,8 @@ def _variables(endpoints: Endpoints, bundle: Path) -> dict[str, str]:
 
 
 def _config(args: argparse.Namespace) -> ServiceConfig:
+    if not _REGION.fullmatch(args.region):
+        raise ConfigurationError(f"--region {args.region!r} is not a name such as us-east-1")
     return ServiceConfig(
         state_dir=state_dir_of(args),
         api_listen=parse_address(args.api_listen, "--api-listen"),
@@ -235,6 +245,8 @@ async def _serve(config: ServiceConfig, out: QueuedOutput) -> None:
     with _signals(stopping.set, reload):
         await service.start()
         started.set()
+        if hasattr(os, "geteuid") and os.geteuid() == 0:
+            _log.warning("Running as root; this command needs no privileges")
         try:
             shell = f"tailrace env --state-dir {shlex.quote(str(config.state_dir))}"
             out.write(

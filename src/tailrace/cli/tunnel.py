@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,6 +32,7 @@ _Document: TypeAlias = dict[str, Any]
 
 _TOKENS: Final = ("sourceAccessToken", "destinationAccessToken")
 _PAGE: Final = 100
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def add_tunnel_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
@@ -41,14 +43,14 @@ def add_tunnel_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
         description="Manage the tunnels of AWS, or of the service that tailrace env points to. "
         "Prints tables on a terminal and JSON elsewhere.",
     )
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions = parser.add_subparsers(dest="action", metavar="ACTION")
     opening = _add_action(actions, "open", "open a tunnel and get its access tokens")
     opening.add_argument("--description", metavar="TEXT", help="what the tunnel is for")
     _add_destination(opening)
     opening.add_argument(
         "--lifetime",
         metavar="MINUTES",
-        type=int,
+        type=_minutes,
         help="close the tunnel after this time, 1 to 720 (default: 720)",
     )
     opening.add_argument(
@@ -62,7 +64,7 @@ def add_tunnel_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     listing = _add_action(actions, "list", "list tunnels, newest first")
     listing.add_argument("--thing", metavar="NAME", help="list only tunnels of this thing")
     listing.add_argument(
-        "--max", metavar="COUNT", type=int, help="list at most COUNT tunnels (default: all)"
+        "--max", metavar="COUNT", type=_count, help="list at most COUNT tunnels (default: all)"
     )
     describing = _add_action(actions, "describe", "show one tunnel")
     describing.add_argument("tunnel", metavar="TUNNEL_ID")
@@ -117,8 +119,34 @@ def _add_destination(parser: argparse.ArgumentParser) -> None:
         metavar="ID",
         action="append",
         default=[],
+        type=_service_id,
         help="service id of the destination; may be repeated",
     )
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def _minutes(text: str) -> int:
+    number, unit = text[:-1], text[-1:].lower()
+    if unit in _UNITS and number.isascii() and number.isdigit():
+        minutes = max(1, int(number) * _UNITS[unit] // 60)
+        raise argparse.ArgumentTypeError(
+            f"{text!r} has a unit; write minutes: --lifetime {minutes}"
+        )
+    return _count(text)
+
+
+def _service_id(text: str) -> str:
+    """Return ``text``; ids themselves are checked by the service."""
+    several = re.findall(r"[^,\s]+", text)
+    if len(several) > 1:
+        options = " ".join(f"--service {each}" for each in several)
+        raise argparse.ArgumentTypeError(f"{text!r} is more than one id; write {options}")
+    return text
 
 
 def _add_tokens_to(parser: argparse.ArgumentParser) -> None:

@@ -76,7 +76,10 @@ class Shell:
 
     async def __call__(self, *argv: str, status: ExitCode = ExitCode.OK) -> str:
         self._capsys.readouterr()
-        ended = await asyncio.to_thread(tunnel, *argv)
+        try:
+            ended = await asyncio.to_thread(tunnel, *argv)
+        except SystemExit as end:
+            ended = int(end.code or 0)
         captured = self._capsys.readouterr()
         assert ended == status, captured.err
         if status is ExitCode.OK:
@@ -194,6 +197,16 @@ class TestService:
             (["open", "--tag", "=x"], "is not KEY=VALUE"),
             (["open", "--thing", "lamp"], "--thing needs --service"),
             (["list", "--max", "0"], "--max must be at least 1"),
+            (["list", "--max", "two"], "argument --max: 'two' is not a whole number"),
+            (["open", "--lifetime", "2h"], "'2h' has a unit; write minutes: --lifetime 120"),
+            (["open", "--lifetime", "90M"], "'90M' has a unit; write minutes: --lifetime 90"),
+            (["open", "--lifetime", "1s"], "'1s' has a unit; write minutes: --lifetime 1"),
+            (["open", "--lifetime", "-1"], "'-1' is not a whole number"),
+            (["open", "--lifetime", "h"], "'h' is not a whole number"),
+            (
+                ["open", "--service", "SSH, HTTP"],
+                "'SSH, HTTP' is more than one id; write --service SSH --service HTTP",
+            ),
             (["list", "--ca-bundle", "/no/such/file"], "CA file /no/such/file"),
             (["list", "--endpoint-url", "http://x"], "is not https://HOST"),
         ],

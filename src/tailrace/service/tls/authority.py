@@ -63,8 +63,17 @@ class Certificates:
         """Return a TLS context for listeners: TLS 1.2 or newer, the server certificate."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(self.server_file, self.server_key_file)
+        self.load_into(context)
         return context
+
+    def load_into(self, context: ssl.SSLContext) -> None:
+        """Let ``context`` show the server certificate.
+
+        Raises:
+            OSError: the files cannot be read or used.
+        """
+        # Without a password, OpenSSL would ask for that of an encrypted key, and wait.
+        context.load_cert_chain(self.server_file, self.server_key_file, password="")
 
 
 def certificate_names(host_names: Iterable[str] = ()) -> tuple[str, ...]:

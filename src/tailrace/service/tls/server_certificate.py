@@ -9,6 +9,7 @@ from pathlib import Path
 from cryptography import x509
 
 from ...errors import ConfigurationError
+from ..errors import SettingUnusable
 from .authority import Certificates, fill_ca_dir
 
 __all__ = ["ServerTls", "given_certificates"]
@@ -59,13 +60,23 @@ class ServerTls:
         certificates = self._load()
         # A key that does not fit must not be noticed half-way in the live context.
         _context(certificates)
-        self.context.load_cert_chain(certificates.server_file, certificates.server_key_file)
+        certificates.load_into(self.context)
         self.certificates = certificates
 
 
 def _context(certificates: Certificates) -> ssl.SSLContext:
     try:
         return certificates.server_context()
+    except ssl.SSLError as error:
+        cert, key = certificates.server_file, certificates.server_key_file
+        if error.reason == "KEY_VALUES_MISMATCH":
+            why = "the private key in {key} is not its own"
+        elif key == cert:
+            why = "no private key that can be read follows it; name one with {0}"
+        else:
+            why = "{key} holds no private key in PEM, or an encrypted one"
+        template = "cannot use the certificate in {cert}: " + why
+        raise SettingUnusable(template, "tls_key", cert=cert, key=key) from None
     except OSError as error:
         names = " and ".join(
             dict.fromkeys(map(str, (certificates.server_file, certificates.server_key_file)))

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 from tailrace.errors import ConfigurationError
+from tailrace.service.errors import SettingUnusable
 from tailrace.service.tls.authority import Certificates
 from tailrace.service.tls.server_certificate import ServerTls, given_certificates
 
@@ -92,6 +94,42 @@ def test_reloading(tmp_path: Path) -> None:
     assert tls.context is context
     assert shown_name(context, second.ca) == "second.example"
     assert tls.certificates.server_file == second.cert
+
+
+def encrypted(issued: Issued) -> Path:
+    """The key in a file that takes a password."""
+    key = serialization.load_pem_private_key(issued.key.read_bytes(), None)
+    path = issued.key.with_suffix(".encrypted")
+    path.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"password"),
+        )
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("none", "no private key that can be read follows it; name one with --tls-key"),
+        ("other", "the private key in {key} is not its own"),
+        ("junk", "{key} holds no private key in PEM, or an encrypted one"),
+        ("encrypted", "{key} holds no private key in PEM, or an encrypted one"),
+    ],
+)
+def test_keys_that_do_not_fit(tmp_path: Path, kind: str, text: str) -> None:
+    """A key with a password is one: nobody may be asked for it."""
+    issued, other = Issued(tmp_path, "a.example"), Issued(tmp_path, "b.example")
+    (tmp_path / "junk").write_text("junk")
+    keys = {"other": other.key, "junk": tmp_path / "junk", "encrypted": encrypted(issued)}
+    key = keys.get(kind)
+    with pytest.raises(SettingUnusable) as caught:
+        ServerTls(lambda: given_certificates(tmp_path, issued.cert, key, None))
+    assert caught.value.text({"tls_key": "--tls-key"}) == (
+        f"cannot use the certificate in {issued.cert}: {text.format(key=key)}"
+    )
 
 
 def test_what_cannot_be_used_changes_nothing(tmp_path: Path) -> None:
