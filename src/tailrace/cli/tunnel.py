@@ -22,7 +22,7 @@ from ..aws import (
     dial_directly,
     read_profile,
 )
-from ..common.atomic_files import write_file
+from ..common.atomic_files import write_atomically
 from ..errors import ConfigurationError
 from .arguments import Subparsers
 
@@ -30,7 +30,13 @@ __all__ = ["add_tunnel_parser", "run_tunnel"]
 
 _Document: TypeAlias = dict[str, Any]
 
-_TOKENS: Final = ("sourceAccessToken", "destinationAccessToken")
+_TOKENS: Final = {
+    "sourceAccessToken": "source.token",
+    "destinationAccessToken": "destination.token",
+}
+"""Token in an answer -> its file in the directory of ``--tokens-to``."""
+_PROBE: Final = bytes(4096)
+"""More than any token."""
 _PAGE: Final = 100
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -152,9 +158,10 @@ def _service_id(text: str) -> str:
 def _add_tokens_to(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tokens-to",
-        metavar="FILE",
+        metavar="DIR",
         type=Path,
-        help="write the access tokens to FILE, as JSON with mode 0600, instead of printing them",
+        help="write the access tokens to DIR/source.token and DIR/destination.token, with mode "
+        "0600, for localproxy --access-token-file, instead of printing them",
     )
 
 
@@ -328,15 +335,41 @@ def _tag(text: str) -> _Document:
 
 def _check_tokens_to(args: argparse.Namespace) -> None:
     """Check before the call that its tokens can be saved: they are returned only once."""
-    if args.tokens_to is not None and not os.access(args.tokens_to.absolute().parent, os.W_OK):
-        raise ConfigurationError(f"--tokens-to: cannot write to {args.tokens_to.parent}")
+    directory: Path | None = args.tokens_to
+    if directory is None:
+        return
+    if directory.is_file():
+        raise ConfigurationError(f"--tokens-to: {directory} is a file; name a directory")
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        probe = directory / ".probe.token"
+        write_atomically(probe, _PROBE)
+        probe.unlink()
+    except OSError as error:
+        raise ConfigurationError(
+            f"--tokens-to: cannot write to {directory}: {error.strerror}"
+        ) from None
+
+
+def _save_tokens(directory: Path, document: _Document) -> dict[str, str]:
+    """Move the tokens of an answer into files; return them by the names of the tokens."""
+    saved = {}
+    for name in [name for name in _TOKENS if name in document]:
+        path = directory / _TOKENS[name]
+        try:
+            write_atomically(path, f"{document.pop(name)}\n".encode())
+        except OSError as error:
+            tunnel = document.get("tunnelId")
+            raise ConfigurationError(
+                f"cannot write {path}: {error.strerror}; the token of tunnel {tunnel} is lost, "
+                f"get another one: tailrace tunnel rotate {tunnel}"
+            ) from None
+        saved[name] = str(path)
+    return saved
 
 
 def _show_tokens(args: argparse.Namespace, document: _Document) -> None:
-    if args.tokens_to is not None:
-        kept = {name: document.pop(name) for name in _TOKENS if name in document}
-        content = {"tunnelId": document.get("tunnelId")} | kept
-        write_file(args.tokens_to, json.dumps(content, indent=2).encode() + b"\n")
+    saved = _save_tokens(args.tokens_to, document) if args.tokens_to is not None else {}
     if _wants_json(args):
         _print_json(document)
         return
@@ -346,9 +379,8 @@ def _show_tokens(args: argparse.Namespace, document: _Document) -> None:
         "sourceAccessToken": "source token",
         "destinationAccessToken": "destination token",
     }
-    rows = [(text, str(document[name])) for name, text in names.items() if name in document]
-    if args.tokens_to is not None:
-        rows.append(("tokens in", str(args.tokens_to)))
+    shown = document | saved
+    rows = [(text, str(shown[name])) for name, text in names.items() if name in shown]
     _print_table((), rows)
 
 

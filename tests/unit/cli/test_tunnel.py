@@ -4,6 +4,7 @@ import asyncio
 import http.server
 import json
 import os
+import re
 import ssl
 import stat
 import sys
@@ -141,21 +142,47 @@ class TestService:
         assert len({summary["tunnelId"] for summary in listed}) == 230
         assert len((await shell.json("list", "--max", "150"))["tunnelSummaries"]) == 150
 
-    async def test_tokens_to_a_file(self, service: Service, shell: Shell, tmp_path: Path) -> None:
-        kept = tmp_path / "tokens"
+    async def test_tokens_to_files(self, service: Service, shell: Shell, tmp_path: Path) -> None:
+        kept = tmp_path / "new" / "tokens"
         opened = await shell.json("open", "--tokens-to", str(kept))
         assert set(opened) == {"tunnelId", "tunnelArn"}
-        tokens = json.loads(kept.read_text())
-        assert tokens["tunnelId"] == opened["tunnelId"]
-        assert stat.S_IMODE(kept.stat().st_mode) == 0o600
-        async with dial(service.endpoints, "source", tokens["sourceAccessToken"]):
-            pass
-        line = await shell(
-            "open", "--tokens-to", str(tmp_path / "no" / "file"), status=ExitCode.USAGE
-        )
-        assert "--tokens-to: cannot write" in line
-        # Nothing was opened whose tokens would be lost.
-        assert len((await shell.json("list"))["tunnelSummaries"]) == 1
+        assert stat.S_IMODE(kept.stat().st_mode) == 0o700
+        files = {path.name: path for path in kept.iterdir()}
+        assert set(files) == {"source.token", "destination.token"}
+        assert {stat.S_IMODE(path.stat().st_mode) for path in files.values()} == {0o600}
+        for side in ("source", "destination"):
+            token = files[f"{side}.token"].read_text()
+            assert token.endswith("\n")
+            async with dial(service.endpoints, side, token.strip()):
+                pass
+        before = files["destination.token"].read_text()
+        await shell("rotate", opened["tunnelId"], "--mode", "source", "--tokens-to", str(kept))
+        assert files["source.token"].read_text() != token
+        assert files["destination.token"].read_text() == before
+
+    @pytest.mark.parametrize("kind", ["file", "below"])
+    async def test_tokens_that_cannot_be_saved(
+        self, service: Service, shell: Shell, tmp_path: Path, kind: str
+    ) -> None:
+        """Nothing is opened whose tokens would be lost."""
+        (tmp_path / "file").write_text("")
+        where = tmp_path / "file" if kind == "file" else tmp_path / "file" / "directory"
+        line = await shell("open", "--tokens-to", str(where), status=ExitCode.USAGE)
+        if kind == "file":
+            assert f"--tokens-to: {where} is a file; name a directory" in line
+        else:
+            assert f"--tokens-to: cannot write to {where}: Not a directory" in line
+        assert (await shell.json("list"))["tunnelSummaries"] == []
+
+    async def test_tokens_that_are_lost_all_the_same(
+        self, service: Service, shell: Shell, tmp_path: Path
+    ) -> None:
+        for name in ("source.token", "destination.token"):
+            (tmp_path / name).mkdir()
+        line = await shell("open", "--tokens-to", str(tmp_path), status=ExitCode.USAGE)
+        (summary,) = (await shell.json("list"))["tunnelSummaries"]
+        assert line.endswith(f"get another one: tailrace tunnel rotate {summary['tunnelId']}")
+        assert "trt_" not in line
 
     @pytest.mark.usefixtures("service")
     async def test_on_a_terminal(
@@ -165,9 +192,9 @@ class TestService:
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
         kept = tmp_path / "tokens"
         out = await shell("open", "--service", "SSH", "--tokens-to", str(kept), "--tag", "k=v")
-        tunnel_id = json.loads(kept.read_text())["tunnelId"]
-        assert f"tunnel     {tunnel_id}" in out
-        assert f"tokens in  {kept}" in out
+        tunnel_id = re.search(r"^tunnel +(\S+)$", out, re.MULTILINE)[1]
+        assert f"source token       {kept}/source.token" in out
+        assert f"destination token  {kept}/destination.token" in out
         out = await shell("open", "--description", "the lamp")
         assert "source token       trt_" in out
         assert "destination token  trt_" in out
@@ -307,7 +334,8 @@ class TestCloud:
             *("rotate", "t1", "--region", "eu-west-1", "--mode", "destination"),
             *("--thing", "lamp", "--tokens-to", str(kept)),
         )
-        assert json.loads(kept.read_text()) == {"tunnelId": "t1"} | tokens
+        assert (kept / "source.token").read_text() == "s-token\n"
+        assert (kept / "destination.token").read_text() == "d-token\n"
         first, second = cloud.requests
         assert first[0] == "RotateTunnelAccessToken"
         assert "/eu-west-1/IoTSecuredTunneling/aws4_request" in first[1]
@@ -470,7 +498,8 @@ class TestWebProxy:
                 stderr=asyncio.subprocess.PIPE,
             )
             out, err = await child.communicate()
-        assert (child.returncode, err) == (ExitCode.OK, b"")
+        assert child.returncode == ExitCode.OK
+        assert err.decode() == ""
         assert json.loads(out) == {"tunnelSummaries": []}
         assert len(proxy.requests) == 1
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from threading import Thread
 
@@ -24,15 +26,37 @@ def proxied_socket(endpoint: ServiceEndpoint, proxy: WebProxy) -> Iterator[socke
     Raises:
         LinkError, ConfigurationError: as :func:`open_through_proxy` does.
     """
-    with asyncio.Runner() as runner:
-        loop = runner.get_loop()
-        thread = Thread(target=loop.run_forever, name="tailrace web proxy")
-        thread.start()
-        opening = asyncio.run_coroutine_threadsafe(open_through_proxy(endpoint, proxy), loop)
-        try:
-            with opening.result() as sock:
-                sock.setblocking(True)
-                yield sock
-        finally:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
+    loop = asyncio.new_event_loop()
+    opened: Future[socket.socket] = Future()
+    holding = loop.create_task(_hold_open(endpoint, proxy, opened))
+    thread = Thread(target=_run, args=(loop, holding), name="tailrace web proxy")
+    thread.start()
+    try:
+        with opened.result() as sock:
+            sock.setblocking(True)
+            yield sock
+    finally:
+        with contextlib.suppress(RuntimeError):  # closed already: nothing was opened
+            loop.call_soon_threadsafe(holding.cancel)
+        thread.join()
+
+
+def _run(loop: asyncio.AbstractEventLoop, holding: asyncio.Task[None]) -> None:
+    """Run the loop and close it, in one thread: transports insist on theirs."""
+    with (
+        asyncio.Runner(loop_factory=lambda: loop) as runner,
+        contextlib.suppress(asyncio.CancelledError),
+    ):
+        runner.get_loop().run_until_complete(holding)
+
+
+async def _hold_open(
+    endpoint: ServiceEndpoint, proxy: WebProxy, opened: Future[socket.socket]
+) -> None:
+    try:
+        sock = await open_through_proxy(endpoint, proxy)
+    except Exception as error:
+        opened.set_exception(error)
+        return
+    opened.set_result(sock)
+    await asyncio.get_running_loop().create_future()  # until this is cancelled
