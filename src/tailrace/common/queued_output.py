@@ -13,6 +13,7 @@ import contextlib
 import logging
 import os
 import select
+import stat
 from collections import deque
 from collections.abc import Callable
 from threading import Condition, Thread
@@ -32,9 +33,9 @@ class QueuedOutput:
     """Writes lines to ``stream``, in order and from a thread of its own.
 
     When too much waits, lines are dropped until the reader has caught up; then the line
-    ``dropped(N)`` stands in their place. A stream without a descriptor is written to directly, and
-    so is any stream where no thread can be had. What cannot be written is lost silently: its reader
-    is gone.
+    ``dropped(N)`` stands in their place. A file is written to directly, as nobody has to read it,
+    and so is any stream where no thread can be had. What cannot be written is lost silently: its
+    reader is gone.
     """
 
     def __init__(
@@ -148,10 +149,14 @@ def write_briefly(stream: TextIO, text: str) -> None:
 
 
 def _descriptor(stream: TextIO) -> int | None:
+    """Return the descriptor of a stream that somebody has to read, ``None`` for others."""
     try:
-        return stream.fileno()
+        descriptor = stream.fileno()
+        mode = os.fstat(descriptor).st_mode
     except (AttributeError, OSError, ValueError):
         return None
+    has_reader = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor)
+    return descriptor if has_reader else None
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

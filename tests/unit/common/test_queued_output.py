@@ -5,9 +5,12 @@ from __future__ import annotations
 import io
 import logging
 import os
+import pty
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TextIO
 
 import pytest
@@ -136,6 +139,30 @@ def test_a_stream_without_descriptor() -> None:
     output.write("a\n")
     output.close()
     assert stream.getvalue() == "a\n"
+
+
+def test_a_file_needs_no_thread(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w") as stream:
+        output = QueuedOutput(stream, note)
+        output.write("a\n")
+        assert (tmp_path / "log").read_text() == "a\n"
+        output.close()
+        assert output._thread is None
+
+
+@pytest.mark.parametrize("kind", ["terminal", "socket"])
+def test_others_that_are_read(kind: str) -> None:
+    if kind == "terminal":
+        reader, writer = pty.openpty()
+    else:
+        reader, writer = (end.detach() for end in socket.socketpair())
+    with os.fdopen(writer, "w") as stream:
+        output = QueuedOutput(stream, note)
+        output.write("a\n")
+        output.close()
+        assert output._thread is not None
+        assert os.read(reader, 10).rstrip() == b"a"
+        os.close(reader)
 
 
 def test_no_thread_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
