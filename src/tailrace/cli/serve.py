@@ -193,6 +193,8 @@ def _read_endpoints(state_dir: Path) -> Endpoints:
 def _variables(endpoints: Endpoints, bundle: Path) -> dict[str, str]:
     return {
         "AWS_ENDPOINT_URL_IOTSECURETUNNELING": endpoints.api_endpoint,
+        # Or the line above would not count, and calls would go to AWS.
+        "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "false",
         "AWS_CA_BUNDLE": str(bundle),
         "AWS_ACCESS_KEY_ID": endpoints.access_key_id,
         "AWS_SECRET_ACCESS_KEY": endpoints.secret_access_key,

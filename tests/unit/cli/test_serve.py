@@ -316,6 +316,7 @@ class TestEnv:
         )
         environment = {k: v for k, v in os.environ.items() if not k.startswith("AWS")}
         environment |= {"MAIN": MAIN, "PYTHON": sys.executable, "AWS_SESSION_TOKEN": "stale"}
+        environment["AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"] = "true"
         result = subprocess.run(
             ["/bin/sh", "-c", script],
             capture_output=True,
