@@ -20,8 +20,7 @@ def open_standard_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            if os.open(os.devnull, os.O_RDWR) != number:  # the lowest free one, says POSIX
-                raise
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number (POSIX), which is this one
             os.set_inheritable(number, True)
             stream = open(number, "w" if number else "r", closefd=False)  # noqa: SIM115
             setattr(sys, name, stream)
