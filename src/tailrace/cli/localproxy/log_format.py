@@ -12,7 +12,8 @@ import sys
 import time
 from typing import Final
 
-from ...common.escaping import escape, escape_lines
+from ...common.escaping import LONGEST_LINE, cut, escape, escape_lines
+from ...common.log_floods import FloodFilter
 from ...common.queued_output import QueuedHandler, QueuedOutput
 from ...common.redaction import RedactionFilter, message_of
 
@@ -70,7 +71,7 @@ class ConsoleFormatter(logging.Formatter):
         severity = next((name for level, name in _SEVERITIES if record.levelno >= level), "trace")
         line = (
             f"[{stamp}.{micros:06d}] (0x{record.thread or 0:016x}) [{severity}]"
-            f" {escape(message_of(record))}"
+            f" {escape(cut(message_of(record), LONGEST_LINE))}"
         )
         if record.exc_info and not record.exc_text:
             record.exc_text = self.formatException(record.exc_info)
@@ -85,7 +86,9 @@ class _ConsoleHandler(QueuedHandler):
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
+        # In this order: what is counted is cut, and a part of a secret would not be found.
         self.addFilter(RedactionFilter())
+        self.addFilter(FloodFilter(logging.WARNING))
         self.setFormatter(ConsoleFormatter())
 
     def handleError(self, record: logging.LogRecord) -> None:
