@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from ...common.special_files import is_special
 from ...errors import ConfigurationError
+from ..errors import SettingUnusable
 from .authority import Certificates, fill_ca_dir
 
 __all__ = ["ServerTls", "given_certificates"]
@@ -147,6 +148,12 @@ def _complaints(certificates: Certificates) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        cert = certificates.server_file
+        if certificates.server_key_file == cert and _is_no_pem(error):
+            template = (
+                "cannot use the certificate in {cert}: no private key follows it; name one with {0}"
+            )
+            raise SettingUnusable(template, "tls_key", cert=cert) from None
         names = " and ".join(
             dict.fromkeys(map(str, (certificates.server_file, certificates.server_key_file)))
         )
@@ -160,6 +167,12 @@ def _in_words(error: OSError) -> str:
     if not isinstance(error, ssl.SSLError):
         return error.strerror or str(error)
     reason = getattr(error, "reason", None) or ""
-    if reason in ("", "NO_START_LINE", "PEM_LIB"):
+    if _is_no_pem(error):
         return "one of them holds no certificate or no key in PEM"
     return _WORDS.get(reason) or reason.lower().replace("_", " ")
+
+
+def _is_no_pem(error: OSError) -> bool:
+    if not isinstance(error, ssl.SSLError):
+        return False
+    return getattr(error, "reason", None) in (None, "", "NO_START_LINE", "PEM_LIB")
