@@ -172,8 +172,8 @@ class SqliteStore:
         run("PRAGMA wal_autocheckpoint = 0")
         run(f"PRAGMA journal_size_limit = {LOG_BYTES}")
         run("PRAGMA foreign_keys = ON")
-        run("PRAGMA temp_store = MEMORY")  # there may be no other place that can be written
         run("PRAGMA busy_timeout = 0")
+        run("PRAGMA temp_store = MEMORY")  # there may be no other place that can be written
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
