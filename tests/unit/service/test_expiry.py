@@ -214,7 +214,7 @@ def test_a_store_that_fails_in_mid_expiry_spares_no_link(
     sweeps.run(60.1)
     assert [box.reasons for box in boxes] == [[EXPIRED]] * 40
     assert statuses(sweeps) == [TunnelStatus.CLOSED] * 40
-    assert len(sweeps.audit.tunnels) == 19
+    assert len(sweeps.audit.tunnels) == 31
     sweeps.run(1.0)
     assert len(sweeps.audit.tunnels) == len(set(sweeps.audit.tunnels)) == 40
 

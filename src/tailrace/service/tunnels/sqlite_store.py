@@ -94,6 +94,10 @@ def _summary(row: Sequence[Any]) -> TunnelSummary:
     return TunnelSummary(row[0], row[1], TunnelStatus(row[2]), *row[3:])
 
 
+def _token(row: Sequence[Any]) -> TokenRecord:
+    return TokenRecord(row[0], row[1], Side(row[2]), *row[3:])
+
+
 def _tags(row: Sequence[Any]) -> tuple[tuple[str, str], ...]:
     return tuple((key, value) for key, value in json.loads(row[0]))
 
@@ -306,14 +310,11 @@ class SqliteStore:
 
     def token(self, digest: str) -> TokenRecord | None:
         sql = (
-            "SELECT tunnel_id, side, issued_at, first_used_at, client_digest "
+            "SELECT digest, tunnel_id, side, issued_at, first_used_at, client_digest "
             "FROM tokens WHERE digest = ?"
         )
-        for tunnel_id, side, issued_at, first_used_at, client_digest in self._query(sql, digest):
-            return TokenRecord(
-                digest, tunnel_id, Side(side), issued_at, first_used_at, client_digest
-            )
-        return None
+        rows = self._query(sql, digest)
+        return _parsed(_token, rows[0]) if rows else None
 
     def mark_token_used(self, digest: str, client_digest: str | None, now: float) -> bool:
         sql = (
