@@ -277,18 +277,18 @@ class SqliteStore:
     def usage(self, key_id: str | None, now: float) -> Usage:
         sql = (
             "SELECT total(open), total(closed), total(size), "
-            "coalesce(max(CASE hour WHEN ?2 THEN opened ELSE 0 END), 0) FROM usage "
-            "WHERE ?1 IS NULL OR key_id = ?1"
+            "coalesce(max(CASE hour WHEN ? THEN opened ELSE 0 END), 0) FROM usage "
+            "WHERE ? IS NULL OR key_id = ?"
         )
-        ((is_open, closed, size, opened),) = self._query(sql, key_id, int(now // 3600))
+        ((is_open, closed, size, opened),) = self._query(sql, int(now // 3600), key_id, key_id)
         return Usage(int(is_open), int(closed), int(size), opened)
 
     def count_due(self, key_id: str | None, now: float) -> int:
         sql = (
-            "SELECT count(*) FROM tunnels WHERE status = 'OPEN' AND expires_at <= ?2 "
-            "AND (?1 IS NULL OR key_id = ?1)"
+            "SELECT count(*) FROM tunnels WHERE status = 'OPEN' AND expires_at <= ? "
+            "AND (? IS NULL OR key_id = ?)"
         )
-        return int(self._value(sql, key_id, now))
+        return int(self._value(sql, now, key_id, key_id))
 
     def set_tags(
         self, tunnel_id: str, tags: Sequence[tuple[str, str]], key_id: str | None, now: float
