@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
 from ...common.certificate_files import certificate_error_text, refuse_passphrase
+from ...common.installing import how_to_install_extra
 from ...common.secret import Secret
 from ..errors import SettingUnusable
 from .base import Notification, NotifierDown, NotifyFailed
@@ -71,7 +72,11 @@ def parse_mqtt_url(
         SettingUnusable: a value cannot be used, or the extra is not installed.
     """
     if importlib.util.find_spec("aiomqtt") is None:
-        raise SettingUnusable("{0} needs the extra: pip install 'tailrace[mqtt]'", "mqtt_url")
+        raise SettingUnusable(
+            "{0} needs the package aiomqtt: {command}",
+            "mqtt_url",
+            command=how_to_install_extra("mqtt"),
+        )
     try:
         parts = urlsplit(url)
         port = parts.port

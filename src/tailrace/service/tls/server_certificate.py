@@ -13,9 +13,10 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ...common.certificate_files import certificate_error_text
+from ...common.certificate_files import certificate_error_text, holds_no_pem
 from ...common.special_files import is_special
 from ...errors import ConfigurationError
+from ..errors import SettingUnusable
 from .authority import Certificates, fill_ca_dir
 
 __all__ = ["ServerTls", "given_certificates"]
@@ -144,6 +145,12 @@ def _complaints(certificates: Certificates) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        cert = certificates.server_file
+        if certificates.server_key_file == cert and holds_no_pem(error):
+            template = (
+                "cannot use the certificate in {cert}: no private key follows it; name one with {0}"
+            )
+            raise SettingUnusable(template, "tls_key", cert=cert) from None
         names = " and ".join(
             dict.fromkeys(map(str, (certificates.server_file, certificates.server_key_file)))
         )
