@@ -28,6 +28,7 @@ from .dispatch import perform
 from .errors import ApiError, ErrorType
 from .model import OPERATIONS, SIGNING_NAME
 from .operations import Document
+from .server import mark_known
 from .sigv4 import SignedRequest, Verifier
 from .validation import read_parameters
 
@@ -133,6 +134,7 @@ class ControlApi:
     def _verified(self, request: Request, body: bytes) -> AccessKey:
         with self._throttle.of_address(network(_address(request))):
             key = self._verifier.verify(_signed_request(request, body), self._control.clock())
+        mark_known(request.scope)
         self._throttle.of_key(key)
         return key
 

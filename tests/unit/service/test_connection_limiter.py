@@ -1,0 +1,84 @@
+"""How many connections a listener accepts."""
+
+import logging
+from collections import Counter
+
+import pytest
+
+from tailrace.service import connection_limiter
+from tailrace.service.connection_limiter import ConnectionLimiter
+from tailrace.service.limits import Limits
+from tailrace.service.telemetry.throttled_log import ThrottledLog
+
+NONE = Limits(connection_rate=0, connections=0, address_connections=0)
+"""No limits but that of the process."""
+
+
+class Door:
+    """A limiter, its clock and what it counts."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.now = 1.0
+        self.refusals: Counter[str] = Counter()
+        log = ThrottledLog(logging.getLogger("tailrace"), lambda: self.now)
+        self.limiter = ConnectionLimiter(
+            limits, "X connection", log, self.refusals, lambda: self.now
+        )
+        self._descriptors = iter(range(1_000_000))
+
+    def knock(self, host: str = "192.0.2.1") -> bool:
+        return self.limiter.admit(host, next(self._descriptors))
+
+
+def test_connections_per_second(caplog: pytest.LogCaptureFixture) -> None:
+    door = Door(Limits(connection_rate=2))
+    assert [door.knock() for _ in range(3)] == [True, True, False]
+    assert door.knock("192.0.2.2")
+    door.now += 0.5
+    assert [door.knock() for _ in range(2)] == [True, False]
+    assert door.refusals == {"connection_rate": 2}
+    assert "X connection from 192.0.2.1 refused: more than 2 in a second" in caplog.messages
+
+
+def test_open_connections_of_one_address(caplog: pytest.LogCaptureFixture) -> None:
+    door = Door(Limits(address_connections=2))
+    assert [door.knock("2001:db8::1"), door.knock("2001:db8::2")] == [True, True]
+    assert not door.knock("2001:db8::3")
+    assert door.knock("2001:db8:1::")
+    door.limiter.release(1)
+    assert door.knock("2001:db8::3")
+    assert not door.knock("2001:db8::3")
+    assert door.refusals == {"address_connections": 2}
+    assert "X connection from 2001:db8::3 refused: 2 of its address are open" in caplog.messages
+
+
+def test_open_connections_in_all(caplog: pytest.LogCaptureFixture) -> None:
+    door = Door(Limits(connections=2))
+    assert [door.knock(f"192.0.2.{number}") for number in range(3)] == [True, True, False]
+    # Each connection is given back once, however often its end is told.
+    for _ in range(2):
+        door.limiter.release(0)
+    assert [door.knock(), door.knock()] == [True, False]
+    assert door.refusals == {"connections": 2}
+    assert "X connection from 192.0.2.2 refused: 2 are open" in caplog.messages
+
+
+@pytest.mark.parametrize("connections", [0, 1000])
+def test_most_descriptors_are_left_to_links(
+    monkeypatch: pytest.MonkeyPatch, connections: int
+) -> None:
+    monkeypatch.setattr(connection_limiter, "descriptor_limit", lambda: 80)
+    door = Door(Limits(connections=connections, address_connections=0, connection_rate=0))
+    assert [door.knock() for _ in range(11)] == [True] * 10 + [False]
+
+
+def test_no_limits() -> None:
+    door = Door(NONE)
+    assert all(door.knock() for _ in range(2000))
+
+
+def test_out_of_files_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    door = Door(NONE)
+    door.limiter.exhausted()
+    assert door.refusals == {"out_of_files": 1}
+    assert "X connection refused: the process is out of file descriptors" in caplog.text
