@@ -11,11 +11,12 @@ import asyncio
 import contextlib
 import logging
 import math
+import re
 import socket
 import ssl
 import time
 from collections import Counter
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from enum import Enum
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ import aiofastnet
 import h11
 import uvicorn
 from starlette.applications import Starlette
-from uvicorn.protocols.http.flow_control import CLOSE_HEADER
+from uvicorn.protocols.http.flow_control import CLOSE_HEADER, FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
@@ -45,6 +46,12 @@ _ANSWER_SECONDS: Final = 30.0
 
 _KEEP_ALIVE_SECONDS: Final = 75
 """For the next request of a known client: longer than the pools of clients keep a connection."""
+
+_HEAD_BYTES: Final = 16 * 1024
+_HEAD_LINES: Final = 200
+"""More than any client sends; h11 takes microseconds for each."""
+
+_END_OF_HEAD: Final = re.compile(rb"\n\r?\n")
 
 _STRANGER_REQUESTS: Final = 50
 """Requests of a connection, one after the other, that anybody may send."""
@@ -106,7 +113,6 @@ class _Shared:
 
     def __init__(self, limits: Limits, kind: str) -> None:
         self.head_seconds = limits.handshake_seconds
-        self.request_bytes = limits.request_bytes
         self._kind = kind
         self._throttled_log = ThrottledLog(_log, time.monotonic)
         self.limiter = ConnectionLimiter(
@@ -195,6 +201,53 @@ class _Listener:
         await self._server.wait_closed()
 
 
+class _Http(h11.Connection):
+    """HTTP/1.1 that counts the lines of a head first, and stops behind it.
+
+    A body is parsed when :attr:`is_body_held` is cleared, and not before: in small chunks it
+    costs many times what it takes to send it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(h11.SERVER, _HEAD_BYTES)
+        self.is_body_held = False
+
+    def next_event(self) -> Any:
+        if self.is_body_held:
+            return h11.NEED_DATA
+        if self.their_state is h11.IDLE:
+            self._check_lines()
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self.is_body_held = self.their_state is h11.SEND_BODY and _has_body(event)
+        return event
+
+    def _check_lines(self) -> None:
+        received, _ = self.trailing_data
+        end = _END_OF_HEAD.search(received)
+        if received.count(b"\n", 0, end.end() if end else len(received)) > _HEAD_LINES:
+            raise h11.RemoteProtocolError("too many header fields", error_status_hint=431)
+
+
+def _has_body(request: h11.Request) -> bool:
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and int(value))
+        for name, value in request.headers
+    )
+
+
+class _Flow(FlowControl):
+    """Calls ``wanted`` when more of a body is."""
+
+    def __init__(self, transport: asyncio.Transport, wanted: Callable[[], None]) -> None:
+        super().__init__(transport)
+        self._wanted = wanted
+
+    def resume_reading(self) -> None:
+        super().resume_reading()
+        self._wanted()
+
+
 class _Phase(Enum):
     """What a connection is doing."""
 
@@ -212,26 +265,21 @@ class _Connection(H11Protocol):
     def __init__(self, shared: _Shared, config: uvicorn.Config, state: ServerState) -> None:
         super().__init__(config, state, {})
         self._shared = shared
+        self.conn = self._http = _Http()
         self._phase = _Phase.IDLE
         self._deadline: asyncio.TimerHandle | None = None
         self._stranger_seconds = math.ceil(shared.head_seconds)
         self._stranger_requests = 0
         """Requests since the last one with a valid signature."""
-        self._discarded = 0
-        """Bytes that came of a body whose request was answered before."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self.flow = _Flow(transport, self._body_wanted)
         self._enter(_Phase.IDLE, self._shared.head_seconds)
 
     def data_received(self, data: bytes) -> None:
         if self._phase is _Phase.IDLE:
             self._enter(_Phase.HEAD, self._shared.head_seconds)
-        if self._phase is _Phase.HEAD and self.conn.their_state is h11.SEND_BODY:
-            self._discarded += len(data)
-            if self._discarded > self._shared.request_bytes:
-                self._drop("it goes on with a request that was answered")
-                return
         super().data_received(data)
 
     def handle_events(self) -> None:
@@ -239,17 +287,24 @@ class _Connection(H11Protocol):
         super().handle_events()
         if self.cycle is not cycle:
             self._request_began()
+        if self.cycle is not None and not self.cycle.response_started:
+            # A client that is answered before its body was read may be sending it still.
+            is_last = self.cycle.more_body or self._stranger_requests >= _STRANGER_REQUESTS
+            headers = self.server_state.default_headers
+            self.cycle.default_headers = [*headers, CLOSE_HEADER] if is_last else headers
 
     def _request_began(self) -> None:
         """Called when the head of a request has come, before the application looks at it."""
         self._enter(_Phase.REQUEST, self._shared.head_seconds + _ANSWER_SECONDS)
-        self._discarded = 0
         self._stranger_requests += 1
-        if self._stranger_requests >= _STRANGER_REQUESTS:
-            self.cycle.default_headers = [*self.cycle.default_headers, CLOSE_HEADER]
-        if self.cycle.more_body:
-            # Until the application asks for it.
+        if self._http.is_body_held:
             self.flow.pause_reading()
+
+    def _body_wanted(self) -> None:
+        """Called when the application asks for more of the body."""
+        if self._http.is_body_held:
+            self._http.is_body_held = False
+            self.handle_events()
 
     def on_response_complete(self) -> None:
         is_known = _KNOWN in self.scope["state"]

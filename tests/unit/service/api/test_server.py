@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import h11
 import pytest
 
 from support.service import api, config, running, trust
@@ -102,7 +103,7 @@ async def test_no_second_request_in_time(tmp_path: Path) -> None:
 async def test_no_request_body_in_time(tmp_path: Path) -> None:
     settings = config(tmp_path / "state", limits=Limits(handshake_seconds=0.3))
     async with running(settings) as service, connected(service) as (reader, writer):
-        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+        writer.write(list_request(service)[:-1])
         answer = await read_end(reader)
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert b'"RequestTimeoutException"' in answer
@@ -256,3 +257,50 @@ async def test_stopping_waits_for_nobody_in_tls(
     assert await read_end(reader) == b""
     writer.close()
     assert "timeout graceful shutdown exceeded" not in caplog.text
+
+
+class TestHttp:
+    """What h11 is not asked to parse."""
+
+    HEAD = b"POST / HTTP/1.1\r\nHost: x\r\n"
+
+    @pytest.mark.parametrize("framing", [b"Transfer-Encoding: chunked", b"Content-Length: 3"])
+    def test_a_body_waits_until_it_is_wanted(self, framing: bytes) -> None:
+        """In chunks of one byte it costs a hundred times what it takes to send it."""
+        http = server._Http()
+        body = b"1\r\nx\r\n" * 3 + b"0\r\n\r\n" if b"chunked" in framing else b"xxx"
+        http.receive_data(self.HEAD + framing + b"\r\n\r\n" + body)
+        assert isinstance(http.next_event(), h11.Request)
+        assert [http.next_event() for _ in range(3)] == [h11.NEED_DATA] * 3
+        http.is_body_held = False
+        received = b""
+        while isinstance(event := http.next_event(), h11.Data):
+            received += event.data
+        assert received == b"xxx"
+        assert isinstance(event, h11.EndOfMessage)
+
+    @pytest.mark.parametrize("more", [b"", b"Content-Length: 0\r\n"])
+    def test_no_body(self, more: bytes) -> None:
+        http = server._Http()
+        http.receive_data(self.HEAD + more + b"\r\n")
+        assert isinstance(http.next_event(), h11.Request)
+        assert isinstance(http.next_event(), h11.EndOfMessage)
+
+    @pytest.mark.parametrize("end", [b"\r\n", b""])
+    def test_lines_are_counted_before_they_are_parsed(self, end: bytes) -> None:
+        http = server._Http()
+        http.receive_data(self.HEAD + b"a:b\r\n" * 196 + b"Content-Length: 900\r\n" + end)
+        if end:
+            http.receive_data(b"\n" * 900)
+            assert isinstance(http.next_event(), h11.Request)
+            return
+        assert http.next_event() is h11.NEED_DATA
+        http.receive_data(b"a:b\r\n" * 2)
+        with pytest.raises(h11.RemoteProtocolError, match="too many header fields"):
+            http.next_event()
+
+
+async def test_heads_of_very_many_fields(service: Service) -> None:
+    async with connected(service) as (reader, writer):
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + b"a:b\r\n" * 300 + b"\r\n")
+        assert (await read_end(reader)).startswith(b"HTTP/1.1 400 ")
