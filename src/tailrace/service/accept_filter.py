@@ -27,11 +27,11 @@ _OUT_OF_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
 class AcceptRules(Protocol):
     """Decides which connections are let in."""
 
-    def admit(self, host: str, descriptor: int) -> bool:
+    def admit(self, host: str, connection: AcceptedSocket) -> bool:
         """Return whether a connection from ``host`` is let in, and count it if so."""
 
     def release(self, descriptor: int) -> None:
-        """Called when a connection that was let in is closed."""
+        """Called when a connection that was let in has been closed."""
 
     def exhausted(self) -> None:
         """Called for each connection that is closed for want of a file descriptor."""
@@ -96,21 +96,19 @@ class AcceptFilter:
                 continue
             if self._spare is None:
                 self._spare = _open_spare()
-            if self._rules.admit(str(address[0]), accepted.fileno()):
-                return self._counted(accepted), address
-            accepted.close()
+            connection = accepted
+            if not isinstance(connection, AcceptedSocket):
+                connection = AcceptedSocket(fileno=accepted.detach())
+            if self._rules.admit(str(address[0]), connection):
+                connection.rules = self._rules
+                return connection, address
+            connection.close()
         raise BlockingIOError
 
     def close(self) -> None:
         """Close the listening socket."""
         self._give_up_spare()
         self._listening.close()
-
-    def _counted(self, accepted: socket.socket) -> AcceptedSocket:
-        if not isinstance(accepted, AcceptedSocket):
-            accepted = AcceptedSocket(fileno=accepted.detach())
-        accepted.rules = self._rules
-        return accepted
 
     def _give_up_spare(self) -> None:
         if self._spare is not None:

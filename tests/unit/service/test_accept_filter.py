@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from support.waiting import HANG
-from tailrace.service.accept_filter import AcceptFilter
+from tailrace.service.accept_filter import AcceptedSocket, AcceptFilter
 
 
 class Guard:
@@ -22,11 +22,11 @@ class Guard:
         self.shed = 0
         self.open: set[int] = set()
 
-    def admit(self, host: str, descriptor: int) -> bool:
+    def admit(self, host: str, connection: AcceptedSocket) -> bool:
         self.hosts.append(host)
         self.left -= 1
         if self.left >= 0:
-            self.open.add(descriptor)
+            self.open.add(connection.fileno())
         return self.left >= 0
 
     def release(self, descriptor: int) -> None:
@@ -64,8 +64,12 @@ def test_who_is_let_in_comes_through(gate: AcceptFilter, guard: Guard) -> None:
         with accepted:
             assert address == client.getsockname()
             assert guard.hosts == ["127.0.0.1"]
+            assert guard.open == {accepted.fileno()}
             accepted.sendall(b"x")
             assert client.recv(1) == b"x"
+    # Its end is told once.
+    accepted.close()
+    assert guard.open == set()
 
 
 def test_who_is_not_is_closed_at_once(gate: AcceptFilter, guard: Guard) -> None:

@@ -310,6 +310,7 @@ class _Connection(H11Protocol):
         is_known = _KNOWN in self.scope["state"]
         if is_known:
             self._stranger_requests = 0
+            self._shared.limiter.know(self.transport.get_extra_info("socket").fileno())
         self.timeout_keep_alive = _KEEP_ALIVE_SECONDS if is_known else self._stranger_seconds
         # uvicorn closes it then; a client that leaves an answer or the end of TLS unread
         # gets some time more.
