@@ -141,6 +141,8 @@ class TunnelingService:
     """A running ``tailrace serve``."""
 
     process: Process
+    api: str
+    """URL of the control API."""
     data: Address
     ca_dir: str
     ca_file: str
@@ -193,8 +195,9 @@ def start_service(
         Path(ready["ca_file"]),
     )
     host, _, port = ready["data_endpoint"].rpartition(":")
+    data = Address(host, int(port))
     return TunnelingService(
-        process, Address(host, int(port)), ready["ca_dir"], ready["ca_file"], client
+        process, ready["api_endpoint"], data, ready["ca_dir"], ready["ca_file"], client
     )
 
 

@@ -1,4 +1,4 @@
-"""What one tunnel costs the others when its proxies flood, stall or send garbage.
+"""What one tunnel costs the others when its proxies flood, stall or send garbage, or strangers do.
 
     .venv/bin/python -m bench.noisy_neighbours [--seconds 5] [--only KIND ...]
 
@@ -15,10 +15,13 @@ import contextlib
 import json
 import os
 import random
+import socket
+import ssl
 import sys
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable
 from statistics import quantiles
 
@@ -112,6 +115,41 @@ def unread_starts(job: dict[str, str]) -> None:
             keep_sending(source, many(*(Message(START, n, "", n) for n in range(1, 2000))))
 
 
+# Strangers at the control API: they have neither key nor signature
+
+
+def api_connection(job: dict[str, str]) -> ssl.SSLSocket:
+    """Return a connection to the control API."""
+    host, _, port = job["api"].removeprefix("https://").rpartition(":")
+    plain = socket.create_connection((host, int(port)), timeout=30)
+    context = ssl.create_default_context(cafile=job["ca_file"])
+    return context.wrap_socket(plain, server_hostname=host)
+
+
+def api_flood(content: bytes) -> Callable[[dict[str, str]], None]:
+    """Return a villain that sends ``content`` to the API on one connection after the other."""
+
+    def play(job: dict[str, str]) -> None:
+        while True:
+            with contextlib.suppress(OSError), api_connection(job) as connection:
+                connection.sendall(content)
+                while connection.recv(1 << 16):
+                    pass
+
+    return play
+
+
+def api_silence(job: dict[str, str]) -> None:
+    """Connect as fast as can be, and say nothing."""
+    host, _, port = job["api"].removeprefix("https://").rpartition(":")
+    connections: deque[socket.socket] = deque(maxlen=2000)
+    while True:
+        with contextlib.suppress(OSError):
+            connections.append(socket.create_connection((host, int(port)), timeout=30))
+
+
+_POST = b"POST / HTTP/1.1\r\nHost: x\r\n"
+
 VILLAINS: dict[str, Callable[[dict[str, str]], None]] = {
     "bulk": flood(many(Message(DATA, 1, "", 1, bytes(MAX_PAYLOAD)))),
     "tiny messages": flood(many(Message(DATA, 1, "", 1, b"x"))),
@@ -125,6 +163,13 @@ VILLAINS: dict[str, Callable[[dict[str, str]], None]] = {
     "streams, unread": unread_starts,
     "garbage": garbage,
     "strangers": strangers,
+    "API, heads": api_flood((_POST + b"a:b\r\n" * 190 + b"\r\n") * 50),
+    "API, long heads": api_flood(_POST + b"a:b\r\n" * 5000 + b"\r\n"),
+    "API, bodies": api_flood(_POST + b"Content-Length: 1000000\r\n\r\n" + bytes(999_999)),
+    "API, chunks": api_flood(
+        _POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 10_000
+    ),
+    "API, silence": api_silence,
 }
 
 
@@ -164,6 +209,7 @@ def open_job(service: TunnelingService) -> dict[str, str]:
     tunnel = service.open_tunnel()
     return {
         "endpoint": str(service.data),
+        "api": service.api,
         "ca_file": service.ca_file,
         "source": tunnel.source,
         "destination": tunnel.destination,

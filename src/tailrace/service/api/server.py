@@ -217,7 +217,11 @@ class _Http(h11.Connection):
             return h11.NEED_DATA
         if self.their_state is h11.IDLE:
             self._check_lines()
-        event = super().next_event()
+        try:
+            event = super().next_event()
+        except h11.RemoteProtocolError as error:
+            # Its frames refer to it, which would keep the whole connection.
+            raise error.with_traceback(None) from None
         if isinstance(event, h11.Request):
             self.is_body_held = self.their_state is h11.SEND_BODY and _has_body(event)
         return event
@@ -237,15 +241,16 @@ def _has_body(request: h11.Request) -> bool:
 
 
 class _Flow(FlowControl):
-    """Calls ``wanted`` when more of a body is."""
+    """Calls ``wanted`` when more of a body is; ``None`` when the connection is lost."""
 
     def __init__(self, transport: asyncio.Transport, wanted: Callable[[], None]) -> None:
         super().__init__(transport)
-        self._wanted = wanted
+        self.wanted: Callable[[], None] | None = wanted
 
     def resume_reading(self) -> None:
         super().resume_reading()
-        self._wanted()
+        if self.wanted is not None:
+            self.wanted()
 
 
 class _Phase(Enum):
@@ -274,12 +279,16 @@ class _Connection(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self.flow = _Flow(transport, self._body_wanted)
+        self.flow = self._flow = _Flow(transport, self._body_wanted)
         self._enter(_Phase.IDLE, self._shared.head_seconds)
 
     def data_received(self, data: bytes) -> None:
         if self._phase is _Phase.IDLE:
             self._enter(_Phase.HEAD, self._shared.head_seconds)
+        elif self._http.is_body_held and self.flow.write_paused:
+            # The application cannot answer before earlier answers are taken. Otherwise it
+            # answers in its next turn, and what comes then is thrown away.
+            self.flow.pause_reading()
         super().data_received(data)
 
     def handle_events(self) -> None:
@@ -297,8 +306,6 @@ class _Connection(H11Protocol):
         """Called when the head of a request has come, before the application looks at it."""
         self._enter(_Phase.REQUEST, self._shared.head_seconds + _ANSWER_SECONDS)
         self._stranger_requests += 1
-        if self._http.is_body_held:
-            self.flow.pause_reading()
 
     def _body_wanted(self) -> None:
         """Called when the application asks for more of the body."""
@@ -327,6 +334,8 @@ class _Connection(H11Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
         super().connection_lost(exc)
+        # Freed at once, with its buffers of TLS, and not by the garbage collector.
+        self._flow.wanted = None
 
     def _enter(self, phase: _Phase, seconds: float) -> None:
         self._phase = phase

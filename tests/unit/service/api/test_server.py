@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import gc
 import time
+import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -170,6 +172,9 @@ async def test_metrics_have_the_same_gate(tmp_path: Path, caplog: pytest.LogCapt
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
+INVALID = b"GET /healthz HTTP/1.1\r\n\r\n"
+
+
 async def read_answer(reader: asyncio.StreamReader) -> bytes:
     """Read one answer, and return its head."""
     async with asyncio.timeout(HANG):
@@ -244,6 +249,49 @@ async def test_answers_that_nobody_takes(
                 while "dropped: its answers are not taken" not in caplog.text:
                     await asyncio.sleep(0.01)
             assert len(await read_end(reader)) < 1000 * 20 * 2000
+
+
+async def test_a_body_that_nobody_reads_keeps_no_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes behind the answer is thrown away until the client closes, too."""
+    monkeypatch.setattr(server, "_TLS_SHUTDOWN_SECONDS", 10 * HANG)
+    settings = config(tmp_path / "state", limits=Limits(address_connections=1))
+    async with running(settings) as service:
+        async with connected(service) as (reader, writer):
+            writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
+            writer.write(bytes(1_000_000))
+            assert (await read_end(reader)).startswith(b"HTTP/1.1 403 ")
+        async with asyncio.timeout(HANG):
+            while True:
+                with contextlib.suppress(ConnectionError):
+                    async with connected(service):
+                        break
+
+
+async def test_connections_are_freed_at_once(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With their buffers, and not when the garbage collector runs next."""
+    made = []
+    enter = server._Connection.connection_made
+
+    def connection_made(self: Any, transport: Any) -> None:
+        made.append(weakref.ref(self))
+        enter(self, transport)
+
+    monkeypatch.setattr(server._Connection, "connection_made", connection_made)
+    gc.disable()
+    try:
+        for content in (HEALTH, list_request(service), INVALID):
+            async with connected(service) as (reader, writer):
+                writer.write(content)
+                await (read_end(reader) if content is INVALID else read_answer(reader))
+        async with asyncio.timeout(HANG):
+            while any(each() for each in made):
+                await asyncio.sleep(0.01)
+    finally:
+        gc.enable()
 
 
 async def test_stopping_waits_for_nobody_in_tls(
