@@ -21,7 +21,7 @@ class Limits:
     """Bytes per second of one tunnel, all directions and services together; 0: no limit."""
     connection_rate: float = 1000.0
     """New connections per second from one address, to each listener; 0: no limit."""
-    connections: int = 4000
+    connections: int = 2000
     """Connections open at one listener, but for links that were let in; 0: an eighth of the
     process' file descriptors, which is a limit in any case."""
     address_connections: int = 1000
