@@ -11,6 +11,8 @@ import os
 import socket
 from typing import Any, Final, Protocol
 
+from .telemetry.client_address import set_client_address
+
 __all__ = ["ACCEPT_AT_ONCE", "AcceptFilter", "AcceptRules", "AcceptedSocket"]
 
 ACCEPT_AT_ONCE: Final = 8
@@ -101,6 +103,7 @@ class AcceptFilter:
                 connection = AcceptedSocket(fileno=accepted.detach())
             if self._rules.admit(str(address[0]), connection):
                 connection.rules = self._rules
+                set_client_address(address)
                 return connection, address
             connection.close()
         raise BlockingIOError

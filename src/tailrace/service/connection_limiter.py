@@ -12,18 +12,21 @@ them (data, API, metrics) leave most to links that were let in, which do not cou
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
 from ..common.event_loop import descriptor_limit
+from ..common.log_floods import flood_kind
 from ..flow.token_bucket import Buckets
 from .accept_filter import AcceptedSocket
 from .limits import Limits, network
-from .telemetry.throttled_log import ThrottledLog
 
 __all__ = ["ConnectionLimiter"]
+
+_log = logging.getLogger(__name__)
 
 _SHARE: Final = 8
 """One part in this many of the process' file descriptors is for one listener."""
@@ -40,13 +43,11 @@ class ConnectionLimiter:
         self,
         limits: Limits,
         kind: str,
-        throttled_log: ThrottledLog,
         refusals: Counter[str],
         clock: Callable[[], float],
     ) -> None:
         self._limits = limits
         self._kind = kind
-        self._throttled_log = throttled_log
         self._refusals = refusals
         self._clock = clock
         self._rate = Buckets(limits.connection_rate, limits.connection_rate)
@@ -98,10 +99,10 @@ class ConnectionLimiter:
     def exhausted(self) -> None:
         """Called for each connection that is closed for want of a file descriptor."""
         self._refusals["out_of_files"] += 1
-        self._throttled_log.add(
-            "out of file descriptors",
+        _log.warning(
             "%s refused: the process is out of file descriptors; raise its limit",
             self._kind,
+            extra=flood_kind("out of file descriptors"),
         )
 
     def _make_room(self) -> None:
@@ -115,5 +116,7 @@ class ConnectionLimiter:
 
     def _refuse(self, outcome: str, cause: str, host: str, reason: str) -> bool:
         self._refusals[outcome] += 1
-        self._throttled_log.add(cause, "%s from %s refused: %s", self._kind, host, reason)
+        _log.warning(
+            "%s from %s refused: %s", self._kind, host, reason, extra=flood_kind(cause, self._kind)
+        )
         return False

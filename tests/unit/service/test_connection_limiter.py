@@ -1,6 +1,5 @@
 """How many connections a listener accepts."""
 
-import logging
 import socket
 from collections import Counter
 
@@ -10,7 +9,6 @@ from tailrace.service import connection_limiter
 from tailrace.service.accept_filter import AcceptedSocket
 from tailrace.service.connection_limiter import ConnectionLimiter
 from tailrace.service.limits import Limits
-from tailrace.service.telemetry.throttled_log import ThrottledLog
 
 NONE = Limits(connection_rate=0, connections=0, address_connections=0)
 """No limits but that of the process."""
@@ -41,10 +39,7 @@ class Door:
     def __init__(self, limits: Limits) -> None:
         self.now = 1.0
         self.refusals: Counter[str] = Counter()
-        log = ThrottledLog(logging.getLogger("tailrace"), lambda: self.now)
-        self.limiter = ConnectionLimiter(
-            limits, "X connection", log, self.refusals, lambda: self.now
-        )
+        self.limiter = ConnectionLimiter(limits, "X connection", self.refusals, lambda: self.now)
         self.connections: list[Connection] = []
 
     def knock(self, host: str = "192.0.2.1") -> bool:

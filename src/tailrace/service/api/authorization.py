@@ -20,15 +20,15 @@ def authorize_operation(key: AccessKey, name: str, operation: Operation) -> None
         raise _denied(key, name)
 
 
-def authorize(key: AccessKey, name: str, operation: Operation, call: Call) -> None:
-    """Refuse a call that the policy of ``key`` does not allow.
+def authorize(name: str, operation: Operation, call: Call) -> None:
+    """Refuse a call that the policy of its key does not allow.
 
     Raises:
         ApiError: AccessDeniedException.
         TunnelNotFound: there is no such tunnel.
     """
+    key, things = call.key, call.key.policy.things
     authorize_operation(key, name, operation)
-    things = key.policy.things
     # Not asked of keys for all things: it reads the store.
     if things is not None and not all(map(key.policy.allows_thing, operation.things(call))):
         raise _denied(key, f"{name} on tunnels of this thing")

@@ -28,11 +28,11 @@ from uvicorn.protocols.http.flow_control import CLOSE_HEADER, FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from ...common.log_floods import flood_kind
 from ...errors import ListenError
 from ..accept_filter import ACCEPT_AT_ONCE, AcceptFilter
 from ..connection_limiter import ConnectionLimiter
 from ..limits import Limits
-from ..telemetry.throttled_log import ThrottledLog
 
 __all__ = ["HttpServer", "mark_known"]
 
@@ -59,9 +59,6 @@ _STRANGER_REQUESTS: Final = 50
 _TLS_SHUTDOWN_SECONDS: Final = 5.0
 _TLS_BUFFER: Final = 2 * (16 * 1024 + 64)
 """Bytes of ciphertext taken from, or given to, the system at once: 2 TLS records."""
-
-_LOG_SECONDS: Final = 10
-"""Between counts of refusals in the log."""
 
 _KNOWN: Final = "known_client"
 
@@ -114,20 +111,13 @@ class _Shared:
     def __init__(self, limits: Limits, kind: str) -> None:
         self.head_seconds = limits.handshake_seconds
         self._kind = kind
-        self._throttled_log = ThrottledLog(_log, time.monotonic)
-        self.limiter = ConnectionLimiter(
-            limits, kind, self._throttled_log, Counter(), time.monotonic
-        )
+        self.limiter = ConnectionLimiter(limits, kind, Counter(), time.monotonic)
 
     def log_dropped(self, host: str, cause: str) -> None:
         """Log that a connection from ``host`` was dropped."""
-        self._throttled_log.add(
-            f"{self._kind} dropped: {cause}", "%s from %s dropped: %s", self._kind, host, cause
+        _log.warning(
+            "%s from %s dropped: %s", self._kind, host, cause, extra=flood_kind(cause, self._kind)
         )
-
-    async def flush(self) -> None:
-        """Log how many refusals had no line of their own."""
-        self._throttled_log.flush()
 
 
 class _Server(uvicorn.Server):
@@ -146,8 +136,6 @@ class _Server(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 timeout_graceful_shutdown=_STOP_SECONDS,
-                callback_notify=shared.flush,
-                timeout_notify=_LOG_SECONDS,
             )
         )
         self._shared = shared

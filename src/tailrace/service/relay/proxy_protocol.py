@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final, TypeAlias
 
+from ...common.log_floods import flood_kind
 from ...errors import ConfigurationError, RemoteProtocolError
 from ..accept_filter import AcceptedSocket
 
@@ -261,7 +262,12 @@ class ProxyListener:
         self._handover.ready.append(connection)
 
     def _refuse(self, connection: AcceptedSocket, reason: str) -> None:
-        _log.warning("connection from %s refused: %s", connection.client, reason)
+        _log.warning(
+            "connection from %s refused: %s",
+            connection.client,
+            reason,
+            extra=flood_kind("PROXY header"),
+        )
         self._drop(connection)
 
     def _drop(self, connection: AcceptedSocket) -> None:
