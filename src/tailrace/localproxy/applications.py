@@ -5,7 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from ..common.addresses import LocalAddress, TCPAddress, UnixAddress
+from ..common.addresses import (
+    DEFAULT_APPLICATION_HOST,
+    LocalAddress,
+    TCPAddress,
+    UnixAddress,
+)
 from .dialer import DialFailed, dial
 from .events import ConnectionOpened, ProxyEvent
 from .in_process import IN_PROCESS, Streams, new_streams
@@ -23,10 +28,18 @@ def name_of(service: LocalService) -> str:
     return str(service) if isinstance(service, TCPAddress | UnixAddress) else IN_PROCESS
 
 
+def _told(address: LocalAddress) -> str:
+    """Return an address as the peer reads it, which does not know our default host."""
+    if isinstance(address, TCPAddress) and not address.host:
+        return str(TCPAddress(DEFAULT_APPLICATION_HOST, address.port))
+    return str(address)
+
+
 class Applications:
     """The applications behind the connections of one session.
 
-    ``refuse`` is called with a connection whose application cannot be reached, and why.
+    ``refuse`` is called with a connection whose application cannot be reached, and why: for
+    the log, and for the peer.
     """
 
     def __init__(
@@ -34,7 +47,7 @@ class Applications:
         loop: asyncio.AbstractEventLoop,
         settings: ProxySettings,
         emit: Callable[[ProxyEvent], None],
-        refuse: Callable[[LocalConnection, str], None],
+        refuse: Callable[[LocalConnection, str, str], None],
         log: TunnelLog,
     ) -> None:
         self._loop = loop
@@ -87,7 +100,8 @@ class Applications:
             sock = await dial(address, self._settings)
         except DialFailed as error:
             del self._dials[local]
-            self._refuse(local, f"Could not connect to destination {error}")
+            told = f"the destination could not reach {_told(address)} ({error.cause})"
+            self._refuse(local, f"Could not connect to destination {error}", told)
             return
         del self._dials[local]
         self._attach(local, SocketEnd(self._loop, sock))

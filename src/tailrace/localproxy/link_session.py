@@ -65,7 +65,7 @@ class LinkSession:
     def link_closed(self, closed: LinkClosed) -> None:
         self.link = None
         self._window.stop()
-        self.traffic.detach()
+        self.traffic.detach(closed)
 
     # -- carrier ------------------------------------------------------------------------------
 

@@ -147,7 +147,7 @@ class LocalProxy:
             return
         self._stopping = True
         self._clients.pause()
-        self._uplink.reset_all()
+        self._uplink.reset_all(f"the {self._settings.side.value} has been stopped")
         self._uplink.stop()
 
     # -- the tunnel ----------------------------------------------------------------------
