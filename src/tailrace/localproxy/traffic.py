@@ -67,6 +67,9 @@ class Carrier(Protocol):
     def set_reading(self, reading: bool) -> None:
         """Receive frames, or receive none."""
 
+    def count_request(self) -> None:
+        """Note that the peer has asked for a connection, which takes its part of the turn."""
+
 
 class Traffic:
     """The session of one end of a tunnel and its local connections.
@@ -140,6 +143,8 @@ class Traffic:
     def event_occurred(self, event: Event) -> None:
         match event:
             case ConnectionRequested(connection):
+                if self._carrier is not None:
+                    self._carrier.count_request()
                 self.connections.requested(connection, self.services[connection.service_id])
             case ConnectionEnded(connection, cause, failure):
                 self.connections.ended(connection, cause.value, failure)

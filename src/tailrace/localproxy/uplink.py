@@ -94,6 +94,7 @@ class Uplink:
     def reset_all(self, failure: str) -> None:
         """Reset every connection in the tunnel, and say why; their local ends drain."""
         if self._session is not None:
+            self._session.stop_receiving()
             self._session.traffic.connections.reset_all(failure)
 
     def abort(self) -> None:

@@ -241,6 +241,7 @@ class NullLink:
         self.pings: list[bytes] = []
         self.reading = True
         self.aborted = False
+        self.closed: tuple[int, str] | None = None
         self._splitter = MessageSplitter()
 
     @property
@@ -268,6 +269,9 @@ class NullLink:
     def resume_reading(self) -> None:
         assert not self.reading
         self.reading = True
+
+    def close(self, code: int, reason: str) -> None:
+        self.closed = (code, reason)
 
     def abort(self) -> None:
         self.aborted = True
