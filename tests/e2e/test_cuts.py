@@ -39,12 +39,13 @@ class Client:
         self.sock = socket.socket()
         # Small: what is delivered has to be taken bit by bit.
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        self.sock.setblocking(False)
         self._at = (at.host, at.port)
         self._loop = asyncio.get_running_loop()
 
     async def __aenter__(self) -> Client:
-        await self._loop.sock_connect(self.sock, self._at)
+        # At once, whoever accepts it; asyncio could find a reset before it has connected.
+        self.sock.connect(self._at)
+        self.sock.setblocking(False)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -19,6 +19,7 @@ from ...common.addresses import (
     UnixAddress,
 )
 from ...common.atomic_files import write_atomically
+from ...common.log_floods import flood_kind
 from ...errors import ConfigurationError
 from ...localproxy.events import (
     Connected,
@@ -158,12 +159,13 @@ class LogReporter:
                 logger.info(
                     "Connected to %s, port: %s", host or DEFAULT_APPLICATION_HOST, port_text
                 )
-            case ConnectionRefused(_, _, reason):
-                logger.error("%s", _with_options(reason))
+            case ConnectionRefused(service_id, _, reason):
+                logger.error("%s", _with_options(reason), extra=flood_kind(per=service_id))
             case ConnectionCut(service_id, connection_id, _, received, reason):
                 name = f"{connection_id} of {service_id}" if service_id else str(connection_id)
                 when = f"after {received} bytes" if received else "before any byte"
-                logger.warning("connection %s was reset %s: %s", name, when, reason)
+                kind = flood_kind(per=service_id)
+                logger.warning("connection %s was reset %s: %s", name, when, reason, extra=kind)
             case ConnectionClosed(_, connection_id, peer, bytes_in, bytes_out):
                 logger.info("Disconnected from: %s", peer)
                 logger.debug(

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from ...common.event_loop import loop_factory, raise_descriptor_limit
+from ...common.log_floods import telling_floods
 from ...common.redaction import register_secrets
 from ...errors import AccessRefused
 from ...localproxy.client_token import client_token
@@ -56,7 +57,8 @@ async def _serve(settings: CommandSettings) -> None:
         with suppress(NotImplementedError):
             loop.add_signal_handler(number, proxy.stop)
     try:
-        await proxy.run()
+        with telling_floods(loop):
+            await proxy.run()
     except AccessRefused as error:
         logger.error(
             'Proxy server rejected web socket upgrade request: (HTTP/1.1 %d %s) "%s"',

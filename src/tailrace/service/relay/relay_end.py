@@ -150,9 +150,9 @@ class RelayEnd:
         """Whether :meth:`proceed` has something to pass on."""
         return bool(self._backlog)
 
-    def join(self, switchboard: Switchboard, tunnel_id: str) -> None:
+    def join(self, switchboard: Switchboard, tunnel_id: str, expires_at: float) -> None:
         """Take the side's place in the tunnel; a previous connection loses it."""
-        self._attachment = switchboard.join(tunnel_id, self._side, self)
+        self._attachment = switchboard.join(tunnel_id, self._side, self, expires_at)
         self._tell_presence()
 
     def leave(self) -> None:
