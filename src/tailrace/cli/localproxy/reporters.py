@@ -20,6 +20,7 @@ from ...common.addresses import (
 )
 from ...common.atomic_files import write_atomically
 from ...common.log_floods import flood_kind
+from ...common.queued_output import QueuedOutput
 from ...errors import ConfigurationError
 from ...localproxy.events import (
     Connected,
@@ -176,19 +177,16 @@ class LogReporter:
 
 
 class JSONReporter:
-    """Writes one JSON object per line for every event, flushed at once."""
+    """Writes one JSON object per line for every event."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: QueuedOutput | TextIO) -> None:
         self._out = out
 
     def __call__(self, event: ProxyEvent) -> None:
         described = self._describe(event)
         if described is None:
             return
-        line = json.dumps(described, separators=(",", ":"))
-        # A closed pipe must not end the proxy.
-        with contextlib.suppress(OSError, ValueError):
-            print(line, file=self._out, flush=True)
+        self._out.write(json.dumps(described, separators=(",", ":")) + "\n")
 
     @staticmethod
     def _describe(event: ProxyEvent) -> dict[str, Any] | None:
@@ -331,4 +329,5 @@ class SystemdNotifier:
             contextlib.suppress(OSError),
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock,
         ):
+            sock.setblocking(False)  # nor one that reads nothing hold it up
             sock.sendto(state.encode(), self._address)

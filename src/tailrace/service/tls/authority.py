@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ...common.atomic_files import make_private_directory, write_file
+from ...common.certificate_files import refuse_passphrase
 from ...common.private_files import OTHERS, OTHERS_MAY_WRITE, open_private
 from ...errors import ConfigurationError
 from ..errors import SettingUnusable
@@ -64,8 +65,16 @@ class Certificates:
         """Return a TLS context for listeners: TLS 1.2 or newer, the server certificate."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(self.server_file, self.server_key_file)
+        self.load_into(context)
         return context
+
+    def load_into(self, context: ssl.SSLContext) -> None:
+        """Let listeners with this context show the server certificate from now on.
+
+        Raises:
+            OSError: a file cannot be used.
+        """
+        context.load_cert_chain(self.server_file, self.server_key_file, password=refuse_passphrase)
 
 
 def certificate_names(host_names: Iterable[str] = ()) -> tuple[str, ...]:

@@ -67,6 +67,12 @@ def test_files_are_private(tmp_path: Path, store: SqliteStore) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
 
 
+def test_no_temporary_file_is_needed(store: SqliteStore) -> None:
+    """There may be no other place that can be written than the directory of the store."""
+    (place,) = store._connection.execute("PRAGMA temp_store").fetchone()
+    assert place == 2  # memory
+
+
 def test_two_stores_on_one_file_agree_on_the_first_use(tmp_path: Path) -> None:
     stores = [SqliteStore.open(tmp_path / "db") for _ in range(2)]
     stores[0].add_tunnel(tunnel("t"), [TokenRecord("d", "t", Side.SOURCE, 1.0)], [])
@@ -181,3 +187,10 @@ def test_broken_rows_fail_in_our_terms(store: SqliteStore, column: str, value: s
     store._connection.execute(f"UPDATE tunnels SET {column} = ?", (value,))
     with pytest.raises(StoreFailed, match="a row of it is broken"):
         store.tunnel("t")
+
+
+def test_a_broken_token_fails_in_our_terms(store: SqliteStore) -> None:
+    store.add_tunnel(tunnel("t"), [TokenRecord("d", "t", Side.SOURCE, 1.0)], [])
+    store._connection.execute("UPDATE tokens SET side = 'x'")
+    with pytest.raises(StoreFailed, match="a row of it is broken"):
+        store.token("d")
