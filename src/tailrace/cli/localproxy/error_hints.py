@@ -50,6 +50,9 @@ _HINTS: Final[Mapping[str, str]] = {
     "state_dir": "check --state-dir",
 }
 """Setting at fault -> what to do about it."""
+_AWS_API: Final = "api.tunneling.iot."
+_AWS_DATA: Final = "data.tunneling.iot."
+"""What the names of AWS' two endpoints begin with; the region follows."""
 
 
 def describe(error: LinkError) -> str:
@@ -66,7 +69,7 @@ def explain(error: TailraceError, settings: ProxySettings) -> str:
         case TokenRotated():
             return f"{error}; start again with the new {settings.side.value} token"
         case NotTunnelingService():
-            return f"{error}. {_endpoint_hint(settings)}, and that this network wants no login"
+            return f"{error}. {_stranger_hint(str(error), settings)}"
         case LinkError():
             return _gave_up(error, settings) if error.retryable else _with_remedy(error)
         case ListenError(setting="services"):
@@ -130,6 +133,18 @@ def _refusal_hint(error: AccessRefused, settings: ProxySettings) -> str:
             f"for a new token: {rotate}"
         )
     return _endpoint_hint(settings)
+
+
+def _stranger_hint(answer: str, settings: ProxySettings) -> str:
+    """Return what to do about an answer of something that is no tunneling service."""
+    if "UnknownOperationException" not in answer:
+        return f"{_endpoint_hint(settings)}, and that this network wants no login"
+    place = format_host_port(settings.host, settings.port)
+    if settings.host.startswith(_AWS_API):
+        data = f"give {_AWS_DATA}{settings.host.removeprefix(_AWS_API)}, or its region with -r"
+    else:
+        data = 'give the address behind "local proxies" in the output of tailrace serve'
+    return f"{place} is the control API, not the data endpoint; {data} (-e)"
 
 
 def _endpoint_hint(settings: ProxySettings) -> str:

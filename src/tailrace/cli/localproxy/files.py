@@ -7,7 +7,14 @@ import os
 import sys
 from typing import Final
 
-__all__ = ["MAX_FILE_SIZE", "is_filled_directory", "read_line", "read_text", "regular_files"]
+__all__ = [
+    "MAX_FILE_SIZE",
+    "is_filled_directory",
+    "is_missing_or_empty",
+    "read_line",
+    "read_text",
+    "regular_files",
+]
 
 MAX_FILE_SIZE: Final = 1_048_576
 """Bytes; no configuration file is larger, so a device or a log named by mistake is refused."""
@@ -43,6 +50,17 @@ def is_filled_directory(path: str) -> bool:
     try:
         with os.scandir(path) as entries:
             return next(entries, None) is not None
+    except OSError:
+        return False
+
+
+def is_missing_or_empty(path: str) -> bool:
+    """Return whether nothing is at ``path``, or a directory with nothing in it."""
+    try:
+        with os.scandir(path) as entries:
+            return next(entries, None) is None
+    except FileNotFoundError:
+        return True
     except OSError:
         return False
 

@@ -185,8 +185,8 @@ _TRUST: Final = (
         name="capath",
         short="c",
         metavar="DIR",
-        help="Trust the CA certificates in DIR, hashed as OpenSSL expects, in addition to the"
-        " system's",
+        help="Trust the CA certificates in DIR, which may be hashed as OpenSSL expects, or in one"
+        " PEM file, in addition to the system's",
         reference=True,
     ),
     Option(

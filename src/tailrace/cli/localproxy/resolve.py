@@ -37,7 +37,7 @@ from ...wire.protocol import SUBPROTOCOL_V3, SUBPROTOCOLS
 from .addresses import parse_bind_address, parse_endpoint, parse_service_map
 from .allow_list import format_allow_list, parse_allow_list
 from .argv import CommandKind, parse_argv
-from .files import is_filled_directory, read_line, read_text
+from .files import is_filled_directory, is_missing_or_empty, read_line, read_text
 from .ini import read_services
 from .layers import DEFAULT_VERBOSITY, Inputs, Layer, OptionValue, Origin, gather
 from .settings import CommandSettings
@@ -65,7 +65,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _STANDARD_INPUT: Final = "-"
-_SHOWN_LIST: Final = 200
+_SHOWN_LENGTH: Final = 200
 _DEFAULT_CONFIG_DIR: Final = "config"
 _SIDES: Final = {
     "src": Side.SOURCE,
@@ -388,7 +388,7 @@ class _Values:
                     raise ConfigurationError(
                         f"{printable(format_local_address(address))}, the application{service} from"
                         f" the {self.origins[field]}, is not in the allow-list from the"
-                        f" {given.origin}: {printable(format_allow_list(allowed), _SHOWN_LIST)}"
+                        f" {given.origin}: {printable(format_allow_list(allowed), _SHOWN_LENGTH)}"
                     )
         return self._note("allowed", allowed, given.origin)
 
@@ -413,8 +413,10 @@ class _Values:
 
     def capath(self) -> Path | None:
         path = self._path("capath", "capath")
-        if path is not None and not is_filled_directory(str(path)):
-            logger.warning("--capath %s has no certificates: ignored", printable(str(path)))
+        # A file, or a directory that cannot be read, is judged when it is loaded.
+        if path is not None and is_missing_or_empty(str(path)):
+            shown = printable(str(path), _SHOWN_LENGTH)
+            logger.warning("--capath %s has no certificates: ignored", shown)
         return path
 
     def verify_tls(self) -> bool:

@@ -95,6 +95,27 @@ def test_something_else_that_answered_is_not_a_refused_token():
     )
 
 
+@pytest.mark.parametrize(
+    ("host", "port", "data"),
+    [
+        (
+            "api.tunneling.iot.eu-west-1.amazonaws.com",
+            443,
+            "give data.tunneling.iot.eu-west-1.amazonaws.com, or its region with -r (-e)",
+        ),
+        (
+            "localhost",
+            7443,
+            'give the address behind "local proxies" in the output of tailrace serve (-e)',
+        ),
+    ],
+)
+def test_the_control_api_is_told_from_the_data_endpoint(host: str, port: int, data: str):
+    error = NotTunnelingService('something else: "{"__type": "UnknownOperationException"}"')
+    said = explain(error, replace(settings(Side.SOURCE), host=host, port=port))
+    assert said == f"{error}. {host}:{port} is the control API, not the data endpoint; {data}"
+
+
 def test_a_rotated_token_asks_for_the_new_one():
     assert explain(TokenRotated("rotated"), settings(Side.DESTINATION)) == (
         "rotated; start again with the new destination token"

@@ -660,6 +660,17 @@ def test_remarks(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
+def test_certificates_in_a_file_are_nothing_to_warn_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "ca.pem").touch()
+    (tmp_path / "empty").mkdir()
+    assert settings("-c", str(tmp_path / "ca.pem")).capath == tmp_path / "ca.pem"
+    assert caplog.messages == []
+    settings("-c", str(tmp_path / "empty"))
+    assert caplog.messages == [f"--capath {tmp_path / 'empty'} has no certificates: ignored"]
+
+
 def test_secrets_of() -> None:
     found = settings("-i", CLIENT, https_proxy="http://u:p%2Fw@x:1")
     texts = {secret.reveal() for secret in secrets_of(found)}
