@@ -240,7 +240,8 @@ async def test_a_used_token(service: ServiceProcess, tmp_path: Path):
 
 async def test_a_token_used_by_another_proxy(service: ServiceProcess, tmp_path: Path):
     with tunnel_of(service, "SSH") as tunnel:
-        with tunnel_process(tmp_path, tunnel, Side.SOURCE) as proxy:
+        # One that keeps its client token elsewhere.
+        with tunnel_process(tmp_path, tunnel, Side.SOURCE, None, "--no-state") as proxy:
             await proxy.ready()
         line = await refused(service, tmp_path, Side.SOURCE, tunnel.tokens[Side.SOURCE])
     assert "does not match the client token" in line
@@ -303,4 +304,5 @@ async def test_what_is_no_error_leaves_no_error_line(service: ServiceProcess, tm
         "destination.out",
         "source.log",
         "source.out",
+        "state-home",
     ]

@@ -50,6 +50,8 @@ _HINTS: Final[Mapping[str, str]] = {
     "state_dir": "check --state-dir",
 }
 """Setting at fault -> what to do about it."""
+_CONTROL_API: Final = "UnknownOperationException"
+"""In what the control API answers to the upgrade, AWS' or that of ``tailrace serve``."""
 _AWS_API: Final = "api.tunneling.iot."
 _AWS_DATA: Final = "data.tunneling.iot."
 """What the names of AWS' two endpoints begin with; the region follows."""
@@ -117,10 +119,13 @@ def _refusal_hint(error: AccessRefused, settings: ProxySettings) -> str:
         "aws iotsecuretunneling rotate-tunnel-access-token --tunnel-id TUNNEL_ID "
         f"--client-mode {side.name}"
     )
+    if settings.host.startswith(_AWS_API):
+        return _stranger_hint(_CONTROL_API, settings)
     if "previously used" in body or "client token" in body:
         return (
             "An access token works only with the client token of its first use; get a new one "
-            f"with: {rotate} (--state-dir keeps the client token over a restart)"
+            f"with: {rotate} (the client token is kept in --state-dir, by default for each user "
+            "of each machine)"
         )
     if "closed" in body or "expired" in body:
         return "The tunnel has ended and cannot be reopened; open a new one"
@@ -137,7 +142,7 @@ def _refusal_hint(error: AccessRefused, settings: ProxySettings) -> str:
 
 def _stranger_hint(answer: str, settings: ProxySettings) -> str:
     """Return what to do about an answer of something that is no tunneling service."""
-    if "UnknownOperationException" not in answer:
+    if _CONTROL_API not in answer:
         return f"{_endpoint_hint(settings)}, and that this network wants no login"
     place = format_host_port(settings.host, settings.port)
     if settings.host.startswith(_AWS_API):

@@ -263,6 +263,12 @@ _BEHAVIOUR: Final = (
         metavar="DIR",
         help="Keep the generated client token in DIR, so that the access token still works after"
         " a restart of this command",
+        default="~/.local/state/tailrace-localproxy",
+    ),
+    Option(
+        name="no-state",
+        help="Keep no client token: the access token is good for this run of the command only",
+        kind=Kind.SWITCH,
     ),
 )
 _OUTPUT: Final = (

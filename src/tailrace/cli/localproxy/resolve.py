@@ -37,7 +37,7 @@ from ...wire.protocol import SUBPROTOCOL_V3, SUBPROTOCOLS
 from .addresses import parse_bind_address, parse_endpoint, parse_service_map
 from .allow_list import format_allow_list, parse_allow_list
 from .argv import CommandKind, parse_argv
-from .files import is_filled_directory, is_missing_or_empty, read_line, read_text
+from .files import default_state_dir, is_filled_directory, is_missing_or_empty, read_line, read_text
 from .ini import read_services
 from .layers import DEFAULT_VERBOSITY, Inputs, Layer, OptionValue, Origin, gather
 from .settings import CommandSettings
@@ -472,14 +472,37 @@ class _Values:
     def command_settings(self, proxy: ProxySettings) -> CommandSettings:
         inputs = self._inputs
         choose = self._choose
+        state_dir = self._state_dir()
         return CommandSettings(
             proxy=proxy,
             json_events=choose("json_events", False, inputs.get("json", bool)),
             ready_file=self._path("ready-file", "ready_file"),
-            state_dir=self._path("state-dir", "state_dir"),
+            state_dir=state_dir,
+            state_needed="state_dir" in self.origins and state_dir is not None,
             loop=LoopChoice(choose("loop", LoopChoice.AUTO.value, inputs.text("loop"))),
             verbosity=choose("verbosity", DEFAULT_VERBOSITY, inputs.get("verbose", int)),
         )
+
+    def _state_dir(self) -> Path | None:
+        given, none = self._inputs.text("state-dir"), self._inputs.get("no-state", bool)
+        if none is not None and none.value:
+            if given is None or none.origin.layer < given.origin.layer:
+                return self._note("state_dir", None, none.origin)
+            if none.origin.layer is given.origin.layer:
+                raise UsageError(
+                    "Must specify only one of --state-dir and --no-state",
+                    self._inputs.elsewhere("state-dir", "no-state"),
+                )
+        if given is not None:
+            return self._path("state-dir", "state_dir")
+        found = default_state_dir(self._inputs.environ)
+        if found is None and self._inputs.text("client-token") is None:
+            logger.warning(
+                "This user has no home directory to keep the client token in: the access token"
+                " will be refused after a restart of this command, unless --state-dir names a"
+                " directory (--no-state asks for none)"
+            )
+        return found
 
     def _path(self, option: str, field: str) -> Path | None:
         given = self._inputs.text(option)

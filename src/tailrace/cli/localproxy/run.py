@@ -7,21 +7,26 @@ import logging
 import os
 import signal
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
+from pathlib import Path
+from typing import Final
 
 from ...common.event_loop import loop_factory, raise_descriptor_limit
 from ...common.redaction import register_secrets
-from ...errors import AccessRefused
-from ...localproxy.client_token import client_token
+from ...common.secret import Secret
+from ...errors import AccessRefused, ConfigurationError
+from ...localproxy.client_token import kept_client_token
 from ...localproxy.proxy import LocalProxy
-from ...localproxy.settings import ProxySettings
 from .reporters import JSONReporter, LogReporter, ReadyFile, SystemdNotifier
 from .settings import CommandSettings
 
 __all__ = ["run"]
 
 logger = logging.getLogger(__name__)
+
+_PATIENCE: Final = 2.0
+"""Seconds that a proxy with the same access token has to end, as in ``kill PID; localproxy``."""
 
 
 def run(settings: CommandSettings) -> None:
@@ -33,13 +38,17 @@ def run(settings: CommandSettings) -> None:
         TailraceError: the proxy cannot start or go on.
     """
     raise_descriptor_limit()
-    with asyncio.Runner(loop_factory=loop_factory(settings.loop)) as runner:
-        runner.run(_serve(settings))
+    with ExitStack() as stack:
+        if settings.proxy.client_token is None and settings.state_dir is not None:
+            token = _kept_token(settings, settings.state_dir, stack)
+            settings = replace(settings, proxy=replace(settings.proxy, client_token=token))
+        runner = asyncio.Runner(loop_factory=loop_factory(settings.loop))
+        stack.enter_context(runner).run(_serve(settings))
 
 
 async def _serve(settings: CommandSettings) -> None:
     side = settings.proxy.side
-    proxy = LocalProxy(_with_kept_token(settings))
+    proxy = LocalProxy(settings.proxy)
     register_secrets(proxy.client_token)
     proxy.subscribe(LogReporter(side))
     if settings.json_events:
@@ -70,9 +79,17 @@ async def _serve(settings: CommandSettings) -> None:
             ready.remove()
 
 
-def _with_kept_token(settings: CommandSettings) -> ProxySettings:
-    """Give the proxy the client token that belongs to its access token in the state directory."""
-    proxy = settings.proxy
-    if proxy.client_token is not None or settings.state_dir is None:
-        return proxy
-    return replace(proxy, client_token=client_token(settings.state_dir, proxy.access_token))
+def _kept_token(settings: CommandSettings, directory: Path, stack: ExitStack) -> Secret | None:
+    """Return the client token that is kept for the access token, until ``stack`` is closed."""
+    token = kept_client_token(directory, settings.proxy.access_token, _PATIENCE)
+    try:
+        return stack.enter_context(token)
+    except ConfigurationError as error:
+        if settings.state_needed or error.setting != "state_dir":
+            raise
+        logger.warning(
+            "%s; the access token will be refused after a restart of this command, unless"
+            " --state-dir names a directory (--no-state asks for none)",
+            error,
+        )
+        return None

@@ -112,8 +112,12 @@ def test_something_else_that_answered_is_not_a_refused_token():
 )
 def test_the_control_api_is_told_from_the_data_endpoint(host: str, port: int, data: str):
     error = NotTunnelingService('something else: "{"__type": "UnknownOperationException"}"')
-    said = explain(error, replace(settings(Side.SOURCE), host=host, port=port))
-    assert said == f"{error}. {host}:{port} is the control API, not the data endpoint; {data}"
+    there = replace(settings(Side.SOURCE), host=host, port=port)
+    said = f"{host}:{port} is the control API, not the data endpoint; {data}"
+    assert explain(error, there) == f"{error}. {said}"
+    # That of AWS is known by its name, whatever it answers.
+    refused = AccessRefused(403, "Forbidden", "Missing Authentication Token")
+    assert explain(refused, there).endswith(said) is host.startswith("api.")
 
 
 def test_a_rotated_token_asks_for_the_new_one():

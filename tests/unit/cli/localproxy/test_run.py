@@ -15,12 +15,14 @@ import pytest
 from support.network.ports import free_port
 from support.service import ServiceProcess
 from support.tunnel import tunnel_of
+from tailrace.cli.localproxy import run as module
 from tailrace.cli.localproxy.run import run
 from tailrace.cli.localproxy.settings import CommandSettings
 from tailrace.common.addresses import TCPAddress
 from tailrace.common.event_loop import LoopChoice
 from tailrace.common.secret import Secret
 from tailrace.errors import ConfigurationError, ConnectFailed
+from tailrace.localproxy.client_token import kept_client_token
 from tailrace.localproxy.settings import ProxySettings
 from tailrace.wire import Side
 
@@ -120,8 +122,26 @@ def test_a_given_client_token_needs_no_state_directory(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_state_directory_that_cannot_be_used(tmp_path: Path):
+def test_a_state_directory_that_cannot_be_used(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """An error where it was asked for, a warning where it is the default."""
     (tmp_path / "file").write_text("")
+    settings = without_service(state_dir=tmp_path / "file" / "state", state_needed=True)
     with pytest.raises(ConfigurationError) as caught:
-        run(without_service(state_dir=tmp_path / "file" / "state"))
+        run(settings)
     assert caught.value.setting == "state_dir"
+    assert caplog.messages == []
+    with pytest.raises(ConnectFailed):
+        run(replace(settings, state_needed=False))
+    warned = [message for message in caplog.messages if "after a restart" in message]
+    assert len(warned) == 1
+    assert warned[0].startswith(f"{caught.value}; ")
+
+
+def test_an_access_token_that_another_proxy_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "_PATIENCE", 0.0)
+    settings = without_service(state_dir=tmp_path)
+    with (
+        kept_client_token(tmp_path, settings.proxy.access_token),
+        pytest.raises(ConfigurationError, match=rf"has this access token: pid {os.getpid()} "),
+    ):
+        run(settings)
