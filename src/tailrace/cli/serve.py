@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ..common.event_loop import LoopChoice, loop_factory, raise_descriptor_limit
+from ..common.installation import how_to_install_extra
 from ..errors import ConfigurationError, ListenError, TailraceError
 from ..service.config import (
     DataSettings,
@@ -40,7 +41,7 @@ _EXTRA: Final = (
     "aiofastnet",
     "cryptography",
     "picows",
-    "prometheus_client",
+    "prometheus-client",
     "starlette",
     "uvicorn",
 )
@@ -133,8 +134,10 @@ def run_serve(args: argparse.Namespace) -> None:
     Raises:
         TailraceError: the service cannot start or go on.
     """
-    if any(importlib.util.find_spec(name) is None for name in _EXTRA):
-        raise ConfigurationError("some packages are not installed; pip install 'tailrace[service]'")
+    missing = [name for name in _EXTRA if importlib.util.find_spec(name.replace("-", "_")) is None]
+    if missing:
+        how = how_to_install_extra("service", *missing)
+        raise ConfigurationError(f"packages are missing ({', '.join(missing)}): {how}")
     config = _config(args)
     make_loop = loop_factory(LoopChoice(args.loop))
     start_logging(args)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NoReturn
 
 from .. import __version__
@@ -19,6 +19,7 @@ from .arguments import Subparsers
 from .exit_codes import ExitCode, exit_code_of
 from .keys import add_keys_parser, run_keys
 from .serve import add_env_parser, add_serve_parser, error_text, run_env, run_serve
+from .suggestions import closest_name
 from .tunnel import add_tunnel_parser, run_tunnel
 
 __all__ = ["main"]
@@ -28,7 +29,7 @@ _INTERRUPTED: Final = 130
 _BROKEN_PIPE: Final = 141
 """128 + SIGPIPE: what it reports for a command that wrote to a pipe without a reader."""
 _HINTS: Final = {
-    "loop": "; pip install uvloop, or use --loop auto",
+    "loop": "; or use --loop auto",
     "state_dir": "; choose another with --state-dir",
 }
 """Setting at fault -> which option to change."""
@@ -36,8 +37,22 @@ _HINTS: Final = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command; return the exit status."""
-    args = _parser().parse_args(argv)
     try:
+        return _run(argv)
+    except BrokenPipeError:
+        # Keep the flush at the end of the process from failing a second time.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        parser = _parser()
+        args, rest = parser.parse_known_args(argv)
+        if rest:
+            meant = closest_name(rest[0].partition("=")[0], _options(parser, args))
+            hint = f"; did you mean {meant}?" if meant else ""
+            parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
         args.run(args)
     except TailraceError as error:
         action = f" {args.action}" if "action" in args else ""
@@ -46,10 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exit_code_of(error)
     except KeyboardInterrupt:
         return _INTERRUPTED
-    except BrokenPipeError:
-        # Keep the flush at the end of the process from failing a second time.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _BROKEN_PIPE
+    finally:
+        # A pipe without a reader, or a full disk, is found out here; also after --help.
+        if sys.stdout is not None:
+            sys.stdout.flush()
     return ExitCode.OK
 
 
@@ -83,6 +98,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Iterator[str]:
+    """Yield the options of the command, and of its action, that ``args`` have chosen."""
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            yield from _options(action.choices[getattr(args, action.dest)], args)
+
+
 def _add_config_parser(commands: Subparsers) -> None:
     config = commands.add_parser("config", help="inspect the configuration of localproxy")
     actions = config.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -90,23 +113,30 @@ def _add_config_parser(commands: Subparsers) -> None:
         "show",
         help="print every effective setting and where it came from",
         description="Print every setting that localproxy would run with, and where it came "
-        "from: argument, file, environment or default. Tokens and passwords are not shown.",
+        "from: argument, file, environment or default. Tokens and passwords are not shown, and "
+        "no token is needed.",
+        usage="tailrace config show [ARGUMENT]...",
+        epilog="example: tailrace config show -r eu-west-1 -s 5555",
         prefix_chars="\0",
+        add_help=False,
     )
     show.add_argument(
         "arguments",
         nargs=argparse.REMAINDER,
         metavar="ARGUMENT",
-        help="arguments for localproxy",
+        help="arguments for localproxy, see localproxy --help",
     )
-    show.set_defaults(run=_run_config_show)
+    show.set_defaults(run=lambda args: _run_config_show(args, show.print_help))
 
 
-def _run_config_show(args: argparse.Namespace) -> None:
+def _run_config_show(args: argparse.Namespace, print_help: Callable[[], None]) -> None:
+    if args.arguments in (["-h"], ["--help"]):
+        print_help()
+        return
     from .localproxy.describe import describe
     from .localproxy.resolve import build_settings
 
-    settings = describe(build_settings(args.arguments, os.environ))
+    settings = describe(build_settings(args.arguments, os.environ, with_token=False))
     rows = [(row.name, row.value or "-", str(row.origin)) for row in settings]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias
 
 from ..aws import ControlClient, Credentials
 from ..common.atomic_files import write_file
+from ..common.installation import how_to_install
 from ..common.secret import Secret
 from ..errors import ConfigurationError
 from .arguments import Subparsers
@@ -174,7 +175,7 @@ def _session(profile: str | None, environment: Mapping[str, str]) -> Any:
         return None
     if importlib.util.find_spec("boto3") is None:
         if profile is not None:
-            raise ConfigurationError("--profile needs boto3: pip install boto3")
+            raise ConfigurationError(f"--profile needs boto3: {how_to_install('boto3')}")
         return None
     exceptions = importlib.import_module("botocore.exceptions")
     try:

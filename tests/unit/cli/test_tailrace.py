@@ -42,6 +42,14 @@ def result(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, st
         (["--nope"], "tailrace: the following arguments are required: COMMAND; "),
         (["demo", "--nope"], "tailrace: unrecognized arguments: --nope; try tailrace --help"),
         (["demo", "x"], "tailrace: unrecognized arguments: x; try tailrace --help"),
+        (
+            ["serve", "--data-listn=7444"],
+            "tailrace: unrecognized arguments: --data-listn=7444; did you mean --data-listen?; try",
+        ),
+        (
+            ["tunnel", "open", "--servce", "SSH"],
+            "tailrace: unrecognized arguments: --servce SSH; did you mean --service?; try",
+        ),
         (["dance"], "tailrace: argument COMMAND: invalid choice: 'dance' (choose from "),
         (["serve", "--loop", "x"], "tailrace serve: argument --loop: invalid choice: 'x'"),
         (["serve", "--state-dir"], "tailrace serve: argument --state-dir: expected one argument"),
@@ -123,7 +131,7 @@ def test_an_error_becomes_its_line_and_its_status(
 @pytest.mark.parametrize(
     ("setting", "hint"),
     [
-        ("loop", "; pip install uvloop, or use --loop auto"),
+        ("loop", "; or use --loop auto"),
         ("state_dir", "; choose another with --state-dir"),
         ("unheard_of", ""),
     ],
@@ -203,14 +211,40 @@ def test_config_show_with_a_mistake(capsys: pytest.CaptureFixture[str], no_setti
     assert status == ExitCode.USAGE
     assert out == ""
     assert err.startswith("tailrace config show: ")
-    assert "access-token" in err
+    assert "--source-listen-port/-s" in err
 
 
-@pytest.mark.parametrize("option", ["--help", "--version"])
-def test_config_show_shows_settings_only(
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_config_show_has_help(
     capsys: pytest.CaptureFixture[str], no_settings: None, option: str
 ) -> None:
-    status, _, err = result(capsys, "config", "show", option)
+    status, out, err = result(capsys, "config", "show", option)
+    assert (status, err) == (ExitCode.OK, "")
+    assert out.startswith("usage: tailrace config show [ARGUMENT]...\n")
+    assert "\0" not in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "origin"),
+    [
+        ([], "default"),
+        (["--access-token-file", "missing"], "command line --access-token-file"),
+        (["-t", "-"], "command line -t"),
+    ],
+)
+def test_config_show_needs_no_token(
+    capsys: pytest.CaptureFixture[str], no_settings: None, argv: list[str], origin: str
+) -> None:
+    status, out, err = result(capsys, "config", "show", "-r", "eu-west-1", "-s", "5555", *argv)
+    assert (status, err) == (ExitCode.OK, "")
+    (row,) = [line for line in out.splitlines() if line.startswith("access_token ")]
+    assert row.split(maxsplit=2)[1:] == ["-", origin]
+
+
+def test_config_show_shows_settings_only(
+    capsys: pytest.CaptureFixture[str], no_settings: None
+) -> None:
+    status, _, err = result(capsys, "config", "show", "--version")
     assert status == ExitCode.USAGE
     assert err == (
         "tailrace config show: leave out --help, --version and --export-default-settings\n"
@@ -225,6 +259,18 @@ def test_as_a_module() -> None:
         [*COMMAND, "-V"], capture_output=True, text=True, timeout=HANG, check=True
     )
     assert done.stdout == f"tailrace {__version__}\n"
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["serve", "--help"], ["-V"]], ids=" ".join)
+def test_help_that_nobody_reads(argv: list[str]) -> None:
+    """It is still in the buffer when the parser has done with it."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*COMMAND, *argv], stdout=writer, stderr=subprocess.PIPE, timeout=HANG, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
 def test_an_output_that_nobody_reads(tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ BANNER: Final = f"Running AWS IoT Secure Tunneling Local Proxy version: v{__vers
 _HELP_HINT: Final = "Try 'localproxy --help' for a list of options."
 _INTERRUPTED: Final = 130
 """128 + SIGINT: what a shell reports for a command that Ctrl-C has ended."""
+_BROKEN_PIPE: Final = 141
+"""128 + SIGPIPE: what it reports for a command that wrote to a pipe without a reader."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,16 +46,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _usage(error)
         if command.kind is CommandKind.RUN:
             return _run(command, own_arguments=argv is None)
-        _write(sys.stdout, BANNER)
         if command.kind is CommandKind.EXPORT:
+            _write(sys.stdout, BANNER)
             return _export(command)
-        if command.kind is CommandKind.HELP:
-            from .help import help_text
-
-            _write(sys.stderr, help_text().rstrip("\n"))
+        return _inform(command.kind)
     except KeyboardInterrupt:
         return _INTERRUPTED
-    return ExitCode.OK
+
+
+def _inform(kind: CommandKind) -> int:
+    """Answer ``--version`` or ``--help``."""
+    text = BANNER
+    if kind is CommandKind.HELP:
+        from .help import help_text
+
+        text += f"\n{help_text()}".rstrip("\n")
+    return ExitCode.OK if _write(sys.stdout, text) else _BROKEN_PIPE
 
 
 def _run(command: CommandLine, *, own_arguments: bool) -> int:
@@ -150,14 +158,16 @@ def _logger() -> logging.Logger:
     return logging.getLogger(__name__)
 
 
-def _write(stream: TextIO, text: str) -> None:
-    """Print a line, whether anybody still reads it or not."""
+def _write(stream: TextIO, text: str) -> bool:
+    """Print a line; return whether there may be a reader: ``False`` for a broken pipe."""
     try:
         print(text, file=stream, flush=True)
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
         # Let the flush at the end of the process not fail a second time.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return not isinstance(error, BrokenPipeError)
+    return True
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
+from ...common.installation import how_to_install_extra
 from ...common.secret import Secret
 from ..errors import SettingUnusable
 from .base import Notification, NotifyFailed
@@ -70,7 +71,11 @@ def parse_mqtt_url(
         SettingUnusable: a value cannot be used, or the extra is not installed.
     """
     if importlib.util.find_spec("aiomqtt") is None:
-        raise SettingUnusable("{0} needs the extra: pip install 'tailrace[mqtt]'", "mqtt_url")
+        raise SettingUnusable(
+            "{0} needs the package aiomqtt: {how}",
+            "mqtt_url",
+            how=how_to_install_extra("mqtt", "aiomqtt"),
+        )
     try:
         parts = urlsplit(url)
         port = parts.port

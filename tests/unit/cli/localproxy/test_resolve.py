@@ -576,7 +576,8 @@ def test_settings_file_remarks(caplog: pytest.LogCaptureFixture) -> None:
         settings("--settings-json", "s.json")
     assert caplog.messages == [
         "Using settings specified in file: s.json",
-        "s.json: unknown key tunneling.proxy.message.may_payload_size: ignored",
+        "s.json: unknown key tunneling.proxy.message.may_payload_size: ignored."
+        " Did you mean 'message.max_payload_size'?",
         "s.json: tunneling.proxy.message.max_size has no effect here",
         "The service is asked for the unknown subprotocol mine",
     ]
