@@ -46,8 +46,8 @@ _SCHEME: Final = "wss://"
 _ANY_SCHEME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 _SCHEME_PORTS: Final = {"http": 80, "https": 443, "ssh": 22, "ws": 80, "wss": 443}
 _PORT_AND_PATH: Final = re.compile(r"([^/]+:\d{1,5})/.*")
-_LIKE_A_SERVICE: Final = re.compile(r"[A-Z][A-Z0-9_-]*")
-"""A host that is rather meant for a service id: host names are seldom in capitals."""
+_LIKE_A_SERVICE: Final = re.compile(r"[A-Z][A-Z0-9_-]*|[0-9]{1,5}")
+"""A host that is rather meant for a service id or a port: names are seldom in capitals."""
 _PATHS: Final = ("", "/", "/tunnel")
 
 
@@ -218,7 +218,8 @@ def parse_service_map(text: str, side: Side) -> dict[str, LocalAddress]:
 def _warn_of_a_service_id(address: LocalAddress, side: Side) -> None:
     if isinstance(address, TCPAddress) and _LIKE_A_SERVICE.fullmatch(address.host):
         logger.warning(
-            "%s %s means port %d of a host named %s; for a service of that name write %s=%d",
+            "%s %s means port %d of a host named %s; write %s=%d for a service of that name, or a"
+            " port alone",
             "-s" if side is Side.SOURCE else "-d",
             address,
             address.port,

@@ -129,6 +129,10 @@ def _split_long(word: str, rest: list[str]) -> list[_Token]:
 
 def _split_short(word: str, rest: list[str]) -> list[_Token]:
     """Split ``-kvalue`` and groups such as ``-kh``, of which only the last takes a value."""
+    name = word[1:].partition("=")[0]
+    if len(name) > 1 and option_named(name) is not None:
+        # To the C++ command, -region is -r with the value "egion".
+        raise UsageError(f"unrecognised option '-{name}'", f"Did you mean '--{name}'?")
     tokens: list[_Token] = []
     for index, letter in enumerate(word[1:], start=1):
         option = _BY_SHORT.get(letter)

@@ -266,6 +266,7 @@ def test_no_service_maps(text: str, sentence: str) -> None:
     [
         ("SSH:22", DESTINATION, "-d SSH:22 means port 22 of a host named SSH; "),
         ("SSH:5555", SOURCE, "-s SSH:5555 means port 5555 of a host named SSH; "),
+        ("5555:22", SOURCE, "-s 5555:22 means port 22 of a host named 5555; "),
         ("ssh:22", DESTINATION, ""),
         ("SSH.example:22", DESTINATION, ""),
         ("SSH=DB:22", DESTINATION, ""),

@@ -142,6 +142,8 @@ def test_export_fails(path: str, said: list[str], capsys: pytest.CaptureFixture[
         ([], ["the option '--access-token' is required but missing"]),
         (["-Z"], ["unrecognised option '-Z'"]),
         (["-h", "-Z"], ["unrecognised option '-Z'"]),
+        (["-region", "x"], ["unrecognised option '-region'", "Did you mean '--region'?"]),
+        (["-mode=src"], ["unrecognised option '-mode'", "Did you mean '--mode'?"]),
         (["-S", "1"], ["unrecognised option '-S'", "Did you mean '-s'?"]),
         (["--regoin", "x"], ["unrecognised option '--regoin'", "Did you mean '--region'?"]),
         (
