@@ -31,6 +31,7 @@ from ..session import (
     TunnelReady,
 )
 from ..wire import Side
+from ..wire.messages import FLOW_MESSAGES
 from .applications import Applications
 from .clients import Clients
 from .connections import ConnectionTable
@@ -147,7 +148,7 @@ class Traffic:
                 self._ready(self, service_ids)
             case DialectLearned(dialect):
                 self._emit(PeerDialectLearned(dialect.name))
-            case MessageIgnored(kind, service_id, reason):
+            case MessageIgnored(kind, service_id, reason) if kind not in FLOW_MESSAGES:
                 self._log.debug(
                     "Ignored message type %d of service '%s': %s", kind, service_id, reason
                 )

@@ -20,7 +20,9 @@ from .values import UsageError
 
 if TYPE_CHECKING:
     import logging
+    from collections.abc import Iterable
 
+    from ...common.secret import Secret
     from .layers import Inputs
 
 __all__ = ["BANNER", "main"]
@@ -86,9 +88,14 @@ def _run(command: CommandLine, *, own_arguments: bool) -> int:
     try:
         return _serve(inputs)
     except TailraceError as error:
+        if wants_json:
+            _tell(error, exit_code_of(error), str(error), inputs.secrets())
         return _report(error)
-    except Exception:
-        _logger().critical("Internal error; please report it", exc_info=True)
+    except Exception as error:
+        text = "Internal error; please report it"
+        _logger().critical("%s", text, exc_info=True)
+        if wants_json:
+            _tell(error, ExitCode.USAGE, text, ())
         return ExitCode.USAGE
 
 
@@ -102,14 +109,30 @@ def _serve(inputs: Inputs) -> int:
         _logger().warning("Running as root; this command needs no privileges")
 
     from .error_hints import explain
-    from .run import run
+    from .run import run, tunnel_name
 
     try:
         run(settings)
     except TailraceError as error:
-        _logger().critical("%s", explain(error, settings.proxy))
-        return exit_code_of(error)
+        text = explain(error, settings.proxy)
+        _logger().critical("%s", text)
+        code = exit_code_of(error)
+        if settings.json_events:
+            _tell(error, code, text, secrets_of(settings.proxy), tunnel_name(settings.proxy))
+        return code
     return ExitCode.OK
+
+
+def _tell(
+    error: Exception, code: int, text: str, secrets: Iterable[Secret], tunnel: str = ""
+) -> None:
+    """Write the JSON event of a command that fails."""
+    from ...common.redaction import Redaction
+    from .reporters import JSONReporter
+
+    redaction = Redaction()
+    redaction.add(*secrets)
+    JSONReporter(sys.stdout, tunnel).failed(code, type(error).__name__, redaction.redact(text))
 
 
 def _export(command: CommandLine) -> int:

@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -86,7 +87,7 @@ class LogReporter:
                 self._listening(service_id, address, assigned)
             case Reconnecting(cause, delay):
                 logger.error("%s; trying again in %.1f s", describe(cause), delay)
-            case Ended(code, reason):
+            case Ended(code, reason, requested) if not requested:
                 logger.info("Web socket close received. Code: %d; Reason: %s", code, reason)
             case ListeningOnNetwork() | PeerDialectLearned() | PeerSilent():
                 self._warning(event)
@@ -163,16 +164,29 @@ class LogReporter:
 
 
 class JSONReporter:
-    """Writes one JSON object per line for every event, flushed at once."""
+    """Writes one JSON object per line for every event, flushed at once.
 
-    def __init__(self, out: TextIO) -> None:
+    Each object has the time, and ``tunnel``: what tells this end of its tunnel from others, and
+    stays the same when the command is started again.
+    """
+
+    def __init__(self, out: TextIO, tunnel: str = "") -> None:
         self._out = out
+        self._tunnel = tunnel
 
     def __call__(self, event: ProxyEvent) -> None:
         described = self._describe(event)
-        if described is None:
-            return
-        line = json.dumps(described, separators=(",", ":"))
+        if described is not None:
+            self._write(described)
+
+    def failed(self, exit_code: int, error: str, message: str) -> None:
+        """Write the last event of a command that ends with ``exit_code`` because of an error."""
+        self._write({"event": "failed", "exit": exit_code, "error": error, "message": message})
+
+    def _write(self, described: dict[str, Any]) -> None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        common = {"event": described["event"], "time": now, "tunnel": self._tunnel}
+        line = json.dumps(common | described, separators=(",", ":"))
         # A closed pipe must not end the proxy.
         with contextlib.suppress(OSError, ValueError):
             print(line, file=self._out, flush=True)
@@ -190,8 +204,9 @@ class JSONReporter:
             case ServicesMapped(services):
                 mapping = {name: str(address or IN_PROCESS) for name, address in services.items()}
                 return {"event": "services", "services": mapping}
-            case Listening(service_id, address, _):
-                return {"event": "listening", "service": service_id, **_where(address)}
+            case Listening(service_id, address, assigned):
+                about = {"service": service_id, **_where(address)}
+                return {"event": "listening", **about, "assigned": assigned}
             case ConnectionOpened(service_id, number, peer):
                 about = {"service": service_id, "connection": number}
                 return {"event": "connection_opened", **about, "peer": peer}
@@ -205,8 +220,9 @@ class JSONReporter:
             case Reconnecting(cause, delay):
                 about = {"cause": describe(cause), "delay": round(delay, 3)}
                 return {"event": "reconnecting", **about}
-            case Ended(code, reason):
-                return {"event": "closed", "code": code, "reason": reason}
+            case Ended(code, reason, requested):
+                about = {"code": code, "reason": reason}
+                return {"event": "closed", **about, "by": "request" if requested else "service"}
             case _:
                 return None
 

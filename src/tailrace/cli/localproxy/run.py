@@ -18,13 +18,15 @@ from ...common.secret import Secret
 from ...errors import AccessRefused, ConfigurationError
 from ...localproxy.client_token import kept_client_token
 from ...localproxy.proxy import LocalProxy
+from ...localproxy.settings import ProxySettings
 from .reporters import JSONReporter, LogReporter, ReadyFile, SystemdNotifier
 from .settings import CommandSettings
 
-__all__ = ["run"]
+__all__ = ["run", "tunnel_name"]
 
 logger = logging.getLogger(__name__)
 
+_SHOWN_DIGEST: Final = 16
 _PATIENCE: Final = 2.0
 """Seconds that a proxy with the same access token has to end, as in ``kill PID; localproxy``."""
 
@@ -52,7 +54,7 @@ async def _serve(settings: CommandSettings) -> None:
     register_secrets(proxy.client_token)
     proxy.subscribe(LogReporter(side))
     if settings.json_events:
-        proxy.subscribe(JSONReporter(sys.stdout))
+        proxy.subscribe(JSONReporter(sys.stdout, tunnel_name(settings.proxy)))
     ready = ReadyFile(settings.ready_file, side) if settings.ready_file else None
     if ready is not None:
         proxy.subscribe(ready)
@@ -63,7 +65,7 @@ async def _serve(settings: CommandSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         # Windows loops have no signal handlers; there Ctrl-C cancels the task.
         with suppress(NotImplementedError):
-            loop.add_signal_handler(number, proxy.stop)
+            loop.add_signal_handler(number, _end, proxy, number)
     try:
         await proxy.run()
     except AccessRefused as error:
@@ -77,6 +79,20 @@ async def _serve(settings: CommandSettings) -> None:
     finally:
         if ready is not None:
             ready.remove()
+
+
+def tunnel_name(settings: ProxySettings) -> str:
+    """Return what tells this end of its tunnel from others, and stays the same over restarts.
+
+    It is the beginning of the digest of the access token: the id of a tunnel is not told to its
+    ends.
+    """
+    return settings.access_token.digest[:_SHOWN_DIGEST]
+
+
+def _end(proxy: LocalProxy, number: signal.Signals) -> None:
+    logger.info("Ending on %s", number.name)
+    proxy.stop()
 
 
 def _kept_token(settings: CommandSettings, directory: Path, stack: ExitStack) -> Secret | None:

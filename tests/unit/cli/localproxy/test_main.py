@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import re
@@ -269,6 +270,34 @@ def test_errors_of_the_proxy_say_what_to_do(
     assert lines(capsys.readouterr().err)[-1].startswith(
         '[fatal] HTTP/1.1 403 Forbidden: "Invalid access-token". Check that this is the source'
     )
+
+
+@pytest.mark.parametrize(
+    ("argv", "end", "code", "error", "words"),
+    [
+        (GOOD, AccessRefused(403, "Forbidden", TOKEN), 3, "AccessRefused", "Check that this is"),
+        (GOOD, ZeroDivisionError(TOKEN), 1, "ZeroDivisionError", "Internal error"),
+        (["-r", "US", "-s", "1"], None, 1, "RejectedInput", "Region must contain only"),
+        (["-r", "us"], None, 1, "UsageError", "Must specify one of --source-listen-port/-s"),
+    ],
+)
+def test_the_last_event_tells_of_the_failure(
+    argv: list[str],
+    end: Exception | None,
+    code: int,
+    error: str,
+    words: str,
+    token: str,
+    started: Proxy,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    started.ends = end
+    assert main([*argv, "--json"]) == code
+    out = capsys.readouterr().out
+    assert TOKEN not in out
+    event = json.loads(out)
+    assert (event["event"], event["exit"], event["error"]) == ("failed", code, error)
+    assert words in event["message"]
 
 
 def test_internal_errors_are_logged_without_secrets(

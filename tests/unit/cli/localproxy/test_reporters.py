@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import stat
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,19 @@ SOURCE_RUN: list[ProxyEvent] = [
     Reconnecting(LinkError("connection lost"), 1.234),
     Ended(1000, "Tunnel is closed"),
 ]
+
+
+def local(port: int) -> dict[str, object]:
+    return {"host": "127.0.0.1", "port": port}
+
+
+def written(out: io.StringIO) -> list[dict[str, object]]:
+    """Return the JSON objects of a stream, without what all of them have."""
+    found = [json.loads(line) for line in out.getvalue().splitlines()]
+    for each in found:
+        assert datetime.fromisoformat(each.pop("time")).tzinfo is UTC
+        assert each.pop("tunnel") == "a-tunnel"
+    return found
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -151,6 +165,12 @@ def test_refusals_name_the_options(reason: str, line: str, caplog: pytest.LogCap
     assert json.loads(out.getvalue())["reason"] == line
 
 
+def test_no_close_is_logged_that_never_came(caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.DEBUG)
+    LogReporter(Side.SOURCE)(Ended(1000, "", True))
+    assert lines(caplog) == []
+
+
 def test_a_failed_try_begins_as_the_reference_words_it(caplog: pytest.LogCaptureFixture):
     failed = Reconnecting(ConnectFailed("refused"), 1.0)
     LogReporter(Side.SOURCE)(failed)
@@ -167,16 +187,18 @@ def test_services_of_this_process_have_no_address(caplog: pytest.LogCaptureFixtu
     LogReporter(Side.SOURCE)(mapped)
     assert "SSH = in process" in lines(caplog)
     out = io.StringIO()
-    JSONReporter(out)(mapped)
-    assert json.loads(out.getvalue()) == {"event": "services", "services": {"SSH": "in process"}}
+    JSONReporter(out, "a-tunnel")(mapped)
+    assert written(out) == [{"event": "services", "services": {"SSH": "in process"}}]
 
 
 def test_json_is_one_object_a_line():
     out = io.StringIO()
-    report = JSONReporter(out)
+    report = JSONReporter(out, "a-tunnel")
     for event in [*SOURCE_RUN, Listening("U", UnixAddress("/run/c.sock"), False)]:
         report(event)
-    assert [json.loads(line) for line in out.getvalue().splitlines()] == [
+    report(Ended(1000, "", True))
+    report.failed(3, "AccessRefused", "refused")
+    assert written(out) == [
         {"event": "started", "mode": "source", "pid": os.getpid()},
         {"event": "connecting", "endpoint": "localhost:443"},
         {
@@ -186,8 +208,8 @@ def test_json_is_one_object_a_line():
             "link": "picows",
         },
         {"event": "services", "services": {"SSH": "5555", "WEB": "0"}},
-        {"event": "listening", "service": "SSH", "host": "127.0.0.1", "port": 5555},
-        {"event": "listening", "service": "WEB", "host": "127.0.0.1", "port": 40001},
+        {"event": "listening", "service": "SSH", **local(5555), "assigned": False},
+        {"event": "listening", "service": "WEB", **local(40_001), "assigned": True},
         {"event": "connection_opened", "service": "SSH", "connection": 1, "peer": "127.0.0.1:9"},
         {
             "event": "connection_closed",
@@ -204,8 +226,10 @@ def test_json_is_one_object_a_line():
             "reason": "the limit of 1 connections is reached",
         },
         {"event": "reconnecting", "cause": "connection lost", "delay": 1.234},
-        {"event": "closed", "code": 1000, "reason": "Tunnel is closed"},
-        {"event": "listening", "service": "U", "path": "/run/c.sock"},
+        {"event": "closed", "code": 1000, "reason": "Tunnel is closed", "by": "service"},
+        {"event": "listening", "service": "U", "path": "/run/c.sock", "assigned": False},
+        {"event": "closed", "code": 1000, "reason": "", "by": "request"},
+        {"event": "failed", "exit": 3, "error": "AccessRefused", "message": "refused"},
     ]
 
 

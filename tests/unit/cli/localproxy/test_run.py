@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -66,6 +67,7 @@ def test_a_signal_ends_it_in_order(
     capsys: pytest.CaptureFixture[str],
     number: signal.Signals,
     loop: LoopChoice,
+    caplog: pytest.LogCaptureFixture,
 ):
     """The signal is sent when systemd would learn that the proxy is ready."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
@@ -80,6 +82,7 @@ def test_a_signal_ends_it_in_order(
             seen.append(ready.exists())
             os.kill(os.getpid(), number)
 
+        caplog.set_level(logging.INFO)
         with tunnel_of(service, "SSH") as tunnel:
             settings = CommandSettings(
                 proxy=tunnel.settings(Side.SOURCE), loop=loop, ready_file=ready, json_events=True
@@ -88,8 +91,16 @@ def test_a_signal_ends_it_in_order(
             thread.start()
             run(settings)
             thread.join()
-    told = [json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()]
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    told = [event["event"] for event in events]
     assert told == ["started", "connecting", "connected", "services", "listening", "closed"]
+    assert events[-1]["by"] == "request"
+    # A port that was picked is given as what it is.
+    assert events[3]["services"] == {"SSH": str(events[4]["port"])}
+    assert events[4]["assigned"]
+    assert {event["tunnel"] for event in events} == {tunnel.tokens[Side.SOURCE].digest[:16]}
+    assert f"Ending on {number.name}" in caplog.messages
+    assert "close received" not in caplog.text
     assert not ready.exists()
 
 
