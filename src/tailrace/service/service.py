@@ -9,11 +9,13 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
 from ..common.atomic_files import make_private_directory, write_file
+from ..errors import ConfigurationError
 from .api.app import ControlApi
 from .api.health import health_routes, metrics_routes
 from .api.model import SIGNING_NAME
@@ -38,15 +40,20 @@ from .telemetry.counters import Counters
 from .telemetry.prometheus import Metrics
 from .tls.authority import Certificates, certificate_names, ensure_certificates
 from .tls.server_certificate import ServerTls, given_certificates
+from .tunnels.checkpoints import Checkpoints
 from .tunnels.queries import TunnelQueries
 from .tunnels.rules import RandomIds, Tunnels
 from .tunnels.sqlite_store import SqliteStore
+from .tunnels.unstored import Unstored
 
 __all__ = ["Service"]
 
 _log = logging.getLogger(__name__)
 
 _Clock = Callable[[], float]
+
+_AT_ONCE: Final = 1000
+"""Changes stored at once when the service stops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +187,10 @@ class Service:
         for outbox in control.outboxes:
             outbox.start()
             stack.push_async_callback(outbox.stop)
-        control.tunnels.reset_connections(clock())
+        checkpoints = Checkpoints(config.database)
+        checkpoints.start()
+        stack.push_async_callback(checkpoints.stop)
+        _begin(control.tunnels, config, clock)
         stack.callback(_reset_connections, control.tunnels, clock)
         stack.push_async_callback(listener.stop)
         await listener.start(data_socket, state.tls.context)
@@ -241,8 +251,9 @@ def _build_control(
     outboxes = tuple(Outbox(notifier, clock) for notifier in notifiers)
     announcer = Announcer(outboxes, config.region)
     ids = RandomIds()
-    tunnels = Tunnels(state.store, ids, config.limits)
-    queries = TunnelQueries(state.store, config.region, config.account_id)
+    unstored = Unstored()
+    tunnels = Tunnels(state.store, unstored, ids, config.limits)
+    queries = TunnelQueries(state.store, unstored, clock, config.region, config.account_id)
     expiry = Expiry(tunnels, switchboard, announcer, state.audit, clock)
     plane = ControlPlane(tunnels, queries, switchboard, ids, clock, announcer, expiry.sweep_soon)
     return _Control(plane, tunnels, outboxes, expiry)
@@ -295,9 +306,19 @@ def _publish(stack: contextlib.AsyncExitStack, config: ServiceConfig, endpoints:
     _log.info("service is ready: api %s, data %s", endpoints.api_endpoint, endpoints.data_endpoint)
 
 
-def _reset_connections(tunnels: Tunnels, clock: _Clock) -> None:
-    """Record that no local proxy is connected any more."""
+def _begin(tunnels: Tunnels, config: ServiceConfig, clock: _Clock) -> None:
+    """Forget the connections of a service that was killed; a store must be good for that."""
     try:
+        tunnels.reset_connections(clock())
+    except StoreFailed as failed:
+        raise ConfigurationError(f"{config.database}: {failed}") from None
+
+
+def _reset_connections(tunnels: Tunnels, clock: _Clock) -> None:
+    """Record that no local proxy is connected any more, and what could not be stored before."""
+    try:
+        while tunnels.store_again(_AT_ONCE):
+            pass
         tunnels.reset_connections(clock())
     except StoreFailed as failed:
         _log.error("connection states not recorded: %s", failed)

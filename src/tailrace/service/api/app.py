@@ -72,13 +72,15 @@ class ControlApi:
         try:
             body = await _read_body(request, self._limits)
             began = time.perf_counter()
-            document = self._respond(request, body, request_id)
+            document = await self._respond(request, body, request_id)
             self._counters.request_seconds += time.perf_counter() - began
         except ApiError as error:
             self._throttled_log.add(
                 error.type, "request %s: %s: %s", request_id, error.type, error.message
             )
             self._count(request, error.type)
+            if error.quota:
+                self._counters.quotas[error.quota] += 1
             return _error(error, request_id)
         except ClientDisconnect:
             return Response(status_code=400)
@@ -101,7 +103,7 @@ class ControlApi:
         name = _operation_name(request)
         self._counters.requests[name if name in OPERATIONS else "unknown", outcome] += 1
 
-    def _respond(self, request: Request, body: bytes, request_id: str) -> Document:
+    async def _respond(self, request: Request, body: bytes, request_id: str) -> Document:
         """Verify, validate and carry out a request; what changes something is audited."""
         key = self._verified(request, body)
         name = _operation_name(request)
@@ -111,7 +113,7 @@ class ControlApi:
         parameters = read_parameters(body, operation.input)
         outcome, document = ErrorType.INTERNAL.code, Document()
         try:
-            document = perform(self._control, name, parameters, key)
+            document = await perform(self._control, name, parameters, key)
             outcome = _OK
         except ApiError as error:
             outcome = error.type

@@ -273,6 +273,7 @@ class DataListener:
             LinkInfo(
                 channel_id,
                 tunnel.tunnel_id,
+                tunnel.expires_at,
                 handshake.side,
                 tunnel.services,
                 handshake.subprotocol,
@@ -287,7 +288,7 @@ class DataListener:
         except AdmissionRefused as refused:
             raise refuse_admission(refused.refusal) from None
         except StoreFailed as failed:
-            _log.error("channel %s: %s", channel_id, failed)
+            self.throttled_log.add("store failed", "channel %s: %s", channel_id, failed)
             raise HandshakeRefused(
                 HTTPStatus.SERVICE_UNAVAILABLE, "The service cannot look up the access token"
             ) from None
@@ -324,7 +325,12 @@ class DataListener:
         try:
             event(info.tunnel_id, info.side)
         except StoreFailed as failed:
-            _log.error("channel %s: connection state not recorded: %s", info.channel_id, failed)
+            self.throttled_log.add(
+                "connection state not recorded",
+                "channel %s: connection state not recorded: %s",
+                info.channel_id,
+                failed,
+            )
 
 
 def _upgrade_request(request: WSUpgradeRequest) -> UpgradeRequest:
@@ -341,6 +347,8 @@ def _refusal(refused: HandshakeRefused, channel_id: str) -> WSUpgradeResponseWit
     headers = {"X-Status-Reason": refused.text, "channel-id": channel_id}
     if refused.status is HTTPStatus.UPGRADE_REQUIRED:
         headers |= {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    if refused.status is HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = "1"
     response = WSUpgradeResponse.create_error_response(
         refused.status, refused.text.encode(), headers
     )
