@@ -12,7 +12,6 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from ..common.atomic_files import make_private_directory
 from ..errors import ConfigurationError
 from ..service.api.model import OPERATIONS
 from ..service.identity.key_store import KeyFile, credentials_file, new_key
@@ -94,7 +93,7 @@ def _add(file: KeyFile, args: argparse.Namespace) -> None:
     now = time.time()
     seconds = None if args.valid_for is None else _seconds(args.valid_for)
     key = new_key(args.name, now, _policy(args), seconds, read_quotas(args))
-    make_private_directory(file.path.parent)
+    file.make_directory()
     file.add(key, now)
     print(f"AWS_ACCESS_KEY_ID={key.access_key_id}")
     print(f"AWS_SECRET_ACCESS_KEY={key.secret_access_key.reveal()}")

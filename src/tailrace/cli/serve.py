@@ -12,13 +12,15 @@ import logging
 import os
 import shlex
 import signal
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ..common.event_loop import LoopChoice, loop_factory, raise_descriptor_limit
 from ..common.installation import how_to_install_extra
+from ..common.log_floods import telling_floods
 from ..errors import ConfigurationError, ListenError, TailraceError
 from ..service.config import (
     DataSettings,
@@ -27,6 +29,7 @@ from ..service.config import (
     parse_address,
 )
 from ..service.errors import SettingsError
+from ..service.identity.key_store import ACCESS_KEY_VARIABLE, SECRET_KEY_VARIABLE
 from ..service.tls.ca_bundle import write_bundle
 from .arguments import Subparsers, add_state_dir, state_dir_of
 from .limits import add_limit_options, read_limits
@@ -162,10 +165,18 @@ def run_env(args: argparse.Namespace) -> None:
     _check_running(endpoints, state_dir)
     bundle = state_dir / "tls" / "bundle.pem"
     write_bundle(bundle, Path(endpoints.ca_file))
-    for name, value in _variables(endpoints, bundle).items():
+    variables = _places(endpoints, bundle) | _credentials(endpoints, os.environ)
+    for name, value in variables.items():
         print(f"export {name}={shlex.quote(value)}")
-    # A token of other credentials would be sent along with ours, and refused.
-    print("unset AWS_SESSION_TOKEN")
+    if "AWS_SECRET_ACCESS_KEY" in variables:
+        # A token of other credentials would be sent along with ours, and refused.
+        print("unset AWS_SESSION_TOKEN")
+    else:
+        print(
+            f"tailrace env: the key {endpoints.access_key_id} is only in the environment of the "
+            "service; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY yourself",
+            file=sys.stderr,
+        )
 
 
 def _read_endpoints(state_dir: Path) -> Endpoints:
@@ -179,17 +190,25 @@ def _read_endpoints(state_dir: Path) -> Endpoints:
         raise ConfigurationError(f"{error}; {hint}") from None
 
 
-def _variables(endpoints: Endpoints, bundle: Path) -> dict[str, str]:
+def _places(endpoints: Endpoints, bundle: Path) -> dict[str, str]:
     return {
         "AWS_ENDPOINT_URL_IOTSECURETUNNELING": endpoints.api_endpoint,
         "AWS_CA_BUNDLE": str(bundle),
-        "AWS_ACCESS_KEY_ID": endpoints.access_key_id,
-        "AWS_SECRET_ACCESS_KEY": endpoints.secret_access_key,
         "AWS_REGION": endpoints.region,
         "AWS_DEFAULT_REGION": endpoints.region,
         "AWSIOT_TUNNEL_ENDPOINT": endpoints.data_endpoint,
         "SSL_CERT_FILE": str(bundle),
     }
+
+
+def _credentials(endpoints: Endpoints, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the service's own key; one that it was given is only in environments."""
+    secret = endpoints.secret_access_key
+    if not secret and environment.get(ACCESS_KEY_VARIABLE) == endpoints.access_key_id:
+        secret = environment.get(SECRET_KEY_VARIABLE, "")
+    if not secret:
+        return {}
+    return {"AWS_ACCESS_KEY_ID": endpoints.access_key_id, "AWS_SECRET_ACCESS_KEY": secret}
 
 
 def _config(args: argparse.Namespace) -> ServiceConfig:
@@ -229,7 +248,7 @@ async def _serve(config: ServiceConfig) -> None:
         if started.is_set():
             _reload(service)
 
-    with _signals(stopping.set, reload):
+    with telling_floods(asyncio.get_running_loop()), _signals(stopping.set, reload):
         await service.start()
         started.set()
         try:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from ..common.log_floods import FloodFilter
 from ..errors import ConfigurationError
 from ..service.config import OperationSettings, parse_address
 from ..service.notify.command import parse_command
@@ -127,4 +128,5 @@ def start_logging(args: argparse.Namespace) -> None:
     handler = logging.StreamHandler(sys.stderr)
     json_wanted = args.log_format == "json"
     handler.setFormatter(JsonFormatter() if json_wanted else TextFormatter())
+    handler.addFilter(FloodFilter(logging.INFO))
     logging.basicConfig(level=args.log_level.upper(), handlers=[handler])

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from ..common.private_files import open_private
 from ..errors import ConfigurationError
 from .limits import DEFAULT, Limits
 from .notify.mqtt import MqttSettings
@@ -151,6 +152,7 @@ class Endpoints:
     region: str
     access_key_id: str
     secret_access_key: str = field(repr=False)
+    """Empty for a key from the service's environment, which is never written down."""
     pid: int = 0
 
     def to_json(self) -> bytes:
@@ -165,7 +167,8 @@ class Endpoints:
             ConfigurationError: there is none, or it is not one.
         """
         try:
-            document: dict[str, Any] = json.loads(path.read_bytes())
+            with open(open_private(path, os.O_RDONLY), "rb") as file:
+                document: dict[str, Any] = json.load(file)
             return cls(**document)
         except FileNotFoundError:
             raise ConfigurationError(f"no service is running here: {path} does not exist") from None

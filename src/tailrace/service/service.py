@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -15,6 +16,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
 from ..common.atomic_files import make_private_directory, write_file
+from ..common.periodic import every
 from ..errors import ConfigurationError
 from .api.app import ControlApi
 from .api.health import health_routes, metrics_routes
@@ -54,6 +56,10 @@ _Clock = Callable[[], float]
 
 _AT_ONCE: Final = 1000
 """Changes stored at once when the service stops."""
+_RENEWAL_SECONDS: Final = 3600.0
+"""Interval in which the service looks whether its own certificate ends soon."""
+_AUDIT_SECONDS: Final = 60.0
+"""Interval in which the audit log counts what there is too much of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,16 +150,26 @@ class Service:
         self._parts = None
 
     def reload(self) -> None:
-        """Load the certificates again, and go on in a new audit log if the old one was moved.
+        """Load certificates and access keys again, and go on in a new audit log.
 
-        Connections that are open keep the certificate they were made with.
+        The audit log is another one when the old one was moved. Connections that are open keep
+        the certificate they were made with.
 
         Raises:
             ConfigurationError: something cannot be used; the service goes on as it was.
         """
-        self._running.state.tls.reload()
-        self._running.state.audit.reopen()
-        _log.info("certificates and audit log were loaded again")
+        state = self._running.state
+        # All or nothing: what can fail comes before what cannot.
+        certificates, keys = state.tls.load(), state.keys.load()
+        audit = state.audit.open_again()
+        with contextlib.ExitStack() as undo:
+            if audit >= 0:
+                undo.callback(os.close, audit)
+            state.tls.switch(certificates)
+            undo.pop_all()
+        state.keys.switch(keys)
+        state.audit.switch(audit)
+        _log.info("certificates, access keys and audit log were loaded again")
 
     async def failed(self) -> None:
         """Return when the control API has ended without being asked to."""
@@ -179,6 +195,11 @@ class Service:
             counters=counters,
             audit=state.audit,
         )
+
+        loop = asyncio.get_running_loop()
+        stack.enter_context(every(loop, _AUDIT_SECONDS, state.audit.end_interval))
+        if config.operation.tls_cert is None:
+            stack.enter_context(every(loop, _RENEWAL_SECONDS, lambda: _renew(state.tls)))
 
         # What requests and links need comes before them; the API, which lets tunnels be
         # opened, after the links.
@@ -239,6 +260,14 @@ def _certificates(config: ServiceConfig, now: float) -> Certificates:
     return ensure_certificates(directory, certificate_names(config.certificate_hosts), now)
 
 
+def _renew(tls: ServerTls) -> None:
+    try:
+        if tls.renew():
+            _log.info("the certificate would have ended soon, connections get a new one")
+    except ConfigurationError as error:
+        _log.error("cannot see whether the certificate ends soon, it stays in use: %s", error)
+
+
 def _build_control(
     config: ServiceConfig, clock: _Clock, state: _State, switchboard: Switchboard
 ) -> _Control:
@@ -291,7 +320,9 @@ def _endpoints(
         ca_dir=str(certificates.ca_dir.absolute()),
         region=config.region,
         access_key_id=state.keys.own.access_key_id,
-        secret_access_key=state.keys.own.secret_access_key.reveal(),
+        secret_access_key=(
+            "" if state.keys.own_is_given else state.keys.own.secret_access_key.reveal()
+        ),
         pid=os.getpid(),
     )
 

@@ -90,6 +90,19 @@ def run_command(*argv: str, **options: Any) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_a_state_directory_that_others_may_write(serve: Serve, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    state.chmod(0o777)
+    status, out, err = serve().result()
+    assert (status, out) == (ExitCode.USAGE, "")
+    assert err == (
+        f"tailrace serve: cannot use the directory {state}: it is open to other users: "
+        f"chmod 755 {state}; choose another with --state-dir\n"
+    )
+    assert list(state.iterdir()) == []
+
+
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_end_it_with_status_0(serve: Serve, loop: str, number: signal.Signals) -> None:
@@ -343,6 +356,41 @@ class TestEnv:
         assert captured.err == (
             f"tailrace env: no service is running here: {tmp_path}/ready.json does not exist; "
             f"start one with: tailrace serve --state-dir {tmp_path}\n"
+        )
+
+    def test_a_key_from_the_environment(
+        self, serve: Serve, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        given = {"TAILRACE_ACCESS_KEY_ID": "AKGIVEN", "TAILRACE_SECRET_ACCESS_KEY": "its-secret"}
+        with monkeypatch.context() as context:
+            for name, value in given.items():
+                context.setenv(name, value)
+            served = serve()
+            served.wait_ready()
+            knowing = run_command("env", "--state-dir", str(served.state_dir))
+        assert "export AWS_ACCESS_KEY_ID=AKGIVEN\n" in knowing.stdout
+        assert "export AWS_SECRET_ACCESS_KEY=its-secret\n" in knowing.stdout
+        assert knowing.stdout.endswith("unset AWS_SESSION_TOKEN\n")
+        unknowing = run_command("env", "--state-dir", str(served.state_dir))
+        assert unknowing.returncode == ExitCode.OK
+        assert "AWS_ENDPOINT_URL_IOTSECURETUNNELING=" in unknowing.stdout
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+            assert name not in unknowing.stdout
+        assert unknowing.stderr.startswith("tailrace env: the key AKGIVEN is only in")
+        assert unknowing.stderr.count("\n") == 1
+
+    def test_a_ready_file_that_others_may_write(
+        self, serve: Serve, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        served = serve()
+        served.wait_ready()
+        path = served.state_dir / "ready.json"
+        path.chmod(0o666)
+        assert main(["env", "--state-dir", str(served.state_dir)]) == ExitCode.USAGE
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err == (
+            f"tailrace env: cannot read {path}: it is open to other users: chmod 644 {path}\n"
         )
 
     def test_a_dead_service(self, serve: Serve) -> None:

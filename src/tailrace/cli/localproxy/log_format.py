@@ -12,7 +12,8 @@ import sys
 import time
 from typing import Final, TextIO
 
-from ...common.escaping import escape, escape_lines
+from ...common.escaping import LONGEST_LINE, cut, escape, escape_lines
+from ...common.log_floods import FloodFilter
 from ...common.redaction import RedactionFilter, message_of
 
 __all__ = [
@@ -69,7 +70,7 @@ class ConsoleFormatter(logging.Formatter):
         severity = next((name for level, name in _SEVERITIES if record.levelno >= level), "trace")
         line = (
             f"[{stamp}.{micros:06d}] (0x{record.thread or 0:016x}) [{severity}]"
-            f" {escape(message_of(record))}"
+            f" {escape(cut(message_of(record), LONGEST_LINE))}"
         )
         if record.exc_info and not record.exc_text:
             record.exc_text = self.formatException(record.exc_info)
@@ -84,7 +85,9 @@ class _ConsoleHandler(logging.StreamHandler[TextIO]):
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
+        # In this order: what is counted is cut, and a part of a secret would not be found.
         self.addFilter(RedactionFilter())
+        self.addFilter(FloodFilter(logging.WARNING))
         self.setFormatter(ConsoleFormatter())
 
     def handleError(self, record: logging.LogRecord) -> None:

@@ -20,6 +20,7 @@ from ...common.addresses import (
     UnixAddress,
 )
 from ...common.atomic_files import write_atomically
+from ...common.log_floods import flood_kind
 from ...errors import ConfigurationError
 from ...localproxy.events import (
     Connected,
@@ -152,8 +153,8 @@ class LogReporter:
                 logger.info(
                     "Connected to %s, port: %s", host or DEFAULT_APPLICATION_HOST, port_text
                 )
-            case ConnectionRefused(_, _, reason):
-                logger.error("%s", _with_options(reason))
+            case ConnectionRefused(service_id, _, reason):
+                logger.error("%s", _with_options(reason), extra=flood_kind(per=service_id))
             case ConnectionClosed(_, connection_id, peer, bytes_in, bytes_out):
                 logger.info("Disconnected from: %s", peer)
                 logger.debug(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from ...common.event_loop import loop_factory, raise_descriptor_limit
+from ...common.log_floods import telling_floods
 from ...common.redaction import register_secrets
 from ...common.secret import Secret
 from ...errors import AccessRefused, ConfigurationError
@@ -67,7 +68,8 @@ async def _serve(settings: CommandSettings) -> None:
         with suppress(NotImplementedError):
             loop.add_signal_handler(number, _end, proxy, number)
     try:
-        await proxy.run()
+        with telling_floods(loop):
+            await proxy.run()
     except AccessRefused as error:
         logger.error(
             'Proxy server rejected web socket upgrade request: (HTTP/1.1 %d %s) "%s"',

@@ -7,7 +7,8 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Final
 
 from starlette.applications import Starlette
@@ -16,14 +17,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from ...common.escaping import cut
+from ...common.log_floods import flood_kind
 from ...flow.token_bucket import Buckets
 from ..control import ControlPlane
-from ..errors import StoreFailed
+from ..errors import StoreFailed, TunnelNotFound
 from ..identity.policy import AccessKey
 from ..limits import Limits, network
-from ..telemetry.audit import AuditLog
+from ..telemetry.audit import OK, AuditLog
 from ..telemetry.counters import Counters
-from ..telemetry.throttled_log import ThrottledLog
 from .dispatch import perform
 from .errors import ApiError, ErrorType
 from .model import OPERATIONS, SIGNING_NAME
@@ -37,8 +39,8 @@ _log = logging.getLogger(__name__)
 
 _TARGET_PREFIX: Final = f"{SIGNING_NAME}."
 _CONTENT_TYPE: Final = "application/x-amz-json-1.1"
-_OK: Final = "ok"
-"""Outcome of a request that is not answered with an error, in metrics and audit log."""
+_LONGEST: Final = 200
+"""Characters of what a client has sent in a line of the log."""
 
 
 class ControlApi:
@@ -58,7 +60,6 @@ class ControlApi:
         self._audit = audit
         self._limits = limits
         self._throttle = _Throttle(limits.request_rate)
-        self._throttled_log = ThrottledLog(_log, time.monotonic)
 
     def application(self, routes: Sequence[BaseRoute]) -> Starlette:
         """Return the ASGI application; ``routes`` are served besides the control API."""
@@ -69,14 +70,20 @@ class ControlApi:
 
     async def _handle(self, request: Request) -> Response:
         request_id = self._control.request_id()
+        about = _About(_address(request))
         try:
             body = await _read_body(request, self._limits)
             began = time.perf_counter()
-            document = await self._respond(request, body, request_id)
+            document = await self._respond(request, body, request_id, about)
             self._counters.request_seconds += time.perf_counter() - began
         except ApiError as error:
-            self._throttled_log.add(
-                error.type, "request %s: %s: %s", request_id, error.type, error.message
+            _log.warning(
+                "request %s: %s: %s; %s",
+                request_id,
+                error.type,
+                cut(error.message, _LONGEST),
+                about,
+                extra=flood_kind(error.type),
             )
             self._count(request, error.type)
             if error.quota:
@@ -90,7 +97,7 @@ class ControlApi:
             return _error(
                 ApiError(ErrorType.INTERNAL, "The service cannot reach its store"), request_id
             )
-        self._count(request, _OK)
+        self._count(request, OK)
         return _json(document, 200, {"x-amzn-RequestId": request_id})
 
     async def _handle_other(self, _: Request, __: Exception) -> Response:
@@ -103,18 +110,23 @@ class ControlApi:
         name = _operation_name(request)
         self._counters.requests[name if name in OPERATIONS else "unknown", outcome] += 1
 
-    async def _respond(self, request: Request, body: bytes, request_id: str) -> Document:
+    async def _respond(
+        self, request: Request, body: bytes, request_id: str, about: _About
+    ) -> Document:
         """Verify, validate and carry out a request; what changes something is audited."""
         key = self._verified(request, body)
+        about.key = key.access_key_id
         name = _operation_name(request)
         operation = OPERATIONS.get(name)
         if operation is None:
             raise ApiError(ErrorType.UNKNOWN_OPERATION, "The operation is not known")
+        about.operation = name
         parameters = read_parameters(body, operation.input)
         outcome, document = ErrorType.INTERNAL.code, Document()
         try:
+            self._name_tunnel(about, parameters)
             document = await perform(self._control, name, parameters, key)
-            outcome = _OK
+            outcome = OK
         except ApiError as error:
             outcome = error.type
             raise
@@ -124,19 +136,49 @@ class ControlApi:
                     name,
                     parameters,
                     key=key.access_key_id,
-                    address=_address(request) or "unknown",
+                    address=about.address,
                     request=request_id,
                     outcome=outcome,
                     tunnel=document.get("tunnelId"),
                 )
-        _log.info("request %s: %s by %s", request_id, name, key.access_key_id)
+        about.tunnel = document.get("tunnelId", about.tunnel)
+        _log.info("request %s: %s", request_id, about, extra=flood_kind(per=f"{name} {about.key}"))
         return document
+
+    def _name_tunnel(self, about: _About, parameters: Document) -> None:
+        """Note tunnel and thing that ``parameters`` name; the tunnel may be gone afterwards."""
+        queries = self._control.queries
+        with suppress(TunnelNotFound):
+            about.tunnel = parameters.get("tunnelId", "")
+            if "resourceArn" in parameters:
+                about.tunnel = queries.tunnel_id(parameters["resourceArn"])
+            if about.tunnel:
+                about.thing = queries.describe(about.tunnel).thing_name
+        destination = parameters.get("destinationConfig", parameters)
+        about.thing = destination.get("thingName", about.thing)
 
     def _verified(self, request: Request, body: bytes) -> AccessKey:
         with self._throttle.of_address(network(_address(request))):
             key = self._verifier.verify(_signed_request(request, body), self._control.clock())
         self._throttle.of_key(key)
         return key
+
+
+@dataclass(slots=True)
+class _About:
+    """What is known of a request, for logs; the key only when it has signed the request."""
+
+    address: str
+    operation: str = ""
+    key: str = ""
+    tunnel: str = ""
+    thing: str | None = None
+
+    def __str__(self) -> str:
+        signed = f"{self.operation or 'request'} by {self.key} " if self.key else ""
+        tunnel = f", tunnel {cut(self.tunnel, _LONGEST)}" if self.tunnel else ""
+        thing = f", thing {self.thing}" if self.thing is not None else ""
+        return f"{signed}from {self.address}{tunnel}{thing}"
 
 
 class _Throttle:
@@ -181,7 +223,7 @@ def _operation_name(request: Request) -> str:
 
 
 def _address(request: Request) -> str:
-    return request.client.host if request.client else ""
+    return request.client.host if request.client else "unknown"
 
 
 async def _read_body(request: Request, limits: Limits) -> bytes:

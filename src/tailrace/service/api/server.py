@@ -15,10 +15,10 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from ...common.log_floods import flood_kind
 from ...errors import ListenError
 from ...flow.token_bucket import Buckets
 from ..limits import Limits, network
-from ..telemetry.throttled_log import ThrottledLog
 
 __all__ = ["HttpServer"]
 
@@ -105,24 +105,25 @@ class _ConnectionGuard:
         self.head_seconds = limits.handshake_seconds
         self._rate = limits.connection_rate
         self._connections = Buckets(self._rate, self._rate)
-        self._throttled_log = ThrottledLog(_log, time.monotonic)
 
     def admits(self, host: str) -> bool:
         """Return whether one more connection from ``host`` is within the limit."""
         if self._connections.try_take(network(host), time.monotonic()):
             return True
-        self._throttled_log.add(
-            "API connections per second",
+        _log.warning(
             "API connection from %s refused: more than %g in a second",
             host,
             self._rate,
+            extra=flood_kind("API connections per second"),
         )
         return False
 
     def log_silent(self, host: str) -> None:
         """Log that ``host`` sent no request in time."""
-        self._throttled_log.add(
-            "no API request in time", "API connection from %s dropped: no request in time", host
+        _log.warning(
+            "API connection from %s dropped: no request in time",
+            host,
+            extra=flood_kind("no API request in time"),
         )
 
 

@@ -19,6 +19,11 @@ __all__ = ["CommandNotifier", "parse_command"]
 
 _TIMEOUT: Final = 30.0
 
+_INHERITED: Final = frozenset(
+    ("HOME", "LANG", "LANGUAGE", "LOGNAME", "PATH", "SHELL", "TMPDIR", "TZ", "USER")
+)
+_INHERITED_LOCALE: Final = "LC_"
+
 
 def parse_command(text: str) -> tuple[str, ...]:
     """Split a command line as a shell would; no shell runs it.
@@ -42,13 +47,19 @@ class CommandNotifier:
 
     The object has ``thingName``, ``tunnelId``, ``topic`` and ``notification``, which is
     what MQTT would publish. Arguments and environment hold none of it, because other users
-    can read them. Status 0 within ``timeout`` seconds means delivered. Standard output is
-    discarded; standard error is the service's.
+    can read them. Of the environment of the service the command gets what programs need to run,
+    and none of its secrets. Status 0 within ``timeout`` seconds means delivered. Standard
+    output is discarded; standard error is the service's.
     """
 
     def __init__(self, command: Sequence[str], timeout: float = _TIMEOUT) -> None:
         self._command = tuple(command)
         self._timeout = timeout
+        self._environment = {
+            name: value
+            for name, value in os.environ.items()
+            if name in _INHERITED or name.startswith(_INHERITED_LOCALE)
+        }
 
     @property
     def name(self) -> str:
@@ -64,7 +75,11 @@ class CommandNotifier:
         """
         try:
             process = await asyncio.create_subprocess_exec(
-                *self._command, stdin=PIPE, stdout=DEVNULL, start_new_session=True
+                *self._command,
+                stdin=PIPE,
+                stdout=DEVNULL,
+                start_new_session=True,
+                env=self._environment,
             )
         except OSError as error:
             raise NotifierDown(f"{self._command[0]}: {error.strerror or error}") from None

@@ -31,12 +31,11 @@ import asyncio
 import contextlib
 import logging
 import random
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..telemetry.throttled_log import ThrottledLog
+from ...common.log_floods import flood_kind
 from .base import Notification, Notifier, NotifierDown, NotifyFailed
 
 __all__ = ["Outbox", "OutboxSettings"]
@@ -99,7 +98,6 @@ class Outbox:
         self._notifier = notifier
         self._clock = clock
         self._settings = settings or OutboxSettings()
-        self._throttled_log = ThrottledLog(_log, time.monotonic)
         self._started = False
         self._waiting: dict[str, _Entry] = {}
         """Everything that is not delivered yet, by tunnel id."""
@@ -156,7 +154,6 @@ class Outbox:
         for entry in tuple(self._waiting.values()):
             self._remove(entry)
             self._give_up(entry.notification, "the service stops")
-        self._throttled_log.flush()
 
     def put(self, notification: Notification) -> None:
         """Add a notification; it replaces a waiting one of the same tunnel."""
@@ -287,18 +284,19 @@ class Outbox:
             notification.tunnel_id,
             notification.thing_name,
             self.name,
+            extra=flood_kind(per=notification.tunnel_id),
         )
 
     def _failed(self, entry: _Entry, failed: NotifyFailed) -> None:
         notification = entry.notification
         self.failed += 1
-        self._throttled_log.add(
-            "notifications",
+        _log.warning(
             "tunnel %s: thing %s not notified by %s, trying again: %s",
             notification.tunnel_id,
             notification.thing_name,
             self.name,
             failed,
+            extra=flood_kind(per=notification.tunnel_id),
         )
         if isinstance(failed, NotifierDown):
             self._begin_outage()
@@ -326,11 +324,11 @@ class Outbox:
 
     def _give_up(self, notification: Notification, why: str) -> None:
         self.given_up += 1
-        self._throttled_log.add(
-            why,
+        _log.warning(
             "tunnel %s: thing %s will not be notified by %s: %s; rotate its token to try again",
             notification.tunnel_id,
             notification.thing_name,
             self.name,
             why,
+            extra=flood_kind(per=notification.tunnel_id),
         )

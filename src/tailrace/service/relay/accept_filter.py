@@ -12,6 +12,8 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final
 
+from ..telemetry.client_address import set_client_address
+
 __all__ = ["AcceptFilter"]
 
 _BACKLOG: Final = 1024
@@ -71,6 +73,7 @@ class AcceptFilter:
             if self._spare is None:
                 self._spare = _open_spare()
             if self._admit(str(address[0])):
+                set_client_address(address)
                 return connection, address
             connection.close()
         raise BlockingIOError

@@ -23,14 +23,15 @@ from typing import Final, Protocol
 import aiofastnet
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
+from ...common.log_floods import flood_kind
 from ...errors import RemoteProtocolError
 from ...flow.token_bucket import Bucket
 from ...flow.window_driver import WindowDriver
 from ...wire import SUBPROTOCOL_V1, Side
 from ..config import DataSettings
 from ..limits import Limits
+from ..telemetry.client_address import format_peer
 from ..telemetry.counters import Counters
-from ..telemetry.throttled_log import ThrottledLog
 from .read_gate import ReadBlock, ReadGate
 from .relay_end import REPLACED, RelayEnd, service_ids_message
 from .switchboard import Switchboard
@@ -82,6 +83,8 @@ class LinkInfo:
     subprotocol: str
     is_tailrace: bool
     """Whether the client is a proxy of this project, see :class:`~.handshake.Handshake`."""
+    owner: str
+    """Side, tunnel and thing in words, for logs."""
 
 
 class LinkContext(Protocol):
@@ -91,7 +94,6 @@ class LinkContext(Protocol):
     settings: DataSettings
     limits: Limits
     counters: Counters
-    throttled_log: ThrottledLog
     clock: Callable[[], float]
     """Seconds, steadily."""
 
@@ -103,13 +105,6 @@ class LinkContext(Protocol):
 
     def link_closed(self, link: ClientLink) -> None:
         """Called when the connection of a link is gone."""
-
-
-def _address(peer: tuple[str, int] | None) -> str:
-    """Format an address of the socket module; the peer may be gone already."""
-    if not peer:
-        return "unknown"
-    return f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
 
 
 class ClientLink(WSListener):
@@ -173,14 +168,14 @@ class ClientLink(WSListener):
         below.set_write_buffer_limits(context.settings.write_high, context.settings.write_low)
         self._zero_copy = isinstance(below, aiofastnet.Transport)
         self._read_gate.attach(below)
-        self.address = _address(below.get_extra_info("peername"))
+        self.address = format_peer(below.get_extra_info("peername"))
         _log.info(
-            "channel %s: %s of tunnel %s connected from %s, %s",
+            "channel %s: %s connected from %s, %s",
             info.channel_id,
-            info.side,
-            info.tunnel_id,
+            info.owner,
             self.address,
             info.subprotocol,
+            extra=flood_kind(per=info.tunnel_id),
         )
         if info.subprotocol != SUBPROTOCOL_V1:
             self.send(service_ids_message(info.services))
@@ -237,7 +232,7 @@ class ClientLink(WSListener):
             self._pong_received(frame.get_payload_as_bytes())
         elif kind == WSMsgType.CLOSE:
             code = frame.get_close_code()
-            _log.info("channel %s: closed by the client, code %d", self.info.channel_id, code.value)
+            self._log("closed by the client, code %d", code.value)
             self.cause = "client"
             self._begin_closing()
             self._transport.send_close(code)
@@ -261,7 +256,7 @@ class ClientLink(WSListener):
         self._stop_taking()
         self._read_gate.detach()
         self._context.link_closed(self)
-        _log.info("channel %s: disconnected", self.info.channel_id)
+        self._log("disconnected")
 
     def _budget_low(self) -> None:
         """Ask for another turn of the loop; with no budget left, read no more until then."""
@@ -400,7 +395,7 @@ class ClientLink(WSListener):
     def close(self, code: int, reason: str) -> None:
         if self._state is not _OPEN:
             return
-        _log.info("channel %s: closing, code %d: %s", self.info.channel_id, code, reason)
+        self._log("closing, code %d: %s", code, reason)
         if code == 1000:
             self.cause = "tunnel_closed"
         else:
@@ -430,7 +425,7 @@ class ClientLink(WSListener):
             self._heard = False
             self._quiet_since = now
         elif idle and now - self._quiet_since >= idle:
-            _log.info("channel %s: dropped, idle for %g s", self.info.channel_id, idle)
+            self._log("dropped, idle for %g s", idle)
             self.drop("idle")
 
     def _break_off(self, code: WSCloseCode, reason: str) -> None:
@@ -443,11 +438,22 @@ class ClientLink(WSListener):
         self._transport.send_close(code, text)
 
     def _log_broken(self, reason: str | None) -> None:
-        self._context.throttled_log.add(
-            "protocol broken",
-            "channel %s: client broke the protocol: %s",
-            self.info.channel_id,
-            reason,
+        self._log(
+            "client broke the protocol: %s", reason, level=logging.WARNING, cause="protocol broken"
+        )
+
+    def _log(self, text: str, *args: object, level: int = logging.INFO, cause: str = "") -> None:
+        """Log what happens to this link, and whose it is; each tunnel has its own flood."""
+        info = self.info
+        _log.log(
+            level,
+            f"channel %s: {text}; %s, from %s",
+            info.channel_id,
+            *args,
+            info.owner,
+            self.address,
+            extra=flood_kind(cause, info.tunnel_id),
+            stacklevel=2,
         )
 
     def _begin_closing(self) -> None:

@@ -22,6 +22,7 @@ from picows import (
     ws_create_server,
 )
 
+from ...common.log_floods import flood_kind
 from ...common.secret import Secret
 from ...flow.token_bucket import Bucket, Buckets
 from ...wire import MAX_FRAME, Side
@@ -29,15 +30,14 @@ from ..config import DataSettings
 from ..errors import StoreFailed
 from ..limits import Limits, network
 from ..telemetry.audit import AuditLog
+from ..telemetry.client_address import client_address
 from ..telemetry.counters import Counters
 from ..telemetry.picows_log import PicowsLog
-from ..telemetry.throttled_log import ThrottledLog
 from ..tunnels.records import TunnelRecord
 from ..tunnels.rules import AdmissionRefused
 from .accept_filter import AcceptFilter
 from .client_link import ClientLink, LinkInfo
 from .handshake import (
-    Handshake,
     HandshakeRefused,
     UpgradeRequest,
     read_handshake,
@@ -109,7 +109,6 @@ class DataListener:
         "limits",
         "settings",
         "switchboard",
-        "throttled_log",
     )
 
     def __init__(
@@ -131,7 +130,6 @@ class DataListener:
         self._loop_handler: _LoopHandler | None = None
         self.limits = limits
         self.clock: Callable[[], float] = time.monotonic
-        self.throttled_log = ThrottledLog(_log, self.clock)
         self._connections = Buckets(limits.connection_rate, limits.connection_rate)
         self._bandwidth: dict[str, Bucket] = {}
         self._links: set[ClientLink] = set()
@@ -153,7 +151,7 @@ class DataListener:
             sock=AcceptFilter(listening, self._let_in, self._out_of_files),
             ssl=tls,
             backlog=_ACCEPT_AT_ONCE,
-            logger_name=PicowsLog(self.throttled_log),
+            logger_name=PicowsLog(),
             websocket_handshake_timeout=self.limits.handshake_seconds,
             enable_auto_pong=False,
             max_frame_size=MAX_FRAME,
@@ -184,7 +182,6 @@ class DataListener:
             asyncio.get_running_loop().set_exception_handler(self._loop_handler)
         if self._proxies is not None:
             self._proxies.stop()
-        self.throttled_log.flush()
         for link in list(self._links):
             link.drop("shutdown")
         # Each of them aborts itself when its client does not let it end in time.
@@ -216,7 +213,6 @@ class DataListener:
             # Not with the last link: coming back must not fill the bucket.
             if not connected and bucket.is_full(now):
                 del self._bandwidth[tunnel_id]
-        self.throttled_log.flush()
         self._schedule_sweep()
 
     def bandwidth_of(self, tunnel_id: str) -> Bucket | None:
@@ -233,19 +229,19 @@ class DataListener:
         if self._connections.try_take(network(host), self.clock()):
             return True
         self.counters.refusals["connection_rate"] += 1
-        self.throttled_log.add(
-            "connections per second",
+        _log.warning(
             "connection from %s refused: more than %g in a second",
             host,
             self.limits.connection_rate,
+            extra=flood_kind("connections per second"),
         )
         return False
 
     def _out_of_files(self) -> None:
         self.counters.refusals["out_of_files"] += 1
-        self.throttled_log.add(
-            "out of file descriptors",
+        _log.warning(
             "connection refused: the process is out of file descriptors; raise its limit",
+            extra=flood_kind("out of file descriptors"),
         )
 
     def _accept(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
@@ -253,13 +249,16 @@ class DataListener:
         channel_id = self._admissions.channel_id()
         try:
             handshake = read_handshake(_upgrade_request(request), self.limits.handshake_bytes)
-            tunnel = self._admit(handshake, channel_id)
         except HandshakeRefused as refused:
-            self.counters.refusals[refused.cause] += 1
-            self.throttled_log.add(
-                refused.cause, "channel %s: handshake refused: %s", channel_id, refused.text
-            )
-            return _refusal(refused, channel_id)
+            return self._refuse(refused, channel_id)
+        side = handshake.side
+        try:
+            tunnel = self._admissions.admit(handshake.token, side, handshake.client_token)
+        except AdmissionRefused as refused:
+            return self._refuse(refuse_admission(refused.refusal), channel_id, side, refused.tunnel)
+        except StoreFailed as failed:
+            _log.error("channel %s: %s", channel_id, failed)
+            return self._refuse(_cannot_look_up(), channel_id, side)
         # The token list may hold more than the one value that picows looks for
         # (browsers send "keep-alive, Upgrade").
         request.headers["Connection"] = "Upgrade"
@@ -274,24 +273,36 @@ class DataListener:
                 channel_id,
                 tunnel.tunnel_id,
                 tunnel.expires_at,
-                handshake.side,
+                side,
                 tunnel.services,
                 handshake.subprotocol,
                 handshake.is_tailrace,
+                _describe_side(side, tunnel),
             ),
         )
         return WSUpgradeResponseWithListener(response, link)
 
-    def _admit(self, handshake: Handshake, channel_id: str) -> TunnelRecord:
-        try:
-            return self._admissions.admit(handshake.token, handshake.side, handshake.client_token)
-        except AdmissionRefused as refused:
-            raise refuse_admission(refused.refusal) from None
-        except StoreFailed as failed:
-            self.throttled_log.add("store failed", "channel %s: %s", channel_id, failed)
-            raise HandshakeRefused(
-                HTTPStatus.SERVICE_UNAVAILABLE, "The service cannot look up the access token"
-            ) from None
+    def _refuse(
+        self,
+        refused: HandshakeRefused,
+        channel_id: str,
+        side: Side | None = None,
+        tunnel: TunnelRecord | None = None,
+    ) -> WSUpgradeResponseWithListener:
+        """Answer, count and record a handshake for ``side``, with a token of ``tunnel``."""
+        address, tunnel_id = client_address(), tunnel.tunnel_id if tunnel else None
+        owner = f"{_describe_side(side, tunnel)}, " if side and tunnel else ""
+        self.counters.refusals[refused.cause] += 1
+        self._audit.refused(refused.cause, address, channel_id, side, tunnel_id)
+        _log.warning(
+            "channel %s: handshake refused: %s; %sfrom %s",
+            channel_id,
+            refused.text,
+            owner,
+            address,
+            extra=flood_kind(refused.cause, tunnel_id or ""),
+        )
+        return _refusal(refused, channel_id)
 
     def link_opened(self, link: ClientLink) -> None:
         """Called when the handshake of a link is done."""
@@ -325,8 +336,7 @@ class DataListener:
         try:
             event(info.tunnel_id, info.side)
         except StoreFailed as failed:
-            self.throttled_log.add(
-                "connection state not recorded",
+            _log.error(
                 "channel %s: connection state not recorded: %s",
                 info.channel_id,
                 failed,
@@ -341,6 +351,18 @@ def _upgrade_request(request: WSUpgradeRequest) -> UpgradeRequest:
     size = len(request.method) + len(request.path) + len(request.version) + 6
     size += sum(len(name) + len(value) + 4 for name, value in headers)
     return UpgradeRequest(request.method.decode("latin-1"), target, headers, size)
+
+
+def _describe_side(side: Side, tunnel: TunnelRecord) -> str:
+    """Return a side of a tunnel in words, for logs."""
+    thing = "" if tunnel.thing_name is None else f" (thing {tunnel.thing_name})"
+    return f"{side} of tunnel {tunnel.tunnel_id}{thing}"
+
+
+def _cannot_look_up() -> HandshakeRefused:
+    return HandshakeRefused(
+        HTTPStatus.SERVICE_UNAVAILABLE, "The service cannot look up the access token"
+    )
 
 
 def _refusal(refused: HandshakeRefused, channel_id: str) -> WSUpgradeResponseWithListener:

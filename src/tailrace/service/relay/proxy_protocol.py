@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final, TypeAlias
 
+from ...common.log_floods import flood_kind
 from ...errors import ConfigurationError, RemoteProtocolError
 
 __all__ = [
@@ -266,7 +267,12 @@ class ProxyListener:
         self._handover.ready.append(connection)
 
     def _refuse(self, connection: _ClientSocket, reason: str) -> None:
-        _log.warning("connection from %s refused: %s", connection.accepted_from, reason)
+        _log.warning(
+            "connection from %s refused: %s",
+            connection.accepted_from,
+            reason,
+            extra=flood_kind("PROXY header"),
+        )
         self._drop(connection)
 
     def _drop(self, connection: _ClientSocket) -> None:

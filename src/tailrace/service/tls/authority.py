@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ...common.atomic_files import make_private_directory, write_file
+from ...common.private_files import OTHERS, OTHERS_MAY_WRITE, open_private
 from ...errors import ConfigurationError
 from ..errors import SettingUnusable
 
@@ -166,11 +167,13 @@ _Pair: TypeAlias = tuple[x509.Certificate, ec.EllipticCurvePrivateKey]
 def _load(certificate_file: Path, key_file: Path) -> _Pair | None:
     """Read a certificate and its key; ``None`` when either is missing."""
     try:
-        certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
-        key = load_pem_private_key(key_file.read_bytes(), None)
+        certificate = x509.load_pem_x509_certificate(_read(certificate_file, OTHERS_MAY_WRITE))
+        key = load_pem_private_key(_read(key_file, OTHERS), None)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {error.filename}: {error.strerror}") from error
+    except ValueError as error:
         raise ConfigurationError(
             f"cannot read {certificate_file} and {key_file}: {error}; remove both to have "
             "new ones made"
@@ -180,6 +183,11 @@ def _load(certificate_file: Path, key_file: Path) -> _Pair | None:
     ):
         return None
     return certificate, key
+
+
+def _read(path: Path, forbidden: int) -> bytes:
+    with open(open_private(path, os.O_RDONLY, forbidden), "rb") as file:
+        return file.read()
 
 
 def _save(

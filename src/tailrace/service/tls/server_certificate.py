@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cryptography import x509
@@ -49,23 +50,56 @@ class ServerTls:
         self._load = load
         self.certificates = load()
         self.context = _context(self.certificates)
+        self._shown = _pem(self.certificates)
 
-    def reload(self) -> None:
-        """Load the certificates again; connections from now on get the new one.
+    def renew(self) -> bool:
+        """Load the certificates again; return whether the server has another one now.
 
         Raises:
             ConfigurationError: they cannot be used; everything stays as it was.
         """
+        certificates = self.load()
+        if _pem(certificates) == self._shown:
+            return False
+        self.switch(certificates)
+        return True
+
+    def load(self) -> Certificates:
+        """Load the certificates again, for :meth:`switch`.
+
+        Raises:
+            ConfigurationError: they cannot be used.
+        """
         certificates = self._load()
         # A key that does not fit must not be noticed half-way in the live context.
         _context(certificates)
-        self.context.load_cert_chain(certificates.server_file, certificates.server_key_file)
-        self.certificates = certificates
+        return certificates
+
+    def switch(self, certificates: Certificates) -> None:
+        """Show the certificate that :meth:`load` has loaded to connections from now on.
+
+        Raises:
+            ConfigurationError: its files have just changed, and cannot be used.
+        """
+        with _complaints(certificates):
+            self.context.load_cert_chain(certificates.server_file, certificates.server_key_file)
+        self.certificates, self._shown = certificates, _pem(certificates)
 
 
 def _context(certificates: Certificates) -> ssl.SSLContext:
-    try:
+    with _complaints(certificates):
         return certificates.server_context()
+
+
+def _pem(certificates: Certificates) -> bytes:
+    with _complaints(certificates):
+        return certificates.server_file.read_bytes()
+
+
+@contextmanager
+def _complaints(certificates: Certificates) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         names = " and ".join(
             dict.fromkeys(map(str, (certificates.server_file, certificates.server_key_file)))

@@ -146,11 +146,15 @@ class Refusal(Enum):
 
 
 class AdmissionRefused(ServiceError):
-    """A local proxy may not connect; ``refusal`` says why."""
+    """A local proxy may not connect; ``refusal`` says why.
 
-    def __init__(self, refusal: Refusal) -> None:
+    ``tunnel`` is the one that the access token belongs to, ``None`` when it is unknown.
+    """
+
+    def __init__(self, refusal: Refusal, tunnel: TunnelRecord | None = None) -> None:
         super().__init__(refusal.value)
         self.refusal = refusal
+        self.tunnel = tunnel
 
 
 class Tunnels:
@@ -372,24 +376,24 @@ class Tunnels:
         if tunnel is None:
             raise AdmissionRefused(Refusal.UNKNOWN_TOKEN)
         if record.side is not side:
-            raise AdmissionRefused(Refusal.WRONG_SIDE)
+            raise AdmissionRefused(Refusal.WRONG_SIDE, tunnel)
         if tunnel.status is TunnelStatus.CLOSED:
-            raise AdmissionRefused(Refusal.TUNNEL_CLOSED)
+            raise AdmissionRefused(Refusal.TUNNEL_CLOSED, tunnel)
         # Its first use decides which client token it belongs to.
         if record.first_used_at is None:
             if client_digest is not None and self._store.client_token_elsewhere(
                 client_digest, tunnel.tunnel_id, now
             ):
-                raise AdmissionRefused(Refusal.CLIENT_TOKEN_TAKEN)
+                raise AdmissionRefused(Refusal.CLIENT_TOKEN_TAKEN, tunnel)
             if self._store.mark_token_used(record.digest, client_digest, now):
                 return tunnel
             # Another service of the same store used it meanwhile.
             record = self._store.token(record.digest) or record
         # Later uses need that client token.
         if record.client_digest is None or client_digest is None:
-            raise AdmissionRefused(Refusal.TOKEN_USED)
+            raise AdmissionRefused(Refusal.TOKEN_USED, tunnel)
         if not secrets.compare_digest(record.client_digest, client_digest):
-            raise AdmissionRefused(Refusal.CLIENT_TOKEN_DIFFERS)
+            raise AdmissionRefused(Refusal.CLIENT_TOKEN_DIFFERS, tunnel)
         return tunnel
 
     def set_connected(self, tunnel_id: str, side: Side, connected: bool, now: float) -> None:

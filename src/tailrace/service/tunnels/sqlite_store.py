@@ -30,6 +30,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from ...common.private_files import open_private
 from ...errors import ConfigurationError
 from ...wire import Side
 from ..errors import StoreFailed
@@ -148,7 +149,7 @@ class SqliteStore:
         try:
             # Made here and not by SQLite, so that others can never read it; the -wal and
             # -shm files get the same mode.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            os.close(open_private(path, os.O_RDWR | os.O_CREAT))
             connection = sqlite3.connect(path, timeout=_PATIENT_SECONDS, isolation_level=None)
         except (OSError, sqlite3.Error) as error:
             raise ConfigurationError(f"cannot open the tunnel store {path}: {error}") from error

@@ -146,6 +146,19 @@ def test_a_record_is_one_line(text: str) -> None:
     assert LINE.fullmatch(ConsoleFormatter().format(record("%s", text)))
 
 
+def test_a_record_has_a_bounded_length(out: io.StringIO) -> None:
+    logger.warning("x" * 1_000_000)
+    assert len(out.getvalue()) < 2100
+
+
+def test_a_flood_of_warnings_is_counted(out: io.StringIO) -> None:
+    for number in range(1500):
+        logger.error("refused %d", number)
+        logger.info("accepted %d", number)
+    assert out.getvalue().count("[error] refused") == 20
+    assert out.getvalue().count("[info] accepted") == 1000
+
+
 def test_tracebacks_are_shown_without_secrets_to_take_out(out: io.StringIO) -> None:
     try:
         raise ValueError("bad")

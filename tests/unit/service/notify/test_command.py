@@ -48,6 +48,22 @@ async def test_the_command_reads_it_from_standard_input(tmp_path: Path) -> None:
     assert TOKEN not in seen
 
 
+async def test_the_command_gets_a_clean_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = ("TAILRACE_SECRET_ACCESS_KEY", "TAILRACE_MQTT_PASSWORD", "AWS_SECRET_ACCESS_KEY", "X")
+    for name in (*secrets, "LC_TIME", "TZ"):
+        monkeypatch.setenv(name, f"value of {name}")
+    saved = tmp_path / "saved"
+    await CommandNotifier([sys.executable, "-c", SAVE, str(saved)]).deliver(NOTIFICATION)
+    _, seen = json.loads(saved.read_text())
+    for name in secrets:
+        assert f"value of {name}" not in seen
+    for name in ("LC_TIME", "TZ"):
+        assert f"value of {name}" in seen
+    assert "'PATH'" in seen
+
+
 async def test_a_failing_command() -> None:
     with pytest.raises(NotifyFailed, match="status 3") as caught:
         await CommandNotifier(["/bin/sh", "-c", "exit 3"]).deliver(NOTIFICATION)

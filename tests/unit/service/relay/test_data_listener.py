@@ -365,6 +365,36 @@ class TestCounting:
             assert event["side"] == "source"
         assert tunnel["sourceAccessToken"] not in text
 
+    async def test_refused_handshakes(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        operation = OperationSettings(audit_log=tmp_path / "audit")
+        async with running(config(tmp_path / "state", operation=operation)) as service:
+            client = api(service.endpoints)
+            destination = {"thingName": "pump-7", "services": ["SSH"]}
+            tunnel = await asyncio.to_thread(client.open_tunnel, destinationConfig=destination)
+            client.close()
+            token = tunnel["sourceAccessToken"]
+            async with dial(service.endpoints, "source", token, expect_ids=["SSH"]):
+                pass
+            await refused(service, "source", token)
+            await refused(service, "destination", "junk")
+            await refused(service, "sideways", "junk")
+        used, unknown, bad = (line for line in caplog.messages if "handshake refused" in line)
+        owner = f"source of tunnel {tunnel['tunnelId']} (thing pump-7), from 127.0.0.1:"
+        assert f"can not be used again.; {owner}" in used
+        assert "Invalid access-token; from 127.0.0.1:" in unknown
+        assert "once; from 127.0.0.1:" in bad
+        text = await asyncio.to_thread((tmp_path / "audit").read_text)
+        events = [json.loads(line) for line in text.splitlines()]
+        told = [event for event in events if event["event"] == "refused"]
+        assert [event["reason"] for event in told] == ["token_used", "unknown_token", "bad_request"]
+        assert [event.get("side") for event in told] == ["source", "destination", None]
+        assert [event.get("tunnelId") for event in told] == [tunnel["tunnelId"], None, None]
+        for event, line in zip(told, (used, unknown, bad), strict=True):
+            assert line.endswith(f"from {event['address']}")
+            assert line.startswith(f"channel {event['channel']}: ")
+
     async def test_a_load_balancer_that_sends_no_header(self, audited: Service) -> None:
         tunnel = await open_tunnel(audited)
         with pytest.raises((ConnectionError, ssl.SSLError)):
@@ -518,5 +548,8 @@ class TestLimits:
                 writer.write(content)
                 assert await asyncio.wait_for(reader.read(), HANG) == b""
                 writer.close()
-        assert "connection refused: no upgrade request in time" in caplog.messages
-        assert "connection refused: the upgrade request has no end" in caplog.messages
+        first, second = (line for line in caplog.messages if "refused" in line)
+        assert first.startswith("connection refused: no upgrade request in time; from 127.0.0.1:")
+        assert second.startswith(
+            "connection refused: the upgrade request has no end; from 127.0.0.1:"
+        )

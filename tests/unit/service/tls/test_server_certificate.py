@@ -88,10 +88,26 @@ def test_reloading(tmp_path: Path) -> None:
     context = tls.context
     current = second
     assert shown_name(context, first.ca) == "first.example"
-    tls.reload()
+    loaded = tls.load()
+    assert shown_name(context, first.ca) == "first.example"
+    tls.switch(loaded)
     assert tls.context is context
     assert shown_name(context, second.ca) == "second.example"
     assert tls.certificates.server_file == second.cert
+
+
+def test_renewing(tmp_path: Path) -> None:
+    first, second = Issued(tmp_path, "first.example"), Issued(tmp_path, "second.example")
+    current = first
+    tls = ServerTls(lambda: current.certificates(tmp_path))
+    assert not tls.renew()
+    current = second
+    assert tls.renew()
+    assert shown_name(tls.context, second.ca) == "second.example"
+    assert not tls.renew()
+    second.cert.unlink()
+    with pytest.raises(ConfigurationError, match="No such file"):
+        tls.renew()
 
 
 def test_what_cannot_be_used_changes_nothing(tmp_path: Path) -> None:
@@ -99,18 +115,20 @@ def test_what_cannot_be_used_changes_nothing(tmp_path: Path) -> None:
     tls = ServerTls(lambda: issued.certificates(tmp_path))
     os.replace(other.key, issued.key)
     with pytest.raises(ConfigurationError, match="cannot use the certificate in") as caught:
-        tls.reload()
+        tls.load()
     assert str(issued.key) in str(caught.value)
     assert shown_name(tls.context, issued.ca) == "a.example"
+    with pytest.raises(ConfigurationError, match="cannot use the certificate in"):
+        tls.switch(tls.certificates)
     issued.key.unlink()
     with pytest.raises(ConfigurationError, match="No such file"):
-        tls.reload()
+        tls.load()
     issued.ca.write_text("junk")
     with pytest.raises(ConfigurationError, match="holds no certificate"):
-        tls.reload()
+        tls.load()
     issued.ca.unlink()
     with pytest.raises(ConfigurationError, match="cannot read"):
-        tls.reload()
+        tls.load()
     assert shown_name(tls.context, _copy(tmp_path, issued)) == "a.example"
 
 
