@@ -16,6 +16,7 @@ from ...common.event_loop import loop_factory, raise_descriptor_limit
 from ...common.log_floods import telling_floods
 from ...common.redaction import register_secrets
 from ...common.secret import Secret
+from ...common.stray_exceptions import stray_exceptions_logged
 from ...errors import AccessRefused, ConfigurationError
 from ...localproxy.client_token import kept_client_token
 from ...localproxy.proxy import LocalProxy
@@ -32,6 +33,7 @@ _PATIENCE: Final = 2.0
 """Seconds that a proxy with the same access token has to end, as in ``kill PID; localproxy``."""
 
 
+@stray_exceptions_logged()
 def run(settings: CommandSettings) -> None:
     """Run a local proxy until its tunnel ends or a signal comes.
 
