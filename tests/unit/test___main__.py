@@ -1,17 +1,17 @@
-"""``python -m tailrace`` is the command."""
+"""``python -m tailrace``."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
-from tailrace import __main__, __version__
-from tailrace.cli.tailrace import main
+from tailrace import __version__
 
 
 def test_it_is_the_command() -> None:
-    assert __main__.main is main
-    done = subprocess.run(
-        [sys.executable, "-m", "tailrace", "-V"], capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, "-m", "tailrace"]
+    done = subprocess.run([*command, "-V"], capture_output=True, text=True, check=True)
     assert done.stdout == f"tailrace {__version__}\n"
+    done = subprocess.run([*command, "dance"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("tailrace: argument COMMAND: invalid choice: 'dance'")

@@ -9,7 +9,7 @@ __all__ = ["closest_name", "did_you_mean"]
 
 _LONGEST: Final = 64
 """Characters of a name; what is longer may be a token, and is like nothing."""
-_LIKENESS: Final = 0.7
+_LIKENESS: Final = 0.6
 
 
 def closest_name(word: str, names: Iterable[str]) -> str:

@@ -8,7 +8,6 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
-from .installation import how_to_install
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -37,9 +36,7 @@ def loop_factory(choice: LoopChoice) -> Callable[[], AbstractEventLoop]:
             import uvloop
         except ImportError:
             if choice is LoopChoice.UVLOOP:
-                raise ConfigurationError(
-                    f"uvloop is not installed: {how_to_install('uvloop')}", setting="loop"
-                ) from None
+                raise ConfigurationError("uvloop is not installed", setting="loop") from None
         else:
             return uvloop.new_event_loop
     # On Windows the default loop has no readiness callbacks.

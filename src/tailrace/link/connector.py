@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from importlib import import_module
 from typing import Final, TypeAlias, cast
 
-from ..common.installation import how_to_install
+from ..common.installing import how_to_install
 from ..errors import ConfigurationError
 from .base_link import BaseLink
 from .endpoint import ServiceEndpoint

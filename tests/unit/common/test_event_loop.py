@@ -24,9 +24,7 @@ def test_the_loop_can_be_chosen() -> None:
 def test_without_uvloop_there_is_asyncio(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvloop", None)
     assert loop_factory(LoopChoice.AUTO) is asyncio.SelectorEventLoop
-    with pytest.raises(
-        ConfigurationError, match=r"uvloop is not installed: .*pip install uvloop"
-    ) as caught:
+    with pytest.raises(ConfigurationError, match="uvloop is not installed") as caught:
         loop_factory(LoopChoice.UVLOOP)
     assert caught.value.setting == "loop"
 

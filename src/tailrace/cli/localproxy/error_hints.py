@@ -16,10 +16,12 @@ from ...common.addresses import (
     format_local_address,
     format_service_map,
 )
+from ...common.installing import how_to_install
 from ...errors import (
     AccessRefused,
     CertificateFault,
     CertificateRejected,
+    ConfigurationError,
     ConnectFailed,
     LinkError,
     ListenError,
@@ -53,7 +55,6 @@ _HINTS: Final[Mapping[str, str]] = {
     "bind_address": "check -b",
     "destinations": "give one with -d or --config-dir",
     "dialect": "leave out -y V1",
-    "loop": "or use --loop auto",
     "path": "choose another path with -s",
     "state_dir": "check --state-dir",
 }
@@ -86,6 +87,8 @@ def explain(error: TailraceError, settings: ProxySettings) -> str:
             return f"{error}. {_stranger_hint(str(error), settings)}"
         case LinkError():
             return _gave_up(error, settings) if error.retryable else _with_remedy(error)
+        case ConfigurationError(setting="loop"):
+            hint = f"use --loop auto, or install it: {how_to_install('uvloop')}"
         case ListenError(setting="services"):
             hint = _listen_hint(error, settings)
         case ServiceIdMismatch(setting="services"):

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, TextIO
 
 from ... import __version__
+from ...common.standard_streams import open_standard_streams
 from ...errors import TailraceError
 from ..exit_codes import ExitCode, exit_code_of
 from .argv import CommandKind, CommandLine, parse_argv
@@ -39,6 +40,7 @@ _BROKEN_PIPE: Final = 141
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with ``argv`` (the process' own arguments) and return its exit code."""
+    open_standard_streams()
     words = sys.argv[1:] if argv is None else argv
     try:
         try:
@@ -67,20 +69,25 @@ def _inform(kind: CommandKind) -> int:
 
 
 def _run(command: CommandLine, *, own_arguments: bool) -> int:
+    from ...common.queued_output import write_briefly
     from ...common.redaction import register_secrets
     from .layers import DEFAULT_VERBOSITY, gather
     from .log_format import set_up_logging, set_verbosity
 
     verbose = command["verbose"]
-    set_up_logging(int(verbose.value) if verbose is not None else DEFAULT_VERBOSITY)
+    log = set_up_logging(int(verbose.value) if verbose is not None else DEFAULT_VERBOSITY)
+    banner = f"{BANNER}\n"
     try:
         inputs = gather(command, os.environ)
     except TailraceError as error:
-        _write(sys.stdout, BANNER)
+        write_briefly(sys.stdout, banner)
         return _report(error)
     json_events = inputs.get("json", bool)
     wants_json = json_events is not None and json_events.value
-    _write(sys.stderr if wants_json else sys.stdout, BANNER)
+    if wants_json:
+        log.write(banner)
+    else:
+        write_briefly(sys.stdout, banner)
     set_verbosity(inputs.verbosity)
     register_secrets(*inputs.secrets())
     if own_arguments:
@@ -127,12 +134,15 @@ def _tell(
     error: Exception, code: int, text: str, secrets: Iterable[Secret], tunnel: str = ""
 ) -> None:
     """Write the JSON event of a command that fails."""
+    from ...common.queued_output import QueuedOutput
     from ...common.redaction import Redaction
     from .reporters import JSONReporter
 
     redaction = Redaction()
     redaction.add(*secrets)
-    JSONReporter(sys.stdout, tunnel).failed(code, type(error).__name__, redaction.redact(text))
+    out = QueuedOutput(sys.stdout, str)
+    JSONReporter(out, tunnel).failed(code, type(error).__name__, redaction.redact(text))
+    out.close()
 
 
 def _export(command: CommandLine) -> int:

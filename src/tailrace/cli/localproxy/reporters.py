@@ -21,6 +21,7 @@ from ...common.addresses import (
 )
 from ...common.atomic_files import write_atomically
 from ...common.log_floods import flood_kind
+from ...common.queued_output import QueuedOutput
 from ...errors import ConfigurationError
 from ...localproxy.events import (
     Connected,
@@ -42,7 +43,7 @@ from ...localproxy.in_process import IN_PROCESS
 from ...wire import Side
 from .error_hints import describe
 
-__all__ = ["JSONReporter", "LogReporter", "ReadyFile", "SystemdNotifier"]
+__all__ = ["JSONReporter", "LogReporter", "ReadyFile", "SystemdNotifier", "dropped_events"]
 
 logger = logging.getLogger("tailrace.localproxy")
 
@@ -165,32 +166,25 @@ class LogReporter:
 
 
 class JSONReporter:
-    """Writes one JSON object per line for every event, flushed at once.
+    """Writes one JSON object per line for every event.
 
     Each object has the time, and ``tunnel``: what tells this end of its tunnel from others, and
     stays the same when the command is started again.
     """
 
-    def __init__(self, out: TextIO, tunnel: str = "") -> None:
+    def __init__(self, out: QueuedOutput | TextIO, tunnel: str = "") -> None:
         self._out = out
         self._tunnel = tunnel
 
     def __call__(self, event: ProxyEvent) -> None:
         described = self._describe(event)
         if described is not None:
-            self._write(described)
+            self._out.write(_line(described, self._tunnel))
 
     def failed(self, exit_code: int, error: str, message: str) -> None:
         """Write the last event of a command that ends with ``exit_code`` because of an error."""
-        self._write({"event": "failed", "exit": exit_code, "error": error, "message": message})
-
-    def _write(self, described: dict[str, Any]) -> None:
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        common = {"event": described["event"], "time": now, "tunnel": self._tunnel}
-        line = json.dumps(common | described, separators=(",", ":"))
-        # A closed pipe must not end the proxy.
-        with contextlib.suppress(OSError, ValueError):
-            print(line, file=self._out, flush=True)
+        described = {"event": "failed", "exit": exit_code, "error": error, "message": message}
+        self._out.write(_line(described, self._tunnel))
 
     @staticmethod
     def _describe(event: ProxyEvent) -> dict[str, Any] | None:
@@ -226,6 +220,17 @@ class JSONReporter:
                 return {"event": "closed", **about, "by": "request" if requested else "service"}
             case _:
                 return None
+
+
+def dropped_events(tunnel: str, count: int) -> str:
+    """Return the line in the place of ``count`` events that nobody has read in time."""
+    return _line({"event": "events_dropped", "count": count}, tunnel)
+
+
+def _line(described: dict[str, Any], tunnel: str) -> str:
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    common = {"event": described["event"], "time": now, "tunnel": tunnel}
+    return json.dumps(common | described, separators=(",", ":")) + "\n"
 
 
 def _where(address: LocalAddress | None) -> dict[str, Any]:
@@ -327,4 +332,5 @@ class SystemdNotifier:
             contextlib.suppress(OSError),
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock,
         ):
+            sock.setblocking(False)  # nor one that reads nothing hold it up
             sock.sendto(state.encode(), self._address)

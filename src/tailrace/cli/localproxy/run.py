@@ -9,11 +9,13 @@ import signal
 import sys
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from ...common.event_loop import loop_factory, raise_descriptor_limit
 from ...common.log_floods import telling_floods
+from ...common.queued_output import QueuedOutput
 from ...common.redaction import register_secrets
 from ...common.secret import Secret
 from ...common.stray_exceptions import stray_exceptions_logged
@@ -21,7 +23,7 @@ from ...errors import AccessRefused, ConfigurationError
 from ...localproxy.client_token import kept_client_token
 from ...localproxy.proxy import LocalProxy
 from ...localproxy.settings import ProxySettings
-from .reporters import JSONReporter, LogReporter, ReadyFile, SystemdNotifier
+from .reporters import JSONReporter, LogReporter, ReadyFile, SystemdNotifier, dropped_events
 from .settings import CommandSettings
 
 __all__ = ["run", "tunnel_name"]
@@ -43,21 +45,24 @@ def run(settings: CommandSettings) -> None:
         TailraceError: the proxy cannot start or go on.
     """
     raise_descriptor_limit()
+    tunnel = tunnel_name(settings.proxy)
     with ExitStack() as stack:
         if settings.proxy.client_token is None and settings.state_dir is not None:
             token = _kept_token(settings, settings.state_dir, stack)
             settings = replace(settings, proxy=replace(settings.proxy, client_token=token))
+        out = QueuedOutput(sys.stdout, partial(dropped_events, tunnel))
+        stack.callback(out.close)
         runner = asyncio.Runner(loop_factory=loop_factory(settings.loop))
-        stack.enter_context(runner).run(_serve(settings))
+        stack.enter_context(runner).run(_serve(settings, JSONReporter(out, tunnel)))
 
 
-async def _serve(settings: CommandSettings) -> None:
+async def _serve(settings: CommandSettings, reporter: JSONReporter) -> None:
     side = settings.proxy.side
     proxy = LocalProxy(settings.proxy)
     register_secrets(proxy.client_token)
     proxy.subscribe(LogReporter(side))
     if settings.json_events:
-        proxy.subscribe(JSONReporter(sys.stdout, tunnel_name(settings.proxy)))
+        proxy.subscribe(reporter)
     ready = ReadyFile(settings.ready_file, side) if settings.ready_file else None
     if ready is not None:
         proxy.subscribe(ready)

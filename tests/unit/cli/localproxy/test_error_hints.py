@@ -9,6 +9,7 @@ import pytest
 
 from tailrace.cli.localproxy.error_hints import describe, explain
 from tailrace.common.addresses import ServiceMap, TCPAddress, UnixAddress
+from tailrace.common.installing import how_to_install
 from tailrace.common.secret import Secret
 from tailrace.errors import (
     AccessRefused,
@@ -255,7 +256,10 @@ def test_a_service_that_no_file_has_comes_with_the_option_to_write():
         (ServiceIdMismatch("text", setting="dialect"), "; leave out -y V1"),
         (ServiceIdMismatch("text"), ""),
         (ConfigurationError("text", setting="state_dir"), "; check --state-dir"),
-        (ConfigurationError("text", setting="loop"), "; or use --loop auto"),
+        (
+            ConfigurationError("text", setting="loop"),
+            f"; use --loop auto, or install it: {how_to_install('uvloop')}",
+        ),
         (ConfigurationError("text"), ""),
     ],
 )

@@ -12,8 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from tailrace.cli.localproxy.reporters import JSONReporter, LogReporter, ReadyFile, SystemdNotifier
+from tailrace.cli.localproxy.reporters import (
+    JSONReporter,
+    LogReporter,
+    ReadyFile,
+    SystemdNotifier,
+    dropped_events,
+)
 from tailrace.common.addresses import TCPAddress, UnixAddress
+from tailrace.common.queued_output import QueuedOutput
 from tailrace.errors import ConfigurationError, ConnectFailed, LinkError
 from tailrace.localproxy.events import (
     Connected,
@@ -198,6 +205,7 @@ def test_json_is_one_object_a_line():
         report(event)
     report(Ended(1000, "", True))
     report.failed(3, "AccessRefused", "refused")
+    out.write(dropped_events("a-tunnel", 7))
     assert written(out) == [
         {"event": "started", "mode": "source", "pid": os.getpid()},
         {"event": "connecting", "endpoint": "localhost:443"},
@@ -230,6 +238,7 @@ def test_json_is_one_object_a_line():
         {"event": "listening", "service": "U", "path": "/run/c.sock", "assigned": False},
         {"event": "closed", "code": 1000, "reason": "", "by": "request"},
         {"event": "failed", "exit": 3, "error": "AccessRefused", "message": "refused"},
+        {"event": "events_dropped", "count": 7},
     ]
 
 
@@ -237,11 +246,12 @@ def test_json_survives_a_reader_that_has_gone():
     read, write = os.pipe()
     os.close(read)
     out = os.fdopen(write, "w", buffering=1)
-    report = JSONReporter(out)
+    queued = QueuedOutput(out, str)
+    report = JSONReporter(queued)
     for event in SOURCE_RUN:
         report(event)
-    with contextlib.suppress(BrokenPipeError):
-        out.close()
+    queued.close()
+    out.close()
 
 
 def test_a_source_is_ready_when_it_listens_for_every_service(tmp_path: Path):
@@ -341,6 +351,19 @@ def test_systemd_is_told(tmp_path: Path, abstract: bool):
         "STATUS=Reconnecting: connection lost",
         "STOPPING=1",
     ]
+
+
+def test_a_manager_that_reads_nothing_holds_up_nobody(tmp_path: Path):
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(address)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            other.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    other.sendto(b"x", address)
+        SystemdNotifier(address)(Ended(1000, ""))
+        assert manager.recv(1000) == b"x"
 
 
 def test_a_missing_manager_is_no_reason_to_stop(tmp_path: Path):
