@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import select
 import stat
 from collections import deque
 from collections.abc import Callable
@@ -23,8 +22,8 @@ __all__ = ["QueuedHandler", "QueuedOutput", "write_briefly"]
 
 _MAX_WAITING: Final = 1024 * 1024
 """Bytes that wait in a queue at most."""
-_MAX_WRITE: Final = select.PIPE_BUF if hasattr(select, "PIPE_BUF") else 512
-"""Bytes of lines written together: as many as stay in one piece in a pipe of several writers."""
+_MAX_WRITE: Final = 4096
+"""Bytes of lines written together: on Linux so many stay in one piece in a pipe of many writers."""
 _PATIENCE: Final = 1.0
 """Seconds that the end of a process waits for the reader."""
 
@@ -171,6 +170,8 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def _wait_writable(descriptor: int) -> None:
+    import select  # hardly ever needed
+
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
     poll.poll()
