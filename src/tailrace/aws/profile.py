@@ -44,7 +44,7 @@ class Profile:
     def ca_bundle(self) -> Path | None:
         """The file of CA certificates, if one is configured."""
         text = self._variable("AWS_CA_BUNDLE") or self._text("ca_bundle")
-        return Path(text).expanduser() if text else None
+        return Path(os.path.expanduser(text)) if text else None
 
     @property
     def endpoint(self) -> str | None:
@@ -131,7 +131,7 @@ def _named(config: Mapping[str, _Section], kind: str) -> dict[str, _Section]:
 
 
 def _read(name: str) -> dict[str, _Section]:
-    path = Path(os.path.expandvars(name)).expanduser()
+    path = Path(os.path.expanduser(os.path.expandvars(name)))  # "~" stays where nobody has a home
     parser = configparser.RawConfigParser()
     try:
         if not path.is_file():

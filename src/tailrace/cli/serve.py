@@ -23,6 +23,7 @@ from ..common.event_loop import LoopChoice, loop_factory, raise_descriptor_limit
 from ..common.installing import how_to_install_extra
 from ..common.log_floods import telling_floods
 from ..common.queued_output import QueuedOutput
+from ..common.stray_exceptions import stray_exceptions_logged
 from ..errors import ConfigurationError, ListenError, TailraceError
 from ..service.config import (
     DataSettings,
@@ -135,6 +136,7 @@ def add_env_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     return parser
 
 
+@stray_exceptions_logged()
 def run_serve(args: argparse.Namespace) -> None:
     """Run a service until SIGTERM or SIGINT.
 
@@ -268,15 +270,22 @@ async def _serve(config: ServiceConfig, out: QueuedOutput) -> None:
         if hasattr(os, "geteuid") and os.geteuid() == 0:
             _log.warning("Running as root; this command needs no privileges")
         try:
-            shell = f"tailrace env --state-dir {shlex.quote(str(config.state_dir))}"
-            out.write(
-                f"API {service.endpoints.api_endpoint}\n"
-                f"local proxies {service.endpoints.data_endpoint}\n"
-                f'for a shell: eval "$({shell})"\n'
-            )
+            _announce(service.endpoints, config.state_dir, out)
             await _wait(service, stopping)
         finally:
             await service.stop()
+
+
+def _announce(endpoints: Endpoints, state_dir: Path, out: QueuedOutput) -> None:
+    """Print where the service is; it runs on if that goes to a full disk or to nobody."""
+    shell = f"tailrace env --state-dir {shlex.quote(str(state_dir))}"
+    out.write(
+        f"API {endpoints.api_endpoint}\n"
+        f"local proxies {endpoints.data_endpoint}\n"
+        f'for a shell: eval "$({shell})"\n'
+    )
+    if out.failure is not None:
+        _log.warning("standard output: %s", out.failure.strerror)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import Final
 
 from .. import __version__
 from ..common.installing import how_to_install
+from ..common.output import accept_any_text
 from ..common.queued_output import write_briefly
 from ..common.standard_streams import open_standard_streams
 from ..errors import TailraceError
@@ -36,6 +37,7 @@ _BROKEN_PIPE: Final = 141
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command; return the exit status."""
     open_standard_streams()
+    accept_any_text(sys.stdout)
     try:
         try:
             return _run(argv)

@@ -5,6 +5,7 @@ Made on first start and kept in the state directory, keys readable by the owner 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import ipaddress
 import os
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, NoReturn, TypeAlias
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -68,13 +69,18 @@ class Certificates:
         return context
 
     def load_into(self, context: ssl.SSLContext) -> None:
-        """Let ``context`` show the server certificate.
+        """Let listeners with this context show the server certificate from now on.
 
         Raises:
-            OSError: the files cannot be read or used.
+            OSError: a file cannot be used.
         """
-        # Without a password, OpenSSL would ask for that of an encrypted key, and wait.
-        context.load_cert_chain(self.server_file, self.server_key_file, password="")
+        context.load_cert_chain(self.server_file, self.server_key_file, password=_passphrase)
+
+
+def _passphrase() -> NoReturn:
+    """Refuse a key that is encrypted, instead of asking for the passphrase on the terminal."""
+    text = "the key is encrypted; decrypt it with: openssl pkey -in FILE -out NEW_FILE"
+    raise OSError(errno.EACCES, text)
 
 
 def certificate_names(host_names: Iterable[str] = ()) -> tuple[str, ...]:
