@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from ..common.addresses import format_host, format_host_port
+from ..common.certificate_files import certificate_error_text
 from ..errors import CallRefused, ConfigurationError, ControlCertificateRejected, ControlError
 from . import signing as sigv4
 from .credentials import Credentials
@@ -79,7 +80,8 @@ class ControlClient:
             try:
                 self._context.load_verify_locations(ca_file)
             except OSError as error:
-                raise ConfigurationError(f"CA file {ca_file}: {error.strerror or error}") from None
+                text = certificate_error_text(error)
+                raise ConfigurationError(f"CA file {ca_file}: {text}") from None
 
     def call(self, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Call one operation and return what it returns.

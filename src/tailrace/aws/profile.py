@@ -44,7 +44,7 @@ class Profile:
     def ca_bundle(self) -> Path | None:
         """The file of CA certificates, if one is configured."""
         text = self._variable("AWS_CA_BUNDLE") or self._text("ca_bundle")
-        return Path(os.path.expanduser(text)) if text else None
+        return _path(text) if text else None
 
     @property
     def endpoint(self) -> str | None:
@@ -130,8 +130,13 @@ def _named(config: Mapping[str, _Section], kind: str) -> dict[str, _Section]:
     return found
 
 
+def _path(text: str) -> Path:
+    # That of Path raises an error for a user without a home directory.
+    return Path(os.path.expanduser(text))
+
+
 def _read(name: str) -> dict[str, _Section]:
-    path = Path(os.path.expanduser(os.path.expandvars(name)))  # "~" stays where nobody has a home
+    path = _path(os.path.expandvars(name))
     parser = configparser.RawConfigParser()
     try:
         if not path.is_file():

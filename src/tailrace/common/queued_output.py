@@ -64,6 +64,7 @@ class QueuedOutput:
         with self._changed:
             if self._descriptor is None:
                 self._stream.write(text)
+                self._stream.flush()
                 return
             data = text.encode(self._stream.encoding, self._errors)
             if not self._has_thread():

@@ -9,12 +9,15 @@ not called again.
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
-from typing import Protocol
+from heapq import heapify, heappop, heappush
+from typing import Final, Protocol
 
 from ...wire import Message, Side
 
 __all__ = ["Attachment", "Inbox", "Switchboard"]
+
+_FORGOTTEN: Final = 1000
+"""Tunnels without connected sides that are remembered until they end."""
 
 
 class Inbox(Protocol):
@@ -58,7 +61,8 @@ class Switchboard:
     def __init__(self) -> None:
         self._attachments: dict[tuple[str, Side], Attachment] = {}
         self._expiries: dict[str, float] = {}
-        """When each tunnel ends that was joined before its end, in seconds since the epoch."""
+        """When tunnels end that were joined, in seconds since the epoch; their sides may have
+        left since."""
         self._by_expiry: list[tuple[float, str]] = []
         """A heap of the same."""
 
@@ -72,11 +76,13 @@ class Switchboard:
         if previous is not None:
             previous.leave()
             previous.inbox.replaced()
+        attachment = Attachment(self._attachments, (tunnel_id, side), inbox)
+        self._attachments[tunnel_id, side] = attachment
         if tunnel_id not in self._expiries:
             self._expiries[tunnel_id] = expires_at
             heappush(self._by_expiry, (expires_at, tunnel_id))
-        attachment = Attachment(self._attachments, (tunnel_id, side), inbox)
-        self._attachments[tunnel_id, side] = attachment
+            if len(self._expiries) > 2 * len(self._attachments) + _FORGOTTEN:
+                self._forget_expiries()
         peer = self._attachments.get((tunnel_id, side.other))
         if peer is not None:
             attachment.peer, peer.peer = peer, attachment
@@ -112,6 +118,14 @@ class Switchboard:
             del self._expiries[tunnel_id]
             taken.append(tunnel_id)
         return taken
+
+    def _forget_expiries(self) -> None:
+        connected = self.connected_tunnels()
+        self._expiries = {
+            tunnel_id: at for tunnel_id, at in self._expiries.items() if tunnel_id in connected
+        }
+        self._by_expiry = [(at, tunnel_id) for tunnel_id, at in self._expiries.items()]
+        heapify(self._by_expiry)
 
     def close_tunnel(self, tunnel_id: str, reason: str) -> None:
         """End a tunnel: both sides learn that it was closed."""

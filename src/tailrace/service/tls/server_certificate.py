@@ -13,6 +13,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from ...common.certificate_files import certificate_error_text
 from ...common.special_files import is_special
 from ...errors import ConfigurationError
 from ..errors import SettingUnusable
@@ -25,11 +26,7 @@ _log = logging.getLogger(__name__)
 _LARGEST_CHAIN: Final = 100 * 1024
 """Bytes of certificates that OpenSSL takes from a server (SSL_CTX_set_max_cert_list(3))."""
 
-_WORDS: Final = {
-    "KEY_VALUES_MISMATCH": "the key belongs to another certificate",
-    "EE_KEY_TOO_SMALL": "the key is too short to be secure",
-}
-"""OpenSSL's reason -> what it means."""
+_MISSING: Final = "one of them holds no certificate or no key in PEM"
 
 
 def given_certificates(
@@ -148,31 +145,12 @@ def _complaints(certificates: Certificates) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if certificates.server_key_file == certificates.server_file and _is_no_pem(error):
-            raise SettingUnusable(
-                "cannot use the certificate in {path}: no private key that can be read follows it; "
-                "name one with {0}",
-                "tls_key",
-                path=certificates.server_file,
-            ) from None
-        names = " and ".join(
-            dict.fromkeys(map(str, (certificates.server_file, certificates.server_key_file)))
-        )
-        raise ConfigurationError(
-            f"cannot use the certificate in {names}: {_in_words(error)}"
-        ) from None
-
-
-def _is_no_pem(error: OSError) -> bool:
-    reasons = (None, "", "NO_START_LINE", "PEM_LIB")
-    return isinstance(error, ssl.SSLError) and getattr(error, "reason", None) in reasons
-
-
-def _in_words(error: OSError) -> str:
-    """Return what OpenSSL or the system says about a certificate and its key, without codes."""
-    if not isinstance(error, ssl.SSLError):
-        return error.strerror or str(error)
-    if _is_no_pem(error):
-        return "one of them holds no certificate or no key in PEM"
-    reason = error.reason
-    return _WORDS.get(reason) or reason.lower().replace("_", " ")
+        text = certificate_error_text(error, missing=_MISSING)
+        cert, key = certificates.server_file, certificates.server_key_file
+        if text == _MISSING and key == cert:
+            template = (
+                "cannot use the certificate in {cert}: no private key follows it; name one with {0}"
+            )
+            raise SettingUnusable(template, "tls_key", cert=cert) from None
+        names = " and ".join(dict.fromkeys(map(str, (cert, key))))
+        raise ConfigurationError(f"cannot use the certificate in {names}: {text}") from None

@@ -169,3 +169,15 @@ def test_connected_tunnels() -> None:
     assert not switchboard.is_connected("unknown")
     switchboard.close_tunnel("t", "")
     assert switchboard.connected_tunnels() == {"other"}
+
+
+def test_tunnels_that_come_and_go_do_not_pile_up() -> None:
+    switchboard = Switchboard()
+    switchboard.join("kept", Side.SOURCE, Box(), 10.0)
+    for number in range(5000):
+        switchboard.join(f"t{number}", Side.SOURCE, Box(), 20.0).leave()
+        assert len(switchboard._by_expiry) == len(switchboard._expiries) <= 1010
+    assert switchboard.take_expired(10.0, 5) == ["kept"]
+    # One that comes back is due all the same.
+    switchboard.join("t0", Side.SOURCE, Box(), 15.0)
+    assert switchboard.take_expired(15.0, 5) == ["t0"]
