@@ -13,7 +13,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ...common.certificate_files import certificate_error_text
+from ...common.certificate_files import certificate_error_text, holds_no_pem
 from ...common.special_files import is_special
 from ...errors import ConfigurationError
 from ..errors import SettingUnusable
@@ -145,12 +145,14 @@ def _complaints(certificates: Certificates) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        text = certificate_error_text(error, missing=_MISSING)
-        cert, key = certificates.server_file, certificates.server_key_file
-        if text == _MISSING and key == cert:
+        cert = certificates.server_file
+        if certificates.server_key_file == cert and holds_no_pem(error):
             template = (
                 "cannot use the certificate in {cert}: no private key follows it; name one with {0}"
             )
             raise SettingUnusable(template, "tls_key", cert=cert) from None
-        names = " and ".join(dict.fromkeys(map(str, (cert, key))))
+        names = " and ".join(
+            dict.fromkeys(map(str, (certificates.server_file, certificates.server_key_file)))
+        )
+        text = certificate_error_text(error, missing=_MISSING)
         raise ConfigurationError(f"cannot use the certificate in {names}: {text}") from None
