@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from ..service.api.model import OPERATIONS
 from ..service.identity.key_store import KeyFile, credentials_file, new_key
 from ..service.identity.policy import AccessKey, Policy
 from .arguments import Subparsers, add_state_dir, state_dir_of
+from .limits import add_quota_options, read_quotas
 
 __all__ = ["add_keys_parser", "run_keys"]
 
@@ -71,6 +73,7 @@ def _add_add_parser(actions: Subparsers) -> None:
         metavar="TIME",
         help="create a temporary key with a session token, valid for 90m, 12h or 30d, for example",
     )
+    add_quota_options(add)
 
 
 def run_keys(args: argparse.Namespace) -> None:
@@ -89,7 +92,7 @@ def _add(file: KeyFile, args: argparse.Namespace) -> None:
         )
     now = time.time()
     seconds = None if args.valid_for is None else _seconds(args.valid_for)
-    key = new_key(args.name, now, _policy(args), seconds)
+    key = new_key(args.name, now, _policy(args), seconds, read_quotas(args))
     file.make_directory()
     file.add(key, now)
     print(f"AWS_ACCESS_KEY_ID={key.access_key_id}")
@@ -146,7 +149,7 @@ def _list(file: KeyFile, args: argparse.Namespace) -> None:
         until = "no expiry" if key.expires_at is None else f"until {_date(key.expires_at)}"
         print(
             f"{key.access_key_id}  {_date(key.created_at)}  {until}  "
-            f"{_rights(key.policy)}  {key.name}".rstrip()
+            f"{_rights(key)}  {key.name}".rstrip()
         )
 
 
@@ -166,10 +169,16 @@ def _date(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _rights(policy: Policy) -> str:
+def _rights(key: AccessKey) -> str:
+    policy = key.policy
     parts = [
         "read-only" if policy.read_only else "",
         ",".join(policy.operations or ()),
         "things " + ",".join(policy.things) if policy.things else "",
     ]
-    return "; ".join(part for part in parts if part) or "everything"
+    quotas = [
+        f"{name.replace('_', ' ')} {value}"
+        for name, value in asdict(key.quotas).items()
+        if value is not None
+    ]
+    return "; ".join([*(part for part in parts if part), *quotas]) or "everything"

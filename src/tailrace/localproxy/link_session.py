@@ -42,6 +42,7 @@ class LinkSession:
     def link_opened(self, link: Link) -> None:
         """Take the open link; frames may follow at once."""
         self.link = link
+        self._window.start()
         self.traffic.attach(self)
         self._window_changed()
 

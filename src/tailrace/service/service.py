@@ -42,9 +42,11 @@ from .telemetry.counters import Counters
 from .telemetry.prometheus import Metrics
 from .tls.authority import Certificates, certificate_names, ensure_certificates
 from .tls.server_certificate import ServerTls, given_certificates
+from .tunnels.checkpoints import Checkpoints
 from .tunnels.queries import TunnelQueries
 from .tunnels.rules import RandomIds, Tunnels
 from .tunnels.sqlite_store import SqliteStore
+from .tunnels.unstored import Unstored
 
 __all__ = ["Service"]
 
@@ -56,6 +58,8 @@ _RENEWAL_SECONDS: Final = 3600.0
 """Interval in which the service looks whether its own certificate ends soon."""
 _AUDIT_SECONDS: Final = 60.0
 """Interval in which the audit log counts what there is too much of."""
+_AT_ONCE: Final = 1000
+"""Changes stored at once when the service stops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +208,10 @@ class Service:
         for outbox in control.outboxes:
             outbox.start()
             stack.push_async_callback(outbox.stop)
-        control.tunnels.reset_connections(clock())
+        checkpoints = Checkpoints(config.database)
+        checkpoints.start()
+        stack.push_async_callback(checkpoints.stop)
+        _begin(control.tunnels, config, clock)
         stack.callback(_reset_connections, control.tunnels, clock)
         stack.push_async_callback(listener.stop)
         await listener.start(data_socket, state.tls.context)
@@ -273,8 +280,9 @@ def _build_control(
     outboxes = tuple(Outbox(notifier, clock) for notifier in notifiers)
     announcer = Announcer(outboxes, config.region)
     ids = RandomIds()
-    tunnels = Tunnels(state.store, ids, config.limits)
-    queries = TunnelQueries(state.store, config.region, config.account_id)
+    unstored = Unstored()
+    tunnels = Tunnels(state.store, unstored, ids, config.limits)
+    queries = TunnelQueries(state.store, unstored, clock, config.region, config.account_id)
     expiry = Expiry(tunnels, switchboard, announcer, state.audit, clock)
     plane = ControlPlane(tunnels, queries, switchboard, ids, clock, announcer, expiry.sweep_soon)
     return _Control(plane, tunnels, outboxes, expiry)
@@ -329,9 +337,19 @@ def _publish(stack: contextlib.AsyncExitStack, config: ServiceConfig, endpoints:
     _log.info("service is ready: api %s, data %s", endpoints.api_endpoint, endpoints.data_endpoint)
 
 
-def _reset_connections(tunnels: Tunnels, clock: _Clock) -> None:
-    """Record that no local proxy is connected any more."""
+def _begin(tunnels: Tunnels, config: ServiceConfig, clock: _Clock) -> None:
+    """Forget the connections of a service that was killed; a store must be good for that."""
     try:
+        tunnels.reset_connections(clock())
+    except StoreFailed as failed:
+        raise ConfigurationError(f"{config.database}: {failed}") from None
+
+
+def _reset_connections(tunnels: Tunnels, clock: _Clock) -> None:
+    """Record that no local proxy is connected any more, and what could not be stored before."""
+    try:
+        while tunnels.store_again(_AT_ONCE):
+            pass
         tunnels.reset_connections(clock())
     except StoreFailed as failed:
         _log.error("connection states not recorded: %s", failed)

@@ -31,6 +31,9 @@ def test_every_limit_has_its_option() -> None:
         *("--max-idle-seconds", "90"),
         *("--max-request-bytes", "64k"),
         *("--max-request-rate", "5"),
+        *("--max-key-open-tunnels", "6"),
+        *("--max-key-opened-per-hour", "0"),
+        *("--max-key-stored-bytes", "10M"),
     ]
     expected = Limits(
         services=7,
@@ -42,6 +45,9 @@ def test_every_limit_has_its_option() -> None:
         idle_seconds=90.0,
         request_bytes=64_000,
         request_rate=5.0,
+        key_open_tunnels=6,
+        key_opened_per_hour=0,
+        key_stored_bytes=10_000_000,
     )
     assert read(*argv) == read("--limits", "aws", *argv) == expected
     assert all(

@@ -274,7 +274,15 @@ def test_a_store_of_another_version(serve: Serve, tmp_path: Path) -> None:
     assert status == ExitCode.USAGE
     assert err == (
         f"tailrace serve: the tunnel store {database} has schema version 7, this version of "
-        "tailrace knows 1: use the version that wrote it, or another --state-dir\n"
+        "tailrace knows 2: use the version that wrote it, or another --state-dir\n"
+    )
+    with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute("DELETE FROM schema_version")
+    status, _, err = serve().result()
+    assert status == ExitCode.USAGE
+    assert err == (
+        f"tailrace serve: the tunnel store {database} is broken: it has no schema version; put a "
+        "copy back, or remove it with the files beside it to start without tunnels\n"
     )
 
 

@@ -29,6 +29,7 @@ from tailrace.service.notify.mqtt import MqttSettings
 from tailrace.service.service import Service
 from tailrace.service.tunnels.rules import TunnelSpec
 from tailrace.service.tunnels.sqlite_store import SqliteStore
+from tailrace.service.tunnels.store import Things
 from tailrace.wire import Message, MessageType
 
 CLIENT = "2da438cf-9a30-4148-b236-c338182f243c"
@@ -423,5 +424,5 @@ async def test_closed_tunnels_are_forgotten_after_three_hours(tmp_path: Path) ->
         assert service.queries.describe(tunnel_id).status == "CLOSED"
         offset = 3 * 3600 + 60.0
         async with asyncio.timeout(HANG):
-            while service.queries.page(None, None, 1).tunnels:
+            while (await service.queries.page(Things(), None, 1, "")).tunnels:
                 await asyncio.sleep(0.05)

@@ -74,7 +74,7 @@ class ControlApi:
         try:
             body = await _read_body(request, self._limits)
             began = time.perf_counter()
-            document = self._respond(request, body, request_id, about)
+            document = await self._respond(request, body, request_id, about)
             self._counters.request_seconds += time.perf_counter() - began
         except ApiError as error:
             _log.warning(
@@ -86,11 +86,13 @@ class ControlApi:
                 extra=flood_kind(error.type),
             )
             self._count(request, error.type)
+            if error.quota:
+                self._counters.quotas[error.quota] += 1
             return _error(error, request_id)
         except ClientDisconnect:
             return Response(status_code=400)
         except StoreFailed as failed:
-            _log.error("request %s: %s", request_id, failed)
+            _log.error("request %s: %s; %s", request_id, failed, about)
             self._count(request, ErrorType.INTERNAL.code)
             return _error(
                 ApiError(ErrorType.INTERNAL, "The service cannot reach its store"), request_id
@@ -108,7 +110,9 @@ class ControlApi:
         name = _operation_name(request)
         self._counters.requests[name if name in OPERATIONS else "unknown", outcome] += 1
 
-    def _respond(self, request: Request, body: bytes, request_id: str, about: _About) -> Document:
+    async def _respond(
+        self, request: Request, body: bytes, request_id: str, about: _About
+    ) -> Document:
         """Verify, validate and carry out a request; what changes something is audited."""
         key = self._verified(request, body)
         about.key = key.access_key_id
@@ -121,7 +125,7 @@ class ControlApi:
         outcome, document = ErrorType.INTERNAL.code, Document()
         try:
             self._name_tunnel(about, parameters)
-            document = perform(self._control, name, parameters, key)
+            document = await perform(self._control, name, parameters, key)
             outcome = OK
         except ApiError as error:
             outcome = error.type
@@ -142,9 +146,9 @@ class ControlApi:
         return document
 
     def _name_tunnel(self, about: _About, parameters: Document) -> None:
-        """Note tunnel and thing that ``parameters`` name; the tunnel may be gone afterwards."""
+        """Note, before it may be gone, the tunnel that ``parameters`` name, and its thing."""
         queries = self._control.queries
-        with suppress(TunnelNotFound):
+        with suppress(TunnelNotFound, StoreFailed):
             about.tunnel = parameters.get("tunnelId", "")
             if "resourceArn" in parameters:
                 about.tunnel = queries.tunnel_id(parameters["resourceArn"])

@@ -10,14 +10,14 @@ from .operations import Call
 __all__ = ["authorize"]
 
 
-def authorize(key: AccessKey, name: str, operation: Operation, call: Call) -> None:
-    """Refuse a call that the policy of ``key`` does not allow.
+def authorize(name: str, operation: Operation, call: Call) -> None:
+    """Refuse a call that the policy of its key does not allow.
 
     Raises:
         ApiError: AccessDeniedException.
         TunnelNotFound: there is no such tunnel.
     """
-    policy = key.policy
+    key, policy = call.key, call.key.policy
     if not policy.allows(name, writes=operation.writes):
         raise _denied(key, name)
     # Not asked of keys for all things: it reads the store.

@@ -42,8 +42,10 @@ class ErrorType(Enum):
 class ApiError(ServiceError):
     """A request is answered with an error."""
 
-    def __init__(self, kind: ErrorType, message: str) -> None:
+    def __init__(self, kind: ErrorType, message: str, *, quota: str = "") -> None:
         super().__init__(message)
+        self.quota = quota
+        """The quota of the key that is used up, if that is the error."""
         self.type = kind.code
         self.status = kind.status
         self.message = message

@@ -27,6 +27,7 @@ from ...common.private_files import OTHERS, open_private
 from ...common.secret import Secret
 from ...errors import ConfigurationError
 from ..file_lock import locked
+from ..limits import COMMON_QUOTAS, Quotas
 from .policy import EVERYTHING, AccessKey, Policy
 
 __all__ = [
@@ -55,7 +56,11 @@ def credentials_file(state_dir: Path) -> Path:
 
 
 def new_key(
-    name: str, now: float, policy: Policy = EVERYTHING, seconds: float | None = None
+    name: str,
+    now: float,
+    policy: Policy = EVERYTHING,
+    seconds: float | None = None,
+    quotas: Quotas = COMMON_QUOTAS,
 ) -> AccessKey:
     """Return a new random key; with ``seconds`` a temporary one."""
     # The prefixes of AWS, which its tools and secret scanners know.
@@ -68,6 +73,7 @@ def new_key(
         name=name,
         created_at=now,
         policy=policy,
+        quotas=quotas,
     )
 
 
@@ -156,7 +162,7 @@ class KeyFile:
         with self._locked():
             keys = self.read()
             for key in keys:
-                if key.policy.is_unlimited and key.expires_at is None:
+                if key.is_privileged:
                     return key
             own = new_key("default", now)
             self._write([*keys, own])

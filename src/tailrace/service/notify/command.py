@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from ..errors import SettingUnusable
-from .base import Notification, NotifyFailed
+from .base import Notification, NotifierDown, NotifyFailed
 
 __all__ = ["CommandNotifier", "parse_command"]
 
@@ -70,7 +70,8 @@ class CommandNotifier:
         """Run the command.
 
         Raises:
-            NotifyFailed: it could not be started, failed, or took too long.
+            NotifierDown: it could not be started.
+            NotifyFailed: it failed, or took too long.
         """
         try:
             process = await asyncio.create_subprocess_exec(
@@ -81,7 +82,7 @@ class CommandNotifier:
                 env=self._environment,
             )
         except OSError as error:
-            raise NotifyFailed(f"{self._command[0]}: {error.strerror or error}") from None
+            raise NotifierDown(f"{self._command[0]}: {error.strerror or error}") from None
         try:
             async with asyncio.timeout(self._timeout):
                 # A command that ends without reading its input may still have succeeded.

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from ...common.secret import Secret
 from ..errors import SettingUnusable
-from .base import Notification, NotifyFailed
+from .base import Notification, NotifierDown, NotifyFailed
 
 if TYPE_CHECKING:
     import aiomqtt
@@ -157,6 +157,7 @@ class MqttNotifier:
         self._settings = settings
         self._timeout = timeout
         self._connection: _Connection | None = None
+        self._connecting = asyncio.Lock()
 
     @property
     def name(self) -> str:
@@ -167,18 +168,31 @@ class MqttNotifier:
         """Publish a notification and wait for the broker to acknowledge it.
 
         Raises:
-            NotifyFailed: the broker cannot be reached, or does not answer in time.
+            NotifierDown: the broker cannot be reached.
+            NotifyFailed: it does not answer in time, or the connection was lost.
         """
         import aiomqtt
 
+        connection = await self._connected()
         try:
+            await connection.publish(notification.topic, notification.payload())
+        except (aiomqtt.MqttError, OSError, ValueError) as error:
+            # Also for others that are under way, whose answers may be lost as well.
+            if self._connection is connection:
+                await self.close()
+            raise NotifyFailed(str(error) or type(error).__name__) from None
+
+    async def _connected(self) -> _Connection:
+        import aiomqtt
+
+        async with self._connecting:
             if self._connection is None or self._connection.lost:
                 await self.close()
-                self._connection = await _Connection.open(self._settings, self._timeout)
-            await self._connection.publish(notification.topic, notification.payload())
-        except (aiomqtt.MqttError, OSError, ValueError) as error:
-            await self.close()
-            raise NotifyFailed(str(error) or type(error).__name__) from None
+                try:
+                    self._connection = await _Connection.open(self._settings, self._timeout)
+                except (aiomqtt.MqttError, OSError, ValueError) as error:
+                    raise NotifierDown(str(error) or type(error).__name__) from None
+            return self._connection
 
     async def close(self) -> None:
         """Disconnect from the broker."""

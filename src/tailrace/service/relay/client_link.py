@@ -76,6 +76,8 @@ class LinkInfo:
 
     channel_id: str
     tunnel_id: str
+    expires_at: float
+    """When the tunnel ends, in seconds since the epoch."""
     side: Side
     services: Sequence[str]
     subprotocol: str
@@ -177,6 +179,7 @@ class ClientLink(WSListener):
         )
         if info.subprotocol != SUBPROTOCOL_V1:
             self.send(service_ids_message(info.services))
+        self._write_gate.start()
         self._bandwidth = context.bandwidth_of(info.tunnel_id)
         context.link_opened(self)
         self._end = RelayEnd(
@@ -187,7 +190,7 @@ class ClientLink(WSListener):
             self._turn_budget,
             is_tailrace=info.is_tailrace,
         )
-        self._end.join(context.switchboard, info.tunnel_id)
+        self._end.join(context.switchboard, info.tunnel_id, info.expires_at)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type

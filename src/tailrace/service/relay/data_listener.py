@@ -257,7 +257,7 @@ class DataListener:
         except AdmissionRefused as refused:
             return self._refuse(refuse_admission(refused.refusal), channel_id, side, refused.tunnel)
         except StoreFailed as failed:
-            _log.error("channel %s: %s", channel_id, failed)
+            _log.warning("channel %s: %s", channel_id, failed, extra=flood_kind("store failed"))
             return self._refuse(_cannot_look_up(), channel_id, side)
         # The token list may hold more than the one value that picows looks for
         # (browsers send "keep-alive, Upgrade").
@@ -272,6 +272,7 @@ class DataListener:
             LinkInfo(
                 channel_id,
                 tunnel.tunnel_id,
+                tunnel.expires_at,
                 side,
                 tunnel.services,
                 handshake.subprotocol,
@@ -335,7 +336,12 @@ class DataListener:
         try:
             event(info.tunnel_id, info.side)
         except StoreFailed as failed:
-            _log.error("channel %s: connection state not recorded: %s", info.channel_id, failed)
+            _log.warning(
+                "channel %s: connection state not recorded: %s",
+                info.channel_id,
+                failed,
+                extra=flood_kind("connection state not recorded"),
+            )
 
 
 def _upgrade_request(request: WSUpgradeRequest) -> UpgradeRequest:
@@ -364,6 +370,8 @@ def _refusal(refused: HandshakeRefused, channel_id: str) -> WSUpgradeResponseWit
     headers = {"X-Status-Reason": refused.text, "channel-id": channel_id}
     if refused.status is HTTPStatus.UPGRADE_REQUIRED:
         headers |= {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    if refused.status is HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = "1"
     response = WSUpgradeResponse.create_error_response(
         refused.status, refused.text.encode(), headers
     )

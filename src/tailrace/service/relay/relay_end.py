@@ -146,9 +146,9 @@ class RelayEnd:
         """Whether :meth:`proceed` has something to pass on."""
         return bool(self._backlog)
 
-    def join(self, switchboard: Switchboard, tunnel_id: str) -> None:
+    def join(self, switchboard: Switchboard, tunnel_id: str, expires_at: float) -> None:
         """Take the side's place in the tunnel; a previous connection loses it."""
-        self._attachment = switchboard.join(tunnel_id, self._side, self)
+        self._attachment = switchboard.join(tunnel_id, self._side, self, expires_at)
 
     def leave(self) -> None:
         """Give the place up: the link is gone. The other side's streams are reset."""

@@ -9,6 +9,7 @@ not called again.
 
 from __future__ import annotations
 
+from heapq import heappop, heappush
 from typing import Protocol
 
 from ...wire import Message, Side
@@ -46,15 +47,23 @@ class Inbox(Protocol):
 
 
 class Switchboard:
-    """Connects the sides of tunnels; both sides of each are connected to this process."""
+    """Connects the sides of tunnels; both sides of each are connected to this process.
 
-    __slots__ = ("_attachments",)
+    It knows when the tunnels end that were joined, so that their links can be ended in time
+    whether or not the store can be asked.
+    """
+
+    __slots__ = ("_attachments", "_by_expiry", "_expiries")
 
     def __init__(self) -> None:
         self._attachments: dict[tuple[str, Side], Attachment] = {}
+        self._expiries: dict[str, float] = {}
+        """When each tunnel ends that was joined before its end, in seconds since the epoch."""
+        self._by_expiry: list[tuple[float, str]] = []
+        """A heap of the same."""
 
-    def join(self, tunnel_id: str, side: Side, inbox: Inbox) -> Attachment:
-        """Make ``inbox`` the current connection of one side.
+    def join(self, tunnel_id: str, side: Side, inbox: Inbox, expires_at: float) -> Attachment:
+        """Make ``inbox`` the current connection of one side of a tunnel that ends then.
 
         A previous one learns that it was :meth:`Inbox.replaced`, and the other side
         that its peer has left, before this returns.
@@ -63,6 +72,9 @@ class Switchboard:
         if previous is not None:
             previous.leave()
             previous.inbox.replaced()
+        if tunnel_id not in self._expiries:
+            self._expiries[tunnel_id] = expires_at
+            heappush(self._by_expiry, (expires_at, tunnel_id))
         attachment = Attachment(self._attachments, (tunnel_id, side), inbox)
         self._attachments[tunnel_id, side] = attachment
         peer = self._attachments.get((tunnel_id, side.other))
@@ -78,6 +90,28 @@ class Switchboard:
         if attachment is not None:
             attachment.leave()
             attachment.inbox.revoked(reason)
+
+    def is_connected(self, tunnel_id: str) -> bool:
+        """Return whether any side of a tunnel is connected."""
+        return any((tunnel_id, side) in self._attachments for side in Side)
+
+    def connected_tunnels(self) -> set[str]:
+        """Return the ids of all tunnels with connected sides."""
+        return {tunnel_id for tunnel_id, _ in self._attachments}
+
+    @property
+    def next_expiry(self) -> float | None:
+        """When the next of the joined tunnels ends, in seconds since the epoch."""
+        return self._by_expiry[0][0] if self._by_expiry else None
+
+    def take_expired(self, now: float, limit: int) -> list[str]:
+        """Return up to ``limit`` joined tunnels that have ended by ``now``, each of them once."""
+        taken: list[str] = []
+        while self._by_expiry and self._by_expiry[0][0] <= now and len(taken) < limit:
+            _, tunnel_id = heappop(self._by_expiry)
+            del self._expiries[tunnel_id]
+            taken.append(tunnel_id)
+        return taken
 
     def close_tunnel(self, tunnel_id: str, reason: str) -> None:
         """End a tunnel: both sides learn that it was closed."""

@@ -10,11 +10,11 @@ import pytest
 from support.waiting import HANG
 from tailrace.common.secret import Secret
 from tailrace.errors import ConfigurationError
-from tailrace.service.notify.base import Notification, NotifyFailed
+from tailrace.service.notify.base import Notification, NotifierDown, NotifyFailed
 from tailrace.service.notify.command import CommandNotifier, parse_command
 
 TOKEN = "trt_the-text-of-a-token"
-NOTIFICATION = Notification("t1", "lamp", Secret(TOKEN), "us-east-1", ("SSH",), 9e9)
+NOTIFICATION = Notification("t1", "AK", "lamp", Secret(TOKEN), "us-east-1", ("SSH",), 9e9)
 
 SAVE = """
 import json, os, sys
@@ -75,7 +75,7 @@ async def test_a_command_that_does_not_read() -> None:
 
 
 async def test_a_command_that_does_not_exist() -> None:
-    with pytest.raises(NotifyFailed, match="No such file"):
+    with pytest.raises(NotifierDown, match="No such file"):
         await CommandNotifier(["/no/such/program"]).deliver(NOTIFICATION)
 
 

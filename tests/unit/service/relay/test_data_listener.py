@@ -23,8 +23,9 @@ from tailrace.service.config import DataSettings, OperationSettings
 from tailrace.service.errors import StoreFailed
 from tailrace.service.limits import Limits
 from tailrace.service.service import Service
-from tailrace.service.tunnels.rules import TunnelSpec
+from tailrace.service.tunnels.rules import Owner, TunnelSpec
 from tailrace.service.tunnels.sqlite_store import SqliteStore
+from tailrace.service.tunnels.store import Things
 from tailrace.wire import MAX_PAYLOAD, SUBPROTOCOL_V3, Message, Side
 
 USED = "Invalid access token: The access token was previously used and can not be used again."
@@ -200,6 +201,24 @@ class TestHandshake:
 
 
 class TestFailingStore:
+    async def test_a_store_that_another_process_has_locked_is_not_waited_for(
+        self, service: Service, tunnel: dict[str, Any], tmp_path: Path
+    ) -> None:
+        """A turn of the loop is no place to wait; proxies are told when to come back."""
+        token = tunnel["sourceAccessToken"]
+        other = SqliteStore.open(tmp_path / "state" / "tunnels.sqlite3")
+        other._connection.execute("BEGIN IMMEDIATE")
+        with pytest.raises(InvalidStatus) as caught:
+            async with dial(service.endpoints, "source", token):
+                pass
+        response = caught.value.response
+        assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+        other._connection.execute("ROLLBACK")
+        other.close()
+        # It is as good as before.
+        async with dial(service.endpoints, "source", token):
+            pass
+
     async def test_no_admission_without_the_store(
         self, service: Service, tunnel: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -469,8 +488,8 @@ async def metrics(service: Service) -> str:
 
 async def test_a_connection_that_is_turned_out_is_counted_as_such(tmp_path: Path) -> None:
     async with plain(tmp_path) as served, served.pair() as (source, destination):
-        (record,) = served.queries.page(None, None, 1).tunnels
-        served.control.rotate(record.tunnel_id, [Side.SOURCE], None)
+        (record,) = (await served.queries.page(Things(), None, 1, "")).tunnels
+        served.control.rotate(record.tunnel_id, [Side.SOURCE], None, Owner())
         assert await source.close_code() == (1008, "The access token was rotated")
         assert await destination.recv() == Message(RESET, 1, "", 1)
         async with asyncio.timeout(HANG):

@@ -84,7 +84,7 @@ class Tunnel:
     def connect(self, side: Side, *, is_tailrace: bool = False) -> tuple[RelayEnd, Recorder]:
         link = Recorder()
         end = new_end(link, side, self.counters, is_tailrace=is_tailrace)
-        end.join(self.switchboard, "t")
+        end.join(self.switchboard, "t", 1e9)
         return end, link
 
 
@@ -350,11 +350,11 @@ class TestAbsentPeer:
         switchboard = Switchboard()
         link = Recorder()
         source = new_end(link, Side.SOURCE)
-        source.join(switchboard, "t")
+        source.join(switchboard, "t", 1e9)
         feed(source, start(3), data(b"dropped", 3), start(4, "B", 0))
         assert link.take() == [reset(3), reset(4, "B", 0)]
         destination_link = Recorder()
-        new_end(destination_link, Side.DESTINATION).join(switchboard, "t")
+        new_end(destination_link, Side.DESTINATION).join(switchboard, "t", 1e9)
         feed(source, data(b"of a refused stream", 3), start(5), data(b"kept", 5))
         assert destination_link.take() == [start(5), data(b"kept", 5)]
 
@@ -370,7 +370,7 @@ class TestAbsentPeer:
     def test_a_client_that_reads_nothing_gets_its_answers_later(self) -> None:
         link = Recorder()
         source = new_end(link, Side.SOURCE)
-        source.join(Switchboard(), "t")
+        source.join(Switchboard(), "t", 1e9)
         source.write_blocked()
         for stream in range(1, 1025):
             feed(source, start(stream))
@@ -389,7 +389,7 @@ class TestAbsentPeer:
     def test_nothing_is_answered_to_a_client_that_is_gone(self) -> None:
         link = Recorder()
         source = new_end(link, Side.SOURCE)
-        source.join(Switchboard(), "t")
+        source.join(Switchboard(), "t", 1e9)
         source.write_blocked()
         feed(source, start())
         source.leave()
@@ -602,7 +602,7 @@ class TestTurns:
             end()
             assert not tunnel.source.has_backlog
             turn(tunnel.source)
-            tunnel.source.join(tunnel.switchboard, "t")
+            tunnel.source.join(tunnel.switchboard, "t", 1e9)
 
 
 class TestFlow:
