@@ -54,12 +54,12 @@ _log = logging.getLogger(__name__)
 
 _Clock = Callable[[], float]
 
+_AT_ONCE: Final = 1000
+"""Changes stored at once when the service stops."""
 _RENEWAL_SECONDS: Final = 3600.0
 """Interval in which the service looks whether its own certificate ends soon."""
 _AUDIT_SECONDS: Final = 60.0
 """Interval in which the audit log counts what there is too much of."""
-_AT_ONCE: Final = 1000
-"""Changes stored at once when the service stops."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -257,7 +257,7 @@ class DataListener:
         except AdmissionRefused as refused:
             return self._refuse(refuse_admission(refused.refusal), channel_id, side, refused.tunnel)
         except StoreFailed as failed:
-            _log.warning("channel %s: %s", channel_id, failed, extra=flood_kind("store failed"))
+            _log.error("channel %s: %s", channel_id, failed)
             return self._refuse(_cannot_look_up(), channel_id, side)
         # The token list may hold more than the one value that picows looks for
         # (browsers send "keep-alive, Upgrade").
@@ -336,11 +336,10 @@ class DataListener:
         try:
             event(info.tunnel_id, info.side)
         except StoreFailed as failed:
-            _log.warning(
+            _log.error(
                 "channel %s: connection state not recorded: %s",
                 info.channel_id,
                 failed,
-                extra=flood_kind("connection state not recorded"),
             )
 
 
