@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..common.event_loop import LoopChoice, loop_factory, raise_descriptor_limit
 from ..common.log_floods import telling_floods
+from ..common.stray_exceptions import stray_exceptions_logged
 from ..errors import ConfigurationError, ListenError, TailraceError
 from ..service.config import (
     DataSettings,
@@ -130,6 +131,7 @@ def add_env_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     return parser
 
 
+@stray_exceptions_logged()
 def run_serve(args: argparse.Namespace) -> None:
     """Run a service until SIGTERM or SIGINT.
 
@@ -249,13 +251,21 @@ async def _serve(config: ServiceConfig) -> None:
         await service.start()
         started.set()
         try:
-            shell = f"tailrace env --state-dir {shlex.quote(str(config.state_dir))}"
-            print(f"API {service.endpoints.api_endpoint}", flush=True)
-            print(f"local proxies {service.endpoints.data_endpoint}", flush=True)
-            print(f'for a shell: eval "$({shell})"', flush=True)
+            _announce(service.endpoints, config.state_dir)
             await _wait(service, stopping)
         finally:
             await service.stop()
+
+
+def _announce(endpoints: Endpoints, state_dir: Path) -> None:
+    """Print where the service is; it runs on if that goes to a full disk or to nobody."""
+    shell = f"tailrace env --state-dir {shlex.quote(str(state_dir))}"
+    try:
+        print(f"API {endpoints.api_endpoint}", flush=True)
+        print(f"local proxies {endpoints.data_endpoint}", flush=True)
+        print(f'for a shell: eval "$({shell})"', flush=True)
+    except OSError as error:
+        logging.getLogger(__name__).warning("standard output: %s", error.strerror)
 
 
 @contextmanager

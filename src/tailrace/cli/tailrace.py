@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Final, NoReturn
 
 from .. import __version__
+from ..common.output import accept_any_text
 from ..errors import TailraceError
 from ..service.errors import SettingsError
 from .arguments import Subparsers
@@ -36,6 +37,7 @@ _HINTS: Final = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command; return the exit status."""
+    accept_any_text(sys.stdout)
     args = _parser().parse_args(argv)
     try:
         args.run(args)

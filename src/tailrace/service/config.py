@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from ..common.private_files import open_private
 from ..errors import ConfigurationError
+from .errors import SettingUnusable
 from .limits import DEFAULT, Limits
 from .notify.mqtt import MqttSettings
 from .relay.proxy_protocol import Network
@@ -60,10 +61,20 @@ def parse_address(text: str, option: str) -> Address:
 
 
 def default_state_dir(environment: Mapping[str, str]) -> Path:
-    """Return the default state directory (XDG base directories)."""
+    """Return the default state directory (XDG base directories).
+
+    Raises:
+        ConfigurationError: it is below the user's home directory, which is not known.
+    """
     base = environment.get("XDG_STATE_HOME", "")
-    root = Path(base) if os.path.isabs(base) else Path.home() / ".local" / "state"
-    return root / "tailrace"
+    if os.path.isabs(base):
+        return Path(base) / "tailrace"
+    try:
+        return Path.home() / ".local" / "state" / "tailrace"
+    except RuntimeError:
+        raise SettingUnusable(
+            "this user has no home directory: set HOME, or give a directory with {0}", "state_dir"
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)

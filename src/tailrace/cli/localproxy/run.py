@@ -13,6 +13,7 @@ from dataclasses import replace
 from ...common.event_loop import loop_factory, raise_descriptor_limit
 from ...common.log_floods import telling_floods
 from ...common.redaction import register_secrets
+from ...common.stray_exceptions import stray_exceptions_logged
 from ...errors import AccessRefused
 from ...localproxy.client_token import client_token
 from ...localproxy.proxy import LocalProxy
@@ -25,6 +26,7 @@ __all__ = ["run"]
 logger = logging.getLogger(__name__)
 
 
+@stray_exceptions_logged()
 def run(settings: CommandSettings) -> None:
     """Run a local proxy until its tunnel ends or a signal comes.
 

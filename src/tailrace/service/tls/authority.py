@@ -5,6 +5,7 @@ Made on first start and kept in the state directory, keys readable by the owner 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import ipaddress
 import os
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, NoReturn, TypeAlias
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -64,8 +65,22 @@ class Certificates:
         """Return a TLS context for listeners: TLS 1.2 or newer, the server certificate."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(self.server_file, self.server_key_file)
+        self.load_into(context)
         return context
+
+    def load_into(self, context: ssl.SSLContext) -> None:
+        """Let listeners with this context show the server certificate from now on.
+
+        Raises:
+            OSError: a file cannot be used.
+        """
+        context.load_cert_chain(self.server_file, self.server_key_file, password=_passphrase)
+
+
+def _passphrase() -> NoReturn:
+    """Refuse a key that is encrypted, instead of asking for the passphrase on the terminal."""
+    text = "the key is encrypted; decrypt it with: openssl pkey -in FILE -out NEW_FILE"
+    raise OSError(errno.EACCES, text)
 
 
 def certificate_names(host_names: Iterable[str] = ()) -> tuple[str, ...]:

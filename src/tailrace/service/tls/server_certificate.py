@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from ...common.special_files import is_special
 from ...errors import ConfigurationError
 from .authority import Certificates, fill_ca_dir
 
 __all__ = ["ServerTls", "given_certificates"]
+
+_log = logging.getLogger(__name__)
+
+_LARGEST_CHAIN: Final = 100 * 1024
+"""Bytes of certificates that OpenSSL takes from a server (SSL_CTX_set_max_cert_list(3))."""
+
+_WORDS: Final = {
+    "KEY_VALUES_MISMATCH": "the key belongs to another certificate",
+    "EE_KEY_TOO_SMALL": "the key is too short to be secure",
+}
+"""OpenSSL's reason -> what it means."""
 
 
 def given_certificates(
@@ -24,19 +40,49 @@ def given_certificates(
     trust; ``None`` means ``cert``, which is right when it is self-signed and does no harm
     when a public authority signed it.
 
+    What clients may refuse is logged: a service may be set up before its certificate is valid.
+
     Raises:
         ConfigurationError: a file cannot be read.
     """
-    trusted = ca or cert
-    try:
-        authorities = x509.load_pem_x509_certificates(trusted.read_bytes())
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {trusted}: {error.strerror}") from error
-    except ValueError:
-        raise ConfigurationError(f"{trusted} holds no certificate in PEM") from None
-    certificates = Certificates(trusted, directory / "ca-given", cert, key or cert)
+    shown = _read(cert)
+    for fault in _faults(shown, datetime.now(UTC)):
+        _log.warning("clients may refuse the certificate in %s: %s", cert, fault)
+    authorities = shown if ca is None else _read(ca)
+    if key is not None and is_special(key):
+        raise ConfigurationError(f"{key} is a pipe or a device, and no file")
+    certificates = Certificates(ca or cert, directory / "ca-given", cert, key or cert)
     fill_ca_dir(certificates.ca_dir, authorities)
     return certificates
+
+
+def _read(path: Path) -> Sequence[x509.Certificate]:
+    """Return the certificates in a file, at least one."""
+    if is_special(path):
+        raise ConfigurationError(f"{path} is a pipe or a device, and no file")
+    try:
+        return x509.load_pem_x509_certificates(path.read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError:
+        raise ConfigurationError(f"{path} holds no certificate in PEM") from None
+
+
+def _faults(chain: Sequence[x509.Certificate], now: datetime) -> Iterator[str]:
+    """Yield what is wrong with a server's certificate, which comes first, or its chain."""
+    leaf = chain[0]
+    if now > leaf.not_valid_after_utc:
+        yield f"it has expired on {leaf.not_valid_after_utc:%Y-%m-%d}"
+    if now < leaf.not_valid_before_utc:
+        yield f"it is not valid before {leaf.not_valid_before_utc:%Y-%m-%d}"
+    try:
+        leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        yield "it has no subject alternative name (RFC 9110 section 4.3.4)"
+    except ValueError:
+        yield "its extensions are broken"
+    if sum(len(each.public_bytes(Encoding.DER)) for each in chain) > _LARGEST_CHAIN:
+        yield "with its chain it is larger than 100 KiB"
 
 
 class ServerTls:
@@ -82,7 +128,7 @@ class ServerTls:
             ConfigurationError: its files have just changed, and cannot be used.
         """
         with _complaints(certificates):
-            self.context.load_cert_chain(certificates.server_file, certificates.server_key_file)
+            certificates.load_into(self.context)
         self.certificates, self._shown = certificates, _pem(certificates)
 
 
@@ -104,5 +150,16 @@ def _complaints(certificates: Certificates) -> Iterator[None]:
         names = " and ".join(
             dict.fromkeys(map(str, (certificates.server_file, certificates.server_key_file)))
         )
-        reason = error.strerror or error
-        raise ConfigurationError(f"cannot use the certificate in {names}: {reason}") from None
+        raise ConfigurationError(
+            f"cannot use the certificate in {names}: {_in_words(error)}"
+        ) from None
+
+
+def _in_words(error: OSError) -> str:
+    """Return what OpenSSL or the system says about a certificate and its key, without codes."""
+    if not isinstance(error, ssl.SSLError):
+        return error.strerror or str(error)
+    reason = getattr(error, "reason", None) or ""
+    if reason in ("", "NO_START_LINE", "PEM_LIB"):
+        return "one of them holds no certificate or no key in PEM"
+    return _WORDS.get(reason) or reason.lower().replace("_", " ")

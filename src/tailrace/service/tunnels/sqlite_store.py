@@ -173,6 +173,7 @@ class SqliteStore:
         run(f"PRAGMA journal_size_limit = {LOG_BYTES}")
         run("PRAGMA foreign_keys = ON")
         run("PRAGMA busy_timeout = 0")
+        run("PRAGMA temp_store = MEMORY")  # there may be no other place that can be written
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

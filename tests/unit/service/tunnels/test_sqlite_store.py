@@ -67,6 +67,12 @@ def test_files_are_private(tmp_path: Path, store: SqliteStore) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
 
 
+def test_no_temporary_file_is_needed(store: SqliteStore) -> None:
+    """There may be no other place that can be written than the directory of the store."""
+    (place,) = store._connection.execute("PRAGMA temp_store").fetchone()
+    assert place == 2  # memory
+
+
 def test_two_stores_on_one_file_agree_on_the_first_use(tmp_path: Path) -> None:
     stores = [SqliteStore.open(tmp_path / "db") for _ in range(2)]
     stores[0].add_tunnel(tunnel("t"), [TokenRecord("d", "t", Side.SOURCE, 1.0)], [])
