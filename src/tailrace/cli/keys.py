@@ -37,7 +37,7 @@ def add_keys_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
         "immediately.",
     )
     add_state_dir(parser)
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions = parser.add_subparsers(dest="action", metavar="ACTION")
     _add_add_parser(actions)
     listing = actions.add_parser("list", help="list keys, without their secrets")
     listing.add_argument("--json", action="store_true", help="print a JSON document")

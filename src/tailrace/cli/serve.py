@@ -10,6 +10,7 @@ import asyncio
 import importlib.util
 import logging
 import os
+import re
 import shlex
 import signal
 import sys
@@ -19,7 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ..common.event_loop import LoopChoice, loop_factory, raise_descriptor_limit
+from ..common.installing import how_to_install_extra
 from ..common.log_floods import telling_floods
+from ..common.queued_output import QueuedOutput
 from ..common.stray_exceptions import stray_exceptions_logged
 from ..errors import ConfigurationError, ListenError, TailraceError
 from ..service.config import (
@@ -48,6 +51,7 @@ _EXTRA: Final = (
     "starlette",
     "uvicorn",
 )
+_REGION: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _OPTIONS: Final = {
     "api_listen": "--api-listen",
@@ -61,6 +65,7 @@ _OPTIONS: Final = {
     "mqtt_url": "--mqtt-url",
     "notify_command": "--notify-command",
     "state_dir": "--state-dir",
+    "tls_key": "--tls-key",
 }
 """Settings as the errors of the service name them -> options."""
 
@@ -138,14 +143,22 @@ def run_serve(args: argparse.Namespace) -> None:
     Raises:
         TailraceError: the service cannot start or go on.
     """
-    if any(importlib.util.find_spec(name) is None for name in _EXTRA):
-        raise ConfigurationError("some packages are not installed; pip install 'tailrace[service]'")
+    missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigurationError(
+            f"packages are not installed: {', '.join(missing)}; "
+            f"install them: {how_to_install_extra('service')}"
+        )
     config = _config(args)
     make_loop = loop_factory(LoopChoice(args.loop))
     start_logging(args)
     raise_descriptor_limit()
-    with asyncio.Runner(loop_factory=make_loop) as runner:
-        runner.run(_serve(config))
+    out = QueuedOutput(sys.stdout, "({} lines were dropped)\n".format)
+    try:
+        with asyncio.Runner(loop_factory=make_loop) as runner:
+            runner.run(_serve(config, out))
+    finally:
+        out.close()
 
 
 def error_text(error: TailraceError) -> str:
@@ -192,6 +205,8 @@ def _read_endpoints(state_dir: Path) -> Endpoints:
 def _places(endpoints: Endpoints, bundle: Path) -> dict[str, str]:
     return {
         "AWS_ENDPOINT_URL_IOTSECURETUNNELING": endpoints.api_endpoint,
+        # Or the line above would not count, and calls would go to AWS.
+        "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "false",
         "AWS_CA_BUNDLE": str(bundle),
         "AWS_REGION": endpoints.region,
         "AWS_DEFAULT_REGION": endpoints.region,
@@ -211,6 +226,8 @@ def _credentials(endpoints: Endpoints, environment: Mapping[str, str]) -> dict[s
 
 
 def _config(args: argparse.Namespace) -> ServiceConfig:
+    if not _REGION.fullmatch(args.region):
+        raise ConfigurationError(f"--region {args.region!r} is not a name such as us-east-1")
     return ServiceConfig(
         state_dir=state_dir_of(args),
         api_listen=parse_address(args.api_listen, "--api-listen"),
@@ -237,7 +254,7 @@ def _check_running(endpoints: Endpoints, state_dir: Path) -> None:
         ) from None
 
 
-async def _serve(config: ServiceConfig) -> None:
+async def _serve(config: ServiceConfig, out: QueuedOutput) -> None:
     from ..service.service import Service
 
     service = Service(config)
@@ -250,22 +267,18 @@ async def _serve(config: ServiceConfig) -> None:
     with telling_floods(asyncio.get_running_loop()), _signals(stopping.set, reload):
         await service.start()
         started.set()
+        if hasattr(os, "geteuid") and os.geteuid() == 0:
+            _log.warning("Running as root; this command needs no privileges")
         try:
-            _announce(service.endpoints, config.state_dir)
+            shell = f"tailrace env --state-dir {shlex.quote(str(config.state_dir))}"
+            out.write(
+                f"API {service.endpoints.api_endpoint}\n"
+                f"local proxies {service.endpoints.data_endpoint}\n"
+                f'for a shell: eval "$({shell})"\n'
+            )
             await _wait(service, stopping)
         finally:
             await service.stop()
-
-
-def _announce(endpoints: Endpoints, state_dir: Path) -> None:
-    """Print where the service is; it runs on if that goes to a full disk or to nobody."""
-    shell = f"tailrace env --state-dir {shlex.quote(str(state_dir))}"
-    try:
-        print(f"API {endpoints.api_endpoint}", flush=True)
-        print(f"local proxies {endpoints.data_endpoint}", flush=True)
-        print(f'for a shell: eval "$({shell})"', flush=True)
-    except OSError as error:
-        logging.getLogger(__name__).warning("standard output: %s", error.strerror)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from ..common.log_floods import FloodFilter
+from ..common.queued_output import QueuedHandler
 from ..errors import ConfigurationError
 from ..service.config import OperationSettings, parse_address
 from ..service.notify.command import parse_command
@@ -125,7 +126,7 @@ def proxy_networks(args: argparse.Namespace) -> tuple[Network, ...]:
 
 def start_logging(args: argparse.Namespace) -> None:
     """Log to standard error as the options say."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = QueuedHandler(sys.stderr)
     json_wanted = args.log_format == "json"
     handler.setFormatter(JsonFormatter() if json_wanted else TextFormatter())
     handler.addFilter(FloodFilter(logging.INFO))

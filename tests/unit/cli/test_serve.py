@@ -22,6 +22,7 @@ from support.waiting import HANG, wait_until
 from tailrace.cli import serve as command
 from tailrace.cli.exit_codes import ExitCode
 from tailrace.cli.tailrace import main
+from tailrace.common.installing import how_to_install_extra
 from tailrace.errors import ListenError
 from tailrace.service.config import Endpoints
 from tailrace.wire import Message, MessageType
@@ -114,6 +115,7 @@ def test_signals_end_it_with_status_0(serve: Serve, loop: str, number: signal.Si
     assert status == ExitCode.OK, err
     assert endpoints.api_endpoint in out
     assert "Traceback" not in err
+    assert ("Running as root; this command needs no privileges" in err) is (os.geteuid() == 0)
     assert not served.ready_file.exists()
 
 
@@ -179,7 +181,10 @@ def test_a_busy_port_is_status_5(serve: Serve, option: str) -> None:
         address = f"127.0.0.1:{busy.getsockname()[1]}"
         status, _, err = serve(option, address).result()
     assert status == ExitCode.LISTEN
-    assert err.splitlines()[-1].startswith(f"tailrace serve: cannot listen on {address} ({option})")
+    assert err.splitlines()[-1] == (
+        f"tailrace serve: cannot listen on {address} ({option}): Address already in use; stop what "
+        f"listens there, or choose another port with {option}"
+    )
     assert "Traceback" not in err
 
 
@@ -212,6 +217,7 @@ def test_wrong_options_are_one_line(serve: Serve, options: list[str], text: str)
 @pytest.mark.parametrize(
     ("options", "text"),
     [
+        (["--region", "us east"], "--region 'us east' is not a name such as us-east-1"),
         (["--api-listen", "x"], "--api-listen 'x' is not HOST:PORT, for example 127.0.0.1:7443 or"),
         (["--notify-command", ""], "--notify-command is empty: give a program with its arguments"),
         (["--notify-command", "'"], '--notify-command "\'": No closing quotation'),
@@ -295,7 +301,8 @@ def test_a_missing_extra_is_named(
     )
     assert main(["serve", "--state-dir", str(tmp_path)]) == ExitCode.USAGE
     assert capsys.readouterr().err == (
-        "tailrace serve: some packages are not installed; pip install 'tailrace[service]'\n"
+        "tailrace serve: packages are not installed: starlette; install them: "
+        f"{how_to_install_extra('service')}\n"
     )
 
 
@@ -330,6 +337,7 @@ class TestEnv:
         )
         environment = {k: v for k, v in os.environ.items() if not k.startswith("AWS")}
         environment |= {"MAIN": MAIN, "PYTHON": sys.executable, "AWS_SESSION_TOKEN": "stale"}
+        environment["AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"] = "true"
         result = subprocess.run(
             ["/bin/sh", "-c", script],
             capture_output=True,

@@ -10,10 +10,11 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from typing import Final, TextIO
+from typing import Final
 
 from ...common.escaping import LONGEST_LINE, cut, escape, escape_lines
 from ...common.log_floods import FloodFilter
+from ...common.queued_output import QueuedHandler, QueuedOutput
 from ...common.redaction import RedactionFilter, message_of
 
 __all__ = [
@@ -80,7 +81,7 @@ class ConsoleFormatter(logging.Formatter):
         return line
 
 
-class _ConsoleHandler(logging.StreamHandler[TextIO]):
+class _ConsoleHandler(QueuedHandler):
     """The handler of :func:`set_up_logging`."""
 
     def __init__(self) -> None:
@@ -91,11 +92,11 @@ class _ConsoleHandler(logging.StreamHandler[TextIO]):
         self.setFormatter(ConsoleFormatter())
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Go on without the log when standard error is gone."""
+        """Go on without the line."""
 
 
-def set_up_logging(verbosity: int) -> None:
-    """Log to standard error what ``-v verbosity`` shows.
+def set_up_logging(verbosity: int) -> QueuedOutput:
+    """Log to standard error what ``-v verbosity`` shows; return what writes there.
 
     Records of other packages are shown from "warning" on only: at lower levels they may
     quote headers of the upgrade request.
@@ -103,9 +104,12 @@ def set_up_logging(verbosity: int) -> None:
     root = logging.getLogger()
     for handler in _console_handlers():
         root.removeHandler(handler)
-    root.addHandler(_ConsoleHandler())
+        handler.close()
+    console = _ConsoleHandler()
+    root.addHandler(console)
     logging.addLevelName(TRACE, "TRACE")
     set_verbosity(verbosity)
+    return console.output
 
 
 def set_verbosity(verbosity: int) -> None:

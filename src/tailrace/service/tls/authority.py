@@ -5,7 +5,6 @@ Made on first start and kept in the state directory, keys readable by the owner 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import ipaddress
 import os
@@ -15,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final, NoReturn, TypeAlias
+from typing import Final, TypeAlias
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -30,6 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ...common.atomic_files import make_private_directory, write_file
+from ...common.certificate_files import refuse_passphrase
 from ...common.private_files import OTHERS, OTHERS_MAY_WRITE, open_private
 from ...errors import ConfigurationError
 from ..errors import SettingUnusable
@@ -74,13 +74,7 @@ class Certificates:
         Raises:
             OSError: a file cannot be used.
         """
-        context.load_cert_chain(self.server_file, self.server_key_file, password=_passphrase)
-
-
-def _passphrase() -> NoReturn:
-    """Refuse a key that is encrypted, instead of asking for the passphrase on the terminal."""
-    text = "the key is encrypted; decrypt it with: openssl pkey -in FILE -out NEW_FILE"
-    raise OSError(errno.EACCES, text)
+        context.load_cert_chain(self.server_file, self.server_key_file, password=refuse_passphrase)
 
 
 def certificate_names(host_names: Iterable[str] = ()) -> tuple[str, ...]:

@@ -13,8 +13,10 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from ...common.certificate_files import certificate_error_text, holds_no_pem
 from ...common.special_files import is_special
 from ...errors import ConfigurationError
+from ..errors import SettingUnusable
 from .authority import Certificates, fill_ca_dir
 
 __all__ = ["ServerTls", "given_certificates"]
@@ -24,11 +26,7 @@ _log = logging.getLogger(__name__)
 _LARGEST_CHAIN: Final = 100 * 1024
 """Bytes of certificates that OpenSSL takes from a server (SSL_CTX_set_max_cert_list(3))."""
 
-_WORDS: Final = {
-    "KEY_VALUES_MISMATCH": "the key belongs to another certificate",
-    "EE_KEY_TOO_SMALL": "the key is too short to be secure",
-}
-"""OpenSSL's reason -> what it means."""
+_MISSING: Final = "one of them holds no certificate or no key in PEM"
 
 
 def given_certificates(
@@ -147,19 +145,14 @@ def _complaints(certificates: Certificates) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        cert = certificates.server_file
+        if certificates.server_key_file == cert and holds_no_pem(error):
+            template = (
+                "cannot use the certificate in {cert}: no private key follows it; name one with {0}"
+            )
+            raise SettingUnusable(template, "tls_key", cert=cert) from None
         names = " and ".join(
             dict.fromkeys(map(str, (certificates.server_file, certificates.server_key_file)))
         )
-        raise ConfigurationError(
-            f"cannot use the certificate in {names}: {_in_words(error)}"
-        ) from None
-
-
-def _in_words(error: OSError) -> str:
-    """Return what OpenSSL or the system says about a certificate and its key, without codes."""
-    if not isinstance(error, ssl.SSLError):
-        return error.strerror or str(error)
-    reason = getattr(error, "reason", None) or ""
-    if reason in ("", "NO_START_LINE", "PEM_LIB"):
-        return "one of them holds no certificate or no key in PEM"
-    return _WORDS.get(reason) or reason.lower().replace("_", " ")
+        text = certificate_error_text(error, missing=_MISSING)
+        raise ConfigurationError(f"cannot use the certificate in {names}: {text}") from None

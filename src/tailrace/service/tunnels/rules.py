@@ -431,12 +431,22 @@ class Tunnels:
     def expire(self, now: float, limit: int) -> Iterator[str]:
         """Close up to ``limit`` tunnels whose lifetime has ended.
 
+        One that cannot be closed does not keep the others from it.
+
         Yields:
             The id of each tunnel that was closed here, as soon as that is stored.
         """
+        failed: StoreFailed | None = None
         for tunnel_id in self._store.due_tunnels(now, limit):
-            if self._store.close_tunnel(tunnel_id, now):
-                yield tunnel_id
+            try:
+                closed = self._store.close_tunnel(tunnel_id, now)
+            except StoreFailed as failure:
+                failed = failure
+            else:
+                if closed:
+                    yield tunnel_id
+        if failed is not None:
+            raise failed
 
     def purge(self, now: float, limit: int) -> bool:
         """Remove up to ``limit`` tunnels CLOSED long ago; return whether more may be left."""

@@ -95,6 +95,10 @@ def _summary(row: Sequence[Any]) -> TunnelSummary:
     return TunnelSummary(row[0], row[1], TunnelStatus(row[2]), *row[3:])
 
 
+def _token(row: Sequence[Any]) -> TokenRecord:
+    return TokenRecord(row[0], row[1], Side(row[2]), *row[3:])
+
+
 def _tags(row: Sequence[Any]) -> tuple[tuple[str, str], ...]:
     return tuple((key, value) for key, value in json.loads(row[0]))
 
@@ -273,18 +277,18 @@ class SqliteStore:
     def usage(self, key_id: str | None, now: float) -> Usage:
         sql = (
             "SELECT total(open), total(closed), total(size), "
-            "coalesce(max(CASE hour WHEN ?2 THEN opened ELSE 0 END), 0) FROM usage "
-            "WHERE ?1 IS NULL OR key_id = ?1"
+            "coalesce(max(CASE hour WHEN ? THEN opened ELSE 0 END), 0) FROM usage "
+            "WHERE ? IS NULL OR key_id = ?"
         )
-        ((is_open, closed, size, opened),) = self._query(sql, key_id, int(now // 3600))
+        ((is_open, closed, size, opened),) = self._query(sql, int(now // 3600), key_id, key_id)
         return Usage(int(is_open), int(closed), int(size), opened)
 
     def count_due(self, key_id: str | None, now: float) -> int:
         sql = (
-            "SELECT count(*) FROM tunnels WHERE status = 'OPEN' AND expires_at <= ?2 "
-            "AND (?1 IS NULL OR key_id = ?1)"
+            "SELECT count(*) FROM tunnels WHERE status = 'OPEN' AND expires_at <= ? "
+            "AND (? IS NULL OR key_id = ?)"
         )
-        return int(self._value(sql, key_id, now))
+        return int(self._value(sql, now, key_id, key_id))
 
     def set_tags(
         self, tunnel_id: str, tags: Sequence[tuple[str, str]], key_id: str | None, now: float
@@ -308,14 +312,11 @@ class SqliteStore:
 
     def token(self, digest: str) -> TokenRecord | None:
         sql = (
-            "SELECT tunnel_id, side, issued_at, first_used_at, client_digest "
+            "SELECT digest, tunnel_id, side, issued_at, first_used_at, client_digest "
             "FROM tokens WHERE digest = ?"
         )
-        for tunnel_id, side, issued_at, first_used_at, client_digest in self._query(sql, digest):
-            return TokenRecord(
-                digest, tunnel_id, Side(side), issued_at, first_used_at, client_digest
-            )
-        return None
+        rows = self._query(sql, digest)
+        return _parsed(_token, rows[0]) if rows else None
 
     def mark_token_used(self, digest: str, client_digest: str | None, now: float) -> bool:
         sql = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
 import re
@@ -157,6 +158,23 @@ def test_a_flood_of_warnings_is_counted(out: io.StringIO) -> None:
         logger.info("accepted %d", number)
     assert out.getvalue().count("[error] refused") == 20
     assert out.getvalue().count("[info] accepted") == 1000
+
+
+async def test_callbacks_that_fail_flood_nothing_and_show_no_token(out: io.StringIO) -> None:
+    """What the event loop reports, with exceptions of whoever it called."""
+    register_secrets(Secret(TOKEN))
+    loop = asyncio.get_running_loop()
+
+    def fail() -> None:
+        raise ValueError(f"Authorization: {TOKEN}\x1b[2J")
+
+    for _ in range(500):
+        loop.call_soon(fail)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert out.getvalue().count("[error] Exception in callback") == 20
+    assert out.getvalue().count("ValueError: Authorization: <redacted>\\x1b[2J") == 20
+    assert TOKEN not in out.getvalue()
 
 
 def test_tracebacks_are_shown_without_secrets_to_take_out(out: io.StringIO) -> None:

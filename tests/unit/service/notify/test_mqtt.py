@@ -356,7 +356,7 @@ class TestUrl:
         import importlib.util
 
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-        with pytest.raises(ConfigurationError, match=r"tailrace\[mqtt\]"):
+        with pytest.raises(ConfigurationError, match=r"needs the package aiomqtt: .*\[mqtt\]"):
             parse_mqtt_url("mqtt://h", {})
 
 

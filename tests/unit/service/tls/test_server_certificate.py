@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from tailrace.errors import ConfigurationError
+from tailrace.service.errors import SettingUnusable
 from tailrace.service.tls.authority import Certificates
 from tailrace.service.tls.server_certificate import ServerTls, _faults, given_certificates
 
@@ -123,6 +124,16 @@ def test_renewing(tmp_path: Path) -> None:
         tls.renew()
 
 
+def test_a_certificate_without_a_key_needs_the_option_for_one(tmp_path: Path) -> None:
+    issued = Issued(tmp_path, "a.example")
+    with pytest.raises(SettingUnusable) as caught:
+        ServerTls(lambda: given_certificates(tmp_path, issued.cert, None, None))
+    assert caught.value.text({"tls_key": "--tls-key"}) == (
+        f"cannot use the certificate in {issued.cert}: no private key follows it; "
+        "name one with --tls-key"
+    )
+
+
 def test_what_cannot_be_used_changes_nothing(tmp_path: Path) -> None:
     issued, other = Issued(tmp_path, "a.example"), Issued(tmp_path, "b.example")
     tls = ServerTls(lambda: issued.certificates(tmp_path))
@@ -162,7 +173,6 @@ PASSPHRASE = b"nobody-is-asked"
         ("short key", "the key is too short to be secure"),
         ("key in DER", "one of them holds no certificate or no key in PEM"),
         ("key that is none", "one of them holds no certificate or no key in PEM"),
-        ("no key", "one of them holds no certificate or no key in PEM"),
         ("directory", "Is a directory"),
         ("missing key", "No such file or directory"),
     ],
@@ -187,8 +197,6 @@ def test_a_key_that_cannot_be_used_is_said_in_plain_words(
             key.write_bytes(private.private_bytes(*form))
         case "key that is none":
             key.write_text("junk")
-        case "no key":
-            key = cert
         case "directory":
             key.mkdir()
     with pytest.raises(ConfigurationError) as caught:

@@ -187,3 +187,10 @@ def test_broken_rows_fail_in_our_terms(store: SqliteStore, column: str, value: s
     store._connection.execute(f"UPDATE tunnels SET {column} = ?", (value,))
     with pytest.raises(StoreFailed, match="a row of it is broken"):
         store.tunnel("t")
+
+
+def test_a_broken_token_fails_in_our_terms(store: SqliteStore) -> None:
+    store.add_tunnel(tunnel("t"), [TokenRecord("d", "t", Side.SOURCE, 1.0)], [])
+    store._connection.execute("UPDATE tokens SET side = 'x'")
+    with pytest.raises(StoreFailed, match="a row of it is broken"):
+        store.token("d")
