@@ -13,7 +13,6 @@ from tailrace.service.errors import ServiceError, SettingsError
 
 CODES = {
     "tailrace.cli.localproxy.ini.NotAnIniFile": ExitCode.USAGE,
-    "tailrace.cli.localproxy.validation.RejectedInput": ExitCode.USAGE,
     "tailrace.cli.localproxy.values.UsageError": ExitCode.USAGE,
     "tailrace.common.addresses.AddressError": ExitCode.USAGE,
     "tailrace.demo.measurements.DemoFailed": ExitCode.PROTOCOL,
@@ -40,6 +39,7 @@ CODES = {
     "tailrace.errors.TLSFailed": ExitCode.NETWORK,
     "tailrace.errors.TailraceError": ExitCode.PROTOCOL,
     "tailrace.errors.TokenRotated": ExitCode.TOKEN_REFUSED,
+    "tailrace.localproxy.validation.RejectedInput": ExitCode.USAGE,
 }
 
 
