@@ -55,6 +55,8 @@ class Connected:
     endpoint: str
     channel_id: str
     backend: str
+    tells_presence: bool = False
+    """Whether the service tells when the other side connects and leaves."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ from tailrace.localproxy.events import (
     Connected,
     Connecting,
     Ended,
+    PeerJoined,
+    PeerLeft,
     ProxyEvent,
     Reconnecting,
     Started,
@@ -27,6 +29,7 @@ from tailrace.localproxy.status import (
     LinkHistory,
     LinkPhase,
     LinkStatus,
+    PeerPresence,
     ProxyStatus,
 )
 from tailrace.wire import Side
@@ -84,6 +87,29 @@ def test_a_link_is_told_by_its_events():
     assert history.status(None).phase is LinkPhase.ENDED
 
 
+def test_the_peer_is_told_by_events_where_the_service_tells():
+    history = LinkHistory(ENDPOINT)
+    told = []
+    events: list[ProxyEvent] = [
+        Connecting(ENDPOINT),
+        Connected(ENDPOINT, "channel", "picows"),
+        Reconnecting(LinkError("lost"), 1.0),
+        Connected(ENDPOINT, "channel", "picows", tells_presence=True),
+        PeerJoined(Side.DESTINATION),
+        PeerLeft(Side.DESTINATION),
+        PeerJoined(Side.DESTINATION),
+        Reconnecting(LinkError("lost"), 1.0),
+    ]
+    for event in events:
+        history(event)
+        told.append(history.peer)
+    unknown, absent, connected = PeerPresence
+    assert told == [*[unknown] * 3, absent, connected, absent, connected, unknown]
+    history(PeerJoined(Side.DESTINATION))
+    history.end()
+    assert history.peer is unknown
+
+
 async def test_a_connection_is_told_by_its_counts():
     host = Host(asyncio.get_running_loop())
     local = LocalConnection(host, host.connection, "127.0.0.1:9", lingers=True)
@@ -103,7 +129,7 @@ async def test_the_status_of_a_proxy_in_each_phase_of_its_life(service: ServiceP
         endpoint = tunnel.endpoints.data_endpoint
         unused = LocalProxy(near)
         assert unused.status() == ProxyStatus(
-            Side.SOURCE, (), dataclasses.replace(IDLE, endpoint=endpoint), ()
+            Side.SOURCE, (), dataclasses.replace(IDLE, endpoint=endpoint), PeerPresence.UNKNOWN, ()
         )
         async with running_proxy(near) as source:
             await source.seen(Connecting)
