@@ -42,6 +42,8 @@ __all__ = [
     "request_path",
 ]
 
+_CONTROL_API: Final = "UnknownOperationException"
+"""In the response of the control API, AWS' or our own, to any GET."""
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 
 
@@ -112,7 +114,7 @@ class UpgradeParser:
 
         Raises:
             ServiceUnavailable: the service answered 5xx, 408, 425 or 429.
-            NotTunnelingService: something answered 2xx or 3xx.
+            NotTunnelingService: something answered 2xx or 3xx, or as the control API does.
             AccessRefused: the service answered with any other status but 101.
             HandshakeFailed: the response breaks the rules of HTTP or WebSocket.
         """
@@ -171,7 +173,7 @@ class UpgradeParser:
         text = f'HTTP/1.1 {response.status} {reason}: "{body}"'
         if response.may_pass:
             raise ServiceUnavailable(text, retry_after=response.retry_after)
-        if response.status < 400:
+        if response.status < 400 or _CONTROL_API in body:
             raise NotTunnelingService(
                 f"something else answered for {self._endpoint.authority},"
                 f" not a tunneling service: {text}"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +24,8 @@ __all__ = ["Trust", "build_trust"]
 logger = logging.getLogger(__name__)
 
 _HASHED_NAME: Final = re.compile(r"[0-9a-f]{8}\.\d+")
+_MAX_BUNDLE: Final = 1_048_576
+_SHORT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _PEM_SUFFIXES: Final = {".pem", ".crt", ".cer"}
 
 _State: TypeAlias = tuple[str, tuple[int, ...] | None]
@@ -132,7 +135,7 @@ def _build(options: TLSOptions) -> Trust:
         trusted = [_load_system_certificates(context)]
     except OSError as error:
         raise ConfigurationError(
-            f"the system's certificates cannot be read: {error.strerror}"
+            f"the system's certificates cannot be read: {error.filename}: {error.strerror}"
         ) from None
     if options.capath is not None:
         trusted.append(_load_capath(context, options.capath))
@@ -140,8 +143,15 @@ def _build(options: TLSOptions) -> Trust:
 
 
 def _load_system_certificates(context: ssl.SSLContext) -> str:
+    unusable = _unusable_variables()
+    for text in unusable.values():
+        logger.warning("%s; going on without it", text)
     context.load_default_certs(ssl.Purpose.SERVER_AUTH)
-    places = _system_places()
+    return "; ".join([_describe_system(context, _system_places(unusable)), *unusable.values()])
+
+
+def _describe_system(context: ssl.SSLContext, places: list[Path]) -> str:
+    """Return the system's certificates in words; where it has none, add certifi's."""
     if places:
         return f"the system's certificates ({', '.join(map(str, places))})"
     if context.cert_store_stats()["x509_ca"]:
@@ -155,10 +165,38 @@ def _load_system_certificates(context: ssl.SSLContext) -> str:
     return f"certifi's certificates ({certifi.where()}), as the system has none"
 
 
-def _system_places() -> list[Path]:
+def _system_places(unusable: Container[str] = ()) -> list[Path]:
     paths = ssl.get_default_verify_paths()
-    places = [Path(path) for path in (paths.cafile, paths.capath) if path]
-    return [place for place in places if not _is_empty(place)]
+    places = [path for path in (paths.cafile, paths.capath) if path and path not in unusable]
+    return [place for place in map(Path, places) if not _is_empty(place)]
+
+
+def _unusable_variables() -> dict[str, str]:
+    """Return path -> what is wrong with it, for variables that name the system's certificates.
+
+    OpenSSL passes over what it cannot use without a word.
+    """
+    paths = ssl.get_default_verify_paths()
+    unusable = {}
+    for name in (paths.openssl_cafile_env, paths.openssl_capath_env):
+        path = os.environ.get(name)
+        if not path:
+            continue
+        try:
+            if name == paths.openssl_capath_env:
+                os.listdir(path)
+            elif b"CERTIFICATE-----" not in _beginning(path):
+                unusable[path] = f"{name} {path} holds no PEM certificate"
+        except OSError as error:
+            if error.errno in _SHORT_OF_RESOURCES:
+                raise
+            unusable[path] = f"{name} {path} cannot be read: {error.strerror}"
+    return unusable
+
+
+def _beginning(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(_MAX_BUNDLE)
 
 
 def _is_empty(place: Path) -> bool:
@@ -167,10 +205,10 @@ def _is_empty(place: Path) -> bool:
 
 
 def _load_capath(context: ssl.SSLContext, path: Path) -> str:
-    if not path.exists():
-        logger.warning("certificate path %s does not exist; going on without it", path)
-        return f"-c {path} (does not exist)"
     try:
+        if not path.exists():
+            logger.warning("certificate path %s does not exist; going on without it", path)
+            return f"-c {path} (does not exist)"
         if path.is_dir():
             return _load_directory(context, path)
         context.load_verify_locations(cafile=path)
