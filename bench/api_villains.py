@@ -20,7 +20,7 @@ from tailrace.aws import ControlClient, Credentials
 from tailrace.common.secret import Secret
 from tailrace.errors import TailraceError
 
-__all__ = ["API_VILLAINS"]
+__all__ = ["API_VILLAINS", "WORST"]
 
 _HELD: Final = 300
 """Connections that are held open at once."""
@@ -96,11 +96,34 @@ def lists(job: dict[str, str]) -> None:
             client.call("CloseTunnel", {"tunnelId": tunnel, "delete": True})
 
 
-API_VILLAINS: Final[dict[str, Callable[[dict[str, str]], None]]] = {
+def flood(content: bytes) -> Callable[[dict[str, str]], None]:
+    """Return a villain that sends ``content`` to the API on one connection after the other."""
+
+    def play(job: dict[str, str]) -> None:
+        while True:
+            with contextlib.suppress(OSError), _connect(job) as link:
+                link.sendall(content)
+                while link.recv(65_536):
+                    pass
+
+    return play
+
+
+_POST: Final = b"POST / HTTP/1.1\r\nHost: x\r\n"
+
+WORST: Final[dict[str, Callable[[dict[str, str]], None]]] = {
     "unproven requests": unproven,
     "refused requests": refused,
     "silent connections": silent,
     "lists with long tags": lists,
+}
+"""Those that go together in the end."""
+
+API_VILLAINS: Final = WORST | {
+    "API, heads": flood((_POST + b"a:b\r\n" * 190 + b"\r\n") * 50),
+    "API, long heads": flood(_POST + b"a:b\r\n" * 5000 + b"\r\n"),
+    "API, bodies": flood(_POST + b"Content-Length: 1000000\r\n\r\n" + bytes(999_999)),
+    "API, chunks": flood(_POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 10_000),
 }
 
 

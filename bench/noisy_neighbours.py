@@ -26,7 +26,7 @@ from statistics import quantiles
 
 from tailrace.wire import MAX_FRAME, MAX_PAYLOAD, Message, MessageType, encode_delimited
 
-from .api_villains import API_VILLAINS
+from .api_villains import API_VILLAINS, WORST
 from .contenders import TunnelingService, start_service
 from .load.link import Link, frame
 from .processes import BenchError, Process, Supervisor, python_path
@@ -235,8 +235,7 @@ def measure(args: argparse.Namespace, service: TunnelingService) -> int:
         before = service.process.memory()
         with Supervisor() as supervisor:
             villains = [
-                start_villain(supervisor, each, job)
-                for each in (API_VILLAINS if kind == ALL else (kind,))
+                start_villain(supervisor, each, job) for each in (WORST if kind == ALL else (kind,))
             ]
             good.measure(1.0)
             times = good.measure(args.seconds)

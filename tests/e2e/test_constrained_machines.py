@@ -98,6 +98,7 @@ def test_a_service_whose_standard_output_is_on_a_full_disk(tmp_path: Path):
     """As log files often are. It is there for its clients."""
     full = ("/bin/sh", "-c", 'exec "$@" > /dev/full', "full")
     with service_process(tmp_path, machine=full) as service, tunnel_of(service, "SSH"):
+        assert "standard output: No space left on device" in service.process.log
         assert service.stop() == ExitCode.OK
         assert "Traceback" not in service.process.log
 

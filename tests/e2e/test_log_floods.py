@@ -128,9 +128,10 @@ async def test_applications_that_refuse(service: ServiceProcess, tmp_path: Path)
     with tunnel_of(service, "SSH") as tunnel:
         async with both_processes(tmp_path, tunnel, nowhere) as (_, destination, ports):
             for _ in range(FLOOD):
-                async with client(ports["SSH"]) as streams:
-                    with contextlib.suppress(ConnectionResetError):
-                        assert await streams[0].read() == b""
+                # asyncio may notice the reset before it has connected.
+                with contextlib.suppress(ConnectionResetError):
+                    async with client(ports["SSH"]) as streams:
+                        await streams[0].read()
             destination.signal(signal.SIGTERM)
             await asyncio.to_thread(destination.wait)
     assert_counted(destination, "Connection refused")

@@ -59,6 +59,23 @@ _OPTIONS: Final = (
         is_whole=False,
     ),
     _Option(
+        "connections",
+        1,
+        10**6,
+        "N",
+        "connections open at each port, besides the links of local proxies; never more than "
+        "an eighth of the file descriptors that the process may have",
+        can_be_off=True,
+    ),
+    _Option(
+        "address_connections",
+        1,
+        10**6,
+        "N",
+        "as many of them from one address",
+        can_be_off=True,
+    ),
+    _Option(
         "handshake_seconds",
         0.1,
         600,

@@ -39,6 +39,11 @@ class Limits:
     """Bytes per second of one tunnel, all directions and services together; 0: no limit."""
     connection_rate: float = 1000.0
     """New connections per second from one address, to each listener; 0: no limit."""
+    connections: int = 2000
+    """Connections open at one listener, but for links that were let in; 0: an eighth of the
+    process' file descriptors, which is a limit in any case."""
+    address_connections: int = 1000
+    """As many of them from one address; 0: no limit."""
     handshake_seconds: float = 10.0
     """Seconds for TLS, and again for a request."""
     handshake_bytes: int = 4096

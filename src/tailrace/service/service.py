@@ -220,7 +220,7 @@ class Service:
         metrics_address = await _start_metrics(stack, config, metrics, routes)
         verifier = Verifier(config.region, SIGNING_NAME, state.keys.find)
         api_app = ControlApi(control.plane, verifier, counters, state.audit, config.limits)
-        api = HttpServer(api_app.application(routes), config.limits, state.tls.context)
+        api = HttpServer(api_app.application(routes), config.limits, state.tls.context, "API")
         stack.push_async_callback(api.stop)
         await api.start(api_socket)
         control.expiry.start()
@@ -301,7 +301,7 @@ async def _start_metrics(
         return None
     listening = stack.enter_context(bind(address, "metrics_listen"))
     app = Starlette(routes=[*routes, *metrics_routes(metrics)])
-    server = HttpServer(app, config.limits, None)
+    server = HttpServer(app, config.limits, None, "metrics")
     stack.push_async_callback(server.stop)
     await server.start(listening)
     return Address(address.host, listening.getsockname()[1])

@@ -27,12 +27,15 @@ from ...localproxy.events import (
     Connected,
     Connecting,
     ConnectionClosed,
+    ConnectionCut,
     ConnectionOpened,
     ConnectionRefused,
     Ended,
     Listening,
     ListeningOnNetwork,
     PeerDialectLearned,
+    PeerJoined,
+    PeerLeft,
     PeerSilent,
     ProxyEvent,
     Reconnecting,
@@ -87,6 +90,10 @@ class LogReporter:
                 self._mapped(services)
             case Listening(service_id, address, assigned):
                 self._listening(service_id, address, assigned)
+            case PeerJoined(peer):
+                logger.info("The %s is connected", peer.value)
+            case PeerLeft(peer):
+                logger.info("No %s is connected", peer.value)
             case Reconnecting(cause, delay):
                 logger.error("%s; trying again in %.1f s", describe(cause), delay)
             case Ended(code, reason, requested) if not requested:
@@ -156,6 +163,11 @@ class LogReporter:
                 )
             case ConnectionRefused(service_id, _, reason):
                 logger.error("%s", _with_options(reason), extra=flood_kind(per=service_id))
+            case ConnectionCut(service_id, connection_id, _, received, reason):
+                name = f"{connection_id} of {service_id}" if service_id else str(connection_id)
+                when = f"after {received} bytes" if received else "before any byte"
+                kind = flood_kind(per=service_id)
+                logger.warning("connection %s was reset %s: %s", name, when, reason, extra=kind)
             case ConnectionClosed(_, connection_id, peer, bytes_in, bytes_out):
                 logger.info("Disconnected from: %s", peer)
                 logger.debug(
@@ -208,10 +220,18 @@ class JSONReporter:
             case ConnectionRefused(service_id, number, reason):
                 about = {"service": service_id, "connection": number}
                 return {"event": "connection_refused", **about, "reason": _with_options(reason)}
+            case ConnectionCut(service_id, number, peer, received, reason):
+                about = {"service": service_id, "connection": number, "peer": peer}
+                about |= {"bytes_received": received, "reason": reason}
+                return {"event": "connection_cut", **about}
             case ConnectionClosed(service_id, number, peer, bytes_in, bytes_out):
                 about = {"service": service_id, "connection": number, "peer": peer}
                 counts = {"bytes_sent": bytes_in, "bytes_received": bytes_out}
                 return {"event": "connection_closed", **about, **counts}
+            case PeerJoined(peer):
+                return {"event": "peer_joined", "peer": peer.value}
+            case PeerLeft(peer):
+                return {"event": "peer_left", "peer": peer.value}
             case Reconnecting(cause, delay):
                 about = {"cause": describe(cause), "delay": round(delay, 3)}
                 return {"event": "reconnecting", **about}

@@ -26,11 +26,14 @@ from ..identity.policy import AccessKey
 from ..limits import Limits, network
 from ..telemetry.audit import OK, AuditLog
 from ..telemetry.counters import Counters
+from .authorization import authorize_operation
+from .body_budget import BodyBudget, BodyShare
 from .dispatch import perform
 from .errors import ApiError, ErrorType
 from .model import OPERATIONS, SIGNING_NAME
 from .operations import Document
-from .sigv4 import SignedRequest, Verifier
+from .server import mark_known
+from .sigv4 import RequestHead, Verifier
 from .validation import read_parameters
 
 __all__ = ["ControlApi"]
@@ -60,6 +63,8 @@ class ControlApi:
         self._audit = audit
         self._limits = limits
         self._throttle = _Throttle(limits.request_rate)
+        self._strangers = BodyBudget(limits.request_bytes)
+        self._clients = BodyBudget(limits.request_bytes)
 
     def application(self, routes: Sequence[BaseRoute]) -> Starlette:
         """Return the ASGI application; ``routes`` are served besides the control API."""
@@ -72,9 +77,9 @@ class ControlApi:
         request_id = self._control.request_id()
         about = _About(_address(request))
         try:
-            body = await _read_body(request, self._limits)
+            name, key, body = await self._receive(request, about)
             began = time.perf_counter()
-            document = await self._respond(request, body, request_id, about)
+            document = await self._respond(name, key, body, request_id, about)
             self._counters.request_seconds += time.perf_counter() - began
         except ApiError as error:
             _log.warning(
@@ -92,13 +97,38 @@ class ControlApi:
         except ClientDisconnect:
             return Response(status_code=400)
         except StoreFailed as failed:
-            _log.error("request %s: %s", request_id, failed)
+            _log.error("request %s: %s; %s", request_id, failed, about)
             self._count(request, ErrorType.INTERNAL.code)
             return _error(
                 ApiError(ErrorType.INTERNAL, "The service cannot reach its store"), request_id
             )
         self._count(request, OK)
         return _json(document, 200, {"x-amzn-RequestId": request_id})
+
+    async def _receive(self, request: Request, about: _About) -> tuple[str, AccessKey, bytearray]:
+        """Return operation, signer and body of a request.
+
+        A body is read only if nothing in the head speaks against it, and counts for the address
+        it comes from until a signature shows whose it is.
+        """
+        address = network(about.address)
+        with self._throttle.of_address(address):
+            _check_length(request, self._limits)
+            claim = self._verifier.judge(_head(request), self._control.clock())
+            name = _operation_name(request)
+            if name not in OPERATIONS:
+                raise ApiError(ErrorType.UNKNOWN_OPERATION, "The operation is not known")
+            if claim.body_hash is None:
+                share = self._strangers.share(address)
+            else:
+                share = self._clients.share(claim.key.access_key_id)
+            with share:
+                body = await _read_body(request, self._limits, share)
+            key = claim.prove(body)
+        about.key, about.operation = key.access_key_id, name
+        mark_known(request.scope)
+        self._throttle.of_key(key)
+        return name, key, body
 
     async def _handle_other(self, _: Request, __: Exception) -> Response:
         """Answer requests for other paths and methods in the form that SDKs parse."""
@@ -111,19 +141,15 @@ class ControlApi:
         self._counters.requests[name if name in OPERATIONS else "unknown", outcome] += 1
 
     async def _respond(
-        self, request: Request, body: bytes, request_id: str, about: _About
+        self, name: str, key: AccessKey, body: bytearray, request_id: str, about: _About
     ) -> Document:
-        """Verify, validate and carry out a request; what changes something is audited."""
-        key = self._verified(request, body)
-        about.key = key.access_key_id
-        name = _operation_name(request)
-        operation = OPERATIONS.get(name)
-        if operation is None:
-            raise ApiError(ErrorType.UNKNOWN_OPERATION, "The operation is not known")
-        about.operation = name
-        parameters = read_parameters(body, operation.input)
-        outcome, document = ErrorType.INTERNAL.code, Document()
+        """Carry out an operation for a key; what changes something is audited."""
+        operation = OPERATIONS[name]
+        outcome, parameters, document = ErrorType.INTERNAL.code, Document(), Document()
         try:
+            # Before anything is spent on the parameters.
+            authorize_operation(key, name, operation)
+            parameters = read_parameters(body, operation.input)
             self._name_tunnel(about, parameters)
             document = await perform(self._control, name, parameters, key)
             outcome = OK
@@ -146,9 +172,9 @@ class ControlApi:
         return document
 
     def _name_tunnel(self, about: _About, parameters: Document) -> None:
-        """Note tunnel and thing that ``parameters`` name; the tunnel may be gone afterwards."""
+        """Note, before it may be gone, the tunnel that ``parameters`` name, and its thing."""
         queries = self._control.queries
-        with suppress(TunnelNotFound):
+        with suppress(TunnelNotFound, StoreFailed):
             about.tunnel = parameters.get("tunnelId", "")
             if "resourceArn" in parameters:
                 about.tunnel = queries.tunnel_id(parameters["resourceArn"])
@@ -156,12 +182,6 @@ class ControlApi:
                 about.thing = queries.describe(about.tunnel).thing_name
         destination = parameters.get("destinationConfig", parameters)
         about.thing = destination.get("thingName", about.thing)
-
-    def _verified(self, request: Request, body: bytes) -> AccessKey:
-        with self._throttle.of_address(network(_address(request))):
-            key = self._verifier.verify(_signed_request(request, body), self._control.clock())
-        self._throttle.of_key(key)
-        return key
 
 
 @dataclass(slots=True)
@@ -195,7 +215,7 @@ class _Throttle:
 
     @contextmanager
     def of_address(self, address: str) -> Iterator[None]:
-        """Charge ``address`` when the signature, checked in the body, is refused.
+        """Charge ``address`` when the request, received within this context, is refused.
 
         Raises:
             ApiError: ThrottlingException, or what the body raises.
@@ -226,25 +246,36 @@ def _address(request: Request) -> str:
     return request.client.host if request.client else "unknown"
 
 
-async def _read_body(request: Request, limits: Limits) -> bytes:
+def _check_length(request: Request, limits: Limits) -> None:
+    """Refuse a request by the length of its body.
+
+    Raises:
+        ApiError: it is too long, or does not say.
+    """
+    if "transfer-encoding" in request.headers:
+        raise ApiError(ErrorType.LENGTH_REQUIRED, "The request must have a Content-Length")
+    # A number: uvicorn answers others with 400.
+    if int(request.headers.get("content-length", 0)) > limits.request_bytes:
+        raise ApiError(
+            ErrorType.TOO_LARGE, f"The request body exceeds {limits.request_bytes} bytes"
+        )
+
+
+async def _read_body(request: Request, limits: Limits, share: BodyShare) -> bytearray:
     body = bytearray()
     try:
         async with asyncio.timeout(limits.handshake_seconds):
             async for chunk in request.stream():
+                share.grow(len(body) + len(chunk))
                 body += chunk
-                if len(body) > limits.request_bytes:
-                    raise ApiError(
-                        ErrorType.TOO_LARGE,
-                        f"The request body exceeds {limits.request_bytes} bytes",
-                    )
     except TimeoutError:
         raise ApiError(ErrorType.REQUEST_TIMEOUT, "The request body did not come in time") from None
-    return bytes(body)
+    return body
 
 
-def _signed_request(request: Request, body: bytes) -> SignedRequest:
+def _head(request: Request) -> RequestHead:
     raw_path: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
-    return SignedRequest(
+    return RequestHead(
         request.method,
         raw_path.decode("latin-1"),
         request.scope["query_string"].decode("latin-1"),
@@ -252,7 +283,6 @@ def _signed_request(request: Request, body: bytes) -> SignedRequest:
             (name.decode("latin-1").lower(), value.decode("utf-8", "surrogateescape"))
             for name, value in request.headers.raw
         ],
-        body,
     )
 
 

@@ -32,6 +32,8 @@ class ErrorType(Enum):
     ACCESS_DENIED = ("AccessDeniedException", HTTPStatus.FORBIDDEN)
     THROTTLING = ("ThrottlingException", HTTPStatus.TOO_MANY_REQUESTS)
     REQUEST_TIMEOUT = ("RequestTimeoutException", HTTPStatus.REQUEST_TIMEOUT)
+    LENGTH_REQUIRED = ("MissingContentLength", HTTPStatus.LENGTH_REQUIRED)
+    UNAVAILABLE = ("ServiceUnavailable", HTTPStatus.SERVICE_UNAVAILABLE)
     INTERNAL = ("InternalFailure", HTTPStatus.INTERNAL_SERVER_ERROR)
 
     def __init__(self, code: str, status: HTTPStatus) -> None:

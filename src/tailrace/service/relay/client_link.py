@@ -128,12 +128,15 @@ class ClientLink(WSListener):
         "_zero_copy",
         "address",
         "cause",
+        "descriptor",
         "info",
     )
 
     def __init__(self, context: LinkContext, info: LinkInfo) -> None:
         self.info = info
         self.address = ""
+        self.descriptor = -1
+        """The file descriptor of the connection."""
         self.cause = _LOST
         """Why the link ended or will end, for statistics."""
         self._context = context
@@ -169,6 +172,7 @@ class ClientLink(WSListener):
         self._zero_copy = isinstance(below, aiofastnet.Transport)
         self._read_gate.attach(below)
         self.address = format_peer(below.get_extra_info("peername"))
+        self.descriptor = below.get_extra_info("socket").fileno()
         _log.info(
             "channel %s: %s connected from %s, %s",
             info.channel_id,

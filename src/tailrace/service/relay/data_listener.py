@@ -24,18 +24,19 @@ from picows import (
 
 from ...common.log_floods import flood_kind
 from ...common.secret import Secret
-from ...flow.token_bucket import Bucket, Buckets
+from ...flow.token_bucket import Bucket
 from ...wire import MAX_FRAME, Side
+from ..accept_filter import ACCEPT_AT_ONCE, AcceptFilter
 from ..config import DataSettings
+from ..connection_limiter import ConnectionLimiter
 from ..errors import StoreFailed
-from ..limits import Limits, network
+from ..limits import Limits
 from ..telemetry.audit import AuditLog
 from ..telemetry.client_address import client_address
 from ..telemetry.counters import Counters
 from ..telemetry.picows_log import PicowsLog
 from ..tunnels.records import TunnelRecord
 from ..tunnels.rules import AdmissionRefused
-from .accept_filter import AcceptFilter
 from .client_link import ClientLink, LinkInfo
 from .handshake import (
     HandshakeRefused,
@@ -51,9 +52,6 @@ __all__ = ["Admissions", "DataListener"]
 _LoopHandler: TypeAlias = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object]
 
 _log = logging.getLogger(__name__)
-
-_ACCEPT_AT_ONCE: Final = 8
-"""Connections accepted in one turn of the loop: each will ask for a millisecond of TLS."""
 
 _TLS_BUFFER: Final = 8 * (16 * 1024 + 64)
 """Bytes of ciphertext that a link takes from, or gives to, the system at once: 8 TLS records.
@@ -95,9 +93,9 @@ class DataListener:
         "_admissions",
         "_audit",
         "_bandwidth",
-        "_connections",
         "_current",
         "_idle",
+        "_limiter",
         "_links",
         "_loop_handler",
         "_proxies",
@@ -130,7 +128,9 @@ class DataListener:
         self._loop_handler: _LoopHandler | None = None
         self.limits = limits
         self.clock: Callable[[], float] = time.monotonic
-        self._connections = Buckets(limits.connection_rate, limits.connection_rate)
+        self._limiter = ConnectionLimiter(
+            limits, "connection", counters.refusals, lambda: self.clock()
+        )
         self._bandwidth: dict[str, Bucket] = {}
         self._links: set[ClientLink] = set()
         self._current: dict[tuple[str, Side], ClientLink] = {}
@@ -143,14 +143,17 @@ class DataListener:
         """Accept connections on a bound socket; ``tls`` is ``None`` behind a TLS terminator."""
         if self.settings.proxies:
             self._proxies = ProxyListener(
-                listening, self.settings.proxies, self.limits.handshake_seconds
+                listening,
+                self.settings.proxies,
+                self.limits.handshake_seconds,
+                self._limiter.most,
             )
             listening = self._proxies.server_socket
         self._server = await ws_create_server(
             self._accept,
-            sock=AcceptFilter(listening, self._let_in, self._out_of_files),
+            sock=AcceptFilter(listening, self._limiter),
             ssl=tls,
-            backlog=_ACCEPT_AT_ONCE,
+            backlog=ACCEPT_AT_ONCE,
             logger_name=PicowsLog(),
             websocket_handshake_timeout=self.limits.handshake_seconds,
             enable_auto_pong=False,
@@ -225,25 +228,6 @@ class DataListener:
             bucket = self._bandwidth[tunnel_id] = Bucket(rate, rate, self.clock())
         return bucket
 
-    def _let_in(self, host: str) -> bool:
-        if self._connections.try_take(network(host), self.clock()):
-            return True
-        self.counters.refusals["connection_rate"] += 1
-        _log.warning(
-            "connection from %s refused: more than %g in a second",
-            host,
-            self.limits.connection_rate,
-            extra=flood_kind("connections per second"),
-        )
-        return False
-
-    def _out_of_files(self) -> None:
-        self.counters.refusals["out_of_files"] += 1
-        _log.warning(
-            "connection refused: the process is out of file descriptors; raise its limit",
-            extra=flood_kind("out of file descriptors"),
-        )
-
     def _accept(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         """Judge an upgrade request; the one place where tokens are looked at."""
         channel_id = self._admissions.channel_id()
@@ -306,6 +290,8 @@ class DataListener:
 
     def link_opened(self, link: ClientLink) -> None:
         """Called when the handshake of a link is done."""
+        # A link is bounded by its tunnel, not by what strangers may have open.
+        self._limiter.release(link.descriptor)
         self._links.add(link)
         self._idle.clear()
         self.counters.traffic[link.info.side].links += 1

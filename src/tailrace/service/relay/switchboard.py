@@ -23,12 +23,19 @@ _FORGOTTEN: Final = 1000
 class Inbox(Protocol):
     """One connected side of a tunnel, as the switchboard sees it."""
 
+    @property
+    def is_tailrace(self) -> bool:
+        """Whether the client is a proxy of this project, which understands flow messages."""
+
     def deliver(self, messages: memoryview, control: Message | None) -> None:
         """Called with whole messages from the other side, length prefixes included.
 
         ``messages`` dies when this returns. ``control`` is the decoded message when they
         are a single STREAM_START, STREAM_RESET or flow message, ``None`` for anything else.
         """
+
+    def peer_joined(self) -> None:
+        """Called when the other side has connected, and this side was there before."""
 
     def peer_left(self) -> None:
         """Called when the other side's connection is gone."""
@@ -86,6 +93,7 @@ class Switchboard:
         peer = self._attachments.get((tunnel_id, side.other))
         if peer is not None:
             attachment.peer, peer.peer = peer, attachment
+            peer.inbox.peer_joined()
             if peer.blocks_peer:
                 inbox.peer_blocked()
         return attachment
@@ -160,6 +168,11 @@ class Attachment:
     def peer_present(self) -> bool:
         """Whether the other side is connected."""
         return self.peer is not None
+
+    @property
+    def peer_is_tailrace(self) -> bool:
+        """Whether the other side is a connected proxy of this project."""
+        return self.peer is not None and self.peer.inbox.is_tailrace
 
     def forward(self, messages: memoryview, control: Message | None) -> None:
         """Pass messages to the other side; without one they are dropped.

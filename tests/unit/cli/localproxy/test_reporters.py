@@ -26,12 +26,15 @@ from tailrace.localproxy.events import (
     Connected,
     Connecting,
     ConnectionClosed,
+    ConnectionCut,
     ConnectionOpened,
     ConnectionRefused,
     Ended,
     Listening,
     ListeningOnNetwork,
     PeerDialectLearned,
+    PeerJoined,
+    PeerLeft,
     PeerSilent,
     ProxyEvent,
     Reconnecting,
@@ -127,6 +130,48 @@ def test_unix_listeners(caplog: pytest.LogCaptureFixture):
         "Listening for new connection on socket /run/c.sock",
         "creating tcp connection id 1",
         "Accepted tcp connection on socket from unix client",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("service_id", "received", "line"),
+    [
+        ("SSH", 0, "connection 3 of SSH was reset before any byte: no destination is connected"),
+        ("SSH", 1, "connection 3 of SSH was reset after 1 bytes: no destination is connected"),
+        ("", 0, "connection 3 was reset before any byte: no destination is connected"),
+    ],
+)
+def test_a_cut_says_how_far_it_came_and_why(
+    service_id: str, received: int, line: str, caplog: pytest.LogCaptureFixture
+):
+    cut = ConnectionCut(service_id, 3, "127.0.0.1:9", received, "no destination is connected")
+    LogReporter(Side.SOURCE)(cut)
+    assert [(r.levelno, r.getMessage()) for r in caplog.records] == [(logging.WARNING, line)]
+    out = io.StringIO()
+    JSONReporter(out, "a-tunnel")(cut)
+    assert written(out) == [
+        {
+            "event": "connection_cut",
+            "service": service_id,
+            "connection": 3,
+            "peer": "127.0.0.1:9",
+            "bytes_received": received,
+            "reason": "no destination is connected",
+        }
+    ]
+
+
+@pytest.mark.parametrize("peer", Side)
+def test_the_other_side_comes_and_goes(peer: Side, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO)
+    out = io.StringIO()
+    for event in (PeerLeft(peer), PeerJoined(peer)):
+        LogReporter(peer.other)(event)
+        JSONReporter(out, "a-tunnel")(event)
+    assert lines(caplog) == [f"No {peer.value} is connected", f"The {peer.value} is connected"]
+    assert written(out) == [
+        {"event": "peer_left", "peer": peer.value},
+        {"event": "peer_joined", "peer": peer.value},
     ]
 
 

@@ -519,13 +519,26 @@ class TestLimits:
             async with served.pair():
                 pass
 
-    async def test_out_of_files_is_said(
+    async def test_connections_that_are_open(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        async with plain(tmp_path) as served:
-            served.listener._out_of_files()
-            assert served.listener.counters.refusals == {"out_of_files": 1}
-        assert "out of file descriptors" in caplog.text
+        """Links that were let in do not count: what strangers hold does not keep them away."""
+        async with plain(tmp_path, Limits(address_connections=2)) as served:
+            async with served.pair(), served.pair():
+                strangers = [
+                    await asyncio.open_connection("127.0.0.1", served.port) for _ in range(3)
+                ]
+                assert await asyncio.wait_for(strangers[2][0].read(), HANG) == b""
+                assert served.listener.counters.refusals == {"address_connections": 1}
+                for _, writer in strangers:
+                    writer.transport.abort()
+                async with asyncio.timeout(HANG):
+                    while served.listener._limiter._open:
+                        await asyncio.sleep(0.01)
+                async with served.pair():
+                    pass
+        refused = "connection from 127.0.0.1 refused: 2 of its address are open"
+        assert refused in caplog.messages
 
     async def test_handshake_size(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         async with plain(tmp_path, Limits(handshake_bytes=1000)) as served:

@@ -10,11 +10,17 @@ LATER = 1e9
 class Box:
     """An inbox that writes down what it is told."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_tailrace: bool = False) -> None:
         self.heard: list[object] = []
+        self.is_tailrace = is_tailrace
+        self.joined = 0
+        """How often it was told that the other side has connected."""
 
     def deliver(self, messages: memoryview, control: Message | None) -> None:
         self.heard.append((bytes(messages), control))
+
+    def peer_joined(self) -> None:
+        self.joined += 1
 
     def peer_left(self) -> None:
         self.heard.append("left")
@@ -67,6 +73,20 @@ def test_replacing_a_side() -> None:
     assert other_attachment.peer_present
     new_attachment.forward(memoryview(b"x"), None)
     assert other.heard == ["left", (b"x", None)]
+
+
+def test_one_that_was_there_before_learns_who_joins() -> None:
+    switchboard = Switchboard()
+    source, destination = Box(is_tailrace=True), Box()
+    attachment = switchboard.join("t", Side.SOURCE, source, LATER)
+    assert not attachment.peer_is_tailrace
+    back = switchboard.join("t", Side.DESTINATION, destination, LATER)
+    assert (source.joined, destination.joined) == (1, 0)
+    assert not attachment.peer_is_tailrace
+    assert back.peer_is_tailrace
+    switchboard.join("t", Side.DESTINATION, Box(is_tailrace=True), LATER)
+    assert source.joined == 2
+    assert attachment.peer_is_tailrace
 
 
 def test_leaving() -> None:
