@@ -79,10 +79,20 @@ def _named_places(options: TLSOptions) -> Iterator[tuple[str, Path]]:
         return
     if options.capath is not None:
         yield "certificate path", options.capath
-    paths = ssl.get_default_verify_paths()
-    for variable in (paths.openssl_cafile_env, paths.openssl_capath_env):
-        if os.environ.get(variable):
-            yield variable, Path(os.environ[variable])
+    for name, path in (*_files_of_variables(), *_directories_of_variables()):
+        yield name, Path(path)
+
+
+def _files_of_variables() -> list[tuple[str, str]]:
+    name = ssl.get_default_verify_paths().openssl_cafile_env
+    path = os.environ.get(name)
+    return [(name, path)] if path else []
+
+
+def _directories_of_variables() -> list[tuple[str, str]]:
+    """Return the variable and each directory in it: there may be several, as in PATH."""
+    name = ssl.get_default_verify_paths().openssl_capath_env
+    return [(name, path) for path in os.environ.get(name, "").split(os.pathsep) if path]
 
 
 # Only the latest is kept: it takes two megabytes, and a reconnecting proxy needs no other.
@@ -167,8 +177,10 @@ def _describe_system(context: ssl.SSLContext, places: list[Path]) -> str:
 
 def _system_places(unusable: Container[str] = ()) -> list[Path]:
     paths = ssl.get_default_verify_paths()
-    places = [path for path in (paths.cafile, paths.capath) if path and path not in unusable]
-    return [place for place in map(Path, places) if not _is_empty(place)]
+    several = [path for _, path in _directories_of_variables() if os.path.isdir(path)]
+    places = (paths.cafile, *(several or [paths.capath]))
+    used = [Path(path) for path in places if path and path not in unusable]
+    return [place for place in used if not _is_empty(place)]
 
 
 def _unusable_variables() -> dict[str, str]:
@@ -176,27 +188,33 @@ def _unusable_variables() -> dict[str, str]:
 
     OpenSSL passes over what it cannot use without a word.
     """
-    paths = ssl.get_default_verify_paths()
     unusable = {}
-    for name in (paths.openssl_cafile_env, paths.openssl_capath_env):
-        path = os.environ.get(name)
-        if not path:
-            continue
-        try:
-            if name == paths.openssl_capath_env:
-                os.listdir(path)
-            elif b"CERTIFICATE-----" not in _beginning(path):
-                unusable[path] = f"{name} {path} holds no PEM certificate"
-        except OSError as error:
-            if error.errno in _SHORT_OF_RESOURCES:
-                raise
-            unusable[path] = f"{name} {path} cannot be read: {error.strerror}"
+    for look, variables in (
+        (_look_at_file, _files_of_variables()),
+        (_look_at_directory, _directories_of_variables()),
+    ):
+        for name, path in variables:
+            try:
+                fault = look(path)
+            except OSError as error:
+                if error.errno in _SHORT_OF_RESOURCES:
+                    raise
+                fault = f"cannot be read: {error.strerror}"
+            if fault:
+                unusable[path] = f"{name} {path} {fault}"
     return unusable
 
 
-def _beginning(path: str) -> bytes:
+def _look_at_file(path: str) -> str:
+    """Return what is wrong with a file of certificates, "" if nothing is."""
     with open(path, "rb") as file:
-        return file.read(_MAX_BUNDLE)
+        return "" if b"CERTIFICATE-----" in file.read(_MAX_BUNDLE) else "holds no PEM certificate"
+
+
+def _look_at_directory(path: str) -> str:
+    """Return "" if a directory can be read."""
+    os.listdir(path)
+    return ""
 
 
 def _is_empty(place: Path) -> bool:

@@ -330,6 +330,9 @@ class _Connection(H11Protocol):
         if is_known:
             self._stranger_requests = 0
             self._shared.limiter.know(self.transport.get_extra_info("socket").fileno())
+        if self._http.is_body_held:
+            # The connection ends; its client may take its time.
+            self._http.waiting.clear()
         self.timeout_keep_alive = _KEEP_ALIVE_SECONDS if is_known else self._stranger_seconds
         # uvicorn closes it then; a client that leaves an answer or the end of TLS unread
         # gets some time more.

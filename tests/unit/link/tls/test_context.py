@@ -303,6 +303,33 @@ def test_a_variable_that_names_nothing_useful_is_named(
     assert caplog.messages == []
 
 
+def test_a_variable_may_name_several_directories(
+    certificates: Certificates,
+    hashed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """OpenSSL takes SSL_CERT_DIR as a list; each part is judged by itself."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "ours.pem").write_bytes(certificates.ca_file.read_bytes())
+    missing = tmp_path / "missing"
+    monkeypatch.setenv("SSL_CERT_FILE", os.devnull)
+    monkeypatch.setenv("SSL_CERT_DIR", os.pathsep.join(map(str, (other, hashed))))
+    trust = trust_in(None)
+    assert [text for text in caplog.messages if "SSL_CERT_DIR" in text] == []
+    assert f"({other}, {hashed})" in trust.description
+    handshake(trust.context, certificates.server_context())
+    monkeypatch.setenv("SSL_CERT_DIR", os.pathsep.join(map(str, (missing, hashed))))
+    trust = trust_in(None)
+    assert f"SSL_CERT_DIR {missing} cannot be read: No such file or directory; going on" in (
+        caplog.text
+    )
+    assert f"({hashed})" in trust.description
+    handshake(trust.context, certificates.server_context())
+
+
 def test_a_system_store_that_cannot_be_read_is_an_error(
     bare_system: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

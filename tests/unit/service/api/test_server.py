@@ -276,7 +276,9 @@ async def test_answers_that_nobody_takes(
 
 
 async def test_a_body_that_nobody_reads_keeps_no_connection(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    made: list[weakref.ref[server._Connection]],
 ) -> None:
     """What comes behind the answer is thrown away until the client closes, too."""
     monkeypatch.setattr(server, "_TLS_SHUTDOWN_SECONDS", 10 * HANG)
@@ -286,6 +288,8 @@ async def test_a_body_that_nobody_reads_keeps_no_connection(
             writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
             writer.write(bytes(1_000_000))
             assert (await read_end(reader)).startswith(b"HTTP/1.1 403 ")
+            connection = made[-1]()
+            assert connection is None or not connection._http.waiting
         async with asyncio.timeout(HANG):
             while True:
                 with contextlib.suppress(ConnectionError):
