@@ -323,6 +323,11 @@ class LocalConnection:
         else:
             self._flushed()
 
+    def expect_end(self) -> None:
+        """Deliver what waits even to a program of this process that does not read."""
+        if self._end is not None:
+            self._end.expect_end()
+
     def _flushed(self) -> None:
         """Close as the connection has ended: everything received is written."""
         if self._cut:
