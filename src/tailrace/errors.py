@@ -41,7 +41,9 @@ __all__ = [
     "ServiceUnavailable",
     "TLSFailed",
     "TailraceError",
+    "TimedOut",
     "TokenRotated",
+    "TunnelClosed",
 ]
 
 
@@ -49,8 +51,16 @@ class TailraceError(Exception):
     """Base class of all errors of this package.
 
     ``setting`` is the setting at fault, by its name in the settings of its room, or "" when
-    no single one is.
+    no single one is. ``advice`` says what to do about it, in the words of the library; it is ""
+    where the text says all, and where a command says it in its own.
+
+    Example::
+
+        except tailrace.TailraceError as error:
+            print(error, error.advice)
     """
+
+    advice = ""
 
     def __init__(self, *args: object, setting: str = "") -> None:
         super().__init__(*args)
@@ -58,7 +68,10 @@ class TailraceError(Exception):
 
 
 class ConfigurationError(TailraceError):
-    """The command line, a configuration file or the environment is wrong."""
+    """The command line, a configuration file or the environment is wrong.
+
+    Example: ``except tailrace.ConfigurationError as error: raise SystemExit(str(error))``
+    """
 
 
 class ListenError(TailraceError):
@@ -66,6 +79,8 @@ class ListenError(TailraceError):
 
     ``errno`` is the system's error number or 0; ``service_id`` and ``port`` are those that a
     local proxy was to listen for.
+
+    Example: ``except tailrace.ListenError as error: print(error.port, error.advice)``
     """
 
     def __init__(
@@ -84,27 +99,59 @@ class ListenError(TailraceError):
 
 
 class OpenFailed(TailraceError):
-    """A connection through the tunnel could not be opened; the text says why."""
+    """A connection through the tunnel could not be opened; the text says why.
+
+    Example: ``except tailrace.OpenFailed as error: print(error, error.advice)``
+    """
+
+
+class TunnelClosed(OpenFailed):
+    """The tunnel was closed, has expired or has failed: nothing can be opened any more.
+
+    Example: ``except tailrace.TunnelClosed: print("over")``
+    """
+
+
+class TimedOut(TailraceError, TimeoutError):
+    """What was waited for has not come in time; the text says what that was.
+
+    Example: ``except tailrace.TimedOut as error: print(error, error.advice)``
+    """
 
 
 class ProtocolError(TailraceError):
-    """The tunnel protocol was broken by one of the two sides."""
+    """The tunnel protocol was broken by one of the two sides.
+
+    Example: ``except tailrace.ProtocolError as error: print(error)``
+    """
 
 
 class LocalProtocolError(ProtocolError):
-    """The caller asked for something the protocol does not allow in this state."""
+    """The caller asked for something the protocol does not allow in this state.
+
+    Example: ``except tailrace.LocalProtocolError as error: print("my bug:", error)``
+    """
 
 
 class RemoteProtocolError(ProtocolError):
-    """The service or the peer sent something the protocol does not allow."""
+    """The service or the peer sent something the protocol does not allow.
+
+    Example: ``except tailrace.RemoteProtocolError as error: print("the peer:", error)``
+    """
 
 
 class DecodeError(RemoteProtocolError):
-    """Bytes from the tunnel are not a valid tunnel message."""
+    """Bytes from the tunnel are not a valid tunnel message.
+
+    Example: ``except tailrace.DecodeError as error: print("garbage:", error)``
+    """
 
 
 class ServiceIdMismatch(ProtocolError):
-    """The service ids of the tunnel, ``service_ids``, differ from the configured ones."""
+    """The service ids of the tunnel, ``service_ids``, differ from the configured ones.
+
+    Example: ``except tailrace.ServiceIdMismatch as error: print(*error.service_ids)``
+    """
 
     def __init__(self, text: str, *, setting: str = "", service_ids: tuple[str, ...] = ()) -> None:
         super().__init__(text, setting=setting)
@@ -112,7 +159,10 @@ class ServiceIdMismatch(ProtocolError):
 
 
 class LinkError(TailraceError):
-    """The WebSocket link to the service could not be set up or was lost."""
+    """The WebSocket link to the service could not be set up or was lost.
+
+    Example: ``except tailrace.LinkError as error: print(error.retryable)``
+    """
 
     retryable = True
     """Whether a later attempt with the same settings may succeed."""
@@ -121,11 +171,17 @@ class LinkError(TailraceError):
 
 
 class NameResolutionFailed(LinkError):
-    """The host name of the service could not be resolved."""
+    """The host name of the service could not be resolved.
+
+    Example: ``except tailrace.NameResolutionFailed as error: print(error.advice)``
+    """
 
 
 class ConnectFailed(LinkError):
-    """No address of the service accepted a TCP connection in time."""
+    """No address of the service accepted a TCP connection in time.
+
+    Example: ``except tailrace.ConnectFailed as error: print(error.advice)``
+    """
 
 
 class ProxyRefused(LinkError):
@@ -133,6 +189,8 @@ class ProxyRefused(LinkError):
 
     ``retryable`` differs from one to the next: a proxy that forbids the way, or wants other
     credentials, will say the same again, and may lock the account for it.
+
+    Example: ``except tailrace.ProxyRefused as error: print("the web proxy:", error)``
     """
 
     def __init__(self, text: str, *, retryable: bool = True) -> None:
@@ -141,11 +199,17 @@ class ProxyRefused(LinkError):
 
 
 class TLSFailed(LinkError):
-    """The TLS handshake with the service failed."""
+    """The TLS handshake with the service failed.
+
+    Example: ``except tailrace.TLSFailed as error: print("no TLS:", error)``
+    """
 
 
 class CertificateFault(Enum):
-    """Why a certificate does not verify."""
+    """Why a certificate does not verify.
+
+    Example: ``if error.fault is tailrace.CertificateFault.OUT_OF_DATE: ...``
+    """
 
     UNTRUSTED = "untrusted"
     WRONG_NAME = "wrong name"
@@ -153,7 +217,10 @@ class CertificateFault(Enum):
 
 
 class CertificateRejected(TLSFailed):
-    """The service's certificate does not verify."""
+    """The service's certificate does not verify.
+
+    Example: ``except tailrace.CertificateRejected as error: print(error.fault.value)``
+    """
 
     retryable = False
 
@@ -163,11 +230,17 @@ class CertificateRejected(TLSFailed):
 
 
 class HandshakeFailed(LinkError):
-    """The WebSocket upgrade was not answered, or not by a WebSocket server."""
+    """The WebSocket upgrade was not answered, or not by a WebSocket server.
+
+    Example: ``except tailrace.HandshakeFailed as error: print(error.retryable)``
+    """
 
 
 class ServiceUnavailable(HandshakeFailed):
-    """The service refused the upgrade for now: status 5xx, 408, 425 or 429."""
+    """The service refused the upgrade for now: status 5xx, 408, 425 or 429.
+
+    Example: ``except tailrace.ServiceUnavailable as error: sleep(error.retry_after)``
+    """
 
     def __init__(self, text: str, *, retry_after: float = 0.0) -> None:
         super().__init__(text)
@@ -175,7 +248,10 @@ class ServiceUnavailable(HandshakeFailed):
 
 
 class NotTunnelingService(HandshakeFailed):
-    """Something else answered the upgrade: a web server, or the login page of a network."""
+    """Something else answered the upgrade: a web server, or the login page of a network.
+
+    Example: ``except tailrace.NotTunnelingService as error: print(error.advice)``
+    """
 
     retryable = False
 
@@ -184,6 +260,8 @@ class AccessRefused(HandshakeFailed):
     """The service refused the upgrade for good, with a 4xx status that names no passing reason.
 
     ``status`` is the HTTP status, ``reason`` its phrase, ``body`` the response's text (trimmed).
+
+    Example: ``except tailrace.AccessRefused as error: print(error.status, error.advice)``
     """
 
     retryable = False
@@ -196,7 +274,10 @@ class AccessRefused(HandshakeFailed):
 
 
 class TokenRotated(LinkError):
-    """The service closed the link because its access token was replaced by another one."""
+    """The service closed the link because its access token was replaced by another one.
+
+    Example: ``except tailrace.TokenRotated: token = new_token()``
+    """
 
     retryable = False
 

@@ -16,6 +16,7 @@ from ..errors import (
     LinkError,
     ListenError,
     TailraceError,
+    TimedOut,
     TokenRotated,
 )
 
@@ -48,6 +49,7 @@ _EXIT_CODES: Final[Mapping[type[BaseException], ExitCode]] = {
     AccessRefused: ExitCode.TOKEN_REFUSED,
     TokenRotated: ExitCode.TOKEN_REFUSED,
     LinkError: ExitCode.NETWORK,
+    TimedOut: ExitCode.NETWORK,
     ControlError: ExitCode.NETWORK,
     ListenError: ExitCode.LISTEN,
     CertificateRejected: ExitCode.TLS,

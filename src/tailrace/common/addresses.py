@@ -63,6 +63,8 @@ class TCPAddress:
     """A TCP address; ``host`` "" means the default of the mode, ``port`` 0 "pick one".
 
     ``host`` is a name or a literal without brackets.
+
+    Example: ``address = tailrace.TCPAddress("localhost", 22)``
     """
 
     host: str
@@ -74,7 +76,10 @@ class TCPAddress:
 
 @dataclass(frozen=True, slots=True)
 class UnixAddress:
-    """The path of a unix stream socket."""
+    """The path of a unix stream socket.
+
+    Example: ``address = tailrace.UnixAddress("/run/app.sock")``
+    """
 
     path: str
 

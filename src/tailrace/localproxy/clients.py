@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ..common.addresses import LocalAddress, TCPAddress
-from ..errors import OpenFailed
+from ..errors import OpenFailed, TunnelClosed
 from .events import Listening, ListeningOnNetwork, ProxyEvent
 from .in_process import IN_PROCESS, Streams, new_streams
 from .listener import Listener, bind
@@ -55,11 +55,11 @@ class Client:
         if self.opened is not None:
             self.opened.set_result(None)
 
-    def refuse(self, reason: str) -> None:
+    def refuse(self, reason: str, kind: type[OpenFailed] = OpenFailed) -> None:
         """Send it away."""
         self.end.reset()
         if self.opened is not None and not self.opened.done():
-            self.opened.set_exception(OpenFailed(reason))
+            self.opened.set_exception(kind(reason))
 
 
 class Clients:
@@ -115,7 +115,8 @@ class Clients:
 
         Raises:
             ListenError: the address cannot be bound.
-            OpenFailed: there is no such service, or the tunnel has ended.
+            OpenFailed: there is no such service.
+            TunnelClosed: the tunnel has ended.
         """
         self._check(service_id)
         listener = bind(service_id, address, self._log)
@@ -164,7 +165,8 @@ class Clients:
         """Connect to a service from within this process, once there is a link that can take it.
 
         Raises:
-            OpenFailed: there is no such service, a limit is reached, or the tunnel has ended.
+            OpenFailed: there is no such service, or a limit is reached.
+            TunnelClosed: the tunnel has ended.
         """
         self._check(service_id)
         end, streams = new_streams(asyncio.get_running_loop())
@@ -180,8 +182,9 @@ class Clients:
         """Connect to a service; return a connected, non-blocking socket, which the caller owns.
 
         Raises:
-            OpenFailed: there is no such service, a limit is reached, the tunnel has ended, or
-                this process can have no more sockets.
+            OpenFailed: there is no such service, a limit is reached, or this process can have
+                no more sockets.
+            TunnelClosed: the tunnel has ended.
         """
         self._check(service_id)
         try:
@@ -212,7 +215,7 @@ class Clients:
 
     def _check(self, service_id: str) -> None:
         if self._end:
-            raise OpenFailed(self._end)
+            raise TunnelClosed(self._end)
         if self._service_ids is not None and service_id not in self._service_ids:
             raise OpenFailed(_no_service(service_id))
 
@@ -244,7 +247,7 @@ class Clients:
         for listener in [*self._listeners.values(), *self._added]:
             listener.close()
         for queue in self._waiting.values():
-            self._refuse(queue, reason)
+            self._refuse(queue, reason, TunnelClosed)
         self._waiting.clear()
 
     def has_waiting(self, service_id: str) -> bool:
@@ -274,9 +277,11 @@ class Clients:
         return client not in queue
 
     @staticmethod
-    def _refuse(clients: Iterable[Client], reason: str) -> None:
+    def _refuse(
+        clients: Iterable[Client], reason: str, kind: type[OpenFailed] = OpenFailed
+    ) -> None:
         for client in clients:
-            client.refuse(reason)
+            client.refuse(reason, kind)
 
 
 def _no_service(service_id: str) -> str:

@@ -76,7 +76,10 @@ _MAX_PIECES: Final = 64
 
 
 class ConnectionState(Enum):
-    """Life of a local connection."""
+    """Life of a local connection.
+
+    Example: ``if connection.state is tailrace.ConnectionState.PAUSED: ...``
+    """
 
     DIALING = "dialing"
     """Destination: the application is being connected."""

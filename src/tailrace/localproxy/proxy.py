@@ -27,7 +27,7 @@ from .listener import Listener
 from .log import TunnelLog
 from .service_map import address_of, destination_services, is_port_picked, source_addresses
 from .settings import LocalService, ProxySettings
-from .status import ConnectionStatus, LinkHistory, ProxyStatus
+from .status import ConnectionStatus, LinkHistory, PeerPresence, TunnelStatus
 from .traffic import Traffic
 from .uplink import Uplink
 
@@ -84,13 +84,23 @@ class LocalProxy:
         assert self._settings.client_token is not None
         return self._settings.client_token
 
+    @property
+    def service_ids(self) -> tuple[str, ...]:
+        """Those of the tunnel; empty before they are known."""
+        return self._service_ids
+
+    @property
+    def peer(self) -> PeerPresence:
+        """Whether the other side is connected."""
+        return self._history.peer
+
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Call ``subscriber`` with every event from now on; return what ends that."""
         return self._events.subscribe(subscriber)
 
-    def status(self) -> ProxyStatus:
+    def status(self) -> TunnelStatus:
         """Return what the proxy is doing; cheap, and possible at any time."""
-        return ProxyStatus(
+        return TunnelStatus(
             side=self._settings.side,
             service_ids=self._service_ids,
             link=self._history.status(self._uplink.round_trip),
@@ -111,7 +121,8 @@ class LocalProxy:
         come.
 
         Raises:
-            OpenFailed: there is no such service, a limit is reached, or the tunnel has ended.
+            OpenFailed: there is no such service, or a limit is reached.
+            TunnelClosed: the tunnel has ended.
             LocalProtocolError: this is a destination.
         """
         self._require_source()
@@ -124,6 +135,7 @@ class LocalProxy:
 
         Raises:
             OpenFailed: as in :meth:`open_connection`, or no socket can be made.
+            TunnelClosed: the tunnel has ended.
             LocalProtocolError: this is a destination.
         """
         self._require_source()
@@ -137,7 +149,8 @@ class LocalProxy:
 
         Raises:
             ListenError: the address cannot be bound.
-            OpenFailed: there is no such service, or the tunnel has ended.
+            OpenFailed: there is no such service.
+            TunnelClosed: the tunnel has ended.
             LocalProtocolError: this is a destination.
         """
         self._require_source()

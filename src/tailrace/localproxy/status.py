@@ -16,12 +16,15 @@ __all__ = [
     "LinkPhase",
     "LinkStatus",
     "PeerPresence",
-    "ProxyStatus",
+    "TunnelStatus",
 ]
 
 
 class LinkPhase(Enum):
-    """Where a proxy stands with its link."""
+    """Where a proxy stands with its link.
+
+    Example: ``if tunnel.status().link.phase is tailrace.LinkPhase.WAITING: ...``
+    """
 
     NOT_STARTED = "not started"
     CONNECTING = "connecting"
@@ -33,17 +36,25 @@ class LinkPhase(Enum):
 
 
 class PeerPresence(Enum):
-    """Whether the other side of the tunnel is connected to the service."""
+    """Whether the other side of the tunnel is connected to the service.
+
+    Example: ``if tunnel.status().peer is tailrace.PeerPresence.ABSENT: ...``
+    """
 
     UNKNOWN = "unknown"
-    """There is no link, or the service does not tell: AWS' does not."""
+    """There is no link."""
+    UNTOLD = "untold"
+    """The service does not tell: AWS' does not."""
     ABSENT = "absent"
     CONNECTED = "connected"
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionStatus:
-    """One local connection; byte counts as seen from its local end."""
+    """One local connection; byte counts as seen from its local end.
+
+    Example: ``for connection in tunnel.status().connections: print(connection.bytes_in)``
+    """
 
     service_id: str
     connection_id: int
@@ -74,7 +85,10 @@ class ConnectionStatus:
 
 @dataclass(frozen=True, slots=True)
 class LinkStatus:
-    """The link to the service."""
+    """The link to the service.
+
+    Example: ``print(tunnel.status().link.round_trip)``
+    """
 
     phase: LinkPhase
     endpoint: str
@@ -90,8 +104,11 @@ class LinkStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class ProxyStatus:
-    """One end of a tunnel."""
+class TunnelStatus:
+    """One end of a tunnel.
+
+    Example: ``print(tunnel.status().service_ids)``
+    """
 
     side: Side
     service_ids: tuple[str, ...]
@@ -123,7 +140,7 @@ class LinkHistory:
                 self._phase = LinkPhase.CONNECTED
                 self._links += 1
                 # A service that tells says so before anything else, when the peer is there.
-                self.peer = PeerPresence.ABSENT if event.tells_presence else PeerPresence.UNKNOWN
+                self.peer = PeerPresence.ABSENT if event.tells_presence else PeerPresence.UNTOLD
             case PeerJoined():
                 self.peer = PeerPresence.CONNECTED
             case PeerLeft():

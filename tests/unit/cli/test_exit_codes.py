@@ -38,7 +38,9 @@ CODES = {
     "tailrace.errors.ServiceUnavailable": ExitCode.NETWORK,
     "tailrace.errors.TLSFailed": ExitCode.NETWORK,
     "tailrace.errors.TailraceError": ExitCode.PROTOCOL,
+    "tailrace.errors.TimedOut": ExitCode.NETWORK,
     "tailrace.errors.TokenRotated": ExitCode.TOKEN_REFUSED,
+    "tailrace.errors.TunnelClosed": ExitCode.PROTOCOL,
     "tailrace.localproxy.validation.RejectedInput": ExitCode.USAGE,
 }
 

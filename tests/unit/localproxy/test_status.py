@@ -30,7 +30,7 @@ from tailrace.localproxy.status import (
     LinkPhase,
     LinkStatus,
     PeerPresence,
-    ProxyStatus,
+    TunnelStatus,
 )
 from tailrace.wire import Side
 
@@ -38,7 +38,7 @@ ENDPOINT = "localhost:443"
 IDLE = LinkStatus(LinkPhase.NOT_STARTED, ENDPOINT, None, 0, None, None)
 
 
-@pytest.mark.parametrize("kind", [ProxyStatus, LinkStatus, ConnectionStatus])
+@pytest.mark.parametrize("kind", [TunnelStatus, LinkStatus, ConnectionStatus])
 def test_a_status_is_frozen_and_slotted(kind: type):
     names = [field.name for field in dataclasses.fields(kind)]
     status = kind(*names)
@@ -103,8 +103,9 @@ def test_the_peer_is_told_by_events_where_the_service_tells():
     for event in events:
         history(event)
         told.append(history.peer)
-    unknown, absent, connected = PeerPresence
-    assert told == [*[unknown] * 3, absent, connected, absent, connected, unknown]
+    unknown, untold, absent, connected = PeerPresence
+    present = [absent, connected, absent, connected]
+    assert told == [unknown, untold, unknown, *present, unknown]
     history(PeerJoined(Side.DESTINATION))
     history.end()
     assert history.peer is unknown
@@ -128,7 +129,7 @@ async def test_the_status_of_a_proxy_in_each_phase_of_its_life(service: ServiceP
         far = tunnel.settings(Side.DESTINATION, services={"SSH": echo})
         endpoint = tunnel.endpoints.data_endpoint
         unused = LocalProxy(near)
-        assert unused.status() == ProxyStatus(
+        assert unused.status() == TunnelStatus(
             Side.SOURCE, (), dataclasses.replace(IDLE, endpoint=endpoint), PeerPresence.UNKNOWN, ()
         )
         async with running_proxy(near) as source:
