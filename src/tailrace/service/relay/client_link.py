@@ -23,6 +23,7 @@ from typing import Final, Protocol
 import aiofastnet
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
+from ...common.close_codes import may_be_sent
 from ...errors import RemoteProtocolError
 from ...flow.token_bucket import Bucket
 from ...flow.window_driver import WindowDriver
@@ -46,6 +47,12 @@ _REASON_LIMIT: Final = 123
 
 _HEADROOM: Final = 14
 """Bytes that picows wants in front of a buffer it may write a frame header into."""
+
+_NO_STATUS: Final = 1005
+"""Stands for a close frame without a code, and is never sent (RFC 6455 section 7.4.1)."""
+
+_RESERVED_BIT: Final = "a reserved bit of a frame is set"
+"""No extension gives these bits a meaning (RFC 6455 section 5.2), and picows ignores them."""
 
 _LOST: Final = "lost"
 _PROTOCOL_ERROR: Final = "protocol_error"
@@ -209,7 +216,10 @@ class ClientLink(WSListener):
         elif kind in _DATA_FRAMES:
             # Fragments need not be put together: the frames of a link carry one
             # byte stream, wherever they begin and end.
-            if (kind == _CONTINUATION) is not self._fragmented or frame.rsv1:
+            if frame.rsv1 or frame.rsv2 or frame.rsv3:
+                self._break_off(WSCloseCode.PROTOCOL_ERROR, _RESERVED_BIT)
+                return
+            if (kind == _CONTINUATION) is not self._fragmented:
                 self._break_off(WSCloseCode.PROTOCOL_ERROR, "frame is out of sequence")
                 return
             self._fragmented = not frame.fin
@@ -226,21 +236,30 @@ class ClientLink(WSListener):
             self._budget_low()
 
     def _control_frame(self, kind: WSMsgType, frame: WSFrame) -> None:
-        if kind == WSMsgType.PING:
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:
+            self._break_off(WSCloseCode.PROTOCOL_ERROR, _RESERVED_BIT)
+        elif kind == WSMsgType.PING:
             self._pending_pong = frame.get_payload_as_bytes()
             if self._turn_budget.left > 0:
                 self._send_pong()
         elif kind == WSMsgType.PONG:
             self._pong_received(frame.get_payload_as_bytes())
         elif kind == WSMsgType.CLOSE:
-            code = frame.get_close_code()
-            _log.info("channel %s: closed by the client, code %d", self.info.channel_id, code.value)
-            self.cause = "client"
-            self._begin_closing()
-            self._transport.send_close(code)
-            self._transport.disconnect()
+            self._close_frame(frame.get_payload_as_bytes())
         else:
             self._break_off(WSCloseCode.UNSUPPORTED_DATA, "only binary frames are accepted")
+
+    def _close_frame(self, payload: bytes) -> None:
+        """Answer with the same code, or with none where none came (RFC 6455 section 5.5.1)."""
+        code = int.from_bytes(payload[:2], "big") if payload else _NO_STATUS
+        if payload and not may_be_sent(code):
+            self._break_off(WSCloseCode.PROTOCOL_ERROR, f"{code} is no close code to send")
+            return
+        _log.info("channel %s: closed by the client, code %d", self.info.channel_id, code)
+        self.cause = "client"
+        self._begin_closing()
+        self._transport.send(WSMsgType.CLOSE, payload[:2])
+        self._transport.disconnect()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         sent = transport.close_handshake and transport.close_handshake.sent
