@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Final
 from ..common.event_loop import LoopChoice, loop_factory, raise_descriptor_limit
 from ..errors import ConfigurationError, ListenError, TailraceError
 from ..service.config import (
-    DataSettings,
     Endpoints,
     ServiceConfig,
     parse_address,
@@ -29,7 +28,7 @@ from ..service.errors import SettingsError
 from ..service.tls.ca_bundle import write_bundle
 from .arguments import Subparsers, add_state_dir, state_dir_of
 from .limits import add_limit_options, read_limits
-from .serve_options import add_operation_options, operation_settings, proxy_networks, start_logging
+from .serve_options import add_operation_options, data_settings, operation_settings, start_logging
 
 if TYPE_CHECKING:
     from ..service.service import Service
@@ -198,7 +197,7 @@ def _config(args: argparse.Namespace) -> ServiceConfig:
         region=args.region,
         host_names=tuple(args.host_name),
         environment=os.environ,
-        data=DataSettings(proxies=proxy_networks(args)),
+        data=data_settings(args),
         operation=operation_settings(args, os.environ),
         limits=read_limits(args),
     )

@@ -80,6 +80,8 @@ class DataSettings:
     use_aiofastnet: bool = True
     proxies: tuple[Network, ...] = ()
     """Networks of load balancers, which put a PROXY header in front of a connection."""
+    origins: frozenset[str] = frozenset()
+    """Origins of web pages from which a browser may send a token in a cookie."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -252,7 +252,9 @@ class DataListener:
         """Judge an upgrade request; the one place where tokens are looked at."""
         channel_id = self._admissions.channel_id()
         try:
-            handshake = read_handshake(_upgrade_request(request), self.limits.handshake_bytes)
+            handshake = read_handshake(
+                _upgrade_request(request), self.limits.handshake_bytes, self.settings.origins
+            )
             tunnel = self._admit(handshake, channel_id)
         except HandshakeRefused as refused:
             self.counters.refusals[refused.cause] += 1

@@ -10,14 +10,14 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import b64decode
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import parse_qs
 
 from ...common.secret import Secret, is_client_token
-from ...errors import TailraceError
+from ...errors import ConfigurationError, TailraceError
 from ...wire import SUBPROTOCOLS, Side
 from ..tunnels.rules import Refusal
 
@@ -26,6 +26,7 @@ __all__ = [
     "Handshake",
     "HandshakeRefused",
     "UpgradeRequest",
+    "parse_origin",
     "read_handshake",
     "refuse_admission",
 ]
@@ -35,6 +36,11 @@ MAX_REQUEST_HEAD: Final = 4096
 
 _COOKIE: Final = "awsiot-tunnel-token"
 _TAILRACE: Final = re.compile(r"/tailrace-\d")
+_ORIGIN: Final = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.ASCII
+)
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+"""Left out of an origin (RFC 6454 section 6.1)."""
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+", re.ASCII)
 
 
@@ -79,8 +85,32 @@ class HandshakeRefused(TailraceError):
         self.cause = cause or status.name.lower()
 
 
-def read_handshake(request: UpgradeRequest, max_head: int = MAX_REQUEST_HEAD) -> Handshake:
-    """Check an upgrade request and return what it asks for; ``max_head`` is in bytes.
+def parse_origin(text: str, option: str) -> str:
+    """Parse ``SCHEME://HOST[:PORT]``; return it as browsers write it in the field ``Origin``.
+
+    Raises:
+        ConfigurationError: it is not an origin; ``option`` is named.
+    """
+    match = _ORIGIN.fullmatch(text.lower())
+    if match is None:
+        raise ConfigurationError(
+            f"{option} {text!r} is not an origin; give scheme, host and port,"
+            " as in https://console.example or https://console.example:8443"
+        )
+    default = _DEFAULT_PORTS.get(match["scheme"], "")
+    return match[0].removesuffix(default) if default else match[0]
+
+
+def read_handshake(
+    request: UpgradeRequest,
+    max_head: int = MAX_REQUEST_HEAD,
+    origins: Collection[str] = (),
+) -> Handshake:
+    """Check an upgrade request and return what it asks for.
+
+    Args:
+        max_head: bytes that the request may have.
+        origins: of the web pages whose browsers may send a token in a cookie.
 
     Raises:
         HandshakeRefused: the request breaks a rule; always a 4xx.
@@ -92,7 +122,7 @@ def read_handshake(request: UpgradeRequest, max_head: int = MAX_REQUEST_HEAD) ->
         )
     side = _read_target(request)
     _check_upgrade(request)
-    token = _read_access_token(request)
+    token = _read_access_token(request, origins)
     client_token = _read_client_token(request)
     is_tailrace = any(_TAILRACE.search(agent) for agent in request.values("user-agent"))
     return Handshake(side, token, client_token, _choose_subprotocol(request), is_tailrace)
@@ -147,14 +177,23 @@ def _cookie_tokens(request: UpgradeRequest) -> list[str]:
     return tokens
 
 
-def _read_access_token(request: UpgradeRequest) -> Secret:
-    tokens = request.values("access-token") + _cookie_tokens(request)
+def _read_access_token(request: UpgradeRequest, origins: Collection[str]) -> Secret:
+    cookies = _cookie_tokens(request)
+    tokens = request.values("access-token") + cookies
     if not tokens:
         raise _bad(
             f"An access token is required, in the header access-token or in the cookie {_COOKIE}"
         )
     if len(tokens) > 1:
         raise _bad("More than one access token was given")
+    # A browser adds its cookies to what any page asks for (RFC 6455 section 10.2). A page cannot
+    # set the other field, and programs that are no browsers send no origin.
+    if cookies and not all(origin.lower() in origins for origin in request.values("origin")):
+        raise HandshakeRefused(
+            HTTPStatus.FORBIDDEN,
+            "The access token came in a cookie, and web pages of this origin are not allowed",
+            "origin",
+        )
     if not _TOKEN.fullmatch(tokens[0]):
         raise refuse_admission(Refusal.UNKNOWN_TOKEN)
     return Secret(tokens[0])

@@ -84,6 +84,21 @@ class TestHandshake:
         async with dial(service.endpoints, "source", "", additional_headers=cookie):
             pass
 
+    async def test_a_cookie_that_a_web_page_makes_use_of(self, tmp_path: Path) -> None:
+        settings = DataSettings(origins=frozenset({"https://console.example"}))
+        async with running(config(tmp_path / "state", data=settings)) as service:
+            tunnel = await open_tunnel(service)
+            cookie = {"Cookie": f"awsiot-tunnel-token={tunnel['sourceAccessToken']}"}
+            options: dict[str, Any] = {"additional_headers": cookie}
+            answer = await refused(service, "source", "", origin="https://evil.example", **options)
+            assert answer[0] == 403
+            # The token was not used up.
+            async with dial(
+                service.endpoints, "source", "", origin="https://console.example", **options
+            ):
+                pass
+            assert 'refused_total{cause="origin"} 1.0' in await metrics(service)
+
     async def test_used_once_without_client_token(
         self, service: Service, tunnel: dict[str, Any]
     ) -> None:

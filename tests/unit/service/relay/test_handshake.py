@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tailrace.errors import ConfigurationError
 from tailrace.service.relay.handshake import (
     Handshake,
     HandshakeRefused,
     UpgradeRequest,
+    parse_origin,
     read_handshake,
     refuse_admission,
 )
@@ -29,9 +31,15 @@ TOKEN = ("access-token", "tok")
 CLIENT = ("client-token", "2da438cf-9a30-4148-b236-c338182f243c")
 
 
-def read(*headers: tuple[str, str], target: str = TARGET, **changes: object) -> Handshake:
+def read(
+    *headers: tuple[str, str],
+    target: str = TARGET,
+    origins: frozenset[str] = frozenset(),
+    **changes: object,
+) -> Handshake:
     values = {"method": "GET", "head_size": 500} | changes
-    return read_handshake(UpgradeRequest(target=target, headers=[*UPGRADE, *headers], **values))
+    request = UpgradeRequest(target=target, headers=[*UPGRADE, *headers], **values)
+    return read_handshake(request, origins=origins)
 
 
 def refused(*headers: tuple[str, str], **options: object) -> HandshakeRefused:
@@ -81,6 +89,58 @@ def test_whose_client_it_is(agent: str, is_tailrace: bool) -> None:
 def test_a_token_in_a_cookie(cookies: list[str]) -> None:
     handshake = read(PROTOCOL, *[("Cookie", cookie) for cookie in cookies])
     assert handshake.token.reveal() == "tok"
+
+
+COOKIE = ("Cookie", "awsiot-tunnel-token=tok")
+CONSOLE = frozenset({"https://console.example"})
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [
+        ["https://evil.example"],
+        ["null"],
+        [""],
+        ["https://console.example:444"],
+        ["https://console.example", "https://evil.example"],
+    ],
+)
+def test_a_web_page_cannot_use_the_cookie(origins: list[str]) -> None:
+    fields = [("Origin", origin) for origin in origins]
+    for allowed in (frozenset(), CONSOLE):
+        error = refused(PROTOCOL, COOKIE, *fields, origins=allowed)
+        assert (error.status, error.cause) == (HTTPStatus.FORBIDDEN, "origin")
+    # No page can set this field.
+    assert read(PROTOCOL, TOKEN, *fields).token.reveal() == "tok"
+
+
+def test_a_web_page_that_is_allowed_to() -> None:
+    for origin in ("https://console.example", "HTTPS://Console.example"):
+        handshake = read(PROTOCOL, COOKIE, ("Origin", origin), origins=CONSOLE)
+        assert handshake.token.reveal() == "tok"
+    refused(PROTOCOL, COOKIE, ("Origin", "https://console.example"))
+
+
+@pytest.mark.parametrize(
+    ("text", "origin"),
+    [
+        ("https://console.example", "https://console.example"),
+        ("HTTPS://Console.Example:443", "https://console.example"),
+        ("http://console.example:443", "http://console.example:443"),
+        ("http://[2001:DB8::1]:80", "http://[2001:db8::1]"),
+        ("chrome-extension://abcdef", "chrome-extension://abcdef"),
+    ],
+)
+def test_origins(text: str, origin: str) -> None:
+    assert parse_origin(text, "--x") == origin
+
+
+@pytest.mark.parametrize(
+    "text", ["", "null", "*", "console.example", "https://", "https://a/", "https://a b", "//a"]
+)
+def test_what_is_no_origin(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="--x "):
+        parse_origin(text, "--x")
 
 
 @pytest.mark.parametrize(
