@@ -11,10 +11,10 @@ from typing import Final
 
 from ..errors import ConfigurationError
 from ..service.config import DataSettings, OperationSettings, parse_address
+from ..service.networks import parse_network
 from ..service.notify.command import parse_command
 from ..service.notify.mqtt import parse_mqtt_url
 from ..service.relay.handshake import parse_origin
-from ..service.relay.proxy_protocol import parse_network
 from ..service.telemetry.log_format import JsonFormatter, TextFormatter
 
 __all__ = ["add_operation_options", "data_settings", "operation_settings", "start_logging"]
@@ -56,6 +56,14 @@ def add_operation_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="network of load balancers, such as 10.0.0.0/8, that send a PROXY header (v1 or v2) "
         "on the connections of local proxies; may be repeated",
+    )
+    group.add_argument(
+        "--forwarded-for",
+        metavar="NETWORK",
+        action="append",
+        default=[],
+        help="network of reverse proxies, such as 10.0.0.0/8, whose X-Forwarded-For names the "
+        "client, on both ports; may be repeated",
     )
     group.add_argument(
         "--allow-origin",
@@ -130,6 +138,7 @@ def data_settings(args: argparse.Namespace) -> DataSettings:
     """
     return DataSettings(
         proxies=tuple(parse_network(text, "--proxy-protocol") for text in args.proxy_protocol),
+        forwarders=tuple(parse_network(text, "--forwarded-for") for text in args.forwarded_for),
         origins=frozenset(parse_origin(text, "--allow-origin") for text in args.allow_origin),
     )
 

@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 
 from picows import WSAutoPingStrategy, WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
+from ..common.buffered import feed
 from ..common.close_codes import may_be_sent
 from .base_link import MAX_FRAME_SIZE, READ_BUFFER_SIZE, BaseLink, LinkState, upgrade
 from .endpoint import ServiceEndpoint, user_agent
@@ -128,13 +129,7 @@ class PicowsLink(BaseLink):
         return _Wire(self, self._protocol_core)
 
     def _feed(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            room = self._protocol_core.get_buffer(-1)
-            size = min(len(room), len(rest))
-            room[:size] = rest[:size]
-            rest = rest[size:]
-            self.data_arrived(size)
+        feed(data, self._protocol_core.get_buffer, self.data_arrived)
 
     def _break_cycles(self) -> None:
         super()._break_cycles()

@@ -42,6 +42,7 @@ def test_everything_is_said() -> None:
         *("--metrics-listen", "127.0.0.1:9100", "--audit-log", "audit.log"),
         *("--mqtt-url", "mqtt://broker", "--notify-command", "notify --all"),
         *("--proxy-protocol", "10.0.0.0/8", "--proxy-protocol", "::1"),
+        *("--forwarded-for", "fd00::/8"),
         *("--allow-origin", "https://console.example", "--allow-origin", "http://[::1]:80"),
     )
     settings = operation_settings(args, {"TAILRACE_MQTT_USER": "me"})
@@ -55,6 +56,7 @@ def test_everything_is_said() -> None:
     assert settings.notify_command == ("notify", "--all")
     assert data_settings(args) == DataSettings(
         proxies=(ip_network("10.0.0.0/8"), ip_network("::1")),
+        forwarders=(ip_network("fd00::/8"),),
         origins=frozenset({"https://console.example", "http://[::1]"}),
     )
 
@@ -80,6 +82,8 @@ def test_what_does_not_fit(argv: list[str], said: str) -> None:
 def test_what_is_no_network() -> None:
     with pytest.raises(ConfigurationError, match="--proxy-protocol"):
         data_settings(parse("--proxy-protocol", "haproxy"))
+    with pytest.raises(ConfigurationError, match="--forwarded-for"):
+        data_settings(parse("--forwarded-for", "10.0.0.1/8"))
     with pytest.raises(ConfigurationError, match="--allow-origin 'console"):
         data_settings(parse("--allow-origin", "console.example"))
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -21,6 +21,7 @@ from ..control import ControlPlane
 from ..errors import StoreFailed
 from ..identity.policy import AccessKey
 from ..limits import Limits, network
+from ..networks import Network, forwarded_client
 from ..telemetry.audit import AuditLog
 from ..telemetry.counters import Counters
 from ..telemetry.throttled_log import ThrottledLog
@@ -51,12 +52,15 @@ class ControlApi:
         counters: Counters,
         audit: AuditLog,
         limits: Limits,
+        forwarders: Collection[Network],
     ) -> None:
+        """Prepare; ``forwarders`` are trusted to name their clients in ``X-Forwarded-For``."""
         self._control = control
         self._verifier = verifier
         self._counters = counters
         self._audit = audit
         self._limits = limits
+        self._forwarders = forwarders
         self._throttle = _Throttle(limits.request_rate)
         self._throttled_log = ThrottledLog(_log, time.monotonic)
 
@@ -122,7 +126,7 @@ class ControlApi:
                     name,
                     parameters,
                     key=key.access_key_id,
-                    address=_address(request) or "unknown",
+                    address=self._address(request) or "unknown",
                     request=request_id,
                     outcome=outcome,
                     tunnel=document.get("tunnelId"),
@@ -130,8 +134,13 @@ class ControlApi:
         _log.info("request %s: %s by %s", request_id, name, key.access_key_id)
         return document
 
+    def _address(self, request: Request) -> str:
+        """Return the host that a request comes from, as a proxy in between tells."""
+        peer = request.client.host if request.client else ""
+        return forwarded_client(request.headers.getlist("x-forwarded-for"), peer, self._forwarders)
+
     def _verified(self, request: Request, body: bytes) -> AccessKey:
-        with self._throttle.of_address(network(_address(request))):
+        with self._throttle.of_address(network(self._address(request))):
             key = self._verifier.verify(_signed_request(request, body), self._control.clock())
         self._throttle.of_key(key)
         return key
@@ -176,10 +185,6 @@ class _Throttle:
 
 def _operation_name(request: Request) -> str:
     return request.headers.get("x-amz-target", "").removeprefix(_TARGET_PREFIX)
-
-
-def _address(request: Request) -> str:
-    return request.client.host if request.client else ""
 
 
 async def _read_body(request: Request, limits: Limits) -> bytes:

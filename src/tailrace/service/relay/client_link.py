@@ -81,6 +81,8 @@ class LinkInfo:
     """What is known of a link since its handshake."""
 
     channel_id: str
+    address: str
+    """Where the client is, as a load balancer in between tells."""
     tunnel_id: str
     side: Side
     services: Sequence[str]
@@ -110,13 +112,6 @@ class LinkContext(Protocol):
         """Called when the connection of a link is gone."""
 
 
-def _address(peer: tuple[str, int] | None) -> str:
-    """Format an address of the socket module; the peer may be gone already."""
-    if not peer:
-        return "unknown"
-    return f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
-
-
 class ClientLink(WSListener):
     """One WebSocket of a local proxy: picows' callbacks on one side, the relay's on the other."""
 
@@ -136,14 +131,12 @@ class ClientLink(WSListener):
         "_turn_budget",
         "_write_gate",
         "_zero_copy",
-        "address",
         "cause",
         "info",
     )
 
     def __init__(self, context: LinkContext, info: LinkInfo) -> None:
         self.info = info
-        self.address = ""
         self.cause = _LOST
         """Why the link ended or will end, for statistics."""
         self._context = context
@@ -178,13 +171,12 @@ class ClientLink(WSListener):
         below.set_write_buffer_limits(context.settings.write_high, context.settings.write_low)
         self._zero_copy = isinstance(below, aiofastnet.Transport)
         self._read_gate.attach(below)
-        self.address = _address(below.get_extra_info("peername"))
         _log.info(
             "channel %s: %s of tunnel %s connected from %s, %s",
             info.channel_id,
             info.side,
             info.tunnel_id,
-            self.address,
+            info.address,
             info.subprotocol,
         )
         if info.subprotocol != SUBPROTOCOL_V1:

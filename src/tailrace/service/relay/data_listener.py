@@ -11,23 +11,21 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, Protocol, TypeAlias
 
-from picows import (
-    WSUpgradeRequest,
-    WSUpgradeResponse,
-    WSUpgradeResponseWithListener,
-    ws_create_server,
-)
+import aiofastnet
+from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 
 from ...common.secret import Secret
 from ...flow.token_bucket import Bucket, Buckets
-from ...wire import MAX_FRAME, Side
+from ...wire import Side
 from ..config import DataSettings
 from ..errors import StoreFailed
 from ..limits import Limits, network
+from ..networks import contains, forwarded_client
 from ..telemetry.audit import AuditLog
 from ..telemetry.counters import Counters
 from ..telemetry.picows_log import PicowsLog
@@ -39,15 +37,20 @@ from .client_link import ClientLink, LinkInfo
 from .handshake import (
     Handshake,
     HandshakeRefused,
+    RequestLine,
     UpgradeRequest,
+    check_request_line,
     read_handshake,
     refuse_admission,
 )
+from .health_check import answer_health_check
 from .proxy_protocol import ProxyListener
+from .request_reader import RequestReader, make_websocket
 from .switchboard import Switchboard
 
 __all__ = ["Admissions", "DataListener"]
 
+_Peer: TypeAlias = tuple[str, int] | None
 _LoopHandler: TypeAlias = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object]
 
 _log = logging.getLogger(__name__)
@@ -100,6 +103,7 @@ class DataListener:
         "_idle",
         "_links",
         "_loop_handler",
+        "_picows_log",
         "_proxies",
         "_server",
         "_stopping",
@@ -132,6 +136,7 @@ class DataListener:
         self.limits = limits
         self.clock: Callable[[], float] = time.monotonic
         self.throttled_log = ThrottledLog(_log, self.clock)
+        self._picows_log = PicowsLog(self.throttled_log)
         self._connections = Buckets(limits.connection_rate, limits.connection_rate)
         self._bandwidth: dict[str, Bucket] = {}
         self._links: set[ClientLink] = set()
@@ -148,24 +153,21 @@ class DataListener:
                 listening, self.settings.proxies, self.limits.handshake_seconds
             )
             listening = self._proxies.server_socket
-        self._server = await ws_create_server(
-            self._accept,
+        loop = asyncio.get_running_loop()
+        create_server: Callable[..., Awaitable[asyncio.Server]] = loop.create_server
+        if self.settings.use_aiofastnet:
+            create_server = partial(aiofastnet.create_server, loop)
+        self._server = await create_server(
+            self._new_connection,
             sock=AcceptFilter(listening, self._let_in, self._out_of_files),
             ssl=tls,
             backlog=_ACCEPT_AT_ONCE,
-            logger_name=PicowsLog(self.throttled_log),
-            websocket_handshake_timeout=self.limits.handshake_seconds,
-            enable_auto_pong=False,
-            max_frame_size=MAX_FRAME,
-            read_buffer_init_size=self.settings.read_buffer,
-            use_aiofastnet=self.settings.use_aiofastnet,
             ssl_handshake_timeout=self.limits.handshake_seconds if tls else None,
             ssl_shutdown_timeout=self.settings.close_timeout if tls else None,
             **(_TLS_BUFFERS if tls and self.settings.use_aiofastnet else {}),
         )
         if self._proxies is not None:
             self._proxies.start()
-        loop = asyncio.get_running_loop()
         self._loop_handler = loop.get_exception_handler()
         loop.set_exception_handler(self._loop_fault)
         self._schedule_sweep()
@@ -229,8 +231,20 @@ class DataListener:
             bucket = self._bandwidth[tunnel_id] = Bucket(rate, rate, self.clock())
         return bucket
 
+    def _new_connection(self) -> RequestReader:
+        return RequestReader(self._make_websocket, self._answer_other)
+
+    def _make_websocket(self, peer: tuple[str, int] | None) -> Any:
+        return make_websocket(
+            partial(self._accept, peer=peer),
+            self._picows_log,
+            self.limits.handshake_seconds,
+            self.settings.read_buffer,
+        )
+
     def _let_in(self, host: str) -> bool:
-        if self._connections.try_take(network(host), self.clock()):
+        # The clients behind a proxy are counted when their requests name them.
+        if contains(self.settings.forwarders, host) or self._within_rate(host):
             return True
         self.counters.refusals["connection_rate"] += 1
         self.throttled_log.add(
@@ -241,6 +255,9 @@ class DataListener:
         )
         return False
 
+    def _within_rate(self, host: str) -> bool:
+        return self._connections.try_take(network(host), self.clock())
+
     def _out_of_files(self) -> None:
         self.counters.refusals["out_of_files"] += 1
         self.throttled_log.add(
@@ -248,20 +265,29 @@ class DataListener:
             "connection refused: the process is out of file descriptors; raise its limit",
         )
 
-    def _accept(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
+    def _answer_other(self, line: RequestLine | None, peer: _Peer) -> bytes | None:
+        """Answer a request that cannot become a WebSocket; ``None`` if it may be an upgrade."""
+        try:
+            health = answer_health_check(line)
+            if health is None:
+                check_request_line(line)
+        except HandshakeRefused as refused:
+            response = self._refuse(refused, self._admissions.channel_id()).response
+            response.headers["Connection"] = "close"
+            return bytes(response.to_bytes())
+        return health
+
+    def _accept(self, request: WSUpgradeRequest, peer: _Peer) -> WSUpgradeResponseWithListener:
         """Judge an upgrade request; the one place where tokens are looked at."""
         channel_id = self._admissions.channel_id()
         try:
+            address = self._client_address(request, peer)
             handshake = read_handshake(
                 _upgrade_request(request), self.limits.handshake_bytes, self.settings.origins
             )
             tunnel = self._admit(handshake, channel_id)
         except HandshakeRefused as refused:
-            self.counters.refusals[refused.cause] += 1
-            self.throttled_log.add(
-                refused.cause, "channel %s: handshake refused: %s", channel_id, refused.text
-            )
-            return _refusal(refused, channel_id)
+            return self._refuse(refused, channel_id)
         # The token list may hold more than the one value that picows looks for
         # (browsers send "keep-alive, Upgrade").
         request.headers["Connection"] = "Upgrade"
@@ -274,6 +300,7 @@ class DataListener:
             self,
             LinkInfo(
                 channel_id,
+                address,
                 tunnel.tunnel_id,
                 handshake.side,
                 tunnel.services,
@@ -282,6 +309,32 @@ class DataListener:
             ),
         )
         return WSUpgradeResponseWithListener(response, link)
+
+    def _client_address(self, request: WSUpgradeRequest, peer: _Peer) -> str:
+        """Return where the client is; charge it for its connection if a proxy made that.
+
+        Raises:
+            HandshakeRefused: it has made too many of them.
+        """
+        trusted = self.settings.forwarders
+        if peer is None or not contains(trusted, peer[0]):
+            return _format_peer(peer)
+        fields = request.headers.getall("X-Forwarded-For", [])
+        client = forwarded_client(fields, peer[0], trusted)
+        if not self._within_rate(client):
+            raise HandshakeRefused(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                "Too many connections from this address",
+                "connection_rate",
+            )
+        return _format_peer(peer) if client == peer[0] else client
+
+    def _refuse(self, refused: HandshakeRefused, channel_id: str) -> WSUpgradeResponseWithListener:
+        self.counters.refusals[refused.cause] += 1
+        self.throttled_log.add(
+            refused.cause, "channel %s: handshake refused: %s", channel_id, refused.text
+        )
+        return _refusal(refused, channel_id)
 
     def _admit(self, handshake: Handshake, channel_id: str) -> TunnelRecord:
         try:
@@ -320,13 +373,20 @@ class DataListener:
 
     def _record(self, event: str, link: ClientLink) -> None:
         info = link.info
-        self._audit.link(event, info.tunnel_id, info.side, link.address, info.channel_id)
+        self._audit.link(event, info.tunnel_id, info.side, info.address, info.channel_id)
 
     def _tell(self, event: Callable[[str, Side], None], info: LinkInfo) -> None:
         try:
             event(info.tunnel_id, info.side)
         except StoreFailed as failed:
             _log.error("channel %s: connection state not recorded: %s", info.channel_id, failed)
+
+
+def _format_peer(peer: _Peer) -> str:
+    """Format an address of the socket module; the peer may be gone already."""
+    if not peer:
+        return "unknown"
+    return f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
 
 
 def _upgrade_request(request: WSUpgradeRequest) -> UpgradeRequest:

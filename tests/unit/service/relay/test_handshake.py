@@ -10,9 +10,12 @@ from tailrace.errors import ConfigurationError
 from tailrace.service.relay.handshake import (
     Handshake,
     HandshakeRefused,
+    RequestLine,
     UpgradeRequest,
+    check_request_line,
     parse_origin,
     read_handshake,
+    read_request_line,
     refuse_admission,
 )
 from tailrace.service.tunnels.rules import Refusal
@@ -249,6 +252,68 @@ def test_a_browsers_connection_header() -> None:
     headers = [header for header in UPGRADE if header[0] != "Connection"]
     headers += [("Connection", "keep-alive, Upgrade"), PROTOCOL, TOKEN]
     assert read_handshake(UpgradeRequest("GET", TARGET, headers, 500)).token
+
+
+@pytest.mark.parametrize(
+    ("without", "missing"),
+    [
+        ("Upgrade", "Upgrade"),
+        ("Connection", "Connection"),
+        ("Sec-WebSocket-Key", "Sec-WebSocket-Key"),
+        ("Sec-WebSocket-Version", "Sec-WebSocket-Version"),
+        ("Sec-WebSocket-Protocol", "Sec-WebSocket-Protocol"),
+        ("access-token", "access token"),
+    ],
+)
+def test_what_a_proxy_in_between_removed_is_named(without: str, missing: str) -> None:
+    headers = [header for header in [*UPGRADE, PROTOCOL, TOKEN] if header[0] != without]
+    with pytest.raises(HandshakeRefused) as caught:
+        read_handshake(UpgradeRequest("GET", TARGET, headers, 500))
+    assert missing in caught.value.text
+    assert caught.value.text.endswith("; a proxy in between may have removed it")
+
+
+def test_what_a_proxy_in_between_changed_is_named() -> None:
+    for target, changed in (
+        ("/svc/tunnel?local-proxy-mode=source", "path"),
+        ("/tunnel", "local-proxy-mode"),
+    ):
+        text = refused(PROTOCOL, TOKEN, target=target).text
+        assert changed in text
+        assert text.endswith("; a proxy in between may have changed it")
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        (b"GET / HTTP/1.1\r\n", RequestLine("GET", "/", "HTTP/1.1")),
+        (b"HEAD /healthz HTTP/1.0\r\nHost: x\r\n\r\n", RequestLine("HEAD", "/healthz", "HTTP/1.0")),
+        (b"GET / HTTP/1.1", RequestLine("GET", "/", "HTTP/1.1")),
+        (b"GET /\r\n", None),
+        (b"GET  / HTTP/1.1\r\n", None),
+        (b"GET /\xff HTTP/1.1\r\n", None),
+        (b"\r\nGET / HTTP/1.1\r\n", None),
+        (b"", None),
+    ],
+)
+def test_request_lines(data: bytes, line: RequestLine | None) -> None:
+    assert read_request_line(data) == line
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (None, 400),
+        (RequestLine("HEAD", "/tunnel"), 405),
+        (RequestLine("GET", "/tunnel", "HTTP/1.0"), 426),
+        (RequestLine("GET", "/tunnel", "HTTP/2.0"), 426),
+    ],
+)
+def test_request_lines_that_cannot_be_upgraded(line: RequestLine | None, status: int) -> None:
+    with pytest.raises(HandshakeRefused) as caught:
+        check_request_line(line)
+    assert caught.value.status == status
+    check_request_line(RequestLine("GET", "/"))
 
 
 def test_only_get() -> None:
