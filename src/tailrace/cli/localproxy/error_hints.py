@@ -15,6 +15,7 @@ from ...errors import (
     CertificateFault,
     CertificateRejected,
     ConnectFailed,
+    HandshakeAltered,
     LinkError,
     ListenError,
     NameResolutionFailed,
@@ -24,6 +25,7 @@ from ...errors import (
     TLSFailed,
     TokenRotated,
 )
+from ...link.http.login_page import login_words
 from ...localproxy.settings import ProxySettings
 from ...wire import Side
 
@@ -41,8 +43,13 @@ _REMEDIES: Final[Mapping[CertificateFault, str]] = {
     CertificateFault.WRONG_NAME: "check the endpoint's name",
     CertificateFault.OUT_OF_DATE: "check this machine's clock",
 }
+_ALTERED_HINT: Final = (
+    "A proxy in between has to pass WebSocket upgrades on as they are: HTTP/1.1, Upgrade, "
+    "Connection, Sec-WebSocket-*, access-token and the path (docs/intermediaries.md)"
+)
 _HINTS: Final[Mapping[str, str]] = {
     "bind_address": "check -b",
+    "connect_timeout": "--connect-timeout allows more time",
     "destinations": "give one with -d or --config-dir",
     "dialect": "leave out -y V1",
     "loop": "pip install uvloop, or use --loop auto",
@@ -65,6 +72,11 @@ def explain(error: TailraceError, settings: ProxySettings) -> str:
             return f"{error}. {_refusal_hint(error, settings)}"
         case TokenRotated():
             return f"{error}; start again with the new {settings.side.value} token"
+        case HandshakeAltered():
+            return f"{error}. {_ALTERED_HINT}"
+        case NotTunnelingService(login_page=str()):
+            hint = _endpoint_hint(settings)
+            return f"{_with_remedy(error)}, or {hint[0].lower()}{hint[1:]}"
         case NotTunnelingService():
             return f"{error}. {_endpoint_hint(settings)}, and that this network wants no login"
         case LinkError():
@@ -77,9 +89,14 @@ def explain(error: TailraceError, settings: ProxySettings) -> str:
 
 
 def _with_remedy(error: LinkError) -> str:
-    if not isinstance(error, CertificateRejected):
-        return str(error)
-    return f"{error}; {_REMEDIES[error.fault]} (-k skips the check, for testing only)"
+    match error:
+        case CertificateRejected():
+            return f"{error}; {_REMEDIES[error.fault]} (-k skips the check, for testing only)"
+        case NotTunnelingService(login_page=str() as page):
+            return f"{error}; {login_words(page)}"
+        case _:
+            hint = _HINTS.get(error.setting, "")
+            return f"{error}; {hint}" if hint else str(error)
 
 
 def _gave_up(error: LinkError, settings: ProxySettings) -> str:

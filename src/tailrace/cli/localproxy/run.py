@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from ...common.event_loop import loop_factory, raise_descriptor_limit
 from ...common.redaction import register_secrets
-from ...errors import AccessRefused
+from ...errors import AccessRefused, HandshakeAltered
 from ...localproxy.client_token import client_token
 from ...localproxy.proxy import LocalProxy
 from ...localproxy.settings import ProxySettings
@@ -57,7 +57,7 @@ async def _serve(settings: CommandSettings) -> None:
             loop.add_signal_handler(number, proxy.stop)
     try:
         await proxy.run()
-    except AccessRefused as error:
+    except (AccessRefused, HandshakeAltered) as error:
         logger.error(
             'Proxy server rejected web socket upgrade request: (HTTP/1.1 %d %s) "%s"',
             error.status,
