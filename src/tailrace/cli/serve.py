@@ -43,6 +43,11 @@ _EXTRA: Final = (
     "starlette",
     "uvicorn",
 )
+_OLD_CLIENTS: Final = (
+    "Clients that know no AWS_ENDPOINT_URL_*, such as boto3 before 1.28 and the AWS CLI before "
+    "1.29 and 2.13 (Debian 12 has 2.9), go to AWS itself."
+)
+_ENDPOINT_ARGUMENT: Final = '--endpoint-url "$AWS_ENDPOINT_URL_IOTSECURETUNNELING"'
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _OPTIONS: Final = {
     "api_listen": "--api-listen",
@@ -121,6 +126,7 @@ def add_env_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
         "env",
         help="print shell exports that point AWS tools and local proxies to a running service",
         description='Use it as: eval "$(tailrace env)"',
+        epilog=f"{_OLD_CLIENTS} Give those the option or argument {_ENDPOINT_ARGUMENT}.",
     )
     add_state_dir(parser)
     return parser
@@ -162,6 +168,8 @@ def run_env(args: argparse.Namespace) -> None:
         print(f"export {name}={shlex.quote(value)}")
     # A token of other credentials would be sent along with ours, and refused.
     print("unset AWS_SESSION_TOKEN")
+    # Behind all others, so that an eval without quotes, which makes one line of them, does no harm.
+    print(f"# {_OLD_CLIENTS} {_ENDPOINT_ARGUMENT}")
 
 
 def _read_endpoints(state_dir: Path) -> Endpoints:
