@@ -82,7 +82,8 @@ async def run_exchange(
     try:
         parser.finish(cause)
     except LinkError as error:
-        error.setting = setting
+        if cause in str(error):  # not a refusal of which only the end was late
+            error.setting = setting
         raise
 
 
