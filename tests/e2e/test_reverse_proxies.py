@@ -18,6 +18,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from botocore.exceptions import ClientError
 
 from support.network.certificates import Certificates
 from support.network.ports import free_port
@@ -173,6 +174,20 @@ async def test_what_is_documented_works(tmp_path: Path, kind: str) -> None:
         event["side"]: event["address"] for event in events if event["event"] == "connected"
     }
     assert addresses == {"source": "127.0.0.9", "destination": "127.0.0.8"}
+
+
+async def test_a_proxy_that_changes_the_host_of_the_api(tmp_path: Path) -> None:
+    certificates = Certificates(tmp_path)
+    block = documented("nginx").replace("proxy_set_header Host $http_host;", "")
+    async with running(config(tmp_path / "state")) as service:
+        with front("nginx", block, tmp_path, service, certificates) as proxy:
+            client = api(proxy.endpoints)
+            with pytest.raises(ClientError) as caught:
+                await asyncio.to_thread(client.list_tunnels)
+            client.close()
+    error = caught.value.response["Error"]
+    assert error["Code"] == "InvalidSignatureException"
+    assert "no proxy in between changes the header Host" in error["Message"]
 
 
 UPGRADE = "proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade;"

@@ -165,7 +165,8 @@ class Verifier:
             raise ApiError(
                 ErrorType.INVALID_SIGNATURE,
                 "The request signature we calculated does not match the signature you provided. "
-                "Check your AWS Secret Access Key and signing method.",
+                "Check your AWS Secret Access Key and signing method, and that no proxy in between "
+                "changes the header Host.",
             )
         return key
 
