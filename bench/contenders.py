@@ -144,6 +144,9 @@ class TunnelingService:
     data: Address
     ca_dir: str
     ca_file: str
+    api: Address
+    region: str
+    credentials: Credentials = field(repr=False)
     _client: ControlClient = field(repr=False)
 
     def call(self, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -186,16 +189,18 @@ def start_service(
     process = supervisor.spawn("service", command, environment)
     process.wait_until(file.exists, "was not ready")
     ready = json.loads(file.read_text())
-    client = ControlClient(
-        ready["api_endpoint"],
-        ready["region"],
-        Credentials(ready["access_key_id"], Secret(ready["secret_access_key"])),
-        Path(ready["ca_file"]),
-    )
-    host, _, port = ready["data_endpoint"].rpartition(":")
+    region, ca_file = ready["region"], ready["ca_file"]
+    credentials = Credentials(ready["access_key_id"], Secret(ready["secret_access_key"]))
+    client = ControlClient(ready["api_endpoint"], region, credentials, Path(ca_file))
+    data, api = map(_address, (ready["data_endpoint"], ready["api_endpoint"]))
     return TunnelingService(
-        process, Address(host, int(port)), ready["ca_dir"], ready["ca_file"], client
+        process, data, ready["ca_dir"], ca_file, api, region, credentials, client
     )
+
+
+def _address(text: str) -> Address:
+    host, _, port = text.removeprefix("https://").rpartition(":")
+    return Address(host, int(port))
 
 
 # Two local proxies, of whatever make

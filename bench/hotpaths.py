@@ -173,8 +173,8 @@ class Relay(HotPath):
         destination = RelayEnd(
             self._link, Side.DESTINATION, (_SERVICE,), counters, TurnBudget(), is_tailrace=True
         )
-        self._source.join(switchboard, "tunnel")
-        destination.join(switchboard, "tunnel")
+        self._source.join(switchboard, "tunnel", 1e12)
+        destination.join(switchboard, "tunnel", 1e12)
         start = encode_delimited(Message(MessageType.STREAM_START, 1, _SERVICE, 1))
         self._source.frame_received(memoryview(start))
         self._frame = memoryview(_data_frame(size))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tailrace.session.transitions import (
     DESTINATION,
+    ENDINGS,
     SESSION,
     SOURCE,
     STREAM_MESSAGES,
@@ -61,10 +62,15 @@ def _session() -> str:
     return "\n".join(["## Messages to the session", "", *_table(columns, rows), ""])
 
 
+def _endings() -> str:
+    rows = [[cause.value, ending.value] for cause, ending in ENDINGS.items()]
+    return "\n".join(["## Ends of connections", "", *_table(["cause", "it ended"], rows), ""])
+
+
 def render() -> str:
     """Return the page."""
     sections = [_streams(Side.SOURCE, SOURCE), _streams(Side.DESTINATION, DESTINATION)]
-    return "\n".join([_INTRODUCTION, _session(), *sections])
+    return "\n".join([_INTRODUCTION, _session(), *sections, _endings()])
 
 
 if __name__ == "__main__":

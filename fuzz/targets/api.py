@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from tailrace.common.secret import Secret
 from tailrace.service.api.errors import ApiError
 from tailrace.service.api.model import OPERATIONS
 from tailrace.service.api.shapes import Boolean, Integer, Listing, Shape, Structure, Text
-from tailrace.service.api.sigv4 import SignedRequest, Verifier
+from tailrace.service.api.sigv4 import RequestHead, Verifier
 from tailrace.service.api.validation import read_parameters
 from tailrace.service.identity.policy import AccessKey
 
@@ -114,6 +114,13 @@ _REGION: Final = "us-east-1"
 _SERVICE: Final = "IoTSecuredTunneling"
 
 
+@dataclass(frozen=True, slots=True)
+class SignedRequest(RequestHead):
+    """A head, and the body it was signed with."""
+
+    body: bytes
+
+
 def _signed(key: AccessKey, body: bytes) -> SignedRequest:
     headers = [
         ("host", "localhost:7443"),
@@ -193,7 +200,7 @@ def _check_signature(value: tuple[SignedRequest, SignedRequest]) -> None:
     original, request = value
     verifier = Verifier(_REGION, _SERVICE, _KEYS.get)
     try:
-        key = verifier.verify(request, _NOW)
+        key = verifier.judge(request, _NOW).prove(request.body)
     except ApiError as error:
         assert error.status == 403
         json.dumps({"message": error.message}).encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from tailrace.service.relay.switchboard import Switchboard
 from tailrace.service.tunnels.queries import TunnelQueries
 from tailrace.service.tunnels.rules import RandomIds, Tunnels
 from tailrace.service.tunnels.sqlite_store import SqliteStore
+from tailrace.service.tunnels.unstored import Unstored
 
 from ..mutate import vary_bytes, vary_item
 from ..target import Target
@@ -109,8 +111,9 @@ def _control() -> Iterator[ControlPlane]:
         connection.execute("PRAGMA foreign_keys = ON")
         store = SqliteStore(connection)
         ids = _CountedIds()
-        queries = TunnelQueries(store, "r", "a")
-        tunnels = Tunnels(store, ids, DEFAULT)
+        unstored = Unstored()
+        queries = TunnelQueries(store, unstored, lambda: 1.0, "r", "a")
+        tunnels = Tunnels(store, unstored, ids, DEFAULT)
         announcer = Announcer((), "r")
         yield ControlPlane(
             tunnels, queries, Switchboard(), ids, lambda: 1.0, announcer, lambda: None
@@ -120,11 +123,11 @@ def _control() -> Iterator[ControlPlane]:
 def _check(value: _Calls) -> None:
     key = AccessKey("AKID", Secret("secret"), policy=value.policy)
     refused: ApiError | None = None
-    with _control() as control:
+    with _control() as control, asyncio.Runner() as runner:
         for call in value.calls:
             try:
                 parameters = read_parameters(call.body, OPERATIONS[call.operation].input)
-                document = perform(control, call.operation, parameters, key)
+                document = runner.run(perform(control, call.operation, parameters, key))
             except ApiError as error:
                 assert 400 <= error.status < 500
                 refused = error

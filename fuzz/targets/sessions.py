@@ -91,7 +91,9 @@ class _Room:
             case ConnectionRequested(connection):
                 assert self._role is Side.DESTINATION
                 self.adopt(connection)
-            case ConnectionEnded(connection, _):
+            case ConnectionEnded(connection, _, failure):
+                assert failure.isprintable()
+                assert len(failure) <= 200
                 assert self.open.pop(connection), "ended twice, or never begun"
                 assert not connection.is_open
             case ConnectionPaused(connection) | ConnectionResumed(connection):
@@ -108,7 +110,7 @@ class _Room:
         message = oracle_decode(frame[2:])
         assert message.type != MessageType.DATA
         assert message.ignorable is (message.type in FLOW_MESSAGES)
-        assert self.session.may_pause or not message.ignorable
+        assert self.session.may_pause or not (message.ignorable or message.payload)
         assert message.stream_id > 0
         self.log.append(frame)
 
@@ -131,9 +133,9 @@ class _Room:
                 connection = connections[ask.pick % len(connections)]
                 del self.open[connection]
                 if ask.request is _Request.RESET or self._role is Side.SOURCE:
-                    session.reset(connection)
+                    session.reset(connection, "it broke" if ask.pick % 2 else "")
                 else:
-                    session.refuse(connection)
+                    session.refuse(connection, "it broke" if ask.pick % 2 else "")
                 assert not connection.is_open
             case _Request.PAUSE | _Request.RESUME if connections:
                 connection = connections[ask.pick % len(connections)]
@@ -211,7 +213,7 @@ def _check(side: Side, play: _Play) -> None:
 
 _MESSAGES: Final = st.builds(
     Message,
-    type=st.sampled_from([1, 1, 1, 2, 2, 3, 4, 6, 6, 7, 0, 5, 9, 1001, 1002]),
+    type=st.sampled_from([1, 1, 1, 2, 2, 3, 4, 6, 6, 7, 0, 5, 9, 1001, 1002, 1003, 1004]),
     stream_id=st.sampled_from([1, 1, 1, 2, 3, 0, -1, MAX_STREAM_ID]),
     service_id=st.sampled_from(["SSH1", "SSH1", "", "WEB1", "NONE"]),
     connection_id=st.sampled_from([1, 1, 0, 2, 3, MAX_CONNECTION_ID]),

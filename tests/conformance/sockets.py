@@ -114,6 +114,21 @@ class Socket:
             raise AssertionError(f"{self.name}: reset instead of end of file") from None
         assert not more, f"{self.name}: {len(more)} bytes instead of end of file"
 
+    async def expect_cut(self, last: bytes, *, told: bool) -> None:
+        """Check that ``last`` comes, and then the end of a connection that was cut.
+
+        ``told``: by a reset, so that nobody takes it for an end in order.
+        """
+        if not told:
+            return await self.expect_eof(last)
+        await self.expect(last)
+        waiting(f"{self.name}: a reset")
+        try:
+            more = await self._loop.sock_recv(self._sock, _CHUNK)
+        except ConnectionResetError:
+            return None
+        raise AssertionError(f"{self.name}: {len(more)} bytes, or end of file, instead of a reset")
+
     def widen(self, buffer: int) -> None:
         """Set the size of the receive buffer, in bytes."""
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)

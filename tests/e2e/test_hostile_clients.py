@@ -284,6 +284,31 @@ async def test_a_connection_that_says_nothing_costs_others_nothing(stage: Stage)
         wire.hang_up()
 
 
+async def test_strangers_take_no_place_from_anybody(tmp_path: Path) -> None:
+    """Silent ones hold all places of both ports; who has a key or a token gets in all the same."""
+    limits = Limits(connections=5, address_connections=0, connection_rate=0)
+    async with running(config(tmp_path / "state", limits=limits)) as service:
+        endpoints = service.endpoints
+        addresses = (endpoints.api_endpoint.removeprefix("https://"), endpoints.data_endpoint)
+        strangers = []
+        for address in addresses:
+            host, _, port = address.rpartition(":")
+            strangers += [await asyncio.open_connection(host, int(port)) for _ in range(20)]
+        client = api(endpoints)
+        opened = await asyncio.to_thread(client.open_tunnel)
+        async with (
+            dial(endpoints, "source", opened["sourceAccessToken"]) as source,
+            dial(endpoints, "destination", opened["destinationAccessToken"]) as destination,
+        ):
+            await source.send(Message(START, 1, "", 1), data(b"there"))
+            assert (await destination.recv()).type == START
+            assert (await destination.recv()).payload == b"there"
+            await asyncio.to_thread(client.list_tunnels)
+        client.close()
+        for _, writer in strangers:
+            writer.transport.abort()
+
+
 async def test_garbage_at_full_speed(stage: Stage) -> None:
     """Links that are broken off and come back, all the while."""
     chance = random.Random(5)

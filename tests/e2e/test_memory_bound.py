@@ -1,11 +1,12 @@
-"""However much a client sends, a link makes the service grow by a fixed amount at most."""
+"""However much a client sends, it makes the service grow by a fixed amount at most."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,6 +15,9 @@ import pytest
 from support.network.frames import BINARY, frame
 from support.service import ServiceProcess, service_process
 from support.waiting import HANG
+from tailrace.aws.signing import authorization, timestamp
+from tailrace.common.secret import Secret
+from tailrace.service.limits import DEFAULT
 from tailrace.wire import (
     MAX_FRAME,
     MAX_PAYLOAD,
@@ -111,3 +115,55 @@ async def test_a_link_costs_so_much_and_no_more(small: ServiceProcess, flood: st
         # It is what was sent that would have been kept.
         assert TUNNELS * SENT > 1.5 * 2 * TUNNELS * BOUND
         assert small.process.running
+
+
+BODIES = 60
+STRANGER = 256 * 1024
+"""What a connection of a stranger may cost: TLS, and what one read brings."""
+
+
+def unsigned(service: ServiceProcess) -> dict[str, str]:
+    return {"host": "localhost"}
+
+
+def forged(service: ServiceProcess) -> dict[str, str]:
+    """Return what whoever knows the id of a key can write."""
+    endpoints, date = service.endpoints, timestamp(time.time())
+    headers = [
+        ("host", "localhost"),
+        ("x-amz-date", date),
+        ("x-amz-target", "IoTSecuredTunneling.OpenTunnel"),
+    ]
+    signed = authorization(
+        endpoints.access_key_id,
+        Secret("guessed"),
+        endpoints.region,
+        "IoTSecuredTunneling",
+        date,
+        headers,
+        b"",
+    )
+    return dict(headers) | {"authorization": signed}
+
+
+@pytest.mark.parametrize("head_of", [unsigned, forged])
+async def test_bodies_of_strangers_cost_so_much_and_no_more(
+    small: ServiceProcess, head_of: Callable[[ServiceProcess], dict[str, str]]
+):
+    """Each of them lacks its last byte, for which the service would wait."""
+    fresh, size = small.process.memory, DEFAULT.request_bytes
+    fields = head_of(small) | {"content-length": str(size)}
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    host, _, port = small.endpoints.api_endpoint.removeprefix("https://").rpartition(":")
+    context = ssl.create_default_context(cafile=small.endpoints.ca_file)
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(BODIES):
+            _, writer = await asyncio.open_connection(
+                host, int(port), ssl=context, server_hostname=host
+            )
+            stack.callback(writer.transport.abort)
+            writer.write(f"POST / HTTP/1.1\r\n{head}\r\n".encode())
+            writer.write(bytes(size - 1))
+        assert await settled(small) - fresh < BODIES * STRANGER + 2 * 4 * size
+    # It is what was sent that would have been kept.
+    assert BODIES * size > 2 * (BODIES * STRANGER + 2 * 4 * size)

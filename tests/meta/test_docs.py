@@ -29,6 +29,19 @@ def broken_links(text: str, exists) -> list[str]:
     return [target for target in targets if "://" not in target and not exists(target)]
 
 
+def unlinked(text: str, pages) -> list[str]:
+    """Return the pages that an index does not link."""
+    linked = set(re.findall(r"\]\(([^)#]+)", text))
+    return sorted(set(pages) - linked)
+
+
+def from_an_index(text: str) -> list[str]:
+    """Return the commands that install this package from an index, which has none of that name."""
+    return re.findall(
+        r"""(?:pip|pipx|uv tool) install[^\n]*?["' ]tailrace(?!\[[a-z,]*\] @|\w)""", text
+    )
+
+
 def missing_files(text: str) -> list[str]:
     """Return the Python files a document names that are neither in the package nor beside it."""
     named = sorted(set(re.findall(r"`([a-z_]+(?:/[a-z_]+)+\.py)`", text)))
@@ -38,6 +51,45 @@ def missing_files(text: str) -> list[str]:
 def test_files_that_the_architecture_names_exist() -> None:
     assert missing_files((ROOT / "docs" / "architecture.md").read_text()) == []
     assert missing_files("`wire/codec.py` and `wire/nothing.py`") == ["wire/nothing.py"]
+
+
+def test_the_index_has_every_page() -> None:
+    pages = [str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")]
+    index = (ROOT / "docs" / "README.md").read_text()
+    assert unlinked(index, set(pages) - {"README.md"}) == []
+    assert "docs/README.md" in (ROOT / "README.md").read_text()
+    assert unlinked("[a](b.md#c)", ["b.md", "d.md"]) == ["d.md"]
+
+
+INSTALLING = sorted(
+    [
+        *DOCUMENTS,
+        *(path for path in (ROOT / "packaging").rglob("*") if path.is_file()),
+        *SOURCE.rglob("*.py"),
+    ]
+)
+
+
+@pytest.mark.parametrize("path", INSTALLING, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_is_installed_from_an_index(path) -> None:
+    assert from_an_index(path.read_text()) == []
+    assert "pypi.org/project/tailrace" not in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("command", "is_wrong"),
+    [
+        ("pip install tailrace", True),
+        ("pip install 'tailrace[service]'", True),
+        ("pipx install tailrace", True),
+        ("python -m pip install -q tailrace", True),
+        ("pip install '.[service]'", False),
+        ("pip install 'tailrace[service] @ git+https://HOST/PATH.git'", False),
+        ("pip install uvloop\ntailrace serve", False),
+    ],
+)
+def test_the_rule_of_indexes_can_fail(command: str, is_wrong: bool) -> None:
+    assert bool(from_an_index(command)) is is_wrong
 
 
 def test_exit_codes() -> None:

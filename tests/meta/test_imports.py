@@ -30,6 +30,7 @@ FLOORS = {
     "agent": 7,
     "demo": 7,
     "cli": 8,
+    "__main__": 9,
 }
 
 FORBIDDEN = {

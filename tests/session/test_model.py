@@ -285,7 +285,9 @@ TestUnfencedTunnel.settings = budget(120)
 NAMES = st.sampled_from(["", "SSH1", "HTTP1", "VNC1", "a" * 129])
 MESSAGES = st.builds(
     Message,
-    type=st.sampled_from([1, 1, 1, 2, 2, 3, 4, 5, 6, 6, 7, 7, 0, 99, -1, 1001, 1001, 1002]),
+    type=st.sampled_from(
+        [1, 1, 1, 2, 2, 3, 4, 5, 6, 6, 7, 7, 0, 99, -1, 1001, 1001, 1002, 1003, 1004]
+    ),
     stream_id=st.sampled_from([1, 1, 1, 2, 3, 0, -1, MAX_STREAM_ID]),
     service_id=NAMES,
     connection_id=st.sampled_from([0, 1, 1, 2, 3, MAX_CONNECTION_ID]),

@@ -5,19 +5,22 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from ..common.addresses import format_host, format_host_port
+from ..common.certificate_files import certificate_error_text
 from ..errors import CallRefused, ConfigurationError, ControlCertificateRejected, ControlError
 from . import signing as sigv4
 from .credentials import Credentials
 
-__all__ = ["ControlClient"]
+__all__ = ["ControlClient", "Dial", "dial_directly"]
 
 _TARGET_PREFIX: Final = "IoTSecuredTunneling"
 _MAX_ANSWER: Final = 16 * 1024 * 1024
@@ -29,11 +32,26 @@ _SERVER_FAULTS: Final = frozenset(
 """Error codes that say nothing against the call; another attempt may succeed."""
 
 
+Dial: TypeAlias = Callable[[str, int, float], AbstractContextManager[socket.socket]]
+"""Connects to a host and port; seconds that name resolution, TCP and so on may take each."""
+
+
+def dial_directly(host: str, port: int, timeout: float) -> socket.socket:
+    """Return a connected socket.
+
+    Raises:
+        OSError, UnicodeError: there is none.
+    """
+    sock = socket.create_connection((host, port), timeout)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
 class ControlClient:
     """Calls operations of one endpoint, with one connection for each call.
 
     ``endpoint`` is an ``https`` URL; ``ca_file`` is trusted in addition to the system's
-    certificates; ``timeout`` is in seconds.
+    certificates; ``timeout`` is in seconds; ``dial`` may lead through a web proxy.
 
     Raises:
         ConfigurationError: the endpoint is not an https URL of a host, the region is not
@@ -47,6 +65,7 @@ class ControlClient:
         credentials: Credentials,
         ca_file: Path | None = None,
         timeout: float = 30.0,
+        dial: Dial = dial_directly,
     ) -> None:
         self._host, self._port, self._host_header = _place(endpoint)
         if not _REGION.fullmatch(region):
@@ -55,12 +74,14 @@ class ControlClient:
         self._region = region
         self._credentials = credentials
         self._timeout = timeout
+        self._dial = dial
         self._context = ssl.create_default_context()
         if ca_file is not None:
             try:
                 self._context.load_verify_locations(ca_file)
             except OSError as error:
-                raise ConfigurationError(f"CA file {ca_file}: {error.strerror or error}") from None
+                text = certificate_error_text(error)
+                raise ConfigurationError(f"CA file {ca_file}: {text}") from None
 
     def call(self, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Call one operation and return what it returns.
@@ -69,22 +90,30 @@ class ControlClient:
             CallRefused: the service refused it.
             ControlCertificateRejected: the certificate of the service does not verify.
             ControlError: the service failed, or could not be reached.
+            TailraceError: whatever ``dial`` raises.
         """
         body = json.dumps(parameters).encode()
-        connection = http.client.HTTPSConnection(
-            self._host, self._port, timeout=self._timeout, context=self._context
-        )
         try:
-            connection.request("POST", "/", body, self._headers(operation, body))
-            response = connection.getresponse()
-            content = response.read(_MAX_ANSWER)
-            if response.length:
-                raise http.client.IncompleteRead(content, response.length)
+            status, content = self._exchange(self._headers(operation, body), body)
         except (OSError, http.client.HTTPException, UnicodeError) as error:
             raise self._failure(operation, error) from None
-        finally:
-            connection.close()
-        return self._result(operation, response.status, content)
+        return self._result(operation, status, content)
+
+    def _exchange(self, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
+        """Send a request and return status and content of the response."""
+        connection = http.client.HTTPConnection(self._host, self._port)
+        with self._dial(self._host, self._port, self._timeout) as sock:
+            sock.settimeout(self._timeout)
+            connection.sock = self._context.wrap_socket(sock, server_hostname=self._host)
+            try:
+                connection.request("POST", "/", body, headers)
+                response = connection.getresponse()
+                content = response.read(_MAX_ANSWER)
+                if response.length:
+                    raise http.client.IncompleteRead(content, response.length)
+            finally:
+                connection.close()
+        return response.status, content
 
     def _failure(self, operation: str, error: Exception) -> ControlError:
         call = f"{operation} at {self._endpoint}"

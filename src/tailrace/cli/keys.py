@@ -8,15 +8,16 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from ..common.atomic_files import make_private_directory
 from ..errors import ConfigurationError
 from ..service.api.model import OPERATIONS
 from ..service.identity.key_store import KeyFile, credentials_file, new_key
 from ..service.identity.policy import AccessKey, Policy
 from .arguments import Subparsers, add_state_dir, state_dir_of
+from .limits import add_quota_options, read_quotas
 
 __all__ = ["add_keys_parser", "run_keys"]
 
@@ -36,7 +37,7 @@ def add_keys_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
         "immediately.",
     )
     add_state_dir(parser)
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions = parser.add_subparsers(dest="action", metavar="ACTION")
     _add_add_parser(actions)
     listing = actions.add_parser("list", help="list keys, without their secrets")
     listing.add_argument("--json", action="store_true", help="print a JSON document")
@@ -72,6 +73,7 @@ def _add_add_parser(actions: Subparsers) -> None:
         metavar="TIME",
         help="create a temporary key with a session token, valid for 90m, 12h or 30d, for example",
     )
+    add_quota_options(add)
 
 
 def run_keys(args: argparse.Namespace) -> None:
@@ -90,8 +92,8 @@ def _add(file: KeyFile, args: argparse.Namespace) -> None:
         )
     now = time.time()
     seconds = None if args.valid_for is None else _seconds(args.valid_for)
-    key = new_key(args.name, now, _policy(args), seconds)
-    make_private_directory(file.path.parent)
+    key = new_key(args.name, now, _policy(args), seconds, read_quotas(args))
+    file.make_directory()
     file.add(key, now)
     print(f"AWS_ACCESS_KEY_ID={key.access_key_id}")
     print(f"AWS_SECRET_ACCESS_KEY={key.secret_access_key.reveal()}")
@@ -147,7 +149,7 @@ def _list(file: KeyFile, args: argparse.Namespace) -> None:
         until = "no expiry" if key.expires_at is None else f"until {_date(key.expires_at)}"
         print(
             f"{key.access_key_id}  {_date(key.created_at)}  {until}  "
-            f"{_rights(key.policy)}  {key.name}".rstrip()
+            f"{_rights(key)}  {key.name}".rstrip()
         )
 
 
@@ -167,10 +169,16 @@ def _date(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _rights(policy: Policy) -> str:
+def _rights(key: AccessKey) -> str:
+    policy = key.policy
     parts = [
         "read-only" if policy.read_only else "",
         ",".join(policy.operations or ()),
         "things " + ",".join(policy.things) if policy.things else "",
     ]
-    return "; ".join(part for part in parts if part) or "everything"
+    quotas = [
+        f"{name.replace('_', ' ')} {value}"
+        for name, value in asdict(key.quotas).items()
+        if value is not None
+    ]
+    return "; ".join([*(part for part in parts if part), *quotas]) or "everything"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ..errors import ConfigurationError
-from ..service.limits import PRESETS, Limits
+from ..service.limits import PRESETS, Limits, Quotas
 
-__all__ = ["add_limit_options", "read_limits"]
+__all__ = ["add_limit_options", "add_quota_options", "read_limits", "read_quotas"]
 
 _FACTORS: Final = {"": 1, "k": 1000, "M": 1000**2, "G": 1000**3}
 
@@ -58,6 +59,23 @@ _OPTIONS: Final = (
         is_whole=False,
     ),
     _Option(
+        "connections",
+        1,
+        10**6,
+        "N",
+        "connections open at each port, besides the links of local proxies; never more than "
+        "an eighth of the file descriptors that the process may have",
+        can_be_off=True,
+    ),
+    _Option(
+        "address_connections",
+        1,
+        10**6,
+        "N",
+        "as many of them from one address",
+        can_be_off=True,
+    ),
+    _Option(
         "handshake_seconds",
         0.1,
         600,
@@ -85,6 +103,45 @@ _OPTIONS: Final = (
         can_be_off=True,
         is_whole=False,
     ),
+    _Option(
+        "key_open_tunnels",
+        1,
+        10**9,
+        "N",
+        "tunnels of one access key open at the same time; ten times as many for a key that nothing "
+        "else limits",
+        can_be_off=True,
+    ),
+    _Option(
+        "key_opened_per_hour",
+        1,
+        10**9,
+        "N",
+        "tunnels that one access key opens in an hour; ten times as many likewise",
+        can_be_off=True,
+    ),
+    _Option(
+        "key_stored_bytes",
+        1000,
+        10**12,
+        "BYTES",
+        "bytes of tunnels and tags of one access key, closed tunnels included; ten times as many "
+        "likewise",
+        can_be_off=True,
+    ),
+)
+
+_QUOTAS: Final = (
+    _Option("open_tunnels", 1, 10**9, "N", "tunnels open at the same time", can_be_off=True),
+    _Option("opened_per_hour", 1, 10**9, "N", "tunnels opened in an hour", can_be_off=True),
+    _Option(
+        "stored_bytes",
+        1000,
+        10**12,
+        "BYTES",
+        "bytes of tunnels and tags, closed tunnels included; the suffixes k, M and G work",
+        can_be_off=True,
+    ),
 )
 
 
@@ -108,12 +165,33 @@ def read_limits(args: argparse.Namespace) -> Limits:
     Raises:
         ConfigurationError: a value is not a number or out of range.
     """
-    given: dict[str, Any] = {
+    return replace(PRESETS[args.limits], **_given(_OPTIONS, args))
+
+
+def add_quota_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for the quotas of one key; :func:`read_quotas` reads them."""
+    group = parser.add_argument_group(
+        "quotas", "0 means no limit; the default is what tailrace serve has for all keys."
+    )
+    for option in _QUOTAS:
+        group.add_argument(option.flag, dest=option.dest, metavar=option.metavar, help=option.help)
+
+
+def read_quotas(args: argparse.Namespace) -> Quotas:
+    """Return the quotas that the options ask for.
+
+    Raises:
+        ConfigurationError: a value is not a number or out of range.
+    """
+    return Quotas(**_given(_QUOTAS, args))
+
+
+def _given(options: Iterable[_Option], args: argparse.Namespace) -> dict[str, Any]:
+    return {
         option.field: _read(option, text)
-        for option in _OPTIONS
+        for option in options
         if (text := getattr(args, option.dest)) is not None
     }
-    return replace(PRESETS[args.limits], **given)
 
 
 def _read(option: _Option, text: str) -> float:

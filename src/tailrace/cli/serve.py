@@ -10,14 +10,20 @@ import asyncio
 import importlib.util
 import logging
 import os
+import re
 import shlex
 import signal
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ..common.event_loop import LoopChoice, loop_factory, raise_descriptor_limit
+from ..common.installing import how_to_install_extra
+from ..common.log_floods import telling_floods
+from ..common.queued_output import QueuedOutput
+from ..common.stray_exceptions import stray_exceptions_logged
 from ..errors import ConfigurationError, ListenError, TailraceError
 from ..service.config import (
     Endpoints,
@@ -25,6 +31,7 @@ from ..service.config import (
     parse_address,
 )
 from ..service.errors import SettingsError
+from ..service.identity.key_store import ACCESS_KEY_VARIABLE, SECRET_KEY_VARIABLE
 from ..service.tls.ca_bundle import write_bundle
 from .arguments import Subparsers, add_state_dir, state_dir_of
 from .limits import add_limit_options, read_limits
@@ -48,6 +55,7 @@ _OLD_CLIENTS: Final = (
     "1.29 and 2.13 (Debian 12 has 2.9), go to AWS itself."
 )
 _ENDPOINT_ARGUMENT: Final = '--endpoint-url "$AWS_ENDPOINT_URL_IOTSECURETUNNELING"'
+_REGION: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _OPTIONS: Final = {
     "api_listen": "--api-listen",
@@ -61,6 +69,7 @@ _OPTIONS: Final = {
     "mqtt_url": "--mqtt-url",
     "notify_command": "--notify-command",
     "state_dir": "--state-dir",
+    "tls_key": "--tls-key",
 }
 """Settings as the errors of the service name them -> options."""
 
@@ -132,20 +141,29 @@ def add_env_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     return parser
 
 
+@stray_exceptions_logged()
 def run_serve(args: argparse.Namespace) -> None:
     """Run a service until SIGTERM or SIGINT.
 
     Raises:
         TailraceError: the service cannot start or go on.
     """
-    if any(importlib.util.find_spec(name) is None for name in _EXTRA):
-        raise ConfigurationError("some packages are not installed; pip install 'tailrace[service]'")
+    missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigurationError(
+            f"packages are not installed: {', '.join(missing)}; "
+            f"install them: {how_to_install_extra('service')}"
+        )
     config = _config(args)
     make_loop = loop_factory(LoopChoice(args.loop))
     start_logging(args)
     raise_descriptor_limit()
-    with asyncio.Runner(loop_factory=make_loop) as runner:
-        runner.run(_serve(config))
+    out = QueuedOutput(sys.stdout, "({} lines were dropped)\n".format)
+    try:
+        with asyncio.Runner(loop_factory=make_loop) as runner:
+            runner.run(_serve(config, out))
+    finally:
+        out.close()
 
 
 def error_text(error: TailraceError) -> str:
@@ -164,10 +182,18 @@ def run_env(args: argparse.Namespace) -> None:
     _check_running(endpoints, state_dir)
     bundle = state_dir / "tls" / "bundle.pem"
     write_bundle(bundle, Path(endpoints.ca_file))
-    for name, value in _variables(endpoints, bundle).items():
+    variables = _places(endpoints, bundle) | _credentials(endpoints, os.environ)
+    for name, value in variables.items():
         print(f"export {name}={shlex.quote(value)}")
-    # A token of other credentials would be sent along with ours, and refused.
-    print("unset AWS_SESSION_TOKEN")
+    if "AWS_SECRET_ACCESS_KEY" in variables:
+        # A token of other credentials would be sent along with ours, and refused.
+        print("unset AWS_SESSION_TOKEN")
+    else:
+        print(
+            f"tailrace env: the key {endpoints.access_key_id} is only in the environment of the "
+            "service; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY yourself",
+            file=sys.stderr,
+        )
     # Behind all others, so that an eval without quotes, which makes one line of them, does no harm.
     print(f"# {_OLD_CLIENTS} {_ENDPOINT_ARGUMENT}")
 
@@ -183,12 +209,12 @@ def _read_endpoints(state_dir: Path) -> Endpoints:
         raise ConfigurationError(f"{error}; {hint}") from None
 
 
-def _variables(endpoints: Endpoints, bundle: Path) -> dict[str, str]:
+def _places(endpoints: Endpoints, bundle: Path) -> dict[str, str]:
     return {
         "AWS_ENDPOINT_URL_IOTSECURETUNNELING": endpoints.api_endpoint,
+        # Or the line above would not count, and calls would go to AWS.
+        "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "false",
         "AWS_CA_BUNDLE": str(bundle),
-        "AWS_ACCESS_KEY_ID": endpoints.access_key_id,
-        "AWS_SECRET_ACCESS_KEY": endpoints.secret_access_key,
         "AWS_REGION": endpoints.region,
         "AWS_DEFAULT_REGION": endpoints.region,
         "AWSIOT_TUNNEL_ENDPOINT": endpoints.data_endpoint,
@@ -196,7 +222,19 @@ def _variables(endpoints: Endpoints, bundle: Path) -> dict[str, str]:
     }
 
 
+def _credentials(endpoints: Endpoints, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the service's own key; one that it was given is only in environments."""
+    secret = endpoints.secret_access_key
+    if not secret and environment.get(ACCESS_KEY_VARIABLE) == endpoints.access_key_id:
+        secret = environment.get(SECRET_KEY_VARIABLE, "")
+    if not secret:
+        return {}
+    return {"AWS_ACCESS_KEY_ID": endpoints.access_key_id, "AWS_SECRET_ACCESS_KEY": secret}
+
+
 def _config(args: argparse.Namespace) -> ServiceConfig:
+    if not _REGION.fullmatch(args.region):
+        raise ConfigurationError(f"--region {args.region!r} is not a name such as us-east-1")
     return ServiceConfig(
         state_dir=state_dir_of(args),
         api_listen=parse_address(args.api_listen, "--api-listen"),
@@ -223,7 +261,7 @@ def _check_running(endpoints: Endpoints, state_dir: Path) -> None:
         ) from None
 
 
-async def _serve(config: ServiceConfig) -> None:
+async def _serve(config: ServiceConfig, out: QueuedOutput) -> None:
     from ..service.service import Service
 
     service = Service(config)
@@ -233,14 +271,18 @@ async def _serve(config: ServiceConfig) -> None:
         if started.is_set():
             _reload(service)
 
-    with _signals(stopping.set, reload):
+    with telling_floods(asyncio.get_running_loop()), _signals(stopping.set, reload):
         await service.start()
         started.set()
+        if hasattr(os, "geteuid") and os.geteuid() == 0:
+            _log.warning("Running as root; this command needs no privileges")
         try:
             shell = f"tailrace env --state-dir {shlex.quote(str(config.state_dir))}"
-            print(f"API {service.endpoints.api_endpoint}", flush=True)
-            print(f"local proxies {service.endpoints.data_endpoint}", flush=True)
-            print(f'for a shell: eval "$({shell})"', flush=True)
+            out.write(
+                f"API {service.endpoints.api_endpoint}\n"
+                f"local proxies {service.endpoints.data_endpoint}\n"
+                f'for a shell: eval "$({shell})"\n'
+            )
             await _wait(service, stopping)
         finally:
             await service.stop()

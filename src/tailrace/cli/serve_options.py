@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from ..common.log_floods import FloodFilter
+from ..common.queued_output import QueuedHandler
 from ..errors import ConfigurationError
 from ..service.config import DataSettings, OperationSettings, parse_address
 from ..service.networks import parse_network
@@ -145,7 +147,8 @@ def data_settings(args: argparse.Namespace) -> DataSettings:
 
 def start_logging(args: argparse.Namespace) -> None:
     """Log to standard error as the options say."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = QueuedHandler(sys.stderr)
     json_wanted = args.log_format == "json"
     handler.setFormatter(JsonFormatter() if json_wanted else TextFormatter())
+    handler.addFilter(FloodFilter(logging.INFO))
     logging.basicConfig(level=args.log_level.upper(), handlers=[handler])

@@ -10,14 +10,19 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final, NoReturn
+from typing import Final
 
 from .. import __version__
+from ..common.installing import how_to_install
+from ..common.output import accept_any_text
+from ..common.queued_output import write_briefly
+from ..common.standard_streams import open_standard_streams
 from ..errors import TailraceError
 from ..service.errors import SettingsError
 from .arguments import Subparsers
 from .exit_codes import ExitCode, exit_code_of
 from .keys import add_keys_parser, run_keys
+from .parser import CommandParser
 from .serve import add_env_parser, add_serve_parser, error_text, run_env, run_serve
 from .tunnel import add_tunnel_parser, run_tunnel
 
@@ -27,47 +32,69 @@ _INTERRUPTED: Final = 130
 """128 + SIGINT: what a shell reports for a command that Ctrl-C has ended."""
 _BROKEN_PIPE: Final = 141
 """128 + SIGPIPE: what it reports for a command that wrote to a pipe without a reader."""
-_HINTS: Final = {
-    "loop": "; pip install uvloop, or use --loop auto",
-    "state_dir": "; choose another with --state-dir",
-}
-"""Setting at fault -> which option to change."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command; return the exit status."""
-    args = _parser().parse_args(argv)
+    open_standard_streams()
+    accept_any_text(sys.stdout)
+    try:
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        _discard_output()
+        return _BROKEN_PIPE
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        # Errors of files have a name, and those of sockets are ours: this is standard output.
+        _discard_output()
+        text = f"tailrace: cannot write to standard output: {error.strerror}\n"
+        write_briefly(sys.stderr, text)
+        return ExitCode.USAGE
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    args = _parser().parse(argv)
     try:
         args.run(args)
     except TailraceError as error:
         action = f" {args.action}" if "action" in args else ""
-        hint = "" if isinstance(error, SettingsError) else _HINTS.get(error.setting, "")
-        print(f"tailrace {args.command}{action}: {error_text(error)}{hint}", file=sys.stderr)
+        hint = "" if isinstance(error, SettingsError) else _hint(error.setting)
+        text = f"tailrace {args.command}{action}: {error_text(error)}{hint}\n"
+        write_briefly(sys.stderr, text)
         return exit_code_of(error)
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    except BrokenPipeError:
-        # Keep the flush at the end of the process from failing a second time.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _BROKEN_PIPE
     return ExitCode.OK
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports usage errors on one line, with the exit status that the documents promise."""
+def _hint(setting: str) -> str:
+    """Say which option to change for the setting at fault."""
+    match setting:
+        case "loop":
+            return f"; use --loop auto, or install it: {how_to_install('uvloop')}"
+        case "state_dir":
+            return "; choose another with --state-dir"
+        case _:
+            return ""
 
-    def error(self, message: str) -> NoReturn:
-        self.exit(ExitCode.USAGE, f"{self.prog}: {message}; try {self.prog} --help\n")
+
+def _discard_output() -> None:
+    """Keep the flush at the end of the process from failing a second time."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="tailrace",
         description="AWS IoT Secure Tunneling: service, demonstration and tools. "
         "The local proxy is the command localproxy.",
     )
     parser.add_argument("-V", "--version", action="version", version=f"tailrace {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     add_serve_parser(commands).set_defaults(run=run_serve)
     add_env_parser(commands).set_defaults(run=run_env)
     add_keys_parser(commands).set_defaults(run=run_keys)
@@ -85,24 +112,29 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_config_parser(commands: Subparsers) -> None:
     config = commands.add_parser("config", help="inspect the configuration of localproxy")
-    actions = config.add_subparsers(dest="action", metavar="ACTION", required=True)
-    show = actions.add_parser(
+    actions = config.add_subparsers(dest="action", metavar="ACTION")
+    show: argparse.ArgumentParser = actions.add_parser(
         "show",
         help="print every effective setting and where it came from",
         description="Print every setting that localproxy would run with, and where it came "
         "from: argument, file, environment or default. Tokens and passwords are not shown.",
+        usage="tailrace config show [ARGUMENT ...]",
         prefix_chars="\0",
+        add_help=False,
     )
     show.add_argument(
         "arguments",
         nargs=argparse.REMAINDER,
         metavar="ARGUMENT",
-        help="arguments for localproxy",
+        help="arguments for localproxy; --help shows this",
     )
     show.set_defaults(run=_run_config_show)
 
 
 def _run_config_show(args: argparse.Namespace) -> None:
+    if args.arguments in (["-h"], ["--help"]):
+        args.parser.print_help()
+        return
     from .localproxy.describe import describe
     from .localproxy.resolve import build_settings
 

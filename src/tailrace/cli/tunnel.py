@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import json
 import os
+import re
+import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from ..aws import ControlClient, Credentials
-from ..common.atomic_files import write_file
-from ..common.secret import Secret
+from ..aws import (
+    ControlClient,
+    Credentials,
+    Dial,
+    aws_endpoint,
+    dial_directly,
+    read_profile,
+)
+from ..common.atomic_files import write_atomically
 from ..errors import ConfigurationError
 from .arguments import Subparsers
 
-__all__ = ["add_tunnel_parser", "api_endpoint", "run_tunnel"]
+__all__ = ["add_tunnel_parser", "run_tunnel"]
 
 _Document: TypeAlias = dict[str, Any]
 
-_TOKENS: Final = ("sourceAccessToken", "destinationAccessToken")
+_TOKENS: Final = {
+    "sourceAccessToken": "source.token",
+    "destinationAccessToken": "destination.token",
+}
+"""Token in an answer -> its file in the directory of ``--tokens-to``."""
+_PROBE: Final = bytes(4096)
+"""More than any token."""
 _PAGE: Final = 100
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def add_tunnel_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
@@ -35,14 +49,14 @@ def add_tunnel_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
         description="Manage the tunnels of AWS, or of the service that tailrace env points to. "
         "Prints tables on a terminal and JSON elsewhere.",
     )
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions = parser.add_subparsers(dest="action", metavar="ACTION")
     opening = _add_action(actions, "open", "open a tunnel and get its access tokens")
     opening.add_argument("--description", metavar="TEXT", help="what the tunnel is for")
     _add_destination(opening)
     opening.add_argument(
         "--lifetime",
         metavar="MINUTES",
-        type=int,
+        type=_minutes,
         help="close the tunnel after this time, 1 to 720 (default: 720)",
     )
     opening.add_argument(
@@ -56,7 +70,7 @@ def add_tunnel_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     listing = _add_action(actions, "list", "list tunnels, newest first")
     listing.add_argument("--thing", metavar="NAME", help="list only tunnels of this thing")
     listing.add_argument(
-        "--max", metavar="COUNT", type=int, help="list at most COUNT tunnels (default: all)"
+        "--max", metavar="COUNT", type=_count, help="list at most COUNT tunnels (default: all)"
     )
     describing = _add_action(actions, "describe", "show one tunnel")
     describing.add_argument("tunnel", metavar="TUNNEL_ID")
@@ -87,7 +101,7 @@ def _add_action(actions: Subparsers, name: str, text: str) -> argparse.ArgumentP
         "--endpoint-url",
         metavar="URL",
         help="control API to call (default: AWS_ENDPOINT_URL_IOTSECURETUNNELING, "
-        "AWS_ENDPOINT_URL, or that of AWS in the region)",
+        "AWS_ENDPOINT_URL, endpoint_url of the profile, or that of AWS in the region)",
     )
     parser.add_argument(
         "--region",
@@ -98,7 +112,8 @@ def _add_action(actions: Subparsers, name: str, text: str) -> argparse.ArgumentP
         "--ca-bundle",
         metavar="FILE",
         type=Path,
-        help="CA certificates to trust in addition to the system's (default: AWS_CA_BUNDLE)",
+        help="CA certificates to trust in addition to the system's (default: AWS_CA_BUNDLE or "
+        "ca_bundle of the profile)",
     )
     return parser
 
@@ -110,16 +125,43 @@ def _add_destination(parser: argparse.ArgumentParser) -> None:
         metavar="ID",
         action="append",
         default=[],
+        type=_service_id,
         help="service id of the destination; may be repeated",
     )
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def _minutes(text: str) -> int:
+    number, unit = text[:-1], text[-1:].lower()
+    if unit in _UNITS and number.isascii() and number.isdigit():
+        minutes = max(1, int(number) * _UNITS[unit] // 60)
+        raise argparse.ArgumentTypeError(
+            f"{text!r} has a unit; write minutes: --lifetime {minutes}"
+        )
+    return _count(text)
+
+
+def _service_id(text: str) -> str:
+    """Return ``text``; ids themselves are checked by the service."""
+    several = re.findall(r"[^,\s]+", text)
+    if len(several) > 1:
+        options = " ".join(f"--service {each}" for each in several)
+        raise argparse.ArgumentTypeError(f"{text!r} is more than one id; write {options}")
+    return text
 
 
 def _add_tokens_to(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tokens-to",
-        metavar="FILE",
+        metavar="DIR",
         type=Path,
-        help="write the access tokens to FILE, as JSON with mode 0600, instead of printing them",
+        help="write the access tokens to DIR/source.token and DIR/destination.token, with mode "
+        "0600, for localproxy --access-token-file, instead of printing them",
     )
 
 
@@ -129,6 +171,7 @@ def run_tunnel(args: argparse.Namespace) -> None:
     Raises:
         ConfigurationError: an argument or the environment is wrong.
         ControlError: the service refused the call or could not be reached.
+        LinkError: a web proxy could not be reached, or did not connect.
     """
     _ACTIONS[args.action](args, _client(args, os.environ))
 
@@ -136,69 +179,47 @@ def run_tunnel(args: argparse.Namespace) -> None:
 # Endpoint and credentials
 
 
-def api_endpoint(region: str, environment: Mapping[str, str]) -> str:
-    """Return the control API in the environment, or that of AWS in ``region``."""
-    for name in ("AWS_ENDPOINT_URL_IOTSECURETUNNELING", "AWS_ENDPOINT_URL"):
-        if environment.get(name):
-            return environment[name]
-    domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
-    return f"https://api.tunneling.iot.{region}.{domain}"
-
-
 def _client(args: argparse.Namespace, environment: Mapping[str, str]) -> ControlClient:
-    session = _session(args.profile, environment)
-    region = (
-        args.region
-        or environment.get("AWS_REGION")
-        or environment.get("AWS_DEFAULT_REGION")
-        or (session and session.region_name)
-    )
+    profile = read_profile(environment, args.profile)
+    region = args.region or profile.region
     if not region:
         raise ConfigurationError("no region: give --region or set AWS_REGION")
-    bundle = args.ca_bundle
-    if bundle is None and environment.get("AWS_CA_BUNDLE"):
-        bundle = Path(environment["AWS_CA_BUNDLE"])
+    bundle = args.ca_bundle or profile.ca_bundle
     return ControlClient(
-        args.endpoint_url or api_endpoint(region, environment),
+        args.endpoint_url or profile.endpoint or aws_endpoint(region),
         region,
-        _credentials(session, environment),
+        Credentials.find(environment, args.profile),
         bundle,
+        dial=_dial(environment, bundle),
     )
 
 
-def _session(profile: str | None, environment: Mapping[str, str]) -> Any:
-    """Return a session of boto3, ``None`` if none is needed or boto3 is not installed."""
-    keys = environment.get("AWS_ACCESS_KEY_ID") and environment.get("AWS_SECRET_ACCESS_KEY")
-    if profile is None and keys:
-        # They take precedence in boto3's chain, too, and importing it is slow.
-        return None
-    if importlib.util.find_spec("boto3") is None:
-        if profile is not None:
-            raise ConfigurationError("--profile needs boto3: pip install boto3")
-        return None
-    exceptions = importlib.import_module("botocore.exceptions")
-    try:
-        return importlib.import_module("boto3.session").Session(profile_name=profile)
-    except exceptions.BotoCoreError as error:
-        raise ConfigurationError(str(error)) from None
+def _dial(environment: Mapping[str, str], bundle: Path | None) -> Dial:
+    """Return what connects to the service through the web proxy of the environment, if any."""
+    if not any(environment.get(name) for name in ("https_proxy", "HTTPS_PROXY")):
+        return dial_directly  # and import no more than it takes
 
+    def dial(host: str, port: int, timeout: float) -> AbstractContextManager[socket.socket]:
+        from ..common.secret import Secret
+        from ..link import ServiceEndpoint, TLSOptions
+        from ..link.proxy.proxied_socket import proxied_socket
+        from ..link.proxy.settings import web_proxy_for
+        from ..wire import Side
 
-def _credentials(session: Any, environment: Mapping[str, str]) -> Credentials:
-    if session is None:
-        return Credentials.from_environment(environment)
-    exceptions = importlib.import_module("botocore.exceptions")
-    try:
-        found = session.get_credentials()
-        frozen = found and found.get_frozen_credentials()
-    except (exceptions.BotoCoreError, OSError) as error:
-        raise ConfigurationError(f"no credentials: {error}") from None
-    if not frozen:
-        raise ConfigurationError(
-            "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, use the output "
-            "of tailrace env, or run aws configure"
+        proxy = web_proxy_for(host, port, environment)
+        if proxy is None:
+            return dial_directly(host, port, timeout)
+        endpoint = ServiceEndpoint(
+            host=host,
+            port=port,
+            side=Side.SOURCE,
+            access_token=Secret("none"),  # a web proxy is shown none
+            tls=TLSOptions(bundle),
+            connect_timeout=timeout,
         )
-    token = Secret(frozen.token) if frozen.token else None
-    return Credentials(frozen.access_key, Secret(frozen.secret_key), token)
+        return proxied_socket(endpoint, proxy)
+
+    return dial
 
 
 # Actions
@@ -314,15 +335,41 @@ def _tag(text: str) -> _Document:
 
 def _check_tokens_to(args: argparse.Namespace) -> None:
     """Check before the call that its tokens can be saved: they are returned only once."""
-    if args.tokens_to is not None and not os.access(args.tokens_to.absolute().parent, os.W_OK):
-        raise ConfigurationError(f"--tokens-to: cannot write to {args.tokens_to.parent}")
+    directory: Path | None = args.tokens_to
+    if directory is None:
+        return
+    if directory.is_file():
+        raise ConfigurationError(f"--tokens-to: {directory} is a file; name a directory")
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        probe = directory / ".probe.token"
+        write_atomically(probe, _PROBE)
+        probe.unlink()
+    except OSError as error:
+        raise ConfigurationError(
+            f"--tokens-to: cannot write to {directory}: {error.strerror}"
+        ) from None
+
+
+def _save_tokens(directory: Path, document: _Document) -> dict[str, str]:
+    """Move the tokens of an answer into files; return them by the names of the tokens."""
+    saved = {}
+    for name in [name for name in _TOKENS if name in document]:
+        path = directory / _TOKENS[name]
+        try:
+            write_atomically(path, f"{document.pop(name)}\n".encode())
+        except OSError as error:
+            tunnel = document.get("tunnelId")
+            raise ConfigurationError(
+                f"cannot write {path}: {error.strerror}; the token of tunnel {tunnel} is lost, "
+                f"get another one: tailrace tunnel rotate {tunnel}"
+            ) from None
+        saved[name] = str(path)
+    return saved
 
 
 def _show_tokens(args: argparse.Namespace, document: _Document) -> None:
-    if args.tokens_to is not None:
-        kept = {name: document.pop(name) for name in _TOKENS if name in document}
-        content = {"tunnelId": document.get("tunnelId")} | kept
-        write_file(args.tokens_to, json.dumps(content, indent=2).encode() + b"\n")
+    saved = _save_tokens(args.tokens_to, document) if args.tokens_to is not None else {}
     if _wants_json(args):
         _print_json(document)
         return
@@ -332,9 +379,8 @@ def _show_tokens(args: argparse.Namespace, document: _Document) -> None:
         "sourceAccessToken": "source token",
         "destinationAccessToken": "destination token",
     }
-    rows = [(text, str(document[name])) for name, text in names.items() if name in document]
-    if args.tokens_to is not None:
-        rows.append(("tokens in", str(args.tokens_to)))
+    shown = document | saved
+    rows = [(text, str(shown[name])) for name, text in names.items() if name in shown]
     _print_table((), rows)
 
 

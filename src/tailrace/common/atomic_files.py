@@ -7,6 +7,7 @@ import secrets
 from pathlib import Path
 
 from ..errors import ConfigurationError
+from .private_files import why_not_private
 
 __all__ = ["make_private_directory", "write_atomically", "write_file"]
 
@@ -60,11 +61,15 @@ def make_private_directory(path: Path) -> None:
     """Make a directory for state, and what is missing above it; a new one has mode 0700.
 
     Raises:
-        ConfigurationError: it cannot be made; the setting at fault is ``state_dir``.
+        ConfigurationError: it cannot be made, or other users may write to the one that exists;
+            the setting at fault is ``state_dir``.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        reason = why_not_private(path)
     except OSError as error:
         raise ConfigurationError(
             f"cannot make the directory {path}: {error.strerror}", setting="state_dir"
         ) from error
+    if reason:
+        raise ConfigurationError(f"cannot use the directory {path}: {reason}", setting="state_dir")

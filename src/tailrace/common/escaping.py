@@ -1,12 +1,20 @@
-"""Texts for a log or a terminal: what cannot be printed is escaped."""
+"""Texts for a log or a terminal: what cannot be printed is escaped, what is too long is cut."""
 
 from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["escape", "escape_lines"]
+__all__ = ["LONGEST_LINE", "cut", "escape", "escape_lines"]
+
+LONGEST_LINE: Final = 2000
+"""Characters of one record of a log, or one line of a traceback, before they are escaped."""
 
 _INDENT: Final = "  "
+
+
+def cut(text: str, most: int) -> str:
+    """Return ``text``, or its beginning and three dots when it is longer than ``most``."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def escape(text: str) -> str:
@@ -19,8 +27,8 @@ def escape(text: str) -> str:
 
 
 def escape_lines(text: str) -> str:
-    """Return the lines of a traceback, escaped and indented: none looks like a log record."""
-    return "\n".join(_INDENT + escape(line) for line in text.split("\n"))
+    """Return the lines of a traceback, cut, escaped and indented: none looks like a log record."""
+    return "\n".join(_INDENT + escape(cut(line, LONGEST_LINE)) for line in text.split("\n"))
 
 
 def _escape_character(character: str) -> str:

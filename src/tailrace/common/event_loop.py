@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from ..errors import ConfigurationError
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-__all__ = ["LoopChoice", "loop_factory", "raise_descriptor_limit"]
+__all__ = ["LoopChoice", "descriptor_limit", "loop_factory", "raise_descriptor_limit"]
 
 
 class LoopChoice(Enum):
@@ -56,3 +57,13 @@ def raise_descriptor_limit() -> None:
     # Some systems refuse what they report as the highest value.
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def descriptor_limit() -> int:
+    """Return how many files the process may have open."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return sys.maxsize
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft

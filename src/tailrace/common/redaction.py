@@ -1,4 +1,11 @@
-"""Secrets taken out of texts, and out of log records."""
+"""Secrets cut out of texts from outside, and out of log records: the last resort.
+
+A secret travels as :class:`~tailrace.common.secret.Secret`, which shows nothing of itself, and
+what holds one, such as a URL with a password, is formatted without it. That leaves texts of others:
+exceptions of libraries, and what a peer says. Tokens are cut out of these, because nothing else
+looks like them. A password may be any word: cutting it out would mutilate the program's own lines,
+and each gap would give it away. :func:`is_unmistakable` decides what is ever cut out.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +15,26 @@ from typing import Final
 
 from .secret import Secret
 
-__all__ = ["Redaction", "RedactionFilter", "message_of", "register_secrets"]
+__all__ = [
+    "Redaction",
+    "RedactionFilter",
+    "is_unmistakable",
+    "message_of",
+    "register_secrets",
+]
 
 _REDACTED: Final = "<redacted>"
-_SHORT: Final = 8
-"""Secrets of fewer characters are only replaced where they are a word of their own."""
+_LONG: Final = 16
+"""Characters from which on a text without blanks is no word, if it has more than letters."""
+_LONGER: Final = 32
+"""Characters from which on it is no word even so: client tokens may have letters only."""
+
+
+def is_unmistakable(text: str) -> bool:
+    """Return whether wherever ``text`` stands, it can only be the secret itself."""
+    if any(c.isspace() for c in text):
+        return False
+    return len(text) >= (_LONGER if text.isalpha() else _LONG)
 
 
 class Redaction:
@@ -23,12 +45,12 @@ class Redaction:
         self._pattern: re.Pattern[str] | None = None
 
     def add(self, *secrets: Secret) -> None:
-        """Replace these secrets from now on, also where a text shows them escaped."""
-        for text in (secret.reveal() for secret in secrets if secret):
+        """Replace those that are unmistakable from now on, also where a text shows them escaped."""
+        for text in filter(is_unmistakable, (secret.reveal() for secret in secrets)):
             self._texts |= {text, ascii(text)[1:-1], repr(text)[1:-1]}
         # Longest first: one secret may be the beginning of another.
         texts = sorted(self._texts, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(_pattern, texts))) if texts else None
+        self._pattern = re.compile("|".join(map(re.escape, texts))) if texts else None
 
     def __bool__(self) -> bool:
         return self._pattern is not None
@@ -36,11 +58,6 @@ class Redaction:
     def redact(self, text: str) -> str:
         """Return ``text`` with ``<redacted>`` in place of each secret."""
         return text if self._pattern is None else self._pattern.sub(_REDACTED, text)
-
-
-def _pattern(text: str) -> str:
-    escaped = re.escape(text)
-    return escaped if len(text) >= _SHORT else rf"(?<!\w){escaped}(?!\w)"
 
 
 class RedactionFilter(logging.Filter):

@@ -14,6 +14,7 @@ from typing import Any, Final
 from ..aws import ControlClient, Credentials
 from ..common.addresses import format_host_port
 from ..common.secret import Secret
+from ..errors import ConfigurationError
 from .applications import EchoServer, FileServer
 from .measurements import DemoFailed, measure, table
 from .processes import Processes, ended_by_sigterm, installed
@@ -33,12 +34,12 @@ def run_demo(say: Say, stay: bool) -> None:
 
     Raises:
         DemoFailed: a step did not work.
+        ConfigurationError: there is no room for temporary files.
     """
     with ExitStack() as stack:
         stack.enter_context(ended_by_sigterm())
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tailrace-demo-")))
+        directory, files = _make_files(stack)
         processes = Processes(directory, stack)
-        files = directory / "files"
         applications = _start_applications(files, stack)
         endpoints = _start_service(directory, processes, say)
         control = ControlClient(
@@ -64,11 +65,24 @@ def run_demo(say: Say, stay: bool) -> None:
         processes.wait()
 
 
+def _make_files(stack: ExitStack) -> tuple[Path, Path]:
+    """Return a new temporary directory, and one in it with files to transfer."""
+    try:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tailrace-demo-")))
+        files = directory / "files"
+        files.mkdir()
+        (files / _FILE).write_bytes(os.urandom(_FILE_SIZE))
+        (files / "hello.txt").write_text("Hello through the tunnel.\n")
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot write {_FILE_SIZE >> 20} MiB of temporary files: {error.strerror}; "
+            "name a directory with room for them in TMPDIR"
+        ) from None
+    return directory, files
+
+
 def _start_applications(files: Path, stack: ExitStack) -> dict[str, int]:
     """Start what the destination forwards to; return service id -> port."""
-    files.mkdir()
-    (files / _FILE).write_bytes(os.urandom(_FILE_SIZE))
-    (files / "hello.txt").write_text("Hello through the tunnel.\n")
     applications = {
         "HTTP": stack.enter_context(FileServer(files)).port,
         "ECHO": stack.enter_context(EchoServer()).port,

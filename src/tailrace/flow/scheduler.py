@@ -18,7 +18,9 @@ go ahead through the closed gate. "Little" is a token bucket, :data:`INTERACTIVE
 that refill at :data:`INTERACTIVE_RATE`, kept as a debt that is only worked out when the
 connection asks; it goes by what a connection has sent in all, so that bytes sent while the gate
 was open count too. How much goes ahead before the gate opens again is bounded for all
-together (:data:`AHEAD`), or a thousand typists would be one bulk sender.
+together (:data:`AHEAD`), or a thousand typists would be one bulk sender. All of these are
+for a path with turns of 8 KiB and more; they shrink with the quantum, as what is little for one
+path is all that another carries.
 
 Invariant: a connection is parked at most once, and not while it does not want to send.
 
@@ -57,7 +59,15 @@ class _Account:
 class Turns(Generic[C]):
     """The gate, those parked before it, and the accounts of those that asked to go ahead."""
 
-    __slots__ = ("_accounts", "_ahead", "_link_paused", "_parked", "_window_full", "closed")
+    __slots__ = (
+        "_accounts",
+        "_ahead",
+        "_link_paused",
+        "_parked",
+        "_scale",
+        "_window_full",
+        "closed",
+    )
 
     def __init__(self) -> None:
         self.closed = False
@@ -67,6 +77,7 @@ class Turns(Generic[C]):
         self._parked: deque[C] = deque()
         self._accounts: dict[C, _Account] = {}
         self._ahead = 0
+        self._scale = 1.0
 
     @property
     def contended(self) -> bool:
@@ -85,6 +96,10 @@ class Turns(Generic[C]):
         was_closed, self.closed = self.closed, full or self._link_paused
         return was_closed and not self.closed
 
+    def set_quantum(self, quantum: int) -> None:
+        """Note how many bytes a turn has: what counts as little goes by that."""
+        self._scale = min(1.0, quantum / (2 * GRANT))
+
     def allowance(self, connection: C, total: int, now: float) -> int:
         """Return how many bytes a connection may send although the gate is closed.
 
@@ -94,12 +109,14 @@ class Turns(Generic[C]):
         if account is None:
             account = self._accounts[connection] = _Account(0, 0.0, now)
         elapsed = now - account.time
-        debt = max(0.0, account.debt - INTERACTIVE_RATE * elapsed) + total - account.seen
+        scale = self._scale
+        debt = max(0.0, account.debt - INTERACTIVE_RATE * scale * elapsed) + total - account.seen
         account.seen, account.debt, account.time = total, debt, now
-        if debt >= INTERACTIVE_BURST or self._ahead >= AHEAD:
+        if debt >= INTERACTIVE_BURST * scale or self._ahead >= AHEAD * scale:
             return 0
-        self._ahead += GRANT
-        return GRANT
+        grant = int(GRANT * scale)
+        self._ahead += grant
+        return grant
 
     def park(self, connection: C) -> None:
         """Add a connection that wants to send and may not."""

@@ -27,24 +27,29 @@ the far end never waits for us and a path that has become faster shows it:
 
 Rules.
 
-1. Start-up. As long as the window is what holds data back, it grows by what each pong
-   acknowledges, so it doubles with each round trip. It ends for good with the first sign of a
-   queue, half of QUEUE_DELAY above the shortest round trip: slow start that is left because of
-   the delay, as in HyStart++ (RFC 9406). In start-up no rate makes the window smaller.
+1. Start-up. The window begins at half a second of 64 kbit/s, and after a ping that had nothing
+   before it. As long as the window is what holds data back, it grows by twice what each pong
+   acknowledges, so it trebles with each round trip (BBR: 2.89 times). Start-up ends for good with
+   the first sign of a queue, half of QUEUE_DELAY above the shortest round trip: slow start that
+   is left because of the delay, as in HyStart++ (RFC 9406). Before, no rate makes the window
+   smaller.
 2. Rate. A sample spans a round trip at least, from before its ping was sent: what was on its
    way by then says nothing about the path. And it spans 0.2 s at least: over less, what buffers
    swallow at the beginning looks like a fast path.
 3. Application-limited samples. A sender with little data shows how little that is, not what
    the path carries. Such a sample may raise the window but not lower it (BBR's rule for
-   app-limited samples), unless a queue of twice QUEUE_DELAY has built up all the same. And
-   after silence, or when the window was not full, measuring starts again with the next ping.
+   app-limited samples), unless a queue of twice QUEUE_DELAY has built up all the same; and
+   then not to less than 16 KiB, as a pause of a processor is no slow path. And after silence,
+   or when the window was not full, measuring starts again with the next ping.
 4. Round-trip probe. If no round trip as short as the shortest was seen for ten seconds (or
    twenty round trips), a queue that never empties may hide what the path has become. The
    window is narrowed to its minimum until a ping has travelled with no more than that in
    flight; what that ping measures replaces the old value (BBR's ProbeRTT).
 5. Patience. An end that reads nothing answers no ping. If a full window has waited two seconds
-   for a pong, as much again may pass: the path's own flow control rules then. An end that has
-   never answered is not pinged any more, and nothing is bounded, until it does answer.
+   for a pong, or four of the latest round trips, as much again may pass: the path's own flow
+   control rules then. Each time in a row, patience lasts twice as long, or a link that leads
+   to a slower one would fill what buffers lie between. An end that has sent no pong at all is
+   not pinged any more, and nothing is bounded, until it does.
 6. Suspension. While the other end is not read, its pongs cannot be seen, and nothing is
    bounded: otherwise two full directions would wait for each other.
 
@@ -70,19 +75,24 @@ QUEUE_DELAY: Final = 0.06
 """Seconds that bytes may wait behind others on a path that is full."""
 
 PATIENCE: Final = 2.0
-"""Seconds without a pong after which a full window lets as much pass again."""
+"""Seconds without a pong after which a full window lets as much pass again, at first."""
+
+_MAX_PATIENCE: Final = 60.0
+"""Seconds that patience grows to."""
 
 _LONG_PATH: Final = 1.5
 """Window in round trips where they are long. More than one: a path that has become faster
 is noticed only by sending more."""
 
-_START: Final = 64 * 1024
+_START: Final = 4 * 1024
 """Bytes of the window before anything is known of the path."""
-_FLOOR: Final = 16 * 1024
+_FLOOR: Final = 2 * 1024
 """Bytes of the smallest window, and of the window while the round trip is probed."""
+_LIMITED_FLOOR: Final = 16 * 1024
+"""Bytes below which a window is not made smaller by what a sender with little data showed."""
 _CEILING: Final = 64 * 1024 * 1024
 """Bytes of the largest window."""
-_MIN_QUANTUM: Final = 4096
+_MIN_QUANTUM: Final = 1024
 """Bytes of the shortest turn: in shorter ones, headers and calls would count for too much."""
 
 _PINGS: Final = 8
@@ -95,7 +105,8 @@ _SPACING: Final = 16 * 1024
 _RATE_SPAN: Final = 0.2
 """Seconds over which a rate is measured, at least (rule 2)."""
 _RATE_MEMORY: Final = 1.0
-"""Seconds for which a measured rate is believed; or four round trips, if they last longer."""
+"""Seconds for which a measured rate is believed; or four of the shortest round trips, if they
+last longer. Not of the latest: a queue would make a rate that has built it up last."""
 _PATH_MEMORY: Final = 10.0
 """Seconds for which the shortest round trip is believed; or twenty of them."""
 
@@ -120,11 +131,13 @@ class SendWindow:
 
     __slots__ = (
         "_acked",
+        "_answers",
         "_believed",
         "_history",
         "_last_news",
         "_last_number",
         "_limited_at",
+        "_patience",
         "_pings",
         "_probing",
         "_rates",
@@ -140,7 +153,7 @@ class SendWindow:
     def __init__(self) -> None:
         self.sent = 0
         """Bytes sent so far; the sender adds to it."""
-        self.mark = _SPACING
+        self.mark = _START // 2
         """Value of :attr:`sent` from which on :meth:`mark_reached` has to be called."""
         self._size = _START
         self._starting = True
@@ -149,11 +162,15 @@ class SendWindow:
         self._pings: deque[_Ping] = deque(maxlen=_MAX_PINGS)
         """Pings under way, oldest first; their numbers have no gaps."""
         self._last_number = 0
+        self._answers = False
+        """Whether the other end has sent a pong."""
         self._believed = True
         """Whether the other end answers pings, as far as known (rule 5)."""
+        self._patience = PATIENCE
+        """Seconds that a full window waits for a pong."""
         self._suspended = False
         self._last_news = 0.0
-        """When the last pong came, or measuring started again."""
+        """When the last pong came, patience ran out, or measuring started again."""
         self._history: deque[tuple[float, int]] = deque()
         """Times, and the bytes read by then: where rate samples may begin."""
         self._limited_at = -1
@@ -190,12 +207,18 @@ class SendWindow:
         """Bytes that one of many senders may send before it is the next one's turn."""
         return max(_MIN_QUANTUM, self.size // _PINGS)
 
+    def begin(self, now: float) -> bytes:
+        """Return the payload of a ping to send before the first bytes (rule 1)."""
+        return self._ping(now)
+
     def mark_reached(self, now: float) -> bytes | None:
         """Set the next mark; return the payload of a ping to send now, if one is due."""
         payload = None
         if self._in_force:
             last = self._pings[-1].position if self._pings else self._acked
-            if self.sent - last >= self._spacing:
+            # What fills the window is not to wait for the pong of what came before it.
+            due = self._spacing // 4 if self.full else self._spacing
+            if self.sent - last >= due:
                 payload = self._ping(now)
             if self.full:
                 self._limited_at = self.sent
@@ -220,27 +243,28 @@ class SendWindow:
 
     def patience_left(self, now: float) -> float:
         """Return how many more seconds a full window waits for a pong; 0 or less if overdue."""
-        return self._last_news + PATIENCE - now
+        return self._last_news + self._patience - now
 
-    def expire(self) -> None:
+    def expire(self, now: float) -> None:
         """Give up waiting for a pong, when no patience is left: count all as read.
 
-        If the other end has never answered a ping, stop pinging and bound nothing.
+        If no pong has ever come, stop pinging and bound nothing.
         """
-        if math.isinf(self._round_trip):
-            self._believed = False
+        self._believed = self._answers
+        self._patience = min(_MAX_PATIENCE, 2 * self._patience)
+        self._last_news = now
         self._acked = self.sent
         self._set_mark()
 
     def pong_received(self, payload: bytes, now: float) -> bytes | None:
         """Handle a pong; return the payload of a ping to send now, if one is due.
 
-        A pong that answers no ping of this window is ignored.
+        A pong that answers no ping of this window only shows that this end sends pongs.
         """
+        self._believed = self._answers = True
         ping = self._answered(payload)
         if ping is None:
             return None
-        self._believed = True
         self._last_news = now
         self._measure(ping, now)
         # A late pong may be older than the last time that patience ran out.
@@ -298,6 +322,7 @@ class SendWindow:
         self._note_round_trip(ping, now)
         round_trip = now - ping.time
         queued = round_trip - self._round_trip
+        self._patience = min(_MAX_PATIENCE, max(PATIENCE, 4 * round_trip))
         # 2. In start-up the window grows without a rate.
         if self._starting:
             self._start_up(ping, queued)
@@ -308,18 +333,23 @@ class SendWindow:
             return
         since, base = begin
         rate = (ping.position - base) / (now - since)
-        window = self._fitting(self._best_rate(rate, now, max(_RATE_MEMORY, 4 * round_trip)))
+        window = self._fitting(self._best_rate(rate, now))
         # 4. The window: more is believed at once, less only where data was held back.
-        shrinks = base <= self._limited_at or queued > 2 * QUEUE_DELAY
-        if window > self._size or (shrinks and not self._starting):
+        if window > self._size:
             self._size = window
+        elif self._starting:
+            pass
+        elif base <= self._limited_at:
+            self._size = window
+        elif queued > 2 * QUEUE_DELAY:
+            self._size = max(window, min(self._size, _LIMITED_FLOOR))
 
     def _start_up(self, ping: _Ping, queued: float) -> None:
-        """Double the window with each round trip until a queue shows (RFC 9406)."""
+        """Treble the window with each round trip until a queue shows (RFC 9406)."""
         if queued > QUEUE_DELAY / 2:
             self._starting = False
         elif self._acked <= self._limited_at:
-            self._size = min(_CEILING, self._size + max(0, ping.position - self._acked))
+            self._size = min(_CEILING, self._size + 2 * max(0, ping.position - self._acked))
 
     def _sample_begin(self, ping: _Ping, now: float) -> tuple[float, int] | None:
         """Return a time from which a rate can be measured, and the bytes read by then.
@@ -333,9 +363,10 @@ class SendWindow:
             history.popleft()
         return history[0] if history[0][0] <= latest else None
 
-    def _best_rate(self, rate: float, now: float, memory: float) -> float:
-        """Return the highest rate of the last ``memory`` seconds, ``rate`` being the latest."""
+    def _best_rate(self, rate: float, now: float) -> float:
+        """Return the highest rate that is still believed, ``rate`` being the latest."""
         rates = self._rates
+        memory = max(_RATE_MEMORY, 4 * self._round_trip)
         while rates and rates[-1][1] <= rate:
             rates.pop()
         rates.append((now, rate))

@@ -56,6 +56,10 @@ class WindowDriver:
         """Bytes that one of many senders may send before it is the next one's turn."""
         return self.window.quantum
 
+    def start(self) -> None:
+        """Measure the round trip of a link that has just opened, before anything is sent."""
+        self._ping(self.window.begin(_now()))
+
     def count(self, size: int) -> None:
         """Count bytes that have just been sent."""
         window = self.window
@@ -92,9 +96,10 @@ class WindowDriver:
         self._timer = None
         if not self.window.full:
             return
-        left = self.window.patience_left(_now())
+        now = _now()
+        left = self.window.patience_left(now)
         if left > 0.0:
             self._timer = self._loop.call_later(left, self._check)
         else:
-            self.window.expire()
+            self.window.expire(now)
             self._changed()

@@ -20,11 +20,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from random import Random
 from typing import Final, Protocol
 
+from ..common.secret import Secret
 from ..errors import (
     AccessRefused,
     ConfigurationError,
@@ -34,6 +35,7 @@ from .backoff import LASTED, Backoff
 from .connector import connect
 from .endpoint import ServiceEndpoint
 from .heartbeat import Heartbeat, HeartbeatAction
+from .http.response import scrub
 from .interface import CloseCode, ClosedBy, Link, LinkClosed, LinkHandler
 
 __all__ = ["LinkObserver", "LinkSupervisor", "ReconnectPolicy", "SupervisorOutcome"]
@@ -171,7 +173,7 @@ class LinkSupervisor:
 
     async def _try_once(self) -> SupervisorOutcome | LinkError:
         """Open a link and hold it to its end; return the outcome, or why to try again."""
-        handler = _Handler(self._observer.new_handler())
+        handler = _Handler(self._observer.new_handler(), self._endpoint.secrets)
         if self._stopped.is_set():
             return SupervisorOutcome.STOPPED
         try:
@@ -270,6 +272,7 @@ class _Handler:
 
     __slots__ = (
         "_handler",
+        "_secrets",
         "ended",
         "frame_received",
         "pinged",
@@ -279,8 +282,9 @@ class _Handler:
         "writing_resumed",
     )
 
-    def __init__(self, handler: LinkHandler) -> None:
+    def __init__(self, handler: LinkHandler, secrets: tuple[Secret, ...]) -> None:
         self._handler = handler
+        self._secrets = secrets
         self.ended: asyncio.Future[LinkClosed] = asyncio.get_running_loop().create_future()
         self.silence = ""
         """Why the link was aborted, if it was for silence: then that is how it ended."""
@@ -301,5 +305,8 @@ class _Handler:
     def link_closed(self, closed: LinkClosed) -> None:
         if self.silence:
             closed = LinkClosed(ClosedBy.NETWORK, CloseCode.ABNORMAL, self.silence)
+        elif closed.by is ClosedBy.PEER:
+            # A service may quote the token with which it is through.
+            closed = replace(closed, reason=scrub(closed.reason, self._secrets, cut=False))
         self.ended.set_result(closed)
         self._handler.link_closed(closed)

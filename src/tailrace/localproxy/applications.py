@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter, OrderedDict
 from collections.abc import Callable
+from functools import partial
+from typing import Final
 
-from ..common.addresses import LocalAddress, TCPAddress, UnixAddress
+from ..common.addresses import (
+    DEFAULT_APPLICATION_HOST,
+    LocalAddress,
+    TCPAddress,
+    UnixAddress,
+)
 from .dialer import DialFailed, dial
 from .events import ConnectionOpened, ProxyEvent
 from .in_process import IN_PROCESS, Streams, new_streams
@@ -18,15 +26,31 @@ from .sockets import SocketEnd
 __all__ = ["Applications", "name_of"]
 
 
+_DIALS: Final = 128
+"""Connections that are dialed at once for one service; the others wait for their turn."""
+
+
 def name_of(service: LocalService) -> str:
     """Return how events and records name an application."""
     return str(service) if isinstance(service, TCPAddress | UnixAddress) else IN_PROCESS
 
 
+def _told(address: LocalAddress) -> str:
+    """Return an address as the peer reads it, which does not know our default host."""
+    if isinstance(address, TCPAddress) and not address.host:
+        return str(TCPAddress(DEFAULT_APPLICATION_HOST, address.port))
+    return str(address)
+
+
 class Applications:
     """The applications behind the connections of one session.
 
-    ``refuse`` is called with a connection whose application cannot be reached, and why.
+    How fast connections are asked for is up to the peer. So only some are dialed at once: one
+    turn of the loop makes a bounded number of sockets, and an application is not asked for more
+    than systems queue by default. One service does not wait for another's application.
+
+    ``refuse`` is called with a connection whose application cannot be reached, and why: for
+    the log, and for the peer.
     """
 
     def __init__(
@@ -34,7 +58,7 @@ class Applications:
         loop: asyncio.AbstractEventLoop,
         settings: ProxySettings,
         emit: Callable[[ProxyEvent], None],
-        refuse: Callable[[LocalConnection, str], None],
+        refuse: Callable[[LocalConnection, str, str], None],
         log: TunnelLog,
     ) -> None:
         self._loop = loop
@@ -43,6 +67,10 @@ class Applications:
         self._refuse = refuse
         self._log = log
         self._dials: dict[LocalConnection, asyncio.Task[None]] = {}
+        self._dialing: Counter[str] = Counter()
+        """How many are dialed for each service."""
+        self._queued: dict[str, OrderedDict[LocalConnection, LocalAddress]] = {}
+        """Those that wait to be dialed for each service, oldest first."""
         self._handlers: set[asyncio.Task[None]] = set()
 
     @property
@@ -53,8 +81,11 @@ class Applications:
     def reach(self, local: LocalConnection, service: LocalService) -> None:
         """Attach the application of a new connection, as soon as there is one."""
         if isinstance(service, TCPAddress | UnixAddress):
-            self._log.debug("Attempting to establish tcp socket connection to: %s", service)
-            self._dials[local] = self._loop.create_task(self._dial(local, service))
+            service_id = local.connection.service_id
+            if self._dialing[service_id] < _DIALS:
+                self._begin_dial(local, service)
+            else:
+                self._queued.setdefault(service_id, OrderedDict())[local] = service
         else:
             end, streams = new_streams(self._loop)
             self._attach(local, end)
@@ -67,10 +98,13 @@ class Applications:
         task = self._dials.pop(local, None)
         if task is not None:
             task.cancel()
+        elif local.connection.service_id in self._queued:
+            self._queued[local.connection.service_id].pop(local, None)
 
     def abandon_dials(self) -> None:
         """Close the connections whose application has not been reached yet."""
-        for local in list(self._dials):
+        queued = [local for queue in self._queued.values() for local in queue]
+        for local in [*queued, *self._dials]:
             self._log.warning(
                 "%s: not reached before the end; %d bytes lost", local.name, local.waiting
             )
@@ -82,12 +116,27 @@ class Applications:
         for task in self.tasks:
             task.cancel()
 
+    def _begin_dial(self, local: LocalConnection, address: LocalAddress) -> None:
+        service_id = local.connection.service_id
+        self._log.debug("Attempting to establish tcp socket connection to: %s", address)
+        self._dialing[service_id] += 1
+        task = self._dials[local] = self._loop.create_task(self._dial(local, address))
+        task.add_done_callback(partial(self._dial_done, service_id))
+
+    def _dial_done(self, service_id: str, _: object) -> None:
+        """Dial the next one that waits; cancelled tasks come here, too."""
+        self._dialing[service_id] -= 1
+        queue = self._queued.get(service_id)
+        if queue:
+            self._begin_dial(*queue.popitem(last=False))
+
     async def _dial(self, local: LocalConnection, address: LocalAddress) -> None:
         try:
             sock = await dial(address, self._settings)
         except DialFailed as error:
             del self._dials[local]
-            self._refuse(local, f"Could not connect to destination {error}")
+            told = f"the destination could not reach {_told(address)} ({error.cause})"
+            self._refuse(local, f"Could not connect to destination {error}", told)
             return
         del self._dials[local]
         self._attach(local, SocketEnd(self._loop, sock))

@@ -50,7 +50,7 @@ class Client:
 
     def refuse(self, reason: str) -> None:
         """Send it away."""
-        self.end.close()
+        self.end.reset()
         if self.opened is not None and not self.opened.done():
             self.opened.set_exception(OpenFailed(reason))
 

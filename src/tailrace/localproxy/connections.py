@@ -21,6 +21,7 @@ from .applications import Applications, name_of
 from .clients import Clients
 from .events import (
     ConnectionClosed,
+    ConnectionCut,
     ConnectionOpened,
     ConnectionRefused,
     PeerSilent,
@@ -108,11 +109,14 @@ class ConnectionTable:
             self._change.set_result(None)
             self._change = None
 
-    def reset_all(self) -> None:
-        """Reset every open connection in the tunnel, deliver what was received, close."""
-        self._session.reset_all()
+    def reset_all(self, failure: str) -> None:
+        """Reset every open connection in the tunnel, deliver what was received, reset it here.
+
+        ``failure`` tells the peer why.
+        """
+        self._session.reset_all(failure)
         for local in list(self._live.values()):
-            self._detach(local)
+            self._detach(local, cut=True)
 
     def abort(self) -> None:
         """Close every local end at once."""
@@ -132,16 +136,20 @@ class ConnectionTable:
         local = LocalConnection(self, connection, name_of(service), lingers=False)
         self._live[connection] = local
         if self._limit and self._session.count(connection.service_id) > self._limit:
-            self._refuse(local, self._limit_reached)
+            told = f"{self._limit_reached} at the destination"
+            self._refuse(local, self._limit_reached, told)
         else:
             self.applications.reach(local, service)
 
-    def ended(self, connection: Connection, cause: str) -> None:
-        """Called when a connection has ended in the tunnel."""
+    def ended(self, connection: Connection, cause: str, failure: str) -> None:
+        """Called when a connection has ended in the tunnel; ``failure`` if not in order."""
         local = self._live.get(connection)
         if local is not None:
             self.log.debug("%s: %s", local.name, cause)
-            self._detach(local)
+            if failure:
+                about = (connection.service_id, connection.connection_id, local.name)
+                self._emit(ConnectionCut(*about, local.bytes_out, failure))
+            self._detach(local, cut=bool(failure))
             self._service_freed(connection)
 
     def paused(self, connection: Connection) -> None:
@@ -158,7 +166,7 @@ class ConnectionTable:
             self.log.debug("%s: resumed by the peer", local.name)
             local.resume()
 
-    def _detach(self, local: LocalConnection) -> None:
+    def _detach(self, local: LocalConnection, *, cut: bool) -> None:
         """Have a connection that has ended in the tunnel drain by itself."""
         if self._live.pop(local.connection, None) is None:
             return
@@ -167,7 +175,7 @@ class ConnectionTable:
             self.applications.give_up(local)
             local.abort()
         else:
-            local.tunnel_ended()
+            local.tunnel_ended(cut=cut)
 
     # -- source: clients --------------------------------------------------------------------
 
@@ -220,12 +228,12 @@ class ConnectionTable:
     def _limit_reached(self) -> str:
         return f"the limit of {self._limit} connections is reached"
 
-    def _refuse(self, local: LocalConnection, reason: str) -> None:
-        """End a connection whose application cannot be had."""
+    def _refuse(self, local: LocalConnection, reason: str, told: str) -> None:
+        """End a connection whose application cannot be had; ``told`` is for the peer."""
         connection = local.connection
         self._emit(ConnectionRefused(connection.service_id, connection.connection_id, reason))
         self._live.pop(connection, None)
-        self._session.refuse(connection)
+        self._session.refuse(connection, told)
         local.abort()
 
     def _crowded(self) -> bool:
@@ -239,7 +247,8 @@ class ConnectionTable:
             self.stall_timeout,
             local.waiting,
         )
-        self._session.reset(local.connection)
+        told = f"the other end took nothing for {self.stall_timeout:g} s while others waited"
+        self._session.reset(local.connection, told)
         local.abort()
         self._service_freed(local.connection)
 
@@ -249,10 +258,10 @@ class ConnectionTable:
         if self._clients.has_waiting(connection.connection.service_id):
             connection.end_linger()
 
-    def local_ended(self, connection: LocalConnection) -> None:
+    def local_ended(self, connection: LocalConnection, failure: str) -> None:
         del self._live[connection.connection]
         self._draining.add(connection)
-        self._session.reset(connection.connection)
+        self._session.reset(connection.connection, failure)
         self._service_freed(connection.connection)
 
     def delivered(self, connection: LocalConnection) -> None:

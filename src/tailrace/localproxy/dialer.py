@@ -8,6 +8,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Sequence
+from typing import Final
 
 from ..common.addresses import (
     DEFAULT_APPLICATION_HOST,
@@ -22,12 +23,21 @@ from .settings import ProxySettings
 
 __all__ = ["DialFailed", "dial"]
 
+_NOT_ALLOWED: Final = "not in the allow-list"
+
 _SocketAddress = tuple[str, int]
 _AddressInfo = tuple[socket.AddressFamily, _SocketAddress]
 
 
 class DialFailed(Exception):
-    """The application could not be reached; internal to the room, ends as a reset."""
+    """The application could not be reached; internal to the room, ends as a reset.
+
+    Its text names every address that was tried, for the log; ``cause`` none of them, for the peer.
+    """
+
+    def __init__(self, text: str, cause: str) -> None:
+        super().__init__(text)
+        self.cause = cause
 
 
 async def dial(address: LocalAddress, settings: ProxySettings) -> socket.socket:
@@ -40,7 +50,7 @@ async def dial(address: LocalAddress, settings: ProxySettings) -> socket.socket:
         DialFailed: none could be reached, or may be; the text says why, for the log.
     """
     if not is_allowed(address, settings.allowed):
-        raise DialFailed(f"{address} -- not in the allow-list")
+        raise DialFailed(f"{address} -- {_NOT_ALLOWED}", _NOT_ALLOWED)
     tries = 0
     while True:
         try:
@@ -58,17 +68,19 @@ async def _dial_once(address: LocalAddress, settings: ProxySettings) -> socket.s
     host = address.host or DEFAULT_APPLICATION_HOST
     infos = await _resolve(host, address.port, settings.dial_timeout)
     local = await _resolve_local(settings)
-    failures: list[str] = []
+    failures: list[DialFailed] = []
     for family, target in infos:
         source = next((a for f, a in local if f == family), None)
         if local and source is None:
-            failures.append(f"{target[0]}: no local address of its family in the bind address")
+            cause = "no local address of its family in the bind address"
+            failures.append(DialFailed(f"{target[0]}: {cause}", cause))
             continue
         try:
             return await _connect(family, target, source, settings.dial_timeout)
         except DialFailed as error:
-            failures.append(str(error))
-    raise DialFailed("; ".join(failures))
+            failures.append(error)
+    causes = dict.fromkeys(failure.cause for failure in failures)
+    raise DialFailed("; ".join(map(str, failures)), "; ".join(causes))
 
 
 async def _resolve(host: str, port: int, timeout: float) -> Sequence[_AddressInfo]:
@@ -83,7 +95,7 @@ async def _resolve(host: str, port: int, timeout: float) -> Sequence[_AddressInf
         # Not the loop's own getaddrinfo(): the end of the program would wait for its answer.
         found = await resolve(host, port, timeout)
     except NameResolutionFailed as error:
-        raise DialFailed(f"{format_host_port(host, port)} -- {error}") from None
+        raise DialFailed(f"{format_host_port(host, port)} -- {error}", str(error)) from None
     return [(each.family, (str(each.address[0]), port)) for each in found]
 
 
@@ -103,8 +115,9 @@ async def _connect(
     try:
         sock = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
+        text = os.strerror(error.errno or 0)
         hint = "; raise the limit of open files (ulimit -n)" if error.errno == errno.EMFILE else ""
-        raise DialFailed(f"{where} -- {error.strerror}{hint}") from None
+        raise DialFailed(f"{where} -- {text}{hint}", text) from None
     try:
         sock.setblocking(False)
         if source is not None:
@@ -113,11 +126,13 @@ async def _connect(
             await asyncio.get_running_loop().sock_connect(sock, target)
     except TimeoutError:
         sock.close()
-        raise DialFailed(f"{where} -- no answer within {timeout:g} s") from None
+        text = f"no answer within {timeout:g} s"
+        raise DialFailed(f"{where} -- {text}", text) from None
     except OSError as error:
         sock.close()
         text = os.strerror(error.errno) if error.errno else str(error)
-        raise DialFailed(f"{where} -- {text}") from None
+        cause = "refused" if error.errno == errno.ECONNREFUSED else text
+        raise DialFailed(f"{where} -- {text}", cause) from None
     except BaseException:
         sock.close()
         raise

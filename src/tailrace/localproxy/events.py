@@ -15,6 +15,7 @@ __all__ = [
     "Connected",
     "Connecting",
     "ConnectionClosed",
+    "ConnectionCut",
     "ConnectionOpened",
     "ConnectionRefused",
     "Ended",
@@ -22,6 +23,8 @@ __all__ = [
     "Listening",
     "ListeningOnNetwork",
     "PeerDialectLearned",
+    "PeerJoined",
+    "PeerLeft",
     "PeerSilent",
     "ProxyEvent",
     "Reconnecting",
@@ -80,6 +83,20 @@ class ListeningOnNetwork:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerJoined:
+    """The other side of the tunnel is connected; services of this project tell."""
+
+    peer: Side
+
+
+@dataclass(frozen=True, slots=True)
+class PeerLeft:
+    """The other side of the tunnel is not connected; services of this project tell."""
+
+    peer: Side
+
+
+@dataclass(frozen=True, slots=True)
 class PeerDialectLearned:
     """Source: the peer speaks V1 or V2, one connection at a time for each service."""
 
@@ -110,6 +127,21 @@ class ConnectionRefused:
 
     service_id: str
     connection_id: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionCut:
+    """A connection has ended in the tunnel, and not in order; its local end is reset.
+
+    :class:`ConnectionClosed` follows when everything received has been delivered.
+    """
+
+    service_id: str
+    connection_id: int
+    peer: str
+    received: int
+    """Bytes that had come from the tunnel."""
     reason: str
 
 
@@ -150,10 +182,13 @@ ProxyEvent: TypeAlias = (
     | ServicesMapped
     | Listening
     | ListeningOnNetwork
+    | PeerJoined
+    | PeerLeft
     | PeerDialectLearned
     | PeerSilent
     | ConnectionOpened
     | ConnectionRefused
+    | ConnectionCut
     | ConnectionClosed
     | Reconnecting
     | Ended

@@ -11,8 +11,8 @@ reader and the writer that a program uses as if they were those of a TCP connect
   written is still sent, and then sending to the program fails, as to a socket that was closed.
   Unlike a socket, the end knows at once that the program has closed, so the connection does not
   linger for an answer that cannot be delivered.
-* The program reads an end of file where a socket would, and gets ``ConnectionResetError`` when
-  bytes that it was to receive were lost.
+* The program reads an end of file where a socket would. Where the connection was reset, it reads
+  what came before, and then gets ``ConnectionResetError``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import asyncio
 import errno
 import os
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 __all__ = ["IN_PROCESS", "StreamEnd", "Streams", "new_streams"]
 
@@ -38,10 +38,57 @@ _RESET: Final = os.strerror(errno.ECONNRESET)
 
 def new_streams(loop: asyncio.AbstractEventLoop) -> tuple[StreamEnd, Streams]:
     """Return both sides of a new stream."""
-    reader = asyncio.StreamReader(loop=loop)
+    reader = _Reader(loop=loop)
     protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
     end = StreamEnd(loop, protocol)
     return end, (reader, asyncio.StreamWriter(end.transport, protocol, reader, loop))
+
+
+class _Reader(asyncio.StreamReader):
+    """A reader that gives what has come before a failure, as the buffer of a socket does.
+
+    asyncio's own forgets it. To that one, the failure is an end of file that nothing follows.
+    """
+
+    _failure: Exception | None = None
+
+    def set_exception(self, exc: Exception) -> None:
+        """Raise ``exc`` to whoever reads on behind the last byte."""
+        self._failure = exc
+        self.feed_eof()
+
+    def exception(self) -> Exception | None:
+        """Return the failure, ``None`` if there is none."""
+        return self._failure
+
+    def at_eof(self) -> bool:
+        """Return whether everything has been read, up to an end in order."""
+        return self._failure is None and super().at_eof()
+
+    async def read(self, n: int = -1) -> bytes:
+        """Read as :meth:`asyncio.StreamReader.read`."""
+        data = await super().read(n)
+        if not data and n and self._failure is not None:
+            raise self._failure
+        return data
+
+    async def readuntil(self, separator: Any = b"\n") -> bytes:
+        """Read as :meth:`asyncio.StreamReader.readuntil`; ``readline`` goes through here."""
+        try:
+            return await super().readuntil(separator)
+        except asyncio.IncompleteReadError:
+            if self._failure is not None:
+                raise self._failure from None
+            raise
+
+    async def readexactly(self, n: int) -> bytes:
+        """Read as :meth:`asyncio.StreamReader.readexactly`."""
+        try:
+            return await super().readexactly(n)
+        except asyncio.IncompleteReadError:
+            if self._failure is not None:
+                raise self._failure from None
+            raise
 
 
 class _Watch:
@@ -90,8 +137,6 @@ class StreamEnd:
         """What the connection sees of a program that has closed or reset its side."""
         self._reader_full = False
         self._writer_full = False
-        self._shut = False
-        """Whether the program has been given its end of file."""
         self._lost = False
         """Whether the program has been told, or soon will be, that all is over."""
         self._readability = _Watch(loop, self._can_read)
@@ -150,13 +195,20 @@ class StreamEnd:
 
     def shut_down(self) -> None:
         """Give the program its end of file."""
-        self._shut = True
         if not self._lost:
             self._protocol.eof_received()
 
+    def is_gone(self) -> bool:
+        """Return whether the program has closed or reset its side."""
+        return self._failure is not None
+
     def close(self) -> None:
-        """Give up the stream; the program learns of a loss unless it has had its end of file."""
-        self._lose(None if self._shut else ConnectionResetError(errno.ECONNRESET, _RESET))
+        """Give up the stream; the program gets an end of file, if it has had none."""
+        self._lose(None)
+
+    def reset(self) -> None:
+        """Give up the stream; the program gets ``ConnectionResetError``."""
+        self._lose(ConnectionResetError(errno.ECONNRESET, _RESET))
 
     def _can_read(self) -> bool:
         return bool(self._written) or self._eof

@@ -9,18 +9,32 @@ WebSocket.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
+from typing import Final
 
-from ..errors import ServiceIdMismatch, TailraceError
+from ..errors import RemoteProtocolError, ServiceIdMismatch, TailraceError
 from ..flow.window_driver import WindowDriver
-from ..link import Link, LinkClosed
+from ..link import CloseCode, Link, LinkClosed
 from .traffic import Traffic
 
 __all__ = ["LinkSession"]
 
+_REQUESTS: Final = 256
+"""Connections after which a turn of the loop is over for a link; the rest of the frame that it
+happens in, still comes."""
+
+
+def _drop(frame: memoryview) -> None:
+    """Receive a frame and do nothing about it."""
+
 
 class LinkSession:
     """The handler of one link, and the carrier of its traffic.
+
+    A peer may ask for connections as fast as the link carries them, and each costs as much as a
+    hundred messages of data. So beyond some in one turn, frames wait for the next, and the link is
+    not read meanwhile.
 
     ``failed`` is called with what makes another link useless.
     """
@@ -36,14 +50,29 @@ class LinkSession:
         self.traffic = traffic
         self._failed = failed
         self._outbound = traffic.connections.outbound
+        self._loop = loop
         self._receive_frame = traffic.session.receive_frame
+        """What becomes of a frame: the session takes it, or it is kept, or dropped."""
+        self._reading = True
+        """Whether the traffic wants the link to be read."""
+        self._link_is_read = True
+        self._requests = 0
+        """Connections that the peer has asked for in this turn."""
+        self._backlog: deque[bytes] = deque()
+        """Frames that wait for their turn; the link is not read while there are any."""
         self._window = WindowDriver(loop, self._send_ping, self._window_changed)
 
     def link_opened(self, link: Link) -> None:
         """Take the open link; frames may follow at once."""
         self.link = link
+        self._window.start()
         self.traffic.attach(self)
         self._window_changed()
+
+    def stop_receiving(self) -> None:
+        """Drop all frames from now on: the proxy ends, and nothing they say matters any more."""
+        self._receive_frame = _drop
+        self._backlog.clear()
 
     # -- link handler ---------------------------------------------------------------------
 
@@ -63,9 +92,14 @@ class LinkSession:
         self._window.pong_received(payload)
 
     def link_closed(self, closed: LinkClosed) -> None:
+        # There is no later turn: take them all.
+        self._requests = _REQUESTS
+        self._receive_frame = self.traffic.session.receive_frame
+        while self._backlog:
+            self._take_kept()
         self.link = None
         self._window.stop()
-        self.traffic.detach()
+        self.traffic.detach(closed)
 
     # -- carrier ------------------------------------------------------------------------------
 
@@ -84,11 +118,12 @@ class LinkSession:
 
     def set_reading(self, reading: bool) -> None:
         assert self.link is not None
+        self._reading = reading
         if reading:
             self._window.resume()
-            self.link.resume_reading()
+            self._regulate()
         else:
-            self.link.pause_reading()
+            self._regulate()
             self._window.suspend()
             self._window_changed()
 
@@ -101,3 +136,44 @@ class LinkSession:
     def _window_changed(self) -> None:
         window = self._window.window
         self._outbound.set_window(window.full, window.quantum)
+
+    # -- turns --------------------------------------------------------------------------------
+
+    def count_request(self) -> None:
+        if not self._requests:
+            self._loop.call_soon(self._begin_turn)
+        self._requests += 1
+        if self._requests == _REQUESTS and self._receive_frame != _drop:
+            self._receive_frame = self._keep
+
+    def _keep(self, frame: memoryview) -> None:
+        self._backlog.append(bytes(frame))
+        self._regulate()
+
+    def _begin_turn(self) -> None:
+        """Take frames that were kept, for as long as the turn lasts."""
+        self._requests = 0
+        if self._receive_frame == self._keep:
+            self._receive_frame = self.traffic.session.receive_frame
+        while self._backlog and self._receive_frame != self._keep:
+            self._take_kept()
+        self._regulate()
+
+    def _take_kept(self) -> None:
+        try:
+            self.frame_received(memoryview(self._backlog.popleft()))
+        except RemoteProtocolError as error:
+            self.stop_receiving()
+            if self.link is not None:
+                self.link.close(CloseCode.PROTOCOL_ERROR, str(error))
+
+    def _regulate(self) -> None:
+        """Read the link unless it is not to be read, or frames wait for their turn."""
+        reading = self._reading and not self._backlog
+        if reading is self._link_is_read or self.link is None:
+            return
+        self._link_is_read = reading
+        if reading:
+            self.link.resume_reading()
+        else:
+            self.link.pause_reading()

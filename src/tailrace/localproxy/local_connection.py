@@ -18,6 +18,7 @@ PAUSED                stay where they are: the peer       are written, or wait
 HALF_CLOSED           there are no more                   are written, or wait
 FLUSHING              stay, and are lost                  have ended; what waits is written
 CLOSING               are read and dropped                have all been written
+RESETTING             stay, and are lost                  have all been written
 CLOSED                are lost                            are lost
 ====================  ==================================  =================================
 
@@ -29,8 +30,13 @@ Who moves it:
 * the turns: OPEN to PARKED when there is no budget, and back in ``take_turn``;
 * the local end: its end of file leads to HALF_CLOSED where it lingers and to FLUSHING where
   it does not, its failure to CLOSED;
-* time: silence ends HALF_CLOSED, and FLUSHING and CLOSING end when the local end takes
-  nothing or does not close.
+* time: silence ends HALF_CLOSED, and FLUSHING, CLOSING and RESETTING end when the local end
+  takes nothing or does not close.
+
+An end of file at the local end means that the connection ended in order, and nothing else does:
+what was cut ends with a reset, after everything received has been delivered. A reset destroys
+what has not reached the other end, so RESETTING waits until that is all acknowledged. Where it
+cannot be, because the local end takes nothing or all is aborted, a reset also tells of the loss.
 
 Which states may follow which stands in ``_NEXT``. Only ``_enter`` changes the state, and
 whether the local end is read follows from the state alone (``_READ``); it is written exactly
@@ -42,11 +48,13 @@ local end is closed.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import time
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from typing import Final, Protocol
 
 from ..errors import LocalProtocolError
@@ -60,8 +68,9 @@ __all__ = ["ConnectionHost", "ConnectionState", "LocalConnection"]
 
 _DRAIN_TIMEOUT: Final = 5.0
 """Seconds a local peer has to close after everything was delivered to it."""
-_MIN_LINGER: Final = 0.1
-"""Seconds between two looks at a half-closed connection that still has bytes waiting."""
+_FIRST_LOOK: Final = 0.01
+_LAST_LOOK: Final = 1.0
+"""Seconds between two looks at a local end, at first and at most; each wait is twice the last."""
 _MAX_PIECES: Final = 64
 """Pieces of waiting data handed over at once."""
 
@@ -82,6 +91,8 @@ class ConnectionState(Enum):
     """The connection has ended in the tunnel; what came before is still being delivered."""
     CLOSING = "closing"
     """Everything is delivered and our half is shut; waiting for the local end to close."""
+    RESETTING = "resetting"
+    """The connection was cut; waiting until all that was written has reached the local end."""
     CLOSED = "closed"
 
     # Enum's own is a call in Python, for each look at a set of states.
@@ -89,7 +100,17 @@ class ConnectionState(Enum):
 
 
 # To look a member up in its class costs a twentieth of what a small message does.
-_DIALING, _OPEN, _PARKED, _PAUSED, _HALF_CLOSED, _FLUSHING, _CLOSING, _CLOSED = ConnectionState
+(
+    _DIALING,
+    _OPEN,
+    _PARKED,
+    _PAUSED,
+    _HALF_CLOSED,
+    _FLUSHING,
+    _CLOSING,
+    _RESETTING,
+    _CLOSED,
+) = ConnectionState
 
 _NEXT: Final[dict[ConnectionState, frozenset[ConnectionState]]] = {
     _DIALING: frozenset({_OPEN, _PAUSED, _FLUSHING, _CLOSED}),
@@ -97,8 +118,9 @@ _NEXT: Final[dict[ConnectionState, frozenset[ConnectionState]]] = {
     _PARKED: frozenset({_OPEN, _PAUSED, _HALF_CLOSED, _FLUSHING, _CLOSED}),
     _PAUSED: frozenset({_OPEN, _FLUSHING, _CLOSED}),
     _HALF_CLOSED: frozenset({_FLUSHING, _CLOSED}),
-    _FLUSHING: frozenset({_CLOSING, _CLOSED}),
+    _FLUSHING: frozenset({_CLOSING, _RESETTING, _CLOSED}),
     _CLOSING: frozenset({_CLOSED}),
+    _RESETTING: frozenset({_CLOSED}),
     _CLOSED: frozenset(),
 }
 
@@ -121,8 +143,11 @@ class ConnectionHost(Protocol):
     def half_closed(self, connection: LocalConnection) -> None:
         """Called when a client will send nothing more and may still wait for an answer."""
 
-    def local_ended(self, connection: LocalConnection) -> None:
-        """Called when the local end has gone or has no more to say: end it in the tunnel."""
+    def local_ended(self, connection: LocalConnection, failure: str) -> None:
+        """Called when the local end has gone or has no more to say: end it in the tunnel.
+
+        ``failure`` says why that is no end in order, and is empty if it is one.
+        """
 
     def delivered(self, connection: LocalConnection) -> None:
         """Called when everything received for an ended connection was delivered."""
@@ -142,6 +167,7 @@ class LocalConnection:
     __slots__ = (
         "_answered",
         "_broken",
+        "_cut",
         "_end",
         "_host",
         "_inbound",
@@ -183,6 +209,8 @@ class LocalConnection:
         self._last_delivery = 0.0
         self._answered = False
         self._broken: OSError | None = None
+        self._cut = False
+        """Whether it has ended in the tunnel other than in order."""
         connection.sink = self
 
     @property
@@ -256,8 +284,9 @@ class LocalConnection:
         elif self._lingers:
             self._enter(_HALF_CLOSED)
             self._last_delivery = self._loop.time()
-            self._arm(self._host.linger, self._linger_expired)
-            self._host.half_closed(self)
+            self._linger(_FIRST_LOOK)
+            if self.state is _HALF_CLOSED:
+                self._host.half_closed(self)
         else:
             self._end_locally()
 
@@ -269,12 +298,16 @@ class LocalConnection:
     def _end_locally(self) -> None:
         """Reset in the tunnel, then deliver what was received and close."""
         self._enter(_FLUSHING)
-        self._host.local_ended(self)
+        self._host.local_ended(self, "")
         if self.state is _FLUSHING:
             self._flush()
 
-    def tunnel_ended(self) -> None:
-        """Deliver what was received, then close: the connection ended in the tunnel."""
+    def tunnel_ended(self, *, cut: bool = False) -> None:
+        """Deliver what was received, then close: the connection ended in the tunnel.
+
+        One that was ``cut``, and has not ended in order, is reset instead.
+        """
+        self._cut = self._cut or cut
         if self.state in _LIVE:
             self._enter(_FLUSHING)
             self._outbound.forget(self)
@@ -287,6 +320,15 @@ class LocalConnection:
         if self._pieces:
             self._last_delivery = self._loop.time()
             self._arm(self._host.stall_timeout, self._flush_expired)
+        else:
+            self._flushed()
+
+    def _flushed(self) -> None:
+        """Close as the connection has ended: everything received is written."""
+        if self._cut:
+            self._enter(_RESETTING)
+            self._last_delivery = self._loop.time()
+            self._await_acknowledgement(0, _FIRST_LOOK)
         else:
             self._shut_down()
 
@@ -309,19 +351,34 @@ class LocalConnection:
     def _local_failed(self, error: OSError) -> None:
         self._host.log.debug("%s: local socket failed: %s", self.name, error)
         if self.state in _LIVE:
-            self._host.local_ended(self)
+            self._host.local_ended(self, self._failure_of(error))
         self.abort()
 
+    def _failure_of(self, error: OSError) -> str:
+        """Return what the peer is told of a failure; nothing where it is an end in order."""
+        error = self._broken or error
+        if self.state is _HALF_CLOSED or error.errno == errno.EPIPE:
+            # It had ended its sending half before, or has closed a stream of this process.
+            return ""
+        who = "client" if self._lingers else "application"
+        if error.errno == errno.ECONNRESET:
+            return f"the {who} reset the connection"
+        return f"the connection of the {who} failed: {error.strerror}"
+
     def abort(self) -> None:
-        """Close the local end at once; what still waits is lost."""
+        """Close the local end at once; what still waits is lost, which a reset tells of."""
         if self.state is _CLOSED:
             return
+        cut = self._cut or self.state in _LIVE or bool(self._pieces)
         self._enter(_CLOSED)
         self._outbound.forget(self)
         if self._end is not None:
             if self._pieces:
                 self._end.stop_writing()
-            self._end.close()
+            if cut:
+                self._end.reset()
+            else:
+                self._end.close()
         self._inbound.removed(self)
         self._host.closed(self)
         self._pieces.clear()
@@ -443,24 +500,27 @@ class LocalConnection:
         if not pieces:
             end.stop_writing()
             if self.state is _FLUSHING:
-                self._shut_down()
+                self._flushed()
 
     # -- time ---------------------------------------------------------------------------------
 
     def _arm(self, delay: float, expired: Callable[[], None]) -> None:
         self._timer = self._loop.call_later(delay, expired)
 
-    def _linger_expired(self) -> None:
+    def _linger(self, delay: float) -> None:
+        """Wait for the answer to a half-closed client, unless nobody is there to get it."""
+        assert self._end is not None
         left = self._last_delivery + self._host.linger - self._loop.time()
-        if left > 0.0 or self.waiting:
-            self._arm(max(left, _MIN_LINGER), self._linger_expired)
-        else:
+        if self._end.is_gone() or (left <= 0.0 and not self.waiting):
             self._end_locally()
+        else:
+            again = partial(self._linger, min(2.0 * delay, _LAST_LOOK))
+            self._arm(min(delay, left) if left > 0.0 else delay, again)
 
     def _takes_answer(self) -> bool:
-        """Tell a half-closed client from one that is gone, which answers data with a reset."""
+        """Return whether a half-closed client is getting its answer."""
         assert self._end is not None
-        return self._answered and not self._end.pending_error()
+        return self._answered and not self._end.is_gone()
 
     def _flush_expired(self) -> None:
         """Give up on a local end that has taken nothing for the stall timeout."""
@@ -468,12 +528,29 @@ class LocalConnection:
         if left > 0.0:
             self._arm(left, self._flush_expired)
         else:
-            self._host.log.warning(
-                "%s: %d bytes could not be delivered: the local end takes nothing",
-                self.name,
-                self.waiting,
-            )
+            self._give_up(self.waiting)
+
+    def _await_acknowledgement(self, before: int, delay: float) -> None:
+        """Reset as soon as the local end has got everything; it may take it slowly."""
+        assert self._end is not None
+        left = self._end.unacknowledged()
+        now = self._loop.time()
+        if left != before:
+            self._last_delivery = now
+        if not left or self._end.is_gone():
             self.abort()
+        elif now - self._last_delivery >= self._host.stall_timeout:
+            self._give_up(left)
+        else:
+            again = partial(self._await_acknowledgement, left, min(2.0 * delay, _LAST_LOOK))
+            self._arm(delay, again)
+
+    def _give_up(self, lost: int) -> None:
+        """Close although the local end has not got all that was received for it."""
+        self._host.log.warning(
+            "%s: %d bytes could not be delivered: the local end takes nothing", self.name, lost
+        )
+        self.abort()
 
     def __repr__(self) -> str:
         return f"<{self.name} {self.state.value}>"

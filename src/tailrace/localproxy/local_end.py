@@ -47,5 +47,14 @@ class LocalEnd(Protocol):
     def shut_down(self) -> None:
         """End the writing half."""
 
+    def is_gone(self) -> bool:
+        """Return whether the other end is known to have given up both halves."""
+
     def close(self) -> None:
         """Give up both halves, after what was started was stopped."""
+
+    def reset(self) -> None:
+        """Give up both halves, so that the other end sees a failure and no end of file.
+
+        What has not reached the other end is lost. Not every kind of end can be reset.
+        """

@@ -105,6 +105,7 @@ class Outbound(Generic[S]):
     def set_window(self, full: bool, quantum: int) -> None:
         """Note whether the send window is full, and the bytes of one turn that go with it."""
         self._turn_budget = quantum if quantum < self._max_payload else self._max_payload
+        self._turns.set_quantum(quantum)
         if self._turns.set_window_full(full):
             self._give_turns_soon()
         self.budget = 0 if self._turns.closed else self._turn_budget

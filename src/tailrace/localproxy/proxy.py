@@ -103,8 +103,9 @@ class LocalProxy:
         """Connect to a service from within this process (source only).
 
         The streams behave as those of a TCP connection to a listener would. Waits until there
-        is a link that can take a connection; may be called before :meth:`run`. A refusal by
-        the other side comes as an end of file.
+        is a link that can take a connection; may be called before :meth:`run`. After a refusal
+        by the other side, or a cut, the reader raises ``ConnectionResetError`` behind what had
+        come.
 
         Raises:
             OpenFailed: there is no such service, a limit is reached, or the tunnel has ended.
@@ -147,7 +148,7 @@ class LocalProxy:
             return
         self._stopping = True
         self._clients.pause()
-        self._uplink.reset_all()
+        self._uplink.reset_all(f"the {self._settings.side.value} has been stopped")
         self._uplink.stop()
 
     # -- the tunnel ----------------------------------------------------------------------

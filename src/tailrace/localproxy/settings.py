@@ -76,8 +76,13 @@ class ProxySettings:
 
     subprotocol: str = "aws.iot.securetunneling-3.0"
     max_payload: int = 64_512
-    max_connections: int = 0
-    """Open connections for each service; 0: no limit."""
+    max_connections: int = 12_000
+    """Open connections for each service; 0: no limit.
+
+    The peer decides how many there are, and each takes a descriptor, memory and, at a destination,
+    one of the 28,232 ports that Linux has by default for connections to one address: the device
+    keeps more than half of them.
+    """
     ping_period: float = 20.0
     connect_timeout: float = 10.0
     """Bound of each step of setting up the link: DNS, TCP, TLS, upgrade."""

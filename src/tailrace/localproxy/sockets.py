@@ -7,18 +7,31 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from typing import Final
+
+from .client_socket import is_closed
 
 __all__ = ["SocketEnd", "tune", "unacknowledged"]
 
 _Callback = Callable[[], None]
 _Stop = Callable[[], object]
 
+_LINGER: Final = struct.Struct("hh" if sys.platform == "win32" else "ii")
+_RST_ON_CLOSE: Final = _LINGER.pack(1, 0)
+_FIN_ON_CLOSE: Final = _LINGER.pack(0, 0)
+"""Values of SO_LINGER."""
+
 
 class SocketEnd:
     """A connected, non-blocking socket as a :class:`~.local_end.LocalEnd`.
 
     Its operations are the socket's and the loop's own: the data path makes no detour.
+
+    Until it is closed in order, a close sends RST: also that of the system, when this process
+    is killed. Unix sockets have no RST. The other end of those sees an end of file, or a reset
+    if it has sent what was not read.
     """
 
     __slots__ = (
@@ -35,6 +48,7 @@ class SocketEnd:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
         tune(sock)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST_ON_CLOSE)
         self._sock = sock
         self.recv_into: Callable[[memoryview, int], int] = sock.recv_into
         self.send: Callable[[memoryview], int] = sock.send
@@ -54,11 +68,26 @@ class SocketEnd:
 
     def shut_down(self) -> None:
         """End the sending half."""
+        self._end_in_order()
         self._sock.shutdown(socket.SHUT_WR)
 
+    def is_gone(self) -> bool:
+        """Return whether the other end is known to be closed altogether, or to have reset."""
+        return _hung_up(self._sock) or is_closed(self._sock)
+
     def close(self) -> None:
-        """Close the socket."""
+        """Close the socket; what was sent is still delivered."""
+        self._end_in_order()
         self._sock.close()
+
+    def reset(self) -> None:
+        """Close the socket with RST; what has not been delivered is lost."""
+        self._sock.close()
+
+    def _end_in_order(self) -> None:
+        # Systems exist that refuse it on a socket whose connection has failed.
+        with suppress(OSError):
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _FIN_ON_CLOSE)
 
 
 def tune(sock: socket.socket) -> None:
@@ -70,13 +99,24 @@ def tune(sock: socket.socket) -> None:
 
 if sys.platform == "win32":
 
+    def _hung_up(sock: socket.socket) -> bool:
+        """Return whether the connection of a socket is over in both directions."""
+        return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
     def unacknowledged(sock: socket.socket) -> int:
         """Return how many sent bytes the other end's kernel has not taken; 1 if unknown."""
         return 1
 
 else:
     import fcntl
+    import select
     import termios
+
+    def _hung_up(sock: socket.socket) -> bool:
+        """Return whether the connection of a socket is over in both directions."""
+        poll = select.poll()
+        poll.register(sock, 0)
+        return bool(poll.poll(0))
 
     def unacknowledged(sock: socket.socket) -> int:
         """Return how many sent bytes the other end's kernel has not taken; 1 if unknown."""

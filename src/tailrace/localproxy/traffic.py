@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
+from ..link import CloseCode, LinkClosed
 from ..session import (
     V1,
     V2,
@@ -25,8 +26,10 @@ from ..session import (
     ConnectionResumed,
     Dialect,
     DialectLearned,
+    EndCause,
     Event,
     MessageIgnored,
+    PeerChanged,
     Session,
     TunnelReady,
 )
@@ -34,7 +37,7 @@ from ..wire import Side
 from .applications import Applications
 from .clients import Clients
 from .connections import ConnectionTable
-from .events import PeerDialectLearned, ProxyEvent
+from .events import PeerDialectLearned, PeerJoined, PeerLeft, ProxyEvent
 from .log import TunnelLog
 from .settings import LocalService, PeerVersion, ProxySettings
 
@@ -63,6 +66,9 @@ class Carrier(Protocol):
 
     def set_reading(self, reading: bool) -> None:
         """Receive frames, or receive none."""
+
+    def count_request(self) -> None:
+        """Note that the peer has asked for a connection, which takes its part of the turn."""
 
 
 class Traffic:
@@ -103,13 +109,14 @@ class Traffic:
         self.connections.outbound.attach(carrier.send_data)
         self.connections.inbound.attach(carrier.set_reading)
 
-    def detach(self) -> None:
+    def detach(self, closed: LinkClosed) -> None:
         """End the session: the link is gone."""
         self._carrier = None
         self.connections.outbound.detach()
         self.connections.inbound.detach()
         self.connections.link_lost()
-        self.session.link_lost()
+        ended = closed.code == CloseCode.OK
+        self.session.link_lost(EndCause.TUNNEL_ENDED if ended else EndCause.LINK_LOST)
 
     @property
     def applications(self) -> Applications:
@@ -136,9 +143,11 @@ class Traffic:
     def event_occurred(self, event: Event) -> None:
         match event:
             case ConnectionRequested(connection):
+                if self._carrier is not None:
+                    self._carrier.count_request()
                 self.connections.requested(connection, self.services[connection.service_id])
-            case ConnectionEnded(connection, cause):
-                self.connections.ended(connection, cause.value)
+            case ConnectionEnded(connection, cause, failure):
+                self.connections.ended(connection, cause.value, failure)
             case ConnectionPaused(connection):
                 self.connections.paused(connection)
             case ConnectionResumed(connection):
@@ -147,6 +156,9 @@ class Traffic:
                 self._ready(self, service_ids)
             case DialectLearned(dialect):
                 self._emit(PeerDialectLearned(dialect.name))
+            case PeerChanged(present):
+                peer = self.session.side.other
+                self._emit(PeerJoined(peer) if present else PeerLeft(peer))
             case MessageIgnored(kind, service_id, reason):
                 self._log.debug(
                     "Ignored message type %d of service '%s': %s", kind, service_id, reason

@@ -91,10 +91,11 @@ class Uplink:
         """Close the link in order, and set up none any more."""
         self._supervisor.stop()
 
-    def reset_all(self) -> None:
-        """Reset every connection in the tunnel; their local ends drain."""
+    def reset_all(self, failure: str) -> None:
+        """Reset every connection in the tunnel, and say why; their local ends drain."""
         if self._session is not None:
-            self._session.traffic.connections.reset_all()
+            self._session.stop_receiving()
+            self._session.traffic.connections.reset_all(failure)
 
     def abort(self) -> None:
         """Drop the link and close every local end at once."""

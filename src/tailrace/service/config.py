@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from ..common.private_files import open_private
 from ..errors import ConfigurationError
+from .errors import SettingUnusable
 from .limits import DEFAULT, Limits
 from .networks import Network
 from .notify.mqtt import MqttSettings
@@ -59,10 +61,20 @@ def parse_address(text: str, option: str) -> Address:
 
 
 def default_state_dir(environment: Mapping[str, str]) -> Path:
-    """Return the default state directory (XDG base directories)."""
+    """Return the default state directory (XDG base directories).
+
+    Raises:
+        ConfigurationError: it is below the user's home directory, which is not known.
+    """
     base = environment.get("XDG_STATE_HOME", "")
-    root = Path(base) if os.path.isabs(base) else Path.home() / ".local" / "state"
-    return root / "tailrace"
+    if os.path.isabs(base):
+        return Path(base) / "tailrace"
+    try:
+        return Path.home() / ".local" / "state" / "tailrace"
+    except RuntimeError:
+        raise SettingUnusable(
+            "this user has no home directory: set HOME, or give a directory with {0}", "state_dir"
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +167,7 @@ class Endpoints:
     region: str
     access_key_id: str
     secret_access_key: str = field(repr=False)
+    """Empty for a key from the service's environment, which is never written down."""
     pid: int = 0
 
     def to_json(self) -> bytes:
@@ -169,7 +182,8 @@ class Endpoints:
             ConfigurationError: there is none, or it is not one.
         """
         try:
-            document: dict[str, Any] = json.loads(path.read_bytes())
+            with open(open_private(path, os.O_RDONLY), "rb") as file:
+                document: dict[str, Any] = json.load(file)
             return cls(**document)
         except FileNotFoundError:
             raise ConfigurationError(f"no service is running here: {path} does not exist") from None

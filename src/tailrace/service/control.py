@@ -6,11 +6,21 @@ from collections.abc import Callable, Iterable, Mapping
 
 from ..common.secret import Secret
 from ..wire import Side
+from .errors import EndNotStored
 from .notify.announcer import Announcer
 from .relay.switchboard import Switchboard
+from .tunnels.patience import Patience
 from .tunnels.queries import TunnelQueries
 from .tunnels.records import TunnelRecord
-from .tunnels.rules import Destination, OpenedTunnel, RandomIds, RotatedTunnel, Tunnels, TunnelSpec
+from .tunnels.rules import (
+    Destination,
+    OpenedTunnel,
+    Owner,
+    RandomIds,
+    RotatedTunnel,
+    Tunnels,
+    TunnelSpec,
+)
 
 __all__ = ["ControlPlane"]
 
@@ -22,7 +32,8 @@ class ControlPlane:
     next expiry may have changed.
 
     A command changes the store first; then come the links and notifications that follow
-    from it, which a failing store therefore leaves alone.
+    from it, which a failing store therefore leaves alone. Only the end of a tunnel is carried
+    out in any case.
     """
 
     def __init__(
@@ -42,6 +53,8 @@ class ControlPlane:
         self._ids = ids
         self._announcer = announcer
         self._reschedule = reschedule
+        self.patience = Patience()
+        """For callers that can wait for a store that is busy."""
 
     def open_tunnel(self, spec: TunnelSpec) -> OpenedTunnel:
         """Open a tunnel.
@@ -59,14 +72,27 @@ class ControlPlane:
 
         Raises:
             TunnelNotFound: there is no such tunnel.
+            EndNotStored: it is closed, which the store will have later.
         """
-        self._tunnels.close(tunnel_id, self.clock(), delete=delete)
+        connected = self._switchboard.is_connected(tunnel_id)
+        try:
+            self._tunnels.close(tunnel_id, self.clock(), delete=delete, connected=connected)
+        except EndNotStored:
+            self._end(tunnel_id)
+            raise
+        self._end(tunnel_id)
+
+    def _end(self, tunnel_id: str) -> None:
         self._announcer.withdraw(tunnel_id)
         self._switchboard.close_tunnel(tunnel_id, "The tunnel was closed")
         self._reschedule()
 
     def rotate(
-        self, tunnel_id: str, sides: Iterable[Side], destination: Destination | None
+        self,
+        tunnel_id: str,
+        sides: Iterable[Side],
+        destination: Destination | None,
+        rotator: Owner,
     ) -> RotatedTunnel:
         """Replace access tokens, and disconnect the links that used the old ones.
 
@@ -75,7 +101,7 @@ class ControlPlane:
             TunnelClosed: it has ended.
             TunnelLimitReached: a limit does not allow the new destination.
         """
-        rotated = self._tunnels.rotate(tunnel_id, sides, destination, self.clock())
+        rotated = self._tunnels.rotate(tunnel_id, sides, destination, rotator, self.clock())
         for side in rotated.disconnect:
             reason = (
                 "The access token was rotated"
@@ -89,14 +115,14 @@ class ControlPlane:
             self._announcer.announce(rotated.tunnel, rotated.tokens[Side.DESTINATION])
         return rotated
 
-    def tag(self, tunnel_id: str, tags: Mapping[str, str]) -> None:
+    def tag(self, tunnel_id: str, tags: Mapping[str, str], tagger: Owner) -> None:
         """Add tags to a tunnel.
 
         Raises:
             TunnelNotFound: there is no such tunnel.
-            TunnelLimitReached: it would have too many.
+            TunnelLimitReached: it would have too many, or the tagger has no quota left.
         """
-        self._tunnels.tag(tunnel_id, tags, self.clock())
+        self._tunnels.tag(tunnel_id, tags, tagger, self.clock())
 
     def untag(self, tunnel_id: str, keys: Iterable[str]) -> None:
         """Remove tags from a tunnel.

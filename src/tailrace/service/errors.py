@@ -8,6 +8,7 @@ from ..errors import ConfigurationError, ListenError, TailraceError
 
 __all__ = [
     "AddressUnusable",
+    "EndNotStored",
     "InvalidCursor",
     "ServiceError",
     "SettingUnusable",
@@ -66,7 +67,11 @@ class TunnelClosed(ServiceError):
 
 
 class TunnelLimitReached(ServiceError):
-    """The request would exceed a configured limit."""
+    """The request would exceed a configured limit, possibly the ``quota`` of an access key."""
+
+    def __init__(self, text: str, *, quota: str = "") -> None:
+        super().__init__(text)
+        self.quota = quota
 
 
 class InvalidCursor(ServiceError):
@@ -74,4 +79,22 @@ class InvalidCursor(ServiceError):
 
 
 class StoreFailed(ServiceError):
-    """The store could not read or write its data."""
+    """The store could not read or write its data.
+
+    ``busy`` says that another process has locked it, and nothing else is wrong.
+    """
+
+    def __init__(self, text: str, *, busy: bool = False) -> None:
+        super().__init__(text)
+        self.busy = busy
+
+
+class EndNotStored(StoreFailed):
+    """A tunnel was closed, but the store could not write that; it is tried again."""
+
+    def __init__(self, tunnel_id: str, *, busy: bool) -> None:
+        super().__init__(
+            f"Tunnel {tunnel_id} is closed, but the service could not store that yet; "
+            "it tries again by itself",
+            busy=busy,
+        )

@@ -1,12 +1,16 @@
 """The end of tunnels whose time is over.
 
-The sweep closes tunnels at the end of their lifetime and forgets closed ones three hours
-later. Nothing but tidiness depends on it: admissions and rotations compare the lifetime
-with the clock themselves, so a tunnel that a late sweep has left OPEN lets nobody in.
+Two things end a tunnel: its links are cut, and the store says CLOSED. They do not wait for each
+other. Links are cut from memory, because a link knows when its tunnel ends, and a store that
+cannot write must not keep a tunnel alive. The store is asked to close what is due, tunnel by
+tunnel, and tells which of several closers came first: a tunnel is reported once, as soon as
+that is stored, whether it expires, a client closes it or another service of the same store does.
+When another process has changed the store, the links are compared with it.
 
-A tunnel is closed in the store first, and only then reported, withdrawn and disconnected.
-The store tells which of several closers came first, so that a tunnel is reported once,
-whether it expires, a client closes it or another service of the same store sweeps.
+Reads, admissions and rotations compare the lifetime with the clock themselves, so that a tunnel
+that a late sweep has left OPEN in the store is CLOSED for everybody all the same.
+
+However much is due at once, one turn of the event loop does a bounded part of it.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from itertools import islice
 from typing import Final
 
 from .errors import StoreFailed
@@ -27,12 +32,15 @@ __all__ = ["Expiry"]
 _log = logging.getLogger(__name__)
 
 _CHECK_SECONDS: Final = 1.0
-"""Longest time between two sweeps. Lifetimes are of the wall clock, which may be set while a
-timer runs, and machines sleep; closed tunnels are due at times of their own. A sweep that
-finds nothing takes some microseconds."""
+"""Longest time between two sweeps, also after the store has failed. Lifetimes are of the wall
+clock, which may be set while a timer runs, and machines sleep; closed tunnels are due at times
+of their own. A sweep that finds nothing takes some microseconds."""
 
-_RETRY_SECONDS: Final = 30.0
-"""Until the next sweep after the store has failed."""
+_BATCH: Final = 8
+"""Tunnels that are cut, or closed in the store, in one turn of the event loop: a millisecond."""
+
+_REMOVED: Final = 4
+"""Tunnels that are removed in one turn. Those with the most tags take a millisecond each."""
 
 
 class Expiry:
@@ -55,6 +63,12 @@ class Expiry:
         self._audit = audit
         self._clock = clock
         self._timer: asyncio.Handle | None = None
+        self._suspects: set[str] = set()
+        """Connected tunnels that another process may have closed."""
+        self._failure = ""
+        """Why the store could not do its part of the last sweep."""
+        self._next_due: float | None = None
+        """When the next tunnel expires, as the store knew last."""
 
     def start(self) -> None:
         """Sweep now and from now on."""
@@ -73,25 +87,55 @@ class Expiry:
             self._timer = asyncio.get_running_loop().call_soon(self._sweep)
 
     def _sweep(self) -> None:
-        delay = _CHECK_SECONDS
-        try:
-            due = self.expire()
-        except StoreFailed as failed:
-            _log.error("%s", failed)
-            delay = _RETRY_SECONDS
+        loop = asyncio.get_running_loop()
+        # Links first. The store has its turn when all of them are cut.
+        if self._cut() or self._ask_store():
+            self._timer = loop.call_soon(self._sweep)
         else:
-            if due is not None:
-                delay = min(delay, max(0.0, due - self._clock()))
-        self._timer = asyncio.get_running_loop().call_later(delay, self._sweep)
+            self._timer = loop.call_later(self._delay(), self._sweep)
 
-    def expire(self) -> float | None:
-        """Close what is due; return when the next tunnel expires, ``None`` without one.
+    def _delay(self) -> float:
+        """Return the seconds until the next sweep."""
+        due = (self._switchboard.next_expiry, None if self._failure else self._next_due)
+        now = self._clock()
+        return min([_CHECK_SECONDS, *(max(0.0, at - now) for at in due if at is not None)])
 
-        Raises:
-            StoreFailed: the store cannot be read or written.
-        """
-        for tunnel_id in self._tunnels.expire(self._clock()):
+    def _cut(self) -> bool:
+        """End links of tunnels that have expired; return whether there may be more of them."""
+        expired = self._switchboard.take_expired(self._clock(), _BATCH)
+        for tunnel_id in expired:
+            self._switchboard.close_tunnel(tunnel_id, "The tunnel has expired")
+        return len(expired) == _BATCH
+
+    def _ask_store(self) -> bool:
+        """Bring the store up to date, and links with it; return whether there is more to do."""
+        try:
+            more = self._bring_up_to_date()
+        except StoreFailed as failed:
+            # Once for each cause: this is tried every second.
+            if str(failed) != self._failure:
+                self._failure = str(failed)
+                _log.error("%s; trying again every second", failed)
+            return False
+        if self._failure:
+            self._failure = ""
+            _log.info("the tunnel store works again")
+        return more
+
+    def _bring_up_to_date(self) -> bool:
+        now, closed = self._clock(), 0
+        more = self._tunnels.store_again(_BATCH)
+        for tunnel_id in self._tunnels.expire(now, _BATCH):
+            closed += 1
             self._audit.expired(tunnel_id)
             self._announcer.withdraw(tunnel_id)
-            self._switchboard.close_tunnel(tunnel_id, "The tunnel has expired")
-        return self._tunnels.next_expiry()
+        more |= closed == _BATCH
+        more |= self._tunnels.purge(now, _REMOVED)
+        if self._tunnels.changed_elsewhere():
+            self._suspects = self._switchboard.connected_tunnels()
+        for tunnel_id in tuple(islice(self._suspects, _BATCH)):
+            if not self._tunnels.is_open(tunnel_id):
+                self._switchboard.close_tunnel(tunnel_id, "The tunnel was closed")
+            self._suspects.discard(tunnel_id)
+        self._next_due = self._tunnels.next_expiry()
+        return more or bool(self._suspects)

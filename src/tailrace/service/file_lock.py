@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..common.private_files import open_private
 from ..errors import ConfigurationError
 
 __all__ = ["locked"]
@@ -19,11 +20,11 @@ def locked(path: Path, *, wait: bool) -> Iterator[None]:
     On systems other than POSIX nothing is locked.
 
     Raises:
-        ConfigurationError: the file cannot be opened.
+        ConfigurationError: the file cannot be opened, or trusted.
         OSError: another process holds the lock, and ``wait`` is false.
     """
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = open_private(path, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error
     try:

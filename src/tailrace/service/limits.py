@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-__all__ = ["AWS", "DEFAULT", "PRESETS", "Limits", "network"]
+__all__ = ["AWS", "COMMON_QUOTAS", "DEFAULT", "PRESETS", "Limits", "Quotas", "network"]
+
+_PRIVILEGED: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Quotas:
+    """What one access key may have; 0 means no limit, ``None`` what the service's limits say."""
+
+    open_tunnels: int | None = None
+    """Tunnels that are OPEN at the same time."""
+    opened_per_hour: int | None = None
+    """Tunnels opened in one hour of the clock."""
+    stored_bytes: int | None = None
+    """Bytes of tunnels and tags that can be described, closed ones included."""
+
+
+COMMON_QUOTAS: Final = Quotas()
+"""Those of a key without any of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +39,11 @@ class Limits:
     """Bytes per second of one tunnel, all directions and services together; 0: no limit."""
     connection_rate: float = 1000.0
     """New connections per second from one address, to each listener; 0: no limit."""
+    connections: int = 2000
+    """Connections open at one listener, but for links that were let in; 0: an eighth of the
+    process' file descriptors, which is a limit in any case."""
+    address_connections: int = 1000
+    """As many of them from one address; 0: no limit."""
     handshake_seconds: float = 10.0
     """Seconds for TLS, and again for a request."""
     handshake_bytes: int = 4096
@@ -31,6 +54,25 @@ class Limits:
     """Bytes in the body of an API request; the largest valid one has a third of the default."""
     request_rate: float = 2000.0
     """API requests per second of one access key, and refused ones of one address; 0: no limit."""
+    key_open_tunnels: int = 10_000
+    key_opened_per_hour: int = 10_000
+    key_stored_bytes: int = 64 * 1024**2
+    """Quotas of each access key, see :class:`Quotas`; ten times as much for one that nothing else
+    limits."""
+
+    def quotas(self, own: Quotas, *, privileged: bool) -> Quotas:
+        """Return the quotas of a key that has some of its ``own``; none of them is ``None``.
+
+        ``privileged`` are keys that nothing else limits.
+        """
+        factor = _PRIVILEGED if privileged else 1
+        common = {
+            "open_tunnels": self.key_open_tunnels * factor,
+            "opened_per_hour": self.key_opened_per_hour * factor,
+            "stored_bytes": self.key_stored_bytes * factor,
+        }
+        missing = {name: value for name, value in common.items() if getattr(own, name) is None}
+        return replace(own, **missing)
 
 
 DEFAULT: Final = Limits()

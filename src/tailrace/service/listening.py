@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from typing import Final
@@ -12,6 +13,11 @@ from .errors import AddressUnusable
 __all__ = ["bind"]
 
 _BACKLOG: Final = 1024
+_HINTS: Final = {
+    errno.EADDRINUSE: "; stop what listens there, or choose another port with {0}",
+    errno.EACCES: "; ports below 1024 take privileges, choose another with {0}",
+    errno.EADDRNOTAVAIL: "; choose an address of this machine with {0}, or 0.0.0.0 for all of them",
+}
 
 
 def bind(address: Address, setting: str) -> socket.socket:
@@ -40,7 +46,7 @@ def bind(address: Address, setting: str) -> socket.socket:
             raise
     except OSError as error:
         raise AddressUnusable(
-            "cannot listen on {address} ({0}): {reason}",
+            "cannot listen on {address} ({0}): {reason}" + _HINTS.get(error.errno or 0, ""),
             setting,
             address=address,
             reason=error.strerror or error,

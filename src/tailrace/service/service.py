@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -9,11 +10,14 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
 from ..common.atomic_files import make_private_directory, write_file
+from ..common.periodic import every
+from ..errors import ConfigurationError
 from .api.app import ControlApi
 from .api.health import health_routes, metrics_routes
 from .api.model import SIGNING_NAME
@@ -38,15 +42,24 @@ from .telemetry.counters import Counters
 from .telemetry.prometheus import Metrics
 from .tls.authority import Certificates, certificate_names, ensure_certificates
 from .tls.server_certificate import ServerTls, given_certificates
+from .tunnels.checkpoints import Checkpoints
 from .tunnels.queries import TunnelQueries
 from .tunnels.rules import RandomIds, Tunnels
 from .tunnels.sqlite_store import SqliteStore
+from .tunnels.unstored import Unstored
 
 __all__ = ["Service"]
 
 _log = logging.getLogger(__name__)
 
 _Clock = Callable[[], float]
+
+_AT_ONCE: Final = 1000
+"""Changes stored at once when the service stops."""
+_RENEWAL_SECONDS: Final = 3600.0
+"""Interval in which the service looks whether its own certificate ends soon."""
+_AUDIT_SECONDS: Final = 60.0
+"""Interval in which the audit log counts what there is too much of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,16 +150,26 @@ class Service:
         self._parts = None
 
     def reload(self) -> None:
-        """Load the certificates again, and go on in a new audit log if the old one was moved.
+        """Load certificates and access keys again, and go on in a new audit log.
 
-        Connections that are open keep the certificate they were made with.
+        The audit log is another one when the old one was moved. Connections that are open keep
+        the certificate they were made with.
 
         Raises:
             ConfigurationError: something cannot be used; the service goes on as it was.
         """
-        self._running.state.tls.reload()
-        self._running.state.audit.reopen()
-        _log.info("certificates and audit log were loaded again")
+        state = self._running.state
+        # All or nothing: what can fail comes before what cannot.
+        certificates, keys = state.tls.load(), state.keys.load()
+        audit = state.audit.open_again()
+        with contextlib.ExitStack() as undo:
+            if audit >= 0:
+                undo.callback(os.close, audit)
+            state.tls.switch(certificates)
+            undo.pop_all()
+        state.keys.switch(keys)
+        state.audit.switch(audit)
+        _log.info("certificates, access keys and audit log were loaded again")
 
     async def failed(self) -> None:
         """Return when the control API has ended without being asked to."""
@@ -173,6 +196,11 @@ class Service:
             audit=state.audit,
         )
 
+        loop = asyncio.get_running_loop()
+        stack.enter_context(every(loop, _AUDIT_SECONDS, state.audit.end_interval))
+        if config.operation.tls_cert is None:
+            stack.enter_context(every(loop, _RENEWAL_SECONDS, lambda: _renew(state.tls)))
+
         # What requests and links need comes before them; the API, which lets tunnels be
         # opened, after the links.
         counters.lag.start()
@@ -180,7 +208,10 @@ class Service:
         for outbox in control.outboxes:
             outbox.start()
             stack.push_async_callback(outbox.stop)
-        control.tunnels.reset_connections(clock())
+        checkpoints = Checkpoints(config.database)
+        checkpoints.start()
+        stack.push_async_callback(checkpoints.stop)
+        _begin(control.tunnels, config, clock)
         stack.callback(_reset_connections, control.tunnels, clock)
         stack.push_async_callback(listener.stop)
         await listener.start(data_socket, state.tls.context)
@@ -188,15 +219,13 @@ class Service:
         routes = health_routes(control.plane.queries, lambda: self._accepting)
         metrics_address = await _start_metrics(stack, config, metrics, routes)
         verifier = Verifier(config.region, SIGNING_NAME, state.keys.find)
+        forwarders = config.data.forwarders
         api_app = ControlApi(
-            control.plane,
-            verifier,
-            counters,
-            state.audit,
-            config.limits,
-            config.data.forwarders,
+            control.plane, verifier, counters, state.audit, config.limits, forwarders
         )
-        api = HttpServer(api_app.application(routes), config.limits, state.tls.context)
+        api = HttpServer(
+            api_app.application(routes), config.limits, state.tls.context, "API", forwarders
+        )
         stack.push_async_callback(api.stop)
         await api.start(api_socket)
         control.expiry.start()
@@ -236,6 +265,14 @@ def _certificates(config: ServiceConfig, now: float) -> Certificates:
     return ensure_certificates(directory, certificate_names(config.certificate_hosts), now)
 
 
+def _renew(tls: ServerTls) -> None:
+    try:
+        if tls.renew():
+            _log.info("the certificate would have ended soon, connections get a new one")
+    except ConfigurationError as error:
+        _log.error("cannot see whether the certificate ends soon, it stays in use: %s", error)
+
+
 def _build_control(
     config: ServiceConfig, clock: _Clock, state: _State, switchboard: Switchboard
 ) -> _Control:
@@ -248,8 +285,9 @@ def _build_control(
     outboxes = tuple(Outbox(notifier, clock) for notifier in notifiers)
     announcer = Announcer(outboxes, config.region)
     ids = RandomIds()
-    tunnels = Tunnels(state.store, ids, config.limits)
-    queries = TunnelQueries(state.store, config.region, config.account_id)
+    unstored = Unstored()
+    tunnels = Tunnels(state.store, unstored, ids, config.limits)
+    queries = TunnelQueries(state.store, unstored, clock, config.region, config.account_id)
     expiry = Expiry(tunnels, switchboard, announcer, state.audit, clock)
     plane = ControlPlane(tunnels, queries, switchboard, ids, clock, announcer, expiry.sweep_soon)
     return _Control(plane, tunnels, outboxes, expiry)
@@ -268,7 +306,7 @@ async def _start_metrics(
         return None
     listening = stack.enter_context(bind(address, "metrics_listen"))
     app = Starlette(routes=[*routes, *metrics_routes(metrics)])
-    server = HttpServer(app, config.limits, None)
+    server = HttpServer(app, config.limits, None, "metrics")
     stack.push_async_callback(server.stop)
     await server.start(listening)
     return Address(address.host, listening.getsockname()[1])
@@ -287,7 +325,9 @@ def _endpoints(
         ca_dir=str(certificates.ca_dir.absolute()),
         region=config.region,
         access_key_id=state.keys.own.access_key_id,
-        secret_access_key=state.keys.own.secret_access_key.reveal(),
+        secret_access_key=(
+            "" if state.keys.own_is_given else state.keys.own.secret_access_key.reveal()
+        ),
         pid=os.getpid(),
     )
 
@@ -302,9 +342,19 @@ def _publish(stack: contextlib.AsyncExitStack, config: ServiceConfig, endpoints:
     _log.info("service is ready: api %s, data %s", endpoints.api_endpoint, endpoints.data_endpoint)
 
 
-def _reset_connections(tunnels: Tunnels, clock: _Clock) -> None:
-    """Record that no local proxy is connected any more."""
+def _begin(tunnels: Tunnels, config: ServiceConfig, clock: _Clock) -> None:
+    """Forget the connections of a service that was killed; a store must be good for that."""
     try:
+        tunnels.reset_connections(clock())
+    except StoreFailed as failed:
+        raise ConfigurationError(f"{config.database}: {failed}") from None
+
+
+def _reset_connections(tunnels: Tunnels, clock: _Clock) -> None:
+    """Record that no local proxy is connected any more, and what could not be stored before."""
+    try:
+        while tunnels.store_again(_AT_ONCE):
+            pass
         tunnels.reset_connections(clock())
     except StoreFailed as failed:
         _log.error("connection states not recorded: %s", failed)

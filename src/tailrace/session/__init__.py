@@ -14,6 +14,7 @@ from .events import (
     EndCause,
     Event,
     MessageIgnored,
+    PeerChanged,
     SessionHandler,
     TunnelReady,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "EndCause",
     "Event",
     "MessageIgnored",
+    "PeerChanged",
     "Session",
     "SessionHandler",
     "SessionState",

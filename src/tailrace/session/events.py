@@ -18,6 +18,7 @@ __all__ = [
     "EndCause",
     "Event",
     "MessageIgnored",
+    "PeerChanged",
     "SessionHandler",
     "TunnelReady",
 ]
@@ -32,6 +33,7 @@ class EndCause(Enum):
     SESSION_RESET = "the service reset the session"
     PROTOCOL_ERROR = "the peer broke the protocol"
     LINK_LOST = "the link to the service was lost"
+    TUNNEL_ENDED = "the tunnel has ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class ConnectionEnded:
 
     connection: Connection
     cause: EndCause
+    failure: str = ""
+    """Why it ended before its time, for people, on one line; empty if it ended in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,13 @@ class DialectLearned:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerChanged:
+    """The other side of the tunnel has connected, or is not connected."""
+
+    present: bool
+
+
+@dataclass(frozen=True, slots=True)
 class MessageIgnored:
     """A message had no effect; ``reason`` says why, for the log."""
 
@@ -93,6 +104,7 @@ Event: TypeAlias = (
     | ConnectionPaused
     | ConnectionResumed
     | DialectLearned
+    | PeerChanged
     | MessageIgnored
 )
 

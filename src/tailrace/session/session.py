@@ -21,6 +21,7 @@ from typing import Final, TypeAlias
 
 from ..errors import LocalProtocolError, RemoteProtocolError, ServiceIdMismatch
 from ..wire import (
+    PEER_LISTENS,
     ConnectionIndex,
     Message,
     MessageSplitter,
@@ -38,6 +39,7 @@ from .events import (
     DialectLearned,
     EndCause,
     MessageIgnored,
+    PeerChanged,
     SessionHandler,
     TunnelReady,
 )
@@ -45,9 +47,11 @@ from .services import MAX_SERVICE_ID, match_service_ids
 from .streams import Connection, DataSink, Stream, StreamState
 from .transitions import (
     DESTINATION,
+    ENDINGS,
     SESSION,
     SOURCE,
     Action,
+    Ending,
     MessageKind,
     SessionAction,
     SessionState,
@@ -78,6 +82,11 @@ _REFUSED: Final = {
 }
 """Why a destination refused a CONNECTION_START."""
 
+_UNANSWERED: Final = "no destination is connected, or it could not reach its application"
+"""What a reset of the stream means where nothing has come back."""
+_MAX_FAILURE: Final = 200
+"""Bytes of the words in a reset that say why; the rest is cut off."""
+
 _ENDS_LINK: Final = {
     MessageKind.STREAM: "a stream message came before the service ids",
     MessageKind.FLOW_UNMARKED: "message type {0.type} is not marked ignorable",
@@ -107,6 +116,10 @@ class Session:
         self.may_pause = False
         """Whether flow messages may be sent: the service has said that it passes them on, and
         only to clients that understand them. Set it before the first frame."""
+        self._peer_present: bool | None = None
+        """Whether the other side is connected; ``None`` as long as the service has not said."""
+        self._peer_listens = False
+        """Whether the service has said that the other side understands flow messages."""
         self._may_learn = dialect is None and side is Side.SOURCE
         self._configured = configured
         self._handler = handler
@@ -143,11 +156,11 @@ class Session:
             else:
                 self._receive_session_message(action, kind, message)
 
-    def link_lost(self) -> None:
+    def link_lost(self, cause: EndCause = EndCause.LINK_LOST) -> None:
         """End the session: every connection ends, nothing can be sent any more."""
         self.state = SessionState.CLOSED
         for stream in self._streams.values():
-            self._end_stream(stream, EndCause.LINK_LOST)
+            self._end_stream(stream, cause)
 
     # -- what the owner asks for ---------------------------------------------------
 
@@ -198,37 +211,39 @@ class Session:
         else:
             kind = MessageType.STREAM_START
             stream.wire_name = self._wire_name(service_id)
-            stream.begin(stream.next_stream_id())
+            stream.begin(stream.next_stream_id(), self._peer_listens)
         connection = stream.add(stream.next_connection_id(), has_connection_id)
         self._send(kind, connection)
         if kind is MessageType.STREAM_START:
             self._announce_flow(connection)
         return connection
 
-    def reset(self, connection: Connection) -> None:
+    def reset(self, connection: Connection, failure: str = "") -> None:
         """End a connection from this side; does nothing if it has already ended.
 
-        Sends CONNECTION_RESET, or STREAM_RESET where connections carry no id.
+        Sends CONNECTION_RESET, or STREAM_RESET where connections carry no id. ``failure`` says
+        why it did not end in order; a peer that would not understand it is not told.
         """
         if not connection.is_open:
             return
         if connection.has_connection_id:
             self._remove(connection)
-            self._send(MessageType.CONNECTION_RESET, connection)
+            self._send(MessageType.CONNECTION_RESET, connection, failure=failure)
         else:
-            self._reset_stream(connection)
+            self._reset_stream(connection, failure)
 
-    def refuse(self, connection: Connection) -> None:
+    def refuse(self, connection: Connection, failure: str = "") -> None:
         """End a connection (destination only) whose application could not be reached.
 
         STREAM_RESET answers a STREAM_START, CONNECTION_RESET a CONNECTION_START
         (guide V3, when to send); a stream with other live connections is never reset.
+        ``failure`` as for :meth:`reset`.
         """
         stream = connection.stream
         if connection.is_open and stream.first is connection and len(stream.connections) == 1:
-            self._reset_stream(connection)
+            self._reset_stream(connection, failure)
         else:
-            self.reset(connection)
+            self.reset(connection, failure)
 
     def pause(self, connection: Connection) -> None:
         """Ask the peer for no more data of a connection; what is on its way still comes.
@@ -246,10 +261,10 @@ class Session:
             connection.pauses_peer = False
             self._send_flow(MessageType.CONNECTION_RESUME, connection)
 
-    def reset_all(self) -> None:
-        """End every open connection from this side."""
+    def reset_all(self, failure: str = "") -> None:
+        """End every open connection from this side; ``failure`` as for :meth:`reset`."""
         for connection in self.connections:
-            self.reset(connection)
+            self.reset(connection, failure)
 
     # -- messages of the session -----------------------------------------------------
 
@@ -265,10 +280,23 @@ class Session:
         elif action is SessionAction.END_STREAMS:
             for stream in self._streams.values():
                 self._end_stream(stream, EndCause.SESSION_RESET)
+        elif action is SessionAction.NOTE_PEER:
+            self._note_peer(message)
         elif action is SessionAction.IGNORE:
             self._ignore(message, "unknown type, marked ignorable")
         else:
             raise RemoteProtocolError(_ENDS_LINK[kind].format(message))
+
+    def _note_peer(self, message: Message) -> None:
+        """Note what a service of this project says about the other side of the tunnel."""
+        present = message.type == MessageType.PEER_JOINED
+        if not self.may_pause:
+            self._ignore(message, "the service does not tell of peers")
+            return
+        self._peer_listens = present and message.payload == PEER_LISTENS
+        if present is not self._peer_present:
+            self._peer_present = present
+            self._handler.event_occurred(PeerChanged(present))
 
     def _match_service_ids(self, message: Message) -> None:
         announced = message.available_service_ids
@@ -341,7 +369,7 @@ class Session:
 
     def _open_stream(self, stream: Stream, message: Message, standing: Standing) -> None:
         self._end_stream(stream, EndCause.STREAM_REPLACED)
-        stream.begin(message.stream_id)
+        stream.begin(message.stream_id, self._peer_listens)
         stream.wire_name = message.service_id
         self._announce_flow(self._request(stream, message))
 
@@ -365,10 +393,13 @@ class Session:
     def _close_connection(self, stream: Stream, message: Message, standing: Standing) -> None:
         connection = self._named(stream, message)
         self._remove(connection)
-        self._handler.event_occurred(ConnectionEnded(connection, EndCause.CONNECTION_RESET))
+        self._tell_end(connection, EndCause.CONNECTION_RESET, self._failure_in(message))
 
     def _close_stream(self, stream: Stream, message: Message, standing: Standing) -> None:
-        self._end_stream(stream, EndCause.STREAM_RESET)
+        if self._may_learn and message.service_id != stream.wire_name:
+            # Only a V1 peer leaves the service id out, and it has no other end than this.
+            self._learn(stream, message)
+        self._end_stream(stream, EndCause.STREAM_RESET, self._failure_in(message))
 
     def _refuse_stream(self, stream: Stream, message: Message, standing: Standing) -> None:
         """Answer a STREAM_START with a reset; the active stream ends too, at both ends.
@@ -388,7 +419,7 @@ class Session:
         connection = stream.find(message.connection_id)
         if connection is not None and message.stream_id == stream.stream_id:
             self._remove(connection)
-            self._handler.event_occurred(ConnectionEnded(connection, EndCause.PROTOCOL_ERROR))
+            self._tell_end(connection, EndCause.PROTOCOL_ERROR)
         if self.side is Side.SOURCE:
             self._ignore(message, "a destination must not start connections")
         else:
@@ -431,23 +462,45 @@ class Session:
         connection.stream.remove(connection)
         self._known.remove(connection.data_key)
 
-    def _end_stream(self, stream: Stream, cause: EndCause) -> None:
+    def _end_stream(self, stream: Stream, cause: EndCause, failure: str = "") -> None:
         ended = stream.end()
         for connection in ended:
             self._known.remove(connection.data_key)
         for connection in ended:
-            self._handler.event_occurred(ConnectionEnded(connection, cause))
+            self._tell_end(connection, cause, failure)
 
-    def _reset_stream(self, connection: Connection) -> None:
+    def _tell_end(self, connection: Connection, cause: EndCause, failure: str = "") -> None:
+        """Report an end; ``failure`` is why the peer calls it a failure, if it does."""
+        ending = ENDINGS[cause]
+        by_dialect = ending is Ending.BY_DIALECT and connection.has_connection_id
+        if not failure and (by_dialect or ending is Ending.FAILURE):
+            unanswered = self.side is Side.SOURCE and not connection.heard
+            failure = _UNANSWERED if by_dialect and unanswered else cause.value
+        self._handler.event_occurred(ConnectionEnded(connection, cause, failure))
+
+    def _failure_in(self, message: Message) -> str:
+        """Return what a reset says about why; empty from a peer that may mean something else."""
+        if not self.may_pause:
+            return ""
+        text = bytes(message.payload[:_MAX_FAILURE]).decode(errors="replace")
+        return "".join(c if c.isprintable() else "?" for c in text)
+
+    @staticmethod
+    def _failure_for(stream: Stream, failure: str) -> bytes:
+        """Return what a reset tells the peer about why: nothing that it would not understand."""
+        return failure.encode(errors="replace")[:_MAX_FAILURE] if stream.peer_listens else b""
+
+    def _reset_stream(self, connection: Connection, failure: str) -> None:
         """Reset the stream of a connection that this side ends; any others end with it."""
         stream = connection.stream
         self._remove(connection)
         stream.ended_stream_id = stream.stream_id
-        self._send_stream_reset(stream)
+        self._send_stream_reset(stream, failure)
         self._end_stream(stream, EndCause.STREAM_RESET)
 
-    def _send_stream_reset(self, stream: Stream) -> None:
-        message = Message(MessageType.STREAM_RESET, stream.stream_id, stream.wire_name)
+    def _send_stream_reset(self, stream: Stream, failure: str = "") -> None:
+        payload = self._failure_for(stream, failure)
+        message = Message(MessageType.STREAM_RESET, stream.stream_id, stream.wire_name, 0, payload)
         self._handler.send_control(encode_delimited(message))
 
     def _answer_reset(self, message: Message) -> None:
@@ -459,10 +512,20 @@ class Session:
         answer = Message(kind, message.stream_id, message.service_id, number)
         self._handler.send_control(encode_delimited(answer))
 
-    def _send(self, kind: MessageType, connection: Connection, ignorable: bool = False) -> None:
+    def _send(
+        self,
+        kind: MessageType,
+        connection: Connection,
+        *,
+        ignorable: bool = False,
+        failure: str = "",
+    ) -> None:
         stream = connection.stream
         number = connection.connection_id if connection.has_connection_id else 0
-        message = Message(kind, stream.stream_id, stream.wire_name, number, ignorable=ignorable)
+        payload = self._failure_for(stream, failure)
+        message = Message(
+            kind, stream.stream_id, stream.wire_name, number, payload, ignorable=ignorable
+        )
         self._handler.send_control(encode_delimited(message))
 
     def _send_flow(self, kind: MessageType, connection: Connection) -> None:

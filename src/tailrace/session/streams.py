@@ -128,13 +128,13 @@ class Stream:
         self.peer_listens = False
         """Whether the peer has shown that it understands flow messages."""
 
-    def begin(self, stream_id: int) -> None:
+    def begin(self, stream_id: int, peer_listens: bool = False) -> None:
         """Open the stream under ``stream_id``."""
         self.state = StreamState.OPEN
         self.stream_id = stream_id
         self.ended_stream_id = 0
         self.first = None
-        self.peer_listens = False
+        self.peer_listens = peer_listens
 
     def next_stream_id(self) -> int:
         """Return the id of the next stream of this service: 1, 2, ... 2**31-1, 1."""

@@ -21,15 +21,18 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Final
 
-from ..wire import FLOW_MESSAGES, Message, MessageType
+from ..wire import FLOW_MESSAGES, PEER_MESSAGES, Message, MessageType
+from .events import EndCause
 from .streams import Stream, StreamState
 
 __all__ = [
     "DESTINATION",
+    "ENDINGS",
     "SESSION",
     "SOURCE",
     "STREAM_MESSAGES",
     "Action",
+    "Ending",
     "MessageKind",
     "SessionAction",
     "SessionState",
@@ -61,7 +64,8 @@ class MessageKind(_Entry):
     SERVICE_IDS = "SERVICE_IDS"
     SESSION_RESET = "SESSION_RESET"
     STREAM = "any of the stream tables"
-    FLOW_UNMARKED = "CONNECTION_PAUSE or CONNECTION_RESUME, not marked ignorable"
+    PEER = "PEER_JOINED or PEER_LEFT"
+    FLOW_UNMARKED = "a type of this project, not marked ignorable"
     IGNORABLE = "unknown type, ignorable"
     UNKNOWN = "unknown type, not ignorable"
 
@@ -72,6 +76,7 @@ class SessionAction(Enum):
     MATCH_SERVICE_IDS = "match them with the configured ids, become ready"
     COMPARE_SERVICE_IDS = "end the link if they differ from those announced before"
     END_STREAMS = "end all streams and all their connections"
+    NOTE_PEER = "note whether the other side is connected"
     TO_STREAM = "see the stream tables"
     IGNORE = "nothing"
     END_LINK = "end the link"
@@ -107,6 +112,14 @@ class Action(_Entry):
     IGNORE = "nothing"
 
 
+class Ending(Enum):
+    """What the end of a connection means to those who use it."""
+
+    ORDERLY = "in order, unless the reset says that it failed"
+    BY_DIALECT = "the same where it has no connection id; it failed where it has one"
+    FAILURE = "it failed"
+
+
 SessionTable = Mapping[tuple[SessionState, MessageKind], SessionAction]
 StreamTable = Mapping[tuple[Standing, int], Action]
 
@@ -117,12 +130,14 @@ SESSION: Final[SessionTable] = {
     (_AWAITING, MessageKind.SERVICE_IDS): SessionAction.MATCH_SERVICE_IDS,
     (_AWAITING, MessageKind.SESSION_RESET): SessionAction.END_STREAMS,
     (_AWAITING, MessageKind.STREAM): SessionAction.END_LINK,
+    (_AWAITING, MessageKind.PEER): SessionAction.NOTE_PEER,
     (_AWAITING, MessageKind.FLOW_UNMARKED): SessionAction.END_LINK,
     (_AWAITING, MessageKind.IGNORABLE): SessionAction.IGNORE,
     (_AWAITING, MessageKind.UNKNOWN): SessionAction.END_LINK,
     (_READY, MessageKind.SERVICE_IDS): SessionAction.COMPARE_SERVICE_IDS,
     (_READY, MessageKind.SESSION_RESET): SessionAction.END_STREAMS,
     (_READY, MessageKind.STREAM): SessionAction.TO_STREAM,
+    (_READY, MessageKind.PEER): SessionAction.NOTE_PEER,
     (_READY, MessageKind.FLOW_UNMARKED): SessionAction.END_LINK,
     (_READY, MessageKind.IGNORABLE): SessionAction.IGNORE,
     (_READY, MessageKind.UNKNOWN): SessionAction.END_LINK,
@@ -190,16 +205,32 @@ SOURCE: Final[StreamTable] = _table(
     }
 )
 
+ENDINGS: Final[Mapping[EndCause, Ending]] = {
+    # The guides have one message for an end of file and for a failure.
+    EndCause.CONNECTION_RESET: Ending.ORDERLY,
+    # Where connections have no ids, a reset of the stream is the only end there is.
+    EndCause.STREAM_RESET: Ending.BY_DIALECT,
+    EndCause.STREAM_REPLACED: Ending.BY_DIALECT,
+    EndCause.SESSION_RESET: Ending.FAILURE,
+    EndCause.PROTOCOL_ERROR: Ending.FAILURE,
+    EndCause.LINK_LOST: Ending.FAILURE,
+    EndCause.TUNNEL_ENDED: Ending.FAILURE,
+}
+
+_OURS: Final = FLOW_MESSAGES | PEER_MESSAGES
+
 STREAM_MESSAGES: Final = frozenset(type_ for _, type_ in SOURCE)
 """Types that name a stream."""
 
 
 def kind_of(message: Message) -> MessageKind:
     """Return what a message is to the session as a whole."""
+    if message.type in _OURS and not message.ignorable:
+        return MessageKind.FLOW_UNMARKED
     if message.type in STREAM_MESSAGES:
-        if message.type in FLOW_MESSAGES and not message.ignorable:
-            return MessageKind.FLOW_UNMARKED
         return MessageKind.STREAM
+    if message.type in PEER_MESSAGES:
+        return MessageKind.PEER
     if message.type == MessageType.SERVICE_IDS:
         return MessageKind.SERVICE_IDS
     if message.type == MessageType.SESSION_RESET:

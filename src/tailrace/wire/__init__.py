@@ -6,7 +6,7 @@ May import nothing of this package but :mod:`tailrace.errors`.
 from .codec import DataHeader, decode, encode, encode_delimited
 from .fastpath import ConnectionIndex, DataKey
 from .framing import MessageSplitter
-from .messages import FLOW_MESSAGES, Message, MessageType
+from .messages import FLOW_MESSAGES, PEER_LISTENS, PEER_MESSAGES, Message, MessageType
 from .protocol import (
     MAX_CONNECTION_ID,
     MAX_FRAME,
@@ -27,6 +27,8 @@ __all__ = [
     "MAX_MESSAGE",
     "MAX_PAYLOAD",
     "MAX_STREAM_ID",
+    "PEER_LISTENS",
+    "PEER_MESSAGES",
     "SUBPROTOCOLS",
     "SUBPROTOCOL_V1",
     "SUBPROTOCOL_V2",

@@ -5,13 +5,13 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-__all__ = ["FLOW_MESSAGES", "Message", "MessageType"]
+__all__ = ["FLOW_MESSAGES", "PEER_LISTENS", "PEER_MESSAGES", "Message", "MessageType"]
 
 
 class MessageType(IntEnum):
     """Field 1 of every message; values are those of the protocol's schema.
 
-    Two are our own (docs/flow-messages.md), with numbers that the schema is unlikely to reach.
+    Four are our own (docs/flow-messages.md), with numbers that the schema is unlikely to reach.
     """
 
     UNKNOWN = 0
@@ -25,10 +25,16 @@ class MessageType(IntEnum):
     # Not of the guides: between proxies and services of this project, always ignorable.
     CONNECTION_PAUSE = 1001
     CONNECTION_RESUME = 1002
+    PEER_JOINED = 1003
+    PEER_LEFT = 1004
 
 
 FLOW_MESSAGES: Final = frozenset({MessageType.CONNECTION_PAUSE, MessageType.CONNECTION_RESUME})
 """Types of this project, sent only to peers that have said they understand them."""
+PEER_MESSAGES: Final = frozenset({MessageType.PEER_JOINED, MessageType.PEER_LEFT})
+"""Types of this project with which the service tells about the other side of the tunnel."""
+PEER_LISTENS: Final = b"1"
+"""Payload of PEER_JOINED where the other side understands flow messages."""
 
 
 class Message(NamedTuple):

@@ -130,11 +130,16 @@ class Middlebox:
             await self._drop(writer)
             await self._drop(far_writer)
 
+    @property
+    def _chunk(self) -> int:
+        """Bytes that go on at once; on a slow link, those of an eighth of a second."""
+        return max(512, min(_SLOW_CHUNK, int(self.rate / 8))) if self.rate else _CHUNK
+
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         clock = asyncio.get_running_loop().time
         due = 0.0
         with contextlib.suppress(ConnectionError):
-            while data := await reader.read(_SLOW_CHUNK if self.rate else _CHUNK):
+            while data := await reader.read(self._chunk):
                 if self.rate:
                     # What a late wake-up costs is made up for, up to a bound.
                     due = max(due, clock() - 0.05) + len(data) / self.rate

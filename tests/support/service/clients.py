@@ -13,6 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from tailrace.service.config import Endpoints
 from tailrace.wire import (
+    PEER_MESSAGES,
     SUBPROTOCOL_V3,
     Message,
     MessageSplitter,
@@ -57,13 +58,14 @@ class MessageClient:
         await self.socket.send(b"".join(encode_delimited(message) for message in messages))
 
     async def recv(self) -> Message:
-        """Receive the next message."""
+        """Receive the next message that is not about the presence of the other side."""
         while not self._messages:
             frame = await self.socket.recv()
             assert isinstance(frame, bytes)
             for body in self._splitter.feed(memoryview(frame)):
                 message = decode(body)
-                self._messages.append(message._replace(payload=bytes(message.payload)))
+                if message.type not in PEER_MESSAGES:
+                    self._messages.append(message._replace(payload=bytes(message.payload)))
         return self._messages.pop(0)
 
     async def close_code(self) -> tuple[int, str]:

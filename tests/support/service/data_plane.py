@@ -26,6 +26,7 @@ from tailrace.service.telemetry.counters import Counters
 from tailrace.service.tunnels.queries import TunnelQueries
 from tailrace.service.tunnels.rules import RandomIds, Tunnels, TunnelSpec
 from tailrace.service.tunnels.sqlite_store import SqliteStore
+from tailrace.service.tunnels.unstored import Unstored
 from tailrace.wire import SUBPROTOCOL_V3, Message, MessageType, Side
 
 DATA = MessageType.DATA
@@ -59,8 +60,9 @@ class Plain:
         self.store = SqliteStore.open(tmp_path / "db")
         switchboard = Switchboard()
         ids = RandomIds()
-        self.queries = TunnelQueries(self.store, "r", "a")
-        tunnels = Tunnels(self.store, ids, limits)
+        unstored = Unstored()
+        self.queries = TunnelQueries(self.store, unstored, lambda: 1.0, "r", "a")
+        tunnels = Tunnels(self.store, unstored, ids, limits)
         announcer = Announcer((), "r")
         self.control = ControlPlane(
             tunnels, self.queries, switchboard, ids, lambda: 1.0, announcer, lambda: None

@@ -21,8 +21,15 @@ __all__ = ["ServiceProcess", "control_client", "service_process"]
 class ServiceProcess:
     """A running ``tailrace serve``; after :meth:`restart` it has the same ports."""
 
-    def __init__(self, directory: Path, options: Sequence[str], patience: float = HANG) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        options: Sequence[str],
+        patience: float = HANG,
+        machine: Sequence[str] = (),
+    ) -> None:
         self._directory = directory
+        self._machine = machine
         self._options = options
         self._patience = patience
         self._ready = directory / "service.json"
@@ -34,7 +41,7 @@ class ServiceProcess:
     def start(self, api_port: int = 0, data_port: int = 0, host: str = "127.0.0.1") -> None:
         """Start, and wait until the service accepts requests."""
         command = [
-            *(installed("tailrace"), "serve"),
+            *(*self._machine, installed("tailrace"), "serve"),
             *("--state-dir", str(self._directory / "state"), "--ready-file", str(self._ready)),
             *("--api-listen", f"{host}:{api_port}", "--data-listen", f"{host}:{data_port}"),
             *self._options,
@@ -77,10 +84,10 @@ class ServiceProcess:
 
 @contextmanager
 def service_process(
-    directory: Path, *options: str, host: str = "127.0.0.1"
+    directory: Path, *options: str, host: str = "127.0.0.1", machine: Sequence[str] = ()
 ) -> Iterator[ServiceProcess]:
-    """A service in a process of its own."""
-    service = ServiceProcess(directory, options)
+    """A service in a process of its own; ``machine`` is a command that runs another one."""
+    service = ServiceProcess(directory, options, machine=machine)
     try:
         service.start(host=host)
         yield service

@@ -70,6 +70,8 @@ class Half:
         self.received = 0
         self.closed_here = False
         """Whether this end closed it in order."""
+        self.failure = "it broke" if transfer.number % 2 else ""
+        """Why this end closes it before its time, if it does not do so in order."""
         self.cause: EndCause | None = None
         self.breaks_on_data = False
         """Whether the local socket fails with the next data."""
@@ -99,13 +101,18 @@ class Half:
             assert self.end is not None
             self.end.close(self)
 
-    def ended(self, cause: EndCause) -> None:
+    def ended(self, cause: EndCause, failure: str) -> None:
         """Check how it ended: complete, if the other end closed it in order."""
+        peer = self.transfer.half(other(self.side))
+        if cause is EndCause.CONNECTION_RESET:
+            # Not told to one that had not said that it understands.
+            assert failure in ("", peer.failure if peer is not None else "")
+        elif cause is not EndCause.STREAM_RESET and cause is not EndCause.STREAM_REPLACED:
+            assert failure
         assert not self.is_open
         assert self.cause is None, "the end was told twice"
         assert not self.closed_here, "the end was told to the side that asked for it"
         self.cause = cause
-        peer = self.transfer.half(other(self.side))
         orderly = EndCause.CONNECTION_RESET
         if not self.connection.has_connection_id and peer is not None and peer.closed_here:
             orderly = EndCause.STREAM_RESET
@@ -211,8 +218,8 @@ class End:
                 self.ready = ids
             case ConnectionRequested(connection):
                 self._requested(connection)
-            case ConnectionEnded(connection, cause):
-                self._ended(connection, cause)
+            case ConnectionEnded(connection, cause, failure):
+                self._ended(connection, cause, failure)
             case ConnectionPaused(connection):
                 assert connection in self.halves
                 assert connection.is_paused
@@ -233,11 +240,11 @@ class End:
             self.refuse_next -= 1
             self.refuse(half)
 
-    def _ended(self, connection: Connection, cause: EndCause) -> None:
+    def _ended(self, connection: Connection, cause: EndCause, failure: str) -> None:
         assert cause is not EndCause.PROTOCOL_ERROR
         assert cause is not EndCause.STREAM_REPLACED or not self.pair.fenced
         half = self.halves.pop(connection)
-        half.ended(cause)
+        half.ended(cause, failure)
         if self.reopen_on_end and self.session.can_open(connection.service_id):
             self.reopen_on_end = False
             self.open(connection.service_id)
@@ -273,7 +280,7 @@ class End:
         """Close a connection in order."""
         half.closed_here = True
         del self.halves[half.connection]
-        self.session.reset(half.connection)
+        self.session.reset(half.connection, half.failure)
 
     def refuse(self, half: Half) -> None:
         """Refuse a connection that was requested; its data is lost."""
@@ -281,7 +288,7 @@ class End:
         half.closed_here = True
         del self.halves[half.connection]
         siblings = list(self.halves.values())
-        self.session.refuse(half.connection)
+        self.session.refuse(half.connection, half.failure)
         assert all(sibling.is_open for sibling in siblings)
 
     def deliver(self, size: int = MAX_FRAME) -> None:

@@ -16,7 +16,7 @@ unnoticed; a playbook that differs prints both sides next to each other.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from typing import TypeAlias
 
@@ -33,6 +33,7 @@ from tailrace.session import (
     EndCause,
     Event,
     MessageIgnored,
+    PeerChanged,
     Session,
     TunnelReady,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "Ignored",
     "Learned",
     "Paused",
+    "Peer",
     "Playbook",
     "Ready",
     "Requested",
@@ -143,6 +145,8 @@ class Ended:
     stream_id: int
     connection_id: int
     cause: EndCause
+    failure: str = field(default="", compare=False)
+    """Why it failed, if it did; of the session, and compared by those who care."""
 
     def __str__(self) -> str:
         name = f"{self.service_id or '-'}/{self.stream_id}/{self.connection_id}"
@@ -170,6 +174,16 @@ class Learned:
 
 
 @dataclass(frozen=True, slots=True)
+class Peer:
+    """PeerChanged."""
+
+    present: bool
+
+    def __str__(self) -> str:
+        return f"the peer is {'' if self.present else 'not '}connected"
+
+
+@dataclass(frozen=True, slots=True)
 class Ignored:
     """MessageIgnored; the reason is for people and not compared."""
 
@@ -180,7 +194,9 @@ class Ignored:
         return f"ignored {_type_name(self.type)} of {self.service_id or '-'}"
 
 
-Step: TypeAlias = Sent | Ready | Requested | Data | Ended | Paused | Resumed | Learned | Ignored
+Step: TypeAlias = (
+    Sent | Ready | Requested | Data | Ended | Paused | Resumed | Learned | Peer | Ignored
+)
 
 
 def _type_name(number: int) -> str:
@@ -289,9 +305,9 @@ class Playbook:
                 c.sink = _Sink(self, c)
                 self.requested.append(c)
                 step = Requested(c.service_id, c.stream_id, c.connection_id)
-            case ConnectionEnded(c, cause):
+            case ConnectionEnded(c, cause, failure):
                 assert not c.is_open, "a connection is closed before its end is told"
-                step = Ended(c.service_id, c.stream_id, c.connection_id, cause)
+                step = Ended(c.service_id, c.stream_id, c.connection_id, cause, failure)
             case ConnectionPaused(c):
                 assert c.is_open
                 assert c.is_paused
@@ -302,6 +318,8 @@ class Playbook:
                 step = Resumed(c.service_id, c.stream_id, c.connection_id)
             case DialectLearned(dialect):
                 step = Learned(dialect)
+            case PeerChanged(present):
+                step = Peer(present)
             case MessageIgnored(kind, service_id, reason):
                 assert reason, "the log needs a reason"
                 step = Ignored(kind, service_id)
@@ -315,6 +333,14 @@ class Playbook:
         self._stimulus(f"receiving {frame[:40].hex()}{'...' if len(frame) > 40 else ''}")
         feed(self.session, frame)
 
+    def receive_more(self, *what: str | bytes | Message) -> None:
+        """Let the service send one frame; what came before may stay unexpected."""
+        feed(self.session, b"".join(map(frame_of, what)))
+
+    def forget(self) -> None:
+        """Expect whatever has happened since the last ``expect``."""
+        self._steps.clear()
+
     def open(self, service_id: str = "SSH1") -> Connection:
         """Open a connection and give it a sink."""
         self._stimulus(f"opening a connection of {service_id or '-'}")
@@ -327,15 +353,15 @@ class Playbook:
         self._stimulus(f"sending {len(payload)} bytes on {connection}")
         self._steps.append(Sent(connection.data_header(len(payload)) + payload))
 
-    def reset(self, connection: Connection) -> None:
+    def reset(self, connection: Connection, failure: str = "") -> None:
         """End a connection from this side."""
         self._stimulus(f"resetting {connection}")
-        self.session.reset(connection)
+        self.session.reset(connection, failure)
 
-    def refuse(self, connection: Connection) -> None:
+    def refuse(self, connection: Connection, failure: str = "") -> None:
         """Refuse a requested connection."""
         self._stimulus(f"refusing {connection}")
-        self.session.refuse(connection)
+        self.session.refuse(connection, failure)
 
     def pause(self, connection: Connection) -> None:
         """Ask the peer for no more data."""

@@ -58,6 +58,8 @@ class StrictChecker:
         """What a source was told to speak."""
         self._named: bool | None = None
         self._streams: dict[str, _StreamRules] = {}
+        self._listening: set[tuple[str, int]] = set()
+        """The streams in which the other client has sent flow messages."""
 
     def _rules(self, service_id: str) -> _StreamRules:
         return self._streams.setdefault(service_id, _StreamRules())
@@ -70,6 +72,8 @@ class StrictChecker:
                 rules.resets_told += 1
             return
         rules = self._rules(message.service_id)
+        if message.type in FLOW_MESSAGES:
+            self._listening.add((message.service_id, message.stream_id))
         if message.type in _STARTS:
             rules.heard.add((message.stream_id, message.connection_id))
             if message.type == MessageType.STREAM_START or not rules.number:
@@ -85,6 +89,9 @@ class StrictChecker:
         elif message.type == MessageType.STREAM_RESET and message.stream_id == rules.number:
             rules.ended = True
             rules.resets_told += 1
+
+    def _peer_listens(self, message: Message) -> bool:
+        return (message.service_id, message.stream_id) in self._listening
 
     def frame_delivered(self) -> None:
         """Note that the client has seen all it was told."""
@@ -104,6 +111,9 @@ class StrictChecker:
         assert message.service_id in (*self._service_ids, "")
         assert len(message.payload) <= 64_512
         assert not message.available_service_ids
+        if message.type in (MessageType.STREAM_RESET, MessageType.CONNECTION_RESET):
+            # Why it failed: to a peer that has said that it understands.
+            assert not message.payload or (self._passes_flow and self._peer_listens(message))
         assert message.ignorable is (message.type in FLOW_MESSAGES)
         has_service_id = bool(message.service_id)
         assert self._named in (None, has_service_id), "named and unnamed messages on one link"
@@ -149,7 +159,6 @@ class StrictChecker:
         return rules.opened if self._role is Side.SOURCE else rules.heard
 
     def _check_stream_reset(self, rules: _StreamRules, message: Message) -> None:
-        assert not message.payload
         assert not message.connection_id
         number = message.stream_id
         assert number in {stream for stream, _ in self._known(rules)}, "reset of an unknown stream"

@@ -127,6 +127,9 @@ class ScriptedEnd:
         self.fail_to_shut = False
         self.shut = False
         self.closed = False
+        self.gone = False
+        """Whether it has given up both halves, as far as can be known."""
+        self.was_reset = False
         self.reads: list[int] = []
         """The limits of the reads so far."""
         self.watched = 0
@@ -213,6 +216,13 @@ class ScriptedEnd:
             raise self.failure or OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
         self.shut = True
 
+    def is_gone(self) -> bool:
+        return self.gone or bool(self.error)
+
+    def reset(self) -> None:
+        self.was_reset = True
+        self.close()
+
     def close(self) -> None:
         assert not self.closed, "it is closed already"
         assert self.readable is self.writable is None, "it was not stopped"
@@ -231,6 +241,7 @@ class NullLink:
         self.pings: list[bytes] = []
         self.reading = True
         self.aborted = False
+        self.closed: tuple[int, str] | None = None
         self._splitter = MessageSplitter()
 
     @property
@@ -259,6 +270,9 @@ class NullLink:
         assert not self.reading
         self.reading = True
 
+    def close(self, code: int, reason: str) -> None:
+        self.closed = (code, reason)
+
     def abort(self) -> None:
         self.aborted = True
 
@@ -274,6 +288,8 @@ class Host:
         self.log = quiet_log(side)
         self.events: list[str] = []
         """What the connection told its host."""
+        self.failures: list[str] = []
+        """Why its local end did, empty texts for ends in order."""
         self.link = NullLink()
         self.session = Session(side, self)
         self.outbound: Outbound[LocalConnection] = Outbound(loop, 64_512)
@@ -308,8 +324,9 @@ class Host:
     def half_closed(self, connection: LocalConnection) -> None:
         self.events.append("half closed")
 
-    def local_ended(self, connection: LocalConnection) -> None:
+    def local_ended(self, connection: LocalConnection, failure: str) -> None:
         self.events.append("local ended")
+        self.failures.append(failure)
         self.session.reset(connection.connection)
 
     def delivered(self, connection: LocalConnection) -> None:

@@ -53,13 +53,22 @@ def read_ready_file(path: Path) -> dict[str, LocalAddress]:
 
 @contextmanager
 def proxy_process(
-    directory: Path, name: str, arguments: Sequence[str], token: Secret | None = None, **env: str
+    directory: Path,
+    name: str,
+    arguments: Sequence[str],
+    token: Secret | None = None,
+    *,
+    machine: Sequence[str] = (),
+    **env: str,
 ) -> Iterator[ProxyProcess]:
-    """The command ``localproxy``; the token goes into its environment."""
+    """The command ``localproxy``; the token goes into its environment.
+
+    ``machine`` is a command that runs another one.
+    """
     if token is not None:
         env["AWSIOT_TUNNEL_ACCESS_TOKEN"] = token.reveal()
     ready_file = directory / f"{name}.json"
-    command = [installed("localproxy"), *arguments, "--ready-file", str(ready_file)]
+    command = [*machine, installed("localproxy"), *arguments, "--ready-file", str(ready_file)]
     with process(name, command, directory, clean_environment(**env)) as started:
         yield ProxyProcess(started, ready_file)
 
@@ -83,21 +92,29 @@ def tunnel_process(
     services: ServiceMap | None = None,
     *options: str,
     name: str = "",
+    machine: Sequence[str] = (),
 ) -> Iterator[ProxyProcess]:
     """The command ``localproxy`` at one end of a tunnel."""
     arguments = [*arguments_for(tunnel, side, services), *options]
-    with proxy_process(directory, name or side.value, arguments, tunnel.tokens[side]) as started:
+    token = tunnel.tokens[side]
+    with proxy_process(directory, name or side.value, arguments, token, machine=machine) as started:
         yield started
 
 
 @asynccontextmanager
 async def both_processes(
-    directory: Path, tunnel: Tunnel, applications: ServiceMap, *options: str
+    directory: Path,
+    tunnel: Tunnel,
+    applications: ServiceMap,
+    *options: str,
+    machine: Sequence[str] = (),
 ) -> AsyncIterator[tuple[ProxyProcess, ProxyProcess, dict[str, LocalAddress]]]:
     """Source and destination as processes, ready; and where the source listens."""
     with (
-        tunnel_process(directory, tunnel, Side.DESTINATION, applications, *options) as destination,
-        tunnel_process(directory, tunnel, Side.SOURCE, None, *options) as source,
+        tunnel_process(
+            directory, tunnel, Side.DESTINATION, applications, *options, machine=machine
+        ) as destination,
+        tunnel_process(directory, tunnel, Side.SOURCE, None, *options, machine=machine) as source,
     ):
         await destination.ready()
         yield source, destination, await source.ready()

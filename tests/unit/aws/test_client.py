@@ -460,5 +460,6 @@ def test_a_ca_file_that_is_none(tmp_path: Path, kind: str) -> None:
         file.mkdir()
     with pytest.raises(ConfigurationError, match=f"^CA file {file}: ") as caught:
         ControlClient("https://localhost", REGION, CREDENTIALS, file)
-    if kind == "missing":
-        assert str(caught.value) == f"CA file {file}: {os.strerror(2)}"
+    said = {"missing": os.strerror(2), "junk": "no certificate in PEM"}.get(kind, "")
+    assert str(caught.value).startswith(f"CA file {file}: {said}")
+    assert "_ssl" not in str(caught.value)

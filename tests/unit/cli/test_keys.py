@@ -6,10 +6,11 @@ import stat
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from botocore.exceptions import ClientError
 
-from support.service import api, config, running
+from support.service import api, config, running, trust
 from tailrace.cli.exit_codes import ExitCode
 from tailrace.cli.tailrace import main
 from tailrace.service.identity.key_store import KeyFile, credentials_file
@@ -80,9 +81,24 @@ def test_policies_are_kept_and_shown(keys: Keys) -> None:
     assert "operations" not in documents[2]
 
 
+def test_quotas_are_kept_and_shown(keys: Keys) -> None:
+    keys.add("--thing", "a", "--max-open-tunnels", "5", "--max-stored-bytes", "10M")
+    keys.add("--max-opened-per-hour", "0")
+    lines = keys.run("list")[1].splitlines()
+    assert lines[0].endswith("  things a; open tunnels 5; stored bytes 10000000")
+    assert lines[1].endswith("  opened per hour 0")
+    first, second = json.loads(keys.run("list", "--json")[1])["keys"]
+    assert (first["max_open_tunnels"], first["max_stored_bytes"]) == (5, 10_000_000)
+    assert second["max_opened_per_hour"] == 0
+    assert "max_opened_per_hour" not in first
+
+
 @pytest.mark.parametrize(
     "options",
     [
+        ["--max-open-tunnels", "-1"],
+        ["--max-opened-per-hour", "many"],
+        ["--max-stored-bytes", "1.5"],
         ["--operation", "Fly"],
         ["--thing", "a b"],
         ["--thing", ""],
@@ -147,10 +163,20 @@ async def test_a_running_service_notices(keys: Keys) -> None:
         assert opened["tunnelId"]
         assert await outcome("open_tunnel") == "AccessDeniedException"
         assert await outcome("close_tunnel", tunnelId=other["tunnelId"]) == "AccessDeniedException"
+        # Its quotas are its own.
+        few = keys.add("--max-open-tunnels", "1")
+        modest = client(service.endpoints, few)
+        await asyncio.to_thread(modest.open_tunnel)
+        with pytest.raises(modest.exceptions.LimitExceededException, match="at most 1 open"):
+            await asyncio.to_thread(modest.open_tunnel)
+        async with httpx.AsyncClient(verify=trust(service.endpoints), trust_env=False) as http:
+            metrics = await http.get(f"{service.endpoints.api_endpoint}/metrics")
+        assert 'tailrace_quota_exceeded_total{cause="open_tunnels"} 1.0' in metrics.text
+        modest.close()
         # It sees nothing but its own.
         listed = (await outcome("list_tunnels"))["tunnelSummaries"]
         assert [summary["tunnelId"] for summary in listed] == [opened["tunnelId"]]
-        assert len((await asyncio.to_thread(admin.list_tunnels))["tunnelSummaries"]) == 2
+        assert len((await asyncio.to_thread(admin.list_tunnels))["tunnelSummaries"]) == 3
         admin.close()
         assert keys.run("revoke", made["AWS_ACCESS_KEY_ID"])[0] == ExitCode.OK
         assert await outcome("list_tunnels") == "UnrecognizedClientException"

@@ -22,6 +22,7 @@ from support.waiting import HANG, wait_until
 from tailrace.cli import serve as command
 from tailrace.cli.exit_codes import ExitCode
 from tailrace.cli.tailrace import main
+from tailrace.common.installing import how_to_install_extra
 from tailrace.errors import ListenError
 from tailrace.service.config import Endpoints
 from tailrace.wire import Message, MessageType
@@ -90,6 +91,19 @@ def run_command(*argv: str, **options: Any) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_a_state_directory_that_others_may_write(serve: Serve, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    state.chmod(0o777)
+    status, out, err = serve().result()
+    assert (status, out) == (ExitCode.USAGE, "")
+    assert err == (
+        f"tailrace serve: cannot use the directory {state}: it is open to other users: "
+        f"chmod 755 {state}; choose another with --state-dir\n"
+    )
+    assert list(state.iterdir()) == []
+
+
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_end_it_with_status_0(serve: Serve, loop: str, number: signal.Signals) -> None:
@@ -101,6 +115,7 @@ def test_signals_end_it_with_status_0(serve: Serve, loop: str, number: signal.Si
     assert status == ExitCode.OK, err
     assert endpoints.api_endpoint in out
     assert "Traceback" not in err
+    assert ("Running as root; this command needs no privileges" in err) is (os.geteuid() == 0)
     assert not served.ready_file.exists()
 
 
@@ -166,7 +181,10 @@ def test_a_busy_port_is_status_5(serve: Serve, option: str) -> None:
         address = f"127.0.0.1:{busy.getsockname()[1]}"
         status, _, err = serve(option, address).result()
     assert status == ExitCode.LISTEN
-    assert err.splitlines()[-1].startswith(f"tailrace serve: cannot listen on {address} ({option})")
+    assert err.splitlines()[-1] == (
+        f"tailrace serve: cannot listen on {address} ({option}): Address already in use; stop what "
+        f"listens there, or choose another port with {option}"
+    )
     assert "Traceback" not in err
 
 
@@ -199,6 +217,7 @@ def test_wrong_options_are_one_line(serve: Serve, options: list[str], text: str)
 @pytest.mark.parametrize(
     ("options", "text"),
     [
+        (["--region", "us east"], "--region 'us east' is not a name such as us-east-1"),
         (["--api-listen", "x"], "--api-listen 'x' is not HOST:PORT, for example 127.0.0.1:7443 or"),
         (["--notify-command", ""], "--notify-command is empty: give a program with its arguments"),
         (["--notify-command", "'"], '--notify-command "\'": No closing quotation'),
@@ -261,7 +280,15 @@ def test_a_store_of_another_version(serve: Serve, tmp_path: Path) -> None:
     assert status == ExitCode.USAGE
     assert err == (
         f"tailrace serve: the tunnel store {database} has schema version 7, this version of "
-        "tailrace knows 1: use the version that wrote it, or another --state-dir\n"
+        "tailrace knows 2: use the version that wrote it, or another --state-dir\n"
+    )
+    with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute("DELETE FROM schema_version")
+    status, _, err = serve().result()
+    assert status == ExitCode.USAGE
+    assert err == (
+        f"tailrace serve: the tunnel store {database} is broken: it has no schema version; put a "
+        "copy back, or remove it with the files beside it to start without tunnels\n"
     )
 
 
@@ -274,7 +301,8 @@ def test_a_missing_extra_is_named(
     )
     assert main(["serve", "--state-dir", str(tmp_path)]) == ExitCode.USAGE
     assert capsys.readouterr().err == (
-        "tailrace serve: some packages are not installed; pip install 'tailrace[service]'\n"
+        "tailrace serve: packages are not installed: starlette; install them: "
+        f"{how_to_install_extra('service')}\n"
     )
 
 
@@ -309,6 +337,7 @@ class TestEnv:
         )
         environment = {k: v for k, v in os.environ.items() if not k.startswith("AWS")}
         environment |= {"MAIN": MAIN, "PYTHON": sys.executable, "AWS_SESSION_TOKEN": "stale"}
+        environment["AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"] = "true"
         result = subprocess.run(
             ["/bin/sh", "-c", script],
             capture_output=True,
@@ -345,6 +374,41 @@ class TestEnv:
         assert captured.err == (
             f"tailrace env: no service is running here: {tmp_path}/ready.json does not exist; "
             f"start one with: tailrace serve --state-dir {tmp_path}\n"
+        )
+
+    def test_a_key_from_the_environment(
+        self, serve: Serve, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        given = {"TAILRACE_ACCESS_KEY_ID": "AKGIVEN", "TAILRACE_SECRET_ACCESS_KEY": "its-secret"}
+        with monkeypatch.context() as context:
+            for name, value in given.items():
+                context.setenv(name, value)
+            served = serve()
+            served.wait_ready()
+            knowing = run_command("env", "--state-dir", str(served.state_dir))
+        assert "export AWS_ACCESS_KEY_ID=AKGIVEN\n" in knowing.stdout
+        assert "export AWS_SECRET_ACCESS_KEY=its-secret\n" in knowing.stdout
+        assert knowing.stdout.splitlines()[-2] == "unset AWS_SESSION_TOKEN"
+        unknowing = run_command("env", "--state-dir", str(served.state_dir))
+        assert unknowing.returncode == ExitCode.OK
+        assert "AWS_ENDPOINT_URL_IOTSECURETUNNELING=" in unknowing.stdout
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+            assert name not in unknowing.stdout
+        assert unknowing.stderr.startswith("tailrace env: the key AKGIVEN is only in")
+        assert unknowing.stderr.count("\n") == 1
+
+    def test_a_ready_file_that_others_may_write(
+        self, serve: Serve, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        served = serve()
+        served.wait_ready()
+        path = served.state_dir / "ready.json"
+        path.chmod(0o666)
+        assert main(["env", "--state-dir", str(served.state_dir)]) == ExitCode.USAGE
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err == (
+            f"tailrace env: cannot read {path}: it is open to other users: chmod 644 {path}\n"
         )
 
     def test_a_dead_service(self, serve: Serve) -> None:

@@ -100,6 +100,11 @@ def test_the_formats_of_the_log(capsys: pytest.CaptureFixture[str]) -> None:
             logging.getLogger("tailrace.test").warning("a\nb\x1b\x9b\u202e%s", "\r")
             (line,) = capsys.readouterr().err.split("\n")[:-1]
             assert line.isprintable()
+            for number in range(21):
+                logging.getLogger("library").info("request %d", number)
+            assert len(capsys.readouterr().err.splitlines()) == 20
+            logging.getLogger("tailrace.test").warning("x" * 1_000_000)
+            assert len(capsys.readouterr().err) < 2100
     finally:
         root.handlers[:] = before
         root.setLevel(level)

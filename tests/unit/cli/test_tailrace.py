@@ -39,9 +39,20 @@ def result(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, st
     ("argv", "line"),
     [
         ([], "tailrace: the following arguments are required: COMMAND; try tailrace --help"),
-        (["--nope"], "tailrace: the following arguments are required: COMMAND; "),
-        (["demo", "--nope"], "tailrace: unrecognized arguments: --nope; try tailrace --help"),
-        (["demo", "x"], "tailrace: unrecognized arguments: x; try tailrace --help"),
+        (["--nope"], "tailrace: unrecognized arguments: --nope; try tailrace --help"),
+        (["--vesion"], "tailrace: unrecognized arguments: --vesion; did you mean --version?; try"),
+        (
+            ["demo", "--nope"],
+            "tailrace demo: unrecognized arguments: --nope; try tailrace demo --help",
+        ),
+        (["demo", "x"], "tailrace demo: unrecognized arguments: x; try tailrace demo --help"),
+        (
+            ["tunnel", "open", "--lifetme=3", "x"],
+            "tailrace tunnel open: unrecognized arguments: --lifetme=3 x; "
+            "did you mean --lifetime?; try tailrace tunnel open --help",
+        ),
+        (["tunnel", "--jsn"], "tailrace tunnel: unrecognized arguments: --jsn; try"),
+        (["sevre"], "tailrace: argument COMMAND: invalid choice: 'sevre' (choose from "),
         (["dance"], "tailrace: argument COMMAND: invalid choice: 'dance' (choose from "),
         (["serve", "--loop", "x"], "tailrace serve: argument --loop: invalid choice: 'x'"),
         (["serve", "--state-dir"], "tailrace serve: argument --state-dir: expected one argument"),
@@ -57,6 +68,19 @@ def test_usage_errors_are_one_line(
     assert err.startswith(line)
     assert err.count("\n") == 1
     assert err.endswith(" --help\n")
+
+
+@pytest.mark.parametrize(
+    ("argv", "guess"),
+    [
+        (["sevre"], "serve"),
+        (["tunnel", "opne"], "open"),
+        (["tunnel", "rotate", "t", "--mode", "destinaton"], "destination"),
+        (["serve", "--log-level", "warn"], "warning"),
+    ],
+)
+def test_what_may_be_meant(capsys: pytest.CaptureFixture[str], argv: list[str], guess: str) -> None:
+    assert f"; did you mean {guess}?; try tailrace" in result(capsys, *argv)[2]
 
 
 @pytest.mark.parametrize("option", ["-V", "--version"])
@@ -76,6 +100,7 @@ def test_version(capsys: pytest.CaptureFixture[str], option: str) -> None:
         *(["tunnel", action] for action in ("open", "list", "describe", "rotate", "close")),
         ["demo"],
         ["config"],
+        ["config", "show"],
     ],
     ids=" ".join,
 )
@@ -123,7 +148,7 @@ def test_an_error_becomes_its_line_and_its_status(
 @pytest.mark.parametrize(
     ("setting", "hint"),
     [
-        ("loop", "; pip install uvloop, or use --loop auto"),
+        ("loop", f"; use --loop auto, or install it: {sys.executable} -m pip install uvloop"),
         ("state_dir", "; choose another with --state-dir"),
         ("unheard_of", ""),
     ],
@@ -206,7 +231,7 @@ def test_config_show_with_a_mistake(capsys: pytest.CaptureFixture[str], no_setti
     assert "access-token" in err
 
 
-@pytest.mark.parametrize("option", ["--help", "--version"])
+@pytest.mark.parametrize("option", ["--version"])
 def test_config_show_shows_settings_only(
     capsys: pytest.CaptureFixture[str], no_settings: None, option: str
 ) -> None:
@@ -227,12 +252,28 @@ def test_as_a_module() -> None:
     assert done.stdout == f"tailrace {__version__}\n"
 
 
-def test_an_output_that_nobody_reads(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["config", "show", "-r", "eu-west-1", "-s", "5555"],
+        ["--help"],
+        ["serve", "--help"],
+        ["--version"],
+        ["keys", "list"],
+    ],
+    ids=" ".join,
+)
+def test_an_output_that_nobody_reads(tmp_path: Path, argv: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    environment = {**os.environ, "AWSIOT_TUNNEL_ACCESS_TOKEN": TOKEN}
+    environment = {
+        **os.environ,
+        "AWSIOT_TUNNEL_ACCESS_TOKEN": TOKEN,
+        "XDG_STATE_HOME": str(tmp_path),
+    }
+    subprocess.run([*COMMAND, "keys", "add"], env=environment, capture_output=True, check=True)
     done = subprocess.run(
-        [*COMMAND, "config", "show", "-r", "eu-west-1", "-s", "5555"],
+        [*COMMAND, *argv],
         stdout=writer,
         stderr=subprocess.PIPE,
         cwd=tmp_path,
@@ -242,3 +283,21 @@ def test_an_output_that_nobody_reads(tmp_path: Path) -> None:
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_that_takes_nothing(unbuffered: str) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*COMMAND, "--version"],
+            stdout=full,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=HANG,
+            check=False,
+        )
+    assert done.returncode == ExitCode.USAGE
+    assert done.stderr == "tailrace: cannot write to standard output: No space left on device\n"

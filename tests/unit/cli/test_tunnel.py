@@ -3,6 +3,8 @@
 import asyncio
 import http.server
 import json
+import os
+import re
 import ssl
 import stat
 import sys
@@ -15,10 +17,12 @@ from typing import Any
 import pytest
 import trustme
 
+from support.network.ports import free_port
+from support.network.web_proxies import proxy_server, socks_greeting
+from support.processes.child import installed
 from support.service import config, dial, running
 from tailrace.cli.exit_codes import ExitCode
 from tailrace.cli.tailrace import main
-from tailrace.cli.tunnel import api_endpoint
 from tailrace.service.service import Service
 
 VARIABLES = (
@@ -28,9 +32,15 @@ VARIABLES = (
     "AWS_REGION",
     "AWS_DEFAULT_REGION",
     "AWS_PROFILE",
+    "AWS_DEFAULT_PROFILE",
     "AWS_CA_BUNDLE",
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_IOTSECURETUNNELING",
+    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+    "https_proxy",
+    "HTTPS_PROXY",
+    "no_proxy",
+    "NO_PROXY",
 )
 
 
@@ -67,7 +77,10 @@ class Shell:
 
     async def __call__(self, *argv: str, status: ExitCode = ExitCode.OK) -> str:
         self._capsys.readouterr()
-        ended = await asyncio.to_thread(tunnel, *argv)
+        try:
+            ended = await asyncio.to_thread(tunnel, *argv)
+        except SystemExit as end:
+            ended = int(end.code or 0)
         captured = self._capsys.readouterr()
         assert ended == status, captured.err
         if status is ExitCode.OK:
@@ -129,21 +142,47 @@ class TestService:
         assert len({summary["tunnelId"] for summary in listed}) == 230
         assert len((await shell.json("list", "--max", "150"))["tunnelSummaries"]) == 150
 
-    async def test_tokens_to_a_file(self, service: Service, shell: Shell, tmp_path: Path) -> None:
-        kept = tmp_path / "tokens"
+    async def test_tokens_to_files(self, service: Service, shell: Shell, tmp_path: Path) -> None:
+        kept = tmp_path / "new" / "tokens"
         opened = await shell.json("open", "--tokens-to", str(kept))
         assert set(opened) == {"tunnelId", "tunnelArn"}
-        tokens = json.loads(kept.read_text())
-        assert tokens["tunnelId"] == opened["tunnelId"]
-        assert stat.S_IMODE(kept.stat().st_mode) == 0o600
-        async with dial(service.endpoints, "source", tokens["sourceAccessToken"]):
-            pass
-        line = await shell(
-            "open", "--tokens-to", str(tmp_path / "no" / "file"), status=ExitCode.USAGE
-        )
-        assert "--tokens-to: cannot write" in line
-        # Nothing was opened whose tokens would be lost.
-        assert len((await shell.json("list"))["tunnelSummaries"]) == 1
+        assert stat.S_IMODE(kept.stat().st_mode) == 0o700
+        files = {path.name: path for path in kept.iterdir()}
+        assert set(files) == {"source.token", "destination.token"}
+        assert {stat.S_IMODE(path.stat().st_mode) for path in files.values()} == {0o600}
+        for side in ("source", "destination"):
+            token = files[f"{side}.token"].read_text()
+            assert token.endswith("\n")
+            async with dial(service.endpoints, side, token.strip()):
+                pass
+        before = files["destination.token"].read_text()
+        await shell("rotate", opened["tunnelId"], "--mode", "source", "--tokens-to", str(kept))
+        assert files["source.token"].read_text() != token
+        assert files["destination.token"].read_text() == before
+
+    @pytest.mark.parametrize("kind", ["file", "below"])
+    async def test_tokens_that_cannot_be_saved(
+        self, service: Service, shell: Shell, tmp_path: Path, kind: str
+    ) -> None:
+        """Nothing is opened whose tokens would be lost."""
+        (tmp_path / "file").write_text("")
+        where = tmp_path / "file" if kind == "file" else tmp_path / "file" / "directory"
+        line = await shell("open", "--tokens-to", str(where), status=ExitCode.USAGE)
+        if kind == "file":
+            assert f"--tokens-to: {where} is a file; name a directory" in line
+        else:
+            assert f"--tokens-to: cannot write to {where}: Not a directory" in line
+        assert (await shell.json("list"))["tunnelSummaries"] == []
+
+    async def test_tokens_that_are_lost_all_the_same(
+        self, service: Service, shell: Shell, tmp_path: Path
+    ) -> None:
+        for name in ("source.token", "destination.token"):
+            (tmp_path / name).mkdir()
+        line = await shell("open", "--tokens-to", str(tmp_path), status=ExitCode.USAGE)
+        (summary,) = (await shell.json("list"))["tunnelSummaries"]
+        assert line.endswith(f"get another one: tailrace tunnel rotate {summary['tunnelId']}")
+        assert "trt_" not in line
 
     @pytest.mark.usefixtures("service")
     async def test_on_a_terminal(
@@ -153,9 +192,9 @@ class TestService:
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
         kept = tmp_path / "tokens"
         out = await shell("open", "--service", "SSH", "--tokens-to", str(kept), "--tag", "k=v")
-        tunnel_id = json.loads(kept.read_text())["tunnelId"]
-        assert f"tunnel     {tunnel_id}" in out
-        assert f"tokens in  {kept}" in out
+        tunnel_id = re.search(r"^tunnel +(\S+)$", out, re.MULTILINE)[1]
+        assert f"source token       {kept}/source.token" in out
+        assert f"destination token  {kept}/destination.token" in out
         out = await shell("open", "--description", "the lamp")
         assert "source token       trt_" in out
         assert "destination token  trt_" in out
@@ -185,6 +224,16 @@ class TestService:
             (["open", "--tag", "=x"], "is not KEY=VALUE"),
             (["open", "--thing", "lamp"], "--thing needs --service"),
             (["list", "--max", "0"], "--max must be at least 1"),
+            (["list", "--max", "two"], "argument --max: 'two' is not a whole number"),
+            (["open", "--lifetime", "2h"], "'2h' has a unit; write minutes: --lifetime 120"),
+            (["open", "--lifetime", "90M"], "'90M' has a unit; write minutes: --lifetime 90"),
+            (["open", "--lifetime", "1s"], "'1s' has a unit; write minutes: --lifetime 1"),
+            (["open", "--lifetime", "-1"], "'-1' is not a whole number"),
+            (["open", "--lifetime", "h"], "'h' is not a whole number"),
+            (
+                ["open", "--service", "SSH, HTTP"],
+                "'SSH, HTTP' is more than one id; write --service SSH --service HTTP",
+            ),
             (["list", "--ca-bundle", "/no/such/file"], "CA file /no/such/file"),
             (["list", "--endpoint-url", "http://x"], "is not https://HOST"),
         ],
@@ -241,6 +290,7 @@ class Cloud:
         authority.cert_pem.write_to_path(self.ca_file)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("localhost").configure_cert(context)
+        self.server_context = context
         with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
             server.socket = context.wrap_socket(server.socket, server_side=True)
             self.url = f"https://localhost:{server.server_address[1]}"
@@ -284,7 +334,8 @@ class TestCloud:
             *("rotate", "t1", "--region", "eu-west-1", "--mode", "destination"),
             *("--thing", "lamp", "--tokens-to", str(kept)),
         )
-        assert json.loads(kept.read_text()) == {"tunnelId": "t1"} | tokens
+        assert (kept / "source.token").read_text() == "s-token\n"
+        assert (kept / "destination.token").read_text() == "d-token\n"
         first, second = cloud.requests
         assert first[0] == "RotateTunnelAccessToken"
         assert "/eu-west-1/IoTSecuredTunneling/aws4_request" in first[1]
@@ -338,55 +389,153 @@ class TestCloud:
         assert "nobody" in line
 
     async def test_without_boto3(
-        self, cloud: Cloud, shell: Shell, monkeypatch: pytest.MonkeyPatch
+        self, cloud: Cloud, shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         import importlib.util
 
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
         line = await shell("list", "--region", "x", status=ExitCode.USAGE)
         assert "set AWS_ACCESS_KEY_ID" in line
-        line = await shell("list", "--profile", "p", status=ExitCode.USAGE)
-        assert "--profile needs boto3" in line
+        (tmp_path / "aws-config").write_text("[profile p]\n")
+        line = await shell("list", "--region", "x", "--profile", "p", status=ExitCode.USAGE)
+        assert "--profile needs the package boto3" in line
 
-    async def test_credentials_that_cannot_be_had(
-        self, cloud: Cloud, shell: Shell, tmp_path: Path
+    @pytest.mark.usefixtures("keys")
+    @pytest.mark.parametrize(
+        "config",
+        [
+            "[default]\nendpoint_url = URL\nca_bundle = CA\n",
+            "[default]\nservices = s\nca_bundle = CA\n[services s]\niotsecuretunneling =\n"
+            "  endpoint_url = URL\n",
+        ],
+    )
+    async def test_the_endpoint_of_the_profile(
+        self,
+        cloud: Cloud,
+        shell: Shell,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        config: str,
     ) -> None:
-        (tmp_path / "aws-credentials").write_text(
-            "[default]\ncredential_process = /no/such/program\n"
-        )
+        """With the credentials of the environment, too: never to AWS."""
+        monkeypatch.delenv("AWS_ENDPOINT_URL")
+        monkeypatch.delenv("AWS_CA_BUNDLE")
+        config = config.replace("URL", cloud.url).replace("CA", str(cloud.ca_file))
+        (tmp_path / "aws-config").write_text(config)
+        await shell("list", "--region", "x")
+        (tmp_path / "aws-config").write_text(config.replace("[default]", "[profile p]"))
+        monkeypatch.setenv("AWS_PROFILE", "p")
+        await shell("list", "--region", "x")
+        assert len(cloud.requests) == 2
+        # Nor where the file cannot be made sense of.
+        (tmp_path / "aws-config").write_text(config + "nonsense\n")
         line = await shell("list", "--region", "x", status=ExitCode.USAGE)
-        assert "no credentials" in line
+        assert "aws-config is not valid" in line
+
+    @pytest.mark.parametrize(
+        ("process", "said"),
+        [
+            ("/no/such/program", "No such file or directory: '/no/such/program'"),
+            ("'", "No closing quotation"),
+            ("false", "Error when retrieving credentials from custom-process"),
+            ("sh -c 'seq 1000 >&2; exit 1'", "1 2 3 4"),
+            ("sh -c 'printf \"\\033[31m\" >&2; exit 1'", "\\x1b[31m"),
+            ("true", "gives what is none (Expecting value"),
+            ("echo []", "gives what is none ("),
+            ("printf '\\377'", "gives what is none ("),
+            ('echo {\\"Version\\":1}', "Missing required key"),
+            (
+                'echo {\\"Version\\":1,\\"AccessKeyId\\":1,\\"SecretAccessKey\\":null}',
+                "gives what is none (",
+            ),
+        ],
+    )
+    async def test_credentials_that_cannot_be_had(
+        self, cloud: Cloud, shell: Shell, tmp_path: Path, process: str, said: str
+    ) -> None:
+        (tmp_path / "aws-config").write_text(f"[default]\ncredential_process = {process}\n")
+        line = await shell("list", "--region", "x", status=ExitCode.USAGE)
+        assert ": no credentials: " in line
+        assert said in line
+        assert len(line) < 500
 
 
-@pytest.mark.parametrize(
-    ("region", "environment", "expected"),
-    [
-        ("eu-west-1", {}, "https://api.tunneling.iot.eu-west-1.amazonaws.com"),
-        ("cn-north-1", {}, "https://api.tunneling.iot.cn-north-1.amazonaws.com.cn"),
-        ("x", {"AWS_ENDPOINT_URL": "https://all"}, "https://all"),
-        (
-            "x",
-            {"AWS_ENDPOINT_URL": "https://all", "AWS_ENDPOINT_URL_IOTSECURETUNNELING": "https://o"},
-            "https://o",
-        ),
-    ],
-)
-def test_endpoints(region: str, environment: dict[str, str], expected: str) -> None:
-    assert api_endpoint(region, environment) == expected
+class TestWebProxy:
+    """``HTTPS_PROXY`` and ``NO_PROXY``, as for ``localproxy``."""
 
+    @pytest.fixture(autouse=True)
+    def _keys(self, keys: None) -> None:
+        pass
 
-def test_endpoints_are_those_of_the_sdk() -> None:
-    import boto3
+    @pytest.mark.parametrize("variable", ["https_proxy", "HTTPS_PROXY"])
+    async def test_an_http_proxy(
+        self, cloud: Cloud, shell: Shell, monkeypatch: pytest.MonkeyPatch, variable: str
+    ) -> None:
+        async with proxy_server() as proxy:
+            monkeypatch.setenv(variable, f"http://user:hidden@127.0.0.1:{proxy.port}")
+            await shell("list", "--region", "x")
+        (request,) = proxy.requests
+        assert request.startswith(f"CONNECT {cloud.url.removeprefix('https://')} HTTP/1.1\r\n")
+        assert "Proxy-Authorization: Basic dXNlcjpoaWRkZW4=" in request
+        assert len(cloud.requests) == 1
 
-    for region in ("us-east-1", "eu-central-1", "cn-northwest-1"):
-        client = boto3.session.Session().client(
-            "iotsecuretunneling",
-            region_name=region,
-            aws_access_key_id="a",
-            aws_secret_access_key="b",
-        )
-        assert client.meta.endpoint_url == api_endpoint(region, {})
-        client.close()
+    async def test_a_socks_proxy(
+        self, cloud: Cloud, shell: Shell, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pytest.importorskip("python_socks")
+        async with proxy_server(socks_greeting()) as proxy:
+            monkeypatch.setenv("HTTPS_PROXY", f"socks5h://127.0.0.1:{proxy.port}")
+            await shell("list", "--region", "x")
+        assert proxy.requests == [cloud.url.removeprefix("https://")]
+
+    async def test_a_proxy_with_tls(self, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As a process: it ends without waiting for the proxy to close."""
+        async with proxy_server(tls=cloud.server_context) as proxy:
+            child = await asyncio.create_subprocess_exec(
+                *(installed("tailrace"), "tunnel", "list", "--region", "x"),
+                env={**os.environ, "HTTPS_PROXY": f"https://localhost:{proxy.port}"},
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            out, err = await child.communicate()
+        assert child.returncode == ExitCode.OK
+        assert err.decode() == ""
+        assert json.loads(out) == {"tunnelSummaries": []}
+        assert len(proxy.requests) == 1
+
+    async def test_no_proxy(
+        self, cloud: Cloud, shell: Shell, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+        monkeypatch.setenv("NO_PROXY", "localhost")
+        await shell("list", "--region", "x")
+        assert len(cloud.requests) == 1
+
+    @pytest.mark.usefixtures("cloud")
+    async def test_a_proxy_that_refuses(
+        self, shell: Shell, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def refuse(_proxy: object, reader: asyncio.StreamReader, writer: Any) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 407 no\r\nContent-Length: 0\r\n\r\n")
+            raise ConnectionAbortedError
+
+        async with proxy_server(refuse) as proxy:
+            monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+            line = await shell("list", "--region", "x", status=ExitCode.NETWORK)
+        assert "the proxy wants a user and a password" in line
+
+    @pytest.mark.usefixtures("cloud")
+    async def test_a_proxy_that_is_none(
+        self, shell: Shell, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{free_port()}")
+        line = await shell("list", "--region", "x", status=ExitCode.NETWORK)
+        assert "web proxy http://127.0.0.1:" in line
+        monkeypatch.setenv("HTTPS_PROXY", "http://user:hidden@:1")
+        line = await shell("list", "--region", "x", status=ExitCode.USAGE)
+        assert "environment variable HTTPS_PROXY: The host is missing" in line
+        assert "hidden" not in line
 
 
 def test_nothing_heavy_is_imported() -> None:

@@ -52,6 +52,13 @@ def test_directories(tmp_path: Path) -> None:
     make_private_directory(path)
     make_private_directory(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    path.chmod(0o777)
+    with pytest.raises(ConfigurationError) as refused:
+        make_private_directory(path)
+    assert refused.value.setting == "state_dir"
+    assert str(refused.value) == (
+        f"cannot use the directory {path}: it is open to other users: chmod 755 {path}"
+    )
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match="cannot make the directory") as caught:
         make_private_directory(tmp_path / "file" / "x")

@@ -10,7 +10,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tailrace.common.event_loop import LoopChoice, loop_factory, raise_descriptor_limit
+from tailrace.common.event_loop import (
+    LoopChoice,
+    descriptor_limit,
+    loop_factory,
+    raise_descriptor_limit,
+)
 from tailrace.errors import ConfigurationError
 
 
@@ -46,6 +51,14 @@ def hard_limit() -> Iterator[int]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
     yield hard
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_how_many_files_may_be_open(hard_limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert descriptor_limit() == 200
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
+    assert descriptor_limit() == sys.maxsize
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert descriptor_limit() == sys.maxsize
 
 
 def test_as_many_files_may_be_open_as_the_system_allows(hard_limit: int) -> None:

@@ -5,6 +5,8 @@ What the true commands do together is for ``tests/e2e/test_demo.py``.
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import socket
 import time
@@ -15,7 +17,7 @@ import pytest
 from support.processes.demo import LISTING, Stage, answers, listening
 from tailrace.demo import runner
 from tailrace.demo.measurements import DemoFailed
-from tailrace.errors import ControlError
+from tailrace.errors import ConfigurationError, ControlError
 
 # -- everything plays along ------------------------------------------------------------------
 
@@ -67,6 +69,24 @@ def test_a_tunnel_that_is_refused(stage: Stage) -> None:
     stage.refuses = "OpenTunnel"
     with pytest.raises(ControlError, match=r"^LimitExceededException: too many tunnels$"):
         stage.run()
+
+
+@pytest.mark.parametrize(
+    ("method", "number"), [("mkdir", errno.EROFS), ("write_bytes", errno.ENOSPC)]
+)
+def test_no_place_for_temporary_files(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, method: str, number: int
+) -> None:
+    def fail(*args: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, method, fail)
+    with pytest.raises(ConfigurationError) as caught:
+        stage.run()
+    assert str(caught.value) == (
+        f"cannot write 0 MiB of temporary files: {os.strerror(number)}; "
+        "name a directory with room for them in TMPDIR"
+    )
 
 
 # -- staying, and being ended ----------------------------------------------------------------

@@ -94,6 +94,20 @@ def test_one_that_ends_while_others_take_their_turns():
         turns.forget("b")
 
 
+def test_what_is_little_goes_by_the_quantum():
+    for quantum, scale in ((16_384, 1), (8_192, 1), (4_096, 2), (1_024, 8)):
+        turns = full_link()
+        turns.set_quantum(quantum)
+        assert turns.allowance("typist", INTERACTIVE_BURST // scale - 1, 0.0) == GRANT // scale
+        assert turns.allowance("typist", INTERACTIVE_BURST // scale, 0.0) == 0
+        # One byte more than what a second refills.
+        more = INTERACTIVE_RATE // scale
+        assert turns.allowance("typist", INTERACTIVE_BURST // scale + more, 1.0) == 0
+        assert turns.allowance("typist", INTERACTIVE_BURST // scale + more, 1.5) > 0
+        granted = [turns.allowance(f"client {number}", 0, 2.0) for number in range(20)]
+        assert sum(granted) == (AHEAD - 2 * GRANT) // scale
+
+
 def test_one_that_has_sent_little_goes_ahead():
     turns = full_link()
     assert turns.allowance("typist", 0, 0.0) == GRANT

@@ -16,6 +16,7 @@ from support.network.certificates import Certificates
 from support.network.frames import BINARY, CLOSE, PING, PONG, Frame, close_frame, frame
 from support.network.recorder import Recorder
 from support.network.scripted_service import (
+    ACCESS_TOKEN,
     Peer,
     Script,
     ScriptedService,
@@ -159,6 +160,19 @@ async def test_any_other_close_code_brings_it_back(
         assert service.connections == 2
     ((cause, _),) = observer.retries
     assert str(cause) == f"the link was closed by the service ({code or 1005})"
+
+
+async def test_a_reason_that_quotes_a_token_does_not_come_through(
+    certificates: Certificates,
+) -> None:
+    """To subscribers of a program, and as JSON, what a close frame says goes past any log."""
+    quoting = serve(close_frame(4000, f"not {ACCESS_TOKEN}\x1b[2J"), Peer.read_to_end)
+    observer = Observer()
+    with ScriptedService(certificates, quoting, OK) as service:
+        await supervisor(service, observer).run()
+    assert observer.ends[0] == LinkClosed(ClosedBy.PEER, 4000, "not <redacted> [2J")
+    assert "not <redacted>" in str(observer.retries[0][0])
+    assert ACCESS_TOKEN not in str(observer.retries[0][0])
 
 
 @pytest.mark.parametrize("rude", [False, True])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +18,7 @@ from support.tunnel.engine import Ready, data_message, settings, turn
 from support.waiting import until
 from tailrace.common.addresses import TCPAddress, UnixAddress
 from tailrace.localproxy.applications import name_of
+from tailrace.localproxy.dialer import DialFailed
 from tailrace.localproxy.events import ConnectionClosed, ConnectionOpened, ConnectionRefused
 from tailrace.localproxy.local_connection import ConnectionState
 from tailrace.localproxy.settings import StreamHandler
@@ -155,7 +157,8 @@ async def test_an_application_that_refuses_ends_its_connection_alone(service: Se
             ):
                 await check_echo(streams, b"before")
                 async with client(ends.listening["DOWN"]) as (reader, _):
-                    assert await reader.read() == b""
+                    with pytest.raises(ConnectionResetError):
+                        await reader.read()
                 refused = await ends.destination.seen(ConnectionRefused)
                 assert refused.reason.startswith("Could not connect to destination 127.0.0.1:")
                 assert "Connection refused" in refused.reason
@@ -219,3 +222,98 @@ async def test_dials_that_are_abandoned_are_named(
                 assert f"{address}: not reached before the end; 10 bytes lost" in caplog.text
                 await until(dial.done, "the end of the dial")
                 traffic.applications.abandon_dials()
+
+
+# -- many at once ----------------------------------------------------------------------------------
+
+
+class Held:
+    """Dials that end when a test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.waiting: list[tuple[str, asyncio.Future[socket.socket]]] = []
+        monkeypatch.setattr("tailrace.localproxy.applications.dial", self._dial)
+
+    async def _dial(self, address: TCPAddress, _: object) -> socket.socket:
+        future = asyncio.get_running_loop().create_future()
+        self.waiting.append((str(address), future))
+        return await future
+
+    @property
+    def addresses(self) -> list[str]:
+        return [address for address, future in self.waiting if not future.done()]
+
+    def refuse(self, count: int) -> None:
+        for _, future in [each for each in self.waiting if not each[1].done()][:count]:
+            future.set_exception(DialFailed("there -- Connection refused", "refused"))
+
+
+SERVICES = {"A": TCPAddress("", 1), "B": TCPAddress("", 2)}
+
+
+def request(far: Ready, service_id: str, count: int) -> None:
+    for number in range(1, count + 1):
+        kind = MessageType.STREAM_START if number == 1 else MessageType.CONNECTION_START
+        frame = encode_delimited(Message(kind, 1, service_id, number))
+        far.link_session.frame_received(memoryview(frame))
+        turn(far._loop)
+
+
+def test_some_are_dialed_at_once_and_the_others_wait(
+    loop: ClockLoop, monkeypatch: pytest.MonkeyPatch
+):
+    """A peer decides how fast connections come, but not how many sockets are made at once."""
+    held = Held(monkeypatch)
+    far = Ready(loop, settings(Side.DESTINATION), ("A", "B"), services=SERVICES)
+    request(far, "A", 200)
+    assert held.addresses == ["1"] * 128
+    request(far, "B", 1)  # does not wait for another service's application
+    assert held.addresses == ["1"] * 128 + ["2"]
+    held.refuse(50)
+    turn(loop, 3)
+    assert held.addresses == ["1"] * 78 + ["2"] + ["1"] * 50
+    held.refuse(200)
+    turn(loop, 3)
+    assert held.addresses == ["1"] * 22
+    held.refuse(22)
+    turn(loop, 3)
+    assert held.addresses == []
+    refused = [event for event in far.events if isinstance(event, ConnectionRefused)]
+    assert len(refused) == 201
+    numbers = [event.connection_id for event in refused if event.service_id == "A"]
+    assert numbers == list(range(1, 201))  # those that came first are dialed first
+    assert not far.traffic.applications.tasks
+    assert far.traffic.is_drained
+
+
+def test_those_that_wait_to_be_dialed_end_with_the_link(
+    loop: ClockLoop, monkeypatch: pytest.MonkeyPatch
+):
+    held = Held(monkeypatch)
+    far = Ready(loop, settings(Side.DESTINATION), ("A", "B"), services=SERVICES)
+    request(far, "A", 200)
+    far.link_session.frame_received(data_message(b"last words", "A", 200))
+    far.lose_link()
+    turn(loop, 3)
+    # One has something to be delivered, and is dialed for that.
+    assert held.addresses == ["1"]
+    assert [local.waiting for local in far.table] == [10]
+    far.traffic.applications.abandon_dials()
+    turn(loop, 3)
+    assert not far.traffic.applications.tasks
+    assert far.traffic.is_drained
+
+
+def test_one_that_waits_to_be_dialed_can_be_abandoned(
+    loop: ClockLoop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    Held(monkeypatch)
+    far = Ready(loop, settings(Side.DESTINATION), ("A", "B"), services=SERVICES)
+    request(far, "A", 129)
+    far.link_session.frame_received(data_message(b"last words", "A", 129))
+    far.traffic.applications.abandon_dials()
+    turn(loop, 3)
+    assert not far.traffic.applications.tasks
+    assert far.traffic.is_drained
+    assert "127.0.0.1:1" not in caplog.text
+    assert "1: not reached before the end; 10 bytes lost" in caplog.text

@@ -98,7 +98,7 @@ def test_what_the_session_says_about_others_is_none_of_its_business(source: Read
     source.link_session.frame_received(ended(1))
     for said in (source.table.paused, source.table.resumed):
         said(connection)
-    source.table.ended(connection, "again")
+    source.table.ended(connection, "again", "")
     assert states(source) == [ConnectionState.CLOSING]
 
 
@@ -129,7 +129,8 @@ def test_flushed_is_not_drained(source: Ready, loop: ClockLoop):
         for wait in (source.table.wait_flushed(), source.table.wait_drained())
     )
     turn(loop)
-    source.table.reset_all()
+    source.link_session.frame_received(ended(2))
+    source.link_session.frame_received(ended(1))
     assert states(source).count(ConnectionState.FLUSHING) == 1
     turn(loop)
     assert not flushed.done()
@@ -145,13 +146,30 @@ def test_flushed_is_not_drained(source: Ready, loop: ClockLoop):
     assert drained.done()
 
 
+def test_what_is_not_acknowledged_is_not_flushed(source: Ready, loop: ClockLoop):
+    """A reset would destroy it, so that it is waited for at the end of the proxy, too."""
+    end = source.come()
+    end.in_flight = 10
+    source.link_session.frame_received(data_message(b"last words"))
+    flushed = loop.create_task(source.table.wait_flushed())
+    source.table.reset_all("it was stopped")
+    assert states(source) == [ConnectionState.RESETTING]
+    pass_time(loop, 1.0)
+    assert not flushed.done()
+    end.in_flight = 0
+    pass_time(loop, 1.0)
+    assert flushed.done()
+    assert source.table.is_drained
+    assert end.was_reset
+
+
 def test_one_that_gives_up_waiting_leaves_the_others_waiting(source: Ready, loop: ClockLoop):
     end = source.come()
     impatient, patient = (loop.create_task(source.table.wait_drained()) for _ in range(2))
     turn(loop)
     impatient.cancel()
     turn(loop)
-    source.table.reset_all()
+    source.table.reset_all("it was stopped")
     end.say(b"")
     turn(loop, 2)
     assert impatient.cancelled()
@@ -162,33 +180,33 @@ def test_an_empty_table_is_drained(source: Ready, loop: ClockLoop):
     assert source.table.is_flushed
     loop.run_until_complete(source.table.wait_flushed())
     loop.run_until_complete(source.table.wait_drained())
-    source.table.reset_all()
+    source.table.reset_all("it was stopped")
     source.table.abort()
     assert source.events == []
 
 
-def test_reset_all_ends_in_order_and_abort_at_once(source: Ready):
+def test_reset_all_ends_in_order_of_age_and_abort_at_once(source: Ready):
     ends = [source.come() for _ in range(3)]
     ends[0].say(b"")
-    source.table.reset_all()
+    source.table.reset_all("it was stopped")
     assert source.link.control[3:] == [(CONNECTION_RESET, number) for number in (1, 2, 3)]
-    assert all(end.shut and not end.closed for end in ends)
-    source.come()
+    assert all(end.was_reset and not end.shut for end in ends)
+    ends = [source.come(), source.come()]
+    source.link_session.frame_received(ended(5))
     source.table.abort()
     assert all(end.closed for end in ends)
+    assert [end.was_reset for end in ends] == [True, False]
     assert source.table.is_drained
-    assert len([event for event in source.events if isinstance(event, ConnectionClosed)]) == 4
+    assert len([event for event in source.events if isinstance(event, ConnectionClosed)]) == 5
 
 
 def test_a_reset_that_leads_to_the_end_of_everything(source: Ready):
     """A subscriber may stop the proxy for good while it is being told of an end."""
     ends = [source.come() for _ in range(2)]
-    for end in ends:
-        end.fail_to_shut = True
     source.on_event = lambda event: (
         source.table.abort() if isinstance(event, ConnectionClosed) else None
     )
-    source.table.reset_all()
+    source.table.reset_all("it was stopped")
     assert source.table.is_drained
     assert all(end.closed for end in ends)
 
@@ -431,3 +449,23 @@ async def test_a_half_closed_client_makes_room_for_the_next_of_an_old_peer(
                     await check_echo(first, b"one")
                 async with client(ends.listening["SSH"]) as second:
                     await check_echo(second, b"two")
+
+
+async def test_the_next_client_of_a_busy_application_does_not_wait_for_the_last_one_s_linger(
+    service: ServiceProcess,
+):
+    """A device that serves one client at a time; each client closes when it has its answer."""
+    busy = asyncio.Lock()
+
+    async def one_at_a_time(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async with busy:
+            await echo(reader, writer)
+
+    with tunnel_of(service, "SERIAL") as tunnel:
+        async with application(one_at_a_time) as where:
+            near = tunnel.settings(Side.SOURCE, linger=3600.0)
+            far = tunnel.settings(Side.DESTINATION, services={"SERIAL": where})
+            async with both_proxies(near, far) as ends:
+                for _ in range(3):
+                    async with client(ends.listening["SERIAL"]) as streams:
+                        await check_echo(streams, b"hello")

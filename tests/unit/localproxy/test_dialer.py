@@ -79,6 +79,17 @@ async def test_a_refusal_names_the_address_and_the_reason():
         await dial(TCPAddress("127.0.0.1", port), settings())
 
 
+async def test_a_cause_names_no_address_and_each_reason_once():
+    """It is for the peer, who knows the address that was configured."""
+    port = free_port()
+    with pytest.raises(DialFailed) as refused:
+        await dial(TCPAddress("localhost", port), settings())
+    assert refused.value.cause == "refused"
+    with pytest.raises(DialFailed) as forbidden:
+        await dial(TCPAddress("127.0.0.1", port), settings(allowed=()))
+    assert forbidden.value.cause == "not in the allow-list"
+
+
 async def test_a_missing_unix_socket_is_named(tmp_path: Path):
     with pytest.raises(DialFailed, match=r"none\.sock -- No such file"):
         await dial(UnixAddress(str(tmp_path / "none.sock")), settings())

@@ -6,8 +6,9 @@ import asyncio
 import errno
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 
@@ -274,8 +275,8 @@ async def test_a_program_that_is_there_has_no_error_pending(sides: Sides):
 
 
 async def test_a_program_learns_that_bytes_were_lost(sides: Sides):
-    sides.end.close()
-    sides.end.close()
+    sides.end.reset()
+    sides.end.reset()
     with pytest.raises(ConnectionResetError, match="Connection reset by peer"):
         await sides.reader.read()
     with pytest.raises(ConnectionResetError):
@@ -480,7 +481,8 @@ async def test_a_client_that_comes_before_the_link_waits_for_it(service: Service
             await check_echo(streams, b"hello")
             proxy.stop()
             await running
-            assert await streams[0].read() == b""
+            with pytest.raises(ConnectionResetError):
+                await streams[0].read()
             streams[1].close()
         with pytest.raises(OpenFailed, match="the tunnel has ended"):
             await proxy.open_connection("SSH")
@@ -505,6 +507,7 @@ async def test_handlers_that_do_not_end_are_cancelled_with_the_proxy(service: Se
     ended: list[str] = []
 
     async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readexactly(5))
         try:
             await asyncio.sleep(3600.0)
         finally:
@@ -512,10 +515,11 @@ async def test_handlers_that_do_not_end_are_cancelled_with_the_proxy(service: Se
 
     async with in_process_tunnel(service, SSH=hold) as ends:
         reader, writer = await ends.source.proxy.open_connection("SSH")
-        await ends.destination.seen(ConnectionOpened)
+        await check_echo((reader, writer), b"hello")
         await ends.destination.stop()
         assert ended == ["cancelled"]
-        assert await reader.read() == b""
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
         writer.close()
 
 
@@ -560,7 +564,8 @@ async def test_records_of_a_tunnel_show_no_token_to_any_handler(service: Service
                 tokens = [tunnel.tokens[Side.DESTINATION].reveal()]
                 tokens += [proxy.client_token.reveal() for proxy in proxies]
                 reader, writer = await ends.source.proxy.open_connection("SSH")
-                assert await reader.read() == b""
+                with pytest.raises(ConnectionResetError):
+                    await reader.read()
                 writer.close()
     finally:
         logger.removeHandler(handler)
@@ -571,3 +576,64 @@ async def test_records_of_a_tunnel_show_no_token_to_any_handler(service: Service
         assert token not in text
     described = {(vars(r)["side"], vars(r)["endpoint"], vars(r)["services"]) for r in records}
     assert (Side.DESTINATION, tunnel.endpoints.data_endpoint, ("SSH",)) in described
+
+
+# -- a reset behind bytes --------------------------------------------------------------------------
+
+
+def cut(sides: Sides, data: bytes) -> asyncio.StreamReader:
+    """Give the program some bytes, and then a reset before it has read any."""
+    sides.write(data)
+    sides.end.reset()
+    return sides.reader
+
+
+async def test_what_came_before_a_reset_is_read_first(sides: Sides):
+    reader = cut(sides, b"last words\nhalf a li")
+    await turns()
+    assert not reader.at_eof()
+    assert await reader.readexactly(4) == b"last"
+    assert await reader.readline() == b" words\n"
+    assert await reader.read(6) == b"half a"
+    assert await reader.read(100) == b" li"
+    assert await reader.read(0) == b""
+    assert not reader.at_eof()
+    for _ in range(2):
+        with pytest.raises(ConnectionResetError, match="Connection reset by peer"):
+            await reader.read(100)
+    assert isinstance(reader.exception(), ConnectionResetError)
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["before", "after"])
+async def test_what_needs_more_than_has_come_fails(sides: Sides, early: bool):
+    """Never a shorter answer, as at an end of file."""
+    reads: list[Callable[[asyncio.StreamReader], Coroutine[Any, Any, bytes]]] = [
+        lambda reader: reader.read(),
+        lambda reader: reader.readline(),
+        lambda reader: reader.readuntil(b";"),
+        lambda reader: reader.readexactly(100),
+    ]
+    for read in reads:
+        each = Sides()
+        if early:
+            reading = asyncio.get_running_loop().create_task(read(each.reader))
+            await turns()
+            cut(each, b"half")
+        else:
+            reading = asyncio.get_running_loop().create_task(read(cut(each, b"half")))
+            await turns()
+        with pytest.raises(ConnectionResetError):
+            await reading
+        each.writer.close()
+
+
+async def test_an_end_of_file_cuts_what_is_read_as_asyncio_does(sides: Sides):
+    sides.write(b"one\nhalf")
+    sides.end.shut_down()
+    assert await sides.reader.readuntil() == b"one\n"
+    with pytest.raises(asyncio.IncompleteReadError):
+        await sides.reader.readuntil()
+    with pytest.raises(asyncio.IncompleteReadError):
+        await sides.reader.readexactly(1)
+    assert sides.reader.exception() is None
+    assert sides.reader.at_eof()

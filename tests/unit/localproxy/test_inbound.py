@@ -301,7 +301,9 @@ async def test_an_application_that_takes_nothing_pauses_its_client_and_nobody_el
                     while len(taken) < len(content):
                         taken += await loop.sock_recv(sock, 1_000_000)
                 assert taken == content
-                assert state_of(ends.source, "DEAF") is ConnectionState.OPEN
+                await until(
+                    lambda: state_of(ends.source, "DEAF") is ConnectionState.OPEN, "the resume"
+                )
                 await until(lambda: destination.inbound.buffers.total == 0, "nothing to wait")
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
@@ -8,9 +9,10 @@ from support.plugins.clock import ClockLoop
 from support.tunnel.engine import NullLink, Ready, data_message, service_ids, settings, turn
 from tailrace.errors import RemoteProtocolError, ServiceIdMismatch
 from tailrace.flow.receive_buffers import CONNECTION_HIGH, CONNECTION_LOW
+from tailrace.localproxy.events import ConnectionOpened
 from tailrace.localproxy.link_session import LinkSession
 from tailrace.localproxy.local_connection import ConnectionState
-from tailrace.wire import MAX_PAYLOAD, MessageType
+from tailrace.wire import MAX_PAYLOAD, Message, MessageType, Side, encode_delimited
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def test_wrong_service_ids_end_it_all_and_other_faults_end_the_link(source: Read
 
 
 def test_the_budget_is_a_part_of_the_send_window(source: Ready):
-    assert source.table.outbound.budget == 8192
+    assert source.table.outbound.budget == 1024
 
 
 def test_a_full_window_parks_bulk_until_it_is_answered(source: Ready):
@@ -58,7 +60,7 @@ def test_a_full_window_parks_bulk_until_it_is_answered(source: Ready):
     end.say(*[bytes(8192)] * 20)
     assert [local.state for local in source.table] == [ConnectionState.PARKED]
     sent = len(source.link.data)
-    assert 64 * 1024 <= sent < 100_000
+    assert 4 * 1024 <= sent < 8 * 1024
     assert source.link.pings
     answer_pings(source)
     turn(source._loop, 10)
@@ -74,7 +76,7 @@ def test_a_full_window_parks_bulk_until_it_is_answered(source: Ready):
 
 def test_a_full_write_buffer_parks_bulk_until_it_has_drained(source: Ready):
     end = source.come()
-    end.say(bytes(16 * 1024))
+    end.say(*[bytes(1024)] * 3)
     answer_pings(source)
     before = len(source.link.data)
     source.link_session.writing_paused()
@@ -136,3 +138,111 @@ def test_flow_messages_are_what_the_link_says(loop: ClockLoop):
         session = LinkSession(loop, Ready(loop, settings()).traffic, lambda _: None)
         session.link_opened(NullLink(flow_messages=flow_messages))
         assert session.flow_messages is flow_messages
+
+
+# -- turns ---------------------------------------------------------------------------------------
+
+
+async def hold(*_: object) -> None:
+    await asyncio.sleep(3600.0)
+
+
+def starts(first: int, count: int) -> memoryview:
+    """Return a frame that asks for connections."""
+    return memoryview(
+        b"".join(
+            encode_delimited(
+                Message(
+                    MessageType.STREAM_START if number == 1 else MessageType.CONNECTION_START,
+                    *(1, "SSH", number),
+                )
+            )
+            for number in range(first, first + count)
+        )
+    )
+
+
+@pytest.fixture
+def destination(loop: ClockLoop) -> Ready:
+    return Ready(loop, settings(Side.DESTINATION), services={"SSH": hold})
+
+
+def open_connections(destination: Ready) -> int:
+    return len([event for event in destination.events if isinstance(event, ConnectionOpened)])
+
+
+def test_a_flood_of_requests_takes_many_turns(destination: Ready, loop: ClockLoop):
+    opened: list[int] = []
+
+    def look() -> None:
+        opened.append(open_connections(destination))
+        loop.call_soon(look)
+
+    for first in range(1, 3001, 100):
+        destination.link_session.frame_received(starts(first, 100))
+    look()
+    assert opened == [300]  # over the bound with the frame it is in
+    assert not destination.link.reading
+    destination.link_session.frame_received(data_message(b"in its place"))
+    turn(loop, 20)
+    assert opened[:10] == list(range(300, 3001, 300))
+    assert destination.link.reading
+    (first_one, *_) = destination.table
+    assert first_one.bytes_out == len(b"in its place")
+    destination.close()
+
+
+def test_fewer_requests_in_each_turn_wait_for_nothing(destination: Ready, loop: ClockLoop):
+    for first in range(1, 2001, 200):
+        destination.link_session.frame_received(starts(first, 200))
+        assert open_connections(destination) == first + 199
+        assert destination.link.reading
+        turn(loop)
+    destination.close()
+
+
+def test_frames_that_wait_are_taken_before_the_link_is_given_up(destination: Ready):
+    destination.link_session.frame_received(starts(1, 300))
+    for first in range(301, 1200, 300):
+        destination.link_session.frame_received(starts(first, 300))
+    destination.link_session.frame_received(data_message(b"last words"))
+    (first_one, *_) = destination.table
+    destination.lose_link()
+    assert first_one.bytes_out == len(b"last words")
+    assert open_connections(destination) == 1200
+    destination.close()
+
+
+def test_a_proxy_that_ends_takes_no_more_requests(destination: Ready, loop: ClockLoop):
+    for first in range(1, 1001, 300):
+        destination.link_session.frame_received(starts(first, 300))
+    destination.link_session.stop_receiving()
+    destination.link_session.frame_received(starts(2000, 300))
+    turn(loop, 3)
+    assert open_connections(destination) == 300
+    destination.close()
+
+
+def test_a_fault_in_a_frame_that_waited_ends_the_link(destination: Ready, loop: ClockLoop):
+    destination.link_session.frame_received(starts(1, 300))
+    destination.link_session.frame_received(memoryview(b"\0\0"))
+    destination.link_session.frame_received(starts(301, 300))
+    assert destination.link.closed is None
+    turn(loop)
+    assert destination.link.closed == (1002, "length prefix is 0")
+    assert open_connections(destination) == 300
+    destination.close()
+
+
+def test_a_link_that_is_not_to_be_read_is_not_when_the_turn_is_over(
+    destination: Ready, loop: ClockLoop
+):
+    destination.link_session.frame_received(starts(1, 300))
+    destination.link_session.frame_received(starts(301, 100))
+    destination.link_session.set_reading(False)
+    turn(loop)
+    assert open_connections(destination) == 400
+    assert not destination.link.reading
+    destination.link_session.set_reading(True)
+    assert destination.link.reading
+    destination.close()

@@ -19,7 +19,17 @@ from tailrace.flow.receive_buffers import PAUSE_LOW
 from tailrace.localproxy.local_connection import _NEXT, ConnectionState, LocalConnection
 from tailrace.wire import MessageType, Side
 
-DIALING, OPEN, PARKED, PAUSED, HALF_CLOSED, FLUSHING, CLOSING, CLOSED = ConnectionState
+(
+    DIALING,
+    OPEN,
+    PARKED,
+    PAUSED,
+    HALF_CLOSED,
+    FLUSHING,
+    CLOSING,
+    RESETTING,
+    CLOSED,
+) = ConnectionState
 RESET = (MessageType.CONNECTION_RESET, 1)
 
 
@@ -44,9 +54,9 @@ class Rig:
         self.local.data_received(memoryview(memory))
         memory[:] = bytes(len(memory))
 
-    def tunnel_ends(self) -> None:
+    def tunnel_ends(self, *, cut: bool = False) -> None:
         self.host.connection.stream.remove(self.host.connection)
-        self.local.tunnel_ended()
+        self.local.tunnel_ended(cut=cut)
 
     @property
     def resets(self) -> int:
@@ -97,6 +107,9 @@ def into(rig: Rig, state: ConnectionState) -> None:
             rig.tunnel_ends()
         case ConnectionState.CLOSING:
             rig.tunnel_ends()
+        case ConnectionState.RESETTING:
+            rig.end.in_flight = 10
+            rig.tunnel_ends(cut=True)
         case ConnectionState.CLOSED:
             rig.local.abort()
     assert rig.local.state is state
@@ -134,7 +147,7 @@ def test_a_local_end_is_read_in_two_states_only_and_left_alone_after_the_end(
     assert repr(rig.local) == "<peer closed>"
 
 
-@pytest.mark.parametrize("state", [HALF_CLOSED, FLUSHING, CLOSING, CLOSED])
+@pytest.mark.parametrize("state", [HALF_CLOSED, FLUSHING, CLOSING, RESETTING, CLOSED])
 def test_what_the_owner_says_too_late_changes_nothing(loop: ClockLoop, state: ConnectionState):
     rig = Rig(loop, Side.SOURCE)
     into(rig, state)
@@ -632,7 +645,7 @@ def test_what_a_local_end_still_says_is_dropped(client: Rig, acknowledged: bool)
 
 def test_one_that_is_aborted_while_it_tells_its_end(client: Rig, monkeypatch: pytest.MonkeyPatch):
     """What is told may lead to the end of everything."""
-    monkeypatch.setattr(client.host, "local_ended", LocalConnection.abort)
+    monkeypatch.setattr(client.host, "local_ended", lambda local, _: local.abort())
     client.end.room = 0
     client.hear(b"waits")
     client.end.say(b"")
@@ -656,3 +669,128 @@ def test_a_whole_life_moves_every_byte_once(loop: ClockLoop):
     assert client.host.link.data == content == client.end.taken
     assert (client.local.bytes_in, client.local.bytes_out) == (len(content), len(content))
     assert before <= client.local.since <= time.time()
+
+
+# -- cut ------------------------------------------------------------------------------------------
+
+
+def test_what_was_cut_is_reset_once_everything_is_delivered(client: Rig):
+    client.end.room = 4
+    client.hear(b"last words")
+    client.tunnel_ends(cut=True)
+    assert client.local.state is FLUSHING
+    client.end.take()
+    assert client.end.taken == b"last words"
+    assert client.end.was_reset
+    assert not client.end.shut
+    assert client.host.events == ["closed"]
+    assert client.resets == 0
+
+
+def test_a_reset_waits_until_the_other_end_has_got_everything(client: Rig):
+    """It would destroy what has not: however slowly that is taken, as long as it is."""
+    client.end.in_flight = 100
+    client.tunnel_ends(cut=True)
+    for left in range(90, 0, -10):
+        pass_time(client.loop, 20.0)
+        assert client.local.state is RESETTING
+        client.end.in_flight = left
+    client.end.in_flight = 0
+    pass_time(client.loop, 1.5)
+    assert client.end.was_reset
+    assert client.timers == 0
+
+
+def test_a_reset_does_not_wait_for_one_that_takes_nothing(
+    client: Rig, caplog: pytest.LogCaptureFixture
+):
+    client.end.in_flight = 100
+    client.tunnel_ends(cut=True)
+    pass_time(client.loop, 28.0)
+    assert client.local.state is RESETTING
+    pass_time(client.loop, 3.5)
+    assert client.end.was_reset
+    assert "peer: 100 bytes could not be delivered" in caplog.text
+
+
+def test_a_reset_does_not_wait_for_one_that_is_gone(client: Rig):
+    client.end.in_flight = 100
+    client.end.gone = True
+    client.tunnel_ends(cut=True)
+    assert client.local.state is CLOSED
+
+
+def test_one_that_is_dialed_is_reset_when_it_has_got_what_came_before(application: Rig):
+    application.hear(b"last words")
+    application.tunnel_ends(cut=True)
+    application.attach()
+    application.end.take()
+    assert application.end.taken == b"last words"
+    assert application.end.was_reset
+
+
+def test_a_half_closed_client_sees_that_its_answer_was_cut(client: Rig):
+    client.end.say(b"request", b"")
+    client.hear(b"half an ans")
+    client.tunnel_ends(cut=True)
+    assert client.end.taken == b"half an ans"
+    assert client.end.was_reset
+
+
+@pytest.mark.parametrize("state", list(ConnectionState), ids=lambda state: state.value)
+def test_an_abort_is_an_end_in_order_only_where_nothing_is_lost(
+    loop: ClockLoop, state: ConnectionState
+):
+    rig = Rig(loop, Side.SOURCE)
+    into(rig, state)
+    before = rig.end.was_reset
+    rig.local.abort()
+    assert rig.end.was_reset is (before or state not in (DIALING, CLOSING, CLOSED))
+
+
+@pytest.mark.parametrize("side", Side)
+def test_a_failure_of_the_local_end_is_told(loop: ClockLoop, side: Side):
+    who = "client" if side is Side.SOURCE else "application"
+    for number, failure in (
+        (errno.ECONNRESET, f"the {who} reset the connection"),
+        (errno.ETIMEDOUT, f"the connection of the {who} failed: Connection timed out"),
+        (errno.EPIPE, ""),  # closed in order within this process
+    ):
+        rig = Rig(loop, side).attach()
+        rig.end.fail(number)
+        assert rig.host.failures == [failure]
+
+
+def test_a_failure_behind_the_last_bytes_is_told(client: Rig):
+    client.end.error = errno.ECONNRESET
+    client.end.say(b"half a req", b"")
+    assert client.host.failures == ["the client reset the connection"]
+    assert client.host.link.data == b"half a req"
+
+
+def test_a_client_that_leaves_after_its_end_of_file_has_failed_nothing(client: Rig):
+    client.end.say(b"request", b"")
+    client.end.fail()
+    client.hear(b"answer that nobody waits for")
+    assert client.host.failures == [""]
+
+
+# -- gone -----------------------------------------------------------------------------------------
+
+
+def test_a_client_that_is_gone_does_not_linger(client: Rig):
+    client.end.gone = True
+    client.end.say(b"request", b"")
+    assert client.local.state is CLOSING
+    assert client.host.events == ["local ended", "delivered"]
+    assert client.host.failures == [""]
+
+
+def test_a_half_closed_client_that_leaves_is_noticed(client: Rig):
+    client.host.linger = 3600.0
+    client.end.say(b"request", b"")
+    pass_time(client.loop, 100.0)
+    assert client.local.state is HALF_CLOSED
+    client.end.gone = True
+    pass_time(client.loop, 1.5)
+    assert client.local.state is CLOSING

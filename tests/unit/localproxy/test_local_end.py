@@ -273,6 +273,7 @@ async def test_a_client_that_goes_on_sending_after_the_end_is_reset(client: Rig)
 
 
 async def test_a_half_closed_client_still_gets_its_answer(client: Rig):
+    client.host.linger = 3600.0
     await client.program.send(b"request")
     client.program.end_sending()
     await client.until_sent(b"request")

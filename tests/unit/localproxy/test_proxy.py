@@ -13,7 +13,7 @@ from support.tunnel import RunningProxy, both_proxies, running_proxy, tunnel_of
 from support.tunnel.engine import settings
 from support.waiting import until
 from tailrace.cli.exit_codes import ExitCode, exit_code_of
-from tailrace.common.addresses import TCPAddress
+from tailrace.common.addresses import LocalAddress, TCPAddress
 from tailrace.common.secret import Secret
 from tailrace.errors import (
     AccessRefused,
@@ -28,10 +28,12 @@ from tailrace.link import Link
 from tailrace.localproxy.events import (
     Connected,
     Connecting,
+    ConnectionCut,
     ConnectionRefused,
     Ended,
     Listening,
     ListeningOnNetwork,
+    PeerLeft,
     ProxyEvent,
     Reconnecting,
     ServicesMapped,
@@ -60,9 +62,11 @@ async def test_a_source_tells_what_happens_in_order(service: ServiceProcess):
     with tunnel_of(service, "SSH") as tunnel:
         async with running_proxy(tunnel.settings(Side.SOURCE)) as source:
             listening = await source.ready()
+            assert await source.seen(PeerLeft) == PeerLeft(Side.DESTINATION)
             assert await source.stop() is ExitCode.OK
     kinds = [type(event).__name__ for event in source.events]
-    assert kinds == ["Started", "Connecting", "Connected", "ServicesMapped", "Listening", "Ended"]
+    before = ["Started", "Connecting", "Connected", "ServicesMapped", "Listening"]
+    assert kinds == [*before, "PeerLeft", "Ended"]
     assert source.all(Started) == [Started(Side.SOURCE)]
     assert source.all(Connecting)[0].endpoint == source.all(Connected)[0].endpoint
     assert source.all(Listening) == [Listening("SSH", listening["SSH"], True)]
@@ -249,6 +253,13 @@ async def test_that_others_can_reach_it_is_told(service: ServiceProcess):
             assert far.all(ListeningOnNetwork) == []
 
 
+async def check_refused(at: LocalAddress) -> None:
+    """Expect a connection to be reset; asyncio may notice that before it has connected."""
+    with pytest.raises(ConnectionResetError):
+        async with client(at) as (reader, _):
+            await reader.read()
+
+
 async def test_clients_beyond_the_limit_are_refused(service: ServiceProcess):
     with tunnel_of(service, "SSH") as tunnel:
         async with application(echo) as app:
@@ -256,8 +267,7 @@ async def test_clients_beyond_the_limit_are_refused(service: ServiceProcess):
             far = tunnel.settings(Side.DESTINATION, services={"SSH": app})
             async with both_proxies(near, far) as ends, client(ends.listening["SSH"]) as first:
                 await check_echo(first, b"one")
-                async with client(ends.listening["SSH"]) as (reader, _):
-                    assert await reader.read() == b""
+                await check_refused(ends.listening["SSH"])
                 refused = await ends.source.seen(ConnectionRefused)
                 assert "limit of 1" in refused.reason
                 await check_echo(first, b"still one")
@@ -272,8 +282,10 @@ async def test_a_destination_has_the_same_limit(service: ServiceProcess):
                 client(ends.listening["SSH"]) as first,
             ):
                 await check_echo(first, b"one")
-                async with client(ends.listening["SSH"]) as (reader, _):
-                    assert await reader.read() == b""
+                await check_refused(ends.listening["SSH"])
+                cut = await ends.source.seen(ConnectionCut)
+                assert cut.received == 0
+                assert cut.reason == "the limit of 1 connections is reached at the destination"
                 await check_echo(first, b"still one")
 
 
@@ -304,7 +316,8 @@ async def test_a_client_that_waits_for_an_old_peer_is_let_go_at_the_end(service:
                 ):
                     await check_echo(first, b"one")
                     await ends.source.stop()
-                    assert await reader.read() == b""
+                    with pytest.raises(ConnectionResetError):
+                        await reader.read()
 
 
 async def test_errors_of_the_peer_end_it_when_told_so(service: ServiceProcess):

@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import signal
 import socket
+import subprocess
+import sys
 
 import pytest
 
 from support.network.sockets import reset
+from support.waiting import until
 from tailrace.localproxy.sockets import SocketEnd, tune, unacknowledged
 
 
@@ -86,3 +90,90 @@ async def test_a_socket_is_a_local_end():
         end.close()
         assert server.fileno() == -1
         assert end.unacknowledged() == 1
+
+
+async def ends(family: str) -> tuple[SocketEnd, socket.socket]:
+    ours, theirs = connected_pair() if family == "tcp" else socket.socketpair()
+    ours.setblocking(False)
+    return SocketEnd(asyncio.get_running_loop(), ours), theirs
+
+
+@pytest.mark.parametrize("how", ["close", "shut_down"])
+async def test_an_end_in_order_is_an_end_of_file(how: str):
+    end, other = await ends("tcp")
+    with other:
+        assert end.send(memoryview(b"last words")) == 10
+        getattr(end, how)()
+        assert other.recv(100) == b"last words"
+        assert other.recv(100) == b""
+        end.close()
+
+
+async def test_a_reset_follows_what_was_sent():
+    """The kernel of the other end keeps what it has acknowledged for its reader."""
+    end, other = await ends("tcp")
+    with other:
+        size = end.send(memoryview(bytes(60_000)))
+        await until(lambda: not end.unacknowledged(), "the acknowledgement")
+        end.reset()
+        received = 0
+        while received < size:
+            received += len(other.recv(1000))
+        with pytest.raises(ConnectionResetError):
+            other.recv(1)
+
+
+async def test_a_unix_socket_knows_no_reset_unless_something_was_not_read():
+    end, other = await ends("unix")
+    with other:
+        end.send(memoryview(b"last words"))
+        end.reset()
+        assert other.recv(100) == b"last words"
+        assert other.recv(100) == b""
+    end, other = await ends("unix")
+    with other:
+        other.sendall(b"unread")
+        end.reset()
+        with pytest.raises(ConnectionResetError):
+            other.recv(1)
+
+
+def test_a_killed_process_leaves_a_reset():
+    """The system closes its sockets, which must not look like an end in order."""
+    code = (
+        "import asyncio, os, signal, socket, sys\n"
+        "from tailrace.localproxy.sockets import SocketEnd\n"
+        "sock = socket.create_connection(('127.0.0.1', int(sys.argv[1])))\n"
+        "end = SocketEnd(asyncio.new_event_loop(), sock)\n"
+        "end.send(memoryview(b'half'))\n"
+        "sock.recv(1)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = str(listening.getsockname()[1])
+        process = subprocess.Popen([sys.executable, "-c", code, port])
+        with listening.accept()[0] as other:
+            assert other.recv(100) == b"half"
+            other.sendall(b"x")
+            with pytest.raises(ConnectionResetError):
+                other.recv(100)
+        assert process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("family", ["tcp", "unix"])
+async def test_one_that_has_closed_altogether_is_gone(family: str):
+    end, other = await ends(family)
+    assert not end.is_gone()
+    other.shutdown(socket.SHUT_WR)
+    assert not end.is_gone()
+    other.close()
+    await until(end.is_gone, "the close")
+    end.close()
+
+
+async def test_one_that_has_reset_is_gone():
+    end, other = await ends("tcp")
+    reset(other)
+    assert end.is_gone()
+    assert end.pending_error() == errno.ECONNRESET  # still to be told
+    end.close()

@@ -12,7 +12,7 @@ from support.tunnel import both_proxies, tunnel_of
 from support.tunnel.engine import NullLink, Ready, data_message, pass_time, settings
 from support.waiting import until
 from tailrace.flow.receive_buffers import PAUSE_HIGH
-from tailrace.localproxy.events import ConnectionClosed, PeerDialectLearned
+from tailrace.localproxy.events import ConnectionClosed, ConnectionCut, PeerDialectLearned
 from tailrace.localproxy.local_connection import ConnectionState
 from tailrace.localproxy.settings import PeerVersion
 from tailrace.session import V1, V2, V3
@@ -85,15 +85,21 @@ def test_what_is_ignored_is_in_the_log(loop: ClockLoop, caplog: pytest.LogCaptur
 def test_the_end_of_the_link_ends_every_connection_and_lets_them_drain(loop: ClockLoop):
     source = Ready(loop, settings())
     ends = [source.come() for _ in range(2)]
+    ends[0].room = 0
     source.link_session.frame_received(data_message(b"last words"))
     sent = bytes(source.link.sent)
     source.lose_link()
-    assert ends[0].taken == b"last words"
-    assert all(end.shut for end in ends)
     assert not source.traffic.is_drained
-    for end in ends:
-        end.say(b"goes nowhere", b"")
+    ends[0].take()
+    assert ends[0].taken == b"last words"
+    assert all(end.was_reset and not end.shut for end in ends)
     assert source.traffic.is_drained
+    cut = [event for event in source.events if isinstance(event, ConnectionCut)]
+    reason = "the link to the service was lost"
+    assert cut == [
+        ConnectionCut("SSH", 1, "client", 10, reason),
+        ConnectionCut("SSH", 2, "client", 0, reason),
+    ]
     assert len([event for event in source.events if isinstance(event, ConnectionClosed)]) == 2
     source.come()  # nobody takes it
     pass_time(loop, 100.0)
@@ -132,7 +138,7 @@ def test_it_can_be_attached_to_another_link(loop: ClockLoop):
 
     source.traffic.attach(Other())
     end.say(b"hello")
-    source.table.reset_all()
+    source.table.reset_all("")
     assert source.link.data == b""
     assert other.data == b"hello"
     assert other.control == [(MessageType.CONNECTION_RESET, 1)]

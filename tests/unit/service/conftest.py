@@ -22,6 +22,7 @@ from tailrace.service.tunnels.queries import TunnelQueries
 from tailrace.service.tunnels.records import TunnelRecord
 from tailrace.service.tunnels.rules import RandomIds, Tunnels
 from tailrace.service.tunnels.sqlite_store import SqliteStore
+from tailrace.service.tunnels.unstored import Unstored
 from tailrace.wire import Side
 
 
@@ -85,8 +86,9 @@ class Plane:
 
     def __post_init__(self) -> None:
         ids = RandomIds()
-        self.tunnels = Tunnels(self.store, ids, DEFAULT)
-        self.queries = TunnelQueries(self.store, "r", "a")
+        self.unstored = Unstored()
+        self.tunnels = Tunnels(self.store, self.unstored, ids, DEFAULT)
+        self.queries = TunnelQueries(self.store, self.unstored, self.clock, "r", "a")
         self.control = ControlPlane(
             self.tunnels,
             self.queries,

@@ -1,6 +1,8 @@
 """Settings and the ready file."""
 
+import pwd
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -12,6 +14,7 @@ from tailrace.service.config import (
     default_state_dir,
     parse_address,
 )
+from tailrace.service.errors import SettingUnusable
 
 
 @pytest.mark.parametrize(
@@ -47,6 +50,19 @@ def test_default_state_dir() -> None:
     home = Path.home() / ".local/state/tailrace"
     assert default_state_dir({}) == home
     assert default_state_dir({"XDG_STATE_HOME": "relative"}) == home
+
+
+def test_a_user_without_a_home_directory_has_to_name_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container with a uid that its password file does not know."""
+
+    def nobody(_: int) -> NoReturn:
+        raise KeyError
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    with pytest.raises(SettingUnusable, match="this user has no home directory: set HOME, or"):
+        default_state_dir({})
+    assert default_state_dir({"XDG_STATE_HOME": "/x"}) == Path("/x/tailrace")
 
 
 def test_certificate_hosts(tmp_path: Path) -> None:

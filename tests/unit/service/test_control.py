@@ -6,7 +6,7 @@ import pytest
 
 from tailrace.service.errors import TunnelNotFound
 from tailrace.service.tunnels.records import ConnectionStatus, TunnelStatus
-from tailrace.service.tunnels.rules import Destination, TunnelSpec
+from tailrace.service.tunnels.rules import Destination, Owner, TunnelSpec
 from tailrace.wire import Side
 
 
@@ -61,13 +61,13 @@ def test_rotation_disconnects_links_with_the_old_token(plane: Any) -> None:
     control, switchboard = plane.control, plane.switchboard
     tunnel_id = control.open_tunnel(TunnelSpec(services=("A",))).tunnel.tunnel_id
     plane.now = 1001.0
-    rotated = control.rotate(tunnel_id, [Side.SOURCE], None)
+    rotated = control.rotate(tunnel_id, [Side.SOURCE], None, Owner())
     assert rotated.tunnel.last_updated_at == 1001.0
     assert control.admit(rotated.tokens[Side.SOURCE], Side.SOURCE, None).tunnel_id == tunnel_id
     reason = "The access token was rotated"
     assert switchboard.disconnected == [(tunnel_id, Side.SOURCE, reason)]
     switchboard.disconnected.clear()
-    control.rotate(tunnel_id, [Side.DESTINATION], Destination(("B",)))
+    control.rotate(tunnel_id, [Side.DESTINATION], Destination(("B",)), Owner())
     assert switchboard.disconnected == [
         (tunnel_id, Side.SOURCE, "The service ids of the tunnel have changed"),
         (tunnel_id, Side.DESTINATION, reason),
@@ -76,9 +76,9 @@ def test_rotation_disconnects_links_with_the_old_token(plane: Any) -> None:
 
 def test_tags(plane: Any) -> None:
     tunnel_id = plane.control.open_tunnel(TunnelSpec()).tunnel.tunnel_id
-    plane.control.tag(tunnel_id, {"a": "1", "b": "2"})
+    plane.control.tag(tunnel_id, {"a": "1", "b": "2"}, Owner())
     plane.control.untag(tunnel_id, ["a"])
-    assert plane.queries.describe(tunnel_id).tags == (("b", "2"),)
+    assert plane.queries.tags(tunnel_id) == (("b", "2"),)
 
 
 def test_things_learn_their_new_token(plane: Any) -> None:
@@ -86,9 +86,9 @@ def test_things_learn_their_new_token(plane: Any) -> None:
     opened = control.open_tunnel(TunnelSpec(thing_name="thing", services=("A",)))
     tunnel_id = opened.tunnel.tunnel_id
     announcer.announced.clear()
-    control.rotate(tunnel_id, [Side.SOURCE], None)
+    control.rotate(tunnel_id, [Side.SOURCE], None, Owner())
     assert announcer.announced == announcer.withdrawn == []
-    rotated = control.rotate(tunnel_id, Side, Destination(("A",), "other"))
+    rotated = control.rotate(tunnel_id, Side, Destination(("A",), "other"), Owner())
     # Nor the old one, should it not be delivered yet.
     assert announcer.withdrawn == [tunnel_id]
     assert announcer.announced == [(rotated.tunnel, rotated.tokens[Side.DESTINATION])]

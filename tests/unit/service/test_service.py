@@ -12,15 +12,24 @@ from urllib.parse import urlsplit
 
 import pytest
 import trustme
+from websockets.exceptions import InvalidStatus
 
 from support.service import api, config, dial, running, trust
-from support.waiting import HANG
+from support.waiting import HANG, until
 from tailrace.errors import ConfigurationError, ListenError
 from tailrace.service.config import Address, Endpoints, OperationSettings
 from tailrace.service.errors import StoreFailed
+from tailrace.service.identity.key_store import (
+    ACCESS_KEY_VARIABLE,
+    SECRET_KEY_VARIABLE,
+    KeyFile,
+    credentials_file,
+)
 from tailrace.service.notify.mqtt import MqttSettings
 from tailrace.service.service import Service
+from tailrace.service.tunnels.rules import TunnelSpec
 from tailrace.service.tunnels.sqlite_store import SqliteStore
+from tailrace.service.tunnels.store import Things
 from tailrace.wire import Message, MessageType
 
 CLIENT = "2da438cf-9a30-4148-b236-c338182f243c"
@@ -220,6 +229,44 @@ async def test_the_certificate_is_loaded_again(tmp_path: Path) -> None:
         assert "OpenTunnel" in (tmp_path / "audit.1").read_text()
 
 
+@pytest.mark.parametrize("broken", ["server.pem", "audit", "credentials.json"])
+async def test_reloading_takes_all_or_nothing(tmp_path: Path, broken: str) -> None:
+    state = tmp_path / "state"
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    issued.write_to_path(tmp_path / "server.pem")
+    operation = OperationSettings(
+        tls_cert=tmp_path / "server.pem",
+        tls_ca=tmp_path / "ca.pem",
+        audit_log=tmp_path / "audit",
+    )
+    async with running(config(state, operation=operation)) as service:
+        trusted = trust(service.endpoints)
+        own = service.endpoints.access_key_id
+        # Everything changes, and one thing to what cannot be used.
+        trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(
+            tmp_path / "server.pem"
+        )
+        (tmp_path / "audit").rename(tmp_path / "audit.1")
+        KeyFile(credentials_file(state)).revoke(own)
+        path = (state if broken == "credentials.json" else tmp_path) / broken
+        path.unlink(missing_ok=True)
+        path.mkdir()
+        with pytest.raises(ConfigurationError, match=broken):
+            service.reload()
+        # Where it was audited, by which key, and who vouches for the service.
+        if broken != "credentials.json":
+            assert service._running.state.keys._keys.keys() == {own}
+        tunnel = service._running.control.open_tunnel(TunnelSpec())
+        with pytest.raises(InvalidStatus):
+            async with dial(service.endpoints, "source", "junk", ssl=trusted):
+                pass
+        async with dial(service.endpoints, "source", tunnel.source_token.reveal(), ssl=trusted):
+            pass
+    assert '"connected"' in (tmp_path / "audit.1").read_text()
+
+
 async def test_its_own_certificate_is_renewed_by_reloading(tmp_path: Path) -> None:
     offset = 0.0
     settings = config(tmp_path / "state")
@@ -230,6 +277,54 @@ async def test_its_own_certificate_is_renewed_by_reloading(tmp_path: Path) -> No
         offset = 380 * 86400
         service.reload()
         assert (tmp_path / "state" / "tls" / "server.pem").read_bytes() != before
+
+
+async def test_its_own_certificate_is_renewed_while_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr("tailrace.service.service._RENEWAL_SECONDS", 0.01)
+    offset = -380 * 86400.0
+    settings = config(tmp_path / "state")
+    async with running(settings, clock=lambda: time.time() + offset) as service:
+        host, _, port = service.endpoints.data_endpoint.rpartition(":")
+
+        async def shown() -> bytes:
+            context = trust(service.endpoints)
+            _, writer = await asyncio.open_connection(host, int(port), ssl=context)
+            certificate: bytes = writer.get_extra_info("ssl_object").getpeercert(True)
+            writer.transport.abort()
+            return certificate
+
+        before = await shown()
+        (settings.state_dir / "tls").chmod(0o777)
+        await until(lambda: "chmod 755" in caplog.text, "a line about the renewal that failed")
+        assert await shown() == before
+        (settings.state_dir / "tls").chmod(0o700)
+        offset = 0.0
+        await until(lambda: "connections get a new one" in caplog.text, "a new certificate")
+        assert await shown() != before
+    assert caplog.text.count("connections get a new one") == 1
+
+
+def holding(directory: Path, text: str) -> list[Path]:
+    """Return the files in which a text is."""
+    files = (path for path in directory.rglob("*") if path.is_file())
+    return [path for path in files if text.encode() in path.read_bytes()]
+
+
+async def test_a_key_from_the_environment_is_written_nowhere(tmp_path: Path) -> None:
+    given = {ACCESS_KEY_VARIABLE: "AKGIVEN", SECRET_KEY_VARIABLE: "secret-of-the-environment"}
+    settings = config(tmp_path / "state", environment=given, ready_file=tmp_path / "ready")
+    async with running(settings) as service:
+        client = api(service.endpoints, aws_secret_access_key=given[SECRET_KEY_VARIABLE])
+        assert (await asyncio.to_thread(client.list_tunnels))["tunnelSummaries"] == []
+        client.close()
+        for path in (settings.own_ready_file, tmp_path / "ready"):
+            endpoints = Endpoints.read(path)
+            assert (endpoints.access_key_id, endpoints.secret_access_key) == ("AKGIVEN", "")
+        assert holding(tmp_path, given[SECRET_KEY_VARIABLE]) == []
+        assert holding(tmp_path, "AKGIVEN") != []
 
 
 async def test_requests_under_way_are_answered_before_it_stops(tmp_path: Path) -> None:
@@ -329,5 +424,5 @@ async def test_closed_tunnels_are_forgotten_after_three_hours(tmp_path: Path) ->
         assert service.queries.describe(tunnel_id).status == "CLOSED"
         offset = 3 * 3600 + 60.0
         async with asyncio.timeout(HANG):
-            while service.queries.page(None, None, 1).tunnels:
+            while (await service.queries.page(Things(), None, 1, "")).tunnels:
                 await asyncio.sleep(0.05)

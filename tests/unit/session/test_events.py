@@ -18,6 +18,7 @@ from tailrace.session.events import (
     EndCause,
     Event,
     MessageIgnored,
+    PeerChanged,
     TunnelReady,
 )
 from tailrace.session.streams import Connection, Stream
@@ -31,6 +32,7 @@ EXAMPLES: list[Event] = [
     ConnectionPaused(CONNECTION),
     ConnectionResumed(CONNECTION),
     DialectLearned(V2),
+    PeerChanged(present=True),
     MessageIgnored(1, "SSH1", "stale"),
 ]
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from typing import Final, TextIO
+from typing import Final
 
-from ...common.escaping import escape, escape_lines
+from ...common.escaping import LONGEST_LINE, cut, escape, escape_lines
+from ...common.log_floods import FloodFilter
+from ...common.queued_output import QueuedHandler, QueuedOutput
 from ...common.redaction import RedactionFilter, message_of
 
 __all__ = [
@@ -69,7 +71,7 @@ class ConsoleFormatter(logging.Formatter):
         severity = next((name for level, name in _SEVERITIES if record.levelno >= level), "trace")
         line = (
             f"[{stamp}.{micros:06d}] (0x{record.thread or 0:016x}) [{severity}]"
-            f" {escape(message_of(record))}"
+            f" {escape(cut(message_of(record), LONGEST_LINE))}"
         )
         if record.exc_info and not record.exc_text:
             record.exc_text = self.formatException(record.exc_info)
@@ -79,20 +81,22 @@ class ConsoleFormatter(logging.Formatter):
         return line
 
 
-class _ConsoleHandler(logging.StreamHandler[TextIO]):
+class _ConsoleHandler(QueuedHandler):
     """The handler of :func:`set_up_logging`."""
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
+        # In this order: what is counted is cut, and a part of a secret would not be found.
         self.addFilter(RedactionFilter())
+        self.addFilter(FloodFilter(logging.WARNING))
         self.setFormatter(ConsoleFormatter())
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Go on without the log when standard error is gone."""
+        """Go on without the line."""
 
 
-def set_up_logging(verbosity: int) -> None:
-    """Log to standard error what ``-v verbosity`` shows.
+def set_up_logging(verbosity: int) -> QueuedOutput:
+    """Log to standard error what ``-v verbosity`` shows; return what writes there.
 
     Records of other packages are shown from "warning" on only: at lower levels they may
     quote headers of the upgrade request.
@@ -100,9 +104,12 @@ def set_up_logging(verbosity: int) -> None:
     root = logging.getLogger()
     for handler in _console_handlers():
         root.removeHandler(handler)
-    root.addHandler(_ConsoleHandler())
+        handler.close()
+    console = _ConsoleHandler()
+    root.addHandler(console)
     logging.addLevelName(TRACE, "TRACE")
     set_verbosity(verbosity)
+    return console.output
 
 
 def set_verbosity(verbosity: int) -> None:

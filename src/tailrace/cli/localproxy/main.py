@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, TextIO
 
 from ... import __version__
+from ...common.standard_streams import open_standard_streams
 from ...errors import TailraceError
 from ..exit_codes import ExitCode, exit_code_of
 from .argv import CommandKind, CommandLine, parse_argv
@@ -35,6 +36,7 @@ _INTERRUPTED: Final = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with ``argv`` (the process' own arguments) and return its exit code."""
+    open_standard_streams()
     words = sys.argv[1:] if argv is None else argv
     try:
         try:
@@ -57,20 +59,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(command: CommandLine, *, own_arguments: bool) -> int:
+    from ...common.queued_output import write_briefly
     from ...common.redaction import register_secrets
     from .layers import DEFAULT_VERBOSITY, gather
     from .log_format import set_up_logging, set_verbosity
 
     verbose = command["verbose"]
-    set_up_logging(int(verbose.value) if verbose is not None else DEFAULT_VERBOSITY)
+    log = set_up_logging(int(verbose.value) if verbose is not None else DEFAULT_VERBOSITY)
+    banner = f"{BANNER}\n"
     try:
         inputs = gather(command, os.environ)
     except TailraceError as error:
-        _write(sys.stdout, BANNER)
+        write_briefly(sys.stdout, banner)
         return _report(error)
     json_events = inputs.get("json", bool)
     wants_json = json_events is not None and json_events.value
-    _write(sys.stderr if wants_json else sys.stdout, BANNER)
+    if wants_json:
+        log.write(banner)
+    else:
+        write_briefly(sys.stdout, banner)
     set_verbosity(inputs.verbosity)
     register_secrets(*inputs.secrets())
     if own_arguments:

@@ -204,7 +204,7 @@ _BEHAVIOUR: Final = (
         help="Open at most COUNT connections per service; 0 means no limit",
         kind=Kind.COUNT,
         maximum=1_000_000,
-        default="0",
+        default="12000",
     ),
     Option(
         name="linger",

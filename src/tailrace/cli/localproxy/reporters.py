@@ -19,17 +19,22 @@ from ...common.addresses import (
     UnixAddress,
 )
 from ...common.atomic_files import write_atomically
+from ...common.log_floods import flood_kind
+from ...common.queued_output import QueuedOutput
 from ...errors import ConfigurationError
 from ...localproxy.events import (
     Connected,
     Connecting,
     ConnectionClosed,
+    ConnectionCut,
     ConnectionOpened,
     ConnectionRefused,
     Ended,
     Listening,
     ListeningOnNetwork,
     PeerDialectLearned,
+    PeerJoined,
+    PeerLeft,
     PeerSilent,
     ProxyEvent,
     Reconnecting,
@@ -84,6 +89,10 @@ class LogReporter:
                 self._mapped(services)
             case Listening(service_id, address, assigned):
                 self._listening(service_id, address, assigned)
+            case PeerJoined(peer):
+                logger.info("The %s is connected", peer.value)
+            case PeerLeft(peer):
+                logger.info("No %s is connected", peer.value)
             case Reconnecting(cause, delay):
                 logger.error("%s; trying again in %.1f s", describe(cause), delay)
             case Ended(code, reason):
@@ -151,8 +160,13 @@ class LogReporter:
                 logger.info(
                     "Connected to %s, port: %s", host or DEFAULT_APPLICATION_HOST, port_text
                 )
-            case ConnectionRefused(_, _, reason):
-                logger.error("%s", _with_options(reason))
+            case ConnectionRefused(service_id, _, reason):
+                logger.error("%s", _with_options(reason), extra=flood_kind(per=service_id))
+            case ConnectionCut(service_id, connection_id, _, received, reason):
+                name = f"{connection_id} of {service_id}" if service_id else str(connection_id)
+                when = f"after {received} bytes" if received else "before any byte"
+                kind = flood_kind(per=service_id)
+                logger.warning("connection %s was reset %s: %s", name, when, reason, extra=kind)
             case ConnectionClosed(_, connection_id, peer, bytes_in, bytes_out):
                 logger.info("Disconnected from: %s", peer)
                 logger.debug(
@@ -163,19 +177,16 @@ class LogReporter:
 
 
 class JSONReporter:
-    """Writes one JSON object per line for every event, flushed at once."""
+    """Writes one JSON object per line for every event."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: QueuedOutput | TextIO) -> None:
         self._out = out
 
     def __call__(self, event: ProxyEvent) -> None:
         described = self._describe(event)
         if described is None:
             return
-        line = json.dumps(described, separators=(",", ":"))
-        # A closed pipe must not end the proxy.
-        with contextlib.suppress(OSError, ValueError):
-            print(line, file=self._out, flush=True)
+        self._out.write(json.dumps(described, separators=(",", ":")) + "\n")
 
     @staticmethod
     def _describe(event: ProxyEvent) -> dict[str, Any] | None:
@@ -198,10 +209,18 @@ class JSONReporter:
             case ConnectionRefused(service_id, number, reason):
                 about = {"service": service_id, "connection": number}
                 return {"event": "connection_refused", **about, "reason": _with_options(reason)}
+            case ConnectionCut(service_id, number, peer, received, reason):
+                about = {"service": service_id, "connection": number, "peer": peer}
+                about |= {"bytes_received": received, "reason": reason}
+                return {"event": "connection_cut", **about}
             case ConnectionClosed(service_id, number, peer, bytes_in, bytes_out):
                 about = {"service": service_id, "connection": number, "peer": peer}
                 counts = {"bytes_sent": bytes_in, "bytes_received": bytes_out}
                 return {"event": "connection_closed", **about, **counts}
+            case PeerJoined(peer):
+                return {"event": "peer_joined", "peer": peer.value}
+            case PeerLeft(peer):
+                return {"event": "peer_left", "peer": peer.value}
             case Reconnecting(cause, delay):
                 about = {"cause": describe(cause), "delay": round(delay, 3)}
                 return {"event": "reconnecting", **about}
@@ -310,4 +329,5 @@ class SystemdNotifier:
             contextlib.suppress(OSError),
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock,
         ):
+            sock.setblocking(False)  # nor one that reads nothing hold it up
             sock.sendto(state.encode(), self._address)

@@ -11,7 +11,10 @@ from contextlib import suppress
 from dataclasses import replace
 
 from ...common.event_loop import loop_factory, raise_descriptor_limit
+from ...common.log_floods import telling_floods
+from ...common.queued_output import QueuedOutput
 from ...common.redaction import register_secrets
+from ...common.stray_exceptions import stray_exceptions_logged
 from ...errors import AccessRefused, HandshakeAltered
 from ...localproxy.client_token import client_token
 from ...localproxy.proxy import LocalProxy
@@ -24,6 +27,7 @@ __all__ = ["run"]
 logger = logging.getLogger(__name__)
 
 
+@stray_exceptions_logged()
 def run(settings: CommandSettings) -> None:
     """Run a local proxy until its tunnel ends or a signal comes.
 
@@ -33,17 +37,26 @@ def run(settings: CommandSettings) -> None:
         TailraceError: the proxy cannot start or go on.
     """
     raise_descriptor_limit()
-    with asyncio.Runner(loop_factory=loop_factory(settings.loop)) as runner:
-        runner.run(_serve(settings))
+    out = QueuedOutput(sys.stdout, _dropped_event)
+    try:
+        with asyncio.Runner(loop_factory=loop_factory(settings.loop)) as runner:
+            runner.run(_serve(settings, out))
+    finally:
+        out.close()
 
 
-async def _serve(settings: CommandSettings) -> None:
+def _dropped_event(count: int) -> str:
+    """Return the event in the place of ``count`` events that nobody has read in time."""
+    return f'{{"event":"events_dropped","count":{count}}}\n'
+
+
+async def _serve(settings: CommandSettings, out: QueuedOutput) -> None:
     side = settings.proxy.side
     proxy = LocalProxy(_with_kept_token(settings))
     register_secrets(proxy.client_token)
     proxy.subscribe(LogReporter(side))
     if settings.json_events:
-        proxy.subscribe(JSONReporter(sys.stdout))
+        proxy.subscribe(JSONReporter(out))
     ready = ReadyFile(settings.ready_file, side) if settings.ready_file else None
     if ready is not None:
         proxy.subscribe(ready)
@@ -56,7 +69,8 @@ async def _serve(settings: CommandSettings) -> None:
         with suppress(NotImplementedError):
             loop.add_signal_handler(number, proxy.stop)
     try:
-        await proxy.run()
+        with telling_floods(loop):
+            await proxy.run()
     except (AccessRefused, HandshakeAltered) as error:
         logger.error(
             'Proxy server rejected web socket upgrade request: (HTTP/1.1 %d %s) "%s"',

@@ -86,7 +86,7 @@ SETTINGS: Final = (
     Setting("tcp.connection_retry_delay_ms", _Type.MILLISECONDS, "2500", 1, _DAY_MS),
     _ignored("tcp.read_buffer_size", 131_076),
     _ignored("tcp.write_buffer_size", 131_076, exported=False),
-    Setting("tcp.max_active_connections", _Type.INTEGER, "0", 0, 1_000_000),
+    Setting("tcp.max_active_connections", _Type.INTEGER, "12000", 0, 1_000_000),
     Setting("websocket.ping_period_ms", _Type.MILLISECONDS, "20000", 100, _DAY_MS),
     Setting("websocket.retry_delay_ms", _Type.MILLISECONDS, "2500", 1, _DAY_MS),
     Setting("websocket.connect_retry_count", _Type.INTEGER, "-1", -1),

@@ -100,9 +100,7 @@ class ConnectParser:
         self._refuse(response)
 
     def _refuse(self, response: Response) -> NoReturn:
-        status = " ".join(
-            f"{response.status} {scrub(response.reason, self._secrets, cut=False)}".split()
-        )
+        status = f"{response.status} {response.shown_reason(self._secrets)}".rstrip()
         text = _text_of(response, self._secrets)
         said = f'{status}: "{text}"' if text else status
         # Most 4xx: the fault is in our request, and the next one would be the same. A password
@@ -123,7 +121,7 @@ class ConnectParser:
             return permission_advice(self._endpoint)
         offered = _schemes(response)
         if offered and "basic" not in {each.lower() for each in offered}:
-            names = scrub(", ".join(offered), self._secrets, cut=False)
+            names = scrub(", ".join(offered), self._secrets, cut=False) or "another scheme"
             return f"the proxy wants {names}, and only Basic is supported"
         return password_advice(self._proxy)
 
@@ -160,17 +158,11 @@ def _text_of(response: Response, secrets: tuple[Secret, ...]) -> str:
     page = response.body.decode("utf-8", "replace")
     kinds = "".join(response.values("content-type")).lower()
     if "html" in kinds or page.lstrip()[:1] == "<":
-        # Here too, not only in scrub(): a password may contain what looks like a tag.
-        page = _replaced(page, secrets)
+        # Here too, not only below: a password may contain what looks like a tag.
+        page = scrub(page, secrets, cut=response.cut)
         page = html.unescape(_TAG.sub(" ", _INVISIBLE.sub(" ", page)))
     text = scrub(page, secrets, cut=response.cut)
     return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT].rstrip()}…"
-
-
-def _replaced(text: str, secrets: tuple[Secret, ...]) -> str:
-    for secret in sorted((each.reveal() for each in secrets), key=len, reverse=True):
-        text = text.replace(secret, " ")
-    return text
 
 
 def _schemes(response: Response) -> list[str]:

@@ -20,8 +20,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Final
 
+from ...common.redaction import is_unmistakable
 from ...common.secret import Secret
 from ...errors import RemoteProtocolError
 
@@ -45,26 +47,41 @@ _PASSING: Final = {408, 425, 429}
 def scrub(text: str, secrets: Iterable[Secret], *, cut: bool = True) -> str:
     """Return text of the other side as one line, without secrets and control characters.
 
-    A server may quote the token it refuses. ``cut`` says that the text may go on beyond what
-    was read, so that its end may be the beginning of a quoted token.
+    A server may quote the token it refuses, which is cut out. A secret that may as well be a word
+    of the text is not: the gap would tell. Nothing of such a text is returned, as if there were
+    none.
+
+    ``cut`` says that the text may go on beyond what was read, so that its end may be the beginning
+    of a quoted secret.
     """
-    hidden = [each.reveal() for each in secrets if each]
-    line = _one_line(_without(text, hidden, cut))
-    # A page may have another kind of blank, or several, where a password has one.
-    return _without(line, [each for each in map(_one_line, hidden) if " " in each], cut)
+    hidden = [each.reveal() for each in secrets if each.reveal().strip()]
+    line = _one_line(text)
+    for word in (each for each in hidden if not is_unmistakable(each)):
+        # A page may have another kind of blank, or several, where a password has one.
+        for form, where in ((word, text), (_one_line(word), line)):
+            if form in where or (cut and _ends_within(where, form)):
+                return ""
+    return _one_line(_without(text, filter(is_unmistakable, hidden), cut))
 
 
 def _one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
+def _ends_within(text: str, secret: str) -> int:
+    """Return how many characters of a secret end the text, 0 if they are too few to tell."""
+    for length in range(min(len(secret) - 1, len(text)), _PARTIAL - 1, -1):
+        if text.endswith(secret[:length]):
+            return length
+    return 0
+
+
 def _without(text: str, secrets: Iterable[str], cut: bool) -> str:
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, repr(Secret(secret)))
-        for length in range(min(len(secret) - 1, len(text)) if cut else 0, _PARTIAL - 1, -1):
-            if text.endswith(secret[:length]):
-                text = text[:-length] + repr(Secret(secret))
-                break
+        length = _ends_within(text, secret) if cut else 0
+        if length:
+            text = text[:-length] + repr(Secret(secret))
     return text
 
 
@@ -82,6 +99,13 @@ class Response:
     """Bytes behind a response after which the connection speaks another protocol."""
     cut: bool = False
     """Whether the body goes on beyond what was read."""
+
+    def shown_reason(self, secrets: Iterable[Secret]) -> str:
+        """Return the reason for people: the standard one if this one cannot be shown."""
+        reason = scrub(self.reason, secrets, cut=False)
+        if self.reason and not reason and self.status in set(HTTPStatus):
+            return HTTPStatus(self.status).phrase
+        return reason
 
     @property
     def may_pass(self) -> bool:

@@ -173,7 +173,7 @@ class UpgradeParser:
         return UpgradeAccepted(wanted, channel, response.leftover, flow_messages)
 
     def _refuse(self, response: Response) -> NoReturn:
-        reason = self._scrub(response.reason)
+        reason = response.shown_reason(self._endpoint.secrets)
         page = response.body[:MAX_BODY].decode("utf-8", "replace")
         body = self._scrub(page, cut=response.cut or len(response.body) > MAX_BODY)
         if not body:

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from ...common.installing import how_to_install_extra
 from ...common.network_errors import network_error_text
 from ...errors import ConfigurationError, ProxyRefused
 from ..endpoint import ServiceEndpoint
@@ -41,7 +42,7 @@ def check_socks(proxy: WebProxy) -> None:
         import python_socks.async_.asyncio  # noqa: F401
     except ImportError:
         raise ConfigurationError(
-            f"{who} needs the package python-socks: pip install 'tailrace[socks]'"
+            f"{who} needs the package python-socks: {how_to_install_extra('socks')}"
         ) from None
     if proxy.username:
         if not f"{proxy.username}{proxy.password.reveal()}".isascii():

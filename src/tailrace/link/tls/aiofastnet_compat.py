@@ -1,7 +1,7 @@
-"""aiofastnet 1.2: whether it can be used, and three of its defects, which stop here.
+"""aiofastnet 1.2: whether it can be used, and five of its defects, which stop here.
 
 aiofastnet does TLS in C on Python's own OpenSSL, without asyncio's copies. It is given a view of
-the event loop in place of the loop, which makes up for these defects:
+the event loop in place of the loop, and a context of its own, which make up for these defects:
 
 * When the other side closes the connection during the handshake, it not only raises that but also
   gives an exception class, not an instance, to ``loop.call_exception_handler``, which would end as
@@ -12,8 +12,14 @@ the event loop in place of the loop, which makes up for these defects:
   works that early.
 * It expects to be called again while there is more to read, but libuv reports a reset connection
   only once, even if bytes before the reset are still to be read. The view calls it twice.
+* After the handshake it decodes the other side's certificate, of which nobody here asks the
+  content, by way of a temporary file, which a machine may have no place for. It does not if the
+  context's ``verify_mode`` reads ``CERT_NONE``; OpenSSL verifies by its own copy of that setting.
+* What goes wrong between the last message of the handshake and the protocol's
+  ``connection_made()`` closes the transport, but ``create_connection`` never returns. The view
+  made the future it waits for, and ends it with the error that the transport is closed with.
 
-None of this is documented, so ``pyproject.toml`` bounds the version. A fourth one is left to the
+None of this is documented, so ``pyproject.toml`` bounds the version. A sixth one is left to the
 users of a transport: a pause of reading from within a read would leave what was decrypted but not
 delivered until the other side sends again, so they pause in another turn of the loop.
 """
@@ -21,13 +27,15 @@ delivered until the other side sends again, so they pause in another turn of the
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable
+from contextvars import Context
 from types import ModuleType
 from typing import Any
 
 from .x509_names import presented_certificates
 
-__all__ = ["LoopView", "fast_transports"]
+__all__ = ["FilelessContext", "LoopView", "fast_transports"]
 
 
 def fast_transports() -> ModuleType | None:
@@ -39,6 +47,21 @@ def fast_transports() -> ModuleType | None:
     return aiofastnet
 
 
+class FilelessContext(ssl.SSLContext):
+    """A context with which aiofastnet writes no certificate to a temporary file.
+
+    Setting ``verify_mode`` works as ever, but it always reads ``CERT_NONE``.
+    """
+
+    @property
+    def verify_mode(self) -> Any:
+        return ssl.CERT_NONE
+
+    @verify_mode.setter
+    def verify_mode(self, value: int) -> None:
+        vars(ssl.SSLContext)["verify_mode"].__set__(self, value)
+
+
 class LoopView:
     """The event loop as one transport of aiofastnet sees it."""
 
@@ -46,6 +69,7 @@ class LoopView:
         self._loop = loop
         self._shaking = True
         self._transport: asyncio.BaseTransport | None = None
+        self._waiter: asyncio.Future[None] | None = None
         self._reports_once = type(loop).__module__.partition(".")[0] == "uvloop"
 
     def __getattr__(self, name: str) -> Any:
@@ -64,6 +88,20 @@ class LoopView:
 
         self._loop.add_reader(fd, read_twice)
 
+    def create_future(self) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = self._loop.create_future()
+        if self._shaking:
+            self._waiter = future
+        return future
+
+    def call_soon(
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        if self._shaking and getattr(callback, "__name__", "") == "_finalize_close":
+            # In its turn, as aiofastnet may still end the future itself.
+            self._loop.call_soon(self._end_handshake, *args)
+        return self._loop.call_soon(callback, *args, context=context)
+
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         if not self._shaking:
             self._loop.call_exception_handler(context)
@@ -71,7 +109,12 @@ class LoopView:
     def handshake_done(self) -> None:
         """Keep no reference to the transport, and report its errors from now on."""
         self._shaking = False
-        self._transport = None
+        self._transport = self._waiter = None
+
+    def _end_handshake(self, error: BaseException | None) -> None:
+        """Called when the transport was closed, because of ``error``, before it was handed out."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(error or ConnectionAbortedError())
 
     def presented_certificates(self) -> list[str]:
         """Describe what the other side presented in a handshake that failed."""

@@ -6,13 +6,16 @@ import logging
 import os
 import re
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from ...common.special_files import is_special
 from ...errors import ConfigurationError
 from ..endpoint import TLSOptions
+from .aiofastnet_compat import FilelessContext
 from .x509_names import presented_certificates
 
 __all__ = ["Trust", "build_trust"]
@@ -58,10 +61,25 @@ def build_trust(options: TLSOptions) -> Trust:
 
     Raises:
         ConfigurationError: ``capath`` exists but holds no readable certificate file, or the
-            system's certificates cannot be read.
+            system's certificates cannot be read; or what should be a file is a pipe or a device.
     """
+    for name, path in _named_places(options):
+        if is_special(path):
+            raise ConfigurationError(f"{name} {path} is a pipe or a device, and no file")
     states = _states(options)
     return _build(options) if states is None else _build_once(options, states)
+
+
+def _named_places(options: TLSOptions) -> Iterator[tuple[str, Path]]:
+    """Yield what options and variables say where certificates are."""
+    if not options.verify:
+        return
+    if options.capath is not None:
+        yield "certificate path", options.capath
+    paths = ssl.get_default_verify_paths()
+    for variable in (paths.openssl_cafile_env, paths.openssl_capath_env):
+        if os.environ.get(variable):
+            yield variable, Path(os.environ[variable])
 
 
 # Only the latest is kept: it takes two megabytes, and a reconnecting proxy needs no other.
@@ -103,7 +121,7 @@ def _state(path: Path) -> _State:
 
 
 def _build(options: TLSOptions) -> Trust:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = FilelessContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.sslobject_class = _WitnessedObject
     if not options.verify:

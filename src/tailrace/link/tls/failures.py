@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Iterable
 from typing import Final
 
+from ...common.network_errors import network_error_text
 from ...errors import CertificateFault, CertificateRejected, TLSFailed
 from ..endpoint import ServiceEndpoint
 
@@ -14,6 +15,11 @@ __all__ = ["tls_failure", "tls_timeout"]
 # What X509_verify_cert reports (OpenSSL, x509_vfy.h).
 _OUT_OF_DATE: Final = {9, 10}
 _WRONG_NAME: Final = {62, 64}
+_REMEDIES: Final = {
+    "version number": "; is this a TLS port?",
+    "excessive message size": "; its certificates are larger than the 100 KiB that OpenSSL takes",
+}
+"""Part of OpenSSL's reason -> what it may mean."""
 
 
 def tls_failure(
@@ -38,12 +44,14 @@ def tls_failure(
         # Libraries raise it without the attributes that the ssl module adds.
         reason = getattr(error, "reason", None) or error.strerror or "unknown reason"
         reason = reason.lower().replace("_", " ")
-        remedy = "; is this a TLS port?" if "version number" in reason else ""
+        remedy = next((text for part, text in _REMEDIES.items() if part in reason), "")
         return TLSFailed(f"TLS handshake with {where} failed: {reason}{remedy}")
-    return TLSFailed(
-        f"TLS handshake with {where} failed: the connection was closed during it"
-        + (f" ({error})" if str(error) else "")
-    )
+    if isinstance(error, ConnectionError):
+        detail = f" ({error})" if str(error) else ""
+        text = f"the connection was closed during it{detail}"
+    else:
+        text = network_error_text(error)
+    return TLSFailed(f"TLS handshake with {where} failed: {text}")
 
 
 def tls_timeout(endpoint: ServiceEndpoint) -> TLSFailed:

@@ -23,6 +23,9 @@ SHUTDOWN_TIMEOUT: Final = 2.0
 _TLS_BUFFER: Final = 8 * (16 * 1024 + 64)
 """Bytes of ciphertext for one system call: 8 full TLS records; more made nothing faster."""
 
+_HANDSHAKE_ERRORS: Final = (OSError, RuntimeError, MemoryError)
+"""What TLS libraries raise because of the other side, the network or this machine."""
+
 
 async def start_tls(
     sock: socket.socket, endpoint: ServiceEndpoint, trust: Trust, protocol: asyncio.Protocol
@@ -64,7 +67,7 @@ async def start_tls(
     except TimeoutError:
         await _close(sock)
         raise tls_timeout(endpoint) from None
-    except OSError as error:
+    except _HANDSHAKE_ERRORS as error:
         presented = view.presented_certificates()
         await _close(sock)
         raise tls_failure(error, endpoint, trust.description, presented) from None

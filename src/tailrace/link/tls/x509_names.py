@@ -15,6 +15,8 @@ __all__ = ["describe", "presented_certificates"]
 _SEQUENCE: Final = 0x30
 _VERSION: Final = 0xA0
 _UNKNOWN: Final = "?"
+_SHOWN: Final = 5
+"""Certificates of a chain that are described; usual chains have up to four."""
 
 # Object identifiers in DER (RFC 4519), of what identifies a certificate to a reader.
 _ATTRIBUTES: Final = {
@@ -38,14 +40,16 @@ def describe(der: bytes) -> str:
 
 
 def presented_certificates(tls: object) -> list[str]:
-    """Describe the other side's certificates, leaf first; empty if they cannot be known.
+    """Describe the other side's first certificates, leaf first; empty if they cannot be known.
 
     ``tls`` is the TLS object of either kind of transport, after a handshake or a failed one.
     """
     # Public since Python 3.13; before that a method of the C object behind it.
     holder = tls if hasattr(tls, "get_unverified_chain") else getattr(tls, "_sslobj", None)
     chain: Callable[[], list[Any] | None] | None = getattr(holder, "get_unverified_chain", None)
-    return [describe(_der(each)) for each in (chain() if chain else None) or []]
+    found = (chain() if chain else None) or []
+    more = [f"{len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
+    return [describe(_der(each)) for each in found[:_SHOWN]] + more
 
 
 def _der(certificate: Any) -> bytes:

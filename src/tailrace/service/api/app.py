@@ -7,7 +7,8 @@ import json
 import logging
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Final
 
 from starlette.applications import Starlette
@@ -16,20 +17,24 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from ...common.escaping import cut
+from ...common.log_floods import flood_kind
 from ...flow.token_bucket import Buckets
 from ..control import ControlPlane
-from ..errors import StoreFailed
+from ..errors import StoreFailed, TunnelNotFound
 from ..identity.policy import AccessKey
 from ..limits import Limits, network
 from ..networks import Network, forwarded_client
-from ..telemetry.audit import AuditLog
+from ..telemetry.audit import OK, AuditLog
 from ..telemetry.counters import Counters
-from ..telemetry.throttled_log import ThrottledLog
+from .authorization import authorize_operation
+from .body_budget import BodyBudget, BodyShare
 from .dispatch import perform
 from .errors import ApiError, ErrorType
 from .model import OPERATIONS, SIGNING_NAME
 from .operations import Document
-from .sigv4 import SignedRequest, Verifier
+from .server import mark_known
+from .sigv4 import RequestHead, Verifier
 from .validation import read_parameters
 
 __all__ = ["ControlApi"]
@@ -38,8 +43,8 @@ _log = logging.getLogger(__name__)
 
 _TARGET_PREFIX: Final = f"{SIGNING_NAME}."
 _CONTENT_TYPE: Final = "application/x-amz-json-1.1"
-_OK: Final = "ok"
-"""Outcome of a request that is not answered with an error, in metrics and audit log."""
+_LONGEST: Final = 200
+"""Characters of what a client has sent in a line of the log."""
 
 
 class ControlApi:
@@ -62,7 +67,8 @@ class ControlApi:
         self._limits = limits
         self._forwarders = forwarders
         self._throttle = _Throttle(limits.request_rate)
-        self._throttled_log = ThrottledLog(_log, time.monotonic)
+        self._strangers = BodyBudget(limits.request_bytes)
+        self._clients = BodyBudget(limits.request_bytes)
 
     def application(self, routes: Sequence[BaseRoute]) -> Starlette:
         """Return the ASGI application; ``routes`` are served besides the control API."""
@@ -73,16 +79,24 @@ class ControlApi:
 
     async def _handle(self, request: Request) -> Response:
         request_id = self._control.request_id()
+        about = _About(self._address(request))
         try:
-            body = await _read_body(request, self._limits)
+            name, key, body = await self._receive(request, about)
             began = time.perf_counter()
-            document = self._respond(request, body, request_id)
+            document = await self._respond(name, key, body, request_id, about)
             self._counters.request_seconds += time.perf_counter() - began
         except ApiError as error:
-            self._throttled_log.add(
-                error.type, "request %s: %s: %s", request_id, error.type, error.message
+            _log.warning(
+                "request %s: %s: %s; %s",
+                request_id,
+                error.type,
+                cut(error.message, _LONGEST),
+                about,
+                extra=flood_kind(error.type),
             )
             self._count(request, error.type)
+            if error.quota:
+                self._counters.quotas[error.quota] += 1
             return _error(error, request_id)
         except ClientDisconnect:
             return Response(status_code=400)
@@ -92,8 +106,33 @@ class ControlApi:
             return _error(
                 ApiError(ErrorType.INTERNAL, "The service cannot reach its store"), request_id
             )
-        self._count(request, _OK)
+        self._count(request, OK)
         return _json(document, 200, {"x-amzn-RequestId": request_id})
+
+    async def _receive(self, request: Request, about: _About) -> tuple[str, AccessKey, bytearray]:
+        """Return operation, signer and body of a request.
+
+        A body is read only if nothing in the head speaks against it, and counts for the address
+        it comes from until a signature shows whose it is.
+        """
+        address = network(about.address)
+        with self._throttle.of_address(address):
+            _check_length(request, self._limits)
+            claim = self._verifier.judge(_head(request), self._control.clock())
+            name = _operation_name(request)
+            if name not in OPERATIONS:
+                raise ApiError(ErrorType.UNKNOWN_OPERATION, "The operation is not known")
+            if claim.body_hash is None:
+                share = self._strangers.share(address)
+            else:
+                share = self._clients.share(claim.key.access_key_id)
+            with share:
+                body = await _read_body(request, self._limits, share)
+            key = claim.prove(body)
+        about.key, about.operation = key.access_key_id, name
+        mark_known(request.scope)
+        self._throttle.of_key(key)
+        return name, key, body
 
     async def _handle_other(self, _: Request, __: Exception) -> Response:
         """Answer requests for other paths and methods in the form that SDKs parse."""
@@ -105,18 +144,19 @@ class ControlApi:
         name = _operation_name(request)
         self._counters.requests[name if name in OPERATIONS else "unknown", outcome] += 1
 
-    def _respond(self, request: Request, body: bytes, request_id: str) -> Document:
-        """Verify, validate and carry out a request; what changes something is audited."""
-        key = self._verified(request, body)
-        name = _operation_name(request)
-        operation = OPERATIONS.get(name)
-        if operation is None:
-            raise ApiError(ErrorType.UNKNOWN_OPERATION, "The operation is not known")
-        parameters = read_parameters(body, operation.input)
-        outcome, document = ErrorType.INTERNAL.code, Document()
+    async def _respond(
+        self, name: str, key: AccessKey, body: bytearray, request_id: str, about: _About
+    ) -> Document:
+        """Carry out an operation for a key; what changes something is audited."""
+        operation = OPERATIONS[name]
+        outcome, parameters, document = ErrorType.INTERNAL.code, Document(), Document()
         try:
-            document = perform(self._control, name, parameters, key)
-            outcome = _OK
+            # Before anything is spent on the parameters.
+            authorize_operation(key, name, operation)
+            parameters = read_parameters(body, operation.input)
+            self._name_tunnel(about, parameters)
+            document = await perform(self._control, name, parameters, key)
+            outcome = OK
         except ApiError as error:
             outcome = error.type
             raise
@@ -126,24 +166,50 @@ class ControlApi:
                     name,
                     parameters,
                     key=key.access_key_id,
-                    address=self._address(request) or "unknown",
+                    address=about.address,
                     request=request_id,
                     outcome=outcome,
                     tunnel=document.get("tunnelId"),
                 )
-        _log.info("request %s: %s by %s", request_id, name, key.access_key_id)
+        about.tunnel = document.get("tunnelId", about.tunnel)
+        _log.info("request %s: %s", request_id, about, extra=flood_kind(per=f"{name} {about.key}"))
         return document
 
     def _address(self, request: Request) -> str:
         """Return the host that a request comes from, as a proxy in between tells."""
-        peer = request.client.host if request.client else ""
-        return forwarded_client(request.headers.getlist("x-forwarded-for"), peer, self._forwarders)
+        if request.client is None:
+            return "unknown"
+        fields = request.headers.getlist("x-forwarded-for")
+        return forwarded_client(fields, request.client.host, self._forwarders)
 
-    def _verified(self, request: Request, body: bytes) -> AccessKey:
-        with self._throttle.of_address(network(self._address(request))):
-            key = self._verifier.verify(_signed_request(request, body), self._control.clock())
-        self._throttle.of_key(key)
-        return key
+    def _name_tunnel(self, about: _About, parameters: Document) -> None:
+        """Note tunnel and thing that ``parameters`` name; the tunnel may be gone afterwards."""
+        queries = self._control.queries
+        with suppress(TunnelNotFound):
+            about.tunnel = parameters.get("tunnelId", "")
+            if "resourceArn" in parameters:
+                about.tunnel = queries.tunnel_id(parameters["resourceArn"])
+            if about.tunnel:
+                about.thing = queries.describe(about.tunnel).thing_name
+        destination = parameters.get("destinationConfig", parameters)
+        about.thing = destination.get("thingName", about.thing)
+
+
+@dataclass(slots=True)
+class _About:
+    """What is known of a request, for logs; the key only when it has signed the request."""
+
+    address: str
+    operation: str = ""
+    key: str = ""
+    tunnel: str = ""
+    thing: str | None = None
+
+    def __str__(self) -> str:
+        signed = f"{self.operation or 'request'} by {self.key} " if self.key else ""
+        tunnel = f", tunnel {cut(self.tunnel, _LONGEST)}" if self.tunnel else ""
+        thing = f", thing {self.thing}" if self.thing is not None else ""
+        return f"{signed}from {self.address}{tunnel}{thing}"
 
 
 class _Throttle:
@@ -160,7 +226,7 @@ class _Throttle:
 
     @contextmanager
     def of_address(self, address: str) -> Iterator[None]:
-        """Charge ``address`` when the signature, checked in the body, is refused.
+        """Charge ``address`` when the request, received within this context, is refused.
 
         Raises:
             ApiError: ThrottlingException, or what the body raises.
@@ -187,25 +253,36 @@ def _operation_name(request: Request) -> str:
     return request.headers.get("x-amz-target", "").removeprefix(_TARGET_PREFIX)
 
 
-async def _read_body(request: Request, limits: Limits) -> bytes:
+def _check_length(request: Request, limits: Limits) -> None:
+    """Refuse a request by the length of its body.
+
+    Raises:
+        ApiError: it is too long, or does not say.
+    """
+    if "transfer-encoding" in request.headers:
+        raise ApiError(ErrorType.LENGTH_REQUIRED, "The request must have a Content-Length")
+    # A number: uvicorn answers others with 400.
+    if int(request.headers.get("content-length", 0)) > limits.request_bytes:
+        raise ApiError(
+            ErrorType.TOO_LARGE, f"The request body exceeds {limits.request_bytes} bytes"
+        )
+
+
+async def _read_body(request: Request, limits: Limits, share: BodyShare) -> bytearray:
     body = bytearray()
     try:
         async with asyncio.timeout(limits.handshake_seconds):
             async for chunk in request.stream():
+                share.grow(len(body) + len(chunk))
                 body += chunk
-                if len(body) > limits.request_bytes:
-                    raise ApiError(
-                        ErrorType.TOO_LARGE,
-                        f"The request body exceeds {limits.request_bytes} bytes",
-                    )
     except TimeoutError:
         raise ApiError(ErrorType.REQUEST_TIMEOUT, "The request body did not come in time") from None
-    return bytes(body)
+    return body
 
 
-def _signed_request(request: Request, body: bytes) -> SignedRequest:
+def _head(request: Request) -> RequestHead:
     raw_path: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
-    return SignedRequest(
+    return RequestHead(
         request.method,
         raw_path.decode("latin-1"),
         request.scope["query_string"].decode("latin-1"),
@@ -213,7 +290,6 @@ def _signed_request(request: Request, body: bytes) -> SignedRequest:
             (name.decode("latin-1").lower(), value.decode("utf-8", "surrogateescape"))
             for name, value in request.headers.raw
         ],
-        body,
     )
 
 

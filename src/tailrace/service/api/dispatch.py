@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..control import ControlPlane
-from ..errors import TunnelClosed, TunnelLimitReached, TunnelNotFound
+from ..errors import EndNotStored, TunnelClosed, TunnelLimitReached, TunnelNotFound
 from ..identity.policy import AccessKey
 from .authorization import authorize
 from .errors import ApiError, ErrorType
@@ -13,20 +13,31 @@ from .operations import Call, Document
 __all__ = ["perform"]
 
 
-def perform(control: ControlPlane, name: str, parameters: Document, key: AccessKey) -> Document:
+async def perform(
+    control: ControlPlane, name: str, parameters: Document, key: AccessKey
+) -> Document:
     """Carry out the operation ``name``; its ``parameters`` have been checked.
+
+    Waits for a store that is busy. An operation changes nothing before it changes the store, so
+    that it can be tried again.
 
     Raises:
         ApiError: a modelled error of the operation, or the key does not allow it.
         StoreFailed: the store cannot be read or written.
     """
     operation = OPERATIONS[name]
-    call = Call(control, parameters, key.policy)
+    call = Call(control, parameters, key)
+
+    async def attempt() -> Document:
+        authorize(name, operation, call)
+        return await operation.handler(call)
+
     try:
-        authorize(key, name, operation, call)
-        return operation.handler(call)
+        return await control.patience.run(attempt)
     except (TunnelNotFound, TunnelClosed) as error:
         # The only error that the model has for operations on one tunnel.
         raise ApiError(ErrorType.RESOURCE_NOT_FOUND, str(error)) from None
     except TunnelLimitReached as error:
-        raise ApiError(ErrorType.LIMIT_EXCEEDED, str(error)) from None
+        raise ApiError(ErrorType.LIMIT_EXCEEDED, str(error), quota=error.quota) from None
+    except EndNotStored as error:
+        raise ApiError(ErrorType.INTERNAL, str(error)) from None

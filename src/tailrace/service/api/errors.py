@@ -32,6 +32,8 @@ class ErrorType(Enum):
     ACCESS_DENIED = ("AccessDeniedException", HTTPStatus.FORBIDDEN)
     THROTTLING = ("ThrottlingException", HTTPStatus.TOO_MANY_REQUESTS)
     REQUEST_TIMEOUT = ("RequestTimeoutException", HTTPStatus.REQUEST_TIMEOUT)
+    LENGTH_REQUIRED = ("MissingContentLength", HTTPStatus.LENGTH_REQUIRED)
+    UNAVAILABLE = ("ServiceUnavailable", HTTPStatus.SERVICE_UNAVAILABLE)
     INTERNAL = ("InternalFailure", HTTPStatus.INTERNAL_SERVER_ERROR)
 
     def __init__(self, code: str, status: HTTPStatus) -> None:
@@ -42,8 +44,10 @@ class ErrorType(Enum):
 class ApiError(ServiceError):
     """A request is answered with an error."""
 
-    def __init__(self, kind: ErrorType, message: str) -> None:
+    def __init__(self, kind: ErrorType, message: str, *, quota: str = "") -> None:
         super().__init__(message)
+        self.quota = quota
+        """The quota of the key that is used up, if that is the error."""
         self.type = kind.code
         self.status = kind.status
         self.message = message

@@ -31,7 +31,7 @@ def health_routes(queries: TunnelQueries, accepting: Callable[[], bool]) -> list
         if not accepting():
             return PlainTextResponse("the service is stopping\n", 503)
         try:
-            queries.count_by_status()
+            queries.usage()
         except StoreFailed as failed:
             _log.error("not ready: %s", failed)
             return PlainTextResponse("the store cannot be read\n", 503)

@@ -28,7 +28,7 @@ class Operation:
     """Shape of its parameters."""
     writes: bool
     """Whether it changes something. Then it is audited, and forbidden to read-only keys."""
-    things: operations.Things
+    things: operations.ThingNames
     """Called for the things that a request concerns, if the key is limited to some."""
     handler: operations.Handler
     """Called to carry it out."""

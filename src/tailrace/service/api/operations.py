@@ -5,24 +5,24 @@
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from ...wire import Side
 from ..control import ControlPlane
 from ..errors import InvalidCursor
-from ..identity.policy import Policy
-from ..tunnels.records import ConnectionState, TunnelRecord
-from ..tunnels.rules import DEFAULT_LIFETIME_MINUTES, Destination, TunnelSpec
+from ..identity.policy import AccessKey
+from ..tunnels.records import ConnectionState, TunnelRecord, TunnelSummary
+from ..tunnels.rules import DEFAULT_LIFETIME_MINUTES, Destination, Owner, TunnelSpec
+from ..tunnels.store import Things
 from .errors import ApiError, ErrorType
 
 __all__ = [
     "Call",
     "Document",
     "Handler",
-    "Things",
+    "ThingNames",
     "close_tunnel",
     "describe_tunnel",
     "list_tags",
@@ -43,15 +43,15 @@ Document: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request: its parameters, which have been checked, and the rights of its signer."""
+    """One request: its parameters, which have been checked, and the key of its signer."""
 
     control: ControlPlane
     parameters: Document
-    policy: Policy
+    key: AccessKey
 
 
-Handler: TypeAlias = Callable[[Call], Document]
-Things: TypeAlias = Callable[[Call], Sequence[str | None]]
+Handler: TypeAlias = Callable[[Call], Awaitable[Document]]
+ThingNames: TypeAlias = Callable[[Call], Sequence[str | None]]
 
 _MODES: Final[Mapping[str, tuple[Side, ...]]] = {
     "SOURCE": (Side.SOURCE,),
@@ -66,7 +66,7 @@ _PAGE: Final = 100
 # Handlers
 
 
-def open_tunnel(call: Call) -> Document:
+async def open_tunnel(call: Call) -> Document:
     """Open a tunnel."""
     parameters = call.parameters
     destination = _read_destination(parameters.get("destinationConfig", {}))
@@ -78,6 +78,7 @@ def open_tunnel(call: Call) -> Document:
             services=destination.services,
             lifetime_minutes=timeout.get("maxLifetimeTimeoutMinutes", DEFAULT_LIFETIME_MINUTES),
             tags=_read_tags(parameters.get("tags", [])),
+            owner=_signer(call),
         )
     )
     return {
@@ -88,7 +89,7 @@ def open_tunnel(call: Call) -> Document:
     }
 
 
-def describe_tunnel(call: Call) -> Document:
+async def describe_tunnel(call: Call) -> Document:
     """Describe one tunnel."""
     tunnel = call.control.queries.describe(call.parameters["tunnelId"])
     document = _summary(call, tunnel)
@@ -99,44 +100,43 @@ def describe_tunnel(call: Call) -> Document:
         document["destinationConfig"] = {"services": list(tunnel.services)}
         if tunnel.thing_name is not None:
             document["destinationConfig"]["thingName"] = tunnel.thing_name
-    if tunnel.tags:
-        document["tags"] = _write_tags(tunnel)
+    tags = call.control.queries.tags(tunnel.tunnel_id)
+    if tags:
+        document["tags"] = _write_tags(tags)
     return {"tunnel": document}
 
 
-def list_tunnels(call: Call) -> Document:
-    """List tunnels; a page lacks those that the policy hides, and so may be short."""
+async def list_tunnels(call: Call) -> Document:
+    """List tunnels, but for those that the policy hides."""
     parameters = call.parameters
+    name = parameters.get("thingName")
+    # One thing has been authorized.
+    patterns = call.key.policy.things if name is None else None
     try:
-        page = call.control.queries.page(
-            parameters.get("thingName"),
-            _read_next_token(parameters.get("nextToken")),
+        page = await call.control.queries.page(
+            Things(name, patterns),
+            parameters.get("nextToken"),
             parameters.get("maxResults", _PAGE),
+            call.key.access_key_id,
         )
     except InvalidCursor:
         raise ApiError(
             ErrorType.VALIDATION, "nextToken is not one that was returned by ListTunnels"
         ) from None
-    document: Document = {
-        "tunnelSummaries": [
-            _summary(call, tunnel)
-            for tunnel in page.tunnels
-            if call.policy.allows_thing(tunnel.thing_name)
-        ]
-    }
+    document: Document = {"tunnelSummaries": [_summary(call, tunnel) for tunnel in page.tunnels]}
     if page.cursor is not None:
-        document["nextToken"] = urlsafe_b64encode(page.cursor.encode()).decode()
+        document["nextToken"] = page.cursor
     return document
 
 
-def close_tunnel(call: Call) -> Document:
+async def close_tunnel(call: Call) -> Document:
     """Close a tunnel."""
     delete = call.parameters.get("delete", False)
     call.control.close_tunnel(call.parameters["tunnelId"], delete=delete)
     return {}
 
 
-def rotate_tokens(call: Call) -> Document:
+async def rotate_tokens(call: Call) -> Document:
     """Replace access tokens of a tunnel."""
     mode, config = call.parameters["clientMode"], call.parameters.get("destinationConfig")
     if config is not None and mode == "SOURCE":
@@ -147,6 +147,7 @@ def rotate_tokens(call: Call) -> Document:
         call.parameters["tunnelId"],
         _MODES[mode],
         _read_destination(config) if config is not None else None,
+        _signer(call),
     )
     document = {"tunnelArn": call.control.queries.arn(rotated.tunnel.tunnel_id)}
     for side, token in rotated.tokens.items():
@@ -154,21 +155,21 @@ def rotate_tokens(call: Call) -> Document:
     return document
 
 
-def tag(call: Call) -> Document:
+async def tag(call: Call) -> Document:
     """Add tags to a tunnel."""
-    call.control.tag(_resource(call), dict(_read_tags(call.parameters["tags"])))
+    call.control.tag(_resource(call), dict(_read_tags(call.parameters["tags"])), _signer(call))
     return {}
 
 
-def untag(call: Call) -> Document:
+async def untag(call: Call) -> Document:
     """Remove tags from a tunnel."""
     call.control.untag(_resource(call), call.parameters["tagKeys"])
     return {}
 
 
-def list_tags(call: Call) -> Document:
+async def list_tags(call: Call) -> Document:
     """List the tags of a tunnel."""
-    return {"tags": _write_tags(call.control.queries.describe(_resource(call)))}
+    return {"tags": _write_tags(call.control.queries.tags(_resource(call)))}
 
 
 # Thing names that a call concerns, before and after it; None for a tunnel without a thing
@@ -203,12 +204,17 @@ def thing_of_list(call: Call) -> Sequence[str | None]:
 # Parts of documents
 
 
+def _signer(call: Call) -> Owner:
+    """Return the key of a call as the owner of what it stores."""
+    return Owner(call.key.access_key_id, call.key.quotas, call.key.is_privileged)
+
+
 def _resource(call: Call) -> str:
     """Return the tunnel id in a resource's ARN."""
     return call.control.queries.tunnel_id(call.parameters["resourceArn"])
 
 
-def _summary(call: Call, tunnel: TunnelRecord) -> Document:
+def _summary(call: Call, tunnel: TunnelRecord | TunnelSummary) -> Document:
     document: Document = {
         "tunnelId": tunnel.tunnel_id,
         "tunnelArn": call.control.queries.arn(tunnel.tunnel_id),
@@ -229,17 +235,10 @@ def _read_destination(config: Document) -> Destination:
     return Destination(tuple(dict.fromkeys(config.get("services", ()))), config.get("thingName"))
 
 
-def _write_tags(tunnel: TunnelRecord) -> list[Document]:
-    return [{"key": key, "value": value} for key, value in tunnel.tags]
+def _write_tags(tags: Sequence[tuple[str, str]]) -> list[Document]:
+    return [{"key": key, "value": value} for key, value in tags]
 
 
 def _read_tags(tags: list[dict[str, str]]) -> tuple[tuple[str, str], ...]:
     """Return tags as pairs; the last value of a repeated key wins."""
     return tuple({tag["key"]: tag["value"] for tag in tags}.items())
-
-
-def _read_next_token(token: str | None) -> str | None:
-    try:
-        return None if token is None else urlsafe_b64decode(token).decode("ascii")
-    except ValueError:
-        raise InvalidCursor("not base64 of a cursor") from None

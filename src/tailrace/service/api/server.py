@@ -1,60 +1,90 @@
-"""An HTTP server for one application, and limits on its connections before there is a request."""
+"""An HTTP server for one application, and limits on its connections.
+
+uvicorn speaks HTTP. What a connection may cost before, between and after its requests is
+decided here: :class:`~tailrace.service.connection_limiter.ConnectionLimiter` judges it before
+TLS, and from then on one deadline runs at any time.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
+import math
+import re
 import socket
 import ssl
 import time
-from collections.abc import Iterator
-from typing import Any, ClassVar, Final
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, MutableMapping
+from enum import Enum
+from typing import Any, Final
 
+import aiofastnet
+import h11
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.http.flow_control import CLOSE_HEADER, FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
+from ...common.log_floods import flood_kind
 from ...errors import ListenError
-from ...flow.token_bucket import Buckets
-from ..limits import Limits, network
-from ..telemetry.throttled_log import ThrottledLog
+from ..accept_filter import ACCEPT_AT_ONCE, AcceptFilter
+from ..connection_limiter import ConnectionLimiter
+from ..limits import Limits
+from ..networks import Network
 
-__all__ = ["HttpServer"]
+__all__ = ["HttpServer", "mark_known"]
 
 _log = logging.getLogger(__name__)
 
 _STOP_SECONDS: Final = 3
 """For requests under way when the server stops."""
 
-_BUSY: Final = (
-    b"HTTP/1.1 503 Service Unavailable\r\n"
-    b"Retry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-)
-"""What SDKs take for "try again"."""
+_ANSWER_SECONDS: Final = 30.0
+"""For a request, beyond what its body may take: for the client to take earlier answers."""
+
+_KEEP_ALIVE_SECONDS: Final = 75
+"""For the next request of a known client: longer than the pools of clients keep a connection."""
+
+_HEAD_BYTES: Final = 16 * 1024
+_HEAD_LINES: Final = 200
+"""More than any client sends; h11 takes microseconds for each."""
+
+_END_OF_HEAD: Final = re.compile(rb"\n\r?\n")
+
+_STRANGER_REQUESTS: Final = 50
+"""Requests of a connection, one after the other, that anybody may send."""
+
+_TLS_SHUTDOWN_SECONDS: Final = 5.0
+_TLS_BUFFER: Final = 2 * (16 * 1024 + 64)
+"""Bytes of ciphertext taken from, or given to, the system at once: 2 TLS records."""
+
+_KNOWN: Final = "known_client"
+
+
+def mark_known(scope: MutableMapping[str, Any]) -> None:
+    """Note in the scope of a request that its signature is valid: the client may come back."""
+    scope["state"][_KNOWN] = True
 
 
 class HttpServer:
-    """Serves ``app``; without ``tls`` over plain HTTP. Start it once, then stop it."""
+    """Serves ``app``; without ``tls`` over plain HTTP. Start it once, then stop it.
 
-    def __init__(self, app: Starlette, limits: Limits, tls: ssl.SSLContext | None) -> None:
-        guard = _ConnectionGuard(limits)
-        self._server = _Server(
-            uvicorn.Config(
-                app,
-                # uvicorn makes the protocols itself, from a class.
-                http=type("_Connection", (_Connection,), {"guard": guard}),
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                timeout_graceful_shutdown=_STOP_SECONDS,
-                ssl_context_factory=None if tls is None else lambda _config, _default: tls,
-            )
-        )
+    ``name`` stands in front of "connection" in the log; ``forwarders`` are networks of proxies
+    that many clients share.
+    """
+
+    def __init__(
+        self,
+        app: Starlette,
+        limits: Limits,
+        tls: ssl.SSLContext | None,
+        name: str,
+        forwarders: Collection[Network] = (),
+    ) -> None:
+        self._server = _Server(app, _Shared(limits, f"{name} connection", forwarders), tls)
         self._task: asyncio.Task[None]
 
     async def start(self, listening: socket.socket) -> None:
@@ -82,15 +112,68 @@ class HttpServer:
         await asyncio.wait([self._task])
 
 
-class _Server(uvicorn.Server):
-    """uvicorn without signal handlers, and with a way to wait until it accepts requests."""
+class _Shared:
+    """What the connections of one listener share."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
+    def __init__(self, limits: Limits, kind: str, forwarders: Collection[Network]) -> None:
+        self.head_seconds = limits.handshake_seconds
+        self._kind = kind
+        self.limiter = ConnectionLimiter(limits, kind, Counter(), time.monotonic, forwarders)
+
+    def log_dropped(self, host: str, cause: str) -> None:
+        """Log that a connection from ``host`` was dropped."""
+        _log.warning(
+            "%s from %s dropped: %s", self._kind, host, cause, extra=flood_kind(cause, self._kind)
+        )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn on a listener of our own, without signal handlers; ``ready`` once it accepts."""
+
+    def __init__(self, app: Starlette, shared: _Shared, tls: ssl.SSLContext | None) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=_STOP_SECONDS,
+            )
+        )
+        self._shared = shared
+        self._tls = tls
         self.ready = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        """Listen as the data listener does: connections are judged before TLS, on any loop."""
+        tls: dict[str, Any] = {}
+        if self._tls is not None:
+            tls = {
+                "ssl": self._tls,
+                "ssl_handshake_timeout": self._shared.head_seconds,
+                "ssl_shutdown_timeout": _TLS_SHUTDOWN_SECONDS,
+                "ssl_incoming_bio_size": _TLS_BUFFER,
+                "ssl_outgoing_bio_size": _TLS_BUFFER,
+            }
+        loop = asyncio.get_running_loop()
+        for listening in sockets or ():
+            filtered: Any = AcceptFilter(listening, self._shared.limiter)
+            server: Any = await aiofastnet.create_server(
+                loop,
+                lambda: _Connection(self._shared, self.config, self.server_state),
+                sock=filtered,
+                backlog=ACCEPT_AT_ONCE,
+                **tls,
+            )
+            # As far as uvicorn knows it.
+            listener: Any = _Listener(server)
+            self.servers = [listener]
+        self.started = True
         self.ready.set()
 
     @contextlib.contextmanager
@@ -98,84 +181,171 @@ class _Server(uvicorn.Server):
         yield
 
 
-class _ConnectionGuard:
-    """What the connections of one listener share."""
+class _Listener:
+    """A listener as uvicorn stops it: closed first, and waited for when all requests are done."""
 
-    def __init__(self, limits: Limits) -> None:
-        self.head_seconds = limits.handshake_seconds
-        self._rate = limits.connection_rate
-        self._connections = Buckets(self._rate, self._rate)
-        self._throttled_log = ThrottledLog(_log, time.monotonic)
+    def __init__(self, server: Any) -> None:
+        self._server = server
 
-    def admits(self, host: str) -> bool:
-        """Return whether one more connection from ``host`` is within the limit."""
-        if self._connections.try_take(network(host), time.monotonic()):
-            return True
-        self._throttled_log.add(
-            "API connections per second",
-            "API connection from %s refused: more than %g in a second",
-            host,
-            self._rate,
-        )
-        return False
+    def close(self) -> None:
+        self._server.close()
 
-    def log_silent(self, host: str) -> None:
-        """Log that ``host`` sent no request in time."""
-        self._throttled_log.add(
-            "no API request in time", "API connection from %s dropped: no request in time", host
-        )
+    async def wait_closed(self) -> None:
+        # What is left has not got past TLS.
+        self._server.abort_clients()
+        await self._server.wait_closed()
+
+
+class _Http(h11.Connection):
+    """HTTP/1.1 that counts the lines of a head first, and stops behind it.
+
+    A body is parsed when :attr:`is_body_held` is cleared, and not before: in small chunks it
+    costs many times what it takes to send it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(h11.SERVER, _HEAD_BYTES)
+        self.is_body_held = False
+
+    def next_event(self) -> Any:
+        if self.is_body_held:
+            return h11.NEED_DATA
+        if self.their_state is h11.IDLE:
+            self._check_lines()
+        try:
+            event = super().next_event()
+        except h11.RemoteProtocolError as error:
+            # Its frames refer to it, which would keep the whole connection.
+            raise error.with_traceback(None) from None
+        if isinstance(event, h11.Request):
+            self.is_body_held = self.their_state is h11.SEND_BODY and _has_body(event)
+        return event
+
+    def _check_lines(self) -> None:
+        received, _ = self.trailing_data
+        end = _END_OF_HEAD.search(received)
+        if received.count(b"\n", 0, end.end() if end else len(received)) > _HEAD_LINES:
+            raise h11.RemoteProtocolError("too many header fields", error_status_hint=431)
+
+
+def _has_body(request: h11.Request) -> bool:
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and int(value))
+        for name, value in request.headers
+    )
+
+
+class _Flow(FlowControl):
+    """Calls ``wanted`` when more of a body is; ``None`` when the connection is lost."""
+
+    def __init__(self, transport: asyncio.Transport, wanted: Callable[[], None]) -> None:
+        super().__init__(transport)
+        self.wanted: Callable[[], None] | None = wanted
+
+    def resume_reading(self) -> None:
+        super().resume_reading()
+        if self.wanted is not None:
+            self.wanted()
+
+
+class _Phase(Enum):
+    """What a connection is doing."""
+
+    IDLE = "idle"
+    """Nothing of the next request has come."""
+    HEAD = "head"
+    """Some of it has come."""
+    REQUEST = "request"
+    """Its head has come; it is read, carried out and answered."""
 
 
 class _Connection(H11Protocol):
-    """One HTTP connection; it is dropped when no request is answered and none comes in time.
+    """One HTTP connection. In each phase it has a deadline, at which it is dropped."""
 
-    Subclasses, one for each listener, have the ``guard`` of all its connections.
-    """
-
-    guard: ClassVar[_ConnectionGuard]
-    _watchdog: asyncio.TimerHandle | None = None
+    def __init__(self, shared: _Shared, config: uvicorn.Config, state: ServerState) -> None:
+        super().__init__(config, state, {})
+        self._shared = shared
+        self.conn = self._http = _Http()
+        self._phase = _Phase.IDLE
+        self._deadline: asyncio.TimerHandle | None = None
+        self._stranger_seconds = math.ceil(shared.head_seconds)
+        self._stranger_requests = 0
+        """Requests since the last one with a valid signature."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        if self.guard.admits(self._host):
-            self._watch()
-        else:
-            transport.write(_BUSY)
-            transport.close()
+        self.flow = self._flow = _Flow(transport, self._body_wanted)
+        self._enter(_Phase.IDLE, self._shared.head_seconds)
+
+    def data_received(self, data: bytes) -> None:
+        if self._phase is _Phase.IDLE:
+            self._enter(_Phase.HEAD, self._shared.head_seconds)
+        elif self._http.is_body_held and self.flow.write_paused:
+            # The application cannot answer before earlier answers are taken. Otherwise it
+            # answers in its next turn, and what comes then is thrown away.
+            self.flow.pause_reading()
+        super().data_received(data)
+
+    def handle_events(self) -> None:
+        cycle = self.cycle
+        super().handle_events()
+        if self.cycle is not cycle:
+            self._request_began()
+        if self.cycle is not None and not self.cycle.response_started:
+            # A client that is answered before its body was read may be sending it still.
+            is_last = self.cycle.more_body or self._stranger_requests >= _STRANGER_REQUESTS
+            headers = self.server_state.default_headers
+            self.cycle.default_headers = [*headers, CLOSE_HEADER] if is_last else headers
+
+    def _request_began(self) -> None:
+        """Called when the head of a request has come, before the application looks at it."""
+        self._enter(_Phase.REQUEST, self._shared.head_seconds + _ANSWER_SECONDS)
+        self._stranger_requests += 1
+
+    def _body_wanted(self) -> None:
+        """Called when the application asks for more of the body."""
+        if self._http.is_body_held:
+            self._http.is_body_held = False
+            self.handle_events()
 
     def on_response_complete(self) -> None:
+        is_known = _KNOWN in self.scope["state"]
+        if is_known:
+            self._stranger_requests = 0
+            self._shared.limiter.know(self.transport.get_extra_info("socket").fileno())
+        self.timeout_keep_alive = _KEEP_ALIVE_SECONDS if is_known else self._stranger_seconds
+        # uvicorn closes it then; a client that leaves an answer or the end of TLS unread
+        # gets some time more.
+        self._enter(_Phase.IDLE, self.timeout_keep_alive + self._shared.head_seconds)
         super().on_response_complete()
-        self._watch()
 
     def shutdown(self) -> None:
         super().shutdown()
-        if self._is_idle:
+        if self._phase is not _Phase.REQUEST:
             # Kept alive by the client, which would not answer the end of TLS.
             self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_watching()
+        if self._deadline is not None:
+            self._deadline.cancel()
         super().connection_lost(exc)
+        # Freed at once, with its buffers of TLS, and not by the garbage collector.
+        self._flow.wanted = None
 
-    @property
-    def _host(self) -> str:
-        return self.client[0] if self.client else ""
+    def _enter(self, phase: _Phase, seconds: float) -> None:
+        self._phase = phase
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self.loop.call_later(seconds, self._expire)
 
-    @property
-    def _is_idle(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
-
-    def _watch(self) -> None:
-        self._stop_watching()
-        self._watchdog = self.loop.call_later(self.guard.head_seconds, self._drop_idle)
-
-    def _stop_watching(self) -> None:
-        if self._watchdog is not None:
-            self._watchdog.cancel()
-            self._watchdog = None
-
-    def _drop_idle(self) -> None:
-        """Called when a request should have come since the connection was last busy."""
-        if self._is_idle:
-            self.guard.log_silent(self._host)
+    def _expire(self) -> None:
+        if self.transport.is_closing():
             self.transport.abort()
+        elif self._phase is _Phase.REQUEST:
+            self._drop("its answers are not taken")
+        else:
+            self._drop("no request in time")
+
+    def _drop(self, cause: str) -> None:
+        self._shared.log_dropped(self.client[0] if self.client else "unknown", cause)
+        self.transport.abort()

@@ -21,7 +21,9 @@ service's, the date near, all headers that matter signed, and the body is always
 here, whatever hash the request claims.
 
 A request without a valid signature must cost little. So the numbers of fields are bounded,
-and everything that can be judged without them is judged before steps 1 to 5.
+everything that can be judged without them is judged before steps 1 to 5, and the head is
+judged before the body is read. A client that sends the hash of the body in a header (the SDK
+for JavaScript does) has proven its key with the head.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ __all__ = [
     "MAX_EXPIRES_SECONDS",
     "MAX_FIELDS",
     "MAX_SKEW_SECONDS",
-    "SignedRequest",
+    "Claim",
+    "RequestHead",
     "Verifier",
 ]
 
@@ -66,7 +69,8 @@ _CREDENTIAL: Final = re.compile(
     r"([!-+\--~]{1,128})/([0-9]{8})/([A-Za-z0-9-]{1,64})/([A-Za-z0-9-]{1,64})/aws4_request"
 )
 """Key id, of what an Authorization header can hold, day, region and service."""
-_SIGNATURE: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_HASH: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
+"""SHA-256 in hexadecimal, plain or as HMAC."""
 _DATE: Final = re.compile(r"\d{8}T\d{6}Z", re.ASCII)
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]{1,128}")
 """A header's name, in lower case."""
@@ -74,14 +78,13 @@ _SECONDS: Final = re.compile(r"\d{1,6}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class SignedRequest:
+class RequestHead:
     """A request as received, header names in lower case; path and query are still quoted."""
 
     method: str
     path: str
     query: str
     headers: Sequence[tuple[str, str]]
-    body: bytes
 
     def values(self, name: str) -> list[str]:
         """Return the values of all header fields called ``name``."""
@@ -122,6 +125,31 @@ class _Authorization:
     """Seconds for which a presigned request is valid, ``None`` for a signature in the header."""
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What the head of a request says about who signed it."""
+
+    key: AccessKey
+    body_hash: str | None
+    """The hash that the body must have: the key has signed it with the head. ``None``: the
+    key is not proven before the body is there."""
+    _head: RequestHead
+    _authorization: _Authorization
+
+    def prove(self, body: bytes | bytearray) -> AccessKey:
+        """Return the access key that signed the head together with ``body``.
+
+        Raises:
+            ApiError: the request was signed by another key, or changed after it was signed.
+        """
+        body_hash = hashlib.sha256(body).hexdigest()
+        if self.body_hash is None:
+            _check_signature(self._head, self._authorization, body_hash, self.key)
+        elif not hmac.compare_digest(body_hash, self.body_hash):
+            raise _mismatch()
+        return self.key
+
+
 class Verifier:
     """Checks signatures for one region and service name."""
 
@@ -132,8 +160,8 @@ class Verifier:
         self._service = service
         self._find_key = find_key
 
-    def verify(self, request: SignedRequest, now: float) -> AccessKey:
-        """Return the access key that signed ``request``; ``now`` is in seconds since the epoch.
+    def judge(self, request: RequestHead, now: float) -> Claim:
+        """Return whose signature ``request`` carries; ``now`` is in seconds since the epoch.
 
         Raises:
             ApiError: the request is not signed, or by an unknown key, at another time or
@@ -157,18 +185,11 @@ class Verifier:
             raise ApiError(
                 ErrorType.EXPIRED_TOKEN, "The security token included in the request is expired"
             )
-        # The signature that the key gives to this request, and this body.
-        body_hash = hashlib.sha256(request.body).hexdigest()
-        expected = _signature(request, authorization, body_hash, key)
-        claims_hold = set(authorization.claimed_hashes) <= {body_hash}
-        if not hmac.compare_digest(expected, authorization.signature) or not claims_hold:
-            raise ApiError(
-                ErrorType.INVALID_SIGNATURE,
-                "The request signature we calculated does not match the signature you provided. "
-                "Check your AWS Secret Access Key and signing method, and that no proxy in between "
-                "changes the header Host.",
-            )
-        return key
+        # The signature that the key gives to this request, if the body it is for is known.
+        body_hash = _claimed_hash(authorization)
+        if body_hash is not None:
+            _check_signature(request, authorization, body_hash, key)
+        return Claim(key, body_hash, request, authorization)
 
     def _check_scope(self, credential: _Credential) -> None:
         if credential.region != self._region:
@@ -188,14 +209,14 @@ def _incomplete(text: str) -> ApiError:
     return ApiError(ErrorType.INCOMPLETE_SIGNATURE, text)
 
 
-def _check_size(request: SignedRequest) -> None:
+def _check_size(request: RequestHead) -> None:
     if len(request.headers) > MAX_FIELDS or request.query.count("&") >= MAX_FIELDS:
         raise _incomplete(
             f"A request may have {MAX_FIELDS} header fields and {MAX_FIELDS} query parameters."
         )
 
 
-def _read_authorization(request: SignedRequest) -> _Authorization:
+def _read_authorization(request: RequestHead) -> _Authorization:
     fields = request.values("authorization")
     query = _query_fields(request.query)
     presigned = "X-Amz-Signature" in query or "X-Amz-Algorithm" in query
@@ -216,7 +237,7 @@ def _query_fields(query: str) -> Mapping[str, list[str]]:
     return fields
 
 
-def _read_header(request: SignedRequest, fields: list[str]) -> _Authorization:
+def _read_header(request: RequestHead, fields: list[str]) -> _Authorization:
     parsed = _AUTHORIZATION.fullmatch(fields[0]) if len(fields) == 1 else None
     if parsed is None:
         raise _incomplete(
@@ -238,7 +259,7 @@ def _read_header(request: SignedRequest, fields: list[str]) -> _Authorization:
     )
 
 
-def _read_query(request: SignedRequest, query: Mapping[str, list[str]]) -> _Authorization:
+def _read_query(request: RequestHead, query: Mapping[str, list[str]]) -> _Authorization:
     def one(name: str) -> str:
         values = query.get(f"X-Amz-{name}", [])
         if len(values) != 1:
@@ -248,7 +269,7 @@ def _read_query(request: SignedRequest, query: Mapping[str, list[str]]) -> _Auth
     signed, expires = one("Signature"), one("Expires")
     if one("Algorithm") != ALGORITHM:
         raise _incomplete(f"X-Amz-Algorithm must be {ALGORITHM}.")
-    if not _SIGNATURE.fullmatch(signed):
+    if not _HASH.fullmatch(signed):
         raise _incomplete("The query parameter X-Amz-Signature is not a signature.")
     if not _SECONDS.fullmatch(expires) or not 1 <= int(expires) <= MAX_EXPIRES_SECONDS:
         raise _incomplete(f"X-Amz-Expires must be a number from 1 to {MAX_EXPIRES_SECONDS}.")
@@ -298,7 +319,7 @@ def _check_date(authorization: _Authorization, now: float) -> None:
         )
 
 
-def _check_signed_headers(request: SignedRequest, authorization: _Authorization) -> None:
+def _check_signed_headers(request: RequestHead, authorization: _Authorization) -> None:
     """Refuse a signature that leaves out headers that matter: ``host`` and ``x-amz-*``."""
     signed = set(authorization.signed_headers)
     present = {name for name, _ in request.headers}
@@ -319,10 +340,30 @@ def _carries_token(authorization: _Authorization, key: AccessKey) -> bool:
     return len(tokens) == 1 and tokens[0].isascii() and Secret(tokens[0]) == key.session_token
 
 
-def _signature(
-    request: SignedRequest, authorization: _Authorization, body_hash: str, key: AccessKey
-) -> str:
-    """Repeat steps 1 to 5."""
+def _claimed_hash(authorization: _Authorization) -> str | None:
+    """Return the hash that the body is to have, ``None`` if the head does not say."""
+    claimed = set(authorization.claimed_hashes)
+    if not claimed:
+        return None
+    body_hash = claimed.pop()
+    if claimed or not _HASH.fullmatch(body_hash):
+        raise _mismatch()
+    return body_hash
+
+
+def _mismatch() -> ApiError:
+    return ApiError(
+        ErrorType.INVALID_SIGNATURE,
+        "The request signature we calculated does not match the signature you provided. "
+        "Check your AWS Secret Access Key and signing method, and that no proxy in between "
+        "changes the header Host.",
+    )
+
+
+def _check_signature(
+    request: RequestHead, authorization: _Authorization, body_hash: str, key: AccessKey
+) -> None:
+    """Repeat steps 1 to 5, and compare signatures."""
     canonical = canonical_request(
         request.method,
         request.path,
@@ -331,6 +372,8 @@ def _signature(
         authorization.signed_headers,
         body_hash,
     )
-    return signature(
+    expected = signature(
         key.secret_access_key, authorization.credential.scope, authorization.date, canonical
     )
+    if not hmac.compare_digest(expected, authorization.signature):
+        raise _mismatch()

@@ -2,12 +2,14 @@
 
 AWS distinguishes two kinds of fault: a value of the wrong JSON type cannot be read at all
 (SerializationException); values of the right types may break constraints
-(ValidationException, which names several at once).
+(ValidationException, which names several at once). What is too long ends the check at once,
+and so costs no more than it must.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -19,17 +21,27 @@ __all__ = ["read_parameters"]
 _SHOWN: Final = 5
 """Broken constraints spelled out in one message; the rest is counted."""
 
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+"""What can be written in JSON, but alone is not text."""
 
-def read_parameters(body: bytes, shape: Structure) -> dict[str, Any]:
+_MOST_VALUES: Final = 10_000
+"""Values in a request body; the largest valid request has a few thousand."""
+
+_MOST_MEMBERS: Final = 1000
+"""Members of a list for which the model has no limit."""
+
+
+def read_parameters(body: bytes | bytearray, shape: Structure) -> dict[str, Any]:
     """Parse a request body and check it; members that are null or unknown are left out.
 
     Raises:
         ApiError: SerializationException or ValidationException.
     """
+    # Each value but the first stands behind one of these; so do other characters, but few.
+    if len(body) > _MOST_VALUES and sum(map(body.count, (b",", b"[", b"{"))) > _MOST_VALUES:
+        raise ApiError(ErrorType.SERIALIZATION, "The request body has too many values")
     try:
         document = json.loads(body or b"{}", parse_constant=_refuse_constant)
-        # Lone surrogates can be written in JSON, but are not text.
-        json.dumps(document, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         raise ApiError(ErrorType.SERIALIZATION, "The request body is not valid JSON") from None
     parameters = _convert(document, shape, "")
@@ -37,9 +49,13 @@ def read_parameters(body: bytes, shape: Structure) -> dict[str, Any]:
         raise _unreadable("", "an object")
     broken = list(_broken(parameters, shape, ""))
     if broken:
-        count = f"{len(broken)} validation error{'s' if len(broken) > 1 else ''} detected: "
-        raise ApiError(ErrorType.VALIDATION, count + "; ".join(broken[:_SHOWN]))
+        raise _invalid(broken)
     return parameters
+
+
+def _invalid(broken: list[str]) -> ApiError:
+    count = f"{len(broken)} validation error{'s' if len(broken) > 1 else ''} detected: "
+    return ApiError(ErrorType.VALIDATION, count + "; ".join(broken[:_SHOWN]))
 
 
 def _refuse_constant(name: str) -> None:
@@ -52,11 +68,18 @@ def _unreadable(path: str, expected: str) -> ApiError:
 
 
 def _convert(value: object, shape: Shape, path: str) -> object:
-    """Return ``value`` without unknown and null members; refuse wrong JSON types."""
+    """Return ``value`` without unknown and null members.
+
+    Raises:
+        ApiError: a JSON type is wrong, or something is too long.
+    """
     match shape:
         case Text():
             if not isinstance(value, str):
                 raise _unreadable(path, "a string")
+            _check_length(value, shape.max, path)
+            if _SURROGATE.search(value):
+                raise _unreadable(path, "text")
         case Integer():
             if not isinstance(value, int) or isinstance(value, bool):
                 raise _unreadable(path, "a whole number")
@@ -66,6 +89,7 @@ def _convert(value: object, shape: Shape, path: str) -> object:
         case Listing(member=member):
             if not isinstance(value, list):
                 raise _unreadable(path, "a list")
+            _check_length(value, shape.max or _MOST_MEMBERS, path)
             return [
                 _convert(item, member, f"{path}.{index}.member")
                 for index, item in enumerate(value, 1)
@@ -79,6 +103,11 @@ def _convert(value: object, shape: Shape, path: str) -> object:
                 if value.get(name) is not None
             }
     return value
+
+
+def _check_length(value: str | list[Any], most: int | None, path: str) -> None:
+    if broken := list(_broken_range("length", len(value), None, most, path)):
+        raise _invalid(broken)
 
 
 def _broken(value: Any, shape: Shape, path: str) -> Iterator[str]:

@@ -16,16 +16,18 @@ import json
 import logging
 import os
 import secrets
-import stat
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ...common.atomic_files import write_file
+from ...common.atomic_files import make_private_directory, write_file
+from ...common.private_files import OTHERS, open_private
 from ...common.secret import Secret
 from ...errors import ConfigurationError
 from ..file_lock import locked
+from ..limits import COMMON_QUOTAS, Quotas
 from .policy import EVERYTHING, AccessKey, Policy
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "SECRET_KEY_VARIABLE",
     "KeyFile",
     "KeyRing",
+    "LoadedKeys",
     "credentials_file",
     "new_key",
 ]
@@ -53,7 +56,11 @@ def credentials_file(state_dir: Path) -> Path:
 
 
 def new_key(
-    name: str, now: float, policy: Policy = EVERYTHING, seconds: float | None = None
+    name: str,
+    now: float,
+    policy: Policy = EVERYTHING,
+    seconds: float | None = None,
+    quotas: Quotas = COMMON_QUOTAS,
 ) -> AccessKey:
     """Return a new random key; with ``seconds`` a temporary one."""
     # The prefixes of AWS, which its tools and secret scanners know.
@@ -66,6 +73,7 @@ def new_key(
         name=name,
         created_at=now,
         policy=policy,
+        quotas=quotas,
     )
 
 
@@ -75,10 +83,21 @@ class KeyFile:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def make_directory(self) -> None:
+        """Make the state directory, or see that no other user may write to it.
+
+        Root may look after the keys of a service that runs as another user.
+
+        Raises:
+            ConfigurationError: it cannot be used.
+        """
+        if not (_is_root() and self.path.parent.is_dir()):
+            make_private_directory(self.path.parent)
+
     def signature(self) -> _Signature | None:
         """Return a value that changes with the file, ``None`` when it does not exist."""
         try:
-            found = self.path.stat()
+            found = self.path.lstat()
         except OSError:
             return None
         return (
@@ -97,13 +116,7 @@ class KeyFile:
                 a key file.
         """
         try:
-            with self.path.open("rb") as file:
-                if os.name == "posix" and os.fstat(file.fileno()).st_mode & (
-                    stat.S_IRWXG | stat.S_IRWXO
-                ):
-                    raise ConfigurationError(
-                        f"{self.path} is open to other users: chmod 600 {self.path}"
-                    )
+            with open(open_private(self.path, os.O_RDONLY, OTHERS), "rb") as file:
                 content = file.read()
         except FileNotFoundError:
             return ()
@@ -149,7 +162,7 @@ class KeyFile:
         with self._locked():
             keys = self.read()
             for key in keys:
-                if key.policy.is_unlimited and key.expires_at is None:
+                if key.is_privileged:
                     return key
             own = new_key("default", now)
             self._write([*keys, own])
@@ -158,9 +171,25 @@ class KeyFile:
     def _write(self, keys: Sequence[AccessKey]) -> None:
         document = {"keys": [key.to_document() for key in keys]}
         write_file(self.path, json.dumps(document, indent=2).encode() + b"\n")
+        _give_to_service(self.path)
 
-    def _locked(self) -> AbstractContextManager[None]:
-        return locked(self.path.with_name(self.path.name + ".lock"), wait=True)
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = self.path.with_name(self.path.name + ".lock")
+        with locked(lock, wait=True):
+            _give_to_service(lock)
+            yield
+
+
+def _give_to_service(path: Path) -> None:
+    """Let root's files in the state directory of another user belong to that user."""
+    if _is_root():
+        owner = path.parent.stat()
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
+def _is_root() -> bool:
+    return os.name == "posix" and os.geteuid() == 0
 
 
 def _entries(document: object) -> list[dict[str, object]]:
@@ -170,6 +199,14 @@ def _entries(document: object) -> list[dict[str, object]]:
     if not isinstance(entries, list):
         raise TypeError
     return entries
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedKeys:
+    """The keys in the file, by their id, and the file's signature."""
+
+    signature: _Signature | None
+    keys: Mapping[str, AccessKey]
 
 
 class KeyRing:
@@ -186,37 +223,48 @@ class KeyRing:
         self._given = _read_environment(environment)
         self.own = self._given or file.ensure_own(now)
         """The key that the ready file names."""
-        # Before the keys: a change in between is noticed by the next look.
-        self._signature = file.signature()
-        self._keys = _by_id(file.read())
         self._failure = ""
         """Why the file could not be read at the last look."""
+        self.switch(self.load())
+
+    @property
+    def own_is_given(self) -> bool:
+        """Whether :attr:`own` comes from the environment, and so is never written down."""
+        return self._given is not None
 
     def find(self, access_key_id: str) -> AccessKey | None:
         """Return the key with this id, ``None`` for an unknown or a revoked one."""
         if self._given is not None and self._given.access_key_id == access_key_id:
             return self._given
-        signature = self._file.signature()
-        if signature != self._signature:
-            self._refresh(signature)
+        if self._file.signature() != self._signature:
+            self._refresh()
         return self._keys.get(access_key_id)
 
-    def _refresh(self, signature: _Signature | None) -> None:
+    def load(self) -> LoadedKeys:
+        """Read the file, for :meth:`switch`.
+
+        Raises:
+            ConfigurationError: it cannot be read.
+        """
+        # Before the keys: a change in between is noticed by the next look.
+        signature = self._file.signature()
+        return LoadedKeys(signature, {key.access_key_id: key for key in self._file.read()})
+
+    def switch(self, loaded: LoadedKeys) -> None:
+        """Use the keys that :meth:`load` has read."""
+        self._signature, self._keys, self._failure = loaded.signature, loaded.keys, ""
+
+    def _refresh(self) -> None:
         try:
-            self._keys = _by_id(self._file.read())
+            # A file that could not be read has to be looked at again.
+            self.switch(self.load())
         except ConfigurationError as error:
             # Each request comes here until the file can be read, which one line tells.
             if str(error) != self._failure:
                 self._failure = str(error)
                 _log.error("the access keys stay as they were: %s", error)
         else:
-            # Only now: a file that could not be read has to be looked at again.
-            self._signature, self._failure = signature, ""
             _log.info("access keys were loaded again, there are %d", len(self._keys))
-
-
-def _by_id(keys: Sequence[AccessKey]) -> dict[str, AccessKey]:
-    return {key.access_key_id: key for key in keys}
 
 
 def _read_environment(environment: Mapping[str, str]) -> AccessKey | None:

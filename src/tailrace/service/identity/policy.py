@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from ...common.secret import Secret
+from ..limits import COMMON_QUOTAS, Quotas
 
 __all__ = ["EVERYTHING", "AccessKey", "Policy"]
 
@@ -47,6 +48,8 @@ class Policy:
 
 EVERYTHING: Final = Policy()
 
+_QUOTAS: Final = tuple(field.name for field in fields(Quotas))
+
 
 @dataclass(frozen=True, slots=True)
 class AccessKey:
@@ -63,6 +66,12 @@ class AccessKey:
     name: str = ""
     created_at: float = 0.0
     policy: Policy = EVERYTHING
+    quotas: Quotas = COMMON_QUOTAS
+
+    @property
+    def is_privileged(self) -> bool:
+        """Whether nothing but quotas limits the key."""
+        return self.policy.is_unlimited and self.expires_at is None
 
     def has_expired(self, now: float) -> bool:
         """Return whether the key is temporary and its time is over."""
@@ -86,6 +95,10 @@ class AccessKey:
             document["things"] = list(self.policy.things)
         if self.policy.read_only:
             document["read_only"] = True
+        for name in _QUOTAS:
+            value = getattr(self.quotas, name)
+            if value is not None:
+                document[f"max_{name}"] = value
         return document
 
     @classmethod
@@ -108,6 +121,7 @@ class AccessKey:
                     _texts(document.get("things")),
                     document.get("read_only", False) is not False,
                 ),
+                quotas=Quotas(**{name: _count(document.get(f"max_{name}")) for name in _QUOTAS}),
             )
         except (KeyError, TypeError, AttributeError):
             raise ValueError("not an access key") from None
@@ -129,6 +143,14 @@ def _number(value: object) -> float | None:
     if not isinstance(value, int | float):
         raise TypeError
     return float(value)
+
+
+def _count(value: object) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise TypeError
+    return value
 
 
 def _texts(value: object) -> tuple[str, ...] | None:

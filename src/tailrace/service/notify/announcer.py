@@ -25,6 +25,7 @@ class Announcer:
             return
         notification = Notification(
             tunnel.tunnel_id,
+            tunnel.key_id,
             tunnel.thing_name,
             destination_token,
             self._region,

@@ -14,11 +14,15 @@ from typing import Protocol
 from ...common.secret import Secret
 from ..errors import ServiceError
 
-__all__ = ["Notification", "Notifier", "NotifyFailed"]
+__all__ = ["Notification", "Notifier", "NotifierDown", "NotifyFailed"]
 
 
 class NotifyFailed(ServiceError):
     """A notification was not delivered; another attempt may succeed."""
+
+
+class NotifierDown(NotifyFailed):
+    """Nothing can be delivered now, whatever it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,8 @@ class Notification:
     """The new access token of a destination, for its thing."""
 
     tunnel_id: str
+    key_id: str
+    """The access key that opened the tunnel."""
     thing_name: str
     access_token: Secret
     region: str
@@ -62,8 +68,11 @@ class Notifier(Protocol):
     async def deliver(self, notification: Notification) -> None:
         """Deliver one notification; return when the receiver has acknowledged it.
 
+        Several may be under way.
+
         Raises:
-            NotifyFailed: it was not delivered, or may not have been.
+            NotifierDown: no notification can be delivered.
+            NotifyFailed: this one was not delivered, or may not have been.
         """
 
     async def close(self) -> None:

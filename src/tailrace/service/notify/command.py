@@ -13,11 +13,16 @@ from collections.abc import Sequence
 from typing import Final
 
 from ..errors import SettingUnusable
-from .base import Notification, NotifyFailed
+from .base import Notification, NotifierDown, NotifyFailed
 
 __all__ = ["CommandNotifier", "parse_command"]
 
 _TIMEOUT: Final = 30.0
+
+_INHERITED: Final = frozenset(
+    ("HOME", "LANG", "LANGUAGE", "LOGNAME", "PATH", "SHELL", "TMPDIR", "TZ", "USER")
+)
+_INHERITED_LOCALE: Final = "LC_"
 
 
 def parse_command(text: str) -> tuple[str, ...]:
@@ -42,13 +47,19 @@ class CommandNotifier:
 
     The object has ``thingName``, ``tunnelId``, ``topic`` and ``notification``, which is
     what MQTT would publish. Arguments and environment hold none of it, because other users
-    can read them. Status 0 within ``timeout`` seconds means delivered. Standard output is
-    discarded; standard error is the service's.
+    can read them. Of the environment of the service the command gets what programs need to run,
+    and none of its secrets. Status 0 within ``timeout`` seconds means delivered. Standard
+    output is discarded; standard error is the service's.
     """
 
     def __init__(self, command: Sequence[str], timeout: float = _TIMEOUT) -> None:
         self._command = tuple(command)
         self._timeout = timeout
+        self._environment = {
+            name: value
+            for name, value in os.environ.items()
+            if name in _INHERITED or name.startswith(_INHERITED_LOCALE)
+        }
 
     @property
     def name(self) -> str:
@@ -59,14 +70,19 @@ class CommandNotifier:
         """Run the command.
 
         Raises:
-            NotifyFailed: it could not be started, failed, or took too long.
+            NotifierDown: it could not be started.
+            NotifyFailed: it failed, or took too long.
         """
         try:
             process = await asyncio.create_subprocess_exec(
-                *self._command, stdin=PIPE, stdout=DEVNULL, start_new_session=True
+                *self._command,
+                stdin=PIPE,
+                stdout=DEVNULL,
+                start_new_session=True,
+                env=self._environment,
             )
         except OSError as error:
-            raise NotifyFailed(f"{self._command[0]}: {error.strerror or error}") from None
+            raise NotifierDown(f"{self._command[0]}: {error.strerror or error}") from None
         try:
             async with asyncio.timeout(self._timeout):
                 # A command that ends without reading its input may still have succeeded.

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
+from ...common.certificate_files import certificate_error_text, refuse_passphrase
+from ...common.installing import how_to_install_extra
 from ...common.secret import Secret
 from ..errors import SettingUnusable
-from .base import Notification, NotifyFailed
+from .base import Notification, NotifierDown, NotifyFailed
 
 if TYPE_CHECKING:
     import aiomqtt
@@ -70,7 +72,11 @@ def parse_mqtt_url(
         SettingUnusable: a value cannot be used, or the extra is not installed.
     """
     if importlib.util.find_spec("aiomqtt") is None:
-        raise SettingUnusable("{0} needs the extra: pip install 'tailrace[mqtt]'", "mqtt_url")
+        raise SettingUnusable(
+            "{0} needs the package aiomqtt: {command}",
+            "mqtt_url",
+            command=how_to_install_extra("mqtt"),
+        )
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -118,16 +124,15 @@ def _tls(
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.load_verify_locations(ca)
     except OSError as error:
-        reason = error.strerror or error
+        reason = certificate_error_text(error)
         raise SettingUnusable("{0} {ca}: {reason}", "mqtt_ca", ca=ca, reason=reason) from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.sslsocket_class = _TidySocket
     try:
         if cert is not None:
-            # A passphrase would be asked for on the terminal.
-            context.load_cert_chain(cert, key, password=lambda: b"")
+            context.load_cert_chain(cert, key, password=refuse_passphrase)
     except OSError as error:
-        reason = error.strerror or error
+        reason = certificate_error_text(error, missing="no certificate or no key in PEM")
         raise SettingUnusable(
             "{0} {cert}, {1} {key}: {reason}",
             "mqtt_cert",
@@ -157,6 +162,7 @@ class MqttNotifier:
         self._settings = settings
         self._timeout = timeout
         self._connection: _Connection | None = None
+        self._connecting = asyncio.Lock()
 
     @property
     def name(self) -> str:
@@ -167,18 +173,31 @@ class MqttNotifier:
         """Publish a notification and wait for the broker to acknowledge it.
 
         Raises:
-            NotifyFailed: the broker cannot be reached, or does not answer in time.
+            NotifierDown: the broker cannot be reached.
+            NotifyFailed: it does not answer in time, or the connection was lost.
         """
         import aiomqtt
 
+        connection = await self._connected()
         try:
+            await connection.publish(notification.topic, notification.payload())
+        except (aiomqtt.MqttError, OSError, ValueError) as error:
+            # Also for others that are under way, whose answers may be lost as well.
+            if self._connection is connection:
+                await self.close()
+            raise NotifyFailed(str(error) or type(error).__name__) from None
+
+    async def _connected(self) -> _Connection:
+        import aiomqtt
+
+        async with self._connecting:
             if self._connection is None or self._connection.lost:
                 await self.close()
-                self._connection = await _Connection.open(self._settings, self._timeout)
-            await self._connection.publish(notification.topic, notification.payload())
-        except (aiomqtt.MqttError, OSError, ValueError) as error:
-            await self.close()
-            raise NotifyFailed(str(error) or type(error).__name__) from None
+                try:
+                    self._connection = await _Connection.open(self._settings, self._timeout)
+                except (aiomqtt.MqttError, OSError, ValueError) as error:
+                    raise NotifierDown(str(error) or type(error).__name__) from None
+            return self._connection
 
     async def close(self) -> None:
         """Disconnect from the broker."""

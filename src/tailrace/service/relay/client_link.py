@@ -24,6 +24,7 @@ import aiofastnet
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from ...common.close_codes import may_be_sent
+from ...common.log_floods import flood_kind
 from ...errors import RemoteProtocolError
 from ...flow.token_bucket import Bucket
 from ...flow.window_driver import WindowDriver
@@ -31,7 +32,6 @@ from ...wire import SUBPROTOCOL_V1, Side
 from ..config import DataSettings
 from ..limits import Limits
 from ..telemetry.counters import Counters
-from ..telemetry.throttled_log import ThrottledLog
 from .read_gate import ReadBlock, ReadGate
 from .relay_end import REPLACED, RelayEnd, service_ids_message
 from .switchboard import Switchboard
@@ -82,13 +82,17 @@ class LinkInfo:
 
     channel_id: str
     address: str
-    """Where the client is, as a load balancer in between tells."""
+    """Where the client is, as a proxy in between tells."""
     tunnel_id: str
+    expires_at: float
+    """When the tunnel ends, in seconds since the epoch."""
     side: Side
     services: Sequence[str]
     subprotocol: str
     is_tailrace: bool
     """Whether the client is a proxy of this project, see :class:`~.handshake.Handshake`."""
+    owner: str
+    """Side, tunnel and thing in words, for logs."""
 
 
 class LinkContext(Protocol):
@@ -98,7 +102,6 @@ class LinkContext(Protocol):
     settings: DataSettings
     limits: Limits
     counters: Counters
-    throttled_log: ThrottledLog
     clock: Callable[[], float]
     """Seconds, steadily."""
 
@@ -132,11 +135,14 @@ class ClientLink(WSListener):
         "_write_gate",
         "_zero_copy",
         "cause",
+        "descriptor",
         "info",
     )
 
     def __init__(self, context: LinkContext, info: LinkInfo) -> None:
         self.info = info
+        self.descriptor = -1
+        """The file descriptor of the connection."""
         self.cause = _LOST
         """Why the link ended or will end, for statistics."""
         self._context = context
@@ -171,16 +177,18 @@ class ClientLink(WSListener):
         below.set_write_buffer_limits(context.settings.write_high, context.settings.write_low)
         self._zero_copy = isinstance(below, aiofastnet.Transport)
         self._read_gate.attach(below)
+        self.descriptor = below.get_extra_info("socket").fileno()
         _log.info(
-            "channel %s: %s of tunnel %s connected from %s, %s",
+            "channel %s: %s connected from %s, %s",
             info.channel_id,
-            info.side,
-            info.tunnel_id,
+            info.owner,
             info.address,
             info.subprotocol,
+            extra=flood_kind(per=info.tunnel_id),
         )
         if info.subprotocol != SUBPROTOCOL_V1:
             self.send(service_ids_message(info.services))
+        self._write_gate.start()
         self._bandwidth = context.bandwidth_of(info.tunnel_id)
         context.link_opened(self)
         self._end = RelayEnd(
@@ -191,7 +199,7 @@ class ClientLink(WSListener):
             self._turn_budget,
             is_tailrace=info.is_tailrace,
         )
-        self._end.join(context.switchboard, info.tunnel_id)
+        self._end.join(context.switchboard, info.tunnel_id, info.expires_at)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
@@ -247,7 +255,7 @@ class ClientLink(WSListener):
         if payload and not may_be_sent(code):
             self._break_off(WSCloseCode.PROTOCOL_ERROR, f"{code} is no close code to send")
             return
-        _log.info("channel %s: closed by the client, code %d", self.info.channel_id, code)
+        self._log("closed by the client, code %d", code)
         self.cause = "client"
         self._begin_closing()
         self._transport.send(WSMsgType.CLOSE, payload[:2])
@@ -269,7 +277,7 @@ class ClientLink(WSListener):
         self._stop_taking()
         self._read_gate.detach()
         self._context.link_closed(self)
-        _log.info("channel %s: disconnected", self.info.channel_id)
+        self._log("disconnected")
 
     def _budget_low(self) -> None:
         """Ask for another turn of the loop; with no budget left, read no more until then."""
@@ -408,7 +416,7 @@ class ClientLink(WSListener):
     def close(self, code: int, reason: str) -> None:
         if self._state is not _OPEN:
             return
-        _log.info("channel %s: closing, code %d: %s", self.info.channel_id, code, reason)
+        self._log("closing, code %d: %s", code, reason)
         if code == 1000:
             self.cause = "tunnel_closed"
         else:
@@ -438,7 +446,7 @@ class ClientLink(WSListener):
             self._heard = False
             self._quiet_since = now
         elif idle and now - self._quiet_since >= idle:
-            _log.info("channel %s: dropped, idle for %g s", self.info.channel_id, idle)
+            self._log("dropped, idle for %g s", idle)
             self.drop("idle")
 
     def _break_off(self, code: WSCloseCode, reason: str) -> None:
@@ -451,11 +459,22 @@ class ClientLink(WSListener):
         self._transport.send_close(code, text)
 
     def _log_broken(self, reason: str | None) -> None:
-        self._context.throttled_log.add(
-            "protocol broken",
-            "channel %s: client broke the protocol: %s",
-            self.info.channel_id,
-            reason,
+        self._log(
+            "client broke the protocol: %s", reason, level=logging.WARNING, cause="protocol broken"
+        )
+
+    def _log(self, text: str, *args: object, level: int = logging.INFO, cause: str = "") -> None:
+        """Log what happens to this link, and whose it is; each tunnel has its own flood."""
+        info = self.info
+        _log.log(
+            level,
+            f"channel %s: {text}; %s, from %s",
+            info.channel_id,
+            *args,
+            info.owner,
+            self.info.address,
+            extra=flood_kind(cause, info.tunnel_id),
+            stacklevel=2,
         )
 
     def _begin_closing(self) -> None:

@@ -17,7 +17,15 @@ from collections.abc import Iterable
 from typing import Final
 
 from ...errors import RemoteProtocolError
-from ...wire import FLOW_MESSAGES, ConnectionIndex, Message, MessageType, Side, decode
+from ...wire import (
+    FLOW_MESSAGES,
+    PEER_MESSAGES,
+    ConnectionIndex,
+    Message,
+    MessageType,
+    Side,
+    decode,
+)
 
 __all__ = ["MAX_STREAMS", "ClientRules", "StreamKey"]
 
@@ -40,6 +48,7 @@ _CLIENT_TYPES: Final = (
     _KNOWN_TYPES
     - {MessageType.UNKNOWN, MessageType.SESSION_RESET, MessageType.SERVICE_IDS}
     - _FLOW_TYPES
+    - PEER_MESSAGES
 )
 _SOURCE_ONLY: Final = frozenset({MessageType.STREAM_START, MessageType.CONNECTION_START})
 

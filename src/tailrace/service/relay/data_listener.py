@@ -19,23 +19,24 @@ from typing import Any, Final, Protocol, TypeAlias
 import aiofastnet
 from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 
+from ...common.log_floods import flood_kind
 from ...common.secret import Secret
-from ...flow.token_bucket import Bucket, Buckets
+from ...flow.token_bucket import Bucket
 from ...wire import Side
+from ..accept_filter import ACCEPT_AT_ONCE, AcceptFilter
 from ..config import DataSettings
+from ..connection_limiter import ConnectionLimiter
 from ..errors import StoreFailed
-from ..limits import Limits, network
+from ..limits import Limits
 from ..networks import contains, forwarded_client
 from ..telemetry.audit import AuditLog
+from ..telemetry.client_address import client_address, name_client
 from ..telemetry.counters import Counters
 from ..telemetry.picows_log import PicowsLog
-from ..telemetry.throttled_log import ThrottledLog
 from ..tunnels.records import TunnelRecord
 from ..tunnels.rules import AdmissionRefused
-from .accept_filter import AcceptFilter
 from .client_link import ClientLink, LinkInfo
 from .handshake import (
-    Handshake,
     HandshakeRefused,
     RequestLine,
     UpgradeRequest,
@@ -54,9 +55,6 @@ _Peer: TypeAlias = tuple[str, int] | None
 _LoopHandler: TypeAlias = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object]
 
 _log = logging.getLogger(__name__)
-
-_ACCEPT_AT_ONCE: Final = 8
-"""Connections accepted in one turn of the loop: each will ask for a millisecond of TLS."""
 
 _TLS_BUFFER: Final = 8 * (16 * 1024 + 64)
 """Bytes of ciphertext that a link takes from, or gives to, the system at once: 8 TLS records.
@@ -98,9 +96,9 @@ class DataListener:
         "_admissions",
         "_audit",
         "_bandwidth",
-        "_connections",
         "_current",
         "_idle",
+        "_limiter",
         "_links",
         "_loop_handler",
         "_picows_log",
@@ -113,7 +111,6 @@ class DataListener:
         "limits",
         "settings",
         "switchboard",
-        "throttled_log",
     )
 
     def __init__(
@@ -135,9 +132,10 @@ class DataListener:
         self._loop_handler: _LoopHandler | None = None
         self.limits = limits
         self.clock: Callable[[], float] = time.monotonic
-        self.throttled_log = ThrottledLog(_log, self.clock)
-        self._picows_log = PicowsLog(self.throttled_log)
-        self._connections = Buckets(limits.connection_rate, limits.connection_rate)
+        self._limiter = ConnectionLimiter(
+            limits, "connection", counters.refusals, lambda: self.clock(), settings.forwarders
+        )
+        self._picows_log = PicowsLog()
         self._bandwidth: dict[str, Bucket] = {}
         self._links: set[ClientLink] = set()
         self._current: dict[tuple[str, Side], ClientLink] = {}
@@ -150,7 +148,10 @@ class DataListener:
         """Accept connections on a bound socket; ``tls`` is ``None`` behind a TLS terminator."""
         if self.settings.proxies:
             self._proxies = ProxyListener(
-                listening, self.settings.proxies, self.limits.handshake_seconds
+                listening,
+                self.settings.proxies,
+                self.limits.handshake_seconds,
+                self._limiter.most,
             )
             listening = self._proxies.server_socket
         loop = asyncio.get_running_loop()
@@ -158,10 +159,10 @@ class DataListener:
         if self.settings.use_aiofastnet:
             create_server = partial(aiofastnet.create_server, loop)
         self._server = await create_server(
-            self._new_connection,
-            sock=AcceptFilter(listening, self._let_in, self._out_of_files),
+            lambda: RequestReader(self._make_websocket, self._answer_other),
+            sock=AcceptFilter(listening, self._limiter),
             ssl=tls,
-            backlog=_ACCEPT_AT_ONCE,
+            backlog=ACCEPT_AT_ONCE,
             ssl_handshake_timeout=self.limits.handshake_seconds if tls else None,
             ssl_shutdown_timeout=self.settings.close_timeout if tls else None,
             **(_TLS_BUFFERS if tls and self.settings.use_aiofastnet else {}),
@@ -186,7 +187,6 @@ class DataListener:
             asyncio.get_running_loop().set_exception_handler(self._loop_handler)
         if self._proxies is not None:
             self._proxies.stop()
-        self.throttled_log.flush()
         for link in list(self._links):
             link.drop("shutdown")
         # Each of them aborts itself when its client does not let it end in time.
@@ -218,7 +218,6 @@ class DataListener:
             # Not with the last link: coming back must not fill the bucket.
             if not connected and bucket.is_full(now):
                 del self._bandwidth[tunnel_id]
-        self.throttled_log.flush()
         self._schedule_sweep()
 
     def bandwidth_of(self, tunnel_id: str) -> Bucket | None:
@@ -231,10 +230,7 @@ class DataListener:
             bucket = self._bandwidth[tunnel_id] = Bucket(rate, rate, self.clock())
         return bucket
 
-    def _new_connection(self) -> RequestReader:
-        return RequestReader(self._make_websocket, self._answer_other)
-
-    def _make_websocket(self, peer: tuple[str, int] | None) -> Any:
+    def _make_websocket(self, peer: _Peer) -> Any:
         return make_websocket(
             partial(self._accept, peer=peer),
             self._picows_log,
@@ -242,30 +238,7 @@ class DataListener:
             self.settings.read_buffer,
         )
 
-    def _let_in(self, host: str) -> bool:
-        # The clients behind a proxy are counted when their requests name them.
-        if contains(self.settings.forwarders, host) or self._within_rate(host):
-            return True
-        self.counters.refusals["connection_rate"] += 1
-        self.throttled_log.add(
-            "connections per second",
-            "connection from %s refused: more than %g in a second",
-            host,
-            self.limits.connection_rate,
-        )
-        return False
-
-    def _within_rate(self, host: str) -> bool:
-        return self._connections.try_take(network(host), self.clock())
-
-    def _out_of_files(self) -> None:
-        self.counters.refusals["out_of_files"] += 1
-        self.throttled_log.add(
-            "out of file descriptors",
-            "connection refused: the process is out of file descriptors; raise its limit",
-        )
-
-    def _answer_other(self, line: RequestLine | None, peer: _Peer) -> bytes | None:
+    def _answer_other(self, line: RequestLine | None) -> bytes | None:
         """Answer a request that cannot become a WebSocket; ``None`` if it may be an upgrade."""
         try:
             health = answer_health_check(line)
@@ -281,13 +254,20 @@ class DataListener:
         """Judge an upgrade request; the one place where tokens are looked at."""
         channel_id = self._admissions.channel_id()
         try:
-            address = self._client_address(request, peer)
+            self._find_client(request, peer)
             handshake = read_handshake(
                 _upgrade_request(request), self.limits.handshake_bytes, self.settings.origins
             )
-            tunnel = self._admit(handshake, channel_id)
         except HandshakeRefused as refused:
             return self._refuse(refused, channel_id)
+        side = handshake.side
+        try:
+            tunnel = self._admissions.admit(handshake.token, side, handshake.client_token)
+        except AdmissionRefused as refused:
+            return self._refuse(refuse_admission(refused.refusal), channel_id, side, refused.tunnel)
+        except StoreFailed as failed:
+            _log.error("channel %s: %s", channel_id, failed)
+            return self._refuse(_cannot_look_up(), channel_id, side)
         # The token list may hold more than the one value that picows looks for
         # (browsers send "keep-alive, Upgrade").
         request.headers["Connection"] = "Upgrade"
@@ -300,55 +280,63 @@ class DataListener:
             self,
             LinkInfo(
                 channel_id,
-                address,
+                client_address(),
                 tunnel.tunnel_id,
-                handshake.side,
+                tunnel.expires_at,
+                side,
                 tunnel.services,
                 handshake.subprotocol,
                 handshake.is_tailrace,
+                _describe_side(side, tunnel),
             ),
         )
         return WSUpgradeResponseWithListener(response, link)
 
-    def _client_address(self, request: WSUpgradeRequest, peer: _Peer) -> str:
-        """Return where the client is; charge it for its connection if a proxy made that.
+    def _find_client(self, request: WSUpgradeRequest, peer: _Peer) -> None:
+        """Note which client a proxy has connected, and charge it for the connection.
 
         Raises:
             HandshakeRefused: it has made too many of them.
         """
         trusted = self.settings.forwarders
         if peer is None or not contains(trusted, peer[0]):
-            return _format_peer(peer)
-        fields = request.headers.getall("X-Forwarded-For", [])
-        client = forwarded_client(fields, peer[0], trusted)
-        if not self._within_rate(client):
+            return
+        client = forwarded_client(request.headers.getall("X-Forwarded-For", []), peer[0], trusted)
+        if client != peer[0]:
+            name_client(client)
+        if not self._limiter.charge(client):
             raise HandshakeRefused(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 "Too many connections from this address",
                 "connection_rate",
             )
-        return _format_peer(peer) if client == peer[0] else client
 
-    def _refuse(self, refused: HandshakeRefused, channel_id: str) -> WSUpgradeResponseWithListener:
+    def _refuse(
+        self,
+        refused: HandshakeRefused,
+        channel_id: str,
+        side: Side | None = None,
+        tunnel: TunnelRecord | None = None,
+    ) -> WSUpgradeResponseWithListener:
+        """Answer, count and record a handshake for ``side``, with a token of ``tunnel``."""
+        address, tunnel_id = client_address(), tunnel.tunnel_id if tunnel else None
+        owner = f"{_describe_side(side, tunnel)}, " if side and tunnel else ""
         self.counters.refusals[refused.cause] += 1
-        self.throttled_log.add(
-            refused.cause, "channel %s: handshake refused: %s", channel_id, refused.text
+        self._audit.refused(refused.cause, address, channel_id, side, tunnel_id)
+        _log.warning(
+            "channel %s: handshake refused: %s; %sfrom %s",
+            channel_id,
+            refused.text,
+            owner,
+            address,
+            extra=flood_kind(refused.cause, tunnel_id or ""),
         )
         return _refusal(refused, channel_id)
 
-    def _admit(self, handshake: Handshake, channel_id: str) -> TunnelRecord:
-        try:
-            return self._admissions.admit(handshake.token, handshake.side, handshake.client_token)
-        except AdmissionRefused as refused:
-            raise refuse_admission(refused.refusal) from None
-        except StoreFailed as failed:
-            _log.error("channel %s: %s", channel_id, failed)
-            raise HandshakeRefused(
-                HTTPStatus.SERVICE_UNAVAILABLE, "The service cannot look up the access token"
-            ) from None
-
     def link_opened(self, link: ClientLink) -> None:
         """Called when the handshake of a link is done."""
+        # A link is bounded by its tunnel, not by what strangers may have open.
+        self._limiter.release(link.descriptor)
         self._links.add(link)
         self._idle.clear()
         self.counters.traffic[link.info.side].links += 1
@@ -379,14 +367,11 @@ class DataListener:
         try:
             event(info.tunnel_id, info.side)
         except StoreFailed as failed:
-            _log.error("channel %s: connection state not recorded: %s", info.channel_id, failed)
-
-
-def _format_peer(peer: _Peer) -> str:
-    """Format an address of the socket module; the peer may be gone already."""
-    if not peer:
-        return "unknown"
-    return f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
+            _log.error(
+                "channel %s: connection state not recorded: %s",
+                info.channel_id,
+                failed,
+            )
 
 
 def _upgrade_request(request: WSUpgradeRequest) -> UpgradeRequest:
@@ -399,10 +384,24 @@ def _upgrade_request(request: WSUpgradeRequest) -> UpgradeRequest:
     return UpgradeRequest(request.method.decode("latin-1"), target, headers, size)
 
 
+def _describe_side(side: Side, tunnel: TunnelRecord) -> str:
+    """Return a side of a tunnel in words, for logs."""
+    thing = "" if tunnel.thing_name is None else f" (thing {tunnel.thing_name})"
+    return f"{side} of tunnel {tunnel.tunnel_id}{thing}"
+
+
+def _cannot_look_up() -> HandshakeRefused:
+    return HandshakeRefused(
+        HTTPStatus.SERVICE_UNAVAILABLE, "The service cannot look up the access token"
+    )
+
+
 def _refusal(refused: HandshakeRefused, channel_id: str) -> WSUpgradeResponseWithListener:
     headers = {"X-Status-Reason": refused.text, "channel-id": channel_id}
     if refused.status is HTTPStatus.UPGRADE_REQUIRED:
         headers |= {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    if refused.status is HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = "1"
     response = WSUpgradeResponse.create_error_response(
         refused.status, refused.text.encode(), headers
     )

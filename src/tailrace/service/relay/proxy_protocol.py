@@ -15,7 +15,9 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final, TypeAlias
 
+from ...common.log_floods import flood_kind
 from ...errors import RemoteProtocolError
+from ..accept_filter import AcceptedSocket
 from ..networks import Network, contains
 
 __all__ = [
@@ -104,23 +106,13 @@ def _read_v1(header: bytes) -> ClientAddress | None:
     return str(address), number
 
 
-class _ClientSocket(socket.socket):
-    """An accepted connection that says it comes from where the header said."""
-
-    client: ClientAddress | None = None
-    accepted_from: object = None
-
-    def getpeername(self) -> object:
-        return super().getpeername() if self.client is None else self.client
-
-
 class _Handover(socket.socket):
     """Looks like a listening socket to a server; its connections have been accepted before.
 
     One byte in the socket pair stands for each connection that is ready.
     """
 
-    ready: deque[_ClientSocket]
+    ready: deque[AcceptedSocket]
 
     def listen(self, backlog: int = 0, /) -> None:
         """Do nothing: the real socket listens."""
@@ -128,7 +120,7 @@ class _Handover(socket.socket):
     def accept(self) -> tuple[socket.socket, object]:
         self.recv(1)
         connection = self.ready.popleft()
-        return connection, connection.client or connection.accepted_from
+        return connection, connection.client
 
 
 class ProxyListener:
@@ -137,18 +129,20 @@ class ProxyListener:
     Connections from ``trusted`` networks must begin with a header; what others send is
     not looked at, so that they can claim nothing. Hand :attr:`server_socket` to the
     server in place of the listening socket. It has to accept through the socket's
-    methods, as asyncio and aiofastnet do; uvloop's own servers do not.
+    methods, as asyncio and aiofastnet do; uvloop's own servers do not. When ``most``
+    connections wait for their header, the one that has waited longest makes room.
     """
 
-    __slots__ = ("_bell", "_handover", "_listening", "_pending", "_timeout", "_trusted")
+    __slots__ = ("_bell", "_handover", "_listening", "_most", "_pending", "_timeout", "_trusted")
 
     def __init__(
-        self, listening: socket.socket, trusted: Iterable[Network], timeout: float
+        self, listening: socket.socket, trusted: Iterable[Network], timeout: float, most: int
     ) -> None:
         self._listening = listening
         self._trusted = tuple(trusted)
         self._timeout = timeout
-        self._pending: dict[_ClientSocket, tuple[bytearray, asyncio.TimerHandle]] = {}
+        self._most = most
+        self._pending: dict[AcceptedSocket, tuple[bytearray, asyncio.TimerHandle]] = {}
         server, self._bell = socket.socketpair()
         self._bell.setblocking(False)
         self._handover = _Handover(fileno=server.detach())
@@ -188,12 +182,14 @@ class ProxyListener:
                 _log.error("cannot accept connections: %s", error.strerror)
                 self._pause()
             return
-        connection = _ClientSocket(fileno=accepted.detach())
+        connection = AcceptedSocket(fileno=accepted.detach())
         connection.setblocking(False)
-        connection.accepted_from = address
+        connection.client = address
         if not contains(self._trusted, address[0]):
             self._hand_over(connection)
             return
+        if len(self._pending) >= self._most:
+            self._refuse(next(iter(self._pending)), "no PROXY header, and too many wait")
         loop = asyncio.get_running_loop()
         deadline = loop.call_later(self._timeout, self._refuse, connection, "no PROXY header")
         self._pending[connection] = (bytearray(), deadline)
@@ -209,7 +205,7 @@ class ProxyListener:
         if self._listening.fileno() >= 0:
             self.start()
 
-    def _read(self, connection: _ClientSocket) -> None:
+    def _read(self, connection: AcceptedSocket) -> None:
         header, deadline = self._pending[connection]
         try:
             seen = connection.recv(_V2_MOST, socket.MSG_PEEK)
@@ -221,7 +217,7 @@ class ProxyListener:
             header += connection.recv(len(seen) if size is None else size - len(header))
             if size is None:
                 return
-            connection.client = read_header(bytes(header))
+            connection.client = read_header(bytes(header)) or connection.client
         except RemoteProtocolError as error:
             self._refuse(connection, str(error))
             return
@@ -235,7 +231,7 @@ class ProxyListener:
         del self._pending[connection]
         self._hand_over(connection)
 
-    def _hand_over(self, connection: _ClientSocket) -> None:
+    def _hand_over(self, connection: AcceptedSocket) -> None:
         try:
             self._bell.send(b"\0")
         except OSError:
@@ -244,11 +240,16 @@ class ProxyListener:
             return
         self._handover.ready.append(connection)
 
-    def _refuse(self, connection: _ClientSocket, reason: str) -> None:
-        _log.warning("connection from %s refused: %s", connection.accepted_from, reason)
+    def _refuse(self, connection: AcceptedSocket, reason: str) -> None:
+        _log.warning(
+            "connection from %s refused: %s",
+            connection.client,
+            reason,
+            extra=flood_kind("PROXY header"),
+        )
         self._drop(connection)
 
-    def _drop(self, connection: _ClientSocket) -> None:
+    def _drop(self, connection: AcceptedSocket) -> None:
         _, deadline = self._pending.pop(connection)
         deadline.cancel()
         asyncio.get_running_loop().remove_reader(connection.fileno())

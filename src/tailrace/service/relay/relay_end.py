@@ -35,6 +35,7 @@ from typing import Final, Protocol
 from ...errors import RemoteProtocolError
 from ...wire import (
     FLOW_MESSAGES,
+    PEER_LISTENS,
     Message,
     MessageSplitter,
     MessageType,
@@ -98,16 +99,17 @@ class RelayEnd:
         "_backlog_at",
         "_counters",
         "_fence",
-        "_is_tailrace",
         "_link",
         "_peer_blocked",
         "_pending_resets",
+        "_presence_pending",
         "_rules",
         "_side",
         "_splitter",
         "_traffic",
         "_turn_budget",
         "_write_blocked",
+        "is_tailrace",
     )
 
     def __init__(
@@ -122,7 +124,7 @@ class RelayEnd:
     ) -> None:
         self._link = link
         self._side = side
-        self._is_tailrace = is_tailrace
+        self.is_tailrace = is_tailrace
         """Whether the client is a proxy of this project, which understands flow messages."""
         self._counters = counters
         self._traffic = counters.traffic[side]
@@ -140,15 +142,18 @@ class RelayEnd:
         self._peer_blocked = False
         self._pending_resets: dict[StreamKey, int] = {}
         """The streams to be refused when the client reads again -> connection ids."""
+        self._presence_pending = False
+        """Whether the client is to be told of the other side when it reads again."""
 
     @property
     def has_backlog(self) -> bool:
         """Whether :meth:`proceed` has something to pass on."""
         return bool(self._backlog)
 
-    def join(self, switchboard: Switchboard, tunnel_id: str) -> None:
+    def join(self, switchboard: Switchboard, tunnel_id: str, expires_at: float) -> None:
         """Take the side's place in the tunnel; a previous connection loses it."""
-        self._attachment = switchboard.join(tunnel_id, self._side, self)
+        self._attachment = switchboard.join(tunnel_id, self._side, self, expires_at)
+        self._tell_presence()
 
     def leave(self) -> None:
         """Give the place up: the link is gone. The other side's streams are reset."""
@@ -225,7 +230,9 @@ class RelayEnd:
         self._write_blocked = False
         pending, self._pending_resets = self._pending_resets, {}
         for key, connection_id in pending.items():
-            self._send_reset(key, connection_id)
+            self._send_reset(key, connection_id, self._peer_absent)
+        if self._presence_pending:
+            self._tell_presence()
         if self._attachment is not None:
             self._attachment.unblock_peer()
 
@@ -314,28 +321,33 @@ class RelayEnd:
 
     def _passes_flow(self, key: StreamKey) -> bool:
         """Return whether the client's flow messages for a stream are passed on, as its data is."""
-        return self._is_tailrace and (self._side is Side.DESTINATION or self._rules.is_open(key))
+        return self.is_tailrace and (self._side is Side.DESTINATION or self._rules.is_open(key))
 
     def _answer_reset(self, key: StreamKey, connection_id: int) -> None:
         """Refuse a stream; to a client that does not read, later."""
         self._counters.resets[ResetCause.PEER_ABSENT] += 1
         if not self._write_blocked:
-            self._send_reset(key, connection_id)
+            self._send_reset(key, connection_id, self._peer_absent)
             return
         self._pending_resets[key] = connection_id
         if len(self._pending_resets) > MAX_STREAMS:
             raise RemoteProtocolError("streams are started and the answers not read")
 
-    def _send_reset(self, key: StreamKey, connection_id: int) -> None:
-        """Tell the client that a stream is over.
+    @property
+    def _peer_absent(self) -> str:
+        return f"no {self._side.other.value} is connected"
+
+    def _send_reset(self, key: StreamKey, connection_id: int, why: str) -> None:
+        """Tell the client that a stream is over, and one of this project why.
 
         The connection id of the stream's start is kept: peers on protocol 3.0 exist
         that drop the link over a reset without one, and the others ignore it.
         """
         service_id, stream_id = key
+        payload = why.encode() if self.is_tailrace else b""
         self._link.send(
             encode_delimited(
-                Message(MessageType.STREAM_RESET, stream_id, service_id, connection_id)
+                Message(MessageType.STREAM_RESET, stream_id, service_id, connection_id, payload)
             )
         )
 
@@ -347,18 +359,33 @@ class RelayEnd:
                 self._rules.stream_started(control)
             elif control.type == _STREAM_RESET:
                 self._rules.stream_ended((control.service_id, control.stream_id))
-            elif not self._is_tailrace:
+            elif not self.is_tailrace:
                 return
         self._link.send(messages)
+
+    def _tell_presence(self) -> None:
+        """Tell a proxy of this project whether the other side is connected, and what it is."""
+        self._presence_pending = self._write_blocked
+        if self._attachment is None or not self.is_tailrace or self._write_blocked:
+            return
+        kind, payload = MessageType.PEER_LEFT, b""
+        if self._attachment.peer_present:
+            kind = MessageType.PEER_JOINED
+            payload = PEER_LISTENS if self._attachment.peer_is_tailrace else b""
+        self._link.send(encode_delimited(Message(kind, payload=payload, ignorable=True)))
+
+    def peer_joined(self) -> None:
+        self._tell_presence()
 
     def peer_left(self) -> None:
         streams = self._rules.end_streams()
         self._counters.resets[ResetCause.PEER_LEFT] += len(streams)
         for key, connection_id in streams.items():
-            self._send_reset(key, connection_id)
+            self._send_reset(key, connection_id, f"the {self._side.other.value} has left")
         # Also without streams: the source may have reset one that data is still on its way for.
         if self._side is Side.DESTINATION and self._rules.any_started:
             self._link.ping(self._fence.put_up())
+        self._tell_presence()
 
     def peer_blocked(self) -> None:
         self._peer_blocked = True

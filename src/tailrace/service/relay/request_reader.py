@@ -41,7 +41,6 @@ class RequestReader(asyncio.BufferedProtocol):
         "_answer",
         "_buffer",
         "_make_websocket",
-        "_peer",
         "_response",
         "_size",
         "_transport",
@@ -51,28 +50,26 @@ class RequestReader(asyncio.BufferedProtocol):
     def __init__(
         self,
         make_websocket: Callable[[Any], Any],
-        answer: Callable[[RequestLine | None, Any], bytes | None],
+        answer: Callable[[RequestLine | None], bytes | None],
     ) -> None:
         """Prepare for one connection.
 
         Args:
             make_websocket: gets the address of the client, returns picows' protocol.
-            answer: gets the request line, ``None`` if there is none, and the address; returns the
-                response after which the connection ends, or ``None`` for an upgrade.
+            answer: gets the request line, ``None`` if there is none; returns the response after
+                which the connection ends, or ``None`` for an upgrade.
         """
         self._make_websocket = make_websocket
         self._answer = answer
         self._buffer = bytearray(_ROOM)
         self._size = 0
         self._response: bytes | None = None
-        self._peer: Any = None
         self._transport: asyncio.Transport
         self._websocket: Any = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._peer = transport.get_extra_info("peername")
-        self._websocket = self._make_websocket(self._peer)
+        self._websocket = self._make_websocket(transport.get_extra_info("peername"))
         self._websocket.connection_made(transport)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -87,7 +84,7 @@ class RequestReader(asyncio.BufferedProtocol):
         # 1. The line, once it is there.
         if self._response is None:
             if _END_OF_LINE in data:
-                self._response = self._answer(read_request_line(data), self._peer)
+                self._response = self._answer(read_request_line(data))
             elif not is_full:
                 return
             if self._response is None:

@@ -9,15 +9,23 @@ not called again.
 
 from __future__ import annotations
 
-from typing import Protocol
+from heapq import heapify, heappop, heappush
+from typing import Final, Protocol
 
 from ...wire import Message, Side
 
 __all__ = ["Attachment", "Inbox", "Switchboard"]
 
+_FORGOTTEN: Final = 1000
+"""Tunnels without connected sides that are remembered until they end."""
+
 
 class Inbox(Protocol):
     """One connected side of a tunnel, as the switchboard sees it."""
+
+    @property
+    def is_tailrace(self) -> bool:
+        """Whether the client is a proxy of this project, which understands flow messages."""
 
     def deliver(self, messages: memoryview, control: Message | None) -> None:
         """Called with whole messages from the other side, length prefixes included.
@@ -25,6 +33,9 @@ class Inbox(Protocol):
         ``messages`` dies when this returns. ``control`` is the decoded message when they
         are a single STREAM_START, STREAM_RESET or flow message, ``None`` for anything else.
         """
+
+    def peer_joined(self) -> None:
+        """Called when the other side has connected, and this side was there before."""
 
     def peer_left(self) -> None:
         """Called when the other side's connection is gone."""
@@ -46,15 +57,24 @@ class Inbox(Protocol):
 
 
 class Switchboard:
-    """Connects the sides of tunnels; both sides of each are connected to this process."""
+    """Connects the sides of tunnels; both sides of each are connected to this process.
 
-    __slots__ = ("_attachments",)
+    It knows when the tunnels end that were joined, so that their links can be ended in time
+    whether or not the store can be asked.
+    """
+
+    __slots__ = ("_attachments", "_by_expiry", "_expiries")
 
     def __init__(self) -> None:
         self._attachments: dict[tuple[str, Side], Attachment] = {}
+        self._expiries: dict[str, float] = {}
+        """When tunnels end that were joined, in seconds since the epoch; their sides may have
+        left since."""
+        self._by_expiry: list[tuple[float, str]] = []
+        """A heap of the same."""
 
-    def join(self, tunnel_id: str, side: Side, inbox: Inbox) -> Attachment:
-        """Make ``inbox`` the current connection of one side.
+    def join(self, tunnel_id: str, side: Side, inbox: Inbox, expires_at: float) -> Attachment:
+        """Make ``inbox`` the current connection of one side of a tunnel that ends then.
 
         A previous one learns that it was :meth:`Inbox.replaced`, and the other side
         that its peer has left, before this returns.
@@ -65,9 +85,15 @@ class Switchboard:
             previous.inbox.replaced()
         attachment = Attachment(self._attachments, (tunnel_id, side), inbox)
         self._attachments[tunnel_id, side] = attachment
+        if tunnel_id not in self._expiries:
+            self._expiries[tunnel_id] = expires_at
+            heappush(self._by_expiry, (expires_at, tunnel_id))
+            if len(self._expiries) > 2 * len(self._attachments) + _FORGOTTEN:
+                self._forget_expiries()
         peer = self._attachments.get((tunnel_id, side.other))
         if peer is not None:
             attachment.peer, peer.peer = peer, attachment
+            peer.inbox.peer_joined()
             if peer.blocks_peer:
                 inbox.peer_blocked()
         return attachment
@@ -78,6 +104,36 @@ class Switchboard:
         if attachment is not None:
             attachment.leave()
             attachment.inbox.revoked(reason)
+
+    def is_connected(self, tunnel_id: str) -> bool:
+        """Return whether any side of a tunnel is connected."""
+        return any((tunnel_id, side) in self._attachments for side in Side)
+
+    def connected_tunnels(self) -> set[str]:
+        """Return the ids of all tunnels with connected sides."""
+        return {tunnel_id for tunnel_id, _ in self._attachments}
+
+    @property
+    def next_expiry(self) -> float | None:
+        """When the next of the joined tunnels ends, in seconds since the epoch."""
+        return self._by_expiry[0][0] if self._by_expiry else None
+
+    def take_expired(self, now: float, limit: int) -> list[str]:
+        """Return up to ``limit`` joined tunnels that have ended by ``now``, each of them once."""
+        taken: list[str] = []
+        while self._by_expiry and self._by_expiry[0][0] <= now and len(taken) < limit:
+            _, tunnel_id = heappop(self._by_expiry)
+            del self._expiries[tunnel_id]
+            taken.append(tunnel_id)
+        return taken
+
+    def _forget_expiries(self) -> None:
+        connected = self.connected_tunnels()
+        self._expiries = {
+            tunnel_id: at for tunnel_id, at in self._expiries.items() if tunnel_id in connected
+        }
+        self._by_expiry = [(at, tunnel_id) for tunnel_id, at in self._expiries.items()]
+        heapify(self._by_expiry)
 
     def close_tunnel(self, tunnel_id: str, reason: str) -> None:
         """End a tunnel: both sides learn that it was closed."""
@@ -112,6 +168,11 @@ class Attachment:
     def peer_present(self) -> bool:
         """Whether the other side is connected."""
         return self.peer is not None
+
+    @property
+    def peer_is_tailrace(self) -> bool:
+        """Whether the other side is a connected proxy of this project."""
+        return self.peer is not None and self.peer.inbox.is_tailrace
 
     def forward(self, messages: memoryview, control: Message | None) -> None:
         """Pass messages to the other side; without one they are dropped.

@@ -28,6 +28,11 @@ class WriteGate:
         """Whether the write buffer is over its mark; call :meth:`update` after a change."""
         self.is_open = True
 
+    def start(self) -> None:
+        """Begin to measure: the link is open."""
+        if self.window is not None:
+            self.window.start()
+
     def update(self) -> bool:
         """Decide again; return whether the decision is another one."""
         is_open = not (self.transport_full or (self.window is not None and self.window.full))

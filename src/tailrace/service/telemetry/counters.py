@@ -123,6 +123,8 @@ class Counters:
         """Links that have ended, by cause."""
         self.requests: Counter[tuple[str, str]] = Counter()
         """Requests to the control API by operation and outcome."""
+        self.quotas: Counter[str] = Counter()
+        """Requests that were refused because of a key's quota, by quota."""
         self.request_seconds = 0.0
         """Time spent on requests that succeeded."""
         self.stalls = StallClock(clock)

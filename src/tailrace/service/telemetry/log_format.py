@@ -1,6 +1,7 @@
 """Log lines as text, and as JSON objects for programs that collect them.
 
-What comes from outside may be in any of them, so no character that steers a terminal is.
+What comes from outside may be in any of them, so no character that steers a terminal is, and
+none is longer than it may be.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ import re
 from types import TracebackType
 from typing import Final
 
-from ...common.escaping import escape, escape_lines
+from ...common.escaping import LONGEST_LINE, cut, escape, escape_lines
 from .audit import timestamp
 
 __all__ = ["JsonFormatter", "TextFormatter"]
 
 _TEXT_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+_TRACEBACK: Final = 10 * LONGEST_LINE
+"""Characters of a traceback in JSON."""
 
 _SUBJECT: Final = re.compile(r"(channel|request|tunnel) (\S+): ")
 
@@ -34,7 +38,7 @@ class TextFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        return escape(super().formatMessage(record))
+        return escape(cut(super().formatMessage(record), LONGEST_LINE))
 
     def formatException(self, ei: _ExceptionInfo) -> str:
         """Return the traceback."""
@@ -54,7 +58,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without an end of line."""
-        message = record.getMessage()
+        message = cut(record.getMessage(), LONGEST_LINE)
         document = {
             "time": timestamp(record.created),
             "level": record.levelname.lower(),
@@ -66,5 +70,5 @@ class JsonFormatter(logging.Formatter):
             message = message[subject.end() :]
         document["message"] = message
         if record.exc_info:
-            document["exception"] = self.formatException(record.exc_info)
+            document["exception"] = cut(self.formatException(record.exc_info), _TRACEBACK)
         return json.dumps(document)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
-from .throttled_log import ThrottledLog
+from ...common.log_floods import flood_kind
+from .client_address import client_address
 
 __all__ = ["PicowsLog"]
+
+_log = logging.getLogger(__name__)
 
 _CAUSES: Final = {
     "Handshake timeout": "no upgrade request in time",
@@ -26,15 +29,19 @@ class PicowsLog(logging.LoggerAdapter[logging.Logger]):
     because picows makes a child logger per connection of anything else.
     """
 
-    def __init__(self, throttled_log: ThrottledLog) -> None:
-        super().__init__(logging.getLogger(__name__))
+    def __init__(self) -> None:
+        super().__init__(_log.getChild("picows"))
         self.logger.setLevel(logging.ERROR)
-        self._throttled_log = throttled_log
 
     def info(self, msg: object, *args: object, **_options: Any) -> None:
         for start, cause in _CAUSES.items():
             if str(msg).startswith(start):
-                self._throttled_log.add(cause, "connection refused: %s", cause)
+                _log.warning(
+                    "connection refused: %s; from %s",
+                    cause,
+                    client_address(),
+                    extra=flood_kind(cause),
+                )
 
     def error(self, msg: object, *args: object, **options: Any) -> None:
         if not str(msg).startswith(_KNOWN_FAULTS):

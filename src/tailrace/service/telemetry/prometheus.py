@@ -71,15 +71,25 @@ class _ServiceCollector(Collector):
 
     def _tunnels(self) -> Iterator[Metric]:
         try:
-            counts = self._queries.count_by_status()
+            usage = self._queries.usage()
         except StoreFailed:
             return
         tunnels = GaugeMetricFamily(
             "tailrace_tunnels", "Tunnels that can be described.", labels=["status"]
         )
-        for status, count in counts.items():
-            tunnels.add_metric([status.lower()], count)
+        tunnels.add_metric(["open"], usage.open)
+        tunnels.add_metric(["closed"], usage.closed)
         yield tunnels
+        yield GaugeMetricFamily(
+            "tailrace_stored_bytes",
+            "Bytes of tunnels and tags that can be described.",
+            usage.stored_bytes,
+        )
+        yield GaugeMetricFamily(
+            "tailrace_tunnels_opened_per_hour",
+            "Most tunnels that one access key has opened since the last full hour.",
+            usage.opened,
+        )
 
     def _traffic(self) -> Iterator[Metric]:
         links = GaugeMetricFamily("tailrace_links", "Connected local proxies.", labels=["side"])
@@ -100,6 +110,7 @@ class _ServiceCollector(Collector):
         for name, text, causes in (
             ("tailrace_stream_resets", "Streams that were reset, by cause.", counters.resets),
             ("tailrace_handshakes_refused", "Refused handshakes, by cause.", counters.refusals),
+            ("tailrace_quota_exceeded", "Requests beyond the quota of a key.", counters.quotas),
             ("tailrace_links_ended", "Links that are gone, by cause.", counters.ended),
         ):
             family = CounterMetricFamily(name, text, labels=["cause"])

@@ -29,6 +29,8 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ...common.atomic_files import make_private_directory, write_file
+from ...common.certificate_files import refuse_passphrase
+from ...common.private_files import OTHERS, OTHERS_MAY_WRITE, open_private
 from ...errors import ConfigurationError
 from ..errors import SettingUnusable
 
@@ -63,8 +65,16 @@ class Certificates:
         """Return a TLS context for listeners: TLS 1.2 or newer, the server certificate."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(self.server_file, self.server_key_file)
+        self.load_into(context)
         return context
+
+    def load_into(self, context: ssl.SSLContext) -> None:
+        """Let listeners with this context show the server certificate from now on.
+
+        Raises:
+            OSError: a file cannot be used.
+        """
+        context.load_cert_chain(self.server_file, self.server_key_file, password=refuse_passphrase)
 
 
 def certificate_names(host_names: Iterable[str] = ()) -> tuple[str, ...]:
@@ -166,11 +176,13 @@ _Pair: TypeAlias = tuple[x509.Certificate, ec.EllipticCurvePrivateKey]
 def _load(certificate_file: Path, key_file: Path) -> _Pair | None:
     """Read a certificate and its key; ``None`` when either is missing."""
     try:
-        certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
-        key = load_pem_private_key(key_file.read_bytes(), None)
+        certificate = x509.load_pem_x509_certificate(_read(certificate_file, OTHERS_MAY_WRITE))
+        key = load_pem_private_key(_read(key_file, OTHERS), None)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {error.filename}: {error.strerror}") from error
+    except ValueError as error:
         raise ConfigurationError(
             f"cannot read {certificate_file} and {key_file}: {error}; remove both to have "
             "new ones made"
@@ -180,6 +192,11 @@ def _load(certificate_file: Path, key_file: Path) -> _Pair | None:
     ):
         return None
     return certificate, key
+
+
+def _read(path: Path, forbidden: int) -> bytes:
+    with open(open_private(path, os.O_RDONLY, forbidden), "rb") as file:
+        return file.read()
 
 
 def _save(

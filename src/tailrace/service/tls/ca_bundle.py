@@ -36,13 +36,16 @@ def system_trust() -> bytes:
 
 
 def write_bundle(path: Path, ca_file: Path) -> None:
-    """Write the machine's authorities and the one in ``ca_file`` to ``path``.
+    """Write the machine's authorities and that of ``ca_file`` to ``path``, if it has others.
 
     Raises:
         ConfigurationError: a file cannot be read or written.
     """
     try:
         ours = ca_file.read_bytes()
+        known = path.read_bytes() if path.exists() else b""
     except OSError as error:
-        raise ConfigurationError(f"cannot read {ca_file}: {error.strerror}") from error
-    write_file(path, system_trust().rstrip(b"\n") + b"\n" + ours, 0o644)
+        raise ConfigurationError(f"cannot read {error.filename}: {error.strerror}") from error
+    bundle = system_trust().rstrip(b"\n") + b"\n" + ours
+    if known != bundle:
+        write_file(path, bundle, 0o644)

@@ -5,8 +5,10 @@ Times are seconds since the epoch. Tokens are known by their SHA-256 only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from ...wire import Side
 
@@ -14,10 +16,23 @@ __all__ = [
     "ConnectionState",
     "ConnectionStatus",
     "TokenRecord",
-    "TunnelPage",
     "TunnelRecord",
     "TunnelStatus",
+    "TunnelSummary",
+    "Usage",
+    "size_of_tags",
 ]
+
+_OVERHEAD: Final = 1000
+"""Bytes of any tunnel: its times and states, two tokens, and what indexes hold of them."""
+
+_TEXT_OVERHEAD: Final = 4
+"""Bytes of what stands between texts."""
+
+
+def size_of_tags(tags: Sequence[tuple[str, str]]) -> int:
+    """Return the bytes that tags count."""
+    return sum(len(text.encode()) + _TEXT_OVERHEAD for tag in tags for text in tag)
 
 
 class TunnelStatus(StrEnum):
@@ -44,7 +59,7 @@ class ConnectionState:
 
 @dataclass(frozen=True, slots=True)
 class TunnelRecord:
-    """One tunnel as stored.
+    """One tunnel as stored, but for its tags, which may be many.
 
     ``services`` is empty when the tunnel was opened without a destination
     configuration. ``last_updated_at`` moves when the tunnel itself changes, not with
@@ -62,8 +77,15 @@ class TunnelRecord:
     description: str | None = None
     thing_name: str | None = None
     services: tuple[str, ...] = ()
-    tags: tuple[tuple[str, str], ...] = ()
     closed_at: float | None = None
+    key_id: str = ""
+    """The access key that opened it; empty when it was opened before there were quotas."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that the tunnel counts, without its tags."""
+        texts = (self.description or "", self.thing_name or "", *self.services)
+        return _OVERHEAD + sum(len(text.encode()) + _TEXT_OVERHEAD for text in texts)
 
     def connection(self, side: Side) -> ConnectionState:
         """Return the connection state of ``side``."""
@@ -87,8 +109,27 @@ class TokenRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class TunnelPage:
-    """Some tunnels, newest first; ``cursor`` asks for the next page, ``None`` at the end."""
+class TunnelSummary:
+    """What lists show of a tunnel; ``sequence`` is greater the later it was opened."""
 
-    tunnels: tuple[TunnelRecord, ...]
-    cursor: str | None
+    sequence: int
+    tunnel_id: str
+    status: TunnelStatus
+    created_at: float
+    last_updated_at: float
+    expires_at: float
+    description: str | None
+    thing_name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one access key has, or all of them."""
+
+    open: int
+    """Tunnels that are OPEN in the store; of those that have just expired, some may be."""
+    closed: int
+    stored_bytes: int
+    """Of tunnels and tags that can be described."""
+    opened: int
+    """Tunnels opened since the last full hour of the clock; the most of any key."""

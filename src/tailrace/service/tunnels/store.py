@@ -16,12 +16,26 @@ data listener, whose upgrade request has to be held meanwhile.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 from ...wire import Side
-from .records import ConnectionState, TokenRecord, TunnelPage, TunnelRecord, TunnelStatus
+from .records import ConnectionState, TokenRecord, TunnelRecord, TunnelSummary, Usage
 
-__all__ = ["TunnelStore"]
+__all__ = ["NEWEST", "Things", "TunnelStore"]
+
+NEWEST: Final = 2**63 - 1
+"""More than the sequence of any tunnel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Things:
+    """Things whose tunnels are meant: by default all, and tunnels without a thing."""
+
+    name: str | None = None
+    """One thing."""
+    patterns: tuple[str, ...] | None = None
+    """Patterns with ``*`` and ``?``, one of which a name must match."""
 
 
 class TunnelStore(Protocol):
@@ -31,27 +45,49 @@ class TunnelStore(Protocol):
     cannot be read or written.
     """
 
-    def add_tunnel(self, tunnel: TunnelRecord, tokens: Sequence[TokenRecord]) -> None:
-        """Keep a new tunnel together with its tokens."""
+    def add_tunnel(
+        self,
+        tunnel: TunnelRecord,
+        tokens: Sequence[TokenRecord],
+        tags: Sequence[tuple[str, str]],
+    ) -> None:
+        """Keep a new tunnel together with its tokens and tags."""
 
     def tunnel(self, tunnel_id: str) -> TunnelRecord | None:
         """Return a tunnel, open or closed."""
 
-    def list_tunnels(self, thing_name: str | None, cursor: str | None, limit: int) -> TunnelPage:
-        """Return up to ``limit`` tunnels, newest first, of one thing or of all.
+    def tags(self, tunnel_id: str) -> tuple[tuple[str, str], ...]:
+        """Return the tags of a tunnel, none of an unknown one."""
 
-        Raises:
-            InvalidCursor: ``cursor`` does not come from an earlier page.
+    def list_tunnels(
+        self, things: Things, before: int, limit: int
+    ) -> tuple[list[TunnelSummary], int]:
+        """Return up to ``limit`` tunnels of some things, newest first.
+
+        Only tunnels with a sequence less than ``before`` are looked at, and a bounded number of
+        them, so that there may be more even if ``limit`` is not reached: ask again with
+        ``before`` as returned, until it is 0.
         """
 
     def close_tunnel(self, tunnel_id: str, now: float) -> bool:
         """Turn an OPEN tunnel CLOSED; return whether this call did it."""
 
-    def count_open(self, now: float) -> int:
-        """Return how many tunnels are OPEN and have lifetime left."""
+    def usage(self, key_id: str | None, now: float) -> Usage:
+        """Return what an access key has, ``None`` for all of them."""
 
-    def set_tags(self, tunnel_id: str, tags: Sequence[tuple[str, str]], now: float) -> None:
-        """Replace all tags of a tunnel; unknown tunnels are ignored."""
+    def count_due(self, key_id: str | None, now: float) -> int:
+        """Return how many tunnels of a key are OPEN although their lifetime has ended."""
+
+    def set_tags(
+        self, tunnel_id: str, tags: Sequence[tuple[str, str]], key_id: str | None, now: float
+    ) -> None:
+        """Replace all tags of a tunnel, which count for ``key_id`` then.
+
+        With ``None`` they count for the same key as before. Unknown tunnels are ignored.
+        """
+
+    def size_of_tags(self, tunnel_id: str, key_id: str) -> int:
+        """Return the bytes of a tunnel's tags if they count for ``key_id``, otherwise 0."""
 
     def delete_tunnel(self, tunnel_id: str) -> None:
         """Remove a tunnel and its tokens; unknown tunnels are ignored."""
@@ -78,17 +114,20 @@ class TunnelStore(Protocol):
     def reset_connections(self, now: float) -> None:
         """Turn every CONNECTED side DISCONNECTED: no connection outlives its service."""
 
-    def due_tunnels(self, now: float) -> tuple[str, ...]:
-        """Return the ids of OPEN tunnels whose lifetime has ended."""
+    def due_tunnels(self, now: float, limit: int) -> tuple[str, ...]:
+        """Return the ids of up to ``limit`` OPEN tunnels whose lifetime has ended."""
 
     def next_expiry(self) -> float | None:
         """Return when the next OPEN tunnel expires, ``None`` without one."""
 
-    def count_by_status(self) -> dict[TunnelStatus, int]:
-        """Return how many tunnels there are of each status."""
+    def purge_closed(self, closed_before: float, limit: int) -> int:
+        """Remove up to ``limit`` tunnels closed before that time; return how many."""
 
-    def purge_closed(self, closed_before: float) -> None:
-        """Remove tunnels closed before that time."""
+    def changed_elsewhere(self) -> bool:
+        """Return whether another user of the data has changed it since the last call."""
+
+    def is_open(self, tunnel_id: str) -> bool:
+        """Return whether a tunnel is OPEN; one that is unknown is not."""
 
     def close(self) -> None:
         """Release files and locks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
 import re
@@ -144,6 +145,36 @@ def test_control_characters_are_escaped(out: io.StringIO, text: str, escaped: st
 @given(st.text())
 def test_a_record_is_one_line(text: str) -> None:
     assert LINE.fullmatch(ConsoleFormatter().format(record("%s", text)))
+
+
+def test_a_record_has_a_bounded_length(out: io.StringIO) -> None:
+    logger.warning("x" * 1_000_000)
+    assert len(out.getvalue()) < 2100
+
+
+def test_a_flood_of_warnings_is_counted(out: io.StringIO) -> None:
+    for number in range(1500):
+        logger.error("refused %d", number)
+        logger.info("accepted %d", number)
+    assert out.getvalue().count("[error] refused") == 20
+    assert out.getvalue().count("[info] accepted") == 1000
+
+
+async def test_callbacks_that_fail_flood_nothing_and_show_no_token(out: io.StringIO) -> None:
+    """What the event loop reports, with exceptions of whoever it called."""
+    register_secrets(Secret(TOKEN))
+    loop = asyncio.get_running_loop()
+
+    def fail() -> None:
+        raise ValueError(f"Authorization: {TOKEN}\x1b[2J")
+
+    for _ in range(500):
+        loop.call_soon(fail)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert out.getvalue().count("[error] Exception in callback") == 20
+    assert out.getvalue().count("ValueError: Authorization: <redacted>\\x1b[2J") == 20
+    assert TOKEN not in out.getvalue()
 
 
 def test_tracebacks_are_shown_without_secrets_to_take_out(out: io.StringIO) -> None:

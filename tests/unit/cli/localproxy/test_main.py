@@ -355,9 +355,9 @@ def imported_by(argv: list[str], code: int) -> set[str]:
         (["--version"], 0, 60),
         (["--help"], 0, 65),
         (["-Z"], 1, 60),
-        ([], 1, 115),
-        (["-t", TOKEN, "-r", "US", "-s", "1"], 1, 115),
-        (["-t", TOKEN, "-r", "us", "-s", "0"], 1, 115),
+        ([], 1, 120),
+        (["-t", TOKEN, "-r", "US", "-s", "1"], 1, 120),
+        (["-t", TOKEN, "-r", "us", "-s", "0"], 1, 120),
     ],
 )
 def test_imports_little(argv: list[str], code: int, most: int) -> None:

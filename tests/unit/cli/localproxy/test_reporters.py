@@ -13,17 +13,21 @@ import pytest
 
 from tailrace.cli.localproxy.reporters import JSONReporter, LogReporter, ReadyFile, SystemdNotifier
 from tailrace.common.addresses import TCPAddress, UnixAddress
+from tailrace.common.queued_output import QueuedOutput
 from tailrace.errors import ConfigurationError, ConnectFailed, LinkError
 from tailrace.localproxy.events import (
     Connected,
     Connecting,
     ConnectionClosed,
+    ConnectionCut,
     ConnectionOpened,
     ConnectionRefused,
     Ended,
     Listening,
     ListeningOnNetwork,
     PeerDialectLearned,
+    PeerJoined,
+    PeerLeft,
     PeerSilent,
     ProxyEvent,
     Reconnecting,
@@ -106,6 +110,47 @@ def test_unix_listeners(caplog: pytest.LogCaptureFixture):
         "Listening for new connection on socket /run/c.sock",
         "creating tcp connection id 1",
         "Accepted tcp connection on socket from unix client",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("service_id", "received", "line"),
+    [
+        ("SSH", 0, "connection 3 of SSH was reset before any byte: no destination is connected"),
+        ("SSH", 1, "connection 3 of SSH was reset after 1 bytes: no destination is connected"),
+        ("", 0, "connection 3 was reset before any byte: no destination is connected"),
+    ],
+)
+def test_a_cut_says_how_far_it_came_and_why(
+    service_id: str, received: int, line: str, caplog: pytest.LogCaptureFixture
+):
+    cut = ConnectionCut(service_id, 3, "127.0.0.1:9", received, "no destination is connected")
+    LogReporter(Side.SOURCE)(cut)
+    assert [(r.levelno, r.getMessage()) for r in caplog.records] == [(logging.WARNING, line)]
+    out = io.StringIO()
+    JSONReporter(out)(cut)
+    assert json.loads(out.getvalue()) == {
+        "event": "connection_cut",
+        "service": service_id,
+        "connection": 3,
+        "peer": "127.0.0.1:9",
+        "bytes_received": received,
+        "reason": "no destination is connected",
+    }
+
+
+@pytest.mark.parametrize("peer", Side)
+def test_the_other_side_comes_and_goes(peer: Side, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO)
+    out = io.StringIO()
+    for event in (PeerLeft(peer), PeerJoined(peer)):
+        LogReporter(peer.other)(event)
+        JSONReporter(out)(event)
+    assert lines(caplog) == [f"No {peer.value} is connected", f"The {peer.value} is connected"]
+    told = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert told == [
+        {"event": "peer_left", "peer": peer.value},
+        {"event": "peer_joined", "peer": peer.value},
     ]
 
 
@@ -213,11 +258,12 @@ def test_json_survives_a_reader_that_has_gone():
     read, write = os.pipe()
     os.close(read)
     out = os.fdopen(write, "w", buffering=1)
-    report = JSONReporter(out)
+    queued = QueuedOutput(out, str)
+    report = JSONReporter(queued)
     for event in SOURCE_RUN:
         report(event)
-    with contextlib.suppress(BrokenPipeError):
-        out.close()
+    queued.close()
+    out.close()
 
 
 def test_a_source_is_ready_when_it_listens_for_every_service(tmp_path: Path):
@@ -317,6 +363,19 @@ def test_systemd_is_told(tmp_path: Path, abstract: bool):
         "STATUS=Reconnecting: connection lost",
         "STOPPING=1",
     ]
+
+
+def test_a_manager_that_reads_nothing_holds_up_nobody(tmp_path: Path):
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(address)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            other.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    other.sendto(b"x", address)
+        SystemdNotifier(address)(Ended(1000, ""))
+        assert manager.recv(1000) == b"x"
 
 
 def test_a_missing_manager_is_no_reason_to_stop(tmp_path: Path):

@@ -297,6 +297,33 @@ def test_quoted_credentials_do_not_come_through(data: bytes) -> None:
     refused(data, KNOWN)  # which looks for them
 
 
+@pytest.mark.parametrize("password", ["proxy", "no", "1", "denied", "Digest", "Proxy", "p", " "])
+@pytest.mark.parametrize(
+    "data",
+    [
+        answer("407 Proxy Authentication Required", b"no: {} is wrong on this proxy 1 p"),
+        answer("407 {} is wrong", b"<html><p class='{}'>Access denied: {}</p> no"),
+        answer("407 No", b"", "Content-Length: 0", "Proxy-Authenticate: Digest realm={}, {} x"),
+        answer("403 No", b"<script>{}</script> no proxy for 1 p"),
+    ],
+)
+def test_a_password_that_is_a_word_leaves_no_gap(data: bytes, password: str) -> None:
+    """Neither in what the proxy says nor in our own words."""
+    proxy = WebProxy("http", "proxy.example", 3128, "user", Secret(password))
+    said = str(refused(data.replace(b"{}", password.encode()), proxy))
+    assert "<redacted>" not in said
+    assert said.startswith(f"{WHO} refused to connect to data.example.com:8443: 40")
+    assert said.endswith(
+        (
+            "; check user and password in https_proxy (percent-encode special characters)",
+            ", and only Basic is supported",
+            ", or no_proxy to name data.example.com",
+        )
+    )
+    quoted = said.partition(': "')[2].partition('"')[0]
+    assert password not in quoted or password == " "
+
+
 def test_a_password_outside_ascii_does_not_come_through() -> None:
     proxy = WebProxy("http", "proxy.example", 3128, "user", Secret("p\xe4ssw\xf6rt"))
     for data in (answer("403 No", "p\xe4ssw\xf6rt".encode()), answer("403 p\xe4ssw\xf6rt")):

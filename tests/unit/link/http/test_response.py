@@ -205,22 +205,44 @@ def test_scrub_leaves_the_end_of_whole_text_alone() -> None:
 
 
 def test_scrub_takes_the_longer_secret_first_and_ignores_empty_ones() -> None:
-    secrets = [Secret("abcd"), Secret(""), Secret("abcdef")]
-    assert scrub("x abcdef y abcd z", secrets) == "x <redacted> y <redacted> z"
+    secrets = [Secret(SECRET[:18]), Secret(""), Secret(SECRET)]
+    assert scrub(f"x {SECRET} y {SECRET[:18]} z", secrets) == "x <redacted> y <redacted> z"
 
 
 @pytest.mark.parametrize(
     ("text", "clean"),
     [
-        ("wrong: pass word!", "wrong: <redacted>!"),
-        ("wrong: pass\u00a0word!", "wrong: <redacted>!"),
-        ("wrong: pass\r\n word!", "wrong: <redacted>!"),
-        ("wrong: pass\t", "wrong: <redacted>"),
+        ("wrong: pass word!", ""),
+        ("wrong: pass\u00a0word!", ""),
+        ("wrong: pass\r\n word!", ""),
+        ("wrong: pass\t", ""),
+        (f"wrong: {SECRET} pass word", ""),
         ("pass the word", "pass the word"),
     ],
 )
 def test_scrub_knows_a_secret_by_any_blank(text: str, clean: str) -> None:
-    assert scrub(text, [Secret("pass word"), Secret("   ")]) == clean
+    assert scrub(text, [Secret("pass word"), Secret("   "), Secret(SECRET)]) == clean
+
+
+@pytest.mark.parametrize("word", ["proxy", "no", "1", "Access denied"])
+def test_a_text_with_a_secret_that_may_be_a_word_is_none(word: str) -> None:
+    """A gap would show which of its words is the secret."""
+    text = "Access denied: no way through this proxy, rule 1"
+    assert scrub(text, [Secret(word)]) == ""
+    assert scrub("Access refused", [Secret(word)]) == "Access refused"
+
+
+def test_a_reason_that_cannot_be_shown_is_the_standard_one() -> None:
+    def shown(status: str, secret: str) -> str:
+        found = read(answer(status, b"", "Content-Length: 0"))
+        assert found is not None
+        return found.shown_reason([Secret(secret)])
+
+    assert shown("407 wrong: hunter2", "hunter2") == "Proxy Authentication Required"
+    assert shown(f"407 wrong: {SECRET}", SECRET) == "wrong: <redacted>"
+    assert shown("407 Go away", "hunter2") == "Go away"
+    assert shown("407", "hunter2") == ""
+    assert shown("499 wrong: hunter2", "hunter2") == ""
 
 
 @pytest.mark.parametrize("data", [f"{SECRET}\r\n", f"HTTP/1.1 {SECRET}\r\n\r\n"])

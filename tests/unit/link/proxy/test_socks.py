@@ -12,6 +12,7 @@ import pytest
 from support.network.sockets import reset_streams
 from support.network.web_proxies import Greeting, RunningWebProxy, proxy_server, socks_greeting
 from support.waiting import HANG
+from tailrace.common.installing import how_to_install_extra
 from tailrace.common.secret import Secret
 from tailrace.errors import ConfigurationError, ProxyRefused
 from tailrace.link.endpoint import ServiceEndpoint
@@ -82,7 +83,7 @@ def test_the_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         check_socks(PLAIN)
     assert str(caught.value) == (
         "web proxy socks5h://proxy.example:1080 needs the package python-socks:"
-        " pip install 'tailrace[socks]'"
+        f" {how_to_install_extra('socks')}"
     )
 
 

@@ -590,7 +590,7 @@ async def test_socks5_without_its_package(
     monkeypatch.setitem(sys.modules, "python_socks.async_.asyncio", None)
     with ScriptedService(certificates, Peer.stay_silent, plain=True) as proxy:
         web_proxy = WebProxy("socks5", "localhost", proxy.port)
-        with pytest.raises(ConfigurationError, match=r"pip install 'tailrace\[socks\]'"):
+        with pytest.raises(ConfigurationError, match=r"needs the package python-socks: "):
             await way(endpoint_via(web_proxy))
         assert proxy.connections == 0
 

@@ -172,6 +172,21 @@ def test_a_device_that_cannot_be_read_is_an_error() -> None:
         trust_in(Path("/proc/self/mem"))
 
 
+@pytest.mark.parametrize("name", ["-c", "SSL_CERT_FILE", "SSL_CERT_DIR"])
+def test_a_pipe_in_the_place_of_a_file_holds_up_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    if name != "-c":
+        monkeypatch.setenv(name, str(path))
+    called = "certificate path" if name == "-c" else name
+    with pytest.raises(ConfigurationError) as caught:
+        trust_in(path if name == "-c" else None)
+    assert str(caught.value) == f"{called} {path} is a pipe or a device, and no file"
+    trust_in(path, verify=False)
+
+
 @pytest.mark.parametrize("name", ["localhost", "other.example"])
 def test_without_verification_anybody_will_do(certificates: Certificates, name: str) -> None:
     trust = trust_in(None, verify=False)

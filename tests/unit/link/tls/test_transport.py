@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import ssl
+import tempfile
 from typing import Any, cast
 
 import pytest
 
 from support.network.certificates import Certificates
 from support.network.scripted_service import Peer, ScriptedService
+from tailrace.errors import TLSFailed
 from tailrace.link.endpoint import ServiceEndpoint
 from tailrace.link.exchange import Exchange
 from tailrace.link.tcp import open_socket
 from tailrace.link.tls import transport as module
+from tailrace.link.tls.aiofastnet_compat import FilelessContext
 from tailrace.link.tls.context import build_trust
 from tailrace.link.tls.transport import HIGH_WATER, LOW_WATER, close_transport, start_tls
 
@@ -66,6 +72,50 @@ async def test_a_transport_told_twice_to_close_can_still_be_aborted(
         transport.abort()
         await gone(exchange)
         service._peers[0].released.set()
+
+
+async def test_no_file_is_written(
+    certificates: Certificates, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be no place for one, and nobody reads it."""
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", refuse)
+    with ScriptedService(certificates, Peer.read_to_end) as service:
+        exchange = Exchange()
+        transport = await shake_hands(service, exchange)
+        transport.abort()
+        await gone(exchange)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "whatever"), "No space left on device"),
+        (RuntimeError("something odd"), "something odd"),
+        (MemoryError(), "MemoryError"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_what_goes_wrong_behind_the_handshake_ends_the_try(
+    certificates: Certificates,
+    loop_kind: str,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    said: str,
+) -> None:
+    """aiofastnet swallows it, and would leave its caller waiting."""
+
+    def fail(context: ssl.SSLContext) -> int:
+        raise error
+
+    monkeypatch.setattr(FilelessContext, "verify_mode", property(fail))
+    with ScriptedService(certificates, Peer.read_to_end) as service:
+        with pytest.raises(TLSFailed) as caught:
+            await shake_hands(service, Exchange())
+        assert str(caught.value).endswith(f"failed: {said}")
 
 
 async def test_a_failure_that_is_nobodys_fault_leaves_nothing(

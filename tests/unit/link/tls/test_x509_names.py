@@ -157,3 +157,9 @@ def test_the_chain_of_newer_tls_objects(certificates: Certificates) -> None:
     assert presented_certificates(Modern([der, der])) == presented_certificates(Modern([der])) * 2
     assert presented_certificates(Modern(None)) == []
     assert presented_certificates(object()) == []
+
+
+def test_a_long_chain_is_not_shown_in_full(certificates: Certificates) -> None:
+    der = ssl.PEM_cert_to_DER_cert(certificates.ca_file.read_text())
+    shown = presented_certificates(Modern([der] * 120))
+    assert shown == [*presented_certificates(Modern([der] * 5)), "115 more"]

@@ -1,9 +1,15 @@
 """The HTTP side of the control API: what is not an orderly SDK request."""
 
+from __future__ import annotations
+
 import asyncio
+import hashlib
 import json
+import logging
+from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -18,10 +24,11 @@ from botocore.exceptions import ClientError
 
 from support.service import api, config, running, trust
 from support.waiting import HANG
+from tailrace.common.log_floods import FloodFilter
 from tailrace.service.api.model import OPERATIONS
 from tailrace.service.config import DataSettings, OperationSettings
 from tailrace.service.identity.key_store import KeyFile, credentials_file, new_key
-from tailrace.service.identity.policy import AccessKey
+from tailrace.service.identity.policy import AccessKey, Policy
 from tailrace.service.limits import DEFAULT, Limits
 from tailrace.service.service import Service
 
@@ -41,16 +48,28 @@ async def http(service: Service) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def signed(
-    service: Service, target: str, body: bytes, key: AccessKey | None = None
+    service: Service,
+    target: str,
+    body: bytes,
+    key: AccessKey | None = None,
+    host: str | None = None,
+    **more: str,
 ) -> dict[str, str]:
     endpoints = service.endpoints
-    request = AWSRequest("POST", f"{endpoints.api_endpoint}/", data=body)
+    request = AWSRequest("POST", f"{host or endpoints.api_endpoint}/", data=body)
     request.headers["X-Amz-Target"] = target
+    for name, value in more.items():
+        request.headers[name] = value
     credentials = Credentials(endpoints.access_key_id, endpoints.secret_access_key)
     if key is not None:
         credentials = Credentials(key.access_key_id, key.secret_access_key.reveal())
     SigV4Auth(credentials, "IoTSecuredTunneling", endpoints.region).add_auth(request)
     return dict(request.headers.items())
+
+
+def host_signed(*args: Any, **more: str) -> dict[str, str]:
+    """The same for the host that a :class:`Connection` names."""
+    return signed(*args, host="https://localhost", **more)
 
 
 def check_error(answer: httpx.Response, status: int, type_: str) -> None:
@@ -81,7 +100,7 @@ async def test_a_flipped_byte_of_the_signature(service: Service, http: httpx.Asy
 
 
 async def test_a_changed_body(service: Service, http: httpx.AsyncClient) -> None:
-    headers = signed(service, "IoTSecuredTunneling.OpenTunnel", b"{}")
+    headers = signed(service, OPEN, b"{}")
     answer = await http.post("/", content=b"{ }", headers=headers)
     check_error(answer, 403, "InvalidSignatureException")
 
@@ -115,7 +134,154 @@ async def test_a_body_without_end(http: httpx.AsyncClient) -> None:
             yield bytes(65536)
 
     answer = await http.post("/", content=endless())
-    check_error(answer, 413, "RequestEntityTooLargeException")
+    check_error(answer, 411, "MissingContentLength")
+
+
+@asynccontextmanager
+async def connected(service: Service) -> AsyncIterator[Connection]:
+    host, _, port = service.endpoints.api_endpoint.removeprefix("https://").rpartition(":")
+    reader, writer = await asyncio.open_connection(
+        host, int(port), ssl=trust(service.endpoints), server_hostname=host
+    )
+    try:
+        yield Connection(reader, writer)
+    finally:
+        writer.transport.abort()
+
+
+@dataclass
+class Connection:
+    """A connection on which heads and bodies are sent one by one."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    is_last: bool = False
+    """Whether an answer said that the connection will be closed."""
+
+    def send_head(self, headers: dict[str, str], size: int) -> None:
+        fields = {"Host": "localhost", **headers, "Content-Length": str(size)}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        self.writer.write(f"POST / HTTP/1.1\r\n{lines}\r\n".encode())
+
+    async def answer(self) -> tuple[int, str]:
+        """Return status and type of error."""
+        async with asyncio.timeout(HANG):
+            head = await self.reader.readuntil(b"\r\n\r\n")
+            fields = dict(line.split(b": ") for line in head.splitlines()[1:-1])
+            body = await self.reader.readexactly(int(fields[b"content-length"]))
+        self.is_last = fields.get(b"connection") == b"close"
+        return int(head.split()[1]), json.loads(body)["__type"]
+
+    async def final_answer(self) -> tuple[int, str]:
+        """Return the same, and see the connection closed."""
+        answer = await self.answer()
+        assert self.is_last
+        async with asyncio.timeout(HANG):
+            assert await self.reader.read() == b""
+        return answer
+
+
+FULL = DEFAULT.request_bytes
+
+
+class TestHeads:
+    """What a head says against a request is answered before the body comes."""
+
+    async def test_no_signature(self, service: Service) -> None:
+        async with connected(service) as connection:
+            connection.send_head({}, FULL)
+            assert await connection.final_answer() == (403, "MissingAuthenticationTokenException")
+
+    async def test_too_long(self, service: Service) -> None:
+        async with connected(service) as connection:
+            connection.send_head(host_signed(service, LIST, b"{}"), FULL + 1)
+            assert await connection.final_answer() == (413, "RequestEntityTooLargeException")
+
+    async def test_unknown_key(self, service: Service) -> None:
+        async with connected(service) as connection:
+            connection.send_head(host_signed(service, LIST, b"{}", new_key("other", 1.0)), FULL)
+            assert await connection.final_answer() == (403, "UnrecognizedClientException")
+
+    async def test_unknown_operation(self, service: Service) -> None:
+        async with connected(service) as connection:
+            connection.send_head(host_signed(service, "IoTSecuredTunneling.Fly", b"{}"), FULL)
+            assert await connection.final_answer() == (404, "UnknownOperationException")
+
+    async def test_a_signature_with_the_hash_of_the_body(self, service: Service) -> None:
+        """As the SDK for JavaScript sends it: right or wrong without the body."""
+        body = b"{}"
+        hashed = {"X-Amz-Content-Sha256": hashlib.sha256(body).hexdigest()}
+        headers = host_signed(service, LIST, body, **hashed)
+        async with connected(service) as connection:
+            wrong = headers["Authorization"][:-4] + "beef"
+            connection.send_head(headers | {"Authorization": wrong}, 2)
+            assert await connection.final_answer() == (403, "InvalidSignatureException")
+        for sent, status in ((body, b"200"), (b"[]", b"403")):
+            async with connected(service) as connection:
+                connection.send_head(headers, 2)
+                connection.writer.write(sent)
+                async with asyncio.timeout(HANG):
+                    assert (await connection.reader.readline()).split()[1] == status
+
+    async def test_expect(self, service: Service) -> None:
+        """Whoever waits for leave to send a body gets it, or the refusal."""
+        expect = {"Expect": "100-continue"}
+        async with connected(service) as connection:
+            connection.send_head(expect, FULL)
+            assert await connection.final_answer() == (403, "MissingAuthenticationTokenException")
+        async with connected(service) as connection:
+            connection.send_head(host_signed(service, LIST, b"{}") | expect, 2)
+            async with asyncio.timeout(HANG):
+                assert (await connection.reader.readuntil(b"\r\n\r\n")).split()[1] == b"100"
+                connection.writer.write(b"{}")
+                assert (await connection.reader.readline()).split()[1] == b"200"
+
+    async def test_a_body_that_comes_all_the_same(
+        self, service: Service, http: httpx.AsyncClient
+    ) -> None:
+        """As most clients send it, and then read: they get the answer, not a reset."""
+        answer = await http.post("/", content=bytes(FULL))
+        check_error(answer, 403, "MissingAuthenticationTokenException")
+
+
+async def test_bodies_of_strangers_are_bounded(tmp_path: Path) -> None:
+    """Whoever knows a key's id may send large bodies, but not many, and shuts nobody out."""
+    async with served(tmp_path, request_bytes=10_000) as (service, http):
+        headers = host_signed(service, LIST, b"{}")
+        async with AsyncExitStack() as stack:
+            loop = asyncio.get_running_loop()
+            answers = {}
+            for _ in range(8):
+                connection = await stack.enter_async_context(connected(service))
+                connection.send_head(headers, 10_000)
+                connection.writer.write(bytes(9_999))
+                answers[loop.create_task(connection.answer())] = connection
+            async with asyncio.timeout(HANG):
+                done, waiting = await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
+                assert {task.result() for task in done} == {(429, "ThrottlingException")}
+                # A request of the usual size is answered all the while.
+                answer = await http.post("/", content=b"{}", headers=signed(service, LIST, b"{}"))
+                assert answer.status_code == 200
+                while len(waiting) > 6:
+                    _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for task in waiting:
+                    answers[task].writer.write(b"x")
+                await asyncio.wait(waiting)
+        # Six fit into the share of an address; each of those ends with its last byte.
+        assert Counter(task.result() for task in answers) == {
+            (429, "ThrottlingException"): 2,
+            (403, "InvalidSignatureException"): 6,
+        }
+
+
+async def test_rights_come_before_parameters(tmp_path: Path) -> None:
+    async with served(tmp_path) as (service, http):
+        key = replace(new_key("reader", 1.0), policy=Policy(read_only=True))
+        KeyFile(credentials_file(tmp_path / "state")).add(key, 1.0)
+        for body in (b"{", b"[" * 1000):
+            headers = signed(service, OPEN, body, key)
+            answer = await http.post("/", content=body, headers=headers)
+            check_error(answer, 403, "AccessDeniedException")
 
 
 async def test_boto3_names_the_fault(service: Service) -> None:
@@ -187,13 +353,59 @@ class TestLimits:
     async def test_refusals_do_not_fill_the_disk(
         self, service: Service, http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
     ) -> None:
-        for _ in range(40):
-            await http.post("/")
+        with caplog.filtering(FloodFilter(logging.INFO)):
+            for _ in range(40):
+                await http.post("/")
         lines = [line for line in caplog.messages if "MissingAuthentication" in line]
-        assert 20 <= len(lines) < 40
+        assert len(lines) == 20
+
+
+async def test_the_log_names_tunnel_thing_and_address(
+    service: Service, http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    key = service.endpoints.access_key_id
+
+    async def call(operation: str, parameters: dict[str, Any], **more: str) -> dict[str, Any]:
+        """Call an operation; add the line of the log to its answer."""
+        caplog.clear()
+        body = json.dumps(parameters).encode()
+        headers = signed(service, f"IoTSecuredTunneling.{operation}", body) | more
+        answer = await http.post("/", content=body, headers=headers)
+        request = answer.headers["x-amzn-requestid"]
+        (line,) = (line for line in caplog.messages if line.startswith(f"request {request}: "))
+        document: dict[str, Any] = answer.json()
+        return document | {"line": line.removeprefix(f"request {request}: ")}
+
+    destination = {"destinationConfig": {"thingName": "pump-7", "services": ["SSH"]}}
+    opened = await call("OpenTunnel", destination)
+    tunnel = f"tunnel {opened['tunnelId']}"
+    by = f"by {key} from 127.0.0.1"
+    assert opened["line"] == f"OpenTunnel {by}, {tunnel}, thing pump-7"
+    arn = {"resourceArn": opened["tunnelArn"]}
+    tagged = await call("ListTagsForResource", arn)
+    assert tagged["line"] == f"ListTagsForResource {by}, {tunnel}, thing pump-7"
+    listed = await call("ListTunnels", {"thingName": "pump-8"})
+    assert listed["line"] == f"ListTunnels {by}, thing pump-8"
+    closing = {"tunnelId": opened["tunnelId"], "delete": True}
+    assert (await call("CloseTunnel", closing))["line"] == (
+        f"CloseTunnel {by}, {tunnel}, thing pump-7"
+    )
+    missing = await call("CloseTunnel", closing)
+    assert missing["line"].endswith(f"does not exist; CloseTunnel {by}, {tunnel}")
+    invalid = await call("CloseTunnel", {})
+    assert invalid["line"].endswith(f"; CloseTunnel {by}")
+    unsigned = await call("CloseTunnel", {}, Authorization="")
+    assert unsigned["line"].endswith("; from 127.0.0.1")
+    long = await call(
+        "TagResource", {"resourceArn": "x" * 1011, "tags": [{"key": "a", "value": ""}]}
+    )
+    assert long["line"].count("x") < 400
+    assert len(long["line"]) < 600
 
 
 LIST = "IoTSecuredTunneling.ListTunnels"
+OPEN = "IoTSecuredTunneling.OpenTunnel"
 
 
 @asynccontextmanager
@@ -221,7 +433,7 @@ async def test_a_presigned_request(service: Service, http: httpx.AsyncClient) ->
     answer = await http.post(url, headers=headers)
     assert answer.status_code == 200, answer.text
     assert answer.json() == {"tunnelSummaries": []}
-    answer = await http.post(url, headers=headers | {"x-amz-target": LIST.replace("List", "Open")})
+    answer = await http.post(url, headers=headers | {"x-amz-target": OPEN})
     check_error(answer, 403, "InvalidSignatureException")
     answer = await http.post(url, headers=headers, content=b"{ }")
     check_error(answer, 403, "InvalidSignatureException")

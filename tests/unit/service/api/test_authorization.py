@@ -28,7 +28,7 @@ def open_tunnel(control: ControlPlane, thing_name: str | None) -> str:
 def allowed(control: ControlPlane, policy: Policy, operation: str, **parameters: Any) -> bool:
     key = AccessKey("AK", Secret("s"), policy=policy)
     try:
-        authorize(key, operation, OPERATIONS[operation], Call(control, parameters, policy))
+        authorize(operation, OPERATIONS[operation], Call(control, parameters, key))
     except ApiError as error:
         refused = error
     else:

@@ -4,8 +4,8 @@ from tailrace.service.api.errors import ApiError, ErrorType
 
 
 def test_every_error_has_a_name_and_an_error_status() -> None:
-    assert len(ErrorType) == len({kind.code for kind in ErrorType}) == 16
+    assert len(ErrorType) == len({kind.code for kind in ErrorType}) == 18
     for kind in ErrorType:
         error = ApiError(kind, "text")
         assert (error.type, error.status, error.message) == (kind.code, kind.status, "text")
-        assert 400 <= error.status <= 500
+        assert 400 <= error.status <= 503

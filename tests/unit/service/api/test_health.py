@@ -50,7 +50,7 @@ async def test_a_service_without_its_store_is_not_ready(
         raise StoreFailed("disk full")
 
     async with running(config(tmp_path / "state")) as service, client(service) as http:
-        monkeypatch.setattr(service.queries, "count_by_status", fail)
+        monkeypatch.setattr(service.queries, "usage", fail)
         answer = await http.get("/readyz")
         assert (answer.status_code, answer.text) == (503, "the store cannot be read\n")
         assert (await http.get("/healthz")).status_code == 200

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote, unquote_plus
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tailrace.aws.signing import canonical_request, signature
 from tailrace.common.secret import Secret
 from tailrace.service.api.errors import ApiError
-from tailrace.service.api.sigv4 import MAX_FIELDS, SignedRequest, Verifier
+from tailrace.service.api.sigv4 import MAX_FIELDS, RequestHead, Verifier
 from tailrace.service.identity.policy import AccessKey
 
 KEY = "AKIDEXAMPLE"
@@ -27,6 +27,13 @@ TOKEN = "trs_/+=session"
 DAY = timedelta(days=1)
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 NAME = "IoTSecuredTunneling"
+
+
+@dataclass(frozen=True, slots=True)
+class SignedRequest(RequestHead):
+    """A head, and the body it was signed with."""
+
+    body: bytes
 
 
 class Presigner(botocore.auth.SigV4QueryAuth):
@@ -78,7 +85,7 @@ ACCESS_KEYS = {
 
 def verify(request: SignedRequest, now: datetime = NOW) -> str:
     verifier = Verifier("us-east-1", NAME, ACCESS_KEYS.get)
-    return verifier.verify(request, now.timestamp()).access_key_id
+    return verifier.judge(request, now.timestamp()).prove(request.body).access_key_id
 
 
 def change(request: SignedRequest, name: str, value: str | None) -> SignedRequest:
@@ -437,3 +444,19 @@ def flip(text: str, at: int, mask: int) -> str:
 
 def flip_target(text: str, at: int, mask: int) -> str:
     return flip(text, at, mask).encode("utf-8", "surrogateescape").decode("latin-1")
+
+
+def test_the_head_proves_the_key_where_it_has_the_hash_of_the_body() -> None:
+    verifier = Verifier("us-east-1", NAME, ACCESS_KEYS.get)
+    body_hash = hashlib.sha256(b"{}").hexdigest()
+    plain = sign(b"{}")
+    assert verifier.judge(plain, NOW.timestamp()).body_hash is None
+    hashed = sign(b"{}", headers={"X-Amz-Content-SHA256": body_hash})
+    claim = verifier.judge(hashed, NOW.timestamp())
+    assert (claim.key.access_key_id, claim.body_hash) == (KEY, body_hash)
+    assert claim.prove(b"{}").access_key_id == KEY
+    with pytest.raises(ApiError, match="does not match"):
+        claim.prove(b"[]")
+    forged = sign(b"{}", headers={"X-Amz-Content-SHA256": body_hash}, secret="another")
+    with pytest.raises(ApiError, match="does not match"):
+        verifier.judge(forged, NOW.timestamp())

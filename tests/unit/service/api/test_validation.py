@@ -44,6 +44,7 @@ def test_everything_allowed() -> None:
         b"null",
         b'{"description": NaN}',
         b'{"description": "\\ud800"}',
+        b'{"description": "\xed\xa0\x80"}',
         b"[" * 100_000,
         b'{"description": 5}',
         b'{"tags": {}}',
@@ -102,6 +103,28 @@ def test_broken_constraints(document: object, operation: str, parts: list[str]) 
     assert error.message.startswith("1 validation error detected: ")
     for part in parts:
         assert part in error.message
+
+
+def test_what_is_too_long_ends_the_check() -> None:
+    """Nothing behind it is looked at, and the list has nothing in common with its text."""
+    many = {"destinationConfig": {"services": [*["ok"] * 1000, 5]}}
+    error = refused(many, "OpenTunnel")
+    assert error.message == (
+        "1 validation error detected: Value at 'destinationConfig.services' failed to satisfy "
+        "constraint: Member must have length less than or equal to 1000"
+    )
+    error = refused({"thingName": "#" * 129, "maxResults": 0}, "ListTunnels")
+    assert error.message.startswith("1 validation error detected: Value at 'thingName'")
+    error = refused({"resourceArn": "x", "tags": [5] * 201}, "TagResource")
+    assert error.message.endswith("length less than or equal to 200")
+
+
+@pytest.mark.parametrize("values", [["x"], [[]], [{}]])
+def test_values_are_counted_before_they_are_read(values: list[object]) -> None:
+    assert read_parameters(json.dumps({"x": values * 3000}).encode(), OPEN) == {}
+    error = refused({"x": values * 10_001}, "OpenTunnel")
+    assert error.type == "SerializationException"
+    assert error.message == "The request body has too many values"
 
 
 def test_all_broken_constraints_are_counted() -> None:

@@ -104,7 +104,7 @@ def test_a_revoked_key_ends_although_the_first_look_fails(
         raise OSError(errno.EMFILE, "Too many open files")
 
     with monkeypatch.context() as context:
-        context.setattr(Path, "open", fail)
+        context.setattr(os, "open", fail)
         for _ in range(3):
             assert ring.find(ring.own.access_key_id) == ring.own
     assert len(caplog.messages) == 1
@@ -125,6 +125,28 @@ def test_a_file_is_read_once_its_mode_is_right(
         assert ring.find(ring.own.access_key_id) is None
         file.add(ring.own, 1000.0)
         assert ring.find(ring.own.access_key_id) == ring.own
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act for another user")
+def test_root_looks_after_the_keys_of_another_user(file: KeyFile) -> None:
+    def owners() -> set[int]:
+        return {path.stat().st_uid for path in file.path.parent.iterdir()}
+
+    open_ring(file)
+    for path in (file.path.parent, *file.path.parent.iterdir()):
+        os.chown(path, 12345, 12345)
+    file.make_directory()
+    key = new_key("by root", 1000.0)
+    file.add(key, 1000.0)
+    assert owners() == {12345}
+    file.revoke(key.access_key_id)
+    assert owners() == {12345}
+
+
+def test_the_directory_is_private(file: KeyFile) -> None:
+    missing = KeyFile(file.path.parent / "missing" / file.path.name)
+    missing.make_directory()
+    assert stat.S_IMODE(missing.path.parent.stat().st_mode) == 0o700
 
 
 def test_the_signature_of_a_file_changes_with_its_mode(file: KeyFile) -> None:

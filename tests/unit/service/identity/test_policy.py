@@ -7,6 +7,7 @@ import pytest
 
 from tailrace.common.secret import Secret
 from tailrace.service.identity.policy import EVERYTHING, AccessKey, Policy
+from tailrace.service.limits import Quotas
 
 FULL: dict[str, Any] = {
     "access_key_id": "AK",
@@ -18,6 +19,8 @@ FULL: dict[str, Any] = {
     "operations": ["OpenTunnel"],
     "things": ["a*"],
     "read_only": True,
+    "max_open_tunnels": 5,
+    "max_stored_bytes": 0,
 }
 
 
@@ -71,6 +74,12 @@ def test_expiry() -> None:
     assert not AccessKey("AK", Secret("s")).has_expired(1e12)
 
 
+def test_what_is_privileged() -> None:
+    assert AccessKey("AK", Secret("s")).is_privileged
+    assert not AccessKey("AK", Secret("s"), expires_at=10.0).is_privileged
+    assert not AccessKey("AK", Secret("s"), policy=Policy(read_only=True)).is_privileged
+
+
 def test_documents() -> None:
     key = AccessKey.from_document(FULL)
     assert key.to_document() == FULL
@@ -82,6 +91,7 @@ def test_documents() -> None:
         "n",
         1.0,
         Policy(("OpenTunnel",), ("a*",), True),
+        Quotas(open_tunnels=5, stored_bytes=0),
     )
     assert "sekret" not in repr(key)
     least = AccessKey.from_document({"access_key_id": "AK", "secret_access_key": "s"})
@@ -99,6 +109,10 @@ def test_documents() -> None:
         {"name": 5},
         {"operations": "OpenTunnel"},
         {"things": [5]},
+        {"max_open_tunnels": "5"},
+        {"max_open_tunnels": -1},
+        {"max_opened_per_hour": 1.5},
+        {"max_stored_bytes": True},
     ],
 )
 def test_what_is_no_key(change: dict[str, Any]) -> None:

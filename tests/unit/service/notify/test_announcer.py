@@ -15,7 +15,17 @@ from tailrace.service.tunnels.records import (
 
 STATE = ConnectionState(ConnectionStatus.DISCONNECTED, 0.0)
 TUNNEL = TunnelRecord(
-    "t1", TunnelStatus.OPEN, 0.0, 0.0, 99.0, 1, STATE, STATE, thing_name="lamp", services=("SSH",)
+    "t1",
+    TunnelStatus.OPEN,
+    0.0,
+    0.0,
+    99.0,
+    1,
+    STATE,
+    STATE,
+    thing_name="lamp",
+    services=("SSH",),
+    key_id="AK",
 )
 
 
@@ -36,6 +46,8 @@ async def test_announcing_and_withdrawing() -> None:
     assert [outbox.waiting for outbox in outboxes] == [0, 0]
     announcer.announce(TUNNEL, Secret("token"))
     (waiting,) = outboxes[1]._waiting.values()
-    assert waiting == Notification("t1", "lamp", Secret("token"), "eu-west-1", ("SSH",), 99.0)
+    assert waiting.notification == Notification(
+        "t1", "AK", "lamp", Secret("token"), "eu-west-1", ("SSH",), 99.0
+    )
     announcer.withdraw("t1")
     assert [outbox.waiting for outbox in outboxes] == [0, 0]

@@ -7,7 +7,9 @@ from tailrace.service.notify.base import Notification
 
 
 def test_topic_and_payload() -> None:
-    notification = Notification("t1", "lamp", Secret("token"), "eu-west-1", ("SSH", "VNC"), 9.0)
+    notification = Notification(
+        "t1", "AK", "lamp", Secret("token"), "eu-west-1", ("SSH", "VNC"), 9.0
+    )
     assert notification.topic == "$aws/things/lamp/tunnels/notify"
     assert json.loads(notification.payload()) == {
         "clientAccessToken": "token",
@@ -18,4 +20,6 @@ def test_topic_and_payload() -> None:
 
 
 def test_the_token_does_not_show() -> None:
-    assert "token-text" not in repr(Notification("t", "x", Secret("token-text"), "r", (), 0.0))
+    assert "token-text" not in repr(
+        Notification("t", "AK", "x", Secret("token-text"), "r", (), 0.0)
+    )

@@ -10,11 +10,11 @@ import pytest
 from support.waiting import HANG
 from tailrace.common.secret import Secret
 from tailrace.errors import ConfigurationError
-from tailrace.service.notify.base import Notification, NotifyFailed
+from tailrace.service.notify.base import Notification, NotifierDown, NotifyFailed
 from tailrace.service.notify.command import CommandNotifier, parse_command
 
 TOKEN = "trt_the-text-of-a-token"
-NOTIFICATION = Notification("t1", "lamp", Secret(TOKEN), "us-east-1", ("SSH",), 9e9)
+NOTIFICATION = Notification("t1", "AK", "lamp", Secret(TOKEN), "us-east-1", ("SSH",), 9e9)
 
 SAVE = """
 import json, os, sys
@@ -48,6 +48,22 @@ async def test_the_command_reads_it_from_standard_input(tmp_path: Path) -> None:
     assert TOKEN not in seen
 
 
+async def test_the_command_gets_a_clean_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = ("TAILRACE_SECRET_ACCESS_KEY", "TAILRACE_MQTT_PASSWORD", "AWS_SECRET_ACCESS_KEY", "X")
+    for name in (*secrets, "LC_TIME", "TZ"):
+        monkeypatch.setenv(name, f"value of {name}")
+    saved = tmp_path / "saved"
+    await CommandNotifier([sys.executable, "-c", SAVE, str(saved)]).deliver(NOTIFICATION)
+    _, seen = json.loads(saved.read_text())
+    for name in secrets:
+        assert f"value of {name}" not in seen
+    for name in ("LC_TIME", "TZ"):
+        assert f"value of {name}" in seen
+    assert "'PATH'" in seen
+
+
 async def test_a_failing_command() -> None:
     with pytest.raises(NotifyFailed, match="status 3") as caught:
         await CommandNotifier(["/bin/sh", "-c", "exit 3"]).deliver(NOTIFICATION)
@@ -59,7 +75,7 @@ async def test_a_command_that_does_not_read() -> None:
 
 
 async def test_a_command_that_does_not_exist() -> None:
-    with pytest.raises(NotifyFailed, match="No such file"):
+    with pytest.raises(NotifierDown, match="No such file"):
         await CommandNotifier(["/no/such/program"]).deliver(NOTIFICATION)
 
 

@@ -19,14 +19,14 @@ from support.waiting import HANG
 from tailrace.common.secret import Secret
 from tailrace.errors import ConfigurationError
 from tailrace.service.notify.base import Notification, NotifyFailed
-from tailrace.service.notify.mqtt import MqttNotifier, MqttSettings, parse_mqtt_url
+from tailrace.service.notify.mqtt import MqttNotifier, MqttSettings, _Connection, parse_mqtt_url
 from tailrace.service.notify.outbox import Outbox, OutboxSettings
 
 TOKEN = "trt_the-text-of-a-token"
 
 
 def notification(tunnel: str = "t1", text: str = TOKEN) -> Notification:
-    return Notification(tunnel, "lamp", Secret(text), "us-east-1", ("SSH",), 9e9)
+    return Notification(tunnel, "AK", "lamp", Secret(text), "us-east-1", ("SSH",), 9e9)
 
 
 @pytest.fixture
@@ -78,6 +78,33 @@ class TestBroker:
             "region": "us-east-1",
             "services": ["SSH"],
         }
+
+    async def test_many_at_once_share_one_connection(
+        self, plain: Broker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        opened = 0
+        connect = _Connection.open
+
+        async def count(settings: MqttSettings, timeout: float) -> _Connection:
+            nonlocal opened
+            opened += 1
+            return await connect(settings, timeout)
+
+        monkeypatch.setattr(_Connection, "open", count)
+        async with (
+            notifying(MqttSettings("127.0.0.1", plain.port)) as notifier,
+            subscribed(plain.port) as thing,
+            asyncio.TaskGroup() as group,
+        ):
+            for number in range(20):
+                group.create_task(notifier.deliver(notification(f"t{number}", f"token{number}")))
+            tokens = set()
+            for _ in range(20):
+                payload = (await receive(thing)).payload
+                assert isinstance(payload, bytes)
+                tokens.add(json.loads(payload)["clientAccessToken"])
+            assert tokens == {f"token{number}" for number in range(20)}
+        assert opened == 1
 
     async def test_a_broker_that_was_away(
         self,
@@ -329,7 +356,7 @@ class TestUrl:
         import importlib.util
 
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-        with pytest.raises(ConfigurationError, match=r"tailrace\[mqtt\]"):
+        with pytest.raises(ConfigurationError, match=r"needs the package aiomqtt: .*\[mqtt\]"):
             parse_mqtt_url("mqtt://h", {})
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -12,14 +12,21 @@ import pytest
 from support.plugins.clock import ClockLoop
 from support.waiting import HANG
 from tailrace.common.secret import Secret
-from tailrace.service.notify.base import Notification, NotifyFailed
+from tailrace.service.notify.base import Notification, NotifierDown, NotifyFailed
 from tailrace.service.notify.outbox import Outbox, OutboxSettings
 
 TOKEN = "trt_the-text-of-a-token"
 
 
-def notification(tunnel: str = "t1", text: str = TOKEN, expires: float = 100.0) -> Notification:
-    return Notification(tunnel, "lamp", Secret(text), "us-east-1", ("SSH",), expires)
+def notification(
+    tunnel: str = "t1",
+    text: str = TOKEN,
+    expires: float = 100.0,
+    *,
+    key: str = "AK",
+    thing: str = "lamp",
+) -> Notification:
+    return Notification(tunnel, key, thing, Secret(text), "us-east-1", ("SSH",), expires)
 
 
 class Recorder:
@@ -185,8 +192,9 @@ async def test_it_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
         assert outbox.given_up == 3
         recorder.gate.set()
         await recorder.wait_taken(2)
-    assert [taken.tunnel_id for taken in recorder.taken] == ["t3", "t4"]
-    assert "tunnel t0: thing lamp will not be notified" in caplog.text
+    # The first one was being delivered.
+    assert [taken.tunnel_id for taken in recorder.taken] == ["t0", "t4"]
+    assert "tunnel t1: thing lamp will not be notified" in caplog.text
 
 
 async def test_stopping_delivers_what_it_can() -> None:
@@ -224,33 +232,170 @@ async def test_stopping_does_not_wait_for_the_broker() -> None:
     assert (outbox.given_up, outbox.waiting) == (1, 0)
 
 
-def test_delays_double_from_the_first_to_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    loop = ClockLoop()
-    attempts: list[float] = []
+class Scripted(Recorder):
+    """Notes when it was asked on a loop whose time passes at once; ``fails`` decides."""
 
-    class Failing(Recorder):
-        async def deliver(self, notification: Notification) -> None:
-            attempts.append(loop.time())
-            if len(attempts) not in (8, 11):
-                raise NotifyFailed("not now")
+    def __init__(self, fails: Callable[[int, Notification], NotifyFailed | None]) -> None:
+        super().__init__()
+        self.fails = fails
+        self.attempts: list[tuple[float, str]] = []
+
+    async def deliver(self, notification: Notification) -> None:
+        now = asyncio.get_running_loop().time()
+        self.attempts.append((now, notification.tunnel_id))
+        failed = self.fails(len(self.attempts), notification)
+        if failed is not None:
+            raise failed
+
+    def times_of(self, tunnel: str) -> list[float]:
+        return [time for time, tunnel_id in self.attempts if tunnel_id == tunnel]
+
+
+def play(
+    monkeypatch: pytest.MonkeyPatch, recorder: Recorder, *notifications: Notification
+) -> Outbox:
+    """Let an outbox work for a thousand seconds, with the longest delays chance can give."""
 
     def longest(least: float, most: float) -> float:
         assert least == most / 2
         return most
 
-    async def run() -> None:
-        outbox = Outbox(Failing(), lambda: 50.0)
+    async def run() -> Outbox:
+        outbox = Outbox(recorder, lambda: 50.0)
         outbox.start()
-        outbox.put(notification("t1"))
-        outbox.put(notification("t2"))
+        for each in notifications:
+            outbox.put(each)
         await asyncio.sleep(1000.0)
         await outbox.stop()
+        return outbox
 
     monkeypatch.setattr("random.uniform", longest)
-    loop.run_until_complete(run())
+    loop = ClockLoop()
+    outbox = loop.run_until_complete(run())
     loop.close()
-    # Seven failures, a success, after which the delay is the first again, two failures, the end.
-    assert attempts == [0.0, 1.0, 3.0, 7.0, 15.0, 31.0, 63.0, 123.0, 123.0, 124.0, 126.0]
+    return outbox
+
+
+def test_delays_double_from_the_first_to_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Scripted(lambda count, _: None if count == 9 else NotifyFailed("not now"))
+    play(monkeypatch, recorder, notification("t1"))
+    times = [0.0, 1.0, 3.0, 7.0, 15.0, 31.0, 63.0, 123.0, 183.0]
+    assert recorder.attempts == [(time, "t1") for time in times]
+
+
+def test_one_that_fails_delays_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither of its key nor of its thing."""
+
+    def fails(_: int, notification: Notification) -> NotifyFailed | None:
+        return NotifyFailed("not now") if notification.tunnel_id.startswith("bad") else None
+
+    recorder = Scripted(fails)
+    bad = [notification(f"bad{number}") for number in range(50)]
+    good = [notification(f"good{number}") for number in range(50)]
+    outbox = play(monkeypatch, recorder, *bad, *good)
+    assert outbox.delivered == 50
+    assert {recorder.times_of(each.tunnel_id)[0] for each in good} == {0.0}
+    for each in bad:
+        assert recorder.times_of(each.tunnel_id)[:4] == [0.0, 1.0, 3.0, 7.0]
+
+
+def test_an_outage_is_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One notification asks whether it is over, however many wait."""
+    recorder = Scripted(lambda count, _: None if count in (8, 11) else NotifierDown("no broker"))
+    play(monkeypatch, recorder, notification("t1"), notification("t2", thing="pump"))
+    # Both at once; then one at a time, until one is delivered.
+    times = [time for time, _ in recorder.attempts]
+    assert times == [0.0, 0.0, 1.0, 3.0, 7.0, 15.0, 31.0, 63.0, 63.0, 64.0, 66.0]
+
+
+async def test_one_that_hangs_holds_up_its_thing_only() -> None:
+    hanging: list[str] = []
+
+    class Stuck(Recorder):
+        async def deliver(self, notification: Notification) -> None:
+            if notification.thing_name == "stuck":
+                hanging.append(notification.tunnel_id)
+                await asyncio.Event().wait()
+            await super().deliver(notification)
+
+    recorder = Stuck()
+    async with started(recorder, flush_timeout=0.01) as outbox:
+        for number in range(20):
+            outbox.put(notification(f"stuck{number}", thing="stuck"))
+        for number in range(20):
+            outbox.put(notification(f"t{number}", thing=f"thing{number}"))
+        await recorder.wait_taken(20)
+        assert hanging == ["stuck0"]
+
+
+async def test_one_key_cannot_take_all_places() -> None:
+    """However many of its notifications hang, those of another key are delivered at once."""
+    hanging: list[str] = []
+
+    class Stuck(Recorder):
+        async def deliver(self, notification: Notification) -> None:
+            if notification.key_id == "greedy":
+                hanging.append(notification.tunnel_id)
+                await asyncio.Event().wait()
+            await super().deliver(notification)
+
+    recorder = Stuck()
+    async with started(recorder, flush_timeout=0.01) as outbox:
+        for number in range(100):
+            outbox.put(notification(f"g{number}", key="greedy", thing=f"thing{number}"))
+        for number in range(100):
+            outbox.put(notification(f"t{number}", thing=f"other{number}"))
+        await recorder.wait_taken(100)
+        assert len(hanging) == OutboxSettings().concurrency_of_key
+
+
+async def test_keys_and_things_take_turns() -> None:
+    recorder = Recorder()
+    recorder.gate.clear()
+    one_by_one = {"concurrency": 1, "concurrency_of_key": 1}
+    async with started(recorder, **one_by_one) as outbox:
+        outbox.put(notification("first", key="x", thing="x"))
+        await recorder.wait_tried(1)
+        for number in range(3):
+            outbox.put(notification(f"a-lamp{number}", key="a"))
+        outbox.put(notification("a-pump", key="a", thing="pump"))
+        outbox.put(notification("b", key="b"))
+        recorder.gate.set()
+        await recorder.wait_taken(6)
+    order = [each.tunnel_id for each in recorder.taken]
+    assert order == ["first", "a-lamp0", "b", "a-pump", "a-lamp1", "a-lamp2"]
+
+
+async def test_one_key_cannot_push_out_the_notifications_of_others() -> None:
+    recorder = Recorder()
+    recorder.gate.clear()
+    async with started(recorder, capacity=10) as outbox:
+        for number in range(3):
+            outbox.put(notification(f"t{number}", thing=f"thing{number}"))
+        for number in range(1000):
+            outbox.put(notification(f"g{number}", key="greedy", thing=f"greedy{number}"))
+        assert outbox.waiting == 10
+        recorder.gate.set()
+        await recorder.wait_taken(10)
+    taken = [each.tunnel_id for each in recorder.taken]
+    assert {"t0", "t1", "t2"} <= set(taken)
+    assert len(taken) == 10
+
+
+async def test_nothing_is_kept_of_what_is_over() -> None:
+    recorder = Recorder()
+    recorder.failures = 3
+    async with started(recorder) as outbox:
+        for number in range(20):
+            outbox.put(notification(f"t{number}", key=f"k{number % 3}", thing=f"{number % 5}"))
+            outbox.cancel(f"t{number - 10}")
+        await recorder.wait_taken(10)
+        async with asyncio.timeout(HANG):
+            while outbox._tasks or outbox.waiting:
+                await asyncio.sleep(0)
+        for kept in (outbox._by_key, outbox._ready, outbox._turns, outbox._lanes_under_way):
+            assert not kept
+        assert not outbox._keys_under_way
 
 
 async def test_the_notifier_is_closed_after_the_last_delivery() -> None:

@@ -35,6 +35,7 @@ from tailrace.service.relay.read_limiter import FULL_READ
 from tailrace.service.relay.relay_end import RelayEnd
 from tailrace.service.service import Service
 from tailrace.service.tunnels.rules import TunnelSpec
+from tailrace.service.tunnels.store import Things
 from tailrace.wire import (
     MAX_FRAME,
     MAX_PAYLOAD,
@@ -649,7 +650,7 @@ class TestLimits:
         ):
             await source.send(data(bytes(60_000)))
             await destination.recv()
-            (record,) = served.queries.page(None, None, 1).tunnels
+            (record,) = (await served.queries.page(Things(), None, 1, "")).tunnels
             served.control.close_tunnel(record.tunnel_id, delete=False)
             assert await source.close_code() == (1000, "The tunnel was closed")
             assert await destination.close_code() == (1000, "The tunnel was closed")

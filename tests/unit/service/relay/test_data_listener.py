@@ -24,8 +24,9 @@ from tailrace.service.config import DataSettings, OperationSettings
 from tailrace.service.errors import StoreFailed
 from tailrace.service.limits import Limits
 from tailrace.service.service import Service
-from tailrace.service.tunnels.rules import TunnelSpec
+from tailrace.service.tunnels.rules import Owner, TunnelSpec
 from tailrace.service.tunnels.sqlite_store import SqliteStore
+from tailrace.service.tunnels.store import Things
 from tailrace.wire import MAX_PAYLOAD, SUBPROTOCOL_V3, Message, Side
 
 USED = "Invalid access token: The access token was previously used and can not be used again."
@@ -257,6 +258,24 @@ class TestHandshake:
 
 
 class TestFailingStore:
+    async def test_a_store_that_another_process_has_locked_is_not_waited_for(
+        self, service: Service, tunnel: dict[str, Any], tmp_path: Path
+    ) -> None:
+        """A turn of the loop is no place to wait; proxies are told when to come back."""
+        token = tunnel["sourceAccessToken"]
+        other = SqliteStore.open(tmp_path / "state" / "tunnels.sqlite3")
+        other._connection.execute("BEGIN IMMEDIATE")
+        with pytest.raises(InvalidStatus) as caught:
+            async with dial(service.endpoints, "source", token):
+                pass
+        response = caught.value.response
+        assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+        other._connection.execute("ROLLBACK")
+        other.close()
+        # It is as good as before.
+        async with dial(service.endpoints, "source", token):
+            pass
+
     async def test_no_admission_without_the_store(
         self, service: Service, tunnel: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -435,6 +454,36 @@ class TestCounting:
         expected = address.replace("PORT", str(port))
         assert {event["address"] for event in events[1:]} == {expected}
 
+    async def test_refused_handshakes(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        operation = OperationSettings(audit_log=tmp_path / "audit")
+        async with running(config(tmp_path / "state", operation=operation)) as service:
+            client = api(service.endpoints)
+            destination = {"thingName": "pump-7", "services": ["SSH"]}
+            tunnel = await asyncio.to_thread(client.open_tunnel, destinationConfig=destination)
+            client.close()
+            token = tunnel["sourceAccessToken"]
+            async with dial(service.endpoints, "source", token, expect_ids=["SSH"]):
+                pass
+            await refused(service, "source", token)
+            await refused(service, "destination", "junk")
+            await refused(service, "sideways", "junk")
+        used, unknown, bad = (line for line in caplog.messages if "handshake refused" in line)
+        owner = f"source of tunnel {tunnel['tunnelId']} (thing pump-7), from 127.0.0.1:"
+        assert f"can not be used again.; {owner}" in used
+        assert "Invalid access-token; from 127.0.0.1:" in unknown
+        assert "once; a proxy in between may have changed it; from 127.0.0.1:" in bad
+        text = await asyncio.to_thread((tmp_path / "audit").read_text)
+        events = [json.loads(line) for line in text.splitlines()]
+        told = [event for event in events if event["event"] == "refused"]
+        assert [event["reason"] for event in told] == ["token_used", "unknown_token", "bad_request"]
+        assert [event.get("side") for event in told] == ["source", "destination", None]
+        assert [event.get("tunnelId") for event in told] == [tunnel["tunnelId"], None, None]
+        for event, line in zip(told, (used, unknown, bad), strict=True):
+            assert line.endswith(f"from {event['address']}")
+            assert line.startswith(f"channel {event['channel']}: ")
+
     async def test_a_load_balancer_that_sends_no_header(self, audited: Service) -> None:
         tunnel = await open_tunnel(audited)
         with pytest.raises((ConnectionError, ssl.SSLError)):
@@ -528,8 +577,8 @@ async def metrics(service: Service) -> str:
 
 async def test_a_connection_that_is_turned_out_is_counted_as_such(tmp_path: Path) -> None:
     async with plain(tmp_path) as served, served.pair() as (source, destination):
-        (record,) = served.queries.page(None, None, 1).tunnels
-        served.control.rotate(record.tunnel_id, [Side.SOURCE], None)
+        (record,) = (await served.queries.page(Things(), None, 1, "")).tunnels
+        served.control.rotate(record.tunnel_id, [Side.SOURCE], None, Owner())
         assert await source.close_code() == (1008, "The access token was rotated")
         assert await destination.recv() == Message(RESET, 1, "", 1)
         async with asyncio.timeout(HANG):
@@ -574,13 +623,26 @@ class TestLimits:
             async with served.pair():
                 pass
 
-    async def test_out_of_files_is_said(
+    async def test_connections_that_are_open(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        async with plain(tmp_path) as served:
-            served.listener._out_of_files()
-            assert served.listener.counters.refusals == {"out_of_files": 1}
-        assert "out of file descriptors" in caplog.text
+        """Links that were let in do not count: what strangers hold does not keep them away."""
+        async with plain(tmp_path, Limits(address_connections=2)) as served:
+            async with served.pair(), served.pair():
+                strangers = [
+                    await asyncio.open_connection("127.0.0.1", served.port) for _ in range(3)
+                ]
+                assert await asyncio.wait_for(strangers[2][0].read(), HANG) == b""
+                assert served.listener.counters.refusals == {"address_connections": 1}
+                for _, writer in strangers:
+                    writer.transport.abort()
+                async with asyncio.timeout(HANG):
+                    while served.listener._limiter._open:
+                        await asyncio.sleep(0.01)
+                async with served.pair():
+                    pass
+        refused = "connection from 127.0.0.1 refused: 2 of its address are open"
+        assert refused in caplog.messages
 
     async def test_handshake_size(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         async with plain(tmp_path, Limits(handshake_bytes=1000)) as served:
@@ -603,5 +665,8 @@ class TestLimits:
                 writer.write(content)
                 assert await asyncio.wait_for(reader.read(), HANG) == b""
                 writer.close()
-        assert "connection refused: no upgrade request in time" in caplog.messages
-        assert "connection refused: the upgrade request has no end" in caplog.messages
+        first, second = (line for line in caplog.messages if "refused" in line)
+        assert first.startswith("connection refused: no upgrade request in time; from 127.0.0.1:")
+        assert second.startswith(
+            "connection refused: the upgrade request has no end; from 127.0.0.1:"
+        )

@@ -134,11 +134,12 @@ async def listening(
     *,
     timeout: float = HANG,
     fast: bool = True,
+    most: int = 1000,
 ) -> AsyncIterator[int]:
     bound = socket.create_server(("127.0.0.1", 0))
     bound.setblocking(False)
     port: int = bound.getsockname()[1]
-    listener = ProxyListener(bound, trusted, timeout)
+    listener = ProxyListener(bound, trusted, timeout, most)
     loop = asyncio.get_running_loop()
     if fast:
         server = await aiofastnet.create_server(loop, Echo, sock=listener.server_socket)
@@ -226,6 +227,18 @@ class TestListener:
     async def test_silence(self) -> None:
         async with listening(timeout=0.05) as port, connected(port) as (reader, _):
             assert await read_all(reader) == b""
+
+    async def test_too_many_without_a_header(self, caplog: pytest.LogCaptureFixture) -> None:
+        """The one that has waited longest makes room; who sends a header gets through."""
+        async with (
+            listening(most=1) as port,
+            connected(port) as (first, _),
+            connected(port) as (second, writer),
+        ):
+            assert await read_all(first) == b""
+            writer.write(V4)
+            assert await second.readline() == b"('192.0.2.7', 40000)\n"
+        assert "refused: no PROXY header, and too many wait" in caplog.text
 
     async def test_a_client_that_leaves(self) -> None:
         async with listening() as port:

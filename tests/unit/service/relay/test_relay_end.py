@@ -19,6 +19,7 @@ from tailrace.service.relay.turn_budget import (
 from tailrace.service.telemetry.counters import Counters, ResetCause
 from tailrace.wire import (
     MAX_PAYLOAD,
+    PEER_MESSAGES,
     DataHeader,
     Message,
     MessageSplitter,
@@ -40,6 +41,8 @@ class Recorder:
 
     def __init__(self) -> None:
         self.frames: list[bytes] = []
+        self.told: list[Message] = []
+        """What :meth:`take` has found about the other side of the tunnel, apart from the rest."""
         self.pings: list[bytes] = []
         self.reading = True
         self.closed: tuple[int, str] | None = None
@@ -62,11 +65,12 @@ class Recorder:
     def take(self) -> list[Message]:
         """Return and forget the messages sent so far."""
         splitter = MessageSplitter()
-        found = []
+        found: list[Message] = []
         for frame in self.frames:
             for body in splitter.feed(memoryview(frame)):
                 message = decode(body)
-                found.append(message._replace(payload=bytes(message.payload)))
+                kept = self.told if message.type in PEER_MESSAGES else found
+                kept.append(message._replace(payload=bytes(message.payload)))
         assert splitter.pending == 0
         self.frames.clear()
         return found
@@ -84,7 +88,7 @@ class Tunnel:
     def connect(self, side: Side, *, is_tailrace: bool = False) -> tuple[RelayEnd, Recorder]:
         link = Recorder()
         end = new_end(link, side, self.counters, is_tailrace=is_tailrace)
-        end.join(self.switchboard, "t")
+        end.join(self.switchboard, "t", 1e9)
         return end, link
 
 
@@ -350,11 +354,11 @@ class TestAbsentPeer:
         switchboard = Switchboard()
         link = Recorder()
         source = new_end(link, Side.SOURCE)
-        source.join(switchboard, "t")
+        source.join(switchboard, "t", 1e9)
         feed(source, start(3), data(b"dropped", 3), start(4, "B", 0))
         assert link.take() == [reset(3), reset(4, "B", 0)]
         destination_link = Recorder()
-        new_end(destination_link, Side.DESTINATION).join(switchboard, "t")
+        new_end(destination_link, Side.DESTINATION).join(switchboard, "t", 1e9)
         feed(source, data(b"of a refused stream", 3), start(5), data(b"kept", 5))
         assert destination_link.take() == [start(5), data(b"kept", 5)]
 
@@ -370,7 +374,7 @@ class TestAbsentPeer:
     def test_a_client_that_reads_nothing_gets_its_answers_later(self) -> None:
         link = Recorder()
         source = new_end(link, Side.SOURCE)
-        source.join(Switchboard(), "t")
+        source.join(Switchboard(), "t", 1e9)
         source.write_blocked()
         for stream in range(1, 1025):
             feed(source, start(stream))
@@ -389,7 +393,7 @@ class TestAbsentPeer:
     def test_nothing_is_answered_to_a_client_that_is_gone(self) -> None:
         link = Recorder()
         source = new_end(link, Side.SOURCE)
-        source.join(Switchboard(), "t")
+        source.join(Switchboard(), "t", 1e9)
         source.write_blocked()
         feed(source, start())
         source.leave()
@@ -602,7 +606,7 @@ class TestTurns:
             end()
             assert not tunnel.source.has_backlog
             turn(tunnel.source)
-            tunnel.source.join(tunnel.switchboard, "t")
+            tunnel.source.join(tunnel.switchboard, "t", 1e9)
 
 
 class TestFlow:
@@ -724,6 +728,84 @@ class TestFlowMessages:
         ):
             feed(tunnel.source, odd, data())
             assert tunnel.destination_link.take() == [data()]
+
+
+class TestPresence:
+    """Proxies of this project are told whether the other side is connected, and what it is."""
+
+    NOBODY = Message(MessageType.PEER_LEFT, ignorable=True)
+    STRANGER = Message(MessageType.PEER_JOINED, ignorable=True)
+    OURS = STRANGER._replace(payload=b"1")
+
+    def told(self, link: Recorder) -> list[Message]:
+        assert link.take() == []
+        told, link.told = link.told, []
+        return told
+
+    @pytest.mark.parametrize("side", list(Side))
+    def test_one_of_ours_follows_who_comes_and_goes(self, side: Side) -> None:
+        tunnel = Tunnel()
+        tunnel.source.leave()
+        tunnel.destination.leave()
+        _, link = tunnel.connect(side, is_tailrace=True)
+        assert self.told(link) == [self.NOBODY]
+        stranger, far = tunnel.connect(side.other)
+        assert self.told(link) == [self.STRANGER]
+        stranger.leave()
+        assert self.told(link) == [self.NOBODY]
+        _, ours = tunnel.connect(side.other, is_tailrace=True)
+        assert self.told(link) == [self.OURS]
+        assert self.told(ours) == [self.OURS]
+        tunnel.connect(side.other)
+        assert self.told(link) == [self.NOBODY, self.STRANGER]
+        assert self.told(far) == []
+
+    def test_one_that_does_not_read_is_told_the_latest_once_it_does(self) -> None:
+        tunnel = Tunnel()
+        source, link = tunnel.connect(Side.SOURCE, is_tailrace=True)
+        source.write_blocked()
+        for _ in range(1000):
+            tunnel.connect(Side.DESTINATION)
+        assert self.told(link) == [self.STRANGER]
+        source.write_unblocked()
+        assert self.told(link) == [self.STRANGER]
+        source.write_blocked()
+        source.write_unblocked()
+        assert self.told(link) == []
+
+    @pytest.mark.parametrize("is_tailrace", [True, False])
+    def test_no_client_may_say_so(self, is_tailrace: bool) -> None:
+        tunnel = Tunnel()
+        source, _ = tunnel.connect(Side.SOURCE, is_tailrace=is_tailrace)
+        with pytest.raises(RemoteProtocolError, match="type 1003"):
+            feed(source, self.OURS)
+
+
+class TestWhy:
+    """Resets tell proxies of this project why; to all others they are what they were."""
+
+    @pytest.mark.parametrize(
+        ("is_tailrace", "why"), [(True, b"no destination is connected"), (False, b"")]
+    )
+    def test_a_start_without_a_peer(self, is_tailrace: bool, why: bytes) -> None:
+        tunnel = Tunnel()
+        tunnel.destination.leave()
+        source, link = tunnel.connect(Side.SOURCE, is_tailrace=is_tailrace)
+        feed(source, start())
+        assert link.take() == [reset(connection=1)._replace(payload=why)]
+        source.write_blocked()
+        feed(source, start(2))
+        source.write_unblocked()
+        assert link.take() == [reset(2, connection=1)._replace(payload=why)]
+
+    @pytest.mark.parametrize(("is_tailrace", "why"), [(True, b"the source has left"), (False, b"")])
+    def test_a_peer_that_leaves(self, is_tailrace: bool, why: bytes) -> None:
+        tunnel = Tunnel()
+        tunnel.destination, link = tunnel.connect(Side.DESTINATION, is_tailrace=is_tailrace)
+        feed(tunnel.source, start())
+        assert link.take() == [start()]
+        tunnel.source.leave()
+        assert link.take() == [reset(connection=1)._replace(payload=why)]
 
 
 def test_closing_the_tunnel_ends_both_sides(tunnel: Tunnel) -> None:

@@ -4,13 +4,14 @@ import logging
 
 import pytest
 
+from tailrace.service.telemetry.client_address import set_client_address
 from tailrace.service.telemetry.picows_log import PicowsLog
-from tailrace.service.telemetry.throttled_log import ThrottledLog
 
 
 def test_what_comes_through(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    log = PicowsLog(ThrottledLog(logging.getLogger("tailrace.refusals"), lambda: 0.0))
+    set_client_address(("192.0.2.1", 7))
+    log = PicowsLog()
     assert not log.isEnabledFor(logging.INFO)
     log.info("New connection accepted: %s <- %s", 1, 2)
     log.log(9, "New data: %s", "secret")
@@ -24,7 +25,7 @@ def test_what_comes_through(caplog: pytest.LogCaptureFixture) -> None:
     except ValueError:
         log.exception("WS parser failure, initiate disconnect")
     assert caplog.messages == [
-        "connection refused: no upgrade request in time",
+        "connection refused: no upgrade request in time; from 192.0.2.1:7",
         "Initiate disconnect because of exception from on_ws_connected: bug",
         "WS parser failure, initiate disconnect",
     ]

@@ -14,6 +14,7 @@ from tailrace.service.telemetry.prometheus import Metrics
 from tailrace.service.tunnels.queries import TunnelQueries
 from tailrace.service.tunnels.rules import RandomIds, Tunnels, TunnelSpec
 from tailrace.service.tunnels.sqlite_store import SqliteStore
+from tailrace.service.tunnels.unstored import Unstored
 from tailrace.wire import Side
 
 
@@ -43,9 +44,9 @@ def samples(metrics: Metrics) -> dict[str, float]:
 
 
 def test_everything(store: SqliteStore) -> None:
-    tunnels = Tunnels(store, RandomIds(), DEFAULT)
+    tunnels = Tunnels(store, Unstored(), RandomIds(), DEFAULT)
     opened = [tunnels.open(TunnelSpec(), 1.0) for _ in range(3)]
-    tunnels.close(opened[0].tunnel.tunnel_id, 2.0)
+    tunnels.close(opened[0].tunnel.tunnel_id, 2.0, connected=False)
     counters = Counters(time.monotonic)
     source = counters.traffic[Side.SOURCE]
     source.links, source.messages, source.bytes = 2, 30, 4000
@@ -53,15 +54,19 @@ def test_everything(store: SqliteStore) -> None:
     counters.refusals["token_used"] = 6
     counters.ended["lost"] = 8
     counters.requests["OpenTunnel", "ok"] = 9
+    counters.quotas["stored_bytes"] = 2
     counters.request_seconds = 0.5
     counters.stalls.begin()
     counters.lag.record(0.002)
     counters.lag.record(9.0)
-    queries = TunnelQueries(store, "us-east-1", "0")
+    queries = TunnelQueries(store, Unstored(), lambda: 1.0, "us-east-1", "0")
     found = samples(Metrics(counters, queries, [Outbox()]))
     expected = {
         "tailrace_tunnels open": 2,
         "tailrace_tunnels closed": 1,
+        "tailrace_stored_bytes": 3024,
+        "tailrace_tunnels_opened_per_hour": 3,
+        "tailrace_quota_exceeded_total stored_bytes": 2,
         "tailrace_links source": 2,
         "tailrace_links destination": 0,
         "tailrace_messages_total source": 30,
@@ -90,7 +95,11 @@ def test_everything(store: SqliteStore) -> None:
 
 
 def test_nothing_has_happened(store: SqliteStore) -> None:
-    found = samples(Metrics(Counters(time.monotonic), TunnelQueries(store, "r", "0"), []))
+    found = samples(
+        Metrics(
+            Counters(time.monotonic), TunnelQueries(store, Unstored(), lambda: 1.0, "r", "0"), []
+        )
+    )
     assert found["tailrace_tunnels open"] == 0
     assert found["tailrace_loop_lag_seconds_count"] == 0
     assert not any(name.startswith("tailrace_notifications") for name in found)
@@ -102,8 +111,8 @@ def test_a_failing_store_does_not_hide_the_rest(
     def fail() -> None:
         raise StoreFailed("disk full")
 
-    queries = TunnelQueries(store, "us-east-1", "0")
-    monkeypatch.setattr(queries, "count_by_status", fail)
+    queries = TunnelQueries(store, Unstored(), lambda: 1.0, "us-east-1", "0")
+    monkeypatch.setattr(queries, "usage", fail)
     found = samples(Metrics(Counters(time.monotonic), queries, []))
     assert "tailrace_links source" in found
     assert "tailrace_tunnels open" not in found

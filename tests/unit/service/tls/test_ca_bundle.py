@@ -22,6 +22,19 @@ def test_the_bundle_holds_both(tmp_path: Path) -> None:
     assert bundle.read_bytes().startswith(system_trust().rstrip(b"\n"))
 
 
+def test_a_bundle_that_is_up_to_date_is_not_written(tmp_path: Path) -> None:
+    """It may be where nothing can be written."""
+    certificates = ensure_certificates(tmp_path / "tls", ("localhost",), 1.8e9)
+    bundle = tmp_path / "bundle.pem"
+    write_bundle(bundle, certificates.ca_file)
+    before = bundle.stat()
+    write_bundle(bundle, certificates.ca_file)
+    assert bundle.stat() == before
+    bundle.write_bytes(b"old")
+    write_bundle(bundle, certificates.ca_file)
+    assert bundle.stat().st_ino != before.st_ino
+
+
 def test_earlier_bundles_are_not_taken_for_the_systems(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

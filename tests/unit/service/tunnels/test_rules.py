@@ -1,6 +1,7 @@
 """Rules of tunnels and tokens, with the clock in the test's hand."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -8,19 +9,21 @@ import pytest
 
 from tailrace.common.secret import Secret
 from tailrace.service.errors import TunnelClosed, TunnelLimitReached, TunnelNotFound
-from tailrace.service.limits import DEFAULT, Limits
+from tailrace.service.limits import DEFAULT, Limits, Quotas
 from tailrace.service.tunnels.records import ConnectionStatus, TunnelStatus
 from tailrace.service.tunnels.rules import (
     CLOSED_VISIBLE_SECONDS,
     MAX_TAGS,
     AdmissionRefused,
     Destination,
+    Owner,
     RandomIds,
     Refusal,
     Tunnels,
     TunnelSpec,
 )
 from tailrace.service.tunnels.sqlite_store import SqliteStore
+from tailrace.service.tunnels.unstored import Unstored
 from tailrace.wire import Side
 
 CLIENT = Secret("c" * 32)
@@ -46,7 +49,7 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
 
 @pytest.fixture
 def tunnels(store: SqliteStore) -> Tunnels:
-    return Tunnels(store, CountingIds(), DEFAULT)
+    return Tunnels(store, Unstored(), CountingIds(), DEFAULT)
 
 
 def refusal(
@@ -90,7 +93,7 @@ def test_random_tokens_have_256_bits_and_are_safe_everywhere() -> None:
 
 
 def test_service_limit(store: SqliteStore) -> None:
-    tunnels = Tunnels(store, RandomIds(), Limits(services=2))
+    tunnels = Tunnels(store, Unstored(), RandomIds(), Limits(services=2))
     tunnels.open(TunnelSpec(services=("a", "b")), 0.0)
     with pytest.raises(TunnelLimitReached, match="at most 2"):
         tunnels.open(TunnelSpec(services=("a", "b", "c")), 0.0)
@@ -127,7 +130,7 @@ class TestAdmission:
         tunnels.admit(first.source_token, Side.SOURCE, CLIENT, 3.0)
         tunnels.admit(second.source_token, Side.SOURCE, CLIENT, 60.0)
         third = tunnels.open(TunnelSpec(), 60.0)
-        tunnels.close(second.tunnel.tunnel_id, 61.0)
+        tunnels.close(second.tunnel.tunnel_id, 61.0, connected=False)
         tunnels.admit(third.source_token, Side.SOURCE, CLIENT, 62.0)
 
     def test_wrong_side_does_not_use_the_token_up(self, tunnels: Tunnels) -> None:
@@ -140,7 +143,7 @@ class TestAdmission:
 
     def test_closed_tunnel(self, tunnels: Tunnels) -> None:
         opened = tunnels.open(TunnelSpec(), 0.0)
-        tunnels.close("tunnel-1", 1.0)
+        tunnels.close("tunnel-1", 1.0, connected=False)
         assert (
             refusal(tunnels, opened.source_token, Side.SOURCE, None, 2.0) is Refusal.TUNNEL_CLOSED
         )
@@ -155,7 +158,7 @@ class TestAdmission:
 
     def test_deleted_tunnel(self, tunnels: Tunnels) -> None:
         opened = tunnels.open(TunnelSpec(), 0.0)
-        tunnels.close("tunnel-1", 1.0, delete=True)
+        tunnels.close("tunnel-1", 1.0, delete=True, connected=False)
         assert (
             refusal(tunnels, opened.source_token, Side.SOURCE, None, 2.0) is Refusal.UNKNOWN_TOKEN
         )
@@ -188,30 +191,30 @@ class TestAdmission:
 
 def test_closing(tunnels: Tunnels, store: SqliteStore) -> None:
     tunnels.open(TunnelSpec(), 0.0)
-    tunnels.close("tunnel-1", 5.0)
-    tunnels.close("tunnel-1", 9.0)
+    tunnels.close("tunnel-1", 5.0, connected=False)
+    tunnels.close("tunnel-1", 9.0, connected=False)
     closed = store.tunnel("tunnel-1")
     assert closed is not None
     assert closed.closed_at == 5.0
-    tunnels.close("tunnel-1", 9.0, delete=True)
+    tunnels.close("tunnel-1", 9.0, delete=True, connected=False)
     with pytest.raises(TunnelNotFound):
-        tunnels.close("tunnel-1", 9.0)
+        tunnels.close("tunnel-1", 9.0, connected=False)
 
 
 def test_expiry_closes_and_purges(tunnels: Tunnels, store: SqliteStore) -> None:
     tunnels.open(TunnelSpec(lifetime_minutes=1), 0.0)
     tunnels.open(TunnelSpec(lifetime_minutes=2), 0.0)
     assert tunnels.next_expiry() == 60.0
-    assert tunnels.expire(59.0) == ()
-    assert tunnels.expire(60.0) == ("tunnel-1",)
-    assert tunnels.expire(61.0) == ()
+    assert list(tunnels.expire(59.0, 9)) == []
+    assert list(tunnels.expire(60.0, 9)) == ["tunnel-1"]
+    assert list(tunnels.expire(61.0, 9)) == []
     assert tunnels.next_expiry() == 120.0
     closed = store.tunnel("tunnel-1")
     assert closed is not None
     assert closed.status is TunnelStatus.CLOSED
-    tunnels.expire(60.0 + CLOSED_VISIBLE_SECONDS)
+    assert not tunnels.purge(60.0 + CLOSED_VISIBLE_SECONDS, 9)
     assert store.tunnel("tunnel-1") is not None
-    tunnels.expire(61.0 + CLOSED_VISIBLE_SECONDS)
+    assert not tunnels.purge(61.0 + CLOSED_VISIBLE_SECONDS, 9)
     assert store.tunnel("tunnel-1") is None
 
 
@@ -234,7 +237,7 @@ def test_connection_states(tunnels: Tunnels, store: SqliteStore) -> None:
 
 
 def test_open_tunnels_are_limited(store: SqliteStore) -> None:
-    tunnels = Tunnels(store, CountingIds(), Limits(open_tunnels=2))
+    tunnels = Tunnels(store, Unstored(), CountingIds(), Limits(open_tunnels=2))
     tunnels.open(TunnelSpec(lifetime_minutes=1), 0.0)
     tunnels.open(TunnelSpec(), 0.0)
     with pytest.raises(TunnelLimitReached, match="at most 2 open tunnels"):
@@ -243,7 +246,7 @@ def test_open_tunnels_are_limited(store: SqliteStore) -> None:
     tunnels.open(TunnelSpec(), 60.0)
     with pytest.raises(TunnelLimitReached):
         tunnels.open(TunnelSpec(), 61.0)
-    tunnels.close("tunnel-2", 62.0)
+    tunnels.close("tunnel-2", 62.0, connected=False)
     tunnels.open(TunnelSpec(), 62.0)
 
 
@@ -256,7 +259,7 @@ class TestRotation:
         old = {Side.SOURCE: opened.source_token, Side.DESTINATION: opened.destination_token}
         for side in Side:
             tunnels.admit(old[side], side, CLIENT, 1.0)
-        rotated = tunnels.rotate("tunnel-1", sides, None, 5.0)
+        rotated = tunnels.rotate("tunnel-1", sides, None, Owner(), 5.0)
         assert tuple(rotated.tokens) == rotated.disconnect == sides
         for side in Side:
             if side in sides:
@@ -272,14 +275,14 @@ class TestRotation:
 
     def test_again_and_again(self, tunnels: Tunnels) -> None:
         tunnels.open(TunnelSpec(), 0.0)
-        first = tunnels.rotate("tunnel-1", [Side.SOURCE], None, 1.0).tokens[Side.SOURCE]
-        second = tunnels.rotate("tunnel-1", [Side.SOURCE], None, 2.0).tokens[Side.SOURCE]
+        first = tunnels.rotate("tunnel-1", [Side.SOURCE], None, Owner(), 1.0).tokens[Side.SOURCE]
+        second = tunnels.rotate("tunnel-1", [Side.SOURCE], None, Owner(), 2.0).tokens[Side.SOURCE]
         assert refusal(tunnels, first, Side.SOURCE, None, 3.0) is Refusal.UNKNOWN_TOKEN
         tunnels.admit(second, Side.SOURCE, None, 3.0)
 
     def test_lifetime_stays(self, tunnels: Tunnels, store: SqliteStore) -> None:
         opened = tunnels.open(TunnelSpec(lifetime_minutes=2), 0.0)
-        rotated = tunnels.rotate("tunnel-1", Side, None, 90.0)
+        rotated = tunnels.rotate("tunnel-1", Side, None, Owner(), 90.0)
         record = store.tunnel("tunnel-1")
         assert record == rotated.tunnel
         assert record.expires_at == opened.tunnel.expires_at
@@ -290,30 +293,30 @@ class TestRotation:
     def test_another_destination(self, tunnels: Tunnels, store: SqliteStore) -> None:
         tunnels.open(TunnelSpec(thing_name="old", services=("A", "B")), 0.0)
         same = Destination(("B", "A"), "new")
-        rotated = tunnels.rotate("tunnel-1", [Side.DESTINATION], same, 1.0)
+        rotated = tunnels.rotate("tunnel-1", [Side.DESTINATION], same, Owner(), 1.0)
         assert rotated.disconnect == (Side.DESTINATION,)
         record = store.tunnel("tunnel-1")
         assert record is not None
         assert (record.thing_name, record.services) == ("new", ("B", "A"))
         other = Destination(("C",))
-        rotated = tunnels.rotate("tunnel-1", [Side.DESTINATION], other, 2.0)
+        rotated = tunnels.rotate("tunnel-1", [Side.DESTINATION], other, Owner(), 2.0)
         assert rotated.disconnect == tuple(Side)
         assert tuple(rotated.tokens) == (Side.DESTINATION,)
         assert rotated.tunnel.thing_name is None
 
     def test_what_cannot_be_rotated(self, tunnels: Tunnels, store: SqliteStore) -> None:
         with pytest.raises(TunnelNotFound):
-            tunnels.rotate("unknown", Side, None, 0.0)
+            tunnels.rotate("unknown", Side, None, Owner(), 0.0)
         opened = tunnels.open(TunnelSpec(lifetime_minutes=1), 0.0)
-        strict = Tunnels(store, CountingIds(), Limits(services=1))
+        strict = Tunnels(store, Unstored(), CountingIds(), Limits(services=1))
         with pytest.raises(TunnelLimitReached):
-            strict.rotate("tunnel-1", Side, Destination(("A", "B")), 1.0)
+            strict.rotate("tunnel-1", Side, Destination(("A", "B")), Owner(), 1.0)
         with pytest.raises(TunnelClosed, match="tunnel-1"):
-            tunnels.rotate("tunnel-1", Side, None, 60.0)
+            tunnels.rotate("tunnel-1", Side, None, Owner(), 60.0)
         tunnels.admit(opened.source_token, Side.SOURCE, CLIENT, 59.0)
-        tunnels.close("tunnel-1", 59.0)
+        tunnels.close("tunnel-1", 59.0, connected=False)
         with pytest.raises(TunnelClosed):
-            tunnels.rotate("tunnel-1", Side, None, 59.0)
+            tunnels.rotate("tunnel-1", Side, None, Owner(), 59.0)
         assert store.token(opened.source_token.digest) is not None
 
 
@@ -322,10 +325,10 @@ class TestTags:
         def tags() -> dict[str, str]:
             record = store.tunnel("tunnel-1")
             assert record is not None
-            return dict(record.tags)
+            return dict(store.tags("tunnel-1"))
 
         tunnels.open(TunnelSpec(tags=(("a", "1"),)), 0.0)
-        tunnels.tag("tunnel-1", {"a": "2", "b": ""}, 5.0)
+        tunnels.tag("tunnel-1", {"a": "2", "b": ""}, Owner(), 5.0)
         assert tags() == {"a": "2", "b": ""}
         tunnels.untag("tunnel-1", ["a", "never"], 6.0)
         assert tags() == {"b": ""}
@@ -335,13 +338,88 @@ class TestTags:
 
     def test_no_tunnel(self, tunnels: Tunnels) -> None:
         with pytest.raises(TunnelNotFound):
-            tunnels.tag("unknown", {}, 0.0)
+            tunnels.tag("unknown", {}, Owner(), 0.0)
         with pytest.raises(TunnelNotFound):
             tunnels.untag("unknown", [], 0.0)
 
     def test_too_many(self, tunnels: Tunnels) -> None:
         tunnels.open(TunnelSpec(tags=(("a", "1"),)), 0.0)
-        tunnels.tag("tunnel-1", {f"k{number}": "" for number in range(MAX_TAGS - 1)}, 1.0)
+        tunnels.tag("tunnel-1", {f"k{number}": "" for number in range(MAX_TAGS - 1)}, Owner(), 1.0)
         with pytest.raises(TunnelLimitReached, match="200 tags"):
-            tunnels.tag("tunnel-1", {"one more": ""}, 1.0)
-        tunnels.tag("tunnel-1", {"a": "changed"}, 1.0)
+            tunnels.tag("tunnel-1", {"one more": ""}, Owner(), 1.0)
+        tunnels.tag("tunnel-1", {"a": "changed"}, Owner(), 1.0)
+
+
+class TestQuotas:
+    """Of one key: others are not concerned, whatever it does."""
+
+    OWNER = Owner("AK", Quotas(open_tunnels=2, opened_per_hour=4, stored_bytes=10_000))
+
+    def test_open_tunnels(self, tunnels: Tunnels) -> None:
+        spec = TunnelSpec(owner=self.OWNER, lifetime_minutes=1)
+        first = tunnels.open(spec, 0.0).tunnel.tunnel_id
+        tunnels.open(spec, 0.0)
+        with pytest.raises(
+            TunnelLimitReached, match="AK can have at most 2 open tunnels"
+        ) as caught:
+            tunnels.open(spec, 0.0)
+        assert caught.value.quota == "open_tunnels"
+        tunnels.open(replace(spec, owner=Owner("other")), 0.0)
+        tunnels.close(first, 1.0, connected=False)
+        tunnels.open(spec, 1.0)
+        # Those whose lifetime has ended do not count, whether or not the store knows.
+        tunnels.open(spec, 61.0)
+
+    def test_tunnels_opened_per_hour(self, tunnels: Tunnels) -> None:
+        """Closing and deleting gives nothing back."""
+        spec = TunnelSpec(owner=self.OWNER)
+        for _ in range(4):
+            tunnel_id = tunnels.open(spec, 3599.0).tunnel.tunnel_id
+            tunnels.close(tunnel_id, 3599.0, delete=True, connected=False)
+        with pytest.raises(TunnelLimitReached, match="at most 4 tunnels in an hour") as caught:
+            tunnels.open(spec, 3599.0)
+        assert caught.value.quota == "opened_per_hour"
+        tunnels.open(replace(spec, owner=Owner("other")), 3599.0)
+        tunnels.open(spec, 3600.0)
+
+    def test_stored_bytes(self, tunnels: Tunnels, store: SqliteStore) -> None:
+        """Closed tunnels count until they are gone."""
+        large = TunnelSpec(owner=self.OWNER, tags=(("k", "x" * 6000),))
+        first = tunnels.open(large, 0.0).tunnel.tunnel_id
+        tunnels.close(first, 1.0, connected=False)
+        with pytest.raises(TunnelLimitReached, match="at most 10000 bytes") as caught:
+            tunnels.open(large, 2.0)
+        assert caught.value.quota == "stored_bytes"
+        small = tunnels.open(TunnelSpec(owner=self.OWNER), 2.0).tunnel.tunnel_id
+        with pytest.raises(TunnelLimitReached, match="at most 10000 bytes"):
+            tunnels.tag(small, {"k": "x" * 6000}, self.OWNER, 3.0)
+        with pytest.raises(TunnelLimitReached, match="at most 10000 bytes"):
+            tunnels.rotate(small, [Side.SOURCE], Destination(("x" * 6000,)), self.OWNER, 3.0)
+        tunnels.close(first, 3.0, delete=True, connected=False)
+        tunnels.tag(small, {"k": "x" * 6000}, self.OWNER, 3.0)
+        # What replaces as much needs nothing more.
+        tunnels.tag(small, {"k": "y" * 6000}, self.OWNER, 3.0)
+        tunnels.untag(small, ["k"], 3.0)
+        assert store.usage("AK", 3.0).stored_bytes < 2000
+
+    def test_tags_count_for_those_who_set_them(self, tunnels: Tunnels) -> None:
+        """So that nobody can use up the quota of another key."""
+        victim = Owner("victim", Quotas(stored_bytes=5000))
+        tunnel_id = tunnels.open(TunnelSpec(owner=victim), 0.0).tunnel.tunnel_id
+        tunnels.tag(tunnel_id, {"k": "x" * 4500}, self.OWNER, 1.0)
+        tunnels.rotate(tunnel_id, [Side.SOURCE], Destination(("A",)), self.OWNER, 1.0)
+        tunnels.open(TunnelSpec(owner=victim), 2.0)
+
+    def test_a_key_for_everything_has_ten_times_as_much(self, store: SqliteStore) -> None:
+        tunnels = Tunnels(store, Unstored(), CountingIds(), Limits(key_open_tunnels=1))
+        for owner, most in ((Owner("some"), 1), (Owner("all", privileged=True), 10)):
+            for _ in range(most):
+                tunnels.open(TunnelSpec(owner=owner), 0.0)
+            with pytest.raises(TunnelLimitReached, match=f"{owner.key_id} can have at most {most}"):
+                tunnels.open(TunnelSpec(owner=owner), 0.0)
+
+    def test_0_is_no_limit(self, store: SqliteStore) -> None:
+        limits = Limits(key_open_tunnels=0, key_opened_per_hour=0, key_stored_bytes=0)
+        tunnels = Tunnels(store, Unstored(), CountingIds(), limits)
+        for _ in range(5):
+            tunnels.open(TunnelSpec(owner=Owner("AK")), 0.0)

@@ -2,7 +2,6 @@
 
 import os
 import resource
-import sqlite3
 import stat
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,6 +19,7 @@ from tailrace.service.tunnels.records import (
     TunnelStatus,
 )
 from tailrace.service.tunnels.sqlite_store import SqliteStore
+from tailrace.service.tunnels.store import NEWEST, Things
 from tailrace.wire import Side
 
 
@@ -45,45 +45,37 @@ def test_everything_survives_a_reopen(tmp_path: Path) -> None:
         description="caf\u00e9 \U0001f600",
         thing_name="thing:1",
         services=("SSH", "a:b"),
-        tags=(("k", "v"), ("e", "")),
     )
+    tags = (("k", "v"), ("e", ""))
     token = TokenRecord("d1", "t1", Side.SOURCE, 100.0)
     first = SqliteStore.open(path)
-    first.add_tunnel(record, [token])
+    first.add_tunnel(record, [token], tags)
     assert first.mark_token_used("d1", "c1", 101.5)
     first.close()
     second = SqliteStore.open(path)
     assert second.tunnel("t1") == record
+    assert second.tags("t1") == tags
     assert second.token("d1") == replace(token, first_used_at=101.5, client_digest="c1")
     second.close()
 
 
 def test_files_are_private(tmp_path: Path, store: SqliteStore) -> None:
-    store.add_tunnel(tunnel("t"), [])
+    store.add_tunnel(tunnel("t"), [], [])
     old = os.umask(0)
     os.umask(old)
     for path in tmp_path.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
 
 
-def test_an_older_file_gets_the_index_of_client_tokens(tmp_path: Path) -> None:
-    path = tmp_path / "db"
-    SqliteStore.open(path).close()
-    with sqlite3.connect(path) as connection:
-        connection.execute("DROP INDEX tokens_by_client")
-    connection.close()
-    SqliteStore.open(path).close()
-    with sqlite3.connect(path) as connection:
-        plan = connection.execute(
-            "EXPLAIN QUERY PLAN SELECT 1 FROM tokens WHERE client_digest = 'c'"
-        ).fetchall()
-    connection.close()
-    assert "tokens_by_client" in plan[0][-1]
+def test_no_temporary_file_is_needed(store: SqliteStore) -> None:
+    """There may be no other place that can be written than the directory of the store."""
+    (place,) = store._connection.execute("PRAGMA temp_store").fetchone()
+    assert place == 2  # memory
 
 
 def test_two_stores_on_one_file_agree_on_the_first_use(tmp_path: Path) -> None:
     stores = [SqliteStore.open(tmp_path / "db") for _ in range(2)]
-    stores[0].add_tunnel(tunnel("t"), [TokenRecord("d", "t", Side.SOURCE, 1.0)])
+    stores[0].add_tunnel(tunnel("t"), [TokenRecord("d", "t", Side.SOURCE, 1.0)], [])
     assert [store.mark_token_used("d", str(n), 2.0) for n, store in enumerate(stores)] == [
         True,
         False,
@@ -96,20 +88,20 @@ def test_a_full_disk_harms_nothing_that_comes_later(tmp_path: Path) -> None:
     """What does not fit is not there; reads go on; it works again once there is room."""
     path = tmp_path / "db"
     store = SqliteStore.open(path)
-    store.add_tunnel(tunnel("before"), [])
+    store.add_tunnel(tunnel("before"), [], [])
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.with_name("db-wal").stat().st_size, hard))
     try:
         for _ in range(3):
             with pytest.raises(StoreFailed, match="disk"):
-                store.add_tunnel(tunnel("full"), [])
+                store.add_tunnel(tunnel("full"), [], [])
             with pytest.raises(StoreFailed, match="disk"):
                 store.close_tunnel("before", 1.0)
         assert store.tunnel("before") is not None
         assert store.tunnel("full") is None
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    store.add_tunnel(tunnel("after"), [])
+    store.add_tunnel(tunnel("after"), [], [])
     assert store.close_tunnel("before", 2.0)
     store.close()
     again = SqliteStore.open(path)
@@ -129,7 +121,7 @@ def test_a_commit_that_fails_leaves_no_transaction_open(tmp_path: Path) -> None:
     connection.execute(
         "CREATE TABLE late (id TEXT REFERENCES tunnels (tunnel_id) DEFERRABLE INITIALLY DEFERRED)"
     )
-    store.add_tunnel(tunnel("t"), [])
+    store.add_tunnel(tunnel("t"), [], [])
     for _ in range(2):
         with pytest.raises(StoreFailed, match="FOREIGN KEY"):
             store.delete_tunnel("t")
@@ -146,17 +138,6 @@ def test_a_closed_store_fails_in_our_terms(tmp_path: Path) -> None:
         store.delete_tunnel("t")
 
 
-def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "db"
-    SqliteStore.open(path).close()
-    connection = sqlite3.connect(path)
-    connection.execute("UPDATE schema_version SET version = 99")
-    connection.commit()
-    connection.close()
-    with pytest.raises(ConfigurationError, match="schema version 99"):
-        SqliteStore.open(path)
-
-
 def test_unusable_files_are_refused(tmp_path: Path) -> None:
     junk = tmp_path / "junk"
     junk.write_bytes(b"not a database" * 1000)
@@ -164,3 +145,52 @@ def test_unusable_files_are_refused(tmp_path: Path) -> None:
         SqliteStore.open(junk)
     with pytest.raises(ConfigurationError, match="missing"):
         SqliteStore.open(tmp_path / "missing" / "db")
+
+
+def test_a_lock_of_another_process_is_not_waited_for(tmp_path: Path) -> None:
+    """That is for those who can wait without holding up the event loop."""
+    store, other = (SqliteStore.open(tmp_path / "db") for _ in range(2))
+    store.add_tunnel(tunnel("t"), [], [])
+    other._connection.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreFailed, match="locked") as caught:
+        store.close_tunnel("t", 1.0)
+    assert caught.value.busy
+    assert store._connection.execute("PRAGMA busy_timeout").fetchone() == (0,)
+    # Reading goes on.
+    assert store.tunnel("t") is not None
+    other._connection.execute("COMMIT")
+    assert store.close_tunnel("t", 1.0)
+    # Where the service starts and stops, there is time.
+    store.reset_connections(1.0)
+    assert store._connection.execute("PRAGMA busy_timeout").fetchone() == (0,)
+    store.close()
+    other.close()
+
+
+@pytest.mark.parametrize("tags", ["not JSON", "[1]", "{}", "7"])
+def test_broken_tags_harm_nothing_else(store: SqliteStore, tags: str) -> None:
+    """Only what shows tags reads them: they may be a third of a megabyte."""
+    store.add_tunnel(tunnel("t"), [TokenRecord("d", "t", Side.SOURCE, 1.0)], [("k", "secret")])
+    store._connection.execute("UPDATE tags SET tags = ?", (tags,))
+    assert store.tunnel("t") is not None
+    assert len(store.list_tunnels(Things(), NEWEST, 5)[0]) == 1
+    if tags != "{}":
+        with pytest.raises(StoreFailed, match="a row of it is broken"):
+            store.tags("t")
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("services", "["), ("status", "?"), ("source_status", "x")]
+)
+def test_broken_rows_fail_in_our_terms(store: SqliteStore, column: str, value: str) -> None:
+    store.add_tunnel(tunnel("t"), [], [])
+    store._connection.execute(f"UPDATE tunnels SET {column} = ?", (value,))
+    with pytest.raises(StoreFailed, match="a row of it is broken"):
+        store.tunnel("t")
+
+
+def test_a_broken_token_fails_in_our_terms(store: SqliteStore) -> None:
+    store.add_tunnel(tunnel("t"), [TokenRecord("d", "t", Side.SOURCE, 1.0)], [])
+    store._connection.execute("UPDATE tokens SET side = 'x'")
+    with pytest.raises(StoreFailed, match="a row of it is broken"):
+        store.token("d")

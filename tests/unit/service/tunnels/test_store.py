@@ -6,16 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from tailrace.service.errors import InvalidCursor, StoreFailed
+from tailrace.service.errors import StoreFailed
 from tailrace.service.tunnels.records import (
     ConnectionState,
     ConnectionStatus,
     TokenRecord,
     TunnelRecord,
     TunnelStatus,
+    TunnelSummary,
+    Usage,
+    size_of_tags,
 )
 from tailrace.service.tunnels.sqlite_store import SqliteStore
-from tailrace.service.tunnels.store import TunnelStore
+from tailrace.service.tunnels.store import NEWEST, Things, TunnelStore
 from tailrace.wire import Side
 
 
@@ -38,16 +41,16 @@ def test_unknown_things_are_none(store: TunnelStore) -> None:
     assert store.tunnel("x") is None
     assert store.token("x") is None
     assert store.next_expiry() is None
-    assert store.due_tunnels(1e12) == ()
+    assert store.due_tunnels(1e12, 9) == ()
     assert not store.close_tunnel("x", 1.0)
     store.delete_tunnel("x")
-    store.set_tags("x", [], 1.0)
+    store.set_tags("x", [], "k", 1.0)
     assert store.tunnel("x") is None
     assert not store.mark_token_used("x", None, 1.0)
 
 
 def test_client_tokens_of_other_tunnels(store: TunnelStore) -> None:
-    store.add_tunnel(tunnel("t1"), [TokenRecord("d1", "t1", Side.SOURCE, 100.0)])
+    store.add_tunnel(tunnel("t1"), [TokenRecord("d1", "t1", Side.SOURCE, 100.0)], [])
     assert not store.client_token_elsewhere("c1", "t2", 101.0)
     store.mark_token_used("d1", "c1", 101.0)
     assert store.client_token_elsewhere("c1", "t2", 159.0)
@@ -56,10 +59,14 @@ def test_client_tokens_of_other_tunnels(store: TunnelStore) -> None:
     assert not store.client_token_elsewhere("c1", "t2", 160.0)
     store.close_tunnel("t1", 110.0)
     assert not store.client_token_elsewhere("c1", "t2", 111.0)
+    # Nor would many of them have to be looked through.
+    closed = store.token("d1")
+    assert closed is not None
+    assert (closed.first_used_at, closed.client_digest) == (101.0, None)
 
 
 def test_a_token_is_used_first_only_once(store: TunnelStore) -> None:
-    store.add_tunnel(tunnel("t"), [TokenRecord("d", "t", Side.SOURCE, 1.0)])
+    store.add_tunnel(tunnel("t"), [TokenRecord("d", "t", Side.SOURCE, 1.0)], [])
     assert store.mark_token_used("d", None, 2.0)
     assert not store.mark_token_used("d", "other", 3.0)
     used = store.token("d")
@@ -67,39 +74,65 @@ def test_a_token_is_used_first_only_once(store: TunnelStore) -> None:
     assert (used.first_used_at, used.client_digest) == (2.0, None)
 
 
-def test_pages_are_newest_first_and_complete(store: TunnelStore) -> None:
+def listed(store: TunnelStore, things: Things, limit: int = 1000) -> list[str]:
+    """All tunnels of some things, in pages; one that is opened meanwhile disturbs nothing."""
+    found: list[str] = []
+    before = NEWEST
+    while before:
+        page, before = store.list_tunnels(things, before, limit)
+        assert len(page) <= limit
+        found += [summary.tunnel_id for summary in page]
+        store.add_tunnel(tunnel(f"new{len(found)}-{before}"), [], [])
+    return found
+
+
+def test_lists_are_newest_first_and_complete(store: TunnelStore) -> None:
     for number in range(7):
-        store.add_tunnel(tunnel(f"t{number}", thing_name="odd" if number % 2 else "even"), [])
-    seen: list[str] = []
-    cursor = None
-    while True:
-        page = store.list_tunnels(None, cursor, 3)
-        seen += [t.tunnel_id for t in page.tunnels]
-        cursor = page.cursor
-        if cursor is None:
-            break
-        # A tunnel opened while pages are read does not disturb them.
-        store.add_tunnel(tunnel(f"new{len(seen)}"), [])
-    assert seen == [f"t{number}" for number in reversed(range(7))]
-    odd = store.list_tunnels("odd", None, 10)
-    assert [t.tunnel_id for t in odd.tunnels] == ["t5", "t3", "t1"]
-    assert odd.cursor is None
+        store.add_tunnel(tunnel(f"t{number}", thing_name="odd" if number % 2 else "even"), [], [])
+    assert listed(store, Things(), 3) == [f"t{number}" for number in reversed(range(7))]
+    assert listed(store, Things("odd"), 2) == ["t5", "t3", "t1"]
 
 
-def test_a_full_last_page_has_no_cursor(store: TunnelStore) -> None:
-    store.add_tunnel(tunnel("a"), [])
-    store.add_tunnel(tunnel("b"), [])
-    assert store.list_tunnels(None, None, 2).cursor is None
+def test_lists_hold_what_is_shown(store: TunnelStore) -> None:
+    store.add_tunnel(tunnel("t", description="d", thing_name="x"), [], [])
+    (summary,), _ = store.list_tunnels(Things(), NEWEST, 5)
+    assert summary == TunnelSummary(
+        summary.sequence, "t", TunnelStatus.OPEN, 100.0, 100.0, 160.0, "d", "x"
+    )
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "-1", "1.5", "9" * 40, "\u0661"])
-def test_foreign_cursors_are_refused(store: TunnelStore, cursor: str) -> None:
-    with pytest.raises(InvalidCursor):
-        store.list_tunnels(None, cursor, 1)
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        (("pump-*",), ["pump-2", "pump-1"]),
+        (("pump-1", "lamp"), ["lamp", "pump-1"]),
+        (("?am*",), ["lamp"]),
+        (("PUMP-*", "[a-z]*", "-"), []),
+        ((), []),
+        (tuple(f"thing-{number}-*" for number in range(2_000)), []),
+    ],
+)
+def test_lists_of_things_that_match(
+    store: TunnelStore, patterns: tuple[str, ...], expected: list[str]
+) -> None:
+    for name in ("pump-1", "lamp", None, "pump-2"):
+        store.add_tunnel(tunnel(f"of-{name}", thing_name=name), [], [])
+    assert listed(store, Things(patterns=patterns), 3) == [f"of-{name}" for name in expected]
+
+
+def test_one_call_looks_at_a_bounded_number_of_tunnels(store: TunnelStore) -> None:
+    store.add_tunnel(tunnel("first", thing_name="x"), [], [])
+    for number in range(1200):
+        store.add_tunnel(tunnel(f"t{number}", thing_name="y"), [], [])
+    found, before = store.list_tunnels(Things(patterns=("x", "z")), NEWEST, 10)
+    assert found == []
+    assert before == 202
+    found, before = store.list_tunnels(Things(patterns=("x", "z")), before, 10)
+    assert ([summary.tunnel_id for summary in found], before) == (["first"], 0)
 
 
 def test_closing_and_purging(store: TunnelStore) -> None:
-    store.add_tunnel(tunnel("t"), [TokenRecord("d", "t", Side.SOURCE, 1.0)])
+    store.add_tunnel(tunnel("t"), [TokenRecord("d", "t", Side.SOURCE, 1.0)], [])
     assert store.close_tunnel("t", 150.0)
     assert not store.close_tunnel("t", 160.0)
     closed = store.tunnel("t")
@@ -110,32 +143,32 @@ def test_closing_and_purging(store: TunnelStore) -> None:
         150.0,
     )
     assert store.token("d") is not None
-    store.purge_closed(150.0)
+    assert store.purge_closed(150.0, 9) == 0
     assert store.tunnel("t") is not None
-    store.purge_closed(150.1)
+    assert store.purge_closed(150.1, 9) == 1
     assert store.tunnel("t") is None
     assert store.token("d") is None
 
 
 def test_deleting_forgets_the_tokens(store: TunnelStore) -> None:
-    store.add_tunnel(tunnel("t"), [TokenRecord("d", "t", Side.SOURCE, 1.0)])
+    store.add_tunnel(tunnel("t"), [TokenRecord("d", "t", Side.SOURCE, 1.0)], [])
     store.delete_tunnel("t")
     assert store.tunnel("t") is None
     assert store.token("d") is None
 
 
 def test_expiry(store: TunnelStore) -> None:
-    store.add_tunnel(tunnel("late", 200.0), [])
-    store.add_tunnel(tunnel("soon", 100.0), [])
+    store.add_tunnel(tunnel("late", 200.0), [], [])
+    store.add_tunnel(tunnel("soon", 100.0), [], [])
     assert store.next_expiry() == 160.0
-    assert store.due_tunnels(159.9) == ()
-    assert store.due_tunnels(160.0) == ("soon",)
+    assert store.due_tunnels(159.9, 9) == ()
+    assert store.due_tunnels(160.0, 9) == ("soon",)
     store.close_tunnel("soon", 160.0)
     assert store.next_expiry() == 260.0
 
 
 def test_connection_states(store: TunnelStore) -> None:
-    store.add_tunnel(tunnel("t"), [])
+    store.add_tunnel(tunnel("t"), [], [])
     on = ConnectionState(ConnectionStatus.CONNECTED, 120.0)
     store.set_connection("t", Side.DESTINATION, on)
     store.set_connection("unknown", Side.SOURCE, on)
@@ -153,14 +186,14 @@ def test_connection_states(store: TunnelStore) -> None:
 def test_a_failed_change_leaves_nothing_behind(store: TunnelStore) -> None:
     token = TokenRecord("same", "t", Side.SOURCE, 1.0)
     with pytest.raises(StoreFailed):
-        store.add_tunnel(tunnel("t"), [token, token])
+        store.add_tunnel(tunnel("t"), [token, token], [])
     assert store.tunnel("t") is None
-    store.add_tunnel(tunnel("t"), [token])
+    store.add_tunnel(tunnel("t"), [token], [])
 
 
 def test_tokens_are_replaced_by_side(store: TunnelStore) -> None:
     old = [TokenRecord(str(side), "t", side, 100.0) for side in Side]
-    store.add_tunnel(tunnel("t"), old)
+    store.add_tunnel(tunnel("t"), old, [])
     changed = replace(tunnel("t"), services=("X",), thing_name="thing", last_updated_at=130.0)
     new = TokenRecord("new", "t", Side.SOURCE, 130.0)
     assert store.replace_tokens(changed, [new])
@@ -175,17 +208,71 @@ def test_tokens_are_replaced_by_side(store: TunnelStore) -> None:
 
 
 def test_tags_are_replaced(store: TunnelStore) -> None:
-    store.add_tunnel(tunnel("t", tags=(("old", ""),)), [])
-    store.set_tags("t", [("caf\u00e9", "1")], 150.0)
+    store.add_tunnel(tunnel("t"), [], [("old", "")])
+    assert store.tags("t") == (("old", ""),)
+    store.set_tags("t", [("caf\u00e9", "1")], "k", 150.0)
     record = store.tunnel("t")
     assert record is not None
-    assert (record.tags, record.last_updated_at) == ((("caf\u00e9", "1"),), 150.0)
+    assert record.last_updated_at == 150.0
+    assert store.tags("t") == (("caf\u00e9", "1"),)
+    assert store.tags("unknown") == ()
 
 
-def test_open_tunnels_are_counted(store: TunnelStore) -> None:
-    assert store.count_open(0.0) == 0
+def test_tags_count_for_whoever_has_set_them_last(store: TunnelStore) -> None:
+    store.add_tunnel(tunnel("t", key_id="opener"), [], [("old", "")])
+    bare = store.usage("opener", 0.0).stored_bytes - size_of_tags([("old", "")])
+    assert bare == tunnel("t").size
+    tags = [("new", "x" * 100), ("more", "")]
+    store.set_tags("t", tags, "tagger", 150.0)
+    assert store.usage("opener", 0.0).stored_bytes == bare
+    assert store.usage("tagger", 0.0) == Usage(0, 0, size_of_tags(tags), 0)
+    assert store.size_of_tags("t", "tagger") == size_of_tags(tags)
+    assert store.size_of_tags("t", "opener") == store.size_of_tags("unknown", "tagger") == 0
+    # Who only removes some pays for none.
+    store.set_tags("t", tags[1:], None, 151.0)
+    assert store.usage("tagger", 0.0).stored_bytes == size_of_tags(tags[1:])
+    store.set_tags("t", [], None, 152.0)
+    assert store.usage("tagger", 0.0).stored_bytes == 0
+    store.set_tags("t", tags, "tagger", 153.0)
+    store.delete_tunnel("t")
+    assert store.usage(None, 0.0).stored_bytes == 0
+
+
+def test_usage(store: TunnelStore) -> None:
+    """By key and in all, to the byte and at every change."""
+    nothing = Usage(0, 0, 0, 0)
+    assert store.usage(None, 0.0) == store.usage("k", 0.0) == nothing
     for tunnel_id in ("a", "b", "c"):
-        store.add_tunnel(tunnel(tunnel_id), [])
+        store.add_tunnel(
+            tunnel(tunnel_id, key_id="k"), [TokenRecord(tunnel_id, tunnel_id, Side.SOURCE, 1.0)], []
+        )
+    size = tunnel("a").size
+    assert store.usage("k", 110.0) == Usage(3, 0, 3 * size, 3)
     store.close_tunnel("a", 110.0)
-    assert store.count_open(110.0) == 2
-    assert store.count_open(160.0) == 0
+    assert store.usage("k", 110.0) == Usage(2, 1, 3 * size, 3)
+    assert store.count_due("k", 159.9) == store.count_due("l", 160.0) == 0
+    assert store.count_due("k", 160.0) == store.count_due(None, 160.0) == 2
+    store.add_tunnel(tunnel("other", key_id="l"), [], [])
+    assert store.usage(None, 110.0) == Usage(3, 1, 4 * size, 3)
+    assert store.usage("l", 110.0) == Usage(1, 0, size, 1)
+    grown = tunnel("b", services=("x" * 100,), key_id="k")
+    assert store.replace_tokens(grown, [])
+    assert store.usage("k", 110.0).stored_bytes == 2 * size + grown.size
+    store.delete_tunnel("b")
+    # Deleting does not give back what was opened in this hour; the next hour does.
+    assert store.usage("k", 110.0) == Usage(1, 1, 2 * size, 3)
+    assert store.usage("k", 3599.0).opened == 3
+    assert store.usage("k", 3600.0).opened == 0
+    store.add_tunnel(tunnel("later", 3600.0, key_id="k"), [], [])
+    assert store.usage("k", 3600.0).opened == 1
+    assert store.purge_closed(200.0, 9) == 1
+    assert store.usage("k", 110.0) == Usage(2, 0, 2 * size, 0)
+
+
+def test_keys_that_have_nothing_left_are_forgotten(store: TunnelStore) -> None:
+    for key_id in ("gone", "kept"):
+        store.add_tunnel(tunnel(key_id, key_id=key_id), [], [])
+    store.close_tunnel("gone", 110.0)
+    assert store.purge_closed(2 * 3600.0, 9) == 1
+    assert store.usage("gone", 110.0).opened == 0
+    assert store.usage("kept", 110.0).opened == 1

@@ -1,6 +1,6 @@
 """Turn connections away before a TLS handshake is spent on them.
 
-Event loops that accept in Python (asyncio's, and aiofastnet on any loop) take a
+Event loops that accept in Python (asyncio's, and aiofastnet on any loop) take an
 :class:`AcceptFilter` for the listening socket that it wraps.
 """
 
@@ -9,39 +9,67 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-__all__ = ["AcceptFilter"]
+from .telemetry.client_address import set_client_address
+
+__all__ = ["ACCEPT_AT_ONCE", "AcceptFilter", "AcceptRules", "AcceptedSocket"]
+
+ACCEPT_AT_ONCE: Final = 8
+"""Connections to accept in one turn of the loop: each will ask for a millisecond of TLS."""
 
 _BACKLOG: Final = 1024
 
-_AT_ONCE: Final = 64
+_REFUSED_AT_ONCE: Final = 64
 """Connections turned away in one go, so that a flood leaves time for everybody else."""
 
 _OUT_OF_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
+class AcceptRules(Protocol):
+    """Decides which connections are let in."""
+
+    def admit(self, host: str, connection: AcceptedSocket) -> bool:
+        """Return whether a connection from ``host`` is let in, and count it if so."""
+
+    def release(self, descriptor: int) -> None:
+        """Called when a connection that was let in has been closed."""
+
+    def exhausted(self) -> None:
+        """Called for each connection that is closed for want of a file descriptor."""
+
+
+class AcceptedSocket(socket.socket):
+    """An accepted connection that may come from elsewhere than it seems, and tells its end."""
+
+    client: object = None
+    """The address that it comes from, if it is not the peer's."""
+    rules: AcceptRules | None = None
+
+    def getpeername(self) -> object:
+        return super().getpeername() if self.client is None else self.client
+
+    def close(self) -> None:
+        descriptor = self.fileno()
+        super().close()
+        if self.rules is not None:
+            self.rules.release(descriptor)
+            self.rules = None
+
+
 class AcceptFilter:
     """A listening socket whose :meth:`accept` yields only connections that are let in.
 
-    ``admit`` is asked with the peer's host. When the process has no file descriptor
+    ``rules`` are asked with the peer's host. When the process has no file descriptor
     left, connections are closed with the help of a spare one instead of waiting in
-    the backlog, which an event loop would try to accept for ever; ``exhausted`` is
-    told about each of them.
+    the backlog, which an event loop would try to accept for ever.
     """
 
-    __slots__ = ("_admit", "_exhausted", "_listening", "_spare")
+    __slots__ = ("_listening", "_rules", "_spare")
 
-    def __init__(
-        self,
-        listening: socket.socket,
-        admit: Callable[[str], bool],
-        exhausted: Callable[[], None],
-    ) -> None:
+    def __init__(self, listening: socket.socket, rules: AcceptRules) -> None:
         self._listening = listening
-        self._admit = admit
-        self._exhausted = exhausted
+        self._rules = rules
         self._spare: int | None = _open_spare()
 
     def __getattr__(self, name: str) -> Any:
@@ -60,9 +88,9 @@ class AcceptFilter:
         Raises:
             BlockingIOError: there is none now.
         """
-        for _ in range(_AT_ONCE):
+        for _ in range(_REFUSED_AT_ONCE):
             try:
-                connection, address = self._listening.accept()
+                accepted, address = self._listening.accept()
             except OSError as error:
                 if error.errno not in _OUT_OF_FILES:
                     raise
@@ -70,7 +98,12 @@ class AcceptFilter:
                 continue
             if self._spare is None:
                 self._spare = _open_spare()
-            if self._admit(str(address[0])):
+            connection = accepted
+            if not isinstance(connection, AcceptedSocket):
+                connection = AcceptedSocket(fileno=accepted.detach())
+            if self._rules.admit(str(address[0]), connection):
+                connection.rules = self._rules
+                set_client_address(address)
                 return connection, address
             connection.close()
         raise BlockingIOError
@@ -94,7 +127,7 @@ class AcceptFilter:
             # Somebody else has taken the descriptor: next time, then.
             raise BlockingIOError from None
         connection.close()
-        self._exhausted()
+        self._rules.exhausted()
         self._spare = _open_spare()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from support.waiting import HANG
-from tailrace.service.relay.accept_filter import AcceptFilter
+from tailrace.service.accept_filter import AcceptedSocket, AcceptFilter
 
 
 class Guard:
@@ -19,15 +19,21 @@ class Guard:
     def __init__(self) -> None:
         self.left = 1_000_000
         self.hosts: list[str] = []
-        self.exhausted = 0
+        self.shed = 0
+        self.open: set[int] = set()
 
-    def admit(self, host: str) -> bool:
+    def admit(self, host: str, connection: AcceptedSocket) -> bool:
         self.hosts.append(host)
         self.left -= 1
+        if self.left >= 0:
+            self.open.add(connection.fileno())
         return self.left >= 0
 
-    def exhaust(self) -> None:
-        self.exhausted += 1
+    def release(self, descriptor: int) -> None:
+        self.open.remove(descriptor)
+
+    def exhausted(self) -> None:
+        self.shed += 1
 
 
 @pytest.fixture
@@ -39,7 +45,7 @@ def guard() -> Guard:
 def gate(guard: Guard) -> Iterator[AcceptFilter]:
     listening = socket.create_server(("127.0.0.1", 0))
     listening.setblocking(False)
-    gate = AcceptFilter(listening, guard.admit, guard.exhaust)
+    gate = AcceptFilter(listening, guard)
     gate.listen(1)
     yield gate
     gate.close()
@@ -58,8 +64,12 @@ def test_who_is_let_in_comes_through(gate: AcceptFilter, guard: Guard) -> None:
         with accepted:
             assert address == client.getsockname()
             assert guard.hosts == ["127.0.0.1"]
+            assert guard.open == {accepted.fileno()}
             accepted.sendall(b"x")
             assert client.recv(1) == b"x"
+    # Its end is told once.
+    accepted.close()
+    assert guard.open == set()
 
 
 def test_who_is_not_is_closed_at_once(gate: AcceptFilter, guard: Guard) -> None:
@@ -118,7 +128,7 @@ def test_out_of_files(gate: AcceptFilter, guard: Guard, few_files: Any) -> None:
     few_files()
     with pytest.raises(BlockingIOError):
         gate.accept()
-    assert guard.exhausted == 3
+    assert guard.shed == 3
     for client in clients:
         assert client.recv(1) == b""
         client.close()
@@ -134,7 +144,7 @@ def test_the_spare_is_lost_and_found(gate: AcceptFilter, guard: Guard, few_files
     few_files()
     with pytest.raises(BlockingIOError):
         gate.accept()
-    assert guard.exhausted == 0
+    assert guard.shed == 0
     few_files(leave=2)
     gate.accept()[0].close()
     assert gate._spare is not None

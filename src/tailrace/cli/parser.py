@@ -1,0 +1,50 @@
+"""The parser of ``tailrace`` and of its commands: a mistake is one line that says what to write."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any, Final, NoReturn
+
+from .exit_codes import ExitCode
+
+__all__ = ["CommandParser"]
+
+_CHOICE: Final = re.compile(r"invalid choice: '([^']*)' \(choose from (.*)\)", re.DOTALL)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Reports usage errors on one line, with the exit status that the documents promise."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        # Of the commands on a line, the last one knows what may follow.
+        self.set_defaults(parser=self)
+
+    def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
+        """Return the arguments; a usage error ends the process."""
+        args, unknown = self.parse_known_args(argv)
+        parser: CommandParser = args.parser
+        if unknown:
+            options = parser._option_string_actions
+            guess = _guess(unknown[0].partition("=")[0], options)
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}{guess}")
+        for name in ("command", "action"):
+            if getattr(args, name, "") is None:
+                parser.error(f"the following arguments are required: {name.upper()}")
+        return args
+
+    def error(self, message: str) -> NoReturn:
+        """End the process."""
+        wrong = _CHOICE.search(message)
+        if wrong:
+            message += _guess(wrong[1], re.findall(r"[\w-]+", wrong[2]))
+        self.exit(ExitCode.USAGE, f"{self.prog}: {message}; try {self.prog} --help\n")
+
+
+def _guess(word: str, known: Iterable[str]) -> str:
+    """Return a question with the known word that is meant, or "" where none is near."""
+    near = get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
