@@ -105,7 +105,11 @@ class DecodeError(RemoteProtocolError):
 
 
 class ServiceIdMismatch(ProtocolError):
-    """The service ids of the tunnel differ from the configured ones."""
+    """The service ids of the tunnel, ``service_ids``, differ from the configured ones."""
+
+    def __init__(self, text: str, *, setting: str = "", service_ids: tuple[str, ...] = ()) -> None:
+        super().__init__(text, setting=setting)
+        self.service_ids = service_ids
 
 
 class LinkError(TailraceError):

@@ -277,15 +277,22 @@ async def _serve(config: ServiceConfig, out: QueuedOutput) -> None:
         if hasattr(os, "geteuid") and os.geteuid() == 0:
             _log.warning("Running as root; this command needs no privileges")
         try:
-            shell = f"tailrace env --state-dir {shlex.quote(str(config.state_dir))}"
-            out.write(
-                f"API {service.endpoints.api_endpoint}\n"
-                f"local proxies {service.endpoints.data_endpoint}\n"
-                f'for a shell: eval "$({shell})"\n'
-            )
+            _announce(service.endpoints, config.state_dir, out)
             await _wait(service, stopping)
         finally:
             await service.stop()
+
+
+def _announce(endpoints: Endpoints, state_dir: Path, out: QueuedOutput) -> None:
+    """Print where the service is; it runs on if that goes to a full disk or to nobody."""
+    shell = f"tailrace env --state-dir {shlex.quote(str(state_dir))}"
+    out.write(
+        f"API {endpoints.api_endpoint}\n"
+        f"local proxies {endpoints.data_endpoint}\n"
+        f'for a shell: eval "$({shell})"\n'
+    )
+    if out.failure is not None:
+        _log.warning("standard output: %s", out.failure.strerror)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ the socket at the other end (sock_diag(7)): one that no process has any more has
 
 from __future__ import annotations
 
-import errno
 import socket
 import struct
 import sys
@@ -18,18 +17,18 @@ __all__ = ["is_closed"]
 _HEADER: Final = struct.Struct("=LHHLL")
 """nlmsghdr: length, type, flags, sequence number, port id."""
 _NETLINK_SOCK_DIAG: Final = 4
-_SOCK_DIAG_BY_FAMILY: Final = 20
+_BY_FAMILY: Final = 20
+"""SOCK_DIAG_BY_FAMILY."""
 _NLM_F_REQUEST: Final = 1
-_NLMSG_ERROR: Final = 2
 _QUERY: Final = struct.Struct("=BBBxL2s2s16s16sL8s")
 """inet_diag_req_v2: family, protocol, extensions, states; ports and addresses in network order,
 interface, cookie."""
 _ANY_STATE: Final = 0xFFFF_FFFF
 _NO_COOKIE: Final = b"\xff" * 8
-_NUMBER: Final = struct.Struct("=i")
-_INODE_AT: Final = _HEADER.size + 68
-"""Offset of ``idiag_inode``, behind the other fields of an inet_diag_msg."""
-_ERROR_AT: Final = _HEADER.size
+_ANSWER: Final = struct.Struct("=16xxB66xL")
+"""nlmsghdr and inet_diag_msg, of which the state and, at the end, the inode count."""
+_HAS_SENT_FIN: Final = frozenset({4, 5, 6, 11})
+"""States: FIN_WAIT1, FIN_WAIT2, TIME_WAIT, CLOSING. A listener may be what is found instead."""
 _ANSWER_SIZE: Final = 1024
 
 
@@ -46,14 +45,13 @@ if sys.platform == "linux":
         try:
             ours, theirs = sock.getsockname(), sock.getpeername()
             answer = _look_up(sock.family, theirs, ours)
-            failed = _HEADER.unpack_from(answer)[1] == _NLMSG_ERROR
-            (number,) = _NUMBER.unpack_from(answer, _ERROR_AT if failed else _INODE_AT)
-        except (OSError, struct.error):
+        except OSError:
             return False
-        if failed:
-            # There is none. With an address of its own machine, it has come and gone.
-            return bool(number == -errno.ENOENT and ours[0] == theirs[0])
-        return not number
+        # An error has another type: there is no such socket here, or nobody may look.
+        if len(answer) < _ANSWER.size or _HEADER.unpack_from(answer)[1] != _BY_FAMILY:
+            return False
+        state, inode = _ANSWER.unpack_from(answer)
+        return state in _HAS_SENT_FIN and not inode
 
     def _look_up(
         family: socket.AddressFamily, local: tuple[str, int], remote: tuple[str, int]
@@ -72,7 +70,7 @@ if sys.platform == "linux":
             _NO_COOKIE,
         )
         size = _HEADER.size + len(query)
-        header = _HEADER.pack(size, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 0, 0)
+        header = _HEADER.pack(size, _BY_FAMILY, _NLM_F_REQUEST, 0, 0)
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as asked:
             asked.setblocking(False)
             asked.sendto(header + query, (0, 0))

@@ -52,6 +52,8 @@ _CHANGED: Final = re.compile(
     r"\b(upgrade|websocket|sec-websocket-\w+|subprotocol|http version|in between)\b", re.IGNORECASE
 )
 """What a text is about that refuses a request for its form, not for its tokens."""
+_CONTROL_API: Final = "UnknownOperationException"
+"""In the response of the control API, AWS' or our own, to any GET."""
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 
 
@@ -122,7 +124,8 @@ class UpgradeParser:
 
         Raises:
             ServiceUnavailable: the service answered 5xx, 408, 425 or 429.
-            NotTunnelingService: something answered 2xx, 3xx or with a page of HTML.
+            NotTunnelingService: something answered 2xx, 3xx or with a page of HTML, or as the
+                control API does.
             HandshakeAltered: the service complains of what only a proxy in between can have done.
             AccessRefused: the service answered with any other status but 101.
             HandshakeFailed: the response breaks the rules of HTTP or WebSocket.
@@ -185,7 +188,7 @@ class UpgradeParser:
             login = "" if site is None else f"; {login_words(site)}"
             raise ServiceUnavailable(f"{text}{login}", retry_after=response.retry_after)
         where = self._endpoint.authority
-        if response.status < 400 or is_page(response):
+        if response.status < 400 or is_page(response) or _CONTROL_API in body:
             raise NotTunnelingService(
                 f"something else answered for {where}, not a tunneling service: {text}",
                 login_page=find_login_page(response),

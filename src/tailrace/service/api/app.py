@@ -101,7 +101,7 @@ class ControlApi:
         except ClientDisconnect:
             return Response(status_code=400)
         except StoreFailed as failed:
-            _log.error("request %s: %s", request_id, failed)
+            _log.error("request %s: %s; %s", request_id, failed, about)
             self._count(request, ErrorType.INTERNAL.code)
             return _error(
                 ApiError(ErrorType.INTERNAL, "The service cannot reach its store"), request_id
@@ -183,9 +183,9 @@ class ControlApi:
         return forwarded_client(fields, request.client.host, self._forwarders)
 
     def _name_tunnel(self, about: _About, parameters: Document) -> None:
-        """Note tunnel and thing that ``parameters`` name; the tunnel may be gone afterwards."""
+        """Note, before it may be gone, the tunnel that ``parameters`` name, and its thing."""
         queries = self._control.queries
-        with suppress(TunnelNotFound):
+        with suppress(TunnelNotFound, StoreFailed):
             about.tunnel = parameters.get("tunnelId", "")
             if "resourceArn" in parameters:
                 about.tunnel = queries.tunnel_id(parameters["resourceArn"])

@@ -294,6 +294,11 @@ def test_a_refusal_that_may_pass(status: int, fields: tuple[str, ...], seconds: 
         (refusal("304 Not Modified", b"", "Content-Length: 9"), '304 Not Modified: ""'),
         (refusal("200 OK", b"<html>", "Content-Length: 6"), '200 OK: "<html>"'),
         (refusal("302 Found", b"", "Content-Length: 0", "Location: x"), '302 Found: ""'),
+        # AWS' control API; that of tailrace serve has the same word.
+        (
+            refusal("404 Not Found", b"<UnknownOperationException/>", "Content-Length: 28"),
+            '404 Not Found: "<UnknownOperationException/>"',
+        ),
     ],
 )
 def test_what_no_tunneling_service_answers(data: bytes, said: str, pieces: int) -> None:

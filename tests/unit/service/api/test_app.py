@@ -27,6 +27,7 @@ from support.waiting import HANG
 from tailrace.common.log_floods import FloodFilter
 from tailrace.service.api.model import OPERATIONS
 from tailrace.service.config import DataSettings, OperationSettings
+from tailrace.service.errors import StoreFailed
 from tailrace.service.identity.key_store import KeyFile, credentials_file, new_key
 from tailrace.service.identity.policy import AccessKey, Policy
 from tailrace.service.limits import DEFAULT, Limits
@@ -295,8 +296,6 @@ async def test_boto3_names_the_fault(service: Service) -> None:
 async def test_a_failing_store_is_an_internal_failure(
     service: Service, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tailrace.service.errors import StoreFailed
-
     def fail(*_: object) -> None:
         raise StoreFailed("disk full")
 
@@ -305,6 +304,26 @@ async def test_a_failing_store_is_an_internal_failure(
     answer = await http.post("/", content=b"{}", headers=headers)
     check_error(answer, 500, "InternalFailure")
     assert "disk" not in json.dumps(answer.json())
+
+
+async def test_a_tunnel_that_cannot_be_looked_up_is_named_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise StoreFailed("disk full")
+
+    operation = OperationSettings(audit_log=tmp_path / "audit")
+    async with running(config(tmp_path / "state", operation=operation)) as service:
+        monkeypatch.setattr(service.queries, "describe", fail)
+        monkeypatch.setattr("tailrace.service.tunnels.rules.Tunnels.close", fail)
+        client = api(service.endpoints)
+        with pytest.raises(ClientError, match="InternalFailure"):
+            await asyncio.to_thread(client.close_tunnel, tunnelId="t1")
+        client.close()
+    event = json.loads(await asyncio.to_thread((tmp_path / "audit").read_text))
+    assert (event["tunnelId"], event["outcome"]) == ("t1", "InternalFailure")
+    line = f"disk full; CloseTunnel by {event['key']} from 127.0.0.1, tunnel t1"
+    assert line in caplog.text
 
 
 class TestLimits:
