@@ -247,7 +247,8 @@ class LocalProxies(Contender):
                 *("-e", str(hub), "-c", service.ca_dir, "-b", LOOPBACK, *self._arguments),
             ]
             token = {"AWSIOT_TUNNEL_ACCESS_TOKEN": getattr(tunnel, name)}
-            return supervisor.spawn(name, command, {**self._environment, **token})
+            environment = {"TAILRACE_NO_STATE": "yes", **self._environment, **token}
+            return supervisor.spawn(name, command, environment)
 
         destination = spawn("destination", "-d", applications, service.data)
         source = spawn("source", "-s", ports, gate(service.data))

@@ -34,7 +34,7 @@ class Target:
     @classmethod
     def ours(cls, link: str) -> Target:
         """Return our own command, over a link back end."""
-        command = (installed("localproxy"), "--link", link)
+        command = (installed("localproxy"), "--link", link, "--no-state")
         return cls(command, True, f"tailrace, {link}", _OUR_PATIENCE)
 
     @classmethod

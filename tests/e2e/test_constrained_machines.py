@@ -98,6 +98,7 @@ def test_a_service_whose_standard_output_is_on_a_full_disk(tmp_path: Path):
     """As log files often are. It is there for its clients."""
     full = ("/bin/sh", "-c", 'exec "$@" > /dev/full', "full")
     with service_process(tmp_path, machine=full) as service, tunnel_of(service, "SSH"):
+        assert "standard output: No space left on device" in service.process.log
         assert service.stop() == ExitCode.OK
         assert "Traceback" not in service.process.log
 
@@ -169,3 +170,22 @@ async def test_a_client_token_that_cannot_be_kept_is_said_before_the_token_is_us
             assert place in proxy.fatal_line
         with tunnel_process(tmp_path, tunnel, Side.SOURCE, name="again") as proxy:
             await proxy.ready()
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [("read-only", "/srv/state"), ("full disk", "{directory}/full/state"), ("no user", "")],
+)
+async def test_by_default_a_client_token_that_cannot_be_kept_is_a_warning(
+    tmp_path: Path, service: ServiceProcess, name: str, place: str
+):
+    machine = machine_of(name, tmp_path)
+    machine += ["env", f"XDG_STATE_HOME={place.format(directory=tmp_path)}"]
+    with (
+        tunnel_of(service, "SSH") as tunnel,
+        tunnel_process(tmp_path, tunnel, Side.SOURCE, machine=machine) as proxy,
+    ):
+        await proxy.ready()
+        (warning,) = (line for line in proxy.log.splitlines() if "after a restart" in line)
+        assert "[warning]" in warning
+        assert "--state-dir" in warning

@@ -86,6 +86,7 @@ async def test_a_file_without_a_token(service: ServiceProcess, tmp_path: Path):
         (["-m", "src", "--settings-json", "{file}"], "settings: "),
         (["-m", "src", "--config-dir", "nowhere"], "nowhere"),
         (["-m", "src", "-e", "a b"], "ndpoint"),
+        (["-d", "http://localhost:8765"], "is a URL; write localhost:8765"),
     ],
     ids=lambda value: value[-2] if isinstance(value, list) else None,
 )
@@ -96,6 +97,13 @@ async def test_values_out_of_their_limits(
     option = [word.format(file="settings") for word in option]
     arguments = option if "-e" in option else [*endpoint(service)[:2], *option]
     assert words in await failing(tmp_path, arguments, ExitCode.USAGE)
+
+
+async def test_the_port_of_the_control_api(service: ServiceProcess, tmp_path: Path):
+    api = service.endpoints.api_endpoint.removeprefix("https://")
+    arguments = ["-e", api, "-c", service.endpoints.ca_dir, "-m", "src"]
+    line = await failing(tmp_path, arguments, ExitCode.NETWORK)
+    assert f"{api} is the control API, not the data endpoint; " in line
 
 
 async def test_options_that_do_not_go_together(tmp_path: Path):
@@ -232,7 +240,8 @@ async def test_a_used_token(service: ServiceProcess, tmp_path: Path):
 
 async def test_a_token_used_by_another_proxy(service: ServiceProcess, tmp_path: Path):
     with tunnel_of(service, "SSH") as tunnel:
-        with tunnel_process(tmp_path, tunnel, Side.SOURCE) as proxy:
+        # One that keeps its client token elsewhere.
+        with tunnel_process(tmp_path, tunnel, Side.SOURCE, None, "--no-state") as proxy:
             await proxy.ready()
         line = await refused(service, tmp_path, Side.SOURCE, tunnel.tokens[Side.SOURCE])
     assert "does not match the client token" in line
@@ -295,4 +304,5 @@ async def test_what_is_no_error_leaves_no_error_line(service: ServiceProcess, tm
         "destination.out",
         "source.log",
         "source.out",
+        "state-home",
     ]

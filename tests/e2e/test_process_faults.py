@@ -77,7 +77,7 @@ async def usable(at: LocalAddress) -> None:
 
 @each_end
 async def test_a_killed_proxy_is_restarted(service: ServiceProcess, tmp_path: Path, side: Side):
-    """With --state-dir the same access token lets it in again, and a source has its port again."""
+    """The same access token lets it in again, and a source has its port again."""
     with tunnel_of(service, "SSH") as tunnel, contextlib.ExitStack() as stack:
         async with application(mirror) as where:
             services = {
@@ -86,9 +86,8 @@ async def test_a_killed_proxy_is_restarted(service: ServiceProcess, tmp_path: Pa
             }
 
             def start(which: Side, name: str = "") -> ProxyProcess:
-                state = ("--state-dir", str(tmp_path / which.value))
                 return stack.enter_context(
-                    tunnel_process(tmp_path, tunnel, which, services[which], *state, name=name)
+                    tunnel_process(tmp_path, tunnel, which, services[which], name=name)
                 )
 
             proxies = {which: start(which) for which in Side}
@@ -107,15 +106,55 @@ async def test_a_killed_proxy_is_restarted(service: ServiceProcess, tmp_path: Pa
             assert other.running
 
 
-async def test_a_killed_proxy_without_a_state_directory_is_refused(
-    service: ServiceProcess, tmp_path: Path
-):
+async def test_a_killed_proxy_without_state_is_refused(service: ServiceProcess, tmp_path: Path):
     with tunnel_of(service, "SSH") as tunnel:
-        with tunnel_process(tmp_path, tunnel, Side.SOURCE) as killed:
+        none = (tmp_path, tunnel, Side.SOURCE, None, "--no-state")
+        with tunnel_process(*none) as killed:
             await killed.ready()
             killed.kill()
-        with tunnel_process(tmp_path, tunnel, Side.SOURCE, name="again") as again:
+        with tunnel_process(*none, name="again") as again:
             assert await again.exit_code() == ExitCode.TOKEN_REFUSED
+    assert not (tmp_path / "state-home").exists()
+
+
+async def test_a_map_with_a_mistake_can_be_corrected(service: ServiceProcess, tmp_path: Path):
+    """The token was used by then."""
+    with tunnel_of(service, "SSH") as tunnel:
+        wrong, right = ({name: TCPAddress("localhost", 22)} for name in ("SHH", "SSH"))
+        with tunnel_process(tmp_path, tunnel, Side.DESTINATION, wrong) as proxy:
+            assert await proxy.exit_code() == ExitCode.PROTOCOL
+            assert "Web socket session ID" in proxy.log
+        with tunnel_process(tmp_path, tunnel, Side.DESTINATION, right, name="again") as proxy:
+            await proxy.ready()
+            proxy.signal(signal.SIGINT)
+            assert await proxy.exit_code() == ExitCode.OK
+        with tunnel_process(tmp_path, tunnel, Side.DESTINATION, right, name="third") as proxy:
+            await proxy.ready()
+
+
+async def test_a_second_proxy_with_one_token_is_told_of_the_first(
+    service: ServiceProcess, tmp_path: Path
+):
+    """They would take the place of each other for ever."""
+    with tunnel_of(service, "SSH") as tunnel:
+        with tunnel_process(tmp_path, tunnel, Side.SOURCE) as first:
+            await first.ready()
+            with tunnel_process(tmp_path, tunnel, Side.SOURCE, name="second") as second:
+                assert await second.exit_code() == ExitCode.USAGE
+                assert f"has this access token: pid {first.pid} on " in second.fatal_line
+                assert "Attempting to establish web socket" not in second.log
+            assert first.running
+            assert "Trying again" not in first.log
+
+
+async def test_a_home_that_cannot_be_written_is_only_worth_a_warning(
+    service: ServiceProcess, tmp_path: Path
+):
+    (tmp_path / "state-home").write_text("")
+    with tunnel_of(service, "SSH") as tunnel:
+        with tunnel_process(tmp_path, tunnel, Side.SOURCE) as proxy:
+            await proxy.ready()
+            assert "[warning] cannot make the directory" in proxy.log
 
 
 async def test_a_killed_service_has_lost_nothing_it_has_answered(tmp_path: Path):

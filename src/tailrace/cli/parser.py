@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from typing import Any, Final, NoReturn
 
 from .exit_codes import ExitCode
+from .suggestions import closest_name
 
 __all__ = ["CommandParser"]
 
@@ -46,5 +46,5 @@ class CommandParser(argparse.ArgumentParser):
 
 def _guess(word: str, known: Iterable[str]) -> str:
     """Return a question with the known word that is meant, or "" where none is near."""
-    near = get_close_matches(word, list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    near = closest_name(word, known)
+    return f"; did you mean {near}?" if near else ""

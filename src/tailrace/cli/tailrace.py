@@ -117,7 +117,8 @@ def _add_config_parser(commands: Subparsers) -> None:
         "show",
         help="print every effective setting and where it came from",
         description="Print every setting that localproxy would run with, and where it came "
-        "from: argument, file, environment or default. Tokens and passwords are not shown.",
+        "from: argument, file, environment or default. Tokens and passwords are not shown, and "
+        "no token is needed.",
         usage="tailrace config show [ARGUMENT ...]",
         prefix_chars="\0",
         add_help=False,
@@ -138,7 +139,7 @@ def _run_config_show(args: argparse.Namespace) -> None:
     from .localproxy.describe import describe
     from .localproxy.resolve import build_settings
 
-    settings = describe(build_settings(args.arguments, os.environ))
+    settings = describe(build_settings(args.arguments, os.environ, with_token=False))
     rows = [(row.name, row.value or "-", str(row.origin)) for row in settings]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

@@ -210,7 +210,7 @@ def format_local_address(address: LocalAddress) -> str:
     """Return the text that :func:`parse_local_address` understands as ``address``."""
     if isinstance(address, TCPAddress):
         return str(address)
-    plain = "/" in address.path and not address.path.startswith(_UNIX)
+    plain = "/" in address.path and ":" not in address.path
     return address.path if plain else _UNIX + address.path
 
 

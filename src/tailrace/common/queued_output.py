@@ -9,10 +9,8 @@ has the pipe or terminal open, and they would see their own writes fail.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import select
 import stat
 from collections import deque
 from collections.abc import Callable
@@ -23,8 +21,8 @@ __all__ = ["QueuedHandler", "QueuedOutput", "write_briefly"]
 
 _MAX_WAITING: Final = 1024 * 1024
 """Bytes that wait in a queue at most."""
-_MAX_WRITE: Final = select.PIPE_BUF if hasattr(select, "PIPE_BUF") else 512
-"""Bytes of lines written together: as many as stay in one piece in a pipe of several writers."""
+_MAX_WRITE: Final = 4096
+"""Bytes of lines written together: on Linux so many stay in one piece in a pipe of many writers."""
 _PATIENCE: Final = 1.0
 """Seconds that the end of a process waits for the reader."""
 
@@ -34,8 +32,8 @@ class QueuedOutput:
 
     When too much waits, lines are dropped until the reader has caught up; then the line
     ``dropped(N)`` stands in their place. A file is written to directly, as nobody has to read it,
-    and so is any stream where no thread can be had. What cannot be written is lost silently: its
-    reader is gone.
+    and so is any stream where no thread can be had. What cannot be written is lost: its reader is
+    gone, or the disk is full.
     """
 
     def __init__(
@@ -44,10 +42,15 @@ class QueuedOutput:
         dropped: Callable[[int], str],
         max_waiting: int = _MAX_WAITING,
     ) -> None:
+        self.failure: OSError | None = None
+        """Why something could not be written; the latest reason."""
         self._stream = stream
         self._describe_dropped = dropped
         self._max_waiting = max_waiting
         self._descriptor = _descriptor(stream)
+        self._may_wait = self._descriptor is not None and _has_reader(self._descriptor)
+        errors = getattr(stream, "errors", None)
+        self._errors = "backslashreplace" if errors in (None, "strict") else errors
         self._lines: deque[bytes] = deque()
         self._waiting = 0
         self._dropped = 0
@@ -59,10 +62,14 @@ class QueuedOutput:
     def write(self, text: str) -> None:
         """Queue a line with its end, or several of them that belong together."""
         with self._changed:
-            if not self._has_thread():
-                self._write_directly(text)
+            if self._descriptor is None:
+                self._stream.write(text)
+                self._stream.flush()
                 return
-            data = text.encode(self._stream.encoding, "backslashreplace")
+            data = text.encode(self._stream.encoding, self._errors)
+            if not self._has_thread():
+                self._write(data)
+                return
             if self._dropped or self._waiting + len(data) > self._max_waiting:
                 self._dropped += 1
                 return
@@ -79,25 +86,26 @@ class QueuedOutput:
             self._thread.join(patience)
 
     def _has_thread(self) -> bool:
-        if self._thread is None and self._descriptor is not None:
+        if self._thread is None and self._may_wait:
             thread = Thread(target=self._run, name="tailrace output", daemon=True)
             try:
                 thread.start()
             except RuntimeError:  # none left, or the interpreter is about to end
-                self._descriptor = None
+                self._may_wait = False
             else:
                 self._thread = thread
         return self._thread is not None
 
-    def _write_directly(self, text: str) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            self._stream.write(text)
-            self._stream.flush()
-
     def _run(self) -> None:
-        assert self._descriptor is not None
         while data := self._next():
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        assert self._descriptor is not None
+        try:
             _write_all(self._descriptor, data)
+        except OSError as error:
+            self.failure = error
 
     def _next(self) -> bytes:
         """Wait for lines and return some of them; b"" at the end."""
@@ -149,14 +157,16 @@ def write_briefly(stream: TextIO, text: str) -> None:
 
 
 def _descriptor(stream: TextIO) -> int | None:
-    """Return the descriptor of a stream that somebody has to read, ``None`` for others."""
     try:
-        descriptor = stream.fileno()
-        mode = os.fstat(descriptor).st_mode
-    except (AttributeError, OSError, ValueError):
+        return stream.fileno()
+    except (AttributeError, OSError, ValueError):  # an object that replaces the stream
         return None
-    has_reader = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor)
-    return descriptor if has_reader else None
+
+
+def _has_reader(descriptor: int) -> bool:
+    """Return whether somebody has to read what is written, so that writing may wait."""
+    mode = os.fstat(descriptor).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
@@ -166,11 +176,11 @@ def _write_all(descriptor: int, data: bytes) -> None:
             rest = rest[os.write(descriptor, rest) :]
         except BlockingIOError:  # another process has made it so
             _wait_writable(descriptor)
-        except OSError:
-            return
 
 
 def _wait_writable(descriptor: int) -> None:
+    import select  # hardly ever needed
+
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
     poll.poll()

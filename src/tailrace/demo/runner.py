@@ -126,7 +126,7 @@ def _start_proxies(
         ("source", ["-m", "source", "-b", _HOST]),
     ):
         command = [installed("localproxy"), *options]
-        command += ["-e", endpoints["data_endpoint"], "-c", endpoints["ca_dir"]]
+        command += ["-e", endpoints["data_endpoint"], "-c", endpoints["ca_dir"], "--no-state"]
         # In the environment, because arguments can be seen by other users.
         token = {"AWSIOT_TUNNEL_ACCESS_TOKEN": tunnel[f"{mode}AccessToken"]}
         services = processes.start(mode, command, token)["services"]

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from importlib import import_module
 from typing import Final, TypeAlias, cast
 
+from ..common.installing import how_to_install
 from ..errors import ConfigurationError
 from .base_link import BaseLink
 from .endpoint import ServiceEndpoint
@@ -66,14 +67,17 @@ def _load(backend: str) -> _Opener:
                 return _opener(name)
             except ImportError:
                 continue
-        raise ConfigurationError(f"no WebSocket package is installed; install {_either()}")
+        raise ConfigurationError(
+            f"no WebSocket package is installed; install {_either()}:"
+            f" {how_to_install('websockets')}"
+        )
     if backend not in BACKENDS:
         raise ConfigurationError(f"link back end {backend!r} is unknown; there are {_either()}")
     try:
         return _opener(backend)
     except ImportError:
         raise ConfigurationError(
-            f"link back end {backend!r} needs the package {backend}, which is not installed"
+            f"link back end {backend!r} needs the package {backend}: {how_to_install(backend)}"
         ) from None
 
 

@@ -88,6 +88,14 @@ class Clients:
         if not listener.is_local:
             self._emit(ListeningOnNetwork(listener.address))
 
+    def bound_address(self, service_id: str, given: LocalAddress | None) -> LocalAddress | None:
+        """Return the address that was given for a bound service, with the port that was picked."""
+        listener = self._listener(service_id)
+        if not isinstance(given, TCPAddress) or given.port or listener is None:
+            return given
+        assert isinstance(listener.address, TCPAddress)
+        return TCPAddress(given.host, listener.address.port)
+
     def listen(self, service_id: str, assigned: bool) -> None:
         """Accept the clients of a service, which has been bound."""
         self._emit(Listening(service_id, self._accept(service_id).address, assigned))

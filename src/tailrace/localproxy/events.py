@@ -173,6 +173,8 @@ class Ended:
 
     code: int
     reason: str
+    requested: bool = False
+    """Whether this proxy was told to stop: then nothing was received that closed the tunnel."""
 
 
 ProxyEvent: TypeAlias = (

@@ -29,6 +29,9 @@ _OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUF
 _ACCEPT_PAUSE: Final = 0.5
 """Seconds to wait before accepting again when the process is out of descriptors."""
 
+_MAPPED: Final = "::ffff:"
+"""What the system puts in front of an IPv4 address on an IPv6 socket (RFC 4291)."""
+
 AcceptCallback = Callable[[socket.socket, str], None]
 
 
@@ -58,7 +61,7 @@ def bind(service_id: str, address: LocalAddress, log: TunnelLog) -> Listener:
     failure: OSError | None = None
     for family, literal in families:
         try:
-            sock = _bind_tcp(family, str(literal), port)
+            sock = _bind_tcp(family, str(literal), port, both_versions=len(families) == 1)
         except OSError as error:
             failure = failure or error
             if error.errno == errno.EADDRINUSE:
@@ -80,14 +83,15 @@ def bind(service_id: str, address: LocalAddress, log: TunnelLog) -> Listener:
     return Listener(sockets, TCPAddress(host, port), log)
 
 
-def _bind_tcp(family: int, literal: str, port: int) -> socket.socket:
+def _bind_tcp(family: int, literal: str, port: int, *, both_versions: bool) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         if os.name == "posix":
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            # "::" alone means IPv4, too, as in the C++ proxy.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both_versions)
         sock.bind((literal, port))
         # Linux lets two processes bind one port until the first listens; only
         # listening proves that it is ours. Nothing is accepted before the tunnel is
@@ -199,8 +203,7 @@ class Listener:
                 self._accept_failed(error)
                 return
             sock.setblocking(False)
-            name = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix client"
-            self._on_accept(sock, name)
+            self._on_accept(sock, _name_of(peer))
 
     def _accept_failed(self, error: OSError) -> None:
         """Go on serving those that are connected; accept again a little later."""
@@ -218,3 +221,10 @@ class Listener:
         self.pause()
         self._loop = loop
         self._retry = loop.call_later(_ACCEPT_PAUSE, self.start, loop, callback)
+
+
+def _name_of(peer: object) -> str:
+    """Return the address of a client, an IPv4 one as such also where it came to ``::``."""
+    if not isinstance(peer, tuple):
+        return "unix client"
+    return f"{peer[0].removeprefix(_MAPPED)}:{peer[1]}"

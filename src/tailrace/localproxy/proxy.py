@@ -17,7 +17,7 @@ from typing import Final
 from ..common.addresses import LocalAddress
 from ..common.secret import Secret
 from ..errors import ConfigurationError, LocalProtocolError, TailraceError, TokenRotated
-from ..link import ServiceEndpoint, SupervisorOutcome, TLSOptions
+from ..link import ClosedBy, ServiceEndpoint, SupervisorOutcome, TLSOptions
 from ..wire import Side
 from .clients import Clients
 from .events import Ended, Events, ServicesMapped, Started, Subscriber
@@ -136,7 +136,8 @@ class LocalProxy:
         finally:
             await self._close()
         closed = self._uplink.last_closed
-        self._events.emit(Ended(closed.code, closed.reason))
+        requested = self._stopping and closed.by is ClosedBy.US
+        self._events.emit(Ended(closed.code, closed.reason, requested))
 
     def stop(self) -> None:
         """End in order: reset open connections, close the link with 1000, then return from run.
@@ -180,6 +181,9 @@ class LocalProxy:
         if listens:
             services |= source_addresses(self._settings, service_ids)
             self._bind(services)
+            services = {
+                name: self._clients.bound_address(name, services[name]) for name in services
+            }
         self._events.emit(ServicesMapped(services))
         serve = traffic.connections.serve
         self._clients.tunnel_ready(service_ids, serve)

@@ -45,6 +45,7 @@ def destination_services(
             f"the tunnel has the services [{', '.join(service_ids)}], but there is no "
             f"destination for [{', '.join(missing)}]",
             setting="destinations",
+            service_ids=service_ids,
         )
     return {service_id: service for service_id, service in found.items() if service is not None}
 

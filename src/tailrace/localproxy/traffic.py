@@ -34,6 +34,7 @@ from ..session import (
     TunnelReady,
 )
 from ..wire import Side
+from ..wire.messages import FLOW_MESSAGES
 from .applications import Applications
 from .clients import Clients
 from .connections import ConnectionTable
@@ -159,7 +160,7 @@ class Traffic:
             case PeerChanged(present):
                 peer = self.session.side.other
                 self._emit(PeerJoined(peer) if present else PeerLeft(peer))
-            case MessageIgnored(kind, service_id, reason):
+            case MessageIgnored(kind, service_id, reason) if kind not in FLOW_MESSAGES:
                 self._log.debug(
                     "Ignored message type %d of service '%s': %s", kind, service_id, reason
                 )

@@ -20,8 +20,9 @@ def locked(path: Path, *, wait: bool) -> Iterator[None]:
     On systems other than POSIX nothing is locked.
 
     Raises:
-        ConfigurationError: the file cannot be opened, or trusted.
-        OSError: another process holds the lock, and ``wait`` is false.
+        ConfigurationError: the file cannot be opened, trusted or, as on some network file
+            systems, locked.
+        BlockingIOError: another process holds the lock, and ``wait`` is false.
     """
     try:
         handle = open_private(path, os.O_RDWR | os.O_CREAT)
@@ -31,7 +32,12 @@ def locked(path: Path, *, wait: bool) -> Iterator[None]:
         with contextlib.suppress(ImportError):
             import fcntl
 
-            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise
+            except OSError as error:
+                raise ConfigurationError(f"cannot lock {path}: {error.strerror}") from error
         yield
     finally:
         # The lock goes with the descriptor, also when the process is killed.

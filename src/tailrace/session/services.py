@@ -37,11 +37,15 @@ def match_service_ids(
             return ids or ("",)
         raise ServiceIdMismatch(
             f"the tunnel has the services {_listing(ids)}, but one address without a service id "
-            f"was given: name each one, as in {ids[0]}=PORT,{ids[1]}=PORT"
+            f"was given: name each one, as in {ids[0]}=PORT,{ids[1]}=PORT",
+            setting="services",
+            service_ids=ids,
         )
     if set(configured) != set(ids):
         raise ServiceIdMismatch(
             f"the tunnel has {f'the services {_listing(ids)}' if ids else 'no services'}, "
-            f"you gave {_listing(configured)}: both lists must be equal"
+            f"you gave {_listing(configured)}: both lists must be equal",
+            setting="services",
+            service_ids=ids,
         )
     return ids

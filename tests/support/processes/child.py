@@ -136,7 +136,8 @@ def process(
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=log,
-            env=environment,
+            # What a command keeps for its user stays with the test.
+            env={"XDG_STATE_HOME": str(directory / "state-home"), **environment},
             cwd=directory,
         )
     started = Process(name, popen, directory)

@@ -228,7 +228,24 @@ def test_config_show_with_a_mistake(capsys: pytest.CaptureFixture[str], no_setti
     assert status == ExitCode.USAGE
     assert out == ""
     assert err.startswith("tailrace config show: ")
-    assert "access-token" in err
+    assert "--source-listen-port/-s" in err
+
+
+@pytest.mark.parametrize(
+    ("argv", "origin"),
+    [
+        ([], "default"),
+        (["--access-token-file", "missing"], "command line --access-token-file"),
+        (["-t", "-"], "command line -t"),
+    ],
+)
+def test_config_show_needs_no_token(
+    capsys: pytest.CaptureFixture[str], no_settings: None, argv: list[str], origin: str
+) -> None:
+    status, out, err = result(capsys, "config", "show", "-r", "eu-west-1", "-s", "5555", *argv)
+    assert (status, err) == (ExitCode.OK, "")
+    (row,) = [line for line in out.splitlines() if line.startswith("access_token ")]
+    assert row.split(maxsplit=2)[1:] == ["-", origin]
 
 
 @pytest.mark.parametrize("option", ["--version"])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+import sysconfig
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +25,21 @@ def test_a_package() -> None:
 def test_without_pip(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert how_to_install("uvloop") == f"uv pip install --python {sys.executable} uvloop"
+
+
+def test_what_pipx_has_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "prefix", "/home/me/.local/share/pipx/venvs/tailrace")
+    assert how_to_install("uvloop") == "pipx inject tailrace uvloop"
+
+
+def test_a_python_that_refuses_pip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "prefix", sys.base_prefix)
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    assert how_to_install("uvloop") == f"{PIP} uvloop"
+    (tmp_path / "EXTERNALLY-MANAGED").touch()
+    said = how_to_install("uvloop")
+    assert said.startswith(f"{sys.executable} -m venv DIR, then DIR/bin/pip install tailrace and")
+    assert PIP not in said
 
 
 def test_this_installation() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -213,3 +214,20 @@ def test_a_record_that_cannot_be_formatted(
     handler.close()
     assert stream.getvalue() == ""
     assert "no number" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_what_cannot_be_written_is_told() -> None:
+    with open("/dev/full", "w") as stream:
+        output = QueuedOutput(stream, note)
+        assert output.failure is None
+        output.write("a\n")
+        assert output.failure is not None
+        assert output.failure.errno == errno.ENOSPC
+        output.close()
+
+
+def test_the_handling_of_characters_is_that_of_the_stream(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w", encoding="ascii", errors="replace") as stream:
+        QueuedOutput(stream, note).write("caf\u00e9\n")
+    assert (tmp_path / "log").read_text() == "caf?\n"

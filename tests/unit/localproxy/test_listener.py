@@ -77,8 +77,21 @@ async def test_ipv6_literals(accepted: Accepted):
     listener.close()
 
 
+async def test_the_ipv6_address_of_all_interfaces_takes_ipv4_clients(accepted: Accepted):
+    """As the C++ proxy does; they are named by their IPv4 address."""
+    listener = started(bind("SSH", TCPAddress("::", 0)), accepted)
+    names = []
+    for host in ("127.0.0.1", "::1"):
+        with socket.create_connection((host, port_of(listener))) as client:
+            await accepted.wait(len(names) + 1)
+            names.append(f"{host}:{client.getsockname()[1]}")
+    assert [peer for _, peer in accepted.clients] == names
+    listener.close()
+
+
 @pytest.mark.parametrize(
-    ("host", "local"), [("", True), ("127.0.0.1", True), ("::1", True), ("0.0.0.0", False)]
+    ("host", "local"),
+    [("", True), ("127.0.0.1", True), ("::1", True), ("0.0.0.0", False), ("::", False)],
 )
 async def test_knows_who_can_reach_it(host: str, local: bool):
     listener = bind("SSH", TCPAddress(host, 0))

@@ -70,7 +70,7 @@ async def test_a_source_tells_what_happens_in_order(service: ServiceProcess):
     assert source.all(Started) == [Started(Side.SOURCE)]
     assert source.all(Connecting)[0].endpoint == source.all(Connected)[0].endpoint
     assert source.all(Listening) == [Listening("SSH", listening["SSH"], True)]
-    assert source.all(Ended) == [Ended(1000, "")]
+    assert source.all(Ended) == [Ended(1000, "", requested=True)]
 
 
 async def test_a_lone_port_serves_the_one_service_of_the_tunnel(service: ServiceProcess):
@@ -204,7 +204,7 @@ async def test_one_that_is_stopped_before_it_runs_ends_at_once():
     proxy.subscribe(events.append)
     proxy.stop()
     await proxy.run()
-    assert events == [Started(Side.SOURCE), Ended(1000, "")]
+    assert events == [Started(Side.SOURCE), Ended(1000, "", requested=True)]
 
 
 async def test_a_subscriber_may_come_and_go_at_any_time(service: ServiceProcess):

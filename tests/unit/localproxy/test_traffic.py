@@ -80,6 +80,11 @@ def test_what_is_ignored_is_in_the_log(loop: ClockLoop, caplog: pytest.LogCaptur
     source = Ready(loop, settings())
     source.link_session.frame_received(frame(MessageType.CONNECTION_RESET))
     assert "Ignored message type 7 of service 'SSH': the stream is not open" in caplog.text
+    caplog.clear()
+    # That of our own kind may come late, or change nothing, and is no news.
+    for kind in (PAUSE, RESUME):
+        source.link_session.frame_received(frame(kind))
+    assert caplog.messages == []
 
 
 def test_the_end_of_the_link_ends_every_connection_and_lets_them_drain(loop: ClockLoop):

@@ -1,5 +1,8 @@
 """Locks on files."""
 
+import errno
+import fcntl
+import os
 import stat
 import subprocess
 import sys
@@ -38,4 +41,21 @@ def test_waiting(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot write"), locked(tmp_path, wait=True):
+        pass
+
+
+def test_a_file_system_without_locks_is_not_taken_for_another_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As some of a network, and some volumes of containers, are."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    path = tmp_path / "lock"
+    with (
+        pytest.raises(ConfigurationError, match=f"^cannot lock {path}: No locks available$"),
+        locked(path, wait=False),
+    ):
         pass

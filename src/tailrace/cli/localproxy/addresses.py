@@ -17,6 +17,7 @@ from ...common.addresses import (
     AddressError,
     AddressFault,
     LocalAddress,
+    TCPAddress,
     format_local_address,
     is_host_name,
     is_ipv6,
@@ -42,6 +43,11 @@ logger = logging.getLogger(__name__)
 _DEFAULT_PORT: Final = 443
 """Port of the service's data endpoint."""
 _SCHEME: Final = "wss://"
+_ANY_SCHEME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
+_SCHEME_PORTS: Final = {"http": 80, "https": 443, "ssh": 22, "ws": 80, "wss": 443}
+_PORT_AND_PATH: Final = re.compile(r"([^/]+:\d{1,5})/.*")
+_LIKE_A_SERVICE: Final = re.compile(r"[A-Z][A-Z0-9_-]*|[0-9]{1,5}")
+"""A host that is rather meant for a service id or a port: names are seldom in capitals."""
 _PATHS: Final = ("", "/", "/tunnel")
 
 
@@ -60,7 +66,8 @@ def parse_endpoint(text: str) -> tuple[str, int]:
         place, slash, path = text[len(_SCHEME) :].partition("/")
         if slash + path not in _PATHS:
             raise ConfigurationError(f"Invalid endpoint specified: {printable(text)}")
-    validate_address_characters(place, "proxy-endpoint", "Proxy endpoint")
+    hint = "; give HOST or HOST:PORT" if _ANY_SCHEME.match(place) else ""
+    validate_address_characters(place, "proxy-endpoint", "Proxy endpoint", hint)
     try:
         host, port_text = split_host_port(place)
         port = _DEFAULT_PORT if port_text is None else parse_port(port_text)
@@ -105,6 +112,7 @@ def parse_local_address(text: str, side: Side) -> LocalAddress:
     """
     if not text:
         raise RejectedInput("endpoint", "empty endpoint", "Endpoint cannot be empty")
+    _refuse_url(text)
     is_port = text.isascii() and text.isdigit()
     may_have_scope = text[0] == "[" and is_ipv6(text[1:].partition("]")[0])
     if not (is_port or may_have_scope or is_unix_path(text)):
@@ -113,6 +121,29 @@ def parse_local_address(text: str, side: Side) -> LocalAddress:
         return addresses.parse_local_address(text)
     except AddressError as error:
         raise _reworded(error, text, side) from None
+
+
+def _refuse_url(text: str) -> None:
+    """Refuse what would be taken for the path of a unix socket, but is meant for a host and port.
+
+    Raises:
+        ConfigurationError: it begins with a scheme, or is ``HOST:PORT/...``.
+    """
+    scheme = _ANY_SCHEME.match(text)
+    if scheme and scheme[0] != "unix://":
+        name = scheme[0].removesuffix("://").lower()
+        place = re.split("[/?#]", text[scheme.end() :])[0].rpartition("@")[2]
+        shown = scheme[0] + place
+        if place and ":" not in place.rpartition("]")[2]:
+            place += f":{_SCHEME_PORTS.get(name, 'PORT')}"
+        raise ConfigurationError(
+            f"Address '{printable(shown)}' is a URL; write {printable(place or 'HOST:PORT')}"
+        )
+    behind = _PORT_AND_PATH.fullmatch(text)
+    if behind and not is_unix_path(behind[1]):
+        raise ConfigurationError(
+            f"Address '{printable(text)}' has a path behind the port; write {printable(behind[1])}"
+        )
 
 
 def _reworded(error: AddressError, text: str, side: Side) -> ConfigurationError:
@@ -157,7 +188,9 @@ def parse_service_map(text: str, side: Side) -> dict[str, LocalAddress]:
     for item in items:
         parts = re.split("=+", item)
         if len(parts) == 1 and len(items) == 1:
-            return {"": parse_local_address(item.strip(WHITESPACE), side)}
+            address = parse_local_address(item.strip(WHITESPACE), side)
+            _warn_of_a_service_id(address, side)
+            return {"": address}
         if len(parts) != 2:
             raise ConfigurationError(
                 "Wrong format for the port mappings! Example: SSH1=5555,SSH2=6666."
@@ -180,6 +213,20 @@ def parse_service_map(text: str, side: Side) -> dict[str, LocalAddress]:
     if side is Side.SOURCE:
         _refuse_shared_addresses(services)
     return services
+
+
+def _warn_of_a_service_id(address: LocalAddress, side: Side) -> None:
+    if isinstance(address, TCPAddress) and _LIKE_A_SERVICE.fullmatch(address.host):
+        logger.warning(
+            "%s %s means port %d of a host named %s; write %s=%d for a service of that name, or a"
+            " port alone",
+            "-s" if side is Side.SOURCE else "-d",
+            address,
+            address.port,
+            address.host,
+            address.host,
+            address.port,
+        )
 
 
 def _refuse_shared_addresses(services: Mapping[str, LocalAddress]) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+from ..suggestions import did_you_mean
 from .options import OPTIONS, Option, option_named
 from .values import UsageError, Value, parse_value, printable
 
@@ -128,11 +129,17 @@ def _split_long(word: str, rest: list[str]) -> list[_Token]:
 
 def _split_short(word: str, rest: list[str]) -> list[_Token]:
     """Split ``-kvalue`` and groups such as ``-kh``, of which only the last takes a value."""
+    name = word[1:].partition("=")[0]
+    if len(name) > 1 and option_named(name) is not None:
+        # To the C++ command, -region is -r with the value "egion".
+        raise UsageError(f"unrecognised option '-{name}'", f"Did you mean '--{name}'?")
     tokens: list[_Token] = []
     for index, letter in enumerate(word[1:], start=1):
         option = _BY_SHORT.get(letter)
         if option is None:
-            raise UsageError(f"unrecognised option '-{printable(letter)}'")
+            meant = letter.swapcase()
+            hint = f"Did you mean '-{meant}'?" if meant in _BY_SHORT else ""
+            raise UsageError(f"unrecognised option '-{printable(letter)}'", hint)
         if not option.is_switch:
             text = word[index + 1 :] or _take_value(option, rest)
             return [*tokens, _Token(option, text, f"-{letter}")]
@@ -168,7 +175,8 @@ def _find_long(name: str) -> Option:
         return matches[0]
     spelling = f"'--{_shown_name(name)}'"
     if not matches:
-        raise UsageError(f"unrecognised option {spelling}")
+        hint = did_you_mean(f"--{name}", (f"--{option.name}" for option in OPTIONS))
+        raise UsageError(f"unrecognised option {spelling}", hint)
     names = sorted(f"'--{option.name}'" for option in matches)
     listed = f"{', '.join(names[:-1])}, and {names[-1]}"
     raise UsageError(f"option {spelling} is ambiguous and matches {listed}")

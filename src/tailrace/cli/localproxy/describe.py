@@ -44,6 +44,8 @@ def _text(value: object) -> str:
     match value:
         case None:
             return ""
+        case Secret() if not value:
+            return ""
         case bool():
             return "true" if value else "false"
         case Enum():

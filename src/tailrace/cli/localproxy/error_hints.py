@@ -9,21 +9,33 @@ import errno
 from collections.abc import Mapping
 from typing import Final
 
-from ...common.addresses import format_host_port
+from ...common.addresses import (
+    LocalAddress,
+    TCPAddress,
+    format_host_port,
+    format_local_address,
+    format_service_map,
+)
+from ...common.installing import how_to_install
 from ...errors import (
     AccessRefused,
     CertificateFault,
     CertificateRejected,
+    ConfigurationError,
     ConnectFailed,
+    HandshakeAltered,
     LinkError,
     ListenError,
     NameResolutionFailed,
     NotTunnelingService,
+    ServiceIdMismatch,
     ServiceUnavailable,
     TailraceError,
     TLSFailed,
     TokenRotated,
 )
+from ...link.http.login_page import login_words
+from ...localproxy.service_map import address_of
 from ...localproxy.settings import ProxySettings
 from ...wire import Side
 
@@ -41,15 +53,28 @@ _REMEDIES: Final[Mapping[CertificateFault, str]] = {
     CertificateFault.WRONG_NAME: "check the endpoint's name",
     CertificateFault.OUT_OF_DATE: "check this machine's clock",
 }
+_ALTERED_HINT: Final = (
+    "A proxy in between has to pass WebSocket upgrades on as they are: HTTP/1.1, Upgrade, "
+    "Connection, Sec-WebSocket-*, access-token and the path (docs/intermediaries.md)"
+)
 _HINTS: Final[Mapping[str, str]] = {
     "bind_address": "check -b",
+    "connect_timeout": "--connect-timeout allows more time",
     "destinations": "give one with -d or --config-dir",
     "dialect": "leave out -y V1",
-    "loop": "pip install uvloop, or use --loop auto",
     "path": "choose another path with -s",
     "state_dir": "check --state-dir",
 }
 """Setting at fault -> what to do about it."""
+_UNPRIVILEGED: Final = 10_000
+"""Added to a port that needs privileges, or is likely to be taken for ever, as 22 is."""
+_MAX_PORT: Final = 65_535
+_FREE_PORT: Final = 5_555
+_CONTROL_API: Final = "UnknownOperationException"
+"""In what the control API answers to the upgrade, AWS' or that of ``tailrace serve``."""
+_AWS_API: Final = "api.tunneling.iot."
+_AWS_DATA: Final = "data.tunneling.iot."
+"""What the names of AWS' two endpoints begin with; the region follows."""
 
 
 def describe(error: LinkError) -> str:
@@ -65,21 +90,37 @@ def explain(error: TailraceError, settings: ProxySettings) -> str:
             return f"{error}. {_refusal_hint(error, settings)}"
         case TokenRotated():
             return f"{error}; start again with the new {settings.side.value} token"
+        case HandshakeAltered():
+            return f"{error}. {_ALTERED_HINT}"
+        case NotTunnelingService(login_page=str()):
+            hint = _endpoint_hint(settings)
+            return f"{_with_remedy(error)}, or {hint[0].lower()}{hint[1:]}"
         case NotTunnelingService():
-            return f"{error}. {_endpoint_hint(settings)}, and that this network wants no login"
+            return f"{error}. {_stranger_hint(str(error), settings)}"
         case LinkError():
             return _gave_up(error, settings) if error.retryable else _with_remedy(error)
+        case ConfigurationError(setting="loop"):
+            hint = f"use --loop auto, or install it: {how_to_install('uvloop')}"
         case ListenError(setting="services"):
-            hint = _listen_hint(error)
+            hint = _listen_hint(error, settings)
+        case ServiceIdMismatch(setting="services"):
+            hint = f"write {_right_option(error, settings)}"
+        case ServiceIdMismatch(setting="destinations", service_ids=(_, *_)):
+            hint = f"{_HINTS[error.setting]}: {_right_option(error, settings)}"
         case _:
             hint = _HINTS.get(error.setting, "")
     return f"{error}; {hint}" if hint else str(error)
 
 
 def _with_remedy(error: LinkError) -> str:
-    if not isinstance(error, CertificateRejected):
-        return str(error)
-    return f"{error}; {_REMEDIES[error.fault]} (-k skips the check, for testing only)"
+    match error:
+        case CertificateRejected():
+            return f"{error}; {_REMEDIES[error.fault]} (-k skips the check, for testing only)"
+        case NotTunnelingService(login_page=str() as page):
+            return f"{error}; {login_words(page)}"
+        case _:
+            hint = _HINTS.get(error.setting, "")
+            return f"{error}; {hint}" if hint else str(error)
 
 
 def _gave_up(error: LinkError, settings: ProxySettings) -> str:
@@ -91,15 +132,50 @@ def _gave_up(error: LinkError, settings: ProxySettings) -> str:
     return text
 
 
-def _listen_hint(error: ListenError) -> str:
+def _listen_hint(error: ListenError, settings: ProxySettings) -> str:
+    """Return what to write in the place of a port that cannot be bound."""
     option = f"-s {error.service_id}={error.port}" if error.service_id else f"-s {error.port}"
     match error.errno:
         case errno.EADDRINUSE:
-            return f"another process has the port, choose another one for {option}"
+            text = f"another process has the port, choose another one for {option}"
         case errno.EACCES | errno.EPERM:
-            return f"choose a port above 1023 for {option}"
+            text = f"choose a port above 1023 for {option}"
         case _:
             return f"check -b and {option}"
+    services = _addresses(settings)
+    given = services.get(error.service_id)
+    if not isinstance(given, TCPAddress):
+        return text
+    port = error.port + (_UNPRIVILEGED if error.port < 1024 else 1)
+    services[error.service_id] = TCPAddress(given.host, port if port <= _MAX_PORT else _FREE_PORT)
+    return f"{text}, such as -s {format_service_map(services)}"
+
+
+def _right_option(error: ServiceIdMismatch, settings: ProxySettings) -> str:
+    """Return the option that has the service ids of the tunnel, and the addresses given."""
+    given = _addresses(settings)
+    is_source = settings.side is Side.SOURCE
+    option, unknown = ("-s", "PORT") if is_source else ("-d", "HOST:PORT")
+    if not error.service_ids:
+        return f"{option} {format_local_address(next(iter(given.values())))}"
+    by_case = {each.casefold(): each for each in given if each not in error.service_ids}
+    words, cases = [], []
+    for service_id in error.service_ids:
+        meant = service_id if service_id in given else by_case.get(service_id.casefold())
+        if meant is not None and meant != service_id:
+            cases.append(f"{meant} is not {service_id}")
+        address = unknown if meant is None else format_local_address(given[meant])
+        words.append(f"{service_id}={address}")
+    if "" in given:
+        words[0] = f"{error.service_ids[0]}={format_local_address(given[''])}"
+    case = f" (upper and lower case differ: {', '.join(cases)})" if cases else ""
+    return f"{option} {','.join(words)}{case}"
+
+
+def _addresses(settings: ProxySettings) -> dict[str, LocalAddress]:
+    services = settings.services or settings.fallback_services
+    found = {service_id: address_of(service) for service_id, service in services.items()}
+    return {service_id: address for service_id, address in found.items() if address is not None}
 
 
 def _refusal_hint(error: AccessRefused, settings: ProxySettings) -> str:
@@ -114,10 +190,13 @@ def _refusal_hint(error: AccessRefused, settings: ProxySettings) -> str:
         "aws iotsecuretunneling rotate-tunnel-access-token --tunnel-id TUNNEL_ID "
         f"--client-mode {side.name}"
     )
+    if settings.host.startswith(_AWS_API):
+        return _stranger_hint(_CONTROL_API, settings)
     if "previously used" in body or "client token" in body:
         return (
             "An access token works only with the client token of its first use; get a new one "
-            f"with: {rotate} (--state-dir keeps the client token over a restart)"
+            f"with: {rotate} (the client token is kept in --state-dir, by default for each user "
+            "of each machine)"
         )
     if "closed" in body or "expired" in body:
         return "The tunnel has ended and cannot be reopened; open a new one"
@@ -130,6 +209,18 @@ def _refusal_hint(error: AccessRefused, settings: ProxySettings) -> str:
             f"for a new token: {rotate}"
         )
     return _endpoint_hint(settings)
+
+
+def _stranger_hint(answer: str, settings: ProxySettings) -> str:
+    """Return what to do about an answer of something that is no tunneling service."""
+    if _CONTROL_API not in answer:
+        return f"{_endpoint_hint(settings)}, and that this network wants no login"
+    place = format_host_port(settings.host, settings.port)
+    if settings.host.startswith(_AWS_API):
+        data = f"give {_AWS_DATA}{settings.host.removeprefix(_AWS_API)}, or its region with -r"
+    else:
+        data = 'give the address behind "local proxies" in the output of tailrace serve'
+    return f"{place} is the control API, not the data endpoint; {data} (-e)"
 
 
 def _endpoint_hint(settings: ProxySettings) -> str:

@@ -5,13 +5,55 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
-__all__ = ["MAX_FILE_SIZE", "is_filled_directory", "read_line", "read_text", "regular_files"]
+__all__ = [
+    "MAX_FILE_SIZE",
+    "default_state_dir",
+    "is_filled_directory",
+    "is_missing_or_empty",
+    "read_line",
+    "read_text",
+    "regular_files",
+]
 
 MAX_FILE_SIZE: Final = 1_048_576
 """Bytes; no configuration file is larger, so a device or a log named by mistake is refused."""
 _MAX_LINE: Final = 65_536
+_STATE: Final = "tailrace-localproxy"
+
+
+def default_state_dir(environ: Mapping[str, str]) -> Path | None:
+    """Return where what outlives the process is kept for this user, ``None`` if nowhere.
+
+    That is below the directory of systemd's ``StateDirectory=``, or that of the XDG base
+    directories: one that is this user's own. ``sudo`` may leave another user's ``HOME``.
+    """
+    of_unit = environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    for given in (of_unit, environ.get("XDG_STATE_HOME", "")):
+        if os.path.isabs(given):
+            return Path(given) / _STATE
+    for home in (environ.get("HOME", ""), _home_of_record()):
+        with suppress(OSError):
+            if os.path.isabs(home) and os.stat(home).st_uid == _user():
+                return Path(home) / ".local" / "state" / _STATE
+    return None
+
+
+def _user() -> int:
+    return os.geteuid() if hasattr(os, "geteuid") else 0
+
+
+def _home_of_record() -> str:
+    try:
+        import pwd
+
+        return pwd.getpwuid(_user()).pw_dir
+    except (ImportError, KeyError):
+        return ""
 
 
 def read_text(path: str) -> str:
@@ -43,6 +85,17 @@ def is_filled_directory(path: str) -> bool:
     try:
         with os.scandir(path) as entries:
             return next(entries, None) is not None
+    except OSError:
+        return False
+
+
+def is_missing_or_empty(path: str) -> bool:
+    """Return whether nothing is at ``path``, or a directory with nothing in it."""
+    try:
+        with os.scandir(path) as entries:
+            return next(entries, None) is None
+    except FileNotFoundError:
+        return True
     except OSError:
         return False
 

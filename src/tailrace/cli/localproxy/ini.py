@@ -20,9 +20,10 @@ from typing import Final
 from ...common.addresses import LocalAddress, ServiceMap
 from ...errors import ConfigurationError
 from ...wire import Side
+from ..suggestions import did_you_mean
 from .addresses import parse_local_address
 from .files import read_text, regular_files
-from .options import Option, option_named
+from .options import OPTIONS, Option, option_named
 from .validation import validate_path, validate_service_id
 from .values import WHITESPACE, UsageError, Value, parse_value, printable
 
@@ -81,7 +82,8 @@ def parse_config(text: str, where: str = "") -> tuple[Entry, ...]:
             option = option_named(name) if not section else None
             if option is None:
                 key = _shown_key(section + name, value_text)
-                raise UsageError(f"unrecognised option{key}", hint)
+                meant = did_you_mean(section + name, (option.name for option in OPTIONS))
+                raise UsageError(f"unrecognised option{key}", f"{hint}. {meant}".rstrip(". "))
             if name in entries and not option.last_wins:
                 raise UsageError(f"option '{name}' cannot be specified more than once", hint)
             value = _value(option, value_text, hint)

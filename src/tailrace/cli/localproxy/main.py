@@ -21,7 +21,9 @@ from .values import UsageError
 
 if TYPE_CHECKING:
     import logging
+    from collections.abc import Iterable
 
+    from ...common.secret import Secret
     from .layers import Inputs
 
 __all__ = ["BANNER", "main"]
@@ -32,6 +34,8 @@ BANNER: Final = f"Running AWS IoT Secure Tunneling Local Proxy version: v{__vers
 _HELP_HINT: Final = "Try 'localproxy --help' for a list of options."
 _INTERRUPTED: Final = 130
 """128 + SIGINT: what a shell reports for a command that Ctrl-C has ended."""
+_BROKEN_PIPE: Final = 141
+"""128 + SIGPIPE: what it reports for a command that wrote to a pipe without a reader."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,16 +50,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _usage(error)
         if command.kind is CommandKind.RUN:
             return _run(command, own_arguments=argv is None)
-        _write(sys.stdout, BANNER)
         if command.kind is CommandKind.EXPORT:
+            _write(sys.stdout, BANNER)
             return _export(command)
-        if command.kind is CommandKind.HELP:
-            from .help import help_text
-
-            _write(sys.stderr, help_text().rstrip("\n"))
+        return _inform(command.kind)
     except KeyboardInterrupt:
         return _INTERRUPTED
-    return ExitCode.OK
+
+
+def _inform(kind: CommandKind) -> int:
+    """Answer ``--version`` or ``--help``."""
+    text = BANNER
+    if kind is CommandKind.HELP:
+        from .help import help_text
+
+        text += f"\n{help_text()}".rstrip("\n")
+    return ExitCode.OK if _write(sys.stdout, text) else _BROKEN_PIPE
 
 
 def _run(command: CommandLine, *, own_arguments: bool) -> int:
@@ -85,9 +95,14 @@ def _run(command: CommandLine, *, own_arguments: bool) -> int:
     try:
         return _serve(inputs)
     except TailraceError as error:
+        if wants_json:
+            _tell(error, exit_code_of(error), str(error), inputs.secrets())
         return _report(error)
-    except Exception:
-        _logger().critical("Internal error; please report it", exc_info=True)
+    except Exception as error:
+        text = "Internal error; please report it"
+        _logger().critical("%s", text, exc_info=True)
+        if wants_json:
+            _tell(error, ExitCode.USAGE, text, ())
         return ExitCode.USAGE
 
 
@@ -101,14 +116,33 @@ def _serve(inputs: Inputs) -> int:
         _logger().warning("Running as root; this command needs no privileges")
 
     from .error_hints import explain
-    from .run import run
+    from .run import run, tunnel_name
 
     try:
         run(settings)
     except TailraceError as error:
-        _logger().critical("%s", explain(error, settings.proxy))
-        return exit_code_of(error)
+        text = explain(error, settings.proxy)
+        _logger().critical("%s", text)
+        code = exit_code_of(error)
+        if settings.json_events:
+            _tell(error, code, text, secrets_of(settings.proxy), tunnel_name(settings.proxy))
+        return code
     return ExitCode.OK
+
+
+def _tell(
+    error: Exception, code: int, text: str, secrets: Iterable[Secret], tunnel: str = ""
+) -> None:
+    """Write the JSON event of a command that fails."""
+    from ...common.queued_output import QueuedOutput
+    from ...common.redaction import Redaction
+    from .reporters import JSONReporter
+
+    redaction = Redaction()
+    redaction.add(*secrets)
+    out = QueuedOutput(sys.stdout, str)
+    JSONReporter(out, tunnel).failed(code, type(error).__name__, redaction.redact(text))
+    out.close()
 
 
 def _export(command: CommandLine) -> int:
@@ -157,14 +191,16 @@ def _logger() -> logging.Logger:
     return logging.getLogger(__name__)
 
 
-def _write(stream: TextIO, text: str) -> None:
-    """Print a line, whether anybody still reads it or not."""
+def _write(stream: TextIO, text: str) -> bool:
+    """Print a line; return whether there may be a reader: ``False`` for a broken pipe."""
     try:
         print(text, file=stream, flush=True)
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
         # Let the flush at the end of the process not fail a second time.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return not isinstance(error, BrokenPipeError)
+    return True
 
 
 if __name__ == "__main__":

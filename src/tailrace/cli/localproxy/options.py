@@ -185,8 +185,8 @@ _TRUST: Final = (
         name="capath",
         short="c",
         metavar="DIR",
-        help="Trust the CA certificates in DIR, hashed as OpenSSL expects, in addition to the"
-        " system's",
+        help="Trust the CA certificates in DIR, which may be hashed as OpenSSL expects, or in one"
+        " PEM file, in addition to the system's",
         reference=True,
     ),
     Option(
@@ -263,6 +263,12 @@ _BEHAVIOUR: Final = (
         metavar="DIR",
         help="Keep the generated client token in DIR, so that the access token still works after"
         " a restart of this command",
+        default="~/.local/state/tailrace-localproxy",
+    ),
+    Option(
+        name="no-state",
+        help="Keep no client token: the access token is good for this run of the command only",
+        kind=Kind.SWITCH,
     ),
 )
 _OUTPUT: Final = (

@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -45,7 +46,7 @@ from ...localproxy.in_process import IN_PROCESS
 from ...wire import Side
 from .error_hints import describe
 
-__all__ = ["JSONReporter", "LogReporter", "ReadyFile", "SystemdNotifier"]
+__all__ = ["JSONReporter", "LogReporter", "ReadyFile", "SystemdNotifier", "dropped_events"]
 
 logger = logging.getLogger("tailrace.localproxy")
 
@@ -95,7 +96,7 @@ class LogReporter:
                 logger.info("No %s is connected", peer.value)
             case Reconnecting(cause, delay):
                 logger.error("%s; trying again in %.1f s", describe(cause), delay)
-            case Ended(code, reason):
+            case Ended(code, reason, requested) if not requested:
                 logger.info("Web socket close received. Code: %d; Reason: %s", code, reason)
             case ListeningOnNetwork() | PeerDialectLearned() | PeerSilent():
                 self._warning(event)
@@ -177,16 +178,25 @@ class LogReporter:
 
 
 class JSONReporter:
-    """Writes one JSON object per line for every event."""
+    """Writes one JSON object per line for every event.
 
-    def __init__(self, out: QueuedOutput | TextIO) -> None:
+    Each object has the time, and ``tunnel``: what tells this end of its tunnel from others, and
+    stays the same when the command is started again.
+    """
+
+    def __init__(self, out: QueuedOutput | TextIO, tunnel: str = "") -> None:
         self._out = out
+        self._tunnel = tunnel
 
     def __call__(self, event: ProxyEvent) -> None:
         described = self._describe(event)
-        if described is None:
-            return
-        self._out.write(json.dumps(described, separators=(",", ":")) + "\n")
+        if described is not None:
+            self._out.write(_line(described, self._tunnel))
+
+    def failed(self, exit_code: int, error: str, message: str) -> None:
+        """Write the last event of a command that ends with ``exit_code`` because of an error."""
+        described = {"event": "failed", "exit": exit_code, "error": error, "message": message}
+        self._out.write(_line(described, self._tunnel))
 
     @staticmethod
     def _describe(event: ProxyEvent) -> dict[str, Any] | None:
@@ -201,8 +211,9 @@ class JSONReporter:
             case ServicesMapped(services):
                 mapping = {name: str(address or IN_PROCESS) for name, address in services.items()}
                 return {"event": "services", "services": mapping}
-            case Listening(service_id, address, _):
-                return {"event": "listening", "service": service_id, **_where(address)}
+            case Listening(service_id, address, assigned):
+                about = {"service": service_id, **_where(address)}
+                return {"event": "listening", **about, "assigned": assigned}
             case ConnectionOpened(service_id, number, peer):
                 about = {"service": service_id, "connection": number}
                 return {"event": "connection_opened", **about, "peer": peer}
@@ -224,10 +235,22 @@ class JSONReporter:
             case Reconnecting(cause, delay):
                 about = {"cause": describe(cause), "delay": round(delay, 3)}
                 return {"event": "reconnecting", **about}
-            case Ended(code, reason):
-                return {"event": "closed", "code": code, "reason": reason}
+            case Ended(code, reason, requested):
+                about = {"code": code, "reason": reason}
+                return {"event": "closed", **about, "by": "request" if requested else "service"}
             case _:
                 return None
+
+
+def dropped_events(tunnel: str, count: int) -> str:
+    """Return the line in the place of ``count`` events that nobody has read in time."""
+    return _line({"event": "events_dropped", "count": count}, tunnel)
+
+
+def _line(described: dict[str, Any], tunnel: str) -> str:
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    common = {"event": described["event"], "time": now, "tunnel": tunnel}
+    return json.dumps(common | described, separators=(",", ":")) + "\n"
 
 
 def _where(address: LocalAddress | None) -> dict[str, Any]:

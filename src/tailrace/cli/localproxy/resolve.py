@@ -34,14 +34,15 @@ from ...localproxy.allow_list import is_allowed
 from ...localproxy.settings import Backend, PeerVersion, ProxySettings
 from ...wire import Side
 from ...wire.protocol import SUBPROTOCOL_V3, SUBPROTOCOLS
+from ..suggestions import did_you_mean
 from .addresses import parse_bind_address, parse_endpoint, parse_service_map
 from .allow_list import format_allow_list, parse_allow_list
 from .argv import CommandKind, parse_argv
-from .files import is_filled_directory, read_line, read_text
+from .files import default_state_dir, is_filled_directory, is_missing_or_empty, read_line, read_text
 from .ini import read_services
 from .layers import DEFAULT_VERBOSITY, Inputs, Layer, OptionValue, Origin, gather
 from .settings import CommandSettings
-from .settings_json import FineSettings, default_settings_text, parse_settings
+from .settings_json import PREFIX, SETTINGS, FineSettings, default_settings_text, parse_settings
 from .validation import (
     RejectedInput,
     looks_like_file_name,
@@ -65,7 +66,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _STANDARD_INPUT: Final = "-"
-_SHOWN_LIST: Final = 200
+_SHOWN_LENGTH: Final = 200
 _DEFAULT_CONFIG_DIR: Final = "config"
 _SIDES: Final = {
     "src": Side.SOURCE,
@@ -84,8 +85,12 @@ class Configuration:
     """Field of the settings -> origin; fields left out have their default."""
 
 
-def build_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Configuration:
+def build_settings(
+    argv: Sequence[str], environ: Mapping[str, str], *, with_token: bool = True
+) -> Configuration:
     """Return what the arguments (without the command's name) and the environment ask for.
+
+    Without ``with_token`` no access token is needed, nor read from where one is named.
 
     Raises:
         UsageError: the options do not go together, their form is wrong, or they ask for
@@ -95,7 +100,7 @@ def build_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Configura
     command = parse_argv(argv)
     if command.kind is not CommandKind.RUN:
         raise UsageError("leave out --help, --version and --export-default-settings")
-    return resolve(gather(command, environ))
+    return resolve(gather(command, environ), with_token=with_token)
 
 
 def export_default_settings(path: str) -> None:
@@ -113,8 +118,10 @@ def export_default_settings(path: str) -> None:
         ) from None
 
 
-def resolve(inputs: Inputs) -> Configuration:
+def resolve(inputs: Inputs, *, with_token: bool = True) -> Configuration:
     """Return the configuration that ``inputs`` mean; mistakes that do no harm are logged.
+
+    Without ``with_token`` the access token is empty: for those who want to see the rest.
 
     Raises:
         UsageError: the options do not go together.
@@ -124,8 +131,10 @@ def resolve(inputs: Inputs) -> Configuration:
         logger.warning("%d arguments belong to no option: ignored", inputs.positional)
     values = _Values(inputs)
     fine = values.fine_settings()
-    values.require_token_and_endpoint()
-    access_token = values.access_token()
+    if with_token:
+        values.require_token()
+    values.require_endpoint()
+    access_token = values.access_token() if with_token else values.unread_token()
     client_token = values.client_token()
     host, port = values.endpoint(fine)
     web_proxy = values.web_proxy(host, port)
@@ -190,17 +199,21 @@ class _Values:
         except ConfigurationError as error:
             raise ConfigurationError(f"{name}: {error}") from None
         for key in fine.unknown:
-            logger.warning("%s: unknown key %s: ignored", name, printable(key))
+            meant = did_you_mean(key.removeprefix(PREFIX), (setting.key for setting in SETTINGS))
+            question = f". {meant}" if meant else ""
+            logger.warning("%s: unknown key %s: ignored%s", name, printable(key), question)
         for key in fine.without_effect():
             logger.warning("%s: %s has no effect here", name, key)
         return fine
 
     # -- tokens ----------------------------------------------------------------------------
 
-    def require_token_and_endpoint(self) -> None:
+    def require_token(self) -> None:
+        if self._inputs.text("access-token-file") is None:
+            self._inputs.require("access-token")
+
+    def require_endpoint(self) -> None:
         inputs = self._inputs
-        if inputs.text("access-token-file") is None:
-            inputs.require("access-token")
         if (inputs.text("region") is None) == (inputs.text("proxy-endpoint") is None):
             raise UsageError(
                 "Must specify one and only one of --region/-r or --proxy-endpoint/-e options",
@@ -216,6 +229,16 @@ class _Values:
             token = given.value
             self._check_given_token(token, given.origin)
         return self._note("access_token", Secret(token), given.origin)
+
+    def unread_token(self) -> Secret:
+        """Return the access token, empty where it was not given or would have to be read."""
+        inputs = self._inputs
+        if inputs.text("access-token") is None and inputs.text("access-token-file") is None:
+            return Secret("")
+        given, is_file = self._token_source()
+        if is_file or given.value == _STANDARD_INPUT:
+            return self._note("access_token", Secret(""), given.origin)
+        return self.access_token()
 
     def _token_source(self) -> tuple[OptionValue[str], bool]:
         """Return the option that holds the token or names its file, and whether it is a file."""
@@ -388,7 +411,7 @@ class _Values:
                     raise ConfigurationError(
                         f"{printable(format_local_address(address))}, the application{service} from"
                         f" the {self.origins[field]}, is not in the allow-list from the"
-                        f" {given.origin}: {printable(format_allow_list(allowed), _SHOWN_LIST)}"
+                        f" {given.origin}: {printable(format_allow_list(allowed), _SHOWN_LENGTH)}"
                     )
         return self._note("allowed", allowed, given.origin)
 
@@ -413,8 +436,10 @@ class _Values:
 
     def capath(self) -> Path | None:
         path = self._path("capath", "capath")
-        if path is not None and not is_filled_directory(str(path)):
-            logger.warning("--capath %s has no certificates: ignored", printable(str(path)))
+        # A file, or a directory that cannot be read, is judged when it is loaded.
+        if path is not None and is_missing_or_empty(str(path)):
+            shown = printable(str(path), _SHOWN_LENGTH)
+            logger.warning("--capath %s has no certificates: ignored", shown)
         return path
 
     def verify_tls(self) -> bool:
@@ -470,14 +495,37 @@ class _Values:
     def command_settings(self, proxy: ProxySettings) -> CommandSettings:
         inputs = self._inputs
         choose = self._choose
+        state_dir = self._state_dir()
         return CommandSettings(
             proxy=proxy,
             json_events=choose("json_events", False, inputs.get("json", bool)),
             ready_file=self._path("ready-file", "ready_file"),
-            state_dir=self._path("state-dir", "state_dir"),
+            state_dir=state_dir,
+            state_needed="state_dir" in self.origins and state_dir is not None,
             loop=LoopChoice(choose("loop", LoopChoice.AUTO.value, inputs.text("loop"))),
             verbosity=choose("verbosity", DEFAULT_VERBOSITY, inputs.get("verbose", int)),
         )
+
+    def _state_dir(self) -> Path | None:
+        given, none = self._inputs.text("state-dir"), self._inputs.get("no-state", bool)
+        if none is not None and none.value:
+            if given is None or none.origin.layer < given.origin.layer:
+                return self._note("state_dir", None, none.origin)
+            if none.origin.layer is given.origin.layer:
+                raise UsageError(
+                    "Must specify only one of --state-dir and --no-state",
+                    self._inputs.elsewhere("state-dir", "no-state"),
+                )
+        if given is not None:
+            return self._path("state-dir", "state_dir")
+        found = default_state_dir(self._inputs.environ)
+        if found is None and self._inputs.text("client-token") is None:
+            logger.warning(
+                "This user has no home directory to keep the client token in: the access token"
+                " will be refused after a restart of this command, unless --state-dir names a"
+                " directory (--no-state asks for none)"
+            )
+        return found
 
     def _path(self, option: str, field: str) -> Path | None:
         given = self._inputs.text(option)

@@ -7,24 +7,32 @@ import logging
 import os
 import signal
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Final
 
 from ...common.event_loop import loop_factory, raise_descriptor_limit
 from ...common.log_floods import telling_floods
 from ...common.queued_output import QueuedOutput
 from ...common.redaction import register_secrets
+from ...common.secret import Secret
 from ...common.stray_exceptions import stray_exceptions_logged
-from ...errors import AccessRefused
-from ...localproxy.client_token import client_token
+from ...errors import AccessRefused, ConfigurationError, HandshakeAltered
+from ...localproxy.client_token import kept_client_token
 from ...localproxy.proxy import LocalProxy
 from ...localproxy.settings import ProxySettings
-from .reporters import JSONReporter, LogReporter, ReadyFile, SystemdNotifier
+from .reporters import JSONReporter, LogReporter, ReadyFile, SystemdNotifier, dropped_events
 from .settings import CommandSettings
 
-__all__ = ["run"]
+__all__ = ["run", "tunnel_name"]
 
 logger = logging.getLogger(__name__)
+
+_SHOWN_DIGEST: Final = 16
+_PATIENCE: Final = 2.0
+"""Seconds that a proxy with the same access token has to end, as in ``kill PID; localproxy``."""
 
 
 @stray_exceptions_logged()
@@ -37,26 +45,24 @@ def run(settings: CommandSettings) -> None:
         TailraceError: the proxy cannot start or go on.
     """
     raise_descriptor_limit()
-    out = QueuedOutput(sys.stdout, _dropped_event)
-    try:
-        with asyncio.Runner(loop_factory=loop_factory(settings.loop)) as runner:
-            runner.run(_serve(settings, out))
-    finally:
-        out.close()
+    tunnel = tunnel_name(settings.proxy)
+    with ExitStack() as stack:
+        if settings.proxy.client_token is None and settings.state_dir is not None:
+            token = _kept_token(settings, settings.state_dir, stack)
+            settings = replace(settings, proxy=replace(settings.proxy, client_token=token))
+        out = QueuedOutput(sys.stdout, partial(dropped_events, tunnel))
+        stack.callback(out.close)
+        runner = asyncio.Runner(loop_factory=loop_factory(settings.loop))
+        stack.enter_context(runner).run(_serve(settings, JSONReporter(out, tunnel)))
 
 
-def _dropped_event(count: int) -> str:
-    """Return the event in the place of ``count`` events that nobody has read in time."""
-    return f'{{"event":"events_dropped","count":{count}}}\n'
-
-
-async def _serve(settings: CommandSettings, out: QueuedOutput) -> None:
+async def _serve(settings: CommandSettings, reporter: JSONReporter) -> None:
     side = settings.proxy.side
-    proxy = LocalProxy(_with_kept_token(settings))
+    proxy = LocalProxy(settings.proxy)
     register_secrets(proxy.client_token)
     proxy.subscribe(LogReporter(side))
     if settings.json_events:
-        proxy.subscribe(JSONReporter(out))
+        proxy.subscribe(reporter)
     ready = ReadyFile(settings.ready_file, side) if settings.ready_file else None
     if ready is not None:
         proxy.subscribe(ready)
@@ -67,11 +73,11 @@ async def _serve(settings: CommandSettings, out: QueuedOutput) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         # Windows loops have no signal handlers; there Ctrl-C cancels the task.
         with suppress(NotImplementedError):
-            loop.add_signal_handler(number, proxy.stop)
+            loop.add_signal_handler(number, _end, proxy, number)
     try:
         with telling_floods(loop):
             await proxy.run()
-    except AccessRefused as error:
+    except (AccessRefused, HandshakeAltered) as error:
         logger.error(
             'Proxy server rejected web socket upgrade request: (HTTP/1.1 %d %s) "%s"',
             error.status,
@@ -84,9 +90,31 @@ async def _serve(settings: CommandSettings, out: QueuedOutput) -> None:
             ready.remove()
 
 
-def _with_kept_token(settings: CommandSettings) -> ProxySettings:
-    """Give the proxy the client token that belongs to its access token in the state directory."""
-    proxy = settings.proxy
-    if proxy.client_token is not None or settings.state_dir is None:
-        return proxy
-    return replace(proxy, client_token=client_token(settings.state_dir, proxy.access_token))
+def tunnel_name(settings: ProxySettings) -> str:
+    """Return what tells this end of its tunnel from others, and stays the same over restarts.
+
+    It is the beginning of the digest of the access token: the id of a tunnel is not told to its
+    ends.
+    """
+    return settings.access_token.digest[:_SHOWN_DIGEST]
+
+
+def _end(proxy: LocalProxy, number: signal.Signals) -> None:
+    logger.info("Ending on %s", number.name)
+    proxy.stop()
+
+
+def _kept_token(settings: CommandSettings, directory: Path, stack: ExitStack) -> Secret | None:
+    """Return the client token that is kept for the access token, until ``stack`` is closed."""
+    token = kept_client_token(directory, settings.proxy.access_token, _PATIENCE)
+    try:
+        return stack.enter_context(token)
+    except ConfigurationError as error:
+        if settings.state_needed or error.setting != "state_dir":
+            raise
+        logger.warning(
+            "%s; the access token will be refused after a restart of this command, unless"
+            " --state-dir names a directory (--no-state asks for none)",
+            error,
+        )
+        return None

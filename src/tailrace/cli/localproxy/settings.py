@@ -24,5 +24,7 @@ class CommandSettings:
     """Written atomically once the tunnel can be used."""
     state_dir: Path | None = None
     """Where the generated client token of an access token outlives the process (0600)."""
+    state_needed: bool = False
+    """Whether a state directory that cannot be used is an error: somebody has asked for it."""
     verbosity: int = DEFAULT_VERBOSITY
     """What is logged: the value of ``--verbose``."""

@@ -147,14 +147,16 @@ def validate_path(path: str) -> None:
         raise RejectedInput("path", "contains null byte", "Path contains invalid null byte")
 
 
-def validate_address_characters(text: str, input_name: str, noun: str) -> None:
-    """Check what all network addresses have in common.
+def validate_address_characters(text: str, input_name: str, noun: str, hint: str = "") -> None:
+    """Check what all network addresses have in common; ``hint`` ends the message.
 
     They are 1 to 253 of the characters of host names, addresses and ports.
     """
     _check_length(input_name, noun, text, _MAX_HOST)
     if not _ADDRESS.fullmatch(text):
-        raise RejectedInput(input_name, "invalid characters", f"{noun} contains invalid characters")
+        raise RejectedInput(
+            input_name, "invalid characters", f"{noun} contains invalid characters{hint}"
+        )
 
 
 def validate_subprotocol(name: str) -> None:

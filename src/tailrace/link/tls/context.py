@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +24,8 @@ __all__ = ["Trust", "build_trust"]
 logger = logging.getLogger(__name__)
 
 _HASHED_NAME: Final = re.compile(r"[0-9a-f]{8}\.\d+")
+_MAX_BUNDLE: Final = 1_048_576
+_SHORT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _PEM_SUFFIXES: Final = {".pem", ".crt", ".cer"}
 
 _State: TypeAlias = tuple[str, tuple[int, ...] | None]
@@ -76,10 +79,20 @@ def _named_places(options: TLSOptions) -> Iterator[tuple[str, Path]]:
         return
     if options.capath is not None:
         yield "certificate path", options.capath
-    paths = ssl.get_default_verify_paths()
-    for variable in (paths.openssl_cafile_env, paths.openssl_capath_env):
-        if os.environ.get(variable):
-            yield variable, Path(os.environ[variable])
+    for name, path in (*_files_of_variables(), *_directories_of_variables()):
+        yield name, Path(path)
+
+
+def _files_of_variables() -> list[tuple[str, str]]:
+    name = ssl.get_default_verify_paths().openssl_cafile_env
+    path = os.environ.get(name)
+    return [(name, path)] if path else []
+
+
+def _directories_of_variables() -> list[tuple[str, str]]:
+    """Return the variable and each directory in it: there may be several, as in PATH."""
+    name = ssl.get_default_verify_paths().openssl_capath_env
+    return [(name, path) for path in os.environ.get(name, "").split(os.pathsep) if path]
 
 
 # Only the latest is kept: it takes two megabytes, and a reconnecting proxy needs no other.
@@ -132,7 +145,7 @@ def _build(options: TLSOptions) -> Trust:
         trusted = [_load_system_certificates(context)]
     except OSError as error:
         raise ConfigurationError(
-            f"the system's certificates cannot be read: {error.strerror}"
+            f"the system's certificates cannot be read: {error.filename}: {error.strerror}"
         ) from None
     if options.capath is not None:
         trusted.append(_load_capath(context, options.capath))
@@ -140,8 +153,15 @@ def _build(options: TLSOptions) -> Trust:
 
 
 def _load_system_certificates(context: ssl.SSLContext) -> str:
+    unusable = _unusable_variables()
+    for text in unusable.values():
+        logger.warning("%s; going on without it", text)
     context.load_default_certs(ssl.Purpose.SERVER_AUTH)
-    places = _system_places()
+    return "; ".join([_describe_system(context, _system_places(unusable)), *unusable.values()])
+
+
+def _describe_system(context: ssl.SSLContext, places: list[Path]) -> str:
+    """Return the system's certificates in words; where it has none, add certifi's."""
     if places:
         return f"the system's certificates ({', '.join(map(str, places))})"
     if context.cert_store_stats()["x509_ca"]:
@@ -155,10 +175,46 @@ def _load_system_certificates(context: ssl.SSLContext) -> str:
     return f"certifi's certificates ({certifi.where()}), as the system has none"
 
 
-def _system_places() -> list[Path]:
+def _system_places(unusable: Container[str] = ()) -> list[Path]:
     paths = ssl.get_default_verify_paths()
-    places = [Path(path) for path in (paths.cafile, paths.capath) if path]
-    return [place for place in places if not _is_empty(place)]
+    several = [path for _, path in _directories_of_variables() if os.path.isdir(path)]
+    places = (paths.cafile, *(several or [paths.capath]))
+    used = [Path(path) for path in places if path and path not in unusable]
+    return [place for place in used if not _is_empty(place)]
+
+
+def _unusable_variables() -> dict[str, str]:
+    """Return path -> what is wrong with it, for variables that name the system's certificates.
+
+    OpenSSL passes over what it cannot use without a word.
+    """
+    unusable = {}
+    for look, variables in (
+        (_look_at_file, _files_of_variables()),
+        (_look_at_directory, _directories_of_variables()),
+    ):
+        for name, path in variables:
+            try:
+                fault = look(path)
+            except OSError as error:
+                if error.errno in _SHORT_OF_RESOURCES:
+                    raise
+                fault = f"cannot be read: {error.strerror}"
+            if fault:
+                unusable[path] = f"{name} {path} {fault}"
+    return unusable
+
+
+def _look_at_file(path: str) -> str:
+    """Return what is wrong with a file of certificates, "" if nothing is."""
+    with open(path, "rb") as file:
+        return "" if b"CERTIFICATE-----" in file.read(_MAX_BUNDLE) else "holds no PEM certificate"
+
+
+def _look_at_directory(path: str) -> str:
+    """Return "" if a directory can be read."""
+    os.listdir(path)
+    return ""
 
 
 def _is_empty(place: Path) -> bool:
@@ -167,10 +223,10 @@ def _is_empty(place: Path) -> bool:
 
 
 def _load_capath(context: ssl.SSLContext, path: Path) -> str:
-    if not path.exists():
-        logger.warning("certificate path %s does not exist; going on without it", path)
-        return f"-c {path} (does not exist)"
     try:
+        if not path.exists():
+            logger.warning("certificate path %s does not exist; going on without it", path)
+            return f"-c {path} (does not exist)"
         if path.is_dir():
             return _load_directory(context, path)
         context.load_verify_locations(cafile=path)

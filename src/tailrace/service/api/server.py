@@ -16,7 +16,7 @@ import socket
 import ssl
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Collection, Iterator, MutableMapping
 from enum import Enum
 from typing import Any, Final
 
@@ -33,6 +33,7 @@ from ...errors import ListenError
 from ..accept_filter import ACCEPT_AT_ONCE, AcceptFilter
 from ..connection_limiter import ConnectionLimiter
 from ..limits import Limits
+from ..networks import Network
 
 __all__ = ["HttpServer", "mark_known"]
 
@@ -50,6 +51,12 @@ _KEEP_ALIVE_SECONDS: Final = 75
 _HEAD_BYTES: Final = 16 * 1024
 _HEAD_LINES: Final = 200
 """More than any client sends; h11 takes microseconds for each."""
+
+_BITE: Final = 16 * 1024
+"""Bytes that h11 is given at once."""
+
+_WAITING_BYTES: Final = 64 * 1024
+"""Received and not yet given to h11: beyond that the client waits for its answers."""
 
 _END_OF_HEAD: Final = re.compile(rb"\n\r?\n")
 
@@ -71,13 +78,19 @@ def mark_known(scope: MutableMapping[str, Any]) -> None:
 class HttpServer:
     """Serves ``app``; without ``tls`` over plain HTTP. Start it once, then stop it.
 
-    ``name`` stands in front of "connection" in the log.
+    ``name`` stands in front of "connection" in the log; ``forwarders`` are networks of proxies
+    that many clients share.
     """
 
     def __init__(
-        self, app: Starlette, limits: Limits, tls: ssl.SSLContext | None, name: str
+        self,
+        app: Starlette,
+        limits: Limits,
+        tls: ssl.SSLContext | None,
+        name: str,
+        forwarders: Collection[Network] = (),
     ) -> None:
-        self._server = _Server(app, _Shared(limits, f"{name} connection"), tls)
+        self._server = _Server(app, _Shared(limits, f"{name} connection", forwarders), tls)
         self._task: asyncio.Task[None]
 
     async def start(self, listening: socket.socket) -> None:
@@ -108,10 +121,10 @@ class HttpServer:
 class _Shared:
     """What the connections of one listener share."""
 
-    def __init__(self, limits: Limits, kind: str) -> None:
+    def __init__(self, limits: Limits, kind: str, forwarders: Collection[Network]) -> None:
         self.head_seconds = limits.handshake_seconds
         self._kind = kind
-        self.limiter = ConnectionLimiter(limits, kind, Counter(), time.monotonic)
+        self.limiter = ConnectionLimiter(limits, kind, Counter(), time.monotonic, forwarders)
 
     def log_dropped(self, host: str, cause: str) -> None:
         """Log that a connection from ``host`` was dropped."""
@@ -193,26 +206,36 @@ class _Http(h11.Connection):
     """HTTP/1.1 that counts the lines of a head first, and stops behind it.
 
     A body is parsed when :attr:`is_body_held` is cleared, and not before: in small chunks it
-    costs many times what it takes to send it.
+    costs many times what it takes to send it. What h11 does not ask for is :attr:`waiting`.
     """
 
     def __init__(self) -> None:
         super().__init__(h11.SERVER, _HEAD_BYTES)
         self.is_body_held = False
+        self.waiting = bytearray()
+
+    def receive_data(self, data: bytes) -> None:
+        self.waiting += data
 
     def next_event(self) -> Any:
-        if self.is_body_held:
-            return h11.NEED_DATA
+        while not self.is_body_held:
+            event = self._parse()
+            if isinstance(event, h11.Request):
+                self.is_body_held = self.their_state is h11.SEND_BODY and _has_body(event)
+            if event is not h11.NEED_DATA or not self.waiting:
+                return event
+            super().receive_data(bytes(self.waiting[:_BITE]))
+            del self.waiting[:_BITE]
+        return h11.NEED_DATA
+
+    def _parse(self) -> Any:
         if self.their_state is h11.IDLE:
             self._check_lines()
         try:
-            event = super().next_event()
+            return super().next_event()
         except h11.RemoteProtocolError as error:
             # Its frames refer to it, which would keep the whole connection.
             raise error.with_traceback(None) from None
-        if isinstance(event, h11.Request):
-            self.is_body_held = self.their_state is h11.SEND_BODY and _has_body(event)
-        return event
 
     def _check_lines(self) -> None:
         received, _ = self.trailing_data
@@ -229,16 +252,15 @@ def _has_body(request: h11.Request) -> bool:
 
 
 class _Flow(FlowControl):
-    """Calls ``wanted`` when more of a body is; ``None`` when the connection is lost."""
+    """Asks ``wanted`` whether to read on; ``None`` when the connection is lost."""
 
-    def __init__(self, transport: asyncio.Transport, wanted: Callable[[], None]) -> None:
+    def __init__(self, transport: asyncio.Transport, wanted: Callable[[], bool]) -> None:
         super().__init__(transport)
-        self.wanted: Callable[[], None] | None = wanted
+        self.wanted: Callable[[], bool] | None = wanted
 
     def resume_reading(self) -> None:
-        super().resume_reading()
-        if self.wanted is not None:
-            self.wanted()
+        if self.wanted is not None and self.wanted():
+            super().resume_reading()
 
 
 class _Phase(Enum):
@@ -267,17 +289,25 @@ class _Connection(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self.flow = self._flow = _Flow(transport, self._body_wanted)
+        self.flow = self._flow = _Flow(transport, self._data_wanted)
         self._enter(_Phase.IDLE, self._shared.head_seconds)
 
     def data_received(self, data: bytes) -> None:
         if self._phase is _Phase.IDLE:
             self._enter(_Phase.HEAD, self._shared.head_seconds)
-        elif self._http.is_body_held and self.flow.write_paused:
-            # The application cannot answer before earlier answers are taken. Otherwise it
-            # answers in its next turn, and what comes then is thrown away.
-            self.flow.pause_reading()
         super().data_received(data)
+        if self._is_full:
+            # In the next turn: by then the application may have asked for it, or have answered,
+            # after which the end of TLS throws away what comes.
+            self.loop.call_soon(self._pause_if_full)
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._http.waiting) > _WAITING_BYTES
+
+    def _pause_if_full(self) -> None:
+        if self._is_full and not self.transport.is_closing():
+            self.flow.pause_reading()
 
     def handle_events(self) -> None:
         cycle = self.cycle
@@ -295,17 +325,21 @@ class _Connection(H11Protocol):
         self._enter(_Phase.REQUEST, self._shared.head_seconds + _ANSWER_SECONDS)
         self._stranger_requests += 1
 
-    def _body_wanted(self) -> None:
-        """Called when the application asks for more of the body."""
-        if self._http.is_body_held:
+    def _data_wanted(self) -> bool:
+        """Called when more of a body or a next request may be read; return whether it is."""
+        if self._phase is _Phase.REQUEST and self._http.is_body_held:
             self._http.is_body_held = False
             self.handle_events()
+        return not self._is_full
 
     def on_response_complete(self) -> None:
         is_known = _KNOWN in self.scope["state"]
         if is_known:
             self._stranger_requests = 0
             self._shared.limiter.know(self.transport.get_extra_info("socket").fileno())
+        if self._http.is_body_held:
+            # The connection ends; its client may take its time.
+            self._http.waiting.clear()
         self.timeout_keep_alive = _KEEP_ALIVE_SECONDS if is_known else self._stranger_seconds
         # uvicorn closes it then; a client that leaves an answer or the end of TLS unread
         # gets some time more.

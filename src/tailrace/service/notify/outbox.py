@@ -163,8 +163,8 @@ class Outbox:
         self._by_key.setdefault(notification.key_id, {})[notification.tunnel_id] = entry
         if len(self._waiting) > self._settings.capacity:
             most = max(self._by_key.values(), key=len)
-            # Not one that may be delivered already. Few are, and this one is not.
-            oldest = next(each for each in most.values() if not each.under_way)
+            # Not one that may be delivered already.
+            oldest = next((each for each in most.values() if not each.under_way), entry)
             self._remove(oldest)
             self._give_up(oldest.notification, "too many are waiting")
         if self._waiting.get(notification.tunnel_id) is entry:

@@ -175,8 +175,10 @@ def _kept(parameters: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]
 
 
 def _ends_with_line(handle: int) -> bool:
-    size = os.fstat(handle).st_size
-    return size == 0 or os.pread(handle, 1, size - 1) == b"\n"
+    if not os.lseek(handle, 0, os.SEEK_END):
+        return True
+    os.lseek(handle, -1, os.SEEK_END)
+    return os.read(handle, 1) == b"\n"
 
 
 def _open(path: Path) -> int:

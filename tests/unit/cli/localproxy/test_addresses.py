@@ -70,8 +70,8 @@ def test_endpoints(text: str, expected: tuple[str, int]) -> None:
         ("wss://", "Proxy endpoint cannot be empty"),
         ("a" * 254, "Proxy endpoint exceeds maximum allowed length"),
         ("a b", "Proxy endpoint contains invalid characters"),
-        ("ws://x", "Proxy endpoint contains invalid characters"),
-        ("https://x", "Proxy endpoint contains invalid characters"),
+        ("ws://x", "Proxy endpoint contains invalid characters; give HOST or HOST:PORT"),
+        ("https://x", "Proxy endpoint contains invalid characters; give HOST or HOST:PORT"),
         ("wss://user@x", "Proxy endpoint contains invalid characters"),
         ("b\u00fccher.de", "Proxy endpoint contains invalid characters"),
         (":", "Invalid endpoint specified: :"),
@@ -154,6 +154,8 @@ def test_no_bind_addresses(text: str, sentence: str) -> None:
         ("unix:/run/app", UnixAddress("/run/app")),
         ("unix:22", UnixAddress("22")),
         ("unix:unix:x", UnixAddress("unix:x")),
+        ("unix:///run/app", UnixAddress("///run/app")),
+        ("unix:x:80/app", UnixAddress("x:80/app")),
     ],
 )
 def test_local_addresses(side: Side, text: str, expected: LocalAddress) -> None:
@@ -175,6 +177,14 @@ def test_local_addresses(side: Side, text: str, expected: LocalAddress) -> None:
         ("[::1]", "Address '[::1]' has no port; -d takes PORT, HOST:PORT or the path of a unix"),
         ("::1", "Invalid address '::1'; put IPv6 addresses in brackets, [::1]:22"),
         ("a..b:1", "Invalid address 'a..b:1'"),
+        ("http://x:1", "Address 'http://x:1' is a URL; write x:1"),
+        ("http://x/y", "Address 'http://x' is a URL; write x:80"),
+        ("https://[::1]?y", "Address 'https://[::1]' is a URL; write [::1]:443"),
+        ("tcp://[::1]:22", "Address 'tcp://[::1]:22' is a URL; write [::1]:22"),
+        ("tcp://x", "Address 'tcp://x' is a URL; write x:PORT"),
+        ("ssh://user:password@x:22", "Address 'ssh://x:22' is a URL; write x:22"),
+        ("http://", "Address 'http://' is a URL; write HOST:PORT"),
+        ("x:1/", "Address 'x:1/' has a path behind the port; write x:1"),
         ("unix:", "Path cannot be empty"),
         ("unix: ", "Path cannot be empty"),
         ("/a\0", "Path contains invalid null byte"),
@@ -249,6 +259,26 @@ def test_no_service_maps(text: str, sentence: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         parse_service_map(text, SOURCE)
     assert str(caught.value).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("text", "side", "warned"),
+    [
+        ("SSH:22", DESTINATION, "-d SSH:22 means port 22 of a host named SSH; "),
+        ("SSH:5555", SOURCE, "-s SSH:5555 means port 5555 of a host named SSH; "),
+        ("5555:22", SOURCE, "-s 5555:22 means port 22 of a host named 5555; "),
+        ("ssh:22", DESTINATION, ""),
+        ("SSH.example:22", DESTINATION, ""),
+        ("SSH=DB:22", DESTINATION, ""),
+        ("10.0.0.1:22", DESTINATION, ""),
+    ],
+)
+def test_a_host_like_a_service_id_is_warned_of(
+    text: str, side: Side, warned: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    parse_service_map(text, side)
+    assert [message[: len(warned)] for message in caplog.messages] == ([warned] if warned else [])
+    assert all(text.replace(":", "=") in message for message in caplog.messages)
 
 
 def test_services_may_share_an_application() -> None:

@@ -8,6 +8,8 @@ from dataclasses import replace
 import pytest
 
 from tailrace.cli.localproxy.error_hints import describe, explain
+from tailrace.common.addresses import ServiceMap, TCPAddress, UnixAddress
+from tailrace.common.installing import how_to_install
 from tailrace.common.secret import Secret
 from tailrace.errors import (
     AccessRefused,
@@ -15,6 +17,7 @@ from tailrace.errors import (
     CertificateRejected,
     ConfigurationError,
     ConnectFailed,
+    HandshakeAltered,
     HandshakeFailed,
     LinkError,
     ListenError,
@@ -26,7 +29,9 @@ from tailrace.errors import (
     TLSFailed,
     TokenRotated,
 )
+from tailrace.localproxy.service_map import destination_services
 from tailrace.localproxy.settings import ProxySettings
+from tailrace.session.services import match_service_ids
 from tailrace.wire import Side
 
 
@@ -95,6 +100,60 @@ def test_something_else_that_answered_is_not_a_refused_token():
     )
 
 
+def test_a_login_page_asks_for_the_login():
+    error = NotTunnelingService("something else", login_page="http://portal.example")
+    said = (
+        "something else; this looks like the login page of a network at http://portal.example:"
+        " log in there with a browser"
+    )
+    assert describe(error) == said
+    assert explain(error, settings(Side.SOURCE)) == (
+        f"{said}, or check that data.tunneling.iot.eu-west-1.amazonaws.com:443 is a tunneling"
+        " data endpoint (-e, -r)"
+    )
+
+
+def test_a_changed_request_is_not_a_refused_token():
+    error = HandshakeAltered("got another request", 426, "Upgrade Required", "no header Upgrade")
+    text = explain(error, settings(Side.SOURCE))
+    assert text.startswith("got another request. A proxy in between has to pass WebSocket upgrades")
+    assert "token is" not in text
+    assert "rotate" not in text
+
+
+def test_what_came_too_late_names_the_option():
+    error = ProxyRefused("web proxy did not connect: no answer within 10 s")
+    error.setting = "connect_timeout"
+    assert describe(error).endswith("no answer within 10 s; --connect-timeout allows more time")
+    once = replace(settings(Side.SOURCE), connect_retry_count=0)
+    assert "--connect-timeout" in explain(error, once)
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "data"),
+    [
+        (
+            "api.tunneling.iot.eu-west-1.amazonaws.com",
+            443,
+            "give data.tunneling.iot.eu-west-1.amazonaws.com, or its region with -r (-e)",
+        ),
+        (
+            "localhost",
+            7443,
+            'give the address behind "local proxies" in the output of tailrace serve (-e)',
+        ),
+    ],
+)
+def test_the_control_api_is_told_from_the_data_endpoint(host: str, port: int, data: str):
+    error = NotTunnelingService('something else: "{"__type": "UnknownOperationException"}"')
+    there = replace(settings(Side.SOURCE), host=host, port=port)
+    said = f"{host}:{port} is the control API, not the data endpoint; {data}"
+    assert explain(error, there) == f"{error}. {said}"
+    # That of AWS is known by its name, whatever it answers.
+    refused = AccessRefused(403, "Forbidden", "Missing Authentication Token")
+    assert explain(refused, there).endswith(said) is host.startswith("api.")
+
+
 def test_a_rotated_token_asks_for_the_new_one():
     assert explain(TokenRotated("rotated"), settings(Side.DESTINATION)) == (
         "rotated; start again with the new destination token"
@@ -153,6 +212,71 @@ def test_a_port_that_cannot_be_bound_has_a_hint(number: int, service_id: str, hi
 
 
 @pytest.mark.parametrize(
+    ("services", "service_id", "number", "option"),
+    [
+        ({"": TCPAddress("", 5555)}, "", errno.EADDRINUSE, "-s 5556"),
+        ({"": TCPAddress("", 22)}, "", errno.EACCES, "-s 10022"),
+        ({"": TCPAddress("", 65_535)}, "", errno.EADDRINUSE, "-s 5555"),
+        (
+            {"A": TCPAddress("", 1), "B": TCPAddress("::1", 8080), "C": UnixAddress("/x")},
+            "B",
+            errno.EADDRINUSE,
+            "-s A=1,B=[::1]:8081,C=/x",
+        ),
+    ],
+)
+def test_a_busy_port_comes_with_the_option_to_write(
+    services: ServiceMap, service_id: str, number: int, option: str
+):
+    address = services[service_id]
+    assert isinstance(address, TCPAddress)
+    error = ListenError(
+        "text", setting="services", service_id=service_id, port=address.port, errno=number
+    )
+    said = explain(error, replace(settings(Side.SOURCE), services=services))
+    assert said.endswith(f", such as {option}")
+
+
+@pytest.mark.parametrize(
+    ("side", "given", "tunnel", "option"),
+    [
+        (
+            Side.SOURCE,
+            {"ssh": TCPAddress("", 5555)},
+            ("SSH",),
+            "-s SSH=5555 (upper and lower case differ: ssh is not SSH)",
+        ),
+        (
+            Side.DESTINATION,
+            {"Web": TCPAddress("db", 1), "SSH": TCPAddress("", 22)},
+            ("SSH", "WEB", "VNC"),
+            "-d SSH=22,WEB=db:1,VNC=HOST:PORT (upper and lower case differ: Web is not WEB)",
+        ),
+        (Side.SOURCE, {"VNC": TCPAddress("", 1)}, ("SSH",), "-s SSH=PORT"),
+        (Side.SOURCE, {"": TCPAddress("", 1)}, ("A", "B"), "-s A=1,B=PORT"),
+        (Side.DESTINATION, {"SSH": UnixAddress("/x")}, (), "-d /x"),
+    ],
+)
+def test_other_service_ids_come_with_the_option_to_write(
+    side: Side, given: ServiceMap, tunnel: tuple[str, ...], option: str
+):
+    with pytest.raises(ServiceIdMismatch) as caught:
+        match_service_ids(tuple(given), tunnel)
+    said = explain(caught.value, replace(settings(side), services=given))
+    assert said == f"{caught.value}; write {option}"
+
+
+def test_a_service_that_no_file_has_comes_with_the_option_to_write():
+    here = replace(settings(Side.DESTINATION), fallback_services={"ssh": TCPAddress("", 22)})
+    with pytest.raises(ServiceIdMismatch) as caught:
+        destination_services(here, ("SSH",))
+    assert explain(caught.value, here) == (
+        f"{caught.value}; give one with -d or --config-dir: -d SSH=22"
+        " (upper and lower case differ: ssh is not SSH)"
+    )
+
+
+@pytest.mark.parametrize(
     ("error", "hint"),
     [
         (ListenError("text", setting="bind_address"), "; check -b"),
@@ -162,7 +286,10 @@ def test_a_port_that_cannot_be_bound_has_a_hint(number: int, service_id: str, hi
         (ServiceIdMismatch("text", setting="dialect"), "; leave out -y V1"),
         (ServiceIdMismatch("text"), ""),
         (ConfigurationError("text", setting="state_dir"), "; check --state-dir"),
-        (ConfigurationError("text", setting="loop"), "; pip install uvloop, or use --loop auto"),
+        (
+            ConfigurationError("text", setting="loop"),
+            f"; use --loop auto, or install it: {how_to_install('uvloop')}",
+        ),
         (ConfigurationError("text"), ""),
     ],
 )

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import pty
+import pwd
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from tailrace.cli.localproxy.files import (
     MAX_FILE_SIZE,
+    default_state_dir,
     is_filled_directory,
     read_line,
     read_text,
@@ -25,6 +27,36 @@ def test_read_text(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"\xef\xbb\xbfa\r\n\xff\xc3\xa9")
     assert read_text(str(path)) == "a\r\n\udcff\u00e9"
+
+
+def test_state_is_kept_where_it_belongs(tmp_path: Path) -> None:
+    assert default_state_dir({"XDG_STATE_HOME": "/x", "HOME": str(tmp_path)}) == Path(
+        "/x/tailrace-localproxy"
+    )
+    home = tmp_path / ".local/state/tailrace-localproxy"
+    assert default_state_dir({"HOME": str(tmp_path)}) == home
+    assert default_state_dir({"HOME": str(tmp_path), "XDG_STATE_HOME": "relative"}) == home
+    unit = {"HOME": str(tmp_path), "STATE_DIRECTORY": "/var/lib/a:/var/lib/b"}
+    assert default_state_dir(unit) == Path("/var/lib/a/tailrace-localproxy")
+
+
+@pytest.mark.parametrize("home", ["", "relative", "/nowhere/at/all", "{other}"])
+def test_no_state_is_kept_in_a_home_that_is_not_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    """As that of the user who called sudo."""
+    record = pwd.struct_passwd(("me", "x", 4711, 4711, "", str(tmp_path), "/bin/sh"))
+    environ = {"HOME": home.format(other="/")}
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    monkeypatch.setattr(pwd, "getpwuid", {4711: record}.__getitem__)
+    assert default_state_dir(environ) is None
+    monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid)
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: record)
+    if environ["HOME"] != "/":
+        assert default_state_dir(environ) == tmp_path / ".local/state/tailrace-localproxy"
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    if environ["HOME"] != "/":
+        assert default_state_dir(environ) is None
 
 
 def test_large_files_are_refused(tmp_path: Path) -> None:

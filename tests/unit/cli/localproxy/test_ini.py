@@ -68,13 +68,17 @@ def test_config(text: str, expected: dict[str, object]) -> None:
     ("text", "sentence", "hint"),
     [
         ("foo = 1", "unrecognised option 'foo'", "c.ini, line 1"),
-        ("\nRegion = us", "unrecognised option 'Region'", "c.ini, line 2"),
+        ("\nRegion = us", "unrecognised option 'Region'", "c.ini, line 2. Did you mean 'region'?"),
         ("t = abc", "unrecognised option 't'", "c.ini, line 1"),
-        ("--region = us", "unrecognised option", "c.ini, line 1"),
+        ("--region = us", "unrecognised option", "c.ini, line 1. Did you mean 'region'?"),
         (" = us", "unrecognised option", "c.ini, line 1"),
-        ("[a]\nregion = us", "unrecognised option 'a.region'", "c.ini, line 2"),
+        (
+            "[a]\nregion = us",
+            "unrecognised option 'a.region'",
+            "c.ini, line 2. Did you mean 'region'?",
+        ),
         ("[a.]\nb = us", "unrecognised option 'a.b'", "c.ini, line 2"),
-        ("[]\nregion = us", "unrecognised option", "c.ini, line 2"),
+        ("[]\nregion = us", "unrecognised option", "c.ini, line 2. Did you mean 'region'?"),
         (
             "junk",
             "the options configuration file contains an invalid line 'junk'",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import re
@@ -107,9 +108,9 @@ def test_version(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 def test_help(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(argv) == 0
     out, err = capsys.readouterr()
-    assert out == f"{BANNER}\n"
-    assert "Show help message" in err
-    assert HINT not in err
+    assert out.startswith(f"{BANNER}\n")
+    assert "Show help message" in out
+    assert err == ""
 
 
 def test_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,6 +143,14 @@ def test_export_fails(path: str, said: list[str], capsys: pytest.CaptureFixture[
         ([], ["the option '--access-token' is required but missing"]),
         (["-Z"], ["unrecognised option '-Z'"]),
         (["-h", "-Z"], ["unrecognised option '-Z'"]),
+        (["-region", "x"], ["unrecognised option '-region'", "Did you mean '--region'?"]),
+        (["-mode=src"], ["unrecognised option '-mode'", "Did you mean '--mode'?"]),
+        (["-S", "1"], ["unrecognised option '-S'", "Did you mean '-s'?"]),
+        (["--regoin", "x"], ["unrecognised option '--regoin'", "Did you mean '--region'?"]),
+        (
+            ["--acces-token=x"],
+            ["unrecognised option '--acces-token'", "Did you mean '--access-token'?"],
+        ),
         (["-v"], ["the required argument for option '--verbose' is missing"]),
         (
             ["-t", TOKEN, "-r", "us"],
@@ -263,6 +272,34 @@ def test_errors_of_the_proxy_say_what_to_do(
     )
 
 
+@pytest.mark.parametrize(
+    ("argv", "end", "code", "error", "words"),
+    [
+        (GOOD, AccessRefused(403, "Forbidden", TOKEN), 3, "AccessRefused", "Check that this is"),
+        (GOOD, ZeroDivisionError(TOKEN), 1, "ZeroDivisionError", "Internal error"),
+        (["-r", "US", "-s", "1"], None, 1, "RejectedInput", "Region must contain only"),
+        (["-r", "us"], None, 1, "UsageError", "Must specify one of --source-listen-port/-s"),
+    ],
+)
+def test_the_last_event_tells_of_the_failure(
+    argv: list[str],
+    end: Exception | None,
+    code: int,
+    error: str,
+    words: str,
+    token: str,
+    started: Proxy,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    started.ends = end
+    assert main([*argv, "--json"]) == code
+    out = capsys.readouterr().out
+    assert TOKEN not in out
+    event = json.loads(out)
+    assert (event["event"], event["exit"], event["error"]) == ("failed", code, error)
+    assert words in event["message"]
+
+
 def test_internal_errors_are_logged_without_secrets(
     token: str, started: Proxy, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -298,16 +335,20 @@ def test_interrupted_before_the_proxy_runs(tmp_path: Path) -> None:
     assert "Traceback" not in err
 
 
-def test_nobody_reads_standard_output() -> None:
+@pytest.mark.parametrize(
+    ("argv", "code"), [(["--version"], 141), (["--help"], 141), (["--export-default-settings"], 0)]
+)
+def test_nobody_reads_standard_output(argv: list[str], code: int, tmp_path: Path) -> None:
+    """As a shell reports it where the output is all that was asked for."""
     reader, writer = os.pipe()
     os.close(reader)
+    if code == 0:
+        argv = [*argv, str(tmp_path / "settings.json")]
     try:
-        done = subprocess.run(
-            [*COMMAND, "--version"], stdout=writer, stderr=subprocess.PIPE, check=False
-        )
+        done = subprocess.run([*COMMAND, *argv], stdout=writer, stderr=subprocess.PIPE, check=False)
     finally:
         os.close(writer)
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (done.returncode, done.stderr) == (code, b"")
 
 
 def test_closed_standard_streams() -> None:

@@ -7,11 +7,18 @@ import logging
 import os
 import socket
 import stat
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from tailrace.cli.localproxy.reporters import JSONReporter, LogReporter, ReadyFile, SystemdNotifier
+from tailrace.cli.localproxy.reporters import (
+    JSONReporter,
+    LogReporter,
+    ReadyFile,
+    SystemdNotifier,
+    dropped_events,
+)
 from tailrace.common.addresses import TCPAddress, UnixAddress
 from tailrace.common.queued_output import QueuedOutput
 from tailrace.errors import ConfigurationError, ConnectFailed, LinkError
@@ -49,6 +56,19 @@ SOURCE_RUN: list[ProxyEvent] = [
     Reconnecting(LinkError("connection lost"), 1.234),
     Ended(1000, "Tunnel is closed"),
 ]
+
+
+def local(port: int) -> dict[str, object]:
+    return {"host": "127.0.0.1", "port": port}
+
+
+def written(out: io.StringIO) -> list[dict[str, object]]:
+    """Return the JSON objects of a stream, without what all of them have."""
+    found = [json.loads(line) for line in out.getvalue().splitlines()]
+    for each in found:
+        assert datetime.fromisoformat(each.pop("time")).tzinfo is UTC
+        assert each.pop("tunnel") == "a-tunnel"
+    return found
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -128,15 +148,17 @@ def test_a_cut_says_how_far_it_came_and_why(
     LogReporter(Side.SOURCE)(cut)
     assert [(r.levelno, r.getMessage()) for r in caplog.records] == [(logging.WARNING, line)]
     out = io.StringIO()
-    JSONReporter(out)(cut)
-    assert json.loads(out.getvalue()) == {
-        "event": "connection_cut",
-        "service": service_id,
-        "connection": 3,
-        "peer": "127.0.0.1:9",
-        "bytes_received": received,
-        "reason": "no destination is connected",
-    }
+    JSONReporter(out, "a-tunnel")(cut)
+    assert written(out) == [
+        {
+            "event": "connection_cut",
+            "service": service_id,
+            "connection": 3,
+            "peer": "127.0.0.1:9",
+            "bytes_received": received,
+            "reason": "no destination is connected",
+        }
+    ]
 
 
 @pytest.mark.parametrize("peer", Side)
@@ -145,10 +167,9 @@ def test_the_other_side_comes_and_goes(peer: Side, caplog: pytest.LogCaptureFixt
     out = io.StringIO()
     for event in (PeerLeft(peer), PeerJoined(peer)):
         LogReporter(peer.other)(event)
-        JSONReporter(out)(event)
+        JSONReporter(out, "a-tunnel")(event)
     assert lines(caplog) == [f"No {peer.value} is connected", f"The {peer.value} is connected"]
-    told = [json.loads(line) for line in out.getvalue().splitlines()]
-    assert told == [
+    assert written(out) == [
         {"event": "peer_left", "peer": peer.value},
         {"event": "peer_joined", "peer": peer.value},
     ]
@@ -196,6 +217,12 @@ def test_refusals_name_the_options(reason: str, line: str, caplog: pytest.LogCap
     assert json.loads(out.getvalue())["reason"] == line
 
 
+def test_no_close_is_logged_that_never_came(caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.DEBUG)
+    LogReporter(Side.SOURCE)(Ended(1000, "", True))
+    assert lines(caplog) == []
+
+
 def test_a_failed_try_begins_as_the_reference_words_it(caplog: pytest.LogCaptureFixture):
     failed = Reconnecting(ConnectFailed("refused"), 1.0)
     LogReporter(Side.SOURCE)(failed)
@@ -212,16 +239,19 @@ def test_services_of_this_process_have_no_address(caplog: pytest.LogCaptureFixtu
     LogReporter(Side.SOURCE)(mapped)
     assert "SSH = in process" in lines(caplog)
     out = io.StringIO()
-    JSONReporter(out)(mapped)
-    assert json.loads(out.getvalue()) == {"event": "services", "services": {"SSH": "in process"}}
+    JSONReporter(out, "a-tunnel")(mapped)
+    assert written(out) == [{"event": "services", "services": {"SSH": "in process"}}]
 
 
 def test_json_is_one_object_a_line():
     out = io.StringIO()
-    report = JSONReporter(out)
+    report = JSONReporter(out, "a-tunnel")
     for event in [*SOURCE_RUN, Listening("U", UnixAddress("/run/c.sock"), False)]:
         report(event)
-    assert [json.loads(line) for line in out.getvalue().splitlines()] == [
+    report(Ended(1000, "", True))
+    report.failed(3, "AccessRefused", "refused")
+    out.write(dropped_events("a-tunnel", 7))
+    assert written(out) == [
         {"event": "started", "mode": "source", "pid": os.getpid()},
         {"event": "connecting", "endpoint": "localhost:443"},
         {
@@ -231,8 +261,8 @@ def test_json_is_one_object_a_line():
             "link": "picows",
         },
         {"event": "services", "services": {"SSH": "5555", "WEB": "0"}},
-        {"event": "listening", "service": "SSH", "host": "127.0.0.1", "port": 5555},
-        {"event": "listening", "service": "WEB", "host": "127.0.0.1", "port": 40001},
+        {"event": "listening", "service": "SSH", **local(5555), "assigned": False},
+        {"event": "listening", "service": "WEB", **local(40_001), "assigned": True},
         {"event": "connection_opened", "service": "SSH", "connection": 1, "peer": "127.0.0.1:9"},
         {
             "event": "connection_closed",
@@ -249,8 +279,11 @@ def test_json_is_one_object_a_line():
             "reason": "the limit of 1 connections is reached",
         },
         {"event": "reconnecting", "cause": "connection lost", "delay": 1.234},
-        {"event": "closed", "code": 1000, "reason": "Tunnel is closed"},
-        {"event": "listening", "service": "U", "path": "/run/c.sock"},
+        {"event": "closed", "code": 1000, "reason": "Tunnel is closed", "by": "service"},
+        {"event": "listening", "service": "U", "path": "/run/c.sock", "assigned": False},
+        {"event": "closed", "code": 1000, "reason": "", "by": "request"},
+        {"event": "failed", "exit": 3, "error": "AccessRefused", "message": "refused"},
+        {"event": "events_dropped", "count": 7},
     ]
 
 

@@ -242,7 +242,11 @@ CASES = [
         without("access-token"),
     ),
 ]
-SWITCHES = [("json", "json_events", True), ("no-ssl-host-verify", "verify_tls", False)]
+SWITCHES = [
+    ("json", "json_events", True),
+    ("no-ssl-host-verify", "verify_tls", False),
+    ("no-state", "state_dir", None),
+]
 LAYERS = ["argv", "file", "environment"]
 ORIGINS = {
     "argv": Layer.COMMAND_LINE,
@@ -312,7 +316,9 @@ def test_invalid(case: Case, layer: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize(("name", "field_name", "value"), SWITCHES)
-def test_switches(layer: str, name: str, field_name: str, value: bool, tmp_path: Path) -> None:
+def test_switches(
+    layer: str, name: str, field_name: str, value: bool | None, tmp_path: Path
+) -> None:
     found = build_from(layer, name, "true", BASE, tmp_path)
     assert value_of(found, field_name) is value
     assert found.origins[field_name].layer is ORIGINS[layer]
@@ -324,7 +330,7 @@ def test_switches(layer: str, name: str, field_name: str, value: bool, tmp_path:
 
 
 def test_defaults() -> None:
-    found = build()
+    found = build(XDG_STATE_HOME="/x")
     proxy = ProxySettings(
         side=Side.SOURCE,
         host="data.tunneling.iot.us-east-1.amazonaws.com",
@@ -332,7 +338,8 @@ def test_defaults() -> None:
         services={"": TCPAddress("", 5555)},
         bind_address="localhost",
     )
-    assert found.settings == CommandSettings(proxy=proxy)
+    state = Path("/x/tailrace-localproxy")
+    assert found.settings == CommandSettings(proxy=proxy, state_dir=state)
     assert found.settings.verbosity == 4
     assert found.origins["bind_address"] == Origin()
     assert "ping_period" not in found.origins
@@ -569,7 +576,8 @@ def test_settings_file_remarks(caplog: pytest.LogCaptureFixture) -> None:
         settings("--settings-json", "s.json")
     assert caplog.messages == [
         "Using settings specified in file: s.json",
-        "s.json: unknown key tunneling.proxy.message.may_payload_size: ignored",
+        "s.json: unknown key tunneling.proxy.message.may_payload_size: ignored."
+        " Did you mean 'message.max_payload_size'?",
         "s.json: tunneling.proxy.message.max_size has no effect here",
         "The service is asked for the unknown subprotocol mine",
     ]
@@ -658,6 +666,56 @@ def test_remarks(caplog: pytest.LogCaptureFixture) -> None:
         "SECURITY WARNING: SSL host verification ",
         "setting source protocol to V1",
     ]
+
+
+def test_certificates_in_a_file_are_nothing_to_warn_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "ca.pem").touch()
+    (tmp_path / "empty").mkdir()
+    assert settings("-c", str(tmp_path / "ca.pem")).capath == tmp_path / "ca.pem"
+    assert caplog.messages == []
+    settings("-c", str(tmp_path / "empty"))
+    assert caplog.messages == [f"--capath {tmp_path / 'empty'} has no certificates: ignored"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "variables", "state_dir", "needed"),
+    [
+        ([], {}, "/x/tailrace-localproxy", False),
+        (["--state-dir", "/s"], {}, "/s", True),
+        ([], {"TAILRACE_STATE_DIR": "/s"}, "/s", True),
+        (["--no-state"], {}, None, False),
+        (["--no-state"], {"TAILRACE_STATE_DIR": "/s"}, None, False),
+        (["--state-dir", "/s"], {"TAILRACE_NO_STATE": "yes"}, "/s", True),
+        ([], {"TAILRACE_NO_STATE": "no"}, "/x/tailrace-localproxy", False),
+    ],
+)
+def test_the_nearer_of_two_options_says_where_state_is_kept(
+    argv: list[str], variables: dict[str, str], state_dir: str | None, needed: bool
+) -> None:
+    found = build(*argv, XDG_STATE_HOME="/x", **variables).settings
+    assert found.state_dir == (None if state_dir is None else Path(state_dir))
+    assert found.state_needed is needed
+
+
+def test_state_is_kept_or_not() -> None:
+    with pytest.raises(UsageError, match="Must specify only one of --state-dir and --no-state"):
+        build("--state-dir", "/s", "--no-state")
+
+
+def test_a_user_without_a_home_is_warned(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "pwd", None)
+    assert build().settings.state_dir is None
+    assert [message[:33] for message in caplog.messages] == [
+        "This user has no home directory to"[:33]
+    ]
+    caplog.clear()
+    build("--no-state")
+    build("-i", CLIENT)
+    assert caplog.messages == []
 
 
 def test_secrets_of() -> None:

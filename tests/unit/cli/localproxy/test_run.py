@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -15,12 +16,14 @@ import pytest
 from support.network.ports import free_port
 from support.service import ServiceProcess
 from support.tunnel import tunnel_of
+from tailrace.cli.localproxy import run as module
 from tailrace.cli.localproxy.run import run
 from tailrace.cli.localproxy.settings import CommandSettings
 from tailrace.common.addresses import TCPAddress
 from tailrace.common.event_loop import LoopChoice
 from tailrace.common.secret import Secret
 from tailrace.errors import ConfigurationError, ConnectFailed
+from tailrace.localproxy.client_token import kept_client_token
 from tailrace.localproxy.settings import ProxySettings
 from tailrace.wire import Side
 
@@ -64,6 +67,7 @@ def test_a_signal_ends_it_in_order(
     capsys: pytest.CaptureFixture[str],
     number: signal.Signals,
     loop: LoopChoice,
+    caplog: pytest.LogCaptureFixture,
 ):
     """The signal is sent when systemd would learn that the proxy is ready."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
@@ -78,6 +82,7 @@ def test_a_signal_ends_it_in_order(
             seen.append(ready.exists())
             os.kill(os.getpid(), number)
 
+        caplog.set_level(logging.INFO)
         with tunnel_of(service, "SSH") as tunnel:
             settings = CommandSettings(
                 proxy=tunnel.settings(Side.SOURCE), loop=loop, ready_file=ready, json_events=True
@@ -86,10 +91,18 @@ def test_a_signal_ends_it_in_order(
             thread.start()
             run(settings)
             thread.join()
-    told = [json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()]
-    if "peer_left" in told:  # it comes about as soon as the signal
-        told.remove("peer_left")
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    # It comes about as soon as the signal.
+    events = [event for event in events if event["event"] != "peer_left"]
+    told = [event["event"] for event in events]
     assert told == ["started", "connecting", "connected", "services", "listening", "closed"]
+    assert events[-1]["by"] == "request"
+    # A port that was picked is given as what it is.
+    assert events[3]["services"] == {"SSH": str(events[4]["port"])}
+    assert events[4]["assigned"]
+    assert {event["tunnel"] for event in events} == {tunnel.tokens[Side.SOURCE].digest[:16]}
+    assert f"Ending on {number.name}" in caplog.messages
+    assert "close received" not in caplog.text
     assert not ready.exists()
 
 
@@ -122,8 +135,26 @@ def test_a_given_client_token_needs_no_state_directory(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_state_directory_that_cannot_be_used(tmp_path: Path):
+def test_a_state_directory_that_cannot_be_used(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """An error where it was asked for, a warning where it is the default."""
     (tmp_path / "file").write_text("")
+    settings = without_service(state_dir=tmp_path / "file" / "state", state_needed=True)
     with pytest.raises(ConfigurationError) as caught:
-        run(without_service(state_dir=tmp_path / "file" / "state"))
+        run(settings)
     assert caught.value.setting == "state_dir"
+    assert caplog.messages == []
+    with pytest.raises(ConnectFailed):
+        run(replace(settings, state_needed=False))
+    warned = [message for message in caplog.messages if "after a restart" in message]
+    assert len(warned) == 1
+    assert warned[0].startswith(f"{caught.value}; ")
+
+
+def test_an_access_token_that_another_proxy_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "_PATIENCE", 0.0)
+    settings = without_service(state_dir=tmp_path)
+    with (
+        kept_client_token(tmp_path, settings.proxy.access_token),
+        pytest.raises(ConfigurationError, match=rf"has this access token: pid {os.getpid()} "),
+    ):
+        run(settings)

@@ -243,7 +243,7 @@ def test_a_system_store_without_a_path_is_used(
     # As on Windows, whose store has no path.
     monkeypatch.setattr(ssl.SSLContext, "load_default_certs", load)
     trust = trust_in(None)
-    assert trust.description == "the system's certificates"
+    assert trust.description.partition("; SSL_CERT_FILE ")[0] == "the system's certificates"
     handshake(trust.context, certificates.server_context())
 
 
@@ -262,8 +262,72 @@ def test_no_store_at_all_is_said(
     bare_system: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "certifi", None)
-    assert trust_in(None).description == "no system certificates"
+    description = trust_in(None).description
+    assert description.partition("; SSL_CERT_FILE ")[0] == "no system certificates"
     assert "no CA certificates" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("variable", "content", "fault"),
+    [
+        ("SSL_CERT_FILE", None, "cannot be read: No such file or directory"),
+        ("SSL_CERT_FILE", "junk", "holds no PEM certificate"),
+        ("SSL_CERT_DIR", None, "cannot be read: No such file or directory"),
+        ("SSL_CERT_DIR", "junk", "cannot be read: Not a directory"),
+    ],
+)
+def test_a_variable_that_names_nothing_useful_is_named(
+    certificates: Certificates,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    variable: str,
+    content: str | None,
+    fault: str,
+) -> None:
+    """OpenSSL passes over it in silence, and no certificate verifies."""
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    path = tmp_path / "named"
+    monkeypatch.setenv(variable, str(path))
+    if content is not None:
+        path.write_text(content)
+    trust = trust_in(certificates.ca_file)
+    assert f"{variable} {path} {fault}; going on without it" in caplog.messages
+    assert f"; {variable} {path} {fault} and -c " in trust.description
+    handshake(trust.context, certificates.server_context())
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca_file))
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    caplog.clear()
+    trust_in(None)
+    assert caplog.messages == []
+
+
+def test_a_variable_may_name_several_directories(
+    certificates: Certificates,
+    hashed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """OpenSSL takes SSL_CERT_DIR as a list; each part is judged by itself."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "ours.pem").write_bytes(certificates.ca_file.read_bytes())
+    missing = tmp_path / "missing"
+    monkeypatch.setenv("SSL_CERT_FILE", os.devnull)
+    monkeypatch.setenv("SSL_CERT_DIR", os.pathsep.join(map(str, (other, hashed))))
+    trust = trust_in(None)
+    assert [text for text in caplog.messages if "SSL_CERT_DIR" in text] == []
+    assert f"({other}, {hashed})" in trust.description
+    handshake(trust.context, certificates.server_context())
+    monkeypatch.setenv("SSL_CERT_DIR", os.pathsep.join(map(str, (missing, hashed))))
+    trust = trust_in(None)
+    assert f"SSL_CERT_DIR {missing} cannot be read: No such file or directory; going on" in (
+        caplog.text
+    )
+    assert f"({hashed})" in trust.description
+    handshake(trust.context, certificates.server_context())
 
 
 def test_a_system_store_that_cannot_be_read_is_an_error(

@@ -232,9 +232,27 @@ async def test_pools_of_known_clients_do_not_last_for_ever(
         assert await read_end(reader) == b""
 
 
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[server._Connection]]:
+    """Connections of servers that start in the test."""
+    made: list[weakref.ref[server._Connection]] = []
+    enter = server._Connection.connection_made
+
+    def connection_made(self: server._Connection, transport: Any) -> None:
+        made.append(weakref.ref(self))
+        enter(self, transport)
+
+    monkeypatch.setattr(server._Connection, "connection_made", connection_made)
+    return made
+
+
 async def test_answers_that_nobody_takes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    made: list[weakref.ref[server._Connection]],
 ) -> None:
+    """Requests that come all the same wait at the client, and the connection ends."""
     monkeypatch.setattr(server, "_ANSWER_SECONDS", 0.3)
     settings = config(tmp_path / "state", limits=Limits(handshake_seconds=0.3))
     async with running(settings) as service:
@@ -244,15 +262,23 @@ async def test_answers_that_nobody_takes(
         client.close()
         # A reader takes 128 KiB and pauses; the rest fills what the system has to offer.
         async with connected(service) as (reader, writer):
-            writer.write(list_request(service) * 1000)
+            writer.write(list_request(service) * 5000)
             async with asyncio.timeout(HANG):
+                while len(made) < 2:
+                    await asyncio.sleep(0.01)
+                connection = made[-1]()
                 while "dropped: its answers are not taken" not in caplog.text:
                     await asyncio.sleep(0.01)
+            assert connection is not None
+            assert len(connection._http.waiting) < 512 * 1024
+            assert len(connection._http.trailing_data[0]) <= 32 * 1024
             assert len(await read_end(reader)) < 1000 * 20 * 2000
 
 
 async def test_a_body_that_nobody_reads_keeps_no_connection(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    made: list[weakref.ref[server._Connection]],
 ) -> None:
     """What comes behind the answer is thrown away until the client closes, too."""
     monkeypatch.setattr(server, "_TLS_SHUTDOWN_SECONDS", 10 * HANG)
@@ -262,6 +288,8 @@ async def test_a_body_that_nobody_reads_keeps_no_connection(
             writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
             writer.write(bytes(1_000_000))
             assert (await read_end(reader)).startswith(b"HTTP/1.1 403 ")
+            connection = made[-1]()
+            assert connection is None or not connection._http.waiting
         async with asyncio.timeout(HANG):
             while True:
                 with contextlib.suppress(ConnectionError):
@@ -270,17 +298,9 @@ async def test_a_body_that_nobody_reads_keeps_no_connection(
 
 
 async def test_connections_are_freed_at_once(
-    service: Service, monkeypatch: pytest.MonkeyPatch
+    service: Service, made: list[weakref.ref[server._Connection]]
 ) -> None:
     """With their buffers, and not when the garbage collector runs next."""
-    made = []
-    enter = server._Connection.connection_made
-
-    def connection_made(self: Any, transport: Any) -> None:
-        made.append(weakref.ref(self))
-        enter(self, transport)
-
-    monkeypatch.setattr(server._Connection, "connection_made", connection_made)
     gc.disable()
     try:
         for content in (HEALTH, list_request(service), INVALID):
@@ -326,6 +346,14 @@ class TestHttp:
             received += event.data
         assert received == b"xxx"
         assert isinstance(event, h11.EndOfMessage)
+
+    def test_h11_is_given_no_more_than_it_asks_for(self) -> None:
+        http = server._Http()
+        http.receive_data((self.HEAD + b"\r\n") * 10_000)
+        assert isinstance(http.next_event(), h11.Request)
+        assert isinstance(http.next_event(), h11.EndOfMessage)
+        assert http.next_event() is h11.PAUSED
+        assert len(http.trailing_data[0]) <= 16 * 1024
 
     @pytest.mark.parametrize("more", [b"", b"Content-Length: 0\r\n"])
     def test_no_body(self, more: bytes) -> None:

@@ -382,6 +382,19 @@ async def test_one_key_cannot_push_out_the_notifications_of_others() -> None:
     assert len(taken) == 10
 
 
+async def test_one_that_is_being_delivered_is_not_pushed_out() -> None:
+    recorder = Recorder()
+    recorder.gate.clear()
+    async with started(recorder, capacity=1) as outbox:
+        outbox.put(notification("t1", key="a"))
+        await recorder.wait_tried(1)
+        outbox.put(notification("t2", key="b"))
+        assert (outbox.waiting, outbox.given_up) == (1, 1)
+        recorder.gate.set()
+        await recorder.wait_taken(1)
+    assert [each.tunnel_id for each in recorder.taken] == ["t1"]
+
+
 async def test_nothing_is_kept_of_what_is_over() -> None:
     recorder = Recorder()
     recorder.failures = 3

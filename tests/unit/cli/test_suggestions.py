@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+import pytest
+
+from tailrace.cli.suggestions import closest_name, did_you_mean
+
+NAMES = ("--region", "--proxy-endpoint", "--access-token", "--access-token-file")
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        ("--regoin", "--region"),
+        ("--Region", "--region"),
+        ("--proxyendpoint", "--proxy-endpoint"),
+        ("--acces-token", "--access-token"),
+        ("--x", ""),
+        ("", ""),
+        ("--region" * 20, ""),
+    ],
+)
+def test_the_name_most_like_a_word(word: str, name: str) -> None:
+    assert closest_name(word, NAMES) == name
+    assert did_you_mean(word, NAMES) == (f"Did you mean '{name}'?" if name else "")
