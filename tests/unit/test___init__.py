@@ -34,6 +34,7 @@ API = """
     DestinationTunnel
     Ended
     EventsDropped
+    HandshakeAltered
     HandshakeFailed
     LinkError
     LinkPhase

@@ -9,6 +9,7 @@ from ..errors import (
     AccessRefused,
     CertificateRejected,
     ConnectFailed,
+    HandshakeAltered,
     ListenError,
     NameResolutionFailed,
     NotTunnelingService,
@@ -18,7 +19,9 @@ from ..errors import (
     TokenRotated,
     TunnelClosed,
 )
+from ..link.http.login_page import login_words
 from ..localproxy.advice import (
+    ALTERED_ADVICE,
     SettingNames,
     certificate_advice,
     endpoint_advice,
@@ -58,6 +61,11 @@ def _advice(error: TailraceError, settings: ProxySettings, service_ids: tuple[st
             return refusal_advice(error, settings, _ARGUMENTS)
         case TokenRotated():
             return f"Start again with the new {settings.side.value} token"
+        case HandshakeAltered():
+            return ALTERED_ADVICE
+        case NotTunnelingService(login_page=str() as page):
+            words = login_words(page)
+            return words[0].upper() + words[1:]
         case NotTunnelingService():
             return stranger_advice(str(error), settings, _ARGUMENTS)
         case CertificateRejected():

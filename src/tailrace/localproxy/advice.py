@@ -14,6 +14,7 @@ from ..errors import AccessRefused, CertificateFault
 from .settings import ProxySettings
 
 __all__ = [
+    "ALTERED_ADVICE",
     "SettingNames",
     "certificate_advice",
     "endpoint_advice",
@@ -21,6 +22,10 @@ __all__ = [
     "stranger_advice",
 ]
 
+ALTERED_ADVICE: Final = (
+    "A proxy in between has to pass WebSocket upgrades on as they are: HTTP/1.1, Upgrade, "
+    "Connection, Sec-WebSocket-*, access-token and the path (docs/intermediaries.md)"
+)
 _CONTROL_API: Final = "UnknownOperationException"
 """In what the control API answers to the upgrade, AWS' or that of ``tailrace serve``."""
 _AWS_API: Final = "api.tunneling.iot."

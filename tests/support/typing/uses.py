@@ -110,7 +110,7 @@ def happened(event: tailrace.TunnelEvent) -> None:
 def failed(error: tailrace.TailraceError) -> str:
     """Tell every error from the others."""
     match error:
-        case tailrace.AccessRefused():
+        case tailrace.AccessRefused() | tailrace.HandshakeAltered():
             return f"{error.status} {error.reason} {error.body}"
         case tailrace.CertificateRejected():
             return "clock" if error.fault is tailrace.CertificateFault.OUT_OF_DATE else "trust"

@@ -12,6 +12,7 @@ from tailrace.errors import (
     CertificateRejected,
     ConfigurationError,
     ConnectFailed,
+    HandshakeAltered,
     ListenError,
     NotTunnelingService,
     OpenFailed,
@@ -28,6 +29,8 @@ from tailrace.library.advice import advised
     [
         (AccessRefused(403, "Forbidden", "previously used"), "takes it as client_token="),
         (TokenRotated("rotated"), "Start again with the new source token"),
+        (NotTunnelingService("moved", login_page=""), "log in there with a browser"),
+        (HandshakeAltered("altered", 400, "Bad", ""), "A proxy in between"),
         (NotTunnelingService("<html>"), "(endpoint=, region=)"),
         (CertificateRejected("untrusted"), "Add the CA that signed it with ca="),
         (ConnectFailed("refused"), "Check endpoint= or region=, and the network"),

@@ -21,6 +21,7 @@ from ...errors import (
     CertificateRejected,
     ConfigurationError,
     ConnectFailed,
+    HandshakeAltered,
     LinkError,
     ListenError,
     NameResolutionFailed,
@@ -31,9 +32,12 @@ from ...errors import (
     TLSFailed,
     TokenRotated,
 )
+from ...link.http.login_page import login_words
 from ...localproxy.advice import (
+    ALTERED_ADVICE,
     SettingNames,
     certificate_advice,
+    endpoint_advice,
     refusal_advice,
     stranger_advice,
 )
@@ -52,6 +56,7 @@ _BEGINNINGS: Final[tuple[tuple[type[LinkError], str], ...]] = (
 )
 _HINTS: Final[Mapping[str, str]] = {
     "bind_address": "check -b",
+    "connect_timeout": "--connect-timeout allows more time",
     "destinations": "give one with -d or --config-dir",
     "dialect": "leave out -y V1",
     "path": "choose another path with -s",
@@ -83,6 +88,11 @@ def explain(error: TailraceError, settings: ProxySettings) -> str:
             return f"{error}. {refusal_advice(error, settings, _OPTIONS)}"
         case TokenRotated():
             return f"{error}; start again with the new {settings.side.value} token"
+        case HandshakeAltered():
+            return f"{error}. {ALTERED_ADVICE}"
+        case NotTunnelingService(login_page=str()):
+            hint = endpoint_advice(settings, _OPTIONS)
+            return f"{_with_remedy(error)}, or {hint[0].lower()}{hint[1:]}"
         case NotTunnelingService():
             return f"{error}. {stranger_advice(str(error), settings, _OPTIONS)}"
         case LinkError():
@@ -101,10 +111,15 @@ def explain(error: TailraceError, settings: ProxySettings) -> str:
 
 
 def _with_remedy(error: LinkError) -> str:
-    if not isinstance(error, CertificateRejected):
-        return str(error)
-    remedy = certificate_advice(error.fault, _OPTIONS)
-    return f"{error}; {remedy} (-k skips the check, for testing only)"
+    match error:
+        case CertificateRejected():
+            remedy = certificate_advice(error.fault, _OPTIONS)
+            return f"{error}; {remedy} (-k skips the check, for testing only)"
+        case NotTunnelingService(login_page=str() as page):
+            return f"{error}; {login_words(page)}"
+        case _:
+            hint = _HINTS.get(error.setting, "")
+            return f"{error}; {hint}" if hint else str(error)
 
 
 def _gave_up(error: LinkError, settings: ProxySettings) -> str:
