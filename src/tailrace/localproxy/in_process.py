@@ -185,8 +185,13 @@ class StreamEnd:
         return len(data)
 
     def sendmsg(self, pieces: list[memoryview]) -> int:
-        """Give the first of several pieces to the reader: the next may be too much."""
-        return self.send(pieces[0])
+        """Give pieces to the reader until it is full."""
+        sent = self.send(pieces[0])
+        for piece in pieces[1:]:
+            if self._reader_full:
+                break
+            sent += self.send(piece)
+        return sent
 
     def expect_end(self) -> None:
         """Give the reader all that waits, whether it is read or not."""

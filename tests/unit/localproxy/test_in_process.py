@@ -160,9 +160,16 @@ async def test_one_that_stops_reading_in_its_callback_is_called_no_more(sides: S
 
 async def test_what_comes_from_the_tunnel_is_copied_for_the_program(sides: Sides):
     assert sides.write(b"hello") == 5
-    assert sides.end.sendmsg([memoryview(b" ag"), memoryview(b"ain")]) == 3
-    assert await sides.reader.read(100) == b"hello ag"
+    assert sides.end.sendmsg([memoryview(b" ag"), memoryview(b"ain")]) == 6
+    assert await sides.reader.read(100) == b"hello again"
     assert sides.end.unacknowledged() == 0
+
+
+async def test_of_many_pieces_it_takes_what_it_has_room_for(sides: Sides):
+    pieces = [memoryview(bytes(60_000)) for _ in range(5)]
+    assert sides.end.sendmsg(pieces) == 180_000
+    with pytest.raises(BlockingIOError):
+        sides.end.sendmsg(pieces[3:])
 
 
 async def test_a_program_that_reads_nothing_takes_no_more(sides: Sides):
