@@ -25,6 +25,7 @@ from ..common.log_floods import telling_floods
 from ..common.queued_output import QueuedOutput
 from ..common.stray_exceptions import stray_exceptions_logged
 from ..errors import ConfigurationError, ListenError, TailraceError
+from ..localproxy.endpoints import ENDPOINT_VARIABLE
 from ..service.config import (
     Endpoints,
     ServiceConfig,
@@ -217,7 +218,7 @@ def _places(endpoints: Endpoints, bundle: Path) -> dict[str, str]:
         "AWS_CA_BUNDLE": str(bundle),
         "AWS_REGION": endpoints.region,
         "AWS_DEFAULT_REGION": endpoints.region,
-        "AWSIOT_TUNNEL_ENDPOINT": endpoints.data_endpoint,
+        ENDPOINT_VARIABLE: endpoints.data_endpoint,
         "SSL_CERT_FILE": str(bundle),
     }
 
