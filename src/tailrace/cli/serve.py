@@ -39,7 +39,7 @@ from .limits import add_limit_options, read_limits
 from .serve_options import add_operation_options, operation_settings, proxy_networks, start_logging
 
 if TYPE_CHECKING:
-    from ..service.service import Service
+    from ..service.tunneling_service import TunnelingService
 
 __all__ = ["add_env_parser", "add_serve_parser", "error_text", "run_env", "run_serve"]
 
@@ -255,9 +255,9 @@ def _check_running(endpoints: Endpoints, state_dir: Path) -> None:
 
 
 async def _serve(config: ServiceConfig, out: QueuedOutput) -> None:
-    from ..service.service import Service
+    from ..service.tunneling_service import TunnelingService
 
-    service = Service(config)
+    service = TunnelingService(config)
     started, stopping = asyncio.Event(), asyncio.Event()
 
     def reload() -> None:
@@ -315,14 +315,14 @@ def _signals(stop: Callable[[], None], reload: Callable[[], None]) -> Iterator[N
             signal.signal(number, handler)
 
 
-def _reload(service: Service) -> None:
+def _reload(service: TunnelingService) -> None:
     try:
         service.reload()
     except TailraceError as error:
         _log.error("not reloaded, nothing has changed: %s", error_text(error))
 
 
-async def _wait(service: Service, stopping: asyncio.Event) -> None:
+async def _wait(service: TunnelingService, stopping: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     waiters = [loop.create_task(stopping.wait()), loop.create_task(service.failed())]
     await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)

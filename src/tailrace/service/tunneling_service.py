@@ -48,7 +48,7 @@ from .tunnels.rules import RandomIds, Tunnels
 from .tunnels.sqlite_store import SqliteStore
 from .tunnels.unstored import Unstored
 
-__all__ = ["Service"]
+__all__ = ["TunnelingService"]
 
 _log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class _Parts:
     metrics_address: Address | None
 
 
-class Service:
+class TunnelingService:
     """One tunneling service in this process.
 
     Create, :meth:`start`, and :meth:`stop` it in one event loop. Stopping keeps all

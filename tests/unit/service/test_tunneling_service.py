@@ -26,7 +26,7 @@ from tailrace.service.identity.key_store import (
     credentials_file,
 )
 from tailrace.service.notify.mqtt import MqttSettings
-from tailrace.service.service import Service
+from tailrace.service.tunneling_service import TunnelingService
 from tailrace.service.tunnels.rules import TunnelSpec
 from tailrace.service.tunnels.sqlite_store import SqliteStore
 from tailrace.service.tunnels.store import Things
@@ -104,7 +104,9 @@ async def test_expiry_ends_links_with_close_1000(tmp_path: Path) -> None:
 async def test_a_busy_port(tmp_path: Path, option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
-        service = Service(config(tmp_path / "state", **{option: Address("127.0.0.1", port)}))
+        service = TunnelingService(
+            config(tmp_path / "state", **{option: Address("127.0.0.1", port)})
+        )
         with pytest.raises(ListenError) as caught:
             await service.start()
     text = str(caught.value)
@@ -118,13 +120,13 @@ async def test_a_busy_port(tmp_path: Path, option: str) -> None:
 async def test_a_host_that_does_not_exist(tmp_path: Path) -> None:
     settings = config(tmp_path / "state", api_listen=Address("no.such.host.invalid", 0))
     with pytest.raises(ListenError, match=r"no\.such\.host\.invalid"):
-        await Service(settings).start()
+        await TunnelingService(settings).start()
 
 
 async def test_one_service_per_state_directory(tmp_path: Path) -> None:
     async with running(config(tmp_path / "state")):
         with pytest.raises(ConfigurationError, match="another service"):
-            await Service(config(tmp_path / "state")).start()
+            await TunnelingService(config(tmp_path / "state")).start()
 
 
 async def test_all_addresses(tmp_path: Path) -> None:
@@ -151,7 +153,7 @@ async def test_all_addresses(tmp_path: Path) -> None:
 
 
 async def test_a_service_that_does_not_run_has_no_endpoints(tmp_path: Path) -> None:
-    service = Service(config(tmp_path / "state"))
+    service = TunnelingService(config(tmp_path / "state"))
     with pytest.raises(RuntimeError):
         _ = service.endpoints
     await service.stop()
@@ -283,7 +285,7 @@ async def test_its_own_certificate_is_renewed_while_it_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    monkeypatch.setattr("tailrace.service.service._RENEWAL_SECONDS", 0.01)
+    monkeypatch.setattr("tailrace.service.tunneling_service._RENEWAL_SECONDS", 0.01)
     offset = -380 * 86400.0
     settings = config(tmp_path / "state")
     async with running(settings, clock=lambda: time.time() + offset) as service:
@@ -328,7 +330,7 @@ async def test_a_key_from_the_environment_is_written_nowhere(tmp_path: Path) -> 
 
 
 async def test_requests_under_way_are_answered_before_it_stops(tmp_path: Path) -> None:
-    service = Service(config(tmp_path / "state"))
+    service = TunnelingService(config(tmp_path / "state"))
     await service.start()
     parts = urlsplit(service.endpoints.api_endpoint)
     reader, writer = await asyncio.open_connection(
@@ -398,7 +400,7 @@ async def test_a_busy_metrics_port(tmp_path: Path) -> None:
         address = Address("127.0.0.1", busy.getsockname()[1])
         operation = OperationSettings(metrics_listen=address)
         with pytest.raises(ListenError, match="metrics_listen"):
-            await Service(config(tmp_path / "state", operation=operation)).start()
+            await TunnelingService(config(tmp_path / "state", operation=operation)).start()
 
 
 async def test_a_store_that_fails_at_the_end_is_logged(
