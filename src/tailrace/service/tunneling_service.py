@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute
 
 from ..common.atomic_files import make_private_directory, write_file
 from ..common.periodic import every
+from ..common.uninterrupted import uninterrupted
 from ..errors import ConfigurationError
 from .api.app import ControlApi
 from .api.health import health_routes, metrics_routes
@@ -30,6 +31,7 @@ from .expiry import Expiry
 from .file_lock import locked
 from .identity.key_store import KeyFile, KeyRing, credentials_file
 from .listening import bind
+from .loop_faults import early_leavers_counted
 from .notify.announcer import Announcer
 from .notify.base import Notifier
 from .notify.command import CommandNotifier
@@ -136,18 +138,26 @@ class TunnelingService:
                 service uses it.
             ListenError: an address cannot be bound.
         """
-        async with contextlib.AsyncExitStack() as stack:
+        stack = contextlib.AsyncExitStack()
+        try:
             self._parts = await self._start(stack)
-            self._stack = stack.pop_all()
+        except BaseException:
+            await uninterrupted(stack.aclose())
+            raise
+        self._stack = stack
 
     async def stop(self) -> None:
         """Stop accepting, finish API requests, drop all links without a close frame.
 
-        Takes a few seconds at most. Notifications that cannot be delivered are given up.
+        Takes a few seconds at most, also when it is cancelled. Notifications that cannot be
+        delivered are given up.
         """
         self._accepting = False
-        await self._stack.aclose()
-        self._parts = None
+        stack, self._stack = self._stack, contextlib.AsyncExitStack()
+        try:
+            await uninterrupted(stack.aclose())
+        finally:
+            self._parts = None
 
     def reload(self) -> None:
         """Load certificates and access keys again, and go on in a new audit log.
@@ -197,6 +207,8 @@ class TunnelingService:
         )
 
         loop = asyncio.get_running_loop()
+        ports = {each.getsockname()[1] for each in (api_socket, data_socket)}
+        stack.enter_context(early_leavers_counted(loop, ports, counters.refusals))
         stack.enter_context(every(loop, _AUDIT_SECONDS, state.audit.end_interval))
         if config.operation.tls_cert is None:
             stack.enter_context(every(loop, _RENEWAL_SECONDS, lambda: _renew(state.tls)))

@@ -1,15 +1,21 @@
 """The service as a whole: start, stop, restart, expiry."""
 
 import asyncio
+import contextlib
 import json
+import logging
 import os
+import re
 import socket
 import ssl
 import stat
 import time
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 import trustme
 from websockets.exceptions import InvalidStatus
@@ -428,3 +434,172 @@ async def test_closed_tunnels_are_forgotten_after_three_hours(tmp_path: Path) ->
         async with asyncio.timeout(HANG):
             while (await service.queries.page(Things(), None, 1, "")).tunnels:
                 await asyncio.sleep(0.05)
+
+
+def descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
+
+
+async def settle() -> None:
+    """Let transports close, which takes turns of the loop."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def cancel_after(turns: int, work: Coroutine[Any, Any, None]) -> bool:
+    """Cancel ``work`` after so many turns of the loop; return whether it had not ended."""
+    task = asyncio.get_running_loop().create_task(work)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    was_under_way = task.cancel()
+    # Whoever is in a hurry cancels twice.
+    await asyncio.sleep(0)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.wait_for(task, HANG)
+    return was_under_way
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts descriptors in /proc")
+class TestCancelled:
+    async def test_starting(self, tmp_path: Path, loop_kind: str) -> None:
+        loop = asyncio.get_running_loop()
+        metrics = OperationSettings(metrics_listen=Address("127.0.0.1", 0))
+        settings = config(tmp_path / "state", operation=metrics)
+        async with running(settings):
+            pass
+        await settle()
+        before, tasks = descriptors(), asyncio.all_tasks()
+        turns = 0
+        service = TunnelingService(settings)
+        while await cancel_after(turns, service.start()):
+            await settle()
+            assert descriptors() <= before
+            assert asyncio.all_tasks() <= tasks
+            assert loop.get_exception_handler() is None
+            assert not settings.own_ready_file.exists()
+            turns += 1
+            service = TunnelingService(settings)
+        assert turns > 3
+        await service.stop()
+
+    async def test_stopping(self, tmp_path: Path, loop_kind: str) -> None:
+        """With connections that have got nowhere, which would be waited for."""
+        loop = asyncio.get_running_loop()
+        settings = config(tmp_path / "state")
+        async with running(settings):
+            pass
+        await settle()
+        before, tasks = descriptors(), asyncio.all_tasks()
+        turns, was_under_way = 1, True
+        while was_under_way:
+            service = TunnelingService(settings)
+            await service.start()
+            endpoints = service.endpoints
+            clients = [
+                await asyncio.open_connection(*address.split(":"))
+                for address in (endpoints.data_endpoint, endpoints.api_endpoint[8:])
+            ]
+            for address in (endpoints.data_endpoint, endpoints.api_endpoint[8:]):
+                # Those before have been accepted when this one is.
+                host, port = address.split(":")
+                _, writer = await asyncio.open_connection(host, int(port), ssl=trust(endpoints))
+                writer.transport.abort()
+            was_under_way = await cancel_after(turns, service.stop())
+            for reader, writer in clients:
+                assert await asyncio.wait_for(reader.read(), HANG) == b""
+                writer.close()
+            await settle()
+            assert descriptors() <= before
+            assert asyncio.all_tasks() <= tasks
+            assert loop.get_exception_handler() is None
+            assert not settings.own_ready_file.exists()
+            with pytest.raises(RuntimeError):
+                _ = service.endpoints
+            turns += 1 + turns // 4
+        assert turns > 3
+
+    async def test_all_tasks_of_the_loop(self, tmp_path: Path) -> None:
+        """As asyncio.run does at its end, when the program has left one behind."""
+        settings = config(tmp_path / "state")
+        loop = asyncio.get_running_loop()
+        before, others = descriptors(), asyncio.all_tasks()
+
+        async def serve() -> None:
+            async with running(settings):
+                started.set()
+                await asyncio.Event().wait()
+
+        started = asyncio.Event()
+        task = loop.create_task(serve())
+        await started.wait()
+        for each in asyncio.all_tasks() - others:
+            each.cancel()
+        await asyncio.wait([task])
+        await settle()
+        assert descriptors() <= before
+        assert asyncio.all_tasks() <= others
+        assert not settings.own_ready_file.exists()
+
+
+class TestGuest:
+    """A service is a guest in the program and its event loop."""
+
+    async def test_two_in_one_loop(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """They stop in the order in which they started, and do not count for each other."""
+        loop = asyncio.get_running_loop()
+        first, second = [TunnelingService(config(tmp_path / name)) for name in ("a", "b")]
+        await first.start()
+        await second.start()
+        leave_early(first)
+        await counted(first, 1)
+        assert await early_leavers(second) == 0
+        await first.stop()
+        leave_early(second)
+        await counted(second, 1)
+        await second.stop()
+        assert loop.get_exception_handler() is None
+        assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
+
+    async def test_logging_stays_as_it_was(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Of the program, which may run uvicorn for itself."""
+        names = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "asyncio")
+        handler = logging.NullHandler()
+        access = logging.getLogger("uvicorn.access")
+        access.addHandler(handler)
+        try:
+            before = [vars(logging.getLogger(name)) | {"_cache": None} for name in names]
+            async with running(config(tmp_path / "state")) as service:
+                await early_leavers(service)
+            after = [vars(logging.getLogger(name)) | {"_cache": None} for name in names]
+            assert after == before
+            assert access.handlers == [handler]
+            assert logging.getLevelName(5) == "Level 5"
+        finally:
+            access.removeHandler(handler)
+        assert not [each for each in caplog.records if each.name.startswith("uvicorn")]
+
+
+def leave_early(service: TunnelingService) -> None:
+    """Connect as a health check does."""
+    host, port = service.endpoints.data_endpoint.split(":")
+    socket.create_connection((host, int(port))).close()
+
+
+async def early_leavers(service: TunnelingService) -> int:
+    """Return how many clients the metrics say have left before TLS."""
+    endpoints = service.endpoints
+    async with httpx.AsyncClient(
+        base_url=endpoints.api_endpoint, verify=trust(endpoints)
+    ) as client:
+        text = (await client.get("/metrics")).text
+    found = re.search(r'refused_total{cause="tls_not_finished"} (\d+)', text)
+    return int(found[1]) if found else 0
+
+
+async def counted(service: TunnelingService, number: int) -> None:
+    async with asyncio.timeout(HANG):
+        while await early_leavers(service) != number:
+            await asyncio.sleep(0.01)
