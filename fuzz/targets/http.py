@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from http import HTTPStatus
+from ipaddress import ip_address, ip_network
 from random import Random
 from typing import Final
 
@@ -23,7 +24,15 @@ from tailrace.link.endpoint import ServiceEndpoint
 from tailrace.link.http.connect_method import ConnectParser
 from tailrace.link.http.upgrade import UpgradeAccepted, UpgradeParser, accept_for, build_request
 from tailrace.link.proxy.settings import WebProxy
-from tailrace.service.relay.handshake import HandshakeRefused, UpgradeRequest, read_handshake
+from tailrace.service.networks import forwarded_client
+from tailrace.service.relay.handshake import (
+    HandshakeRefused,
+    UpgradeRequest,
+    check_request_line,
+    read_handshake,
+    read_request_line,
+)
+from tailrace.service.relay.health_check import answer_health_check
 from tailrace.service.relay.proxy_protocol import header_size, read_header
 from tailrace.wire import SUBPROTOCOLS, Side
 
@@ -194,6 +203,7 @@ CONNECT_REPLY: Final = Target(
 
 # -- upgrade requests ------------------------------------------------------------------------
 
+_TRUSTED: Final = (ip_network("10.0.0.0/8"),)
 _REQUEST: Final = build_request(_TARGET, _KEY, "localproxy linux 64-bit/tailrace-1").decode()
 
 
@@ -210,11 +220,21 @@ def _read_request(data: bytes) -> UpgradeRequest | None:
 
 
 def _check_upgrade_request(data: bytes) -> None:
+    line = read_request_line(data)
+    try:
+        check_request_line(line)
+    except HandshakeRefused as error:
+        assert is_one_line(error.text)
+    else:
+        assert line is not None
+    answer_health_check(line)
     request = _read_request(data)
     if request is None:
         raise HandshakeRefused(HTTPStatus.BAD_REQUEST, "")
+    client = forwarded_client(request.values("x-forwarded-for"), "10.0.0.1", _TRUSTED)
+    assert ip_address(client)
     try:
-        handshake = read_handshake(request)
+        handshake = read_handshake(request, origins={"https://console.example"})
     except HandshakeRefused as error:
         assert 400 <= error.status < 500
         # The text becomes a header field.
@@ -258,6 +278,12 @@ _REQUEST_WORDS: Final = tuple(
         "Connection: keep-alive, Upgrade\r\n",
         "Sec-WebSocket-Key: ====\r\n",
         "Sec-WebSocket-Version: 8\r\n",
+        "X-Forwarded-For: 192.0.2.1, 10.0.0.2\r\n",
+        "X-Forwarded-For: [2001:db8::1]:80, unknown, 10.0.0.2\r\n",
+        "Origin: https://console.example\r\n",
+        "Origin: null\r\n",
+        "GET /healthz HTTP/1.0\r\n",
+        "HEAD /healthz ",
         "Sec-WebSocket-Protocol: aws.iot.securetunneling-1.0\r\n",
         "\u00e9",
         "x" * 4096,

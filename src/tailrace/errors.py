@@ -27,6 +27,7 @@ __all__ = [
     "ControlCertificateRejected",
     "ControlError",
     "DecodeError",
+    "HandshakeAltered",
     "HandshakeFailed",
     "LinkError",
     "ListenError",
@@ -116,6 +117,8 @@ class LinkError(TailraceError):
 
     retryable = True
     """Whether a later attempt with the same settings may succeed."""
+    retryable_once_worked = False
+    """Whether it may, although it is not :attr:`retryable`, if a link has worked before."""
     retry_after = 0.0
     """Seconds that the other side asks to wait before the next attempt."""
 
@@ -132,16 +135,29 @@ class ProxyRefused(LinkError):
     """The web proxy did not open a way to the service.
 
     ``retryable`` differs from one to the next: a proxy that forbids the way, or wants other
-    credentials, will say the same again, and may lock the account for it.
+    credentials, will say the same again, and may lock the account for it. So does
+    ``retryable_once_worked``: one that sends visitors elsewhere may be a network that wants a
+    login.
     """
 
-    def __init__(self, text: str, *, retryable: bool = True) -> None:
+    def __init__(
+        self,
+        text: str,
+        *,
+        retryable: bool = True,
+        retryable_once_worked: bool = False,
+        retry_after: float = 0.0,
+    ) -> None:
         super().__init__(text)
         self.retryable = retryable
+        self.retryable_once_worked = retryable_once_worked
+        self.retry_after = retry_after
 
 
 class TLSFailed(LinkError):
     """The TLS handshake with the service failed."""
+
+    retryable_once_worked = True
 
 
 class CertificateFault(Enum):
@@ -175,9 +191,34 @@ class ServiceUnavailable(HandshakeFailed):
 
 
 class NotTunnelingService(HandshakeFailed):
-    """Something else answered the upgrade: a web server, or the login page of a network."""
+    """Something else answered the upgrade: a web server, or the login page of a network.
+
+    ``login_page`` is the site that the latter sends visitors to, "" if it does not tell, and
+    ``None`` where the answer does not look like one.
+    """
 
     retryable = False
+    retryable_once_worked = True
+
+    def __init__(self, text: str, *, login_page: str | None = None) -> None:
+        super().__init__(text)
+        self.login_page = login_page
+
+
+class HandshakeAltered(HandshakeFailed):
+    """The service got another upgrade request than was sent: a proxy in between changed it.
+
+    The attributes are those of :class:`AccessRefused`.
+    """
+
+    retryable = False
+    retryable_once_worked = True
+
+    def __init__(self, text: str, status: int, reason: str, body: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.reason = reason
+        self.body = body
 
 
 class AccessRefused(HandshakeFailed):

@@ -28,6 +28,7 @@ TREE = {
     "ControlCertificateRejected": "ControlError",
     "ControlError": "TailraceError",
     "DecodeError": "RemoteProtocolError",
+    "HandshakeAltered": "HandshakeFailed",
     "HandshakeFailed": "LinkError",
     "LinkError": "TailraceError",
     "ListenError": "TailraceError",
@@ -65,7 +66,13 @@ def test_every_error_is_public() -> None:
 
 def test_what_is_refused_for_good_is_final_among_link_errors() -> None:
     final = {k.__name__ for k in classes().values() if issubclass(k, LinkError) and not k.retryable}
-    assert final == {"AccessRefused", "CertificateRejected", "NotTunnelingService", "TokenRotated"}
+    assert final == {
+        "AccessRefused",
+        "CertificateRejected",
+        "HandshakeAltered",
+        "NotTunnelingService",
+        "TokenRotated",
+    }
 
 
 def test_access_refused_carries_the_response() -> None:

@@ -13,6 +13,7 @@ from ..errors import (
     ConfigurationError,
     ControlCertificateRejected,
     ControlError,
+    HandshakeAltered,
     LinkError,
     ListenError,
     TailraceError,
@@ -39,6 +40,8 @@ class ExitCode(IntEnum):
     """The service's certificate could not be verified."""
     PROTOCOL = 7
     """The service or the peer broke the protocol, or the service ids do not match."""
+    ALTERED = 8
+    """Something between local proxy and service changed the upgrade request."""
 
 
 _EXIT_CODES: Final[Mapping[type[BaseException], ExitCode]] = {
@@ -47,6 +50,7 @@ _EXIT_CODES: Final[Mapping[type[BaseException], ExitCode]] = {
     CallRefused: ExitCode.USAGE,
     AccessRefused: ExitCode.TOKEN_REFUSED,
     TokenRotated: ExitCode.TOKEN_REFUSED,
+    HandshakeAltered: ExitCode.ALTERED,
     LinkError: ExitCode.NETWORK,
     ControlError: ExitCode.NETWORK,
     ListenError: ExitCode.LISTEN,

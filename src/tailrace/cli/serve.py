@@ -26,7 +26,6 @@ from ..common.queued_output import QueuedOutput
 from ..common.stray_exceptions import stray_exceptions_logged
 from ..errors import ConfigurationError, ListenError, TailraceError
 from ..service.config import (
-    DataSettings,
     Endpoints,
     ServiceConfig,
     parse_address,
@@ -36,7 +35,7 @@ from ..service.identity.key_store import ACCESS_KEY_VARIABLE, SECRET_KEY_VARIABL
 from ..service.tls.ca_bundle import write_bundle
 from .arguments import Subparsers, add_state_dir, state_dir_of
 from .limits import add_limit_options, read_limits
-from .serve_options import add_operation_options, operation_settings, proxy_networks, start_logging
+from .serve_options import add_operation_options, data_settings, operation_settings, start_logging
 
 if TYPE_CHECKING:
     from ..service.tunneling_service import TunnelingService
@@ -51,6 +50,11 @@ _EXTRA: Final = (
     "starlette",
     "uvicorn",
 )
+_OLD_CLIENTS: Final = (
+    "Clients that know no AWS_ENDPOINT_URL_*, such as boto3 before 1.28 and the AWS CLI before "
+    "1.29 and 2.13 (Debian 12 has 2.9), go to AWS itself."
+)
+_ENDPOINT_ARGUMENT: Final = '--endpoint-url "$AWS_ENDPOINT_URL_IOTSECURETUNNELING"'
 _REGION: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _OPTIONS: Final = {
@@ -131,6 +135,7 @@ def add_env_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
         "env",
         help="print shell exports that point AWS tools and local proxies to a running service",
         description='Use it as: eval "$(tailrace env)"',
+        epilog=f"{_OLD_CLIENTS} Give those the option or argument {_ENDPOINT_ARGUMENT}.",
     )
     add_state_dir(parser)
     return parser
@@ -189,6 +194,8 @@ def run_env(args: argparse.Namespace) -> None:
             "service; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY yourself",
             file=sys.stderr,
         )
+    # Behind all others, so that an eval without quotes, which makes one line of them, does no harm.
+    print(f"# {_OLD_CLIENTS} {_ENDPOINT_ARGUMENT}")
 
 
 def _read_endpoints(state_dir: Path) -> Endpoints:
@@ -236,7 +243,7 @@ def _config(args: argparse.Namespace) -> ServiceConfig:
         region=args.region,
         host_names=tuple(args.host_name),
         environment=os.environ,
-        data=DataSettings(proxies=proxy_networks(args)),
+        data=data_settings(args),
         operation=operation_settings(args, os.environ),
         limits=read_limits(args),
     )

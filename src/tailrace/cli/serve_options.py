@@ -12,13 +12,14 @@ from typing import Final
 from ..common.log_floods import FloodFilter
 from ..common.queued_output import QueuedHandler
 from ..errors import ConfigurationError
-from ..service.config import OperationSettings, parse_address
+from ..service.config import DataSettings, OperationSettings, parse_address
+from ..service.networks import parse_network
 from ..service.notify.command import parse_command
 from ..service.notify.mqtt import parse_mqtt_url
-from ..service.relay.proxy_protocol import Network, parse_network
+from ..service.relay.handshake import parse_origin
 from ..service.telemetry.log_format import JsonFormatter, TextFormatter
 
-__all__ = ["add_operation_options", "operation_settings", "proxy_networks", "start_logging"]
+__all__ = ["add_operation_options", "data_settings", "operation_settings", "start_logging"]
 
 _FILES: Final = (
     ("--tls-cert", "PEM certificate chain to use instead of one from the service's own CA"),
@@ -57,6 +58,22 @@ def add_operation_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="network of load balancers, such as 10.0.0.0/8, that send a PROXY header (v1 or v2) "
         "on the connections of local proxies; may be repeated",
+    )
+    group.add_argument(
+        "--forwarded-for",
+        metavar="NETWORK",
+        action="append",
+        default=[],
+        help="network of reverse proxies, such as 10.0.0.0/8, whose X-Forwarded-For names the "
+        "client, on both ports; may be repeated",
+    )
+    group.add_argument(
+        "--allow-origin",
+        metavar="ORIGIN",
+        action="append",
+        default=[],
+        help="origin of web pages, such as https://console.example, whose browsers may send an "
+        "access token in a cookie; may be repeated (default: none)",
     )
     group.add_argument(
         "--mqtt-url",
@@ -115,13 +132,17 @@ def _value(args: argparse.Namespace, option: str) -> object:
     return value
 
 
-def proxy_networks(args: argparse.Namespace) -> tuple[Network, ...]:
-    """Return the networks whose connections begin with a PROXY header.
+def data_settings(args: argparse.Namespace) -> DataSettings:
+    """Return what the options say about the connections of local proxies.
 
     Raises:
         ConfigurationError: one of them is not valid.
     """
-    return tuple(parse_network(text, "--proxy-protocol") for text in args.proxy_protocol)
+    return DataSettings(
+        proxies=tuple(parse_network(text, "--proxy-protocol") for text in args.proxy_protocol),
+        forwarders=tuple(parse_network(text, "--forwarded-for") for text in args.forwarded_for),
+        origins=frozenset(parse_origin(text, "--allow-origin") for text in args.allow_origin),
+    )
 
 
 def start_logging(args: argparse.Namespace) -> None:

@@ -32,6 +32,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
+from ..common.close_codes import may_be_sent
 from ..common.network_errors import network_error_text
 from ..errors import LocalProtocolError, RemoteProtocolError
 from .endpoint import ServiceEndpoint
@@ -64,7 +65,6 @@ PEER_CLOSE_TIMEOUT: Final = 0.5
 """Seconds to send our answer to a close frame; the peer may be waiting for the end."""
 
 _MAX_CLOSE_REASON: Final = 123  # a control frame has at most 125 bytes, two are the code's
-_NOT_SENT: Final = {1004, CloseCode.NO_STATUS, CloseCode.ABNORMAL, 1015}  # RFC 6455 7.4.1
 
 
 class LinkState(Enum):
@@ -194,7 +194,7 @@ class BaseLink(ABC):
         Raises:
             LocalProtocolError: ``code`` may not be sent in a close frame.
         """
-        if not 1000 <= code <= 4999 or code in _NOT_SENT:
+        if not may_be_sent(code):
             raise LocalProtocolError(f"{code} cannot be sent as a close code")
         if self._state is not LinkState.OPEN:
             return

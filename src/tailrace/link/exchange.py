@@ -63,8 +63,10 @@ async def run_exchange(
         timeout: seconds for all of it.
 
     Raises:
-        LinkError: the parser's own, also when the connection ends or the time is over.
+        LinkError: the parser's own, also when the connection ends or the time is over; in the
+            latter case ``connect_timeout`` is its ``setting``.
     """
+    setting = ""
     try:
         async with asyncio.timeout(timeout):
             await send(request)
@@ -74,10 +76,15 @@ async def run_exchange(
                     return accepted
         cause = "the connection was closed"
     except TimeoutError:
-        cause = f"no answer within {timeout:g} s"
+        cause, setting = f"no answer within {timeout:g} s", "connect_timeout"
     except OSError as error:
         cause = f"the connection was lost: {network_error_text(error)}"
-    return parser.finish(cause)
+    try:
+        parser.finish(cause)
+    except LinkError as error:
+        if cause in str(error):  # not a refusal of which only the end was late
+            error.setting = setting
+        raise
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ from typing import Any, Final, cast
 
 from picows import WSAutoPingStrategy, WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
+from ..common.buffered import feed
+from ..common.close_codes import may_be_sent
 from .base_link import MAX_FRAME_SIZE, READ_BUFFER_SIZE, BaseLink, LinkState, upgrade
 from .endpoint import ServiceEndpoint, user_agent
 from .exchange import Exchange
@@ -87,6 +89,9 @@ class PicowsLink(BaseLink):
             kind = frame.msg_type
             if kind is _BINARY or kind is _CONTINUATION:
                 # The tunnel is a stream of bytes: where a message begins does not matter.
+                if frame.rsv1 or frame.rsv2 or frame.rsv3:
+                    self._reserved_bit()
+                    return
                 try:
                     self._frame_received(frame.get_payload_as_memoryview())
                 except Exception as error:
@@ -96,7 +101,9 @@ class PicowsLink(BaseLink):
 
     def _other_frame(self, frame: WSFrame) -> None:
         kind = frame.msg_type
-        if kind is WSMsgType.CLOSE:
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:
+            self._reserved_bit()
+        elif kind is WSMsgType.CLOSE:
             self._close_frame(frame.get_payload_as_bytes())
         elif kind is WSMsgType.PING:
             self.answer_ping(frame.get_payload_as_bytes())
@@ -105,9 +112,13 @@ class PicowsLink(BaseLink):
         elif kind is WSMsgType.TEXT:
             self.fail(CloseCode.UNSUPPORTED_DATA, "text frames are not part of the protocol")
 
+    def _reserved_bit(self) -> None:
+        # RFC 6455 section 5.2: no extension gives these bits a meaning. picows ignores them.
+        self.fail(CloseCode.PROTOCOL_ERROR, "a reserved bit of a frame is set")
+
     def _close_frame(self, payload: bytes) -> None:
         code = int.from_bytes(payload[:2], "big") if payload else CloseCode.NO_STATUS
-        if code in (0, CloseCode.ABNORMAL):  # picows accepts these two
+        if payload and not may_be_sent(code):  # picows accepts some of these
             self.fail(CloseCode.PROTOCOL_ERROR, f"{code} is no close code to send")
             return
         if self._state is _OPEN:
@@ -118,13 +129,7 @@ class PicowsLink(BaseLink):
         return _Wire(self, self._protocol_core)
 
     def _feed(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            room = self._protocol_core.get_buffer(-1)
-            size = min(len(room), len(rest))
-            room[:size] = rest[:size]
-            rest = rest[size:]
-            self.data_arrived(size)
+        feed(data, self._protocol_core.get_buffer, self.data_arrived)
 
     def _break_cycles(self) -> None:
         super()._break_cycles()

@@ -7,9 +7,10 @@ What happens after a link went down, or could not be set up, is decided as follo
 * It says that the access token was rotated: close code 1008 with that reason. Another try would be
   refused.
 * It refuses the tokens, or its certificate does not verify: final, another try would only repeat
-  that. So is an answer of something that is no tunneling service. But where a link worked once,
-  this may be a network that wants a login, and a certificate that does not verify, or authorities
-  that cannot be read, may be half of a roll-over: these are tried again.
+  that. So is an answer of something that is no tunneling service, and that of a service which got
+  another request than was sent. But where a link worked once, this may be a network that wants a
+  login, and a certificate that does not verify, or authorities that cannot be read, may be half of
+  a roll-over: these are tried again.
 * Everything else, from an unknown host to a dropped connection, may pass: tried again after the
   delays of :mod:`tailrace.link.backoff`, or a longer one that the service asks for, as often as
   the policy allows.
@@ -29,8 +30,6 @@ from ..errors import (
     AccessRefused,
     ConfigurationError,
     LinkError,
-    NotTunnelingService,
-    TLSFailed,
 )
 from .backoff import LASTED, Backoff
 from .connector import connect
@@ -138,7 +137,8 @@ class LinkSupervisor:
         Raises:
             AccessRefused: the service refuses the tokens.
             TLSFailed: its certificate did not verify, and no link ever worked.
-            NotTunnelingService: something else answered, and no link ever worked.
+            NotTunnelingService, HandshakeAltered: something else answered, or changed the
+                request, and no link ever worked.
             LinkError: the last failure, after ``retry_count`` retries.
             ConfigurationError: as :func:`tailrace.link.connector.connect`, and no link ever
                 worked.
@@ -229,8 +229,7 @@ class LinkSupervisor:
     def _judge_failure(self, error: LinkError) -> SupervisorOutcome | LinkError:
         if self._stopped.is_set():
             return SupervisorOutcome.STOPPED
-        forgiven = self._worked and isinstance(error, TLSFailed | NotTunnelingService)
-        if not error.retryable and not forgiven:
+        if not error.retryable and not (self._worked and error.retryable_once_worked):
             raise error
         return error
 

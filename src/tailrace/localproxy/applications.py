@@ -111,11 +111,6 @@ class Applications:
             self.give_up(local)
             local.abort()
 
-    def cancel(self) -> None:
-        """Cancel all that is running."""
-        for task in self.tasks:
-            task.cancel()
-
     def _begin_dial(self, local: LocalConnection, address: LocalAddress) -> None:
         service_id = local.connection.service_id
         self._log.debug("Attempting to establish tcp socket connection to: %s", address)

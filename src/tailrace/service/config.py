@@ -13,8 +13,8 @@ from ..common.private_files import open_private
 from ..errors import ConfigurationError
 from .errors import SettingUnusable
 from .limits import DEFAULT, Limits
+from .networks import Network
 from .notify.mqtt import MqttSettings
-from .relay.proxy_protocol import Network
 
 __all__ = [
     "Address",
@@ -92,6 +92,10 @@ class DataSettings:
     use_aiofastnet: bool = True
     proxies: tuple[Network, ...] = ()
     """Networks of load balancers, which put a PROXY header in front of a connection."""
+    forwarders: tuple[Network, ...] = ()
+    """Networks of proxies that end TLS, whose field ``X-Forwarded-For`` names the client."""
+    origins: frozenset[str] = frozenset()
+    """Origins of web pages from which a browser may send a token in a cookie."""
 
 
 @dataclass(frozen=True, slots=True)

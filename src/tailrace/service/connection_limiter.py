@@ -15,7 +15,7 @@ import contextlib
 import logging
 import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from ..common.event_loop import descriptor_limit
@@ -23,6 +23,7 @@ from ..common.log_floods import flood_kind
 from ..flow.token_bucket import Buckets
 from .accept_filter import AcceptedSocket
 from .limits import Limits, network
+from .networks import Network, contains
 
 __all__ = ["ConnectionLimiter"]
 
@@ -36,7 +37,8 @@ class ConnectionLimiter:
     """The rules by which one listener accepts connections.
 
     ``kind`` is what its log calls a connection; ``refusals`` counts by cause. ``clock`` is
-    monotonic and in seconds.
+    monotonic and in seconds. ``forwarders`` are networks of proxies that name their clients: those
+    are charged one by one, with :meth:`charge`, and their proxy is not, which all of them share.
     """
 
     def __init__(
@@ -45,11 +47,13 @@ class ConnectionLimiter:
         kind: str,
         refusals: Counter[str],
         clock: Callable[[], float],
+        forwarders: Collection[Network] = (),
     ) -> None:
         self._limits = limits
         self._kind = kind
         self._refusals = refusals
         self._clock = clock
+        self._forwarders = forwarders
         self._rate = Buckets(limits.connection_rate, limits.connection_rate)
         share = descriptor_limit() // _SHARE
         self.most = max(1, min(limits.connections or share, share))
@@ -66,10 +70,11 @@ class ConnectionLimiter:
         """Return whether a connection from ``host`` is within the limits, and count it if so."""
         address, limits = network(host), self._limits
         of_address = limits.address_connections
-        if not self._rate.try_take(address, self._clock()):
+        is_proxy = contains(self._forwarders, host)
+        if not is_proxy and not self.charge(host):
             reason = f"more than {limits.connection_rate:g} in a second"
             return self._refuse("connection_rate", "connections per second", host, reason)
-        if of_address and self._addresses[address] >= of_address:
+        if of_address and not is_proxy and self._addresses[address] >= of_address:
             reason = f"{of_address} of its address are open"
             return self._refuse("address_connections", "connections of an address", host, reason)
         if len(self._open) >= self.most:
@@ -79,6 +84,10 @@ class ConnectionLimiter:
         self._strangers[descriptor] = connection
         self._addresses[address] += 1
         return True
+
+    def charge(self, host: str) -> bool:
+        """Count one more connection from ``host``; return whether it is within the rate."""
+        return self._rate.try_take(network(host), self._clock())
 
     def know(self, descriptor: int) -> None:
         """Note that the client of a connection is known: it need not make room for strangers."""

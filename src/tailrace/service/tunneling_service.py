@@ -231,8 +231,13 @@ class TunnelingService:
         routes = health_routes(control.plane.queries, lambda: self._accepting)
         metrics_address = await _start_metrics(stack, config, metrics, routes)
         verifier = Verifier(config.region, SIGNING_NAME, state.keys.find)
-        api_app = ControlApi(control.plane, verifier, counters, state.audit, config.limits)
-        api = HttpServer(api_app.application(routes), config.limits, state.tls.context, "API")
+        forwarders = config.data.forwarders
+        api_app = ControlApi(
+            control.plane, verifier, counters, state.audit, config.limits, forwarders
+        )
+        api = HttpServer(
+            api_app.application(routes), config.limits, state.tls.context, "API", forwarders
+        )
         stack.push_async_callback(api.stop)
         await api.start(api_socket)
         control.expiry.start()

@@ -30,6 +30,7 @@ CODES = {
     "tailrace.errors.ListenError": ExitCode.LISTEN,
     "tailrace.errors.LocalProtocolError": ExitCode.PROTOCOL,
     "tailrace.errors.NameResolutionFailed": ExitCode.NETWORK,
+    "tailrace.errors.HandshakeAltered": ExitCode.ALTERED,
     "tailrace.errors.NotTunnelingService": ExitCode.NETWORK,
     "tailrace.errors.OpenFailed": ExitCode.PROTOCOL,
     "tailrace.errors.ProtocolError": ExitCode.PROTOCOL,
@@ -96,4 +97,5 @@ def test_codes_are_those_of_the_documentation() -> None:
         "LISTEN": 5,
         "TLS": 6,
         "PROTOCOL": 7,
+        "ALTERED": 8,
     }

@@ -19,9 +19,9 @@ from support.processes.mosquitto import broker, needs_mosquitto
 from support.service import api, dial, trust
 from support.waiting import HANG, wait_until
 from tailrace.cli.serve import add_serve_parser
-from tailrace.cli.serve_options import operation_settings, proxy_networks, start_logging
+from tailrace.cli.serve_options import data_settings, operation_settings, start_logging
 from tailrace.errors import ConfigurationError
-from tailrace.service.config import Address, Endpoints, OperationSettings
+from tailrace.service.config import Address, DataSettings, Endpoints, OperationSettings
 from tailrace.service.telemetry.log_format import JsonFormatter
 
 
@@ -33,7 +33,7 @@ def parse(*argv: str) -> argparse.Namespace:
 
 def test_nothing_is_said() -> None:
     assert operation_settings(parse(), {}) == OperationSettings()
-    assert proxy_networks(parse()) == ()
+    assert data_settings(parse()) == DataSettings()
 
 
 def test_everything_is_said() -> None:
@@ -42,6 +42,8 @@ def test_everything_is_said() -> None:
         *("--metrics-listen", "127.0.0.1:9100", "--audit-log", "audit.log"),
         *("--mqtt-url", "mqtt://broker", "--notify-command", "notify --all"),
         *("--proxy-protocol", "10.0.0.0/8", "--proxy-protocol", "::1"),
+        *("--forwarded-for", "fd00::/8"),
+        *("--allow-origin", "https://console.example", "--allow-origin", "http://[::1]:80"),
     )
     settings = operation_settings(args, {"TAILRACE_MQTT_USER": "me"})
     assert settings.mqtt is not None
@@ -52,7 +54,11 @@ def test_everything_is_said() -> None:
     assert settings.metrics_listen == Address("127.0.0.1", 9100)
     assert settings.audit_log == Path("audit.log")
     assert settings.notify_command == ("notify", "--all")
-    assert proxy_networks(args) == (ip_network("10.0.0.0/8"), ip_network("::1"))
+    assert data_settings(args) == DataSettings(
+        proxies=(ip_network("10.0.0.0/8"), ip_network("::1")),
+        forwarders=(ip_network("fd00::/8"),),
+        origins=frozenset({"https://console.example", "http://[::1]"}),
+    )
 
 
 @pytest.mark.parametrize(
@@ -75,7 +81,11 @@ def test_what_does_not_fit(argv: list[str], said: str) -> None:
 
 def test_what_is_no_network() -> None:
     with pytest.raises(ConfigurationError, match="--proxy-protocol"):
-        proxy_networks(parse("--proxy-protocol", "haproxy"))
+        data_settings(parse("--proxy-protocol", "haproxy"))
+    with pytest.raises(ConfigurationError, match="--forwarded-for"):
+        data_settings(parse("--forwarded-for", "10.0.0.1/8"))
+    with pytest.raises(ConfigurationError, match="--allow-origin 'console"):
+        data_settings(parse("--allow-origin", "console.example"))
 
 
 def test_the_formats_of_the_log(capsys: pytest.CaptureFixture[str]) -> None:

@@ -252,6 +252,14 @@ async def test_unsolicited_pongs_are_fine(certificates: Certificates, backend: s
         (close_frame(1005), 1002),
         (close_frame(1006), 1002),
         (close_frame(0), 1002),
+        (close_frame(2000), 1002),
+        (close_frame(5000), 1002),
+        (frame(0x40 | BINARY, b"compressed"), 1002),
+        (frame(0x20 | BINARY, b"reserved"), 1002),
+        (frame(0x10 | CONTINUATION, b"reserved"), 1002),
+        (frame(0x20 | PING), 1002),
+        (frame(0x10 | PONG), 1002),
+        (b"\xa8\x02\x03\xe8", 1002),
         (frame(CLOSE, b"\x03\xe8\xff"), 1007),
     ],
 )
@@ -997,7 +1005,7 @@ def test_a_loss_is_told_in_words(error: Exception | None, text: str) -> None:
     on_a_clock(play)
 
 
-@pytest.mark.parametrize("code", [1000, 1001, 1003, 1007, 1014, 1016, 4999])
+@pytest.mark.parametrize("code", [1000, 1001, 1003, 1007, 1014, 3000, 4999])
 @pytest.mark.parametrize(
     ("reason", "sent"), [("x" * 124, "x" * 123), ("é" * 62, "é" * 61), ("x" + "é" * 61, None)]
 )

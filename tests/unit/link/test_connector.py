@@ -380,6 +380,7 @@ async def test_no_answer_to_tls(certificates: Certificates, backend: str) -> Non
     ):
         await connect(service.endpoint(connect_timeout=SHORT), Recorder(), backend)
     assert caught.value.retryable
+    assert caught.value.setting == "connect_timeout"
 
 
 async def test_no_answer_to_tcp(certificates: Certificates) -> None:

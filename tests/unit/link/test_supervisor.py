@@ -31,6 +31,7 @@ from tailrace.errors import (
     CertificateRejected,
     ConfigurationError,
     ConnectFailed,
+    HandshakeAltered,
     HandshakeFailed,
     LinkError,
     NameResolutionFailed,
@@ -277,6 +278,30 @@ async def test_something_else_is_final_at_first(certificates: Certificates, stat
         assert service.connections == 1
     observer = Observer()
     with ScriptedService(certificates, BROKEN, login, OK) as service:
+        assert await supervisor(service, observer).run() is SupervisorOutcome.CLOSED
+    assert observer.causes == [LinkError, NotTunnelingService]
+
+
+async def test_a_changed_request_is_final_at_first(certificates: Certificates) -> None:
+    stripped = refuse("426 Upgrade Required", b"no header Upgrade")
+    with ScriptedService(certificates, stripped) as service:
+        with pytest.raises(HandshakeAltered):
+            await supervisor(service, Observer()).run()
+        assert service.connections == 1
+    observer = Observer()
+    with ScriptedService(certificates, BROKEN, stripped, OK) as service:
+        assert await supervisor(service, observer).run() is SupervisorOutcome.CLOSED
+    assert observer.causes == [LinkError, HandshakeAltered]
+
+
+async def test_a_page_of_the_network_is_not_the_end_of_the_tunnel(
+    certificates: Certificates,
+) -> None:
+    """A close frame, and then a block page: only a refused token says that the tunnel ended."""
+    restarting = serve(close_frame(1012), Peer.read_to_end)
+    blocked = refuse("403 Forbidden", b"<html>blocked")
+    observer = Observer()
+    with ScriptedService(certificates, restarting, blocked, OK) as service:
         assert await supervisor(service, observer).run() is SupervisorOutcome.CLOSED
     assert observer.causes == [LinkError, NotTunnelingService]
 

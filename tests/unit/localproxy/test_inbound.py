@@ -300,11 +300,11 @@ async def test_an_application_that_takes_nothing_pauses_its_client_and_nobody_el
                     taken = bytearray()
                     while len(taken) < len(content):
                         taken += await loop.sock_recv(sock, 1_000_000)
-                assert taken == content
-                await until(
-                    lambda: state_of(ends.source, "DEAF") is ConnectionState.OPEN, "the resume"
-                )
-                await until(lambda: destination.inbound.buffers.total == 0, "nothing to wait")
+                    assert taken == content
+                    await until(
+                        lambda: state_of(ends.source, "DEAF") is ConnectionState.OPEN, "the resume"
+                    )
+                    await until(lambda: destination.inbound.buffers.total == 0, "nothing to wait")
 
 
 async def test_a_client_that_takes_nothing_pauses_its_application_and_nobody_else(

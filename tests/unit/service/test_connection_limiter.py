@@ -2,6 +2,7 @@
 
 import socket
 from collections import Counter
+from ipaddress import ip_network
 
 import pytest
 
@@ -39,7 +40,13 @@ class Door:
     def __init__(self, limits: Limits) -> None:
         self.now = 1.0
         self.refusals: Counter[str] = Counter()
-        self.limiter = ConnectionLimiter(limits, "X connection", self.refusals, lambda: self.now)
+        self.limiter = ConnectionLimiter(
+            limits,
+            "X connection",
+            self.refusals,
+            lambda: self.now,
+            (ip_network("10.0.0.0/8"),),
+        )
         self.connections: list[Connection] = []
 
     def knock(self, host: str = "192.0.2.1") -> bool:
@@ -59,6 +66,16 @@ def test_connections_per_second(caplog: pytest.LogCaptureFixture) -> None:
     assert [door.knock() for _ in range(2)] == [True, False]
     assert door.refusals == {"connection_rate": 2}
     assert "X connection from 192.0.2.1 refused: more than 2 in a second" in caplog.messages
+
+
+def test_a_proxy_is_not_charged_for_its_clients() -> None:
+    door = Door(Limits(connection_rate=2, address_connections=2))
+    assert all(door.knock("10.0.0.5") for _ in range(5))
+    clients = ["192.0.2.1"] * 3 + ["192.0.2.2"]
+    assert [door.limiter.charge(client) for client in clients] == [True, True, False, True]
+    # The same bucket as that of those who come by themselves.
+    assert not door.knock("192.0.2.1")
+    assert door.refusals == {"connection_rate": 1}
 
 
 def test_open_connections_of_one_address(caplog: pytest.LogCaptureFixture) -> None:

@@ -23,6 +23,7 @@ from ...errors import (
     CertificateRejected,
     ConfigurationError,
     ConnectFailed,
+    HandshakeAltered,
     LinkError,
     ListenError,
     NameResolutionFailed,
@@ -33,6 +34,7 @@ from ...errors import (
     TLSFailed,
     TokenRotated,
 )
+from ...link.http.login_page import login_words
 from ...localproxy.service_map import address_of
 from ...localproxy.settings import ProxySettings
 from ...wire import Side
@@ -51,8 +53,13 @@ _REMEDIES: Final[Mapping[CertificateFault, str]] = {
     CertificateFault.WRONG_NAME: "check the endpoint's name",
     CertificateFault.OUT_OF_DATE: "check this machine's clock",
 }
+_ALTERED_HINT: Final = (
+    "A proxy in between has to pass WebSocket upgrades on as they are: HTTP/1.1, Upgrade, "
+    "Connection, Sec-WebSocket-*, access-token and the path (docs/intermediaries.md)"
+)
 _HINTS: Final[Mapping[str, str]] = {
     "bind_address": "check -b",
+    "connect_timeout": "--connect-timeout allows more time",
     "destinations": "give one with -d or --config-dir",
     "dialect": "leave out -y V1",
     "path": "choose another path with -s",
@@ -83,6 +90,11 @@ def explain(error: TailraceError, settings: ProxySettings) -> str:
             return f"{error}. {_refusal_hint(error, settings)}"
         case TokenRotated():
             return f"{error}; start again with the new {settings.side.value} token"
+        case HandshakeAltered():
+            return f"{error}. {_ALTERED_HINT}"
+        case NotTunnelingService(login_page=str()):
+            hint = _endpoint_hint(settings)
+            return f"{_with_remedy(error)}, or {hint[0].lower()}{hint[1:]}"
         case NotTunnelingService():
             return f"{error}. {_stranger_hint(str(error), settings)}"
         case LinkError():
@@ -101,9 +113,14 @@ def explain(error: TailraceError, settings: ProxySettings) -> str:
 
 
 def _with_remedy(error: LinkError) -> str:
-    if not isinstance(error, CertificateRejected):
-        return str(error)
-    return f"{error}; {_REMEDIES[error.fault]} (-k skips the check, for testing only)"
+    match error:
+        case CertificateRejected():
+            return f"{error}; {_REMEDIES[error.fault]} (-k skips the check, for testing only)"
+        case NotTunnelingService(login_page=str() as page):
+            return f"{error}; {login_words(page)}"
+        case _:
+            hint = _HINTS.get(error.setting, "")
+            return f"{error}; {hint}" if hint else str(error)
 
 
 def _gave_up(error: LinkError, settings: ProxySettings) -> str:

@@ -19,7 +19,7 @@ from ...common.queued_output import QueuedOutput
 from ...common.redaction import register_secrets
 from ...common.secret import Secret
 from ...common.stray_exceptions import stray_exceptions_logged
-from ...errors import AccessRefused, ConfigurationError
+from ...errors import AccessRefused, ConfigurationError, HandshakeAltered
 from ...localproxy.client_token import kept_client_token
 from ...localproxy.proxy import LocalProxy
 from ...localproxy.settings import ProxySettings
@@ -77,7 +77,7 @@ async def _serve(settings: CommandSettings, reporter: JSONReporter) -> None:
     try:
         with telling_floods(loop):
             await proxy.run()
-    except AccessRefused as error:
+    except (AccessRefused, HandshakeAltered) as error:
         logger.error(
             'Proxy server rejected web socket upgrade request: (HTTP/1.1 %d %s) "%s"',
             error.status,

@@ -14,6 +14,7 @@ from ...common.secret import Secret
 from ...errors import ProxyRefused, RemoteProtocolError
 from ..endpoint import ServiceEndpoint
 from ..proxy.settings import WebProxy
+from .login_page import find_login_page, login_words
 from .response import Response, ResponseReader, scrub
 
 __all__ = ["ConnectParser", "build_connect", "password_advice", "permission_advice"]
@@ -87,7 +88,7 @@ class ConnectParser:
             self._refuse(response)
         if response.leftover:
             # In TLS the service speaks second: these bytes do not come from there.
-            self._fail("unexpected bytes follow the answer")
+            self._fail(f"unexpected bytes follow the answer{_login_advice(response)}")
         return response
 
     def finish(self, cause: str) -> NoReturn:
@@ -106,9 +107,12 @@ class ConnectParser:
         # that is tried again and again may get its account locked.
         final = not response.may_pass
         remedy = f"; {self._remedy(response)}" if final else ""
+        login = _login_advice(response)
         raise ProxyRefused(
-            f"{self._who} refused to connect to {self._endpoint.authority}: {said}{remedy}",
+            f"{self._who} refused to connect to {self._endpoint.authority}: {said}{remedy}{login}",
             retryable=not final,
+            retryable_once_worked=300 <= response.status < 400,
+            retry_after=response.retry_after,
         )
 
     def _remedy(self, response: Response) -> str:
@@ -127,6 +131,11 @@ class ConnectParser:
     @property
     def _who(self) -> str:
         return f"web proxy {self._proxy.place}"
+
+
+def _login_advice(response: Response) -> str:
+    page = find_login_page(response)
+    return "" if page is None else f"; {login_words(page)}"
 
 
 def _basic(proxy: WebProxy) -> str:

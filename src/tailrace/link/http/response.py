@@ -35,7 +35,8 @@ MAX_HEAD: Final = 16 * 1024
 MAX_BODY: Final = 4 * 1024
 """Bytes of a body that are waited for."""
 
-_END_OF_HEAD: Final = b"\r\n\r\n"
+_END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
+"""Some web proxies leave out the carriage returns; RFC 9112 section 2.2 lets us read them."""
 _PROTOCOL: Final = b"HTTP/1."
 _STATUS_LINE: Final = re.compile(r"HTTP/1\.[01] +(\d{3})(?: +(.*))?", re.ASCII)
 _SWITCHING: Final = 101
@@ -186,17 +187,20 @@ class ResponseReader:
         if not _PROTOCOL.startswith(bytes(buffer[: len(_PROTOCOL)])):
             start = scrub(bytes(buffer[:32]).decode("latin-1"), self._secrets)
             raise RemoteProtocolError(f'the answer is not HTTP: "{start}"')
-        end = buffer.find(_END_OF_HEAD)
-        if (len(buffer) if end < 0 else end) > MAX_HEAD:
+        end = _END_OF_HEAD.search(buffer)
+        if (len(buffer) if end is None else end.start()) > MAX_HEAD:
             raise RemoteProtocolError(f"the head of the answer is longer than {MAX_HEAD} bytes")
-        if end < 0:
+        if end is None:
             return None
-        head = self._parse_head(bytes(buffer[:end]))
-        del buffer[: end + len(_END_OF_HEAD)]
+        head = self._parse_head(bytes(buffer[: end.start()]))
+        size = end.end()
+        del end  # it holds the buffer, which cannot shrink then
+        del buffer[:size]
         return head
 
     def _parse_head(self, head: bytes) -> Response:
-        first, *lines = head.decode("latin-1").split("\r\n")
+        lines = head.decode("latin-1").split("\n")
+        first, *lines = [line.removesuffix("\r") for line in lines]
         match = _STATUS_LINE.fullmatch(first)
         if match is None:
             start = scrub(first[:64], self._secrets)

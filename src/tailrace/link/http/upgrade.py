@@ -11,26 +11,30 @@ believes it, section 4.1 asks for five checks, in :meth:`UpgradeParser._accept`:
 * it chooses the subprotocol asked for, which is the version of the tunnel protocol.
 
 The tokens travel in this request. Any other status refuses the link. 5xx, 408, 425 and 429 may
-pass; other 4xx are final, as the same tokens would be refused again; 2xx and 3xx come from
-something that is no tunneling service. Both back ends use this module, so that a refusal reads the
-same over each of them.
+pass; other 4xx are final, as the same tokens would be refused again. 2xx, 3xx and pages of HTML
+come from something that is no tunneling service. A 4xx that complains of what is always right in
+our request, such as 426, tells that something on the way has changed it: the tokens may be good.
+Both back ends use this module, so that a refusal reads the same over each of them.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from ...errors import (
     AccessRefused,
+    HandshakeAltered,
     HandshakeFailed,
     NotTunnelingService,
     RemoteProtocolError,
     ServiceUnavailable,
 )
 from ..endpoint import ServiceEndpoint
+from .login_page import find_login_page, is_page, login_words
 from .response import MAX_BODY, Response, ResponseReader, scrub
 
 __all__ = [
@@ -42,6 +46,12 @@ __all__ = [
     "request_path",
 ]
 
+_NOT_OF_TOKENS: Final = {405, 411, 413, 414, 415, 417, 421, 426, 431}
+"""Statuses about method, size and form of a request, all of which are always the same in ours."""
+_CHANGED: Final = re.compile(
+    r"\b(upgrade|websocket|sec-websocket-\w+|subprotocol|http version|in between)\b", re.IGNORECASE
+)
+"""What a text is about that refuses a request for its form, not for its tokens."""
 _CONTROL_API: Final = "UnknownOperationException"
 """In the response of the control API, AWS' or our own, to any GET."""
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
@@ -114,7 +124,9 @@ class UpgradeParser:
 
         Raises:
             ServiceUnavailable: the service answered 5xx, 408, 425 or 429.
-            NotTunnelingService: something answered 2xx or 3xx, or as the control API does.
+            NotTunnelingService: something answered 2xx, 3xx or with a page of HTML, or as the
+                control API does.
+            HandshakeAltered: the service complains of what only a proxy in between can have done.
             AccessRefused: the service answered with any other status but 101.
             HandshakeFailed: the response breaks the rules of HTTP or WebSocket.
         """
@@ -172,11 +184,21 @@ class UpgradeParser:
             body = self._scrub(", ".join(response.values("x-status-reason")))
         text = f'HTTP/1.1 {response.status} {reason}: "{body}"'
         if response.may_pass:
-            raise ServiceUnavailable(text, retry_after=response.retry_after)
-        if response.status < 400 or _CONTROL_API in body:
+            site = find_login_page(response)
+            login = "" if site is None else f"; {login_words(site)}"
+            raise ServiceUnavailable(f"{text}{login}", retry_after=response.retry_after)
+        where = self._endpoint.authority
+        if response.status < 400 or is_page(response) or _CONTROL_API in body:
             raise NotTunnelingService(
-                f"something else answered for {self._endpoint.authority},"
-                f" not a tunneling service: {text}"
+                f"something else answered for {where}, not a tunneling service: {text}",
+                login_page=find_login_page(response),
+            )
+        if response.status in _NOT_OF_TOKENS or (response.status == 400 and _CHANGED.search(body)):
+            raise HandshakeAltered(
+                f"{where} got another upgrade request than was sent: {text}",
+                response.status,
+                reason,
+                body,
             )
         raise AccessRefused(response.status, reason, body)
 

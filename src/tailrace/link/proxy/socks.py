@@ -78,9 +78,9 @@ async def open_socks(
     try:
         await dialer.connect(host, endpoint.port, timeout=endpoint.connect_timeout)
     except ProxyTimeoutError:
-        raise _failure(
-            endpoint, proxy, f"no answer within {endpoint.connect_timeout:g} s"
-        ) from None
+        late = _failure(endpoint, proxy, f"no answer within {endpoint.connect_timeout:g} s")
+        late.setting = "connect_timeout"
+        raise late from None
     except ProxyError as error:
         raise _refusal(endpoint, proxy, error) from None
     except OSError as error:

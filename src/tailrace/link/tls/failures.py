@@ -57,7 +57,9 @@ def tls_failure(
 def tls_timeout(endpoint: ServiceEndpoint) -> TLSFailed:
     """Say that the TLS handshake took too long."""
     where, seconds = endpoint.authority, endpoint.connect_timeout
-    return TLSFailed(f"TLS handshake with {where} was not done within {seconds:g} s")
+    return TLSFailed(
+        f"TLS handshake with {where} was not done within {seconds:g} s", setting="connect_timeout"
+    )
 
 
 def _fault(verify_code: int) -> CertificateFault:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
@@ -24,6 +24,7 @@ from ..control import ControlPlane
 from ..errors import StoreFailed, TunnelNotFound
 from ..identity.policy import AccessKey
 from ..limits import Limits, network
+from ..networks import Network, forwarded_client
 from ..telemetry.audit import OK, AuditLog
 from ..telemetry.counters import Counters
 from .authorization import authorize_operation
@@ -56,12 +57,15 @@ class ControlApi:
         counters: Counters,
         audit: AuditLog,
         limits: Limits,
+        forwarders: Collection[Network],
     ) -> None:
+        """Prepare; ``forwarders`` are trusted to name their clients in ``X-Forwarded-For``."""
         self._control = control
         self._verifier = verifier
         self._counters = counters
         self._audit = audit
         self._limits = limits
+        self._forwarders = forwarders
         self._throttle = _Throttle(limits.request_rate)
         self._strangers = BodyBudget(limits.request_bytes)
         self._clients = BodyBudget(limits.request_bytes)
@@ -75,7 +79,7 @@ class ControlApi:
 
     async def _handle(self, request: Request) -> Response:
         request_id = self._control.request_id()
-        about = _About(_address(request))
+        about = _About(self._address(request))
         try:
             name, key, body = await self._receive(request, about)
             began = time.perf_counter()
@@ -171,6 +175,13 @@ class ControlApi:
         _log.info("request %s: %s", request_id, about, extra=flood_kind(per=f"{name} {about.key}"))
         return document
 
+    def _address(self, request: Request) -> str:
+        """Return the host that a request comes from, as a proxy in between tells."""
+        if request.client is None:
+            return "unknown"
+        fields = request.headers.getlist("x-forwarded-for")
+        return forwarded_client(fields, request.client.host, self._forwarders)
+
     def _name_tunnel(self, about: _About, parameters: Document) -> None:
         """Note, before it may be gone, the tunnel that ``parameters`` name, and its thing."""
         queries = self._control.queries
@@ -240,10 +251,6 @@ class _Throttle:
 
 def _operation_name(request: Request) -> str:
     return request.headers.get("x-amz-target", "").removeprefix(_TARGET_PREFIX)
-
-
-def _address(request: Request) -> str:
-    return request.client.host if request.client else "unknown"
 
 
 def _check_length(request: Request, limits: Limits) -> None:

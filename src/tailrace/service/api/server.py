@@ -15,7 +15,7 @@ import socket
 import ssl
 import time
 from collections import Counter
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Collection, MutableMapping
 from enum import Enum
 from typing import Any, Final
 
@@ -32,6 +32,7 @@ from ...errors import ListenError
 from ..accept_filter import ACCEPT_AT_ONCE, AcceptFilter
 from ..connection_limiter import ConnectionLimiter
 from ..limits import Limits
+from ..networks import Network
 
 __all__ = ["HttpServer", "mark_known"]
 
@@ -76,13 +77,19 @@ def mark_known(scope: MutableMapping[str, Any]) -> None:
 class HttpServer:
     """Serves ``app``; without ``tls`` over plain HTTP. Start it once, then stop it.
 
-    ``name`` stands in front of "connection" in the log.
+    ``name`` stands in front of "connection" in the log; ``forwarders`` are networks of proxies
+    that many clients share.
     """
 
     def __init__(
-        self, app: Starlette, limits: Limits, tls: ssl.SSLContext | None, name: str
+        self,
+        app: Starlette,
+        limits: Limits,
+        tls: ssl.SSLContext | None,
+        name: str,
+        forwarders: Collection[Network] = (),
     ) -> None:
-        self._server = _Server(app, _Shared(limits, f"{name} connection"), tls)
+        self._server = _Server(app, _Shared(limits, f"{name} connection", forwarders), tls)
         self._task: asyncio.Task[None]
 
     async def start(self, listening: socket.socket) -> None:
@@ -115,10 +122,10 @@ class HttpServer:
 class _Shared:
     """What the connections of one listener share."""
 
-    def __init__(self, limits: Limits, kind: str) -> None:
+    def __init__(self, limits: Limits, kind: str, forwarders: Collection[Network]) -> None:
         self.head_seconds = limits.handshake_seconds
         self._kind = kind
-        self.limiter = ConnectionLimiter(limits, kind, Counter(), time.monotonic)
+        self.limiter = ConnectionLimiter(limits, kind, Counter(), time.monotonic, forwarders)
         self.left = asyncio.Event()
         """Set when a connection is gone."""
 

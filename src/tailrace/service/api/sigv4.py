@@ -355,7 +355,8 @@ def _mismatch() -> ApiError:
     return ApiError(
         ErrorType.INVALID_SIGNATURE,
         "The request signature we calculated does not match the signature you provided. "
-        "Check your AWS Secret Access Key and signing method.",
+        "Check your AWS Secret Access Key and signing method, and that no proxy in between "
+        "changes the header Host.",
     )
 
 

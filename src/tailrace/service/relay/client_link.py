@@ -23,6 +23,7 @@ from typing import Final, Protocol
 import aiofastnet
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
+from ...common.close_codes import may_be_sent
 from ...common.log_floods import flood_kind
 from ...errors import RemoteProtocolError
 from ...flow.token_bucket import Bucket
@@ -30,7 +31,6 @@ from ...flow.window_driver import WindowDriver
 from ...wire import SUBPROTOCOL_V1, Side
 from ..config import DataSettings
 from ..limits import Limits
-from ..telemetry.client_address import format_peer
 from ..telemetry.counters import Counters
 from .read_gate import ReadBlock, ReadGate
 from .relay_end import REPLACED, RelayEnd, service_ids_message
@@ -47,6 +47,12 @@ _REASON_LIMIT: Final = 123
 
 _HEADROOM: Final = 14
 """Bytes that picows wants in front of a buffer it may write a frame header into."""
+
+_NO_STATUS: Final = 1005
+"""Stands for a close frame without a code, and is never sent (RFC 6455 section 7.4.1)."""
+
+_RESERVED_BIT: Final = "a reserved bit of a frame is set"
+"""No extension gives these bits a meaning (RFC 6455 section 5.2), and picows ignores them."""
 
 _LOST: Final = "lost"
 _PROTOCOL_ERROR: Final = "protocol_error"
@@ -75,6 +81,8 @@ class LinkInfo:
     """What is known of a link since its handshake."""
 
     channel_id: str
+    address: str
+    """Where the client is, as a proxy in between tells."""
     tunnel_id: str
     expires_at: float
     """When the tunnel ends, in seconds since the epoch."""
@@ -126,7 +134,6 @@ class ClientLink(WSListener):
         "_turn_budget",
         "_write_gate",
         "_zero_copy",
-        "address",
         "cause",
         "descriptor",
         "info",
@@ -134,7 +141,6 @@ class ClientLink(WSListener):
 
     def __init__(self, context: LinkContext, info: LinkInfo) -> None:
         self.info = info
-        self.address = ""
         self.descriptor = -1
         """The file descriptor of the connection."""
         self.cause = _LOST
@@ -171,13 +177,12 @@ class ClientLink(WSListener):
         below.set_write_buffer_limits(context.settings.write_high, context.settings.write_low)
         self._zero_copy = isinstance(below, aiofastnet.Transport)
         self._read_gate.attach(below)
-        self.address = format_peer(below.get_extra_info("peername"))
         self.descriptor = below.get_extra_info("socket").fileno()
         _log.info(
             "channel %s: %s connected from %s, %s",
             info.channel_id,
             info.owner,
-            self.address,
+            info.address,
             info.subprotocol,
             extra=flood_kind(per=info.tunnel_id),
         )
@@ -211,7 +216,10 @@ class ClientLink(WSListener):
         elif kind in _DATA_FRAMES:
             # Fragments need not be put together: the frames of a link carry one
             # byte stream, wherever they begin and end.
-            if (kind == _CONTINUATION) is not self._fragmented or frame.rsv1:
+            if frame.rsv1 or frame.rsv2 or frame.rsv3:
+                self._break_off(WSCloseCode.PROTOCOL_ERROR, _RESERVED_BIT)
+                return
+            if (kind == _CONTINUATION) is not self._fragmented:
                 self._break_off(WSCloseCode.PROTOCOL_ERROR, "frame is out of sequence")
                 return
             self._fragmented = not frame.fin
@@ -228,21 +236,30 @@ class ClientLink(WSListener):
             self._budget_low()
 
     def _control_frame(self, kind: WSMsgType, frame: WSFrame) -> None:
-        if kind == WSMsgType.PING:
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:
+            self._break_off(WSCloseCode.PROTOCOL_ERROR, _RESERVED_BIT)
+        elif kind == WSMsgType.PING:
             self._pending_pong = frame.get_payload_as_bytes()
             if self._turn_budget.left > 0:
                 self._send_pong()
         elif kind == WSMsgType.PONG:
             self._pong_received(frame.get_payload_as_bytes())
         elif kind == WSMsgType.CLOSE:
-            code = frame.get_close_code()
-            self._log("closed by the client, code %d", code.value)
-            self.cause = "client"
-            self._begin_closing()
-            self._transport.send_close(code)
-            self._transport.disconnect()
+            self._close_frame(frame.get_payload_as_bytes())
         else:
             self._break_off(WSCloseCode.UNSUPPORTED_DATA, "only binary frames are accepted")
+
+    def _close_frame(self, payload: bytes) -> None:
+        """Answer with the same code, or with none where none came (RFC 6455 section 5.5.1)."""
+        code = int.from_bytes(payload[:2], "big") if payload else _NO_STATUS
+        if payload and not may_be_sent(code):
+            self._break_off(WSCloseCode.PROTOCOL_ERROR, f"{code} is no close code to send")
+            return
+        self._log("closed by the client, code %d", code)
+        self.cause = "client"
+        self._begin_closing()
+        self._transport.send(WSMsgType.CLOSE, payload[:2])
+        self._transport.disconnect()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         sent = transport.close_handshake and transport.close_handshake.sent
@@ -455,7 +472,7 @@ class ClientLink(WSListener):
             info.channel_id,
             *args,
             info.owner,
-            self.address,
+            self.info.address,
             extra=flood_kind(cause, info.tunnel_id),
             stacklevel=2,
         )

@@ -11,28 +11,26 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from http import HTTPStatus
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
-from picows import (
-    WSUpgradeRequest,
-    WSUpgradeResponse,
-    WSUpgradeResponseWithListener,
-    ws_create_server,
-)
+import aiofastnet
+from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 
 from ...common.log_floods import flood_kind
 from ...common.secret import Secret
 from ...flow.token_bucket import Bucket
-from ...wire import MAX_FRAME, Side
+from ...wire import Side
 from ..accept_filter import ACCEPT_AT_ONCE, AcceptFilter
 from ..config import DataSettings
 from ..connection_limiter import ConnectionLimiter
 from ..errors import StoreFailed
 from ..limits import Limits
+from ..networks import contains, forwarded_client
 from ..telemetry.audit import AuditLog
-from ..telemetry.client_address import client_address
+from ..telemetry.client_address import client_address, name_client
 from ..telemetry.counters import Counters
 from ..telemetry.picows_log import PicowsLog
 from ..tunnels.records import TunnelRecord
@@ -40,14 +38,20 @@ from ..tunnels.rules import AdmissionRefused
 from .client_link import ClientLink, LinkInfo
 from .handshake import (
     HandshakeRefused,
+    RequestLine,
     UpgradeRequest,
+    check_request_line,
     read_handshake,
     refuse_admission,
 )
+from .health_check import answer_health_check
 from .proxy_protocol import ProxyListener
+from .request_reader import RequestReader, make_websocket
 from .switchboard import Switchboard
 
 __all__ = ["Admissions", "DataListener"]
+
+_Peer: TypeAlias = tuple[str, int] | None
 
 _log = logging.getLogger(__name__)
 
@@ -95,6 +99,7 @@ class DataListener:
         "_idle",
         "_limiter",
         "_links",
+        "_picows_log",
         "_proxies",
         "_server",
         "_stopping",
@@ -125,8 +130,9 @@ class DataListener:
         self.limits = limits
         self.clock: Callable[[], float] = time.monotonic
         self._limiter = ConnectionLimiter(
-            limits, "connection", counters.refusals, lambda: self.clock()
+            limits, "connection", counters.refusals, lambda: self.clock(), settings.forwarders
         )
+        self._picows_log = PicowsLog()
         self._bandwidth: dict[str, Bucket] = {}
         self._links: set[ClientLink] = set()
         self._current: dict[tuple[str, Side], ClientLink] = {}
@@ -145,17 +151,15 @@ class DataListener:
                 self._limiter.most,
             )
             listening = self._proxies.server_socket
-        self._server = await ws_create_server(
-            self._accept,
+        loop = asyncio.get_running_loop()
+        create_server: Callable[..., Awaitable[asyncio.Server]] = loop.create_server
+        if self.settings.use_aiofastnet:
+            create_server = partial(aiofastnet.create_server, loop)
+        self._server = await create_server(
+            lambda: RequestReader(self._make_websocket, self._answer_other),
             sock=AcceptFilter(listening, self._limiter),
             ssl=tls,
             backlog=ACCEPT_AT_ONCE,
-            logger_name=PicowsLog(),
-            websocket_handshake_timeout=self.limits.handshake_seconds,
-            enable_auto_pong=False,
-            max_frame_size=MAX_FRAME,
-            read_buffer_init_size=self.settings.read_buffer,
-            use_aiofastnet=self.settings.use_aiofastnet,
             # Or a cancellation would come between the server and who has to close it.
             start_serving=False,
             ssl_handshake_timeout=self.limits.handshake_seconds if tls else None,
@@ -214,11 +218,34 @@ class DataListener:
             bucket = self._bandwidth[tunnel_id] = Bucket(rate, rate, self.clock())
         return bucket
 
-    def _accept(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
+    def _make_websocket(self, peer: _Peer) -> Any:
+        return make_websocket(
+            partial(self._accept, peer=peer),
+            self._picows_log,
+            self.limits.handshake_seconds,
+            self.settings.read_buffer,
+        )
+
+    def _answer_other(self, line: RequestLine | None) -> bytes | None:
+        """Answer a request that cannot become a WebSocket; ``None`` if it may be an upgrade."""
+        try:
+            health = answer_health_check(line)
+            if health is None:
+                check_request_line(line)
+        except HandshakeRefused as refused:
+            response = self._refuse(refused, self._admissions.channel_id()).response
+            response.headers["Connection"] = "close"
+            return bytes(response.to_bytes())
+        return health
+
+    def _accept(self, request: WSUpgradeRequest, peer: _Peer) -> WSUpgradeResponseWithListener:
         """Judge an upgrade request; the one place where tokens are looked at."""
         channel_id = self._admissions.channel_id()
         try:
-            handshake = read_handshake(_upgrade_request(request), self.limits.handshake_bytes)
+            self._find_client(request, peer)
+            handshake = read_handshake(
+                _upgrade_request(request), self.limits.handshake_bytes, self.settings.origins
+            )
         except HandshakeRefused as refused:
             return self._refuse(refused, channel_id)
         side = handshake.side
@@ -241,6 +268,7 @@ class DataListener:
             self,
             LinkInfo(
                 channel_id,
+                client_address(),
                 tunnel.tunnel_id,
                 tunnel.expires_at,
                 side,
@@ -251,6 +279,25 @@ class DataListener:
             ),
         )
         return WSUpgradeResponseWithListener(response, link)
+
+    def _find_client(self, request: WSUpgradeRequest, peer: _Peer) -> None:
+        """Note which client a proxy has connected, and charge it for the connection.
+
+        Raises:
+            HandshakeRefused: it has made too many of them.
+        """
+        trusted = self.settings.forwarders
+        if peer is None or not contains(trusted, peer[0]):
+            return
+        client = forwarded_client(request.headers.getall("X-Forwarded-For", []), peer[0], trusted)
+        if client != peer[0]:
+            name_client(client)
+        if not self._limiter.charge(client):
+            raise HandshakeRefused(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                "Too many connections from this address",
+                "connection_rate",
+            )
 
     def _refuse(
         self,
@@ -302,7 +349,7 @@ class DataListener:
 
     def _record(self, event: str, link: ClientLink) -> None:
         info = link.info
-        self._audit.link(event, info.tunnel_id, info.side, link.address, info.channel_id)
+        self._audit.link(event, info.tunnel_id, info.side, info.address, info.channel_id)
 
     def _tell(self, event: Callable[[str, Side], None], info: LinkInfo) -> None:
         try:

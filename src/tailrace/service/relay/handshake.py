@@ -10,14 +10,14 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import b64decode
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import parse_qs
 
 from ...common.secret import Secret, is_client_token
-from ...errors import TailraceError
+from ...errors import ConfigurationError, TailraceError
 from ...wire import SUBPROTOCOLS, Side
 from ..tunnels.rules import Refusal
 
@@ -25,17 +25,40 @@ __all__ = [
     "MAX_REQUEST_HEAD",
     "Handshake",
     "HandshakeRefused",
+    "RequestLine",
     "UpgradeRequest",
+    "check_request_line",
+    "parse_origin",
     "read_handshake",
+    "read_request_line",
     "refuse_admission",
 ]
 
 MAX_REQUEST_HEAD: Final = 4096
 """Bytes of request line and header fields, up to and with the empty line."""
 
+_VERSION: Final = "HTTP/1.1"
+_REQUEST_LINE: Final = re.compile(rb"([!-~]+) ([!-~]+) (HTTP/[0-9]\.[0-9])")
+_IN_BETWEEN: Final = "a proxy in between may have"
+"""What local proxies send is right, so this is the cause that an operator can do something about.
+``localproxy`` looks for these words."""
 _COOKIE: Final = "awsiot-tunnel-token"
 _TAILRACE: Final = re.compile(r"/tailrace-\d")
+_ORIGIN: Final = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.ASCII
+)
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+"""Left out of an origin (RFC 6454 section 6.1)."""
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLine:
+    """What a request begins with (RFC 9112 section 3)."""
+
+    method: str
+    target: str
+    version: str = _VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +102,59 @@ class HandshakeRefused(TailraceError):
         self.cause = cause or status.name.lower()
 
 
-def read_handshake(request: UpgradeRequest, max_head: int = MAX_REQUEST_HEAD) -> Handshake:
-    """Check an upgrade request and return what it asks for; ``max_head`` is in bytes.
+def parse_origin(text: str, option: str) -> str:
+    """Parse ``SCHEME://HOST[:PORT]``; return it as browsers write it in the field ``Origin``.
+
+    Raises:
+        ConfigurationError: it is not an origin; ``option`` is named.
+    """
+    match = _ORIGIN.fullmatch(text.lower())
+    if match is None:
+        raise ConfigurationError(
+            f"{option} {text!r} is not an origin; give scheme, host and port,"
+            " as in https://console.example or https://console.example:8443"
+        )
+    default = _DEFAULT_PORTS.get(match["scheme"], "")
+    return match[0].removesuffix(default) if default else match[0]
+
+
+def read_request_line(data: bytes) -> RequestLine | None:
+    """Return the request line that ``data`` begins with, ``None`` if there is no such line."""
+    match = _REQUEST_LINE.fullmatch(data.partition(b"\r\n")[0])
+    return (
+        None if match is None else RequestLine(*(part.decode("ascii") for part in match.groups()))
+    )
+
+
+def check_request_line(line: RequestLine | None) -> None:
+    """Check what a request begins with, which may be no request line at all.
+
+    Raises:
+        HandshakeRefused: it cannot become an upgrade request.
+    """
+    if line is None:
+        raise _bad("This is not a request of HTTP/1.1")
+    if line.method != "GET":
+        raise HandshakeRefused(HTTPStatus.METHOD_NOT_ALLOWED, "The upgrade request must be a GET")
+    if line.version != _VERSION:
+        # What nginx makes of a request unless it is told otherwise.
+        raise HandshakeRefused(
+            HTTPStatus.UPGRADE_REQUIRED,
+            f"The request came as {line.version}, which cannot be upgraded to WebSocket"
+            f"; {_IN_BETWEEN} changed it",
+        )
+
+
+def read_handshake(
+    request: UpgradeRequest,
+    max_head: int = MAX_REQUEST_HEAD,
+    origins: Collection[str] = (),
+) -> Handshake:
+    """Check an upgrade request and return what it asks for.
+
+    Args:
+        max_head: bytes that the request may have.
+        origins: of the web pages whose browsers may send a token in a cookie.
 
     Raises:
         HandshakeRefused: the request breaks a rule; always a 4xx.
@@ -92,7 +166,7 @@ def read_handshake(request: UpgradeRequest, max_head: int = MAX_REQUEST_HEAD) ->
         )
     side = _read_target(request)
     _check_upgrade(request)
-    token = _read_access_token(request)
+    token = _read_access_token(request, origins)
     client_token = _read_client_token(request)
     is_tailrace = any(_TAILRACE.search(agent) for agent in request.values("user-agent"))
     return Handshake(side, token, client_token, _choose_subprotocol(request), is_tailrace)
@@ -103,14 +177,16 @@ def _bad(text: str) -> HandshakeRefused:
 
 
 def _read_target(request: UpgradeRequest) -> Side:
-    if request.method != "GET":
-        raise HandshakeRefused(HTTPStatus.METHOD_NOT_ALLOWED, "The upgrade request must be a GET")
+    check_request_line(RequestLine(request.method, request.target))
     path, _, query = request.target.partition("?")
     if path != "/tunnel":
-        raise _bad("The path of the upgrade request must be /tunnel")
+        raise _bad(f"The path of the upgrade request must be /tunnel; {_IN_BETWEEN} changed it")
     modes = parse_qs(query, keep_blank_values=True).get("local-proxy-mode", [])
     if len(modes) != 1 or modes[0] not in tuple(Side):
-        raise _bad("The query parameter local-proxy-mode must be source or destination, once")
+        raise _bad(
+            "The query parameter local-proxy-mode must be source or destination, once"
+            f"; {_IN_BETWEEN} changed it"
+        )
     return Side(modes[0])
 
 
@@ -121,12 +197,17 @@ def _items(values: Iterable[str]) -> list[str]:
 
 def _check_upgrade(request: UpgradeRequest) -> None:
     if "websocket" not in [item.lower() for item in _items(request.values("upgrade"))]:
-        raise HandshakeRefused(HTTPStatus.UPGRADE_REQUIRED, "This is a WebSocket endpoint")
+        raise HandshakeRefused(
+            HTTPStatus.UPGRADE_REQUIRED,
+            "This is a WebSocket endpoint, and the request has no header Upgrade: websocket"
+            f"; {_IN_BETWEEN} removed it",
+        )
     if "upgrade" not in [item.lower() for item in _items(request.values("connection"))]:
-        raise _bad("The header Connection must contain Upgrade")
+        raise _bad(f"The header Connection must contain Upgrade; {_IN_BETWEEN} removed it")
     if request.values("sec-websocket-version") != ["13"]:
         raise HandshakeRefused(
-            HTTPStatus.UPGRADE_REQUIRED, "The header Sec-WebSocket-Version must be 13"
+            HTTPStatus.UPGRADE_REQUIRED,
+            f"The header Sec-WebSocket-Version must be 13; {_IN_BETWEEN} removed it",
         )
     keys = request.values("sec-websocket-key")
     try:
@@ -134,7 +215,10 @@ def _check_upgrade(request: UpgradeRequest) -> None:
     except (UnicodeEncodeError, binascii.Error):
         valid = False
     if not valid:
-        raise _bad("The header Sec-WebSocket-Key must hold 16 bytes in base64, once")
+        raise _bad(
+            "The header Sec-WebSocket-Key must hold 16 bytes in base64, once"
+            f"; {_IN_BETWEEN} removed it"
+        )
 
 
 def _cookie_tokens(request: UpgradeRequest) -> list[str]:
@@ -147,14 +231,24 @@ def _cookie_tokens(request: UpgradeRequest) -> list[str]:
     return tokens
 
 
-def _read_access_token(request: UpgradeRequest) -> Secret:
-    tokens = request.values("access-token") + _cookie_tokens(request)
+def _read_access_token(request: UpgradeRequest, origins: Collection[str]) -> Secret:
+    cookies = _cookie_tokens(request)
+    tokens = request.values("access-token") + cookies
     if not tokens:
         raise _bad(
             f"An access token is required, in the header access-token or in the cookie {_COOKIE}"
+            f"; {_IN_BETWEEN} removed it"
         )
     if len(tokens) > 1:
         raise _bad("More than one access token was given")
+    # A browser adds its cookies to what any page asks for (RFC 6455 section 10.2). A page cannot
+    # set the other field, and programs that are no browsers send no origin.
+    if cookies and not all(origin.lower() in origins for origin in request.values("origin")):
+        raise HandshakeRefused(
+            HTTPStatus.FORBIDDEN,
+            "The access token came in a cookie, and web pages of this origin are not allowed",
+            "origin",
+        )
     if not _TOKEN.fullmatch(tokens[0]):
         raise refuse_admission(Refusal.UNKNOWN_TOKEN)
     return Secret(tokens[0])
@@ -176,8 +270,9 @@ def _choose_subprotocol(request: UpgradeRequest) -> str:
     for subprotocol in SUBPROTOCOLS:
         if subprotocol in offered:
             return subprotocol
+    names = ", ".join(reversed(SUBPROTOCOLS))
     raise _bad(
-        "The header Sec-WebSocket-Protocol must contain one of " + ", ".join(reversed(SUBPROTOCOLS))
+        f"The header Sec-WebSocket-Protocol must contain one of {names}; {_IN_BETWEEN} removed it"
     )
 
 

@@ -16,22 +16,20 @@ from collections.abc import Iterable
 from typing import Final, TypeAlias
 
 from ...common.log_floods import flood_kind
-from ...errors import ConfigurationError, RemoteProtocolError
+from ...errors import RemoteProtocolError
 from ..accept_filter import AcceptedSocket
+from ..networks import Network, contains
 
 __all__ = [
     "ClientAddress",
-    "Network",
     "ProxyListener",
     "header_size",
-    "parse_network",
     "read_header",
 ]
 
 _log = logging.getLogger(__name__)
 
 ClientAddress: TypeAlias = tuple[str, int]
-Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _V2_SIGNATURE: Final = b"\r\n\r\n\0\r\nQUIT\n"
 _V2_FIXED: Final = 16
@@ -42,20 +40,6 @@ _V1_MOST: Final = 107
 _LOCAL: Final = 0
 _STREAM_FAMILIES: Final = {0x11: 4, 0x21: 16}
 """TCP over IPv4, TCP over IPv6: bytes of one address."""
-
-
-def parse_network(text: str, option: str) -> Network:
-    """Parse ``ADDRESS`` or ``ADDRESS/PREFIX``.
-
-    Raises:
-        ConfigurationError: it is neither; ``option`` is named.
-    """
-    try:
-        return ipaddress.ip_network(text)
-    except ValueError as error:
-        raise ConfigurationError(
-            f"{option}: {error}; give addresses as 192.0.2.7 or 10.0.0.0/8"
-        ) from None
 
 
 def header_size(start: bytes) -> int | None:
@@ -201,7 +185,7 @@ class ProxyListener:
         connection = AcceptedSocket(fileno=accepted.detach())
         connection.setblocking(False)
         connection.client = address
-        if not self._is_trusted(address[0]):
+        if not contains(self._trusted, address[0]):
             self._hand_over(connection)
             return
         if len(self._pending) >= self._most:
@@ -220,11 +204,6 @@ class ProxyListener:
     def _resume(self) -> None:
         if self._listening.fileno() >= 0:
             self.start()
-
-    def _is_trusted(self, host: str) -> bool:
-        address = ipaddress.ip_address(host.partition("%")[0])
-        mapped = getattr(address, "ipv4_mapped", None)
-        return any((mapped or address) in network for network in self._trusted)
 
     def _read(self, connection: AcceptedSocket) -> None:
         header, deadline = self._pending[connection]

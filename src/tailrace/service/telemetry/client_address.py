@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ...common.addresses import format_host_port
 
-__all__ = ["client_address", "format_peer", "set_client_address"]
+__all__ = ["client_address", "format_peer", "name_client", "set_client_address"]
 
 _UNKNOWN: Final = "unknown"
 
@@ -24,8 +24,16 @@ def set_client_address(peer: Any) -> None:
     _address.set(format_peer(peer))
 
 
+def name_client(host: str) -> None:
+    """Set the address of the client that a proxy has made the connection for."""
+    _address.set(host)
+
+
 def client_address() -> str:
-    """Return ``HOST:PORT`` of the client whose connection this code runs for."""
+    """Return ``HOST:PORT`` of the client whose connection this code runs for.
+
+    Without a port where a proxy in between names the client.
+    """
     return _address.get()
 
 

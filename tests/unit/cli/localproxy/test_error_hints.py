@@ -17,6 +17,7 @@ from tailrace.errors import (
     CertificateRejected,
     ConfigurationError,
     ConnectFailed,
+    HandshakeAltered,
     HandshakeFailed,
     LinkError,
     ListenError,
@@ -97,6 +98,35 @@ def test_something_else_that_answered_is_not_a_refused_token():
         "something else. Check that data.tunneling.iot.eu-west-1.amazonaws.com:443 is a tunneling"
         " data endpoint (-e, -r), and that this network wants no login"
     )
+
+
+def test_a_login_page_asks_for_the_login():
+    error = NotTunnelingService("something else", login_page="http://portal.example")
+    said = (
+        "something else; this looks like the login page of a network at http://portal.example:"
+        " log in there with a browser"
+    )
+    assert describe(error) == said
+    assert explain(error, settings(Side.SOURCE)) == (
+        f"{said}, or check that data.tunneling.iot.eu-west-1.amazonaws.com:443 is a tunneling"
+        " data endpoint (-e, -r)"
+    )
+
+
+def test_a_changed_request_is_not_a_refused_token():
+    error = HandshakeAltered("got another request", 426, "Upgrade Required", "no header Upgrade")
+    text = explain(error, settings(Side.SOURCE))
+    assert text.startswith("got another request. A proxy in between has to pass WebSocket upgrades")
+    assert "token is" not in text
+    assert "rotate" not in text
+
+
+def test_what_came_too_late_names_the_option():
+    error = ProxyRefused("web proxy did not connect: no answer within 10 s")
+    error.setting = "connect_timeout"
+    assert describe(error).endswith("no answer within 10 s; --connect-timeout allows more time")
+    once = replace(settings(Side.SOURCE), connect_retry_count=0)
+    assert "--connect-timeout" in explain(error, once)
 
 
 @pytest.mark.parametrize(

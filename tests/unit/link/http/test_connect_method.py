@@ -151,6 +151,56 @@ def test_3xx_and_most_4xx_are_final(status: str, said: str, pieces: int) -> None
     assert not error.retryable
 
 
+def test_a_login_page_in_place_of_the_service() -> None:
+    location = "Location: http://portal.example/login?mac=1"
+    error = refused(answer("302 Found", b"", "Content-Length: 0", location))
+    assert str(error).endswith(
+        "; this looks like the login page of a network at http://portal.example:"
+        " log in there with a browser"
+    )
+    assert not error.retryable
+    assert error.retryable_once_worked
+    error = refused(answer("200 OK", b"<html><title>Welcome", "Content-Type: text/html"))
+    assert "unexpected bytes follow the answer; this looks like the login page" in str(error)
+    assert error.retryable
+    error = refused(answer("511 Network Authentication Required", b"", "Content-Length: 0"))
+    assert "this looks like the login page of a network: log in" in str(error)
+    assert error.retryable
+
+
+def test_what_is_forbidden_stays_so() -> None:
+    for status in ("403 Forbidden", "407 No", "101 Switching Protocols"):
+        assert not refused(answer(status, b"", "Content-Length: 0")).retryable_once_worked
+
+
+def test_a_proxy_may_ask_for_a_delay() -> None:
+    assert refused(answer("503 Busy", b"", "Content-Length: 0", "Retry-After: 9")).retry_after == 9
+    assert refused(answer("503 Busy", b"", "Content-Length: 0")).retry_after == 0
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 3])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"HTTP/1.0 200 Connection established\n\n",
+        b"HTTP/1.1 200 OK\nProxy-Agent: x\n\n",
+        b"HTTP/1.1 200 OK\r\nProxy-Agent: x\n\r\n",
+        b"HTTP/1.1 100 Continue\n\nHTTP/1.1 200 OK\n\n",
+    ],
+)
+def test_lines_that_end_without_a_carriage_return(data: bytes, pieces: int) -> None:
+    parser = ConnectParser(endpoint(), KNOWN)
+    step = pieces or len(data)
+    answers = [parser.feed(data[start : start + step]) for start in range(0, len(data), step)]
+    assert answers[-1] is not None
+    assert set(answers[:-1]) <= {None}
+
+
+def test_a_refusal_of_such_lines() -> None:
+    error = refused(b"HTTP/1.0 403 Forbidden\nContent-Length: 7\n\ngo away")
+    assert '403 Forbidden: "go away"' in str(error)
+
+
 @pytest.mark.parametrize(
     "status",
     ["500 Unable to connect", "502 Bad Gateway", "503", "504 Slow", "408", "425 Early", "429 Many"],

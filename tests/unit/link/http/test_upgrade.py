@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tailrace.common.secret import Secret
 from tailrace.errors import (
     AccessRefused,
+    HandshakeAltered,
     HandshakeFailed,
     LinkError,
     NotTunnelingService,
@@ -21,6 +22,8 @@ from tailrace.errors import (
 from tailrace.link.endpoint import ServiceEndpoint
 from tailrace.link.http.response import MAX_BODY, MAX_HEAD
 from tailrace.link.http.upgrade import UpgradeAccepted, UpgradeParser, accept_for, build_request
+from tailrace.service.relay.handshake import refuse_admission
+from tailrace.service.tunnels.rules import Refusal
 from tailrace.wire import Side
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -306,6 +309,74 @@ def test_what_no_tunneling_service_answers(data: bytes, said: str, pieces: int) 
         f" HTTP/1.1 {said}"
     )
     assert not caught.value.retryable
+
+
+ALTERED = [
+    ("426 Upgrade Required", "This is a WebSocket endpoint"),
+    ("405 Method Not Allowed", ""),
+    ("431 Request Header Fields Too Large", "The upgrade request is larger than 4096 bytes"),
+    ("400 Bad Request", "The header Connection must contain Upgrade"),
+    ("400 Bad Request", "The header Sec-WebSocket-Key must hold 16 bytes in base64, once"),
+    ("400 Bad Request", "Unsupported HTTP version: b'HTTP/1.0'"),
+    ("400 Bad Request", "An access token is required; a proxy in between may have removed it"),
+    ("400 Bad Request", "The path must be /tunnel; a proxy in between may have changed it"),
+]
+
+
+@pytest.mark.parametrize("pieces", [0, 1])
+@pytest.mark.parametrize(("status", "text"), ALTERED)
+def test_what_was_changed_on_the_way_is_not_the_token(status: str, text: str, pieces: int) -> None:
+    with pytest.raises(HandshakeAltered) as caught:
+        feed(refusal(status, text.encode(), f"Content-Length: {len(text)}"), pieces)
+    error = caught.value
+    assert str(error) == (
+        "data.example.com:8443 got another upgrade request than was sent:"
+        f' HTTP/1.1 {status}: "{text}"'
+    )
+    assert (f"{error.status} {error.reason}", error.body) == (status, text)
+    assert not error.retryable
+    assert error.retryable_once_worked
+
+
+@pytest.mark.parametrize(
+    "text",
+    [refuse_admission(each).text for each in Refusal]
+    + ["The access token was not found", "Forbidden", "denied by policy"],
+)
+def test_what_refuses_a_token_is_about_the_token(text: str) -> None:
+    for status in ("400 Bad Request", "403 Forbidden"):
+        with pytest.raises(AccessRefused):
+            feed(refusal(status, text.encode(), f"Content-Length: {len(text)}"))
+
+
+@pytest.mark.parametrize("status", ["400 Bad Request", "403 Forbidden", "404 Not Found", "426 x"])
+def test_a_page_is_not_the_service(status: str) -> None:
+    page = b"<!DOCTYPE html><title>blocked</title>"
+    for fields in ([], ["Content-Type: text/plain"], ["Content-Type: text/html"]):
+        with pytest.raises(NotTunnelingService) as caught:
+            feed(refusal(status, page, f"Content-Length: {len(page)}", *fields))
+        assert caught.value.login_page is None
+
+
+@pytest.mark.parametrize(
+    ("data", "page"),
+    [
+        (refusal("200 OK", b"<html>", "Content-Length: 6"), ""),
+        (refusal("200 OK", b"hello", "Content-Length: 5"), None),
+        (refusal("302 Found", b"", "Content-Length: 0", "Location: http://a.b/c"), "http://a.b"),
+        (refusal("302 Found", b"", "Content-Length: 0"), None),
+    ],
+)
+def test_a_login_page_is_recognised(data: bytes, page: str | None) -> None:
+    with pytest.raises(NotTunnelingService) as caught:
+        feed(data)
+    assert caught.value.login_page == page
+
+
+def test_a_network_that_requires_authentication() -> None:
+    with pytest.raises(ServiceUnavailable, match="login page of a network: log in") as caught:
+        feed(refusal("511 Network Authentication Required", b"", "Content-Length: 0"))
+    assert caught.value.retryable
 
 
 @pytest.mark.parametrize(

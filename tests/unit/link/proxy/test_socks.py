@@ -248,3 +248,4 @@ async def test_silence() -> None:
     error = await refusal(greet, connect_timeout=0.2)
     assert str(error).endswith("did not connect to service.example:8443: no answer within 0.2 s")
     assert error.retryable
+    assert error.setting == "connect_timeout"

@@ -367,6 +367,21 @@ async def test_an_answer_that_does_not_come_to_its_end(
             await way(endpoint)
     assert said in str(caught.value)
     assert caught.value.retryable is retryable
+    assert caught.value.setting == ("connect_timeout" if retryable else "")
+
+
+@both
+async def test_an_answer_in_lines_without_carriage_returns(
+    certificates: Certificates, tls: bool
+) -> None:
+    def script(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(b"HTTP/1.0 200 Connection established\nProxy-Agent: x\n\n")
+        peer.read_to_end()
+
+    async with scripted(certificates, script, tls=tls) as (_, endpoint):
+        sock = await way(endpoint)
+        sock.close()
 
 
 @both

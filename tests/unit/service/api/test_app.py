@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from support.service import api, config, running, trust
 from support.waiting import HANG
 from tailrace.common.log_floods import FloodFilter
 from tailrace.service.api.model import OPERATIONS
-from tailrace.service.config import OperationSettings
+from tailrace.service.config import DataSettings, OperationSettings
 from tailrace.service.errors import StoreFailed
 from tailrace.service.identity.key_store import KeyFile, credentials_file, new_key
 from tailrace.service.identity.policy import AccessKey, Policy
@@ -469,6 +470,41 @@ async def test_every_operation_is_there(service: TunnelingService, http: httpx.A
         headers = signed(service, f"IoTSecuredTunneling.{name}", body)
         answer = await http.post("/", content=body, headers=headers)
         check_error(answer, 400, "SerializationException")
+
+
+@pytest.mark.parametrize(
+    ("trusted", "address"), [("127.0.0.0/8", "192.0.2.7"), ("10.0.0.0/8", "127.0.0.1")]
+)
+async def test_the_client_behind_a_reverse_proxy(
+    tmp_path: Path, trusted: str, address: str
+) -> None:
+    settings = config(
+        tmp_path / "state",
+        data=DataSettings(forwarders=(ip_network(trusted),)),
+        limits=Limits(request_rate=2),
+        operation=OperationSettings(audit_log=tmp_path / "audit"),
+    )
+    async with (
+        running(settings) as service,
+        httpx.AsyncClient(
+            base_url=service.endpoints.api_endpoint,
+            verify=trust(service.endpoints),
+            trust_env=False,
+        ) as http,
+    ):
+        headers = signed(service, "IoTSecuredTunneling.OpenTunnel", b"{}")
+        forwarded = {"X-Forwarded-For": "203.0.113.9, 192.0.2.7"}
+        assert (await http.post("/", content=b"{}", headers=headers | forwarded)).is_success
+        # What is refused is charged to the client, and not to the proxy that all share.
+        unsigned = {"X-Forwarded-For": "192.0.2.8"}
+        for _ in range(3):
+            refused = await http.post("/", content=b"{}", headers=unsigned)
+        assert refused.json()["__type"] == "ThrottlingException"
+        other = await http.post("/", content=b"{}", headers={"X-Forwarded-For": "192.0.2.9"})
+        shared = address == "127.0.0.1"
+        assert (other.json()["__type"] == "ThrottlingException") is shared
+    text = await asyncio.to_thread((tmp_path / "audit").read_text)
+    assert [json.loads(line)["address"] for line in text.splitlines()] == [address]
 
 
 async def test_requests_are_counted_and_audited(tmp_path: Path) -> None:

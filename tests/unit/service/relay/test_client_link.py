@@ -13,6 +13,17 @@ import aiofastnet
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from support.network.frames import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    Frame,
+    close_frame,
+    frame,
+    read_frame,
+)
 from support.plugins.leaks import uncollected
 from support.service import MessageClient, api, config, dial, running, trust
 from support.service.data_plane import CLIENT, DATA, RESET, Plain, data, open_tunnel, plain, start
@@ -276,6 +287,42 @@ class TestRules:
             await peer.socket.send("text")
             assert (await peer.close_code())[0] == 1003
 
+    @pytest.mark.parametrize("code", [None, 1000, 1001, 3000, 4999])
+    async def test_a_close_frame_is_answered_with_its_code(
+        self, service: TunnelingService, tunnel: dict[str, Any], code: int | None
+    ) -> None:
+        reader, writer = await upgraded(service, tunnel["sourceAccessToken"])
+        writer.write(close_frame(code, "" if code is None else "bye", masked=True))
+        answer = await last_frame(reader)
+        assert answer.opcode == CLOSE
+        # Without a code, none: 0 and 1005 may not be sent (RFC 6455 section 7.4.1).
+        assert answer.payload == (b"" if code is None else code.to_bytes(2, "big"))
+        writer.close()
+
+    @pytest.mark.parametrize(
+        "sent",
+        [
+            *(close_frame(code, masked=True) for code in (0, 999, 1005, 1006, 1015, 2000, 5000)),
+            *(frame(bit | BINARY, b"x", masked=True) for bit in (0x40, 0x20, 0x10)),
+            frame(0x20 | BINARY, b"x", fin=False, masked=True),
+            frame(BINARY, b"\0", fin=False, masked=True)
+            + frame(0x10 | CONTINUATION, b"\0", masked=True),
+            *(frame(0x20 | kind, masked=True) for kind in (PING, PONG, CLOSE)),
+            frame(0x10 | PING, b"x", masked=True),
+        ],
+        ids=bytes.hex,
+    )
+    async def test_frames_that_break_the_rules_of_websocket(
+        self, service: TunnelingService, tunnel: dict[str, Any], sent: bytes
+    ) -> None:
+        reader, writer = await upgraded(service, tunnel["sourceAccessToken"])
+        writer.write(sent)
+        answer = await last_frame(reader)
+        assert (answer.opcode, answer.close_code) == (CLOSE, 1002)
+        writer.write(close_frame(1002, masked=True))
+        assert await reader.read() == b""
+        writer.close()
+
     async def test_the_other_side_of_a_disconnected_client(
         self, service: TunnelingService, tunnel: dict[str, Any]
     ) -> None:
@@ -485,6 +532,15 @@ async def upgraded(
     prefix = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), HANG)
     assert prefix.startswith(b"HTTP/1.1 101 ")
     return reader, writer
+
+
+async def last_frame(reader: asyncio.StreamReader) -> Frame:
+    """Return the first frame that carries no message."""
+    async with asyncio.timeout(HANG):
+        while True:
+            received = await read_frame(reader)
+            if received.opcode != BINARY:
+                return received
 
 
 TAILRACE = "localproxy linux 64-bit/python-3.11/openssl-3.0/tailrace-0.1.0"

@@ -18,6 +18,7 @@ from websockets.exceptions import InvalidStatus
 from support.service import api, config, dial, running, trust
 from support.service.data_plane import CLIENT, RESET, data, open_tunnel, plain, start
 from support.waiting import HANG
+from tailrace.common.secret import Secret
 from tailrace.link.endpoint import user_agent
 from tailrace.service.config import DataSettings, OperationSettings
 from tailrace.service.errors import StoreFailed
@@ -88,6 +89,21 @@ class TestHandshake:
         cookie = {"Cookie": f"awsiot-tunnel-token={tunnel['sourceAccessToken']}"}
         async with dial(service.endpoints, "source", "", additional_headers=cookie):
             pass
+
+    async def test_a_cookie_that_a_web_page_makes_use_of(self, tmp_path: Path) -> None:
+        settings = DataSettings(origins=frozenset({"https://console.example"}))
+        async with running(config(tmp_path / "state", data=settings)) as service:
+            tunnel = await open_tunnel(service)
+            cookie = {"Cookie": f"awsiot-tunnel-token={tunnel['sourceAccessToken']}"}
+            options: dict[str, Any] = {"additional_headers": cookie}
+            answer = await refused(service, "source", "", origin="https://evil.example", **options)
+            assert answer[0] == 403
+            # The token was not used up.
+            async with dial(
+                service.endpoints, "source", "", origin="https://console.example", **options
+            ):
+                pass
+            assert 'refused_total{cause="origin"} 1.0' in await metrics(service)
 
     async def test_used_once_without_client_token(
         self, service: TunnelingService, tunnel: dict[str, Any]
@@ -184,6 +200,47 @@ class TestHandshake:
         # Followed by a frame without a mask, so that the connection ends.
         answer = await raw_answer(service, request.encode() + b"\x82\x00")
         assert answer.startswith(b"HTTP/1.1 101 ")
+
+    @pytest.mark.parametrize("settings", [DataSettings(), DataSettings(use_aiofastnet=False)])
+    @pytest.mark.parametrize(
+        ("line", "status"),
+        [
+            ("GET /healthz HTTP/1.1", "200 OK"),
+            ("GET /healthz HTTP/1.0", "200 OK"),
+            ("HEAD /healthz HTTP/1.0", "200 OK"),
+            ("POST /healthz HTTP/1.1", "405 Method Not Allowed"),
+            ("GET / HTTP/1.1", "400 Bad Request"),
+            ("OPTIONS / HTTP/1.0", "405 Method Not Allowed"),
+        ],
+    )
+    async def test_health_checks(
+        self, tmp_path: Path, settings: DataSettings, line: str, status: str, loop_kind: str
+    ) -> None:
+        async with running(config(tmp_path / "state", data=settings)) as service:
+            answer = await raw_answer(service, f"{line}\r\nHost: localhost\r\n\r\n".encode())
+            head, _, body = answer.partition(b"\r\n\r\n")
+            assert head.startswith(f"HTTP/1.1 {status}\r\n".encode())
+            assert b"\r\nConnection: close" in head
+            if status == "200 OK":
+                assert body == (b"ok\n" if line.startswith("GET") else b"")
+                assert "tailrace_handshakes_refused_total{" not in await metrics(service)
+
+    async def test_a_proxy_that_knows_no_upgrade(
+        self, service: TunnelingService, tunnel: dict[str, Any]
+    ) -> None:
+        """As nginx asks the service when it is told nothing but its address."""
+        token = tunnel["sourceAccessToken"]
+        answer = await raw_answer(
+            service,
+            b"GET /tunnel?local-proxy-mode=source HTTP/1.0\r\nHost: x\r\nConnection: close\r\n"
+            + f"access-token: {token}\r\n\r\n".encode(),
+        )
+        assert answer.startswith(b"HTTP/1.1 426 ")
+        assert b"\r\nUpgrade: websocket\r\n" in answer
+        assert b"came as HTTP/1.0" in answer
+        assert b"a proxy in between may have changed it" in answer
+        async with dial(service.endpoints, "source", token):
+            pass
 
     async def test_garbage_is_answered_and_dropped(self, service: TunnelingService) -> None:
         assert (await raw_answer(service, b"\x00garbage\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
@@ -375,6 +432,38 @@ class TestCounting:
             assert event["side"] == "source"
         assert tunnel["sourceAccessToken"] not in text
 
+    @pytest.mark.parametrize(
+        ("trusted", "forwarded", "address"),
+        [
+            ("127.0.0.0/8", "203.0.113.9, 192.0.2.7", "192.0.2.7"),
+            ("127.0.0.0/8", "192.0.2.7, 127.0.0.3", "192.0.2.7"),
+            ("127.0.0.0/8", "2001:db8::7", "2001:db8::7"),
+            ("127.0.0.0/8", "unknown", "127.0.0.1:PORT"),
+            ("10.0.0.0/8", "192.0.2.7", "127.0.0.1:PORT"),
+        ],
+    )
+    async def test_links_from_behind_a_reverse_proxy(
+        self, tmp_path: Path, trusted: str, forwarded: str, address: str
+    ) -> None:
+        settings = config(
+            tmp_path / "state",
+            data=DataSettings(forwarders=(ip_network(trusted),)),
+            operation=OperationSettings(audit_log=tmp_path / "audit"),
+        )
+        async with running(settings) as service:
+            tunnel = await open_tunnel(service)
+            headers = {
+                "access-token": tunnel["sourceAccessToken"],
+                "X-Forwarded-For": forwarded,
+            }
+            async with dial(service.endpoints, "source", "", additional_headers=headers) as peer:
+                port = peer.socket.local_address[1]
+        text = await asyncio.to_thread((tmp_path / "audit").read_text)
+        events = [json.loads(line) for line in text.splitlines()]
+        assert [event["event"] for event in events] == ["OpenTunnel", "connected", "disconnected"]
+        expected = address.replace("PORT", str(port))
+        assert {event["address"] for event in events[1:]} == {expected}
+
     async def test_refused_handshakes(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -394,7 +483,7 @@ class TestCounting:
         owner = f"source of tunnel {tunnel['tunnelId']} (thing pump-7), from 127.0.0.1:"
         assert f"can not be used again.; {owner}" in used
         assert "Invalid access-token; from 127.0.0.1:" in unknown
-        assert "once; from 127.0.0.1:" in bad
+        assert "once; a proxy in between may have changed it; from 127.0.0.1:" in bad
         text = await asyncio.to_thread((tmp_path / "audit").read_text)
         events = [json.loads(line) for line in text.splitlines()]
         told = [event for event in events if event["event"] == "refused"]
@@ -509,6 +598,21 @@ async def test_a_connection_that_is_turned_out_is_counted_as_such(tmp_path: Path
 
 
 class TestLimits:
+    async def test_connections_per_second_of_a_client_behind_a_proxy(self, tmp_path: Path) -> None:
+        settings = DataSettings(forwarders=(ip_network("127.0.0.0/8"),))
+        async with plain(tmp_path, Limits(connection_rate=2), settings) as served:
+            served.listener.clock = lambda: 1.0
+            for client, expected in (("192.0.2.1", [403, 403, 429]), ("192.0.2.2", [403])):
+                statuses = []
+                for _ in expected:
+                    with pytest.raises(InvalidStatus) as caught:
+                        forwarded = {"X-Forwarded-For": client}
+                        async with served.dial(Side.SOURCE, Secret("junk"), headers=forwarded):
+                            pass
+                    statuses.append(caught.value.response.status_code)
+                assert statuses == expected
+            assert served.listener.counters.refusals == {"unknown_token": 3, "connection_rate": 1}
+
     async def test_connections_per_second(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -522,7 +626,7 @@ class TestLimits:
                     answers.append(await asyncio.wait_for(reader.read(), HANG))
                 writer.close()
             assert [answer[:12] for answer in answers if answer] == [b"HTTP/1.1 400"] * 3
-            assert served.listener.counters.refusals == {"connection_rate": 2}
+            assert served.listener.counters.refusals == {"bad_request": 3, "connection_rate": 2}
             refused = "connection from 127.0.0.1 refused: more than 3 in a second"
             assert caplog.messages.count(refused) == 2
             served.listener.clock = lambda: 2.0

@@ -6,11 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tailrace.errors import ConfigurationError
 from tailrace.service.relay.handshake import (
     Handshake,
     HandshakeRefused,
+    RequestLine,
     UpgradeRequest,
+    check_request_line,
+    parse_origin,
     read_handshake,
+    read_request_line,
     refuse_admission,
 )
 from tailrace.service.tunnels.rules import Refusal
@@ -29,9 +34,15 @@ TOKEN = ("access-token", "tok")
 CLIENT = ("client-token", "2da438cf-9a30-4148-b236-c338182f243c")
 
 
-def read(*headers: tuple[str, str], target: str = TARGET, **changes: object) -> Handshake:
+def read(
+    *headers: tuple[str, str],
+    target: str = TARGET,
+    origins: frozenset[str] = frozenset(),
+    **changes: object,
+) -> Handshake:
     values = {"method": "GET", "head_size": 500} | changes
-    return read_handshake(UpgradeRequest(target=target, headers=[*UPGRADE, *headers], **values))
+    request = UpgradeRequest(target=target, headers=[*UPGRADE, *headers], **values)
+    return read_handshake(request, origins=origins)
 
 
 def refused(*headers: tuple[str, str], **options: object) -> HandshakeRefused:
@@ -81,6 +92,58 @@ def test_whose_client_it_is(agent: str, is_tailrace: bool) -> None:
 def test_a_token_in_a_cookie(cookies: list[str]) -> None:
     handshake = read(PROTOCOL, *[("Cookie", cookie) for cookie in cookies])
     assert handshake.token.reveal() == "tok"
+
+
+COOKIE = ("Cookie", "awsiot-tunnel-token=tok")
+CONSOLE = frozenset({"https://console.example"})
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [
+        ["https://evil.example"],
+        ["null"],
+        [""],
+        ["https://console.example:444"],
+        ["https://console.example", "https://evil.example"],
+    ],
+)
+def test_a_web_page_cannot_use_the_cookie(origins: list[str]) -> None:
+    fields = [("Origin", origin) for origin in origins]
+    for allowed in (frozenset(), CONSOLE):
+        error = refused(PROTOCOL, COOKIE, *fields, origins=allowed)
+        assert (error.status, error.cause) == (HTTPStatus.FORBIDDEN, "origin")
+    # No page can set this field.
+    assert read(PROTOCOL, TOKEN, *fields).token.reveal() == "tok"
+
+
+def test_a_web_page_that_is_allowed_to() -> None:
+    for origin in ("https://console.example", "HTTPS://Console.example"):
+        handshake = read(PROTOCOL, COOKIE, ("Origin", origin), origins=CONSOLE)
+        assert handshake.token.reveal() == "tok"
+    refused(PROTOCOL, COOKIE, ("Origin", "https://console.example"))
+
+
+@pytest.mark.parametrize(
+    ("text", "origin"),
+    [
+        ("https://console.example", "https://console.example"),
+        ("HTTPS://Console.Example:443", "https://console.example"),
+        ("http://console.example:443", "http://console.example:443"),
+        ("http://[2001:DB8::1]:80", "http://[2001:db8::1]"),
+        ("chrome-extension://abcdef", "chrome-extension://abcdef"),
+    ],
+)
+def test_origins(text: str, origin: str) -> None:
+    assert parse_origin(text, "--x") == origin
+
+
+@pytest.mark.parametrize(
+    "text", ["", "null", "*", "console.example", "https://", "https://a/", "https://a b", "//a"]
+)
+def test_what_is_no_origin(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="--x "):
+        parse_origin(text, "--x")
 
 
 @pytest.mark.parametrize(
@@ -189,6 +252,68 @@ def test_a_browsers_connection_header() -> None:
     headers = [header for header in UPGRADE if header[0] != "Connection"]
     headers += [("Connection", "keep-alive, Upgrade"), PROTOCOL, TOKEN]
     assert read_handshake(UpgradeRequest("GET", TARGET, headers, 500)).token
+
+
+@pytest.mark.parametrize(
+    ("without", "missing"),
+    [
+        ("Upgrade", "Upgrade"),
+        ("Connection", "Connection"),
+        ("Sec-WebSocket-Key", "Sec-WebSocket-Key"),
+        ("Sec-WebSocket-Version", "Sec-WebSocket-Version"),
+        ("Sec-WebSocket-Protocol", "Sec-WebSocket-Protocol"),
+        ("access-token", "access token"),
+    ],
+)
+def test_what_a_proxy_in_between_removed_is_named(without: str, missing: str) -> None:
+    headers = [header for header in [*UPGRADE, PROTOCOL, TOKEN] if header[0] != without]
+    with pytest.raises(HandshakeRefused) as caught:
+        read_handshake(UpgradeRequest("GET", TARGET, headers, 500))
+    assert missing in caught.value.text
+    assert caught.value.text.endswith("; a proxy in between may have removed it")
+
+
+def test_what_a_proxy_in_between_changed_is_named() -> None:
+    for target, changed in (
+        ("/svc/tunnel?local-proxy-mode=source", "path"),
+        ("/tunnel", "local-proxy-mode"),
+    ):
+        text = refused(PROTOCOL, TOKEN, target=target).text
+        assert changed in text
+        assert text.endswith("; a proxy in between may have changed it")
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        (b"GET / HTTP/1.1\r\n", RequestLine("GET", "/", "HTTP/1.1")),
+        (b"HEAD /healthz HTTP/1.0\r\nHost: x\r\n\r\n", RequestLine("HEAD", "/healthz", "HTTP/1.0")),
+        (b"GET / HTTP/1.1", RequestLine("GET", "/", "HTTP/1.1")),
+        (b"GET /\r\n", None),
+        (b"GET  / HTTP/1.1\r\n", None),
+        (b"GET /\xff HTTP/1.1\r\n", None),
+        (b"\r\nGET / HTTP/1.1\r\n", None),
+        (b"", None),
+    ],
+)
+def test_request_lines(data: bytes, line: RequestLine | None) -> None:
+    assert read_request_line(data) == line
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (None, 400),
+        (RequestLine("HEAD", "/tunnel"), 405),
+        (RequestLine("GET", "/tunnel", "HTTP/1.0"), 426),
+        (RequestLine("GET", "/tunnel", "HTTP/2.0"), 426),
+    ],
+)
+def test_request_lines_that_cannot_be_upgraded(line: RequestLine | None, status: int) -> None:
+    with pytest.raises(HandshakeRefused) as caught:
+        check_request_line(line)
+    assert caught.value.status == status
+    check_request_line(RequestLine("GET", "/"))
 
 
 def test_only_get() -> None:

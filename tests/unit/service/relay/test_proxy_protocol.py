@@ -15,11 +15,10 @@ from hypothesis import strategies as st
 
 from support.network.sockets import reset_on_close
 from support.waiting import HANG
-from tailrace.errors import ConfigurationError, RemoteProtocolError
+from tailrace.errors import RemoteProtocolError
 from tailrace.service.relay.proxy_protocol import (
     ProxyListener,
     header_size,
-    parse_network,
     read_header,
 )
 
@@ -291,11 +290,3 @@ async def read_all(reader: asyncio.StreamReader) -> bytes:
             return await reader.read()
     except ConnectionResetError:
         return b""
-
-
-def test_networks() -> None:
-    assert str(parse_network("10.1.0.0/16", "--x")) == "10.1.0.0/16"
-    assert str(parse_network("::1", "--x")) == "::1/128"
-    for text in ("", "host", "10.0.0.1/8"):
-        with pytest.raises(ConfigurationError, match="--x: "):
-            parse_network(text, "--x")
