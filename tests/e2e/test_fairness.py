@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -30,11 +31,13 @@ class SlowLink:
     keystrokes: int
     queue: int
     """Bytes that a keystroke and its echo may have to wait for. Socket buffers hold more."""
+    of_all: Callable[[list[int]], float]
+    """Which of the keystrokes counts."""
 
 
-AWS = SlowLink(800_000, 1_600_000, 20, 300_000)
+AWS = SlowLink(800_000, 1_600_000, 20, 300_000, statistics.median)
 """What AWS allows a tunnel."""
-MODEM = SlowLink(8_000, 1, 5, 24_000)
+MODEM = SlowLink(8_000, 1, 5, 24_000, max)
 """64 kbit/s, from the first byte on: three seconds."""
 
 
@@ -92,7 +95,7 @@ async def test_keystrokes_do_not_wait_behind_bulk(
                     task.cancel()
                     # What its buffers hold would take a minute to be sent.
                     streams[1].transport.abort()
-    assert statistics.median(waits) < link.queue
+    assert link.of_all(waits) < link.queue
 
 
 async def test_two_directions_do_not_wait_for_each_other(
