@@ -21,6 +21,7 @@ USE = """
 import asyncio
 from pathlib import Path
 import tailrace
+from tailrace.testing.tunnels import LocalTunnel, ServiceInThread, TunnelFactory, service_in_thread
 
 async def main() -> None:
     service = tailrace.Service(
@@ -37,8 +38,19 @@ async def main() -> None:
         client = service.control_client(timeout=3.0)
         result: dict[str, object] = await asyncio.to_thread(client.call, "OpenTunnel", {})
         print(names, environment, result, tailrace.__version__)
+
+def test_device(tailrace_service: ServiceInThread, tailrace_tunnel: TunnelFactory) -> None:
+    tunnel: LocalTunnel = tailrace_tunnel(HTTP=8080, SSH="192.0.2.7:22")
+    host, port = tunnel.address("SSH")
+    texts: list[str] = [host, tunnel.url("HTTP"), tunnel.url("HTTP", "https"), tunnel.tunnel_id]
+    endpoints: tailrace.Endpoints = tailrace_service.endpoints
+    environment: dict[str, str] = tailrace_service.environment()
+    client = tailrace_service.control_client(timeout=3.0)
+    with tailrace_service.tunnels() as open_tunnel, service_in_thread({"limits": "aws"}) as other:
+        print(open_tunnel(HTTP=1), other, client, environment, endpoints, texts, port)
 """
 
+HEAD = "import tailrace; from tailrace.testing.tunnels import LocalTunnel, TunnelFactory"
 MISUSES = [
     "tailrace.Service(1)",
     'tailrace.Service(notify_command="program argument")',
@@ -52,6 +64,9 @@ MISUSES = [
     "tailrace.Limits(services=None)",
     "tailrace.Nothing",
     "with tailrace.Service(): pass",
+    "def f(t: TunnelFactory) -> None: t(HTTP=1.5)",
+    "def g(t: TunnelFactory) -> None: t(8080)",
+    "def h(t: LocalTunnel) -> None: t.address(22)",
 ]
 HARMLESS = "tailrace.Service().environment"
 """The one among them that shows that not everything is an error."""
@@ -59,7 +74,7 @@ HARMLESS = "tailrace.Service().environment"
 
 def test_types(tmp_path: Path) -> None:
     (tmp_path / "use.py").write_text(USE)
-    (tmp_path / "misuse.py").write_text("\n".join(["import tailrace", *MISUSES]))
+    (tmp_path / "misuse.py").write_text("\n".join([HEAD, *MISUSES]))
     options = ["--strict", "--cache-dir", ROOT / ".mypy_cache", "--no-pretty", "--config-file", ""]
     result = subprocess.run(
         [sys.executable, "-m", "mypy", *options, "use.py", "misuse.py"],
@@ -76,20 +91,26 @@ def test_types(tmp_path: Path) -> None:
     assert found == expected, result.stdout + result.stderr
 
 
-def test_the_first_example_runs(tmp_path: Path) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", example],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=HANG,
-    )
-    assert result.stderr == ""
-    endpoint, tunnel_id = result.stdout.split()
+def test_the_examples_run(tmp_path: Path) -> None:
+    program, test = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    output = run(tmp_path, "-W", "error", "-c", program)
+    endpoint, tunnel_id = output.split()
     assert endpoint.startswith("https://127.0.0.1:")
     assert uuid.UUID(tunnel_id)
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "test_page.py").write_text(test)
+    # Which warns about settings that this directory does not have.
+    assert "1 passed" in run(tmp_path, "-m", "pytest", "-W", "error", "-p", "no:asyncio")
+
+
+def run(directory: Path, *arguments: str) -> str:
+    """Run Python and return what it prints, which it must not do to standard error."""
+    result = subprocess.run(
+        [sys.executable, *arguments], cwd=directory, capture_output=True, text=True, timeout=HANG
+    )
+    assert result.stderr == "", result.stdout
+    assert result.returncode == 0, result.stdout
+    return result.stdout
 
 
 @pytest.mark.parametrize("name", ["Endpoints", "Limits", "Service"])

@@ -29,6 +29,7 @@ FLOORS = {
     "service": 6,
     "agent": 7,
     "demo": 7,
+    "testing": 7,
     "cli": 8,
     "__main__": 9,
 }
