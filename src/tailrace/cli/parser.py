@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NoReturn
 
@@ -35,6 +36,13 @@ class CommandParser(argparse.ArgumentParser):
             if getattr(args, name, "") is None:
                 parser.error(f"the following arguments are required: {name.upper()}")
         return args
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # Some Pythons keep quiet about help that could not be written, others do not.
+        if message and file is sys.stdout:
+            file.write(message)
+        else:
+            super()._print_message(message, file)
 
     def error(self, message: str) -> NoReturn:
         """End the process."""
