@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
 import textwrap
@@ -81,6 +83,14 @@ def environment(directory: Path) -> dict[str, str]:
         env=clean_environment(),
     )
     return dict(line.split("=", 1) for line in dumped.stdout.split("\0") if line)
+
+
+def test_the_examples_of_the_page_are_python() -> None:
+    page = (ROOT / "docs" / "library.md").read_text()
+    examples = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert len(examples) == page.count("```python") > 3
+    for example in examples:
+        compile(example, "docs/library.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
 def test_the_snippets_word_for_word(tmp_path: Path) -> None:

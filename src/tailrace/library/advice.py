@@ -24,7 +24,6 @@ from ..localproxy.advice import (
     ALTERED_ADVICE,
     SettingNames,
     certificate_advice,
-    endpoint_advice,
     refusal_advice,
     stranger_advice,
 )
@@ -84,7 +83,7 @@ def _advice(error: TailraceError, settings: ProxySettings, service_ids: tuple[st
         case OpenFailed() if service_ids:
             return f"The services of the tunnel are {', '.join(service_ids)}"
         case _:
-            return endpoint_advice(settings, _ARGUMENTS) if error.setting == "host" else ""
+            return ""
 
 
 def _listen_advice(number: int) -> str:

@@ -47,7 +47,8 @@ class Tunnel:
     for up to 5 seconds. The tunnel itself stays open at the service.
 
     Everything belongs to the event loop of the task that enters; nothing is safe to call from
-    another thread. What happens is logged to the logger ``tailrace``, without any token.
+    another thread. What goes wrong with a connection or a handler is logged to the logger
+    ``tailrace``, without any token; all else is told by :meth:`events`.
 
     Example::
 

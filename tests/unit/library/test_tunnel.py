@@ -418,7 +418,8 @@ async def test_calls_that_are_cancelled_leave_nothing_behind(service: ServicePro
                 anext(source.events()),
             )
         ]
-        await asyncio.sleep(0.01)
+        clients = source._proxy._clients
+        await until(lambda: len(clients._waiting.get("SSH", ())) == 2, "both to wait")
         for call in calls:
             call.cancel()
         await asyncio.wait(calls)
