@@ -43,7 +43,9 @@ TREE = {
     "ServiceUnavailable": "HandshakeFailed",
     "TLSFailed": "LinkError",
     "TailraceError": "Exception",
+    "TimedOut": "TimeoutError",
     "TokenRotated": "LinkError",
+    "TunnelClosed": "OpenFailed",
 }
 
 
