@@ -1,7 +1,7 @@
 """AWS IoT Secure Tunneling in Python: local proxy, service and device agent.
 
-This package is also the library: a tunnel in a program. Its names are loaded when they are first
-used, so that importing it costs nothing.
+This package is also the library: a tunnel in a program, and the control API. Its names are loaded
+when they are first used, so that importing it costs nothing.
 
 Example::
 
@@ -12,15 +12,32 @@ Example::
 TYPE_CHECKING = False
 """As ``typing`` has it, whose import takes longer than all of this."""
 if TYPE_CHECKING:
+    from .aws import (
+        Client,
+        Credentials,
+        OpenedTunnel,
+        RotatedTokens,
+        Secret,
+        SideState,
+        TunnelDescription,
+        TunnelState,
+        TunnelSummary,
+    )
     from .errors import (
         AccessRefused,
+        CallRefused,
         CertificateFault,
         CertificateRejected,
         ConfigurationError,
         ConnectFailed,
+        ControlCertificateRejected,
+        ControlError,
+        ControlThrottled,
+        CredentialsRefused,
         DecodeError,
         HandshakeAltered,
         HandshakeFailed,
+        LimitExceeded,
         LinkError,
         ListenError,
         LocalProtocolError,
@@ -30,6 +47,7 @@ if TYPE_CHECKING:
         ProtocolError,
         ProxyRefused,
         RemoteProtocolError,
+        ResponseLost,
         ServiceIdMismatch,
         ServiceUnavailable,
         TailraceError,
@@ -37,6 +55,7 @@ if TYPE_CHECKING:
         TLSFailed,
         TokenRotated,
         TunnelClosed,
+        TunnelNotFound,
     )
     from .library import (
         Application,
@@ -80,8 +99,10 @@ __version__ = "0.1.0"
 __all__ = [
     "AccessRefused",
     "Application",
+    "CallRefused",
     "CertificateFault",
     "CertificateRejected",
+    "Client",
     "ConfigurationError",
     "ConnectFailed",
     "Connected",
@@ -92,12 +113,18 @@ __all__ = [
     "ConnectionRefused",
     "ConnectionState",
     "ConnectionStatus",
+    "ControlCertificateRejected",
+    "ControlError",
+    "ControlThrottled",
+    "Credentials",
+    "CredentialsRefused",
     "DecodeError",
     "DestinationTunnel",
     "Ended",
     "EventsDropped",
     "HandshakeAltered",
     "HandshakeFailed",
+    "LimitExceeded",
     "LinkError",
     "LinkPhase",
     "LinkStatus",
@@ -109,6 +136,7 @@ __all__ = [
     "NameResolutionFailed",
     "NotTunnelingService",
     "OpenFailed",
+    "OpenedTunnel",
     "PeerDialectLearned",
     "PeerJoined",
     "PeerLeft",
@@ -118,10 +146,14 @@ __all__ = [
     "ProxyRefused",
     "Reconnecting",
     "RemoteProtocolError",
+    "ResponseLost",
+    "RotatedTokens",
+    "Secret",
     "ServiceIdMismatch",
     "ServiceUnavailable",
     "ServicesMapped",
     "Side",
+    "SideState",
     "SourceTunnel",
     "Started",
     "StreamHandler",
@@ -132,9 +164,13 @@ __all__ = [
     "TokenRotated",
     "Tunnel",
     "TunnelClosed",
+    "TunnelDescription",
     "TunnelEvent",
     "TunnelListener",
+    "TunnelNotFound",
+    "TunnelState",
     "TunnelStatus",
+    "TunnelSummary",
     "UnixAddress",
     "__version__",
 ]
@@ -146,7 +182,7 @@ if not TYPE_CHECKING:  # to type checkers, a name that does not exist is an erro
         if name in __all__:
             from importlib import import_module
 
-            for home in (".errors", ".library"):
+            for home in (".errors", ".aws", ".library"):
                 module = import_module(home, __name__)
                 if name in module.__all__:
                     value: object = getattr(module, name)

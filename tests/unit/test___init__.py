@@ -18,8 +18,10 @@ from support.repository import ROOT
 API = """
     AccessRefused
     Application
+    CallRefused
     CertificateFault
     CertificateRejected
+    Client
     ConfigurationError
     ConnectFailed
     Connected
@@ -30,12 +32,18 @@ API = """
     ConnectionRefused
     ConnectionState
     ConnectionStatus
+    ControlCertificateRejected
+    ControlError
+    ControlThrottled
+    Credentials
+    CredentialsRefused
     DecodeError
     DestinationTunnel
     Ended
     EventsDropped
     HandshakeAltered
     HandshakeFailed
+    LimitExceeded
     LinkError
     LinkPhase
     LinkStatus
@@ -47,6 +55,7 @@ API = """
     NameResolutionFailed
     NotTunnelingService
     OpenFailed
+    OpenedTunnel
     PeerDialectLearned
     PeerJoined
     PeerLeft
@@ -56,10 +65,14 @@ API = """
     ProxyRefused
     Reconnecting
     RemoteProtocolError
+    ResponseLost
+    RotatedTokens
+    Secret
     ServiceIdMismatch
     ServiceUnavailable
     ServicesMapped
     Side
+    SideState
     SourceTunnel
     Started
     StreamHandler
@@ -70,9 +83,13 @@ API = """
     TokenRotated
     Tunnel
     TunnelClosed
+    TunnelDescription
     TunnelEvent
     TunnelListener
+    TunnelNotFound
+    TunnelState
     TunnelStatus
+    TunnelSummary
     UnixAddress
     __version__
 """
@@ -82,6 +99,15 @@ ALIASES = {"Application", "LocalAddress", "StreamHandler", "TunnelEvent"}
 """Names of types, which have no docstring of their own."""
 
 SIGNATURES = {
+    "Client.aclose": "self",
+    "Client.open": "self, *, thing=None, services=(), description=None, lifetime=None, tags=None",
+    "Client.describe": "self, tunnel_id",
+    "Client.list": "self, *, thing=None, limit=None",
+    "Client.rotate": "self, tunnel_id, side=None, *, thing=None, services=()",
+    "Client.close": "self, tunnel_id, *, delete=False",
+    "Client.tag": "self, tunnel, tags",
+    "Client.untag": "self, tunnel, keys",
+    "Client.tags": "self, tunnel",
     "Tunnel.source": "token, *, region=None, endpoint=None, ca=None, client_token=None,"
     " timeout=30.0",
     "Tunnel.destination": "token, services, *, region=None, endpoint=None, ca=None,"
@@ -133,7 +159,7 @@ def test_the_names_are_pinned() -> None:
 def test_the_signatures_are_pinned() -> None:
     found = {
         f"{owner}.{name}": parameters(getattr(getattr(tailrace, owner), name))
-        for owner in ("Tunnel", "SourceTunnel", "DestinationTunnel", "TunnelListener")
+        for owner in ("Client", "Tunnel", "SourceTunnel", "DestinationTunnel", "TunnelListener")
         for name, value in vars(getattr(tailrace, owner)).items()
         if not name.startswith("_") and not isinstance(value, property)
     }
@@ -156,7 +182,9 @@ def loaded(code: str) -> set[str]:
 def test_importing_it_loads_nothing_else() -> None:
     assert loaded("import tailrace; dir(tailrace)") == {"tailrace"}
     assert "asyncio" not in loaded("from tailrace import AccessRefused")
+    assert "asyncio" not in loaded("from tailrace import Credentials, TunnelState")
     assert "tailrace.library.tunnel" in loaded("from tailrace import Tunnel")
+    assert "tailrace.library.tunnel" not in loaded("from tailrace import Client")
 
 
 def mypy(path: Path) -> str:
