@@ -27,9 +27,12 @@ TREE = {
     "ConnectFailed": "LinkError",
     "ControlCertificateRejected": "ControlError",
     "ControlError": "TailraceError",
+    "ControlThrottled": "ControlError",
+    "CredentialsRefused": "CallRefused",
     "DecodeError": "RemoteProtocolError",
     "HandshakeAltered": "HandshakeFailed",
     "HandshakeFailed": "LinkError",
+    "LimitExceeded": "CallRefused",
     "LinkError": "TailraceError",
     "ListenError": "TailraceError",
     "LocalProtocolError": "ProtocolError",
@@ -39,11 +42,15 @@ TREE = {
     "ProtocolError": "TailraceError",
     "ProxyRefused": "LinkError",
     "RemoteProtocolError": "ProtocolError",
+    "ResponseLost": "ControlError",
     "ServiceIdMismatch": "ProtocolError",
     "ServiceUnavailable": "HandshakeFailed",
     "TLSFailed": "LinkError",
     "TailraceError": "Exception",
+    "TimedOut": "TimeoutError",
     "TokenRotated": "LinkError",
+    "TunnelClosed": "OpenFailed",
+    "TunnelNotFound": "CallRefused",
 }
 
 

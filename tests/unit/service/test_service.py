@@ -19,7 +19,7 @@ import pytest
 import tailrace
 from support.service import dial
 from support.waiting import HANG
-from tailrace.aws.client import ControlClient
+from tailrace.aws import ControlClient
 from tailrace.errors import CallRefused, ConfigurationError, ListenError
 from tailrace.service.service import Service
 
