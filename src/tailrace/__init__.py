@@ -74,6 +74,9 @@ if TYPE_CHECKING:
         TunnelStatus,
         UnixAddress,
     )
+    from .service.config import Endpoints
+    from .service.limits import Limits
+    from .service.service import Service
 
 __version__ = "0.1.0"
 
@@ -95,9 +98,11 @@ __all__ = [
     "DecodeError",
     "DestinationTunnel",
     "Ended",
+    "Endpoints",
     "EventsDropped",
     "HandshakeAltered",
     "HandshakeFailed",
+    "Limits",
     "LinkError",
     "LinkPhase",
     "LinkStatus",
@@ -118,6 +123,7 @@ __all__ = [
     "ProxyRefused",
     "Reconnecting",
     "RemoteProtocolError",
+    "Service",
     "ServiceIdMismatch",
     "ServiceUnavailable",
     "ServicesMapped",
@@ -139,6 +145,13 @@ __all__ = [
     "__version__",
 ]
 
+_SERVICE = {
+    "Endpoints": ".service.config",
+    "Limits": ".service.limits",
+    "Service": ".service.service",
+}
+"""Names of the service, whose packages are an extra -> the module that has each."""
+
 
 if not TYPE_CHECKING:  # to type checkers, a name that does not exist is an error
 
@@ -146,7 +159,8 @@ if not TYPE_CHECKING:  # to type checkers, a name that does not exist is an erro
         if name in __all__:
             from importlib import import_module
 
-            for home in (".errors", ".library"):
+            homes = (_SERVICE[name],) if name in _SERVICE else (".errors", ".library")
+            for home in homes:
                 module = import_module(home, __name__)
                 if name in module.__all__:
                     value: object = getattr(module, name)

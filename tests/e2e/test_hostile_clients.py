@@ -24,7 +24,7 @@ from support.service import MessageClient, api, config, dial, running, trust
 from support.waiting import HANG
 from tailrace.service.config import DataSettings
 from tailrace.service.limits import Limits
-from tailrace.service.service import Service
+from tailrace.service.tunneling_service import TunnelingService
 from tailrace.wire import (
     MAX_FRAME,
     MAX_PAYLOAD,
@@ -49,7 +49,7 @@ CLIENT = "2da438cf-9a30-4148-b236-c338182f243c"
 class Stage:
     """A service, a tunnel that behaves, and one for the villain."""
 
-    service: Service
+    service: TunnelingService
     source: MessageClient
     destination: MessageClient
     prey: dict[str, str]

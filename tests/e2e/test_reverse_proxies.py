@@ -29,7 +29,7 @@ from support.tunnel.processes import proxy_process
 from tailrace.cli.exit_codes import ExitCode
 from tailrace.common.secret import Secret
 from tailrace.service.config import DataSettings, Endpoints, OperationSettings
-from tailrace.service.service import Service
+from tailrace.service.tunneling_service import TunnelingService
 from tailrace.wire import Message, MessageType
 
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
@@ -83,7 +83,7 @@ class Front:
 
 @contextmanager
 def front(
-    kind: str, block: str, directory: Path, service: Service, certificates: Certificates
+    kind: str, block: str, directory: Path, service: TunnelingService, certificates: Certificates
 ) -> Iterator[Front]:
     """Run a reverse proxy with a block of configuration, or skip."""
     program = shutil.which(kind, path=PATH)

@@ -33,9 +33,11 @@ API = """
     DecodeError
     DestinationTunnel
     Ended
+    Endpoints
     EventsDropped
     HandshakeAltered
     HandshakeFailed
+    Limits
     LinkError
     LinkPhase
     LinkStatus
@@ -56,6 +58,7 @@ API = """
     ProxyRefused
     Reconnecting
     RemoteProtocolError
+    Service
     ServiceIdMismatch
     ServiceUnavailable
     ServicesMapped
@@ -95,6 +98,8 @@ SIGNATURES = {
     "SourceTunnel.open_socket": "self, service",
     "SourceTunnel.listen": "self, service, host='127.0.0.1', port=0",
     "TunnelListener.close": "self",
+    "Service.environment": "self",
+    "Service.control_client": "self, timeout=30.0",
 }
 """Methods and their parameters."""
 
@@ -133,7 +138,7 @@ def test_the_names_are_pinned() -> None:
 def test_the_signatures_are_pinned() -> None:
     found = {
         f"{owner}.{name}": parameters(getattr(getattr(tailrace, owner), name))
-        for owner in ("Tunnel", "SourceTunnel", "DestinationTunnel", "TunnelListener")
+        for owner in ("Tunnel", "SourceTunnel", "DestinationTunnel", "TunnelListener", "Service")
         for name, value in vars(getattr(tailrace, owner)).items()
         if not name.startswith("_") and not isinstance(value, property)
     }

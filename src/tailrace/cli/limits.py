@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ..errors import ConfigurationError
-from ..service.limits import PRESETS, Limits, Quotas
+from ..service.limits import PRESETS, RANGES, Limits, Quotas, Range
 
 __all__ = ["add_limit_options", "add_quota_options", "read_limits", "read_quotas"]
 
@@ -21,13 +21,9 @@ class _Option:
     """One option: the limit it sets and what its value may be."""
 
     field: str
-    minimum: float
-    maximum: float
+    range: Range
     metavar: str
     help: str
-    can_be_off: bool = False
-    """Whether 0 is allowed, too, and turns the limit off."""
-    is_whole: bool = True
 
     @property
     def flag(self) -> str:
@@ -39,108 +35,80 @@ class _Option:
 
 
 _OPTIONS: Final = (
-    _Option("services", 1, 450, "N", "services per tunnel"),
-    _Option("open_tunnels", 1, 10**9, "N", "tunnels open at the same time"),
+    _Option("services", RANGES["services"], "N", "services per tunnel"),
+    _Option("open_tunnels", RANGES["open_tunnels"], "N", "tunnels open at the same time"),
     _Option(
         "bandwidth",
-        1000,
-        10**12,
+        RANGES["bandwidth"],
         "BYTES",
         "bytes per second of one tunnel, both directions together; the suffixes k, M and G work",
-        can_be_off=True,
     ),
     _Option(
         "connection_rate",
-        0.01,
-        10**6,
+        RANGES["connection_rate"],
         "N",
         "new connections per second from one address",
-        can_be_off=True,
-        is_whole=False,
     ),
     _Option(
         "connections",
-        1,
-        10**6,
+        RANGES["connections"],
         "N",
-        "connections open at each port, besides the links of local proxies; never more than "
-        "an eighth of the file descriptors that the process may have",
-        can_be_off=True,
+        "connections open at each port, besides the links of local proxies; never more than an "
+        "eighth of the file descriptors that the process may have",
     ),
     _Option(
         "address_connections",
-        1,
-        10**6,
+        RANGES["address_connections"],
         "N",
         "as many of them from one address",
-        can_be_off=True,
     ),
     _Option(
         "handshake_seconds",
-        0.1,
-        600,
+        RANGES["handshake_seconds"],
         "SECONDS",
         "time allowed for TLS, and again for the upgrade request",
-        is_whole=False,
     ),
-    _Option("handshake_bytes", 256, 16 * 1024, "BYTES", "size of an upgrade request"),
+    _Option("handshake_bytes", RANGES["handshake_bytes"], "BYTES", "size of an upgrade request"),
     _Option(
         "idle_seconds",
-        1,
-        10**6,
+        RANGES["idle_seconds"],
         "SECONDS",
         "drop a link when its client has sent nothing, not even a ping, for this long",
-        can_be_off=True,
-        is_whole=False,
     ),
-    _Option("request_bytes", 1024, 64 * 1024**2, "BYTES", "size of an API request"),
+    _Option("request_bytes", RANGES["request_bytes"], "BYTES", "size of an API request"),
     _Option(
-        "request_rate",
-        0.01,
-        10**6,
-        "N",
-        "API requests per second of one access key",
-        can_be_off=True,
-        is_whole=False,
+        "request_rate", RANGES["request_rate"], "N", "API requests per second of one access key"
     ),
     _Option(
         "key_open_tunnels",
-        1,
-        10**9,
+        RANGES["key_open_tunnels"],
         "N",
-        "tunnels of one access key open at the same time; ten times as many for a key that nothing "
-        "else limits",
-        can_be_off=True,
+        "tunnels of one access key open at the same time; ten times as many for a key that "
+        "nothing else limits",
     ),
     _Option(
         "key_opened_per_hour",
-        1,
-        10**9,
+        RANGES["key_opened_per_hour"],
         "N",
         "tunnels that one access key opens in an hour; ten times as many likewise",
-        can_be_off=True,
     ),
     _Option(
         "key_stored_bytes",
-        1000,
-        10**12,
+        RANGES["key_stored_bytes"],
         "BYTES",
         "bytes of tunnels and tags of one access key, closed tunnels included; ten times as many "
         "likewise",
-        can_be_off=True,
     ),
 )
 
 _QUOTAS: Final = (
-    _Option("open_tunnels", 1, 10**9, "N", "tunnels open at the same time", can_be_off=True),
-    _Option("opened_per_hour", 1, 10**9, "N", "tunnels opened in an hour", can_be_off=True),
+    _Option("open_tunnels", RANGES["key_open_tunnels"], "N", "tunnels open at the same time"),
+    _Option("opened_per_hour", RANGES["key_opened_per_hour"], "N", "tunnels opened in an hour"),
     _Option(
         "stored_bytes",
-        1000,
-        10**12,
+        RANGES["key_stored_bytes"],
         "BYTES",
         "bytes of tunnels and tags, closed tunnels included; the suffixes k, M and G work",
-        can_be_off=True,
     ),
 )
 
@@ -200,10 +168,7 @@ def _read(option: _Option, text: str) -> float:
         value = float(text.removesuffix(suffix)) * _FACTORS[suffix]
     except ValueError:
         value = math.nan
-    fits = option.minimum <= value <= option.maximum or (option.can_be_off and value == 0)
-    if not fits or (option.is_whole and value != int(value)):
-        kind = "a whole number" if option.is_whole else "a number"
-        off = ", or 0 for no limit" if option.can_be_off else ""
-        bounds = f"from {option.minimum:g} to {option.maximum:g}"
-        raise ConfigurationError(f"{option.flag} {text!r} is not {kind} {bounds}{off}")
-    return int(value) if option.is_whole else value
+    fault = option.range.fault(value)
+    if fault:
+        raise ConfigurationError(f"{option.flag} {text!r} {fault}")
+    return int(value) if option.range.is_whole else value

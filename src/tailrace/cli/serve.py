@@ -7,56 +7,43 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib.util
 import logging
 import os
-import re
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ..common.event_loop import LoopChoice, loop_factory, raise_descriptor_limit
-from ..common.installing import how_to_install_extra
 from ..common.log_floods import telling_floods
 from ..common.queued_output import QueuedOutput
 from ..common.stray_exceptions import stray_exceptions_logged
 from ..errors import ConfigurationError, ListenError, TailraceError
-from ..localproxy.endpoints import ENDPOINT_VARIABLE
 from ..service.config import (
     Endpoints,
     ServiceConfig,
     parse_address,
 )
+from ..service.environment import client_environment
 from ..service.errors import SettingsError
-from ..service.identity.key_store import ACCESS_KEY_VARIABLE, SECRET_KEY_VARIABLE
-from ..service.tls.ca_bundle import write_bundle
+from ..service.extra import require_extra
 from .arguments import Subparsers, add_state_dir, state_dir_of
 from .limits import add_limit_options, read_limits
-from .serve_options import add_operation_options, data_settings, operation_settings, start_logging
+from .serve_options import add_operation_options, data_settings, read_operation, start_logging
 
 if TYPE_CHECKING:
-    from ..service.service import Service
+    from ..service.tunneling_service import TunnelingService
 
 __all__ = ["add_env_parser", "add_serve_parser", "error_text", "run_env", "run_serve"]
 
-_EXTRA: Final = (
-    "aiofastnet",
-    "cryptography",
-    "picows",
-    "prometheus_client",
-    "starlette",
-    "uvicorn",
-)
 _OLD_CLIENTS: Final = (
     "Clients that know no AWS_ENDPOINT_URL_*, such as boto3 before 1.28 and the AWS CLI before "
     "1.29 and 2.13 (Debian 12 has 2.9), go to AWS itself."
 )
 _ENDPOINT_ARGUMENT: Final = '--endpoint-url "$AWS_ENDPOINT_URL_IOTSECURETUNNELING"'
-_REGION: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _OPTIONS: Final = {
     "api_listen": "--api-listen",
@@ -69,7 +56,10 @@ _OPTIONS: Final = {
     "mqtt_key": "--mqtt-key",
     "mqtt_url": "--mqtt-url",
     "notify_command": "--notify-command",
+    "region": "--region",
     "state_dir": "--state-dir",
+    "tls_ca": "--tls-ca",
+    "tls_cert": "--tls-cert",
     "tls_key": "--tls-key",
 }
 """Settings as the errors of the service name them -> options."""
@@ -149,12 +139,7 @@ def run_serve(args: argparse.Namespace) -> None:
     Raises:
         TailraceError: the service cannot start or go on.
     """
-    missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigurationError(
-            f"packages are not installed: {', '.join(missing)}; "
-            f"install them: {how_to_install_extra('service')}"
-        )
+    require_extra()
     config = _config(args)
     make_loop = loop_factory(LoopChoice(args.loop))
     start_logging(args)
@@ -181,9 +166,7 @@ def run_env(args: argparse.Namespace) -> None:
     state_dir = state_dir_of(args)
     endpoints = _read_endpoints(state_dir)
     _check_running(endpoints, state_dir)
-    bundle = state_dir / "tls" / "bundle.pem"
-    write_bundle(bundle, Path(endpoints.ca_file))
-    variables = _places(endpoints, bundle) | _credentials(endpoints, os.environ)
+    variables = client_environment(endpoints, state_dir, os.environ)
     for name, value in variables.items():
         print(f"export {name}={shlex.quote(value)}")
     if "AWS_SECRET_ACCESS_KEY" in variables:
@@ -210,32 +193,7 @@ def _read_endpoints(state_dir: Path) -> Endpoints:
         raise ConfigurationError(f"{error}; {hint}") from None
 
 
-def _places(endpoints: Endpoints, bundle: Path) -> dict[str, str]:
-    return {
-        "AWS_ENDPOINT_URL_IOTSECURETUNNELING": endpoints.api_endpoint,
-        # Or the line above would not count, and calls would go to AWS.
-        "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "false",
-        "AWS_CA_BUNDLE": str(bundle),
-        "AWS_REGION": endpoints.region,
-        "AWS_DEFAULT_REGION": endpoints.region,
-        ENDPOINT_VARIABLE: endpoints.data_endpoint,
-        "SSL_CERT_FILE": str(bundle),
-    }
-
-
-def _credentials(endpoints: Endpoints, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the service's own key; one that it was given is only in environments."""
-    secret = endpoints.secret_access_key
-    if not secret and environment.get(ACCESS_KEY_VARIABLE) == endpoints.access_key_id:
-        secret = environment.get(SECRET_KEY_VARIABLE, "")
-    if not secret:
-        return {}
-    return {"AWS_ACCESS_KEY_ID": endpoints.access_key_id, "AWS_SECRET_ACCESS_KEY": secret}
-
-
 def _config(args: argparse.Namespace) -> ServiceConfig:
-    if not _REGION.fullmatch(args.region):
-        raise ConfigurationError(f"--region {args.region!r} is not a name such as us-east-1")
     return ServiceConfig(
         state_dir=state_dir_of(args),
         api_listen=parse_address(args.api_listen, "--api-listen"),
@@ -245,7 +203,7 @@ def _config(args: argparse.Namespace) -> ServiceConfig:
         host_names=tuple(args.host_name),
         environment=os.environ,
         data=data_settings(args),
-        operation=operation_settings(args, os.environ),
+        operation=read_operation(args, os.environ),
         limits=read_limits(args),
     )
 
@@ -263,9 +221,9 @@ def _check_running(endpoints: Endpoints, state_dir: Path) -> None:
 
 
 async def _serve(config: ServiceConfig, out: QueuedOutput) -> None:
-    from ..service.service import Service
+    from ..service.tunneling_service import TunnelingService
 
-    service = Service(config)
+    service = TunnelingService(config)
     started, stopping = asyncio.Event(), asyncio.Event()
 
     def reload() -> None:
@@ -323,14 +281,14 @@ def _signals(stop: Callable[[], None], reload: Callable[[], None]) -> Iterator[N
             signal.signal(number, handler)
 
 
-def _reload(service: Service) -> None:
+def _reload(service: TunnelingService) -> None:
     try:
         service.reload()
     except TailraceError as error:
         _log.error("not reloaded, nothing has changed: %s", error_text(error))
 
 
-async def _wait(service: Service, stopping: asyncio.Event) -> None:
+async def _wait(service: TunnelingService, stopping: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     waiters = [loop.create_task(stopping.wait()), loop.create_task(service.failed())]
     await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)

@@ -11,15 +11,14 @@ from typing import Final
 
 from ..common.log_floods import FloodFilter
 from ..common.queued_output import QueuedHandler
-from ..errors import ConfigurationError
 from ..service.config import DataSettings, OperationSettings, parse_address
 from ..service.networks import parse_network
 from ..service.notify.command import parse_command
-from ..service.notify.mqtt import parse_mqtt_url
+from ..service.operation import operation_settings
 from ..service.relay.handshake import parse_origin
 from ..service.telemetry.log_format import JsonFormatter, TextFormatter
 
-__all__ = ["add_operation_options", "data_settings", "operation_settings", "start_logging"]
+__all__ = ["add_operation_options", "data_settings", "read_operation", "start_logging"]
 
 _FILES: Final = (
     ("--tls-cert", "PEM certificate chain to use instead of one from the service's own CA"),
@@ -30,18 +29,10 @@ _FILES: Final = (
     ("--mqtt-cert", "client certificate for the MQTT broker, in PEM"),
     ("--mqtt-key", "its private key, if it is not in the same file"),
 )
-_NEEDED: Final = {
-    "--tls-key": "--tls-cert",
-    "--tls-ca": "--tls-cert",
-    "--mqtt-ca": "--mqtt-url",
-    "--mqtt-cert": "--mqtt-url",
-    "--mqtt-key": "--mqtt-url",
-}
-"""Option -> the one it has no meaning without."""
 
 
 def add_operation_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options; :func:`operation_settings` reads them."""
+    """Add the options; :func:`read_operation` reads them."""
     group = parser.add_argument_group("operation")
     for option, text in _FILES:
         group.add_argument(option, metavar="FILE", type=Path, help=text)
@@ -96,40 +87,27 @@ def add_operation_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def operation_settings(
-    args: argparse.Namespace, environment: Mapping[str, str]
-) -> OperationSettings:
+def read_operation(args: argparse.Namespace, environment: Mapping[str, str]) -> OperationSettings:
     """Return what the options say.
 
     Raises:
         ConfigurationError: one of them is not valid, or does not go with the others.
     """
-    for option, owner in _NEEDED.items():
-        if _value(args, option) is not None and _value(args, owner) is None:
-            raise ConfigurationError(f"{option} needs {owner}")
-    mqtt = None
-    if args.mqtt_url is not None:
-        mqtt = parse_mqtt_url(
-            args.mqtt_url, environment, ca=args.mqtt_ca, cert=args.mqtt_cert, key=args.mqtt_key
-        )
-    return OperationSettings(
+    listen: str | None = args.metrics_listen
+    command: str | None = args.notify_command
+    return operation_settings(
         tls_cert=args.tls_cert,
         tls_key=args.tls_key,
         tls_ca=args.tls_ca,
-        metrics_listen=(
-            None
-            if args.metrics_listen is None
-            else parse_address(args.metrics_listen, "--metrics-listen")
-        ),
+        metrics_listen=None if listen is None else parse_address(listen, "--metrics-listen"),
         audit_log=args.audit_log,
-        mqtt=mqtt,
-        notify_command=(() if args.notify_command is None else parse_command(args.notify_command)),
+        mqtt_url=args.mqtt_url,
+        mqtt_ca=args.mqtt_ca,
+        mqtt_cert=args.mqtt_cert,
+        mqtt_key=args.mqtt_key,
+        notify_command=() if command is None else parse_command(command),
+        environment=environment,
     )
-
-
-def _value(args: argparse.Namespace, option: str) -> object:
-    value: object = getattr(args, option.removeprefix("--").replace("-", "_"))
-    return value
 
 
 def data_settings(args: argparse.Namespace) -> DataSettings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ __all__ = [
 
 _EVERY_ADDRESS: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
 """Hosts that mean all addresses of the machine."""
+_REGION: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,11 @@ class OperationSettings:
 
 @dataclass(frozen=True, slots=True)
 class ServiceConfig:
-    """The configuration of a service."""
+    """The configuration of a service.
+
+    Raises:
+        SettingUnusable: the region is not the name of one.
+    """
 
     state_dir: Path
     api_listen: Address = Address("127.0.0.1", 7443)
@@ -132,6 +138,12 @@ class ServiceConfig:
     data: DataSettings = field(default_factory=DataSettings)
     operation: OperationSettings = field(default_factory=OperationSettings)
     limits: Limits = DEFAULT
+
+    def __post_init__(self) -> None:
+        if not _REGION.fullmatch(self.region):
+            raise SettingUnusable(
+                "{0} {region!r} is not a name such as us-east-1", "region", region=self.region
+            )
 
     @property
     def own_ready_file(self) -> Path:
@@ -158,7 +170,10 @@ class ServiceConfig:
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """How clients reach a running service; the content of the ready file."""
+    """How clients reach a running service; the content of the ready file.
+
+    Example: ``print(service.endpoints.api_endpoint, service.endpoints.data_endpoint)``
+    """
 
     api_endpoint: str
     data_endpoint: str

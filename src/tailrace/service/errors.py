@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Self
 
 from ..errors import ConfigurationError, ListenError, TailraceError
 
@@ -38,6 +39,11 @@ class SettingsError(TailraceError):
     def text(self, names: Mapping[str, str]) -> str:
         """Return the text with other ``names`` for the settings."""
         return self._template.format(*map(names.__getitem__, self._settings), **self._facts)
+
+    def renamed(self, names: Mapping[str, str]) -> Self:
+        """Return the same error with other ``names`` for some settings."""
+        settings = (names.get(setting, setting) for setting in self._settings)
+        return type(self)(self._template, *settings, **self._facts)
 
 
 class SettingUnusable(SettingsError, ConfigurationError):

@@ -6,7 +6,20 @@ import ipaddress
 from dataclasses import dataclass, replace
 from typing import Final
 
-__all__ = ["AWS", "COMMON_QUOTAS", "DEFAULT", "PRESETS", "Limits", "Quotas", "network"]
+from ..errors import ConfigurationError
+
+__all__ = [
+    "AWS",
+    "COMMON_QUOTAS",
+    "DEFAULT",
+    "PRESETS",
+    "RANGES",
+    "Limits",
+    "Quotas",
+    "Range",
+    "check_limits",
+    "network",
+]
 
 _PRIVILEGED: Final = 10
 
@@ -29,7 +42,10 @@ COMMON_QUOTAS: Final = Quotas()
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Every limit of the service; 0 means no limit where the description says so."""
+    """Every limit of the service; 0 means no limit where the description says so.
+
+    Example: ``tailrace.Service(limits=tailrace.Limits(bandwidth=800_000))``
+    """
 
     services: int = 100
     """Service ids per tunnel, 1-450: the message that lists them must fit one frame."""
@@ -82,6 +98,58 @@ AWS: Final = Limits(services=3, bandwidth=800_000, idle_seconds=60.0)
 the developer guide). Idle links end after about a minute."""
 
 PRESETS: Final = {"default": DEFAULT, "aws": AWS}
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """What the value of a limit may be."""
+
+    minimum: float
+    maximum: float
+    can_be_off: bool = False
+    """Whether 0 is allowed, too, and turns the limit off."""
+    is_whole: bool = True
+
+    def fault(self, value: float) -> str:
+        """Return what is wrong with ``value``, to stand behind it, or ""."""
+        fits = self.minimum <= value <= self.maximum or (self.can_be_off and value == 0)
+        if fits and (not self.is_whole or value == int(value)):
+            return ""
+        kind = "a whole number" if self.is_whole else "a number"
+        off = ", or 0 for no limit" if self.can_be_off else ""
+        return f"is not {kind} from {self.minimum:g} to {self.maximum:g}{off}"
+
+
+RANGES: Final = {
+    "services": Range(1, 450),
+    "open_tunnels": Range(1, 10**9),
+    "bandwidth": Range(1000, 10**12, can_be_off=True),
+    "connection_rate": Range(0.01, 10**6, can_be_off=True, is_whole=False),
+    "connections": Range(1, 10**6, can_be_off=True),
+    "address_connections": Range(1, 10**6, can_be_off=True),
+    "handshake_seconds": Range(0.1, 600, is_whole=False),
+    "handshake_bytes": Range(256, 16 * 1024),
+    "idle_seconds": Range(1, 10**6, can_be_off=True, is_whole=False),
+    "request_bytes": Range(1024, 64 * 1024**2),
+    "request_rate": Range(0.01, 10**6, can_be_off=True, is_whole=False),
+    "key_open_tunnels": Range(1, 10**9, can_be_off=True),
+    "key_opened_per_hour": Range(1, 10**9, can_be_off=True),
+    "key_stored_bytes": Range(1000, 10**12, can_be_off=True),
+}
+"""Name of a limit -> its range."""
+
+
+def check_limits(limits: Limits) -> None:
+    """Check each limit against its range.
+
+    Raises:
+        ConfigurationError: one of them is out of it.
+    """
+    for name, allowed in RANGES.items():
+        value: float = getattr(limits, name)
+        fault = allowed.fault(value)
+        if fault:
+            raise ConfigurationError(f"limits: {name} {value!r} {fault}", setting="limits")
 
 
 def network(host: str) -> str:

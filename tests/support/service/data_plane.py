@@ -20,9 +20,9 @@ from tailrace.service.limits import Limits
 from tailrace.service.notify.announcer import Announcer
 from tailrace.service.relay.data_listener import DataListener
 from tailrace.service.relay.switchboard import Switchboard
-from tailrace.service.service import Service
 from tailrace.service.telemetry.audit import AuditLog
 from tailrace.service.telemetry.counters import Counters
+from tailrace.service.tunneling_service import TunnelingService
 from tailrace.service.tunnels.queries import TunnelQueries
 from tailrace.service.tunnels.rules import RandomIds, Tunnels, TunnelSpec
 from tailrace.service.tunnels.sqlite_store import SqliteStore
@@ -36,7 +36,7 @@ RESET = MessageType.STREAM_RESET
 CLIENT = "2da438cf-9a30-4148-b236-c338182f243c"
 
 
-async def open_tunnel(service: Service, *services: str) -> dict[str, Any]:
+async def open_tunnel(service: TunnelingService, *services: str) -> dict[str, Any]:
     request = {"destinationConfig": {"services": list(services)}} if services else {}
     client = api(service.endpoints)
     try:

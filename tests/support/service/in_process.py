@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tailrace.service.config import Address, ServiceConfig
-from tailrace.service.service import Service
+from tailrace.service.tunneling_service import TunnelingService
 
 __all__ = ["config", "running"]
 
@@ -23,9 +23,9 @@ def config(state_dir: Path, **changes: Any) -> ServiceConfig:
 
 
 @asynccontextmanager
-async def running(service_config: ServiceConfig, **options: Any) -> AsyncIterator[Service]:
+async def running(service_config: ServiceConfig, **options: Any) -> AsyncIterator[TunnelingService]:
     """A started service, stopped afterwards."""
-    service = Service(service_config, **options)
+    service = TunnelingService(service_config, **options)
     await service.start()
     try:
         yield service

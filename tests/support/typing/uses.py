@@ -10,12 +10,20 @@ from typing import assert_never, assert_type
 
 import tailrace
 
-__all__ = ["destination", "failed", "happened", "source"]
+__all__ = ["destination", "failed", "happened", "serve", "source"]
 
 
 async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Echo one line."""
     writer.write(await reader.readline())
+
+
+async def serve() -> None:
+    """Embed a service."""
+    async with tailrace.Service(limits=tailrace.Limits(services=3)) as service:
+        assert_type(service, tailrace.Service)
+        assert_type(service.endpoints, tailrace.Endpoints)
+        assert_type(service.environment(), dict[str, str])
 
 
 async def source(token: str) -> None:

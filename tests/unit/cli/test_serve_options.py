@@ -18,8 +18,8 @@ import trustme
 from support.processes.mosquitto import broker, needs_mosquitto
 from support.service import api, dial, trust
 from support.waiting import HANG, wait_until
-from tailrace.cli.serve import add_serve_parser
-from tailrace.cli.serve_options import data_settings, operation_settings, start_logging
+from tailrace.cli.serve import add_serve_parser, error_text
+from tailrace.cli.serve_options import data_settings, read_operation, start_logging
 from tailrace.errors import ConfigurationError
 from tailrace.service.config import Address, DataSettings, Endpoints, OperationSettings
 from tailrace.service.telemetry.log_format import JsonFormatter
@@ -32,7 +32,7 @@ def parse(*argv: str) -> argparse.Namespace:
 
 
 def test_nothing_is_said() -> None:
-    assert operation_settings(parse(), {}) == OperationSettings()
+    assert read_operation(parse(), {}) == OperationSettings()
     assert data_settings(parse()) == DataSettings()
 
 
@@ -45,7 +45,7 @@ def test_everything_is_said() -> None:
         *("--forwarded-for", "fd00::/8"),
         *("--allow-origin", "https://console.example", "--allow-origin", "http://[::1]:80"),
     )
-    settings = operation_settings(args, {"TAILRACE_MQTT_USER": "me"})
+    settings = read_operation(args, {"TAILRACE_MQTT_USER": "me"})
     assert settings.mqtt is not None
     assert (settings.mqtt.host, settings.mqtt.user) == ("broker", "me")
     assert settings.tls_cert == Path("c.pem")
@@ -70,13 +70,13 @@ def test_everything_is_said() -> None:
         (["--mqtt-cert", "k.pem"], "--mqtt-cert needs --mqtt-url"),
         (["--mqtt-key", "k.pem"], "--mqtt-key needs --mqtt-url"),
         (["--metrics-listen", "here"], "--metrics-listen 'here' is not HOST:PORT"),
-        (["--notify-command", ""], "notify_command is empty"),
+        (["--notify-command", ""], "--notify-command is empty"),
     ],
 )
 def test_what_does_not_fit(argv: list[str], said: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        operation_settings(parse(*argv), {})
-    assert said in str(caught.value)
+        read_operation(parse(*argv), {})
+    assert said in error_text(caught.value)
 
 
 def test_what_is_no_network() -> None:
@@ -112,7 +112,7 @@ def test_the_formats_of_the_log(capsys: pytest.CaptureFixture[str]) -> None:
 
 MAIN = """
 import argparse, sys
-from tailrace.cli.serve import add_serve_parser, run_serve
+from tailrace.cli.serve import add_serve_parser, error_text, run_serve
 parser = argparse.ArgumentParser("tailrace")
 add_serve_parser(parser.add_subparsers())
 sys.exit(run_serve(parser.parse_args()))

@@ -23,7 +23,7 @@ from support.processes.child import installed
 from support.service import config, dial, running
 from tailrace.cli.exit_codes import ExitCode
 from tailrace.cli.tailrace import main
-from tailrace.service.service import Service
+from tailrace.service.tunneling_service import TunnelingService
 
 VARIABLES = (
     "AWS_ACCESS_KEY_ID",
@@ -58,7 +58,9 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-async def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
+async def service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[TunnelingService]:
     async with running(config(tmp_path / "state")) as service:
         endpoints = service.endpoints
         monkeypatch.setenv("AWS_ENDPOINT_URL_IOTSECURETUNNELING", endpoints.api_endpoint)
@@ -102,7 +104,7 @@ def shell(capsys: pytest.CaptureFixture[str]) -> Shell:
 
 
 class TestService:
-    async def test_from_opening_to_closing(self, service: Service, shell: Shell) -> None:
+    async def test_from_opening_to_closing(self, service: TunnelingService, shell: Shell) -> None:
         opened = await shell.json(
             *("open", "--thing", "lamp", "--service", "SSH", "--service", "VNC"),
             *("--description", "a lamp", "--lifetime", "5", "--tag", "a=b=c", "--tag", "d="),
@@ -133,7 +135,7 @@ class TestService:
         listed = (await shell.json("list"))["tunnelSummaries"]
         assert [summary["status"] for summary in listed] == ["CLOSED"]
 
-    async def test_all_pages(self, service: Service, shell: Shell) -> None:
+    async def test_all_pages(self, service: TunnelingService, shell: Shell) -> None:
         from tailrace.service.tunnels.rules import TunnelSpec
 
         for _ in range(230):
@@ -142,7 +144,9 @@ class TestService:
         assert len({summary["tunnelId"] for summary in listed}) == 230
         assert len((await shell.json("list", "--max", "150"))["tunnelSummaries"]) == 150
 
-    async def test_tokens_to_files(self, service: Service, shell: Shell, tmp_path: Path) -> None:
+    async def test_tokens_to_files(
+        self, service: TunnelingService, shell: Shell, tmp_path: Path
+    ) -> None:
         kept = tmp_path / "new" / "tokens"
         opened = await shell.json("open", "--tokens-to", str(kept))
         assert set(opened) == {"tunnelId", "tunnelArn"}
@@ -162,7 +166,7 @@ class TestService:
 
     @pytest.mark.parametrize("kind", ["file", "below"])
     async def test_tokens_that_cannot_be_saved(
-        self, service: Service, shell: Shell, tmp_path: Path, kind: str
+        self, service: TunnelingService, shell: Shell, tmp_path: Path, kind: str
     ) -> None:
         """Nothing is opened whose tokens would be lost."""
         (tmp_path / "file").write_text("")
@@ -175,7 +179,7 @@ class TestService:
         assert (await shell.json("list"))["tunnelSummaries"] == []
 
     async def test_tokens_that_are_lost_all_the_same(
-        self, service: Service, shell: Shell, tmp_path: Path
+        self, service: TunnelingService, shell: Shell, tmp_path: Path
     ) -> None:
         for name in ("source.token", "destination.token"):
             (tmp_path / name).mkdir()
@@ -211,7 +215,7 @@ class TestService:
         assert await shell("close", tunnel_id) == ""
         assert json.loads(await shell("list", "--json"))["tunnelSummaries"]
 
-    async def test_what_the_service_refuses(self, service: Service, shell: Shell) -> None:
+    async def test_what_the_service_refuses(self, service: TunnelingService, shell: Shell) -> None:
         line = await shell("describe", "unknown", status=ExitCode.USAGE)
         assert "ResourceNotFoundException: Tunnel unknown does not exist" in line
         line = await shell("open", "--lifetime", "721", status=ExitCode.USAGE)
@@ -239,18 +243,18 @@ class TestService:
         ],
     )
     async def test_wrong_arguments(
-        self, service: Service, shell: Shell, argv: list[str], said: str
+        self, service: TunnelingService, shell: Shell, argv: list[str], said: str
     ) -> None:
         assert said in await shell(*argv, status=ExitCode.USAGE)
 
     async def test_an_authority_that_is_not_trusted(
-        self, service: Service, shell: Shell, monkeypatch: pytest.MonkeyPatch
+        self, service: TunnelingService, shell: Shell, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.delenv("AWS_CA_BUNDLE")
         line = await shell("list", status=ExitCode.TLS)
         assert "the certificate does not verify: " in line
 
-    async def test_nobody_answers(self, service: Service, shell: Shell) -> None:
+    async def test_nobody_answers(self, service: TunnelingService, shell: Shell) -> None:
         await service.stop()
         await shell("list", status=ExitCode.NETWORK)
 

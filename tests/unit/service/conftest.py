@@ -17,7 +17,7 @@ from tailrace.service.control import ControlPlane
 from tailrace.service.limits import DEFAULT
 from tailrace.service.notify.announcer import Announcer
 from tailrace.service.relay.switchboard import Switchboard
-from tailrace.service.service import Service
+from tailrace.service.tunneling_service import TunnelingService
 from tailrace.service.tunnels.queries import TunnelQueries
 from tailrace.service.tunnels.records import TunnelRecord
 from tailrace.service.tunnels.rules import RandomIds, Tunnels
@@ -33,14 +33,14 @@ def use_aiofastnet() -> bool:
 
 
 @pytest.fixture
-async def service(tmp_path: Path, use_aiofastnet: bool) -> AsyncIterator[Service]:
+async def service(tmp_path: Path, use_aiofastnet: bool) -> AsyncIterator[TunnelingService]:
     data = DataSettings(use_aiofastnet=use_aiofastnet, sweep_interval=0.2, close_timeout=2.0)
     async with running(config(tmp_path / "state", data=data)) as service:
         yield service
 
 
 @pytest.fixture
-async def tunnel(service: Service) -> dict[str, Any]:
+async def tunnel(service: TunnelingService) -> dict[str, Any]:
     return await open_tunnel(service)
 
 

@@ -1,8 +1,23 @@
 """Limits and what they go by."""
 
+import math
+from dataclasses import replace
+
 import pytest
 
-from tailrace.service.limits import AWS, COMMON_QUOTAS, DEFAULT, PRESETS, Limits, Quotas, network
+from tailrace.errors import ConfigurationError
+from tailrace.service.limits import (
+    AWS,
+    COMMON_QUOTAS,
+    DEFAULT,
+    PRESETS,
+    RANGES,
+    Limits,
+    Quotas,
+    Range,
+    check_limits,
+    network,
+)
 
 
 def test_presets() -> None:
@@ -35,3 +50,26 @@ def test_quotas() -> None:
     for privileged in (False, True):
         found = limits.quotas(own, privileged=privileged)
         assert (found.opened_per_hour, found.stored_bytes) == (7, 0)
+
+
+class TestRanges:
+    def test_every_limit_has_one(self) -> None:
+        assert RANGES.keys() == Limits.__dataclass_fields__.keys()
+        for limits in PRESETS.values():
+            check_limits(limits)
+
+    @pytest.mark.parametrize("name", RANGES)
+    def test_their_ends(self, name: str) -> None:
+        allowed = RANGES[name]
+        for value in (allowed.minimum, allowed.maximum):
+            check_limits(replace(DEFAULT, **{name: value}))
+        for value in (allowed.minimum - 0.001, allowed.maximum + 1, -1, math.nan, math.inf):
+            with pytest.raises(ConfigurationError, match=f"limits: {name} .* is not a ") as caught:
+                check_limits(replace(DEFAULT, **{name: value}))
+            assert caught.value.setting == "limits"
+
+    def test_words(self) -> None:
+        assert Range(1, 450).fault(1.5) == "is not a whole number from 1 to 450"
+        off = Range(0.5, 9, can_be_off=True, is_whole=False)
+        assert off.fault(0.1) == "is not a number from 0.5 to 9, or 0 for no limit"
+        assert off.fault(0) == off.fault(1.5) == ""

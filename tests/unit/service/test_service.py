@@ -1,428 +1,338 @@
-"""The service as a whole: start, stop, restart, expiry."""
+"""A service inside of another program."""
 
 import asyncio
-import json
+import contextlib
+import logging
 import os
+import signal
 import socket
-import ssl
-import stat
-import time
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
 
 import pytest
-import trustme
-from websockets.exceptions import InvalidStatus
 
-from support.service import api, config, dial, running, trust
-from support.waiting import HANG, until
-from tailrace.errors import ConfigurationError, ListenError
-from tailrace.service.config import Address, Endpoints, OperationSettings
-from tailrace.service.errors import StoreFailed
-from tailrace.service.identity.key_store import (
-    ACCESS_KEY_VARIABLE,
-    SECRET_KEY_VARIABLE,
-    KeyFile,
-    credentials_file,
-)
-from tailrace.service.notify.mqtt import MqttSettings
+import tailrace
+from support.service import dial
+from support.waiting import HANG
+from tailrace.aws.client import ControlClient
+from tailrace.errors import CallRefused, ConfigurationError, ListenError
 from tailrace.service.service import Service
-from tailrace.service.tunnels.rules import TunnelSpec
-from tailrace.service.tunnels.sqlite_store import SqliteStore
-from tailrace.service.tunnels.store import Things
-from tailrace.wire import Message, MessageType
-
-CLIENT = "2da438cf-9a30-4148-b236-c338182f243c"
 
 
-async def test_ready_files(tmp_path: Path) -> None:
-    ready = tmp_path / "ready"
-    settings = config(tmp_path / "state", ready_file=ready)
-    async with running(settings) as service:
-        document = json.loads(ready.read_bytes())
-        assert set(document) == {
-            "api_endpoint",
-            "data_endpoint",
-            "ca_file",
-            "ca_dir",
-            "region",
-            "access_key_id",
-            "secret_access_key",
-            "pid",
-        }
-        assert stat.S_IMODE(ready.stat().st_mode) == 0o600
-        assert document["pid"] == os.getpid()
-        assert Endpoints.read(ready) == service.endpoints
-        assert Endpoints.read(settings.own_ready_file) == service.endpoints
-    assert not ready.exists()
-    assert not settings.own_ready_file.exists()
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary directories are made."""
+    directory = tmp_path / "temporary"
+    directory.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(directory))
+    return directory
 
 
-async def test_tunnels_and_tokens_survive_a_restart(tmp_path: Path) -> None:
-    settings = config(tmp_path / "state")
-    async with running(settings) as service:
-        first = service.endpoints
-        client = api(first)
-        opened = await asyncio.to_thread(client.open_tunnel)
-        client.close()
-        token = opened["sourceAccessToken"]
-        async with dial(first, "source", token, client_token=CLIENT):
-            pass
-    async with running(settings) as service:
-        second = service.endpoints
-        assert second.access_key_id == first.access_key_id
-        assert second.secret_access_key == first.secret_access_key
-        record = service.queries.describe(opened["tunnelId"])
-        assert record.status == "OPEN"
-        assert record.source.status == "DISCONNECTED"
-        async with dial(second, "source", token, client_token=CLIENT):
-            pass
+def contents(directory: Path) -> list[Path]:
+    return list(directory.iterdir())
 
 
-async def test_expiry_ends_links_with_close_1000(tmp_path: Path) -> None:
-    """The service's clock jumps to the end of the tunnel; the timer notices."""
-    offset = 0.0
+async def call(client: ControlClient, operation: str, **parameters: Any) -> dict[str, Any]:
+    return await asyncio.to_thread(client.call, operation, parameters)
 
-    def clock() -> float:
-        return time.time() + offset
 
-    async with running(config(tmp_path / "state"), clock=clock) as service:
-        client = api(service.endpoints)
-        opened = await asyncio.to_thread(
-            client.open_tunnel, timeoutConfig={"maxLifetimeTimeoutMinutes": 1}
+async def test_it_is_ready_on_entry_and_gone_at_the_end(temporary: Path, loop_kind: str) -> None:
+    async with tailrace.Service() as service:
+        opened = await call(service.control_client(), "OpenTunnel")
+        async with dial(service.endpoints, "source", opened["sourceAccessToken"]) as source:
+            (directory,) = contents(temporary)
+            assert directory.stat().st_mode & 0o777 == 0o700
+            endpoints = service.endpoints
+        assert await source.close_code() is not None
+    assert contents(temporary) == []
+    host, _, port = endpoints.data_endpoint.rpartition(":")
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((host, int(port)))
+
+
+async def test_a_state_directory_outlives_it(tmp_path: Path, temporary: Path) -> None:
+    service = Service(tmp_path / "state")
+    async with service:
+        opened = await call(service.control_client(), "OpenTunnel")
+        key = service.endpoints.access_key_id
+    async with service:
+        described = await call(
+            service.control_client(), "DescribeTunnel", tunnelId=opened["tunnelId"]
         )
-        async with dial(service.endpoints, "source", opened["sourceAccessToken"]) as peer:
-            # As if the clock was set, or the machine had slept: nobody tells the service.
-            offset = 60.0
-            code = await asyncio.wait_for(peer.close_code(), HANG)
-            assert code == (1000, "The tunnel has expired")
-        assert service.queries.describe(opened["tunnelId"]).status == "CLOSED"
-        client.close()
+        assert described["tunnel"]["status"] == "OPEN"
+        assert service.endpoints.access_key_id == key
+    assert contents(temporary) == []
+    assert not (tmp_path / "state" / "ready.json").exists()
 
 
-@pytest.mark.parametrize("option", ["api_listen", "data_listen"])
-async def test_a_busy_port(tmp_path: Path, option: str) -> None:
+async def test_the_environment_is_that_of_the_command(tmp_path: Path) -> None:
+    async with Service(tmp_path / "state", region="eu-west-1") as service:
+        printed = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "tailrace", "env", "--state-dir", tmp_path / "state"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=HANG,
+        )
+        lines = printed.stdout.splitlines()
+        exported = dict(
+            line.removeprefix("export ").split("=", 1) for line in lines if "export" in line
+        )
+        assert service.environment() == exported
+        assert exported["AWS_REGION"] == "eu-west-1"
+
+
+async def test_the_environment_is_enough_for_other_processes() -> None:
+    async with Service() as service:
+        environment = {"PATH": os.environ["PATH"], **service.environment()}
+        listed = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "tailrace", "tunnel", "list", "--json"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=HANG,
+            env=environment,
+        )
+        assert '"tunnelSummaries": []' in listed.stdout
+
+
+async def test_settings_are_used(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    audit = tmp_path / "audit.log"
+    async with Service(
+        str(tmp_path / "state"),
+        host="0.0.0.0",
+        api_port=port,
+        host_names=["tunnel.example"],
+        limits="aws",
+        audit_log=audit,
+    ) as service:
+        assert service.endpoints.api_endpoint == f"https://tunnel.example:{port}"
+    async with Service(limits=tailrace.Limits(services=1), audit_log=audit) as service:
+        client = service.control_client()
+        await call(client, "OpenTunnel", destinationConfig={"services": ["a"]})
+        with pytest.raises(CallRefused):
+            await call(client, "OpenTunnel", destinationConfig={"services": ["a", "b"]})
+    assert "OpenTunnel" in audit.read_text()
+
+
+async def test_things_are_notified_by_a_command(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    script = f"import sys; open({str(told)!r}, 'w').write(sys.stdin.read())"
+    async with Service(notify_command=[sys.executable, "-c", script]) as service:
+        parameters = {"destinationConfig": {"thingName": "pump-7", "services": ["SSH"]}}
+        await call(service.control_client(), "OpenTunnel", **parameters)
+    assert '"thingName": "pump-7"' in told.read_text()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said", "setting"),
+    [
+        ({"api_port": -1}, "api_port -1 is not a port from 0 to 65535", "api_port"),
+        ({"data_port": 65536}, "data_port 65536 is not a port from 0 to 65535", "data_port"),
+        ({"region": "us east"}, "region 'us east' is not a name such as us-east-1", "region"),
+        ({"limits": "azure"}, "limits 'azure' is neither an object nor one of: ", "limits"),
+        (
+            {"limits": tailrace.Limits(services=0)},
+            "limits: services 0 is not a whole number from 1 to 450",
+            "limits",
+        ),
+        ({"tls_key": "key.pem"}, "tls_key needs tls_cert", "tls_key"),
+        ({"mqtt_url": "http://h"}, "mqtt_url must be mqtt://HOST", "mqtt_url"),
+    ],
+)
+def test_settings_that_cannot_be(settings: dict[str, Any], said: str, setting: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Service(**settings)
+    assert str(caught.value).startswith(said)
+    assert caught.value.setting == setting
+
+
+@pytest.mark.parametrize("argument", ["api_port", "data_port"])
+async def test_a_busy_port(temporary: Path, argument: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
-        service = Service(config(tmp_path / "state", **{option: Address("127.0.0.1", port)}))
+        service = Service(**{argument: port})
         with pytest.raises(ListenError) as caught:
-            await service.start()
-    text = str(caught.value)
-    assert f"127.0.0.1:{port}" in text
-    assert f"({option})" in text
-    # Nothing is held back by the failed start.
-    async with running(config(tmp_path / "state")):
+            await service.__aenter__()
+    assert str(caught.value) == (
+        f"cannot listen on 127.0.0.1:{port} ({argument}): Address already in use; stop what "
+        f"listens there, or choose another port with {argument}"
+    )
+    assert caught.value.setting == argument
+    assert contents(temporary) == []
+    # What was in the way is gone.
+    async with service:
         pass
 
 
-async def test_a_host_that_does_not_exist(tmp_path: Path) -> None:
-    settings = config(tmp_path / "state", api_listen=Address("no.such.host.invalid", 0))
-    with pytest.raises(ListenError, match=r"no\.such\.host\.invalid"):
-        await Service(settings).start()
+async def test_a_file_that_is_missing(temporary: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot read /no/cert: No such file"):
+        await Service(tls_cert="/no/cert").__aenter__()
+    assert contents(temporary) == []
 
 
-async def test_one_service_per_state_directory(tmp_path: Path) -> None:
-    async with running(config(tmp_path / "state")):
-        with pytest.raises(ConfigurationError, match="another service"):
-            await Service(config(tmp_path / "state")).start()
+async def test_a_state_directory_in_use(tmp_path: Path) -> None:
+    async with Service(tmp_path / "state"):
+        with pytest.raises(ConfigurationError, match=r"another service uses .*another state_dir"):
+            await Service(tmp_path / "state").__aenter__()
 
 
-async def test_all_addresses(tmp_path: Path) -> None:
-    settings = config(
-        tmp_path / "state",
-        api_listen=Address("0.0.0.0", 0),
-        data_listen=Address("::", 0),
-        region="eu-west-1",
-    )
-    async with running(settings) as service:
-        assert service.endpoints.api_endpoint.startswith("https://localhost:")
-        assert service.endpoints.data_endpoint.startswith("localhost:")
-        client = api(service.endpoints)
-        opened = await asyncio.to_thread(client.open_tunnel)
-        client.close()
-        assert opened["tunnelArn"].startswith("arn:aws:iot:eu-west-1:000000000000:tunnel/")
-        async with dial(service.endpoints, "source", opened["sourceAccessToken"]):
-            pass
-    named = config(
-        tmp_path / "state", data_listen=Address("0.0.0.0", 0), host_names=("tunnel.example",)
-    )
-    async with running(named) as service:
-        assert service.endpoints.data_endpoint.startswith("tunnel.example:")
+async def test_it_is_used_inside_of_its_block() -> None:
+    service = Service()
+    uses: list[Callable[[], object]] = [
+        lambda: service.endpoints,
+        service.environment,
+        service.control_client,
+    ]
+    for use in uses:
+        with pytest.raises(RuntimeError, match="use it inside of its async with block"):
+            use()
+    async with service:
+        with pytest.raises(RuntimeError, match="in use already"):
+            await service.__aenter__()
+        for use in uses:
+            use()
+    for use in uses:
+        with pytest.raises(RuntimeError, match="not running"):
+            use()
 
 
-async def test_a_service_that_does_not_run_has_no_endpoints(tmp_path: Path) -> None:
-    service = Service(config(tmp_path / "state"))
-    with pytest.raises(RuntimeError):
-        _ = service.endpoints
-    await service.stop()
-
-
-async def test_the_end_of_the_api_is_noticed(tmp_path: Path) -> None:
-    async with running(config(tmp_path / "state")) as service:
-        failed = asyncio.get_running_loop().create_task(service.failed())
-        await asyncio.sleep(0)
-        assert not failed.done()
-        service._running.api._server.should_exit = True
-        await asyncio.wait_for(failed, HANG)
-
-
-async def test_secrets_stay_out_of_logs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(1)
-    async with running(config(tmp_path / "state")) as service:
-        client = api(service.endpoints)
-        opened = await asyncio.to_thread(client.open_tunnel)
-        client.close()
-        async with dial(
-            service.endpoints, "source", opened["sourceAccessToken"], client_token=CLIENT
-        ):
-            pass
-        secret = service.endpoints.secret_access_key
-    ours = [record for record in caplog.records if record.name.startswith("tailrace")]
-    assert ours
-    for record in ours:
-        text = record.getMessage()
-        for hidden in (opened["sourceAccessToken"], CLIENT, secret):
-            assert hidden not in text
-
-
-async def test_the_certificate_is_loaded_again(tmp_path: Path) -> None:
-    def issue() -> trustme.CA:
-        authority = trustme.CA()
-        issued = authority.issue_cert("localhost", "127.0.0.1")
-        authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-        issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
-        return authority
-
-    issue()
-    operation = OperationSettings(
-        tls_cert=tmp_path / "server.pem",
-        tls_ca=tmp_path / "ca.pem",
-        audit_log=tmp_path / "audit",
-    )
-    async with running(config(tmp_path / "state", operation=operation)) as service:
-        client = api(service.endpoints)
-        opened = await asyncio.to_thread(client.open_tunnel)
-        old = trust(service.endpoints)
-        async with dial(service.endpoints, "source", opened["sourceAccessToken"], ssl=old) as peer:
-            issue()
-            os.rename(tmp_path / "audit", tmp_path / "audit.1")
-            service.reload()
-            with pytest.raises(ssl.SSLCertVerificationError):
-                async with dial(
-                    service.endpoints, "destination", opened["destinationAccessToken"], ssl=old
-                ):
-                    pass
-            async with dial(
-                service.endpoints, "destination", opened["destinationAccessToken"]
-            ) as other:
-                # Whoever was connected stays.
-                await peer.send(Message(MessageType.STREAM_START, 1))
-                assert (await other.recv()).type == MessageType.STREAM_START
-        client.close()
-        fresh = api(service.endpoints)
-        await asyncio.to_thread(fresh.close_tunnel, tunnelId=opened["tunnelId"])
-        fresh.close()
-        (tmp_path / "server.pem").write_text("junk")
-        with pytest.raises(ConfigurationError, match=r"server\.pem"):
-            service.reload()
-        assert "CloseTunnel" in (tmp_path / "audit").read_text()
-        assert "OpenTunnel" in (tmp_path / "audit.1").read_text()
-
-
-@pytest.mark.parametrize("broken", ["server.pem", "audit", "credentials.json"])
-async def test_reloading_takes_all_or_nothing(tmp_path: Path, broken: str) -> None:
-    state = tmp_path / "state"
-    authority = trustme.CA()
-    issued = authority.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    issued.write_to_path(tmp_path / "server.pem")
-    operation = OperationSettings(
-        tls_cert=tmp_path / "server.pem",
-        tls_ca=tmp_path / "ca.pem",
-        audit_log=tmp_path / "audit",
-    )
-    async with running(config(state, operation=operation)) as service:
-        trusted = trust(service.endpoints)
-        own = service.endpoints.access_key_id
-        # Everything changes, and one thing to what cannot be used.
-        trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(
-            tmp_path / "server.pem"
-        )
-        (tmp_path / "audit").rename(tmp_path / "audit.1")
-        KeyFile(credentials_file(state)).revoke(own)
-        path = (state if broken == "credentials.json" else tmp_path) / broken
-        path.unlink(missing_ok=True)
-        path.mkdir()
-        with pytest.raises(ConfigurationError, match=broken):
-            service.reload()
-        # Where it was audited, by which key, and who vouches for the service.
-        if broken != "credentials.json":
-            assert service._running.state.keys._keys.keys() == {own}
-        tunnel = service._running.control.open_tunnel(TunnelSpec())
-        with pytest.raises(InvalidStatus):
-            async with dial(service.endpoints, "source", "junk", ssl=trusted):
-                pass
-        async with dial(service.endpoints, "source", tunnel.source_token.reveal(), ssl=trusted):
-            pass
-    assert '"connected"' in (tmp_path / "audit.1").read_text()
-
-
-async def test_its_own_certificate_is_renewed_by_reloading(tmp_path: Path) -> None:
-    offset = 0.0
-    settings = config(tmp_path / "state")
-    async with running(settings, clock=lambda: time.time() + offset) as service:
-        before = (tmp_path / "state" / "tls" / "server.pem").read_bytes()
-        service.reload()
-        assert (tmp_path / "state" / "tls" / "server.pem").read_bytes() == before
-        offset = 380 * 86400
-        service.reload()
-        assert (tmp_path / "state" / "tls" / "server.pem").read_bytes() != before
-
-
-async def test_its_own_certificate_is_renewed_while_it_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+async def test_the_directory_of_the_program_may_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    caplog.set_level("INFO")
-    monkeypatch.setattr("tailrace.service.service._RENEWAL_SECONDS", 0.01)
-    offset = -380 * 86400.0
-    settings = config(tmp_path / "state")
-    async with running(settings, clock=lambda: time.time() + offset) as service:
-        host, _, port = service.endpoints.data_endpoint.rpartition(":")
-
-        async def shown() -> bytes:
-            context = trust(service.endpoints)
-            _, writer = await asyncio.open_connection(host, int(port), ssl=context)
-            certificate: bytes = writer.get_extra_info("ssl_object").getpeercert(True)
-            writer.transport.abort()
-            return certificate
-
-        before = await shown()
-        (settings.state_dir / "tls").chmod(0o777)
-        await until(lambda: "chmod 755" in caplog.text, "a line about the renewal that failed")
-        assert await shown() == before
-        (settings.state_dir / "tls").chmod(0o700)
-        offset = 0.0
-        await until(lambda: "connections get a new one" in caplog.text, "a new certificate")
-        assert await shown() != before
-    assert caplog.text.count("connections get a new one") == 1
+    monkeypatch.chdir(tmp_path)
+    service = Service("state")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    async with service:
+        assert (tmp_path / "state" / "ready.json").exists()
 
 
-def holding(directory: Path, text: str) -> list[Path]:
-    """Return the files in which a text is."""
-    files = (path for path in directory.rglob("*") if path.is_file())
-    return [path for path in files if text.encode() in path.read_bytes()]
+class TestGuest:
+    async def test_what_belongs_to_the_program_stays(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def belongings() -> list[object]:
+            names = ("", "tailrace", "asyncio", "picows", "uvicorn.error", "uvicorn.access")
+            loggers = [logging.getLogger(name) for name in names]
+            return [
+                asyncio.get_event_loop_policy(),
+                asyncio.get_running_loop().get_exception_handler(),
+                {number: signal.getsignal(number) for number in signal.valid_signals()},
+                os.umask(0o22),
+                dict(os.environ),
+                [(each.level, each.propagate, list(each.handlers)) for each in loggers],
+                sys.unraisablehook,
+                threading.excepthook,
+            ]
+
+        caplog.set_level(logging.INFO)
+        os.umask(0o22)
+        before = belongings()
+        async with Service() as service:
+            during = belongings()
+            await call(service.control_client(), "ListTunnels")
+        assert belongings() == before
+        # All but the handler of the loop, which is passed on what is not the service's.
+        assert during[:1] + during[2:] == before[:1] + before[2:]
+        assert "service is ready" in caplog.text
+        assert {each.name.partition(".")[0] for each in caplog.records} <= {"tailrace", "asyncio"}
+
+    async def test_several_in_one_loop(self, temporary: Path) -> None:
+        """Each with tunnels and keys of its own."""
+        async with contextlib.AsyncExitStack() as stack:
+            services = [await stack.enter_async_context(Service()) for _ in range(3)]
+            assert len({each.endpoints.data_endpoint for each in services}) == 3
+            clients = [each.control_client() for each in services]
+            opened = await call(clients[0], "OpenTunnel")
+            async with dial(services[0].endpoints, "source", opened["sourceAccessToken"]):
+                lists = [await call(client, "ListTunnels") for client in clients]
+            assert [len(each["tunnelSummaries"]) for each in lists] == [1, 0, 0]
+            assert len(contents(temporary)) == 3
+        assert contents(temporary) == []
+
+    def test_in_a_thread(self, temporary: Path) -> None:
+        async def serve() -> int:
+            async with Service() as service:
+                return len(await call(service.control_client(), "ListTunnels"))
+
+        with contextlib.ExitStack() as stack:
+            found: list[int] = []
+            thread = threading.Thread(target=lambda: found.append(asyncio.run(serve())))
+            thread.start()
+            stack.callback(thread.join, HANG)
+        assert found == [1]
+        assert contents(temporary) == []
 
 
-async def test_a_key_from_the_environment_is_written_nowhere(tmp_path: Path) -> None:
-    given = {ACCESS_KEY_VARIABLE: "AKGIVEN", SECRET_KEY_VARIABLE: "secret-of-the-environment"}
-    settings = config(tmp_path / "state", environment=given, ready_file=tmp_path / "ready")
-    async with running(settings) as service:
-        client = api(service.endpoints, aws_secret_access_key=given[SECRET_KEY_VARIABLE])
-        assert (await asyncio.to_thread(client.list_tunnels))["tunnelSummaries"] == []
-        client.close()
-        for path in (settings.own_ready_file, tmp_path / "ready"):
-            endpoints = Endpoints.read(path)
-            assert (endpoints.access_key_id, endpoints.secret_access_key) == ("AKGIVEN", "")
-        assert holding(tmp_path, given[SECRET_KEY_VARIABLE]) == []
-        assert holding(tmp_path, "AKGIVEN") != []
+@contextlib.contextmanager
+def threads_end() -> Iterator[None]:
+    """Check that no thread is left; those of the loop itself stay as long as the loop."""
+    before = set(threading.enumerate())
+    yield
+    left = set(threading.enumerate()) - before
+    assert [each for each in left if not each.name.startswith("asyncio_")] == []
 
 
-async def test_requests_under_way_are_answered_before_it_stops(tmp_path: Path) -> None:
-    service = Service(config(tmp_path / "state"))
-    await service.start()
-    parts = urlsplit(service.endpoints.api_endpoint)
-    reader, writer = await asyncio.open_connection(
-        parts.hostname, parts.port, ssl=trust(service.endpoints)
-    )
-    writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{")
-    await writer.drain()
-    client = api(service.endpoints)
-    await asyncio.to_thread(client.list_tunnels)
-    client.close()
-    stopping = asyncio.get_running_loop().create_task(service.stop())
-    while service._accepting:
-        await asyncio.sleep(0)
-    writer.write(b"}")
-    async with asyncio.timeout(HANG):
-        answer = await reader.read()
-        await stopping
-    assert answer.startswith(b"HTTP/1.1 403 ")
-    assert b"MissingAuthenticationTokenException" in answer
-    writer.transport.abort()
+class TestCancelled:
+    async def use(self, service: Service, entered: asyncio.Event) -> None:
+        async with service:
+            entered.set()
+            await asyncio.Event().wait()
 
+    async def test_starting(self, temporary: Path) -> None:
+        """After any number of turns of the loop, until it has started."""
+        loop, turns, entered = asyncio.get_running_loop(), 0, asyncio.Event()
+        with threads_end():
+            while not entered.is_set():
+                task = loop.create_task(self.use(Service(), entered))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await asyncio.wait_for(task, HANG)
+                assert contents(temporary) == []
+                turns += 1
+        assert turns > 3
 
-async def test_stopping_records_all_links_as_gone(tmp_path: Path) -> None:
-    settings = config(tmp_path / "state")
-    async with running(settings) as service:
-        client = api(service.endpoints)
-        opened = await asyncio.to_thread(client.open_tunnel)
-        client.close()
-        async with dial(service.endpoints, "source", opened["sourceAccessToken"]) as peer:
-            await service.stop()
-            assert await peer.close_code() == (1006, "")
-    store = SqliteStore.open(settings.database)
-    record = store.tunnel(opened["tunnelId"])
-    store.close()
-    assert record is not None
-    assert record.source.status == "DISCONNECTED"
+    async def test_stopping(self, temporary: Path) -> None:
+        loop = asyncio.get_running_loop()
+        with threads_end():
+            for turns in (0, 1, 2, 4, 8, 16):
+                service, entered = Service(), asyncio.Event()
+                task = loop.create_task(self.use(service, entered))
+                await entered.wait()
+                opened = await call(service.control_client(), "OpenTunnel")
+                token = opened["sourceAccessToken"]
+                async with dial(service.endpoints, "source", token) as source:
+                    task.cancel()
+                    for _ in range(turns):
+                        await asyncio.sleep(0)
+                    task.cancel()
+                    with pytest.raises(asyncio.CancelledError):
+                        await asyncio.wait_for(task, HANG)
+                    assert await source.close_code() == (1006, "")
+                assert contents(temporary) == []
 
+    def test_the_program_ends(self, temporary: Path) -> None:
+        """With the service in a task that it has not waited for."""
 
-async def test_things_are_notified(tmp_path: Path) -> None:
-    saved = tmp_path / "saved"
-    operation = OperationSettings(
-        notify_command=("/bin/sh", "-c", f"cat > {saved}.new; mv {saved}.new {saved}"),
-        mqtt=MqttSettings("127.0.0.1", 1),
-    )
-    async with running(config(tmp_path / "state", operation=operation)) as service:
-        client = api(service.endpoints)
-        opened = await asyncio.to_thread(
-            client.open_tunnel, destinationConfig={"thingName": "lamp", "services": ["SSH"]}
-        )
-        await asyncio.to_thread(client.open_tunnel)
-        client.close()
-        async with asyncio.timeout(HANG):
-            while not saved.exists():
-                await asyncio.sleep(0.01)
-        document = json.loads(saved.read_text())
-        assert document["thingName"] == "lamp"
-        assert document["notification"] == {
-            "clientAccessToken": opened["destinationAccessToken"],
-            "clientMode": "destination",
-            "region": "us-east-1",
-            "services": ["SSH"],
-        }
+        async def main() -> None:
+            entered = asyncio.Event()
+            tasks.append(asyncio.get_running_loop().create_task(self.use(Service(), entered)))
+            await entered.wait()
 
-
-async def test_a_busy_metrics_port(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as busy:
-        address = Address("127.0.0.1", busy.getsockname()[1])
-        operation = OperationSettings(metrics_listen=address)
-        with pytest.raises(ListenError, match="metrics_listen"):
-            await Service(config(tmp_path / "state", operation=operation)).start()
-
-
-async def test_a_store_that_fails_at_the_end_is_logged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def fail(*_: object) -> None:
-        raise StoreFailed("disk full")
-
-    async with running(config(tmp_path / "state")):
-        monkeypatch.setattr(SqliteStore, "reset_connections", fail)
-    assert "connection states not recorded: disk full" in caplog.text
-
-
-async def test_closed_tunnels_are_forgotten_after_three_hours(tmp_path: Path) -> None:
-    offset = 0.0
-    async with running(config(tmp_path / "state"), clock=lambda: time.time() + offset) as service:
-        client = api(service.endpoints)
-        tunnel_id = (await asyncio.to_thread(client.open_tunnel))["tunnelId"]
-        await asyncio.to_thread(client.close_tunnel, tunnelId=tunnel_id)
-        client.close()
-        offset = 3 * 3600 - 60.0
-        await asyncio.sleep(1.1)
-        assert service.queries.describe(tunnel_id).status == "CLOSED"
-        offset = 3 * 3600 + 60.0
-        async with asyncio.timeout(HANG):
-            while (await service.queries.page(Things(), None, 1, "")).tunnels:
-                await asyncio.sleep(0.05)
+        tasks: list[asyncio.Task[None]] = []
+        with threads_end():
+            asyncio.run(main())
+        assert tasks[0].cancelled()
+        assert contents(temporary) == []

@@ -8,7 +8,6 @@ TLS, and from then on one deadline runs at any time.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import re
@@ -16,7 +15,7 @@ import socket
 import ssl
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, MutableMapping
+from collections.abc import Callable, Collection, MutableMapping
 from enum import Enum
 from typing import Any, Final
 
@@ -102,8 +101,10 @@ class HttpServer:
         loop = asyncio.get_running_loop()
         self._task = loop.create_task(self._server.serve([listening]))
         ready = loop.create_task(self._server.ready.wait())
-        await asyncio.wait([self._task, ready], return_when=asyncio.FIRST_COMPLETED)
-        ready.cancel()
+        try:
+            await asyncio.wait([self._task, ready], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ready.cancel()
         if self._task.done():
             self._task.result()
             raise ListenError("the HTTP server could not be started")
@@ -125,6 +126,8 @@ class _Shared:
         self.head_seconds = limits.handshake_seconds
         self._kind = kind
         self.limiter = ConnectionLimiter(limits, kind, Counter(), time.monotonic, forwarders)
+        self.left = asyncio.Event()
+        """Set when a connection is gone."""
 
     def log_dropped(self, host: str, cause: str) -> None:
         """Log that a connection from ``host`` was dropped."""
@@ -133,27 +136,46 @@ class _Shared:
         )
 
 
+class _Config(uvicorn.Config):
+    """uvicorn's settings. Its loggers are those of the program, which may run uvicorn, too."""
+
+    def configure_logging(self) -> None:
+        """Leave them as they are."""
+
+    def load(self) -> None:
+        """Prepare the application, without what logs whole requests where all is to be logged."""
+        super().load()
+        self.loaded_app = self.app
+
+
 class _Server(uvicorn.Server):
     """uvicorn on a listener of our own, without signal handlers; ``ready`` once it accepts."""
 
     def __init__(self, app: Starlette, shared: _Shared, tls: ssl.SSLContext | None) -> None:
         super().__init__(
-            uvicorn.Config(
+            _Config(
                 app,
                 http="h11",
                 ws="none",
                 lifespan="off",
                 log_config=None,
-                log_level="warning",
-                access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                timeout_graceful_shutdown=_STOP_SECONDS,
             )
         )
         self._shared = shared
         self._tls = tls
+        self._listener: Any = None
         self.ready = asyncio.Event()
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until told to exit, or cancelled."""
+        self.config.load()
+        try:
+            await self.startup(sockets)
+            await self.main_loop()
+        finally:
+            await self.shutdown(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen as the data listener does: connections are judged before TLS, on any loop."""
@@ -169,37 +191,41 @@ class _Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         for listening in sockets or ():
             filtered: Any = AcceptFilter(listening, self._shared.limiter)
-            server: Any = await aiofastnet.create_server(
+            self._listener = await aiofastnet.create_server(
                 loop,
                 lambda: _Connection(self._shared, self.config, self.server_state),
                 sock=filtered,
                 backlog=ACCEPT_AT_ONCE,
+                # Or a cancellation would come between the server and who has to close it.
+                start_serving=False,
                 **tls,
             )
-            # As far as uvicorn knows it.
-            listener: Any = _Listener(server)
-            self.servers = [listener]
-        self.started = True
+            await self._listener.start_serving()
         self.ready.set()
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-class _Listener:
-    """A listener as uvicorn stops it: closed first, and waited for when all requests are done."""
-
-    def __init__(self, server: Any) -> None:
-        self._server = server
-
-    def close(self) -> None:
-        self._server.close()
-
-    async def wait_closed(self) -> None:
-        # What is left has not got past TLS.
-        self._server.abort_clients()
-        await self._server.wait_closed()
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept no more, finish requests under way for some seconds, and drop what is left."""
+        if self._listener is None:
+            return
+        self._listener.close()
+        state = self.server_state
+        for connection in tuple(state.connections):
+            connection.shutdown()
+        try:
+            async with asyncio.timeout(_STOP_SECONDS):
+                while state.connections:
+                    self._shared.left.clear()
+                    await self._shared.left.wait()
+        except TimeoutError:
+            _log.error("requests that took more than %d s were dropped", _STOP_SECONDS)
+        finally:
+            for task in state.tasks:
+                task.cancel()
+            # Also those that have not got past TLS, of which uvicorn does not know.
+            self._listener.abort_clients()
+        await self._listener.wait_closed()
+        if state.tasks:
+            await asyncio.wait(state.tasks)
 
 
 class _Http(h11.Connection):
@@ -280,6 +306,8 @@ class _Connection(H11Protocol):
     def __init__(self, shared: _Shared, config: uvicorn.Config, state: ServerState) -> None:
         super().__init__(config, state, {})
         self._shared = shared
+        self.logger = _log
+        self.access_log = False
         self.conn = self._http = _Http()
         self._phase = _Phase.IDLE
         self._deadline: asyncio.TimerHandle | None = None
@@ -356,6 +384,7 @@ class _Connection(H11Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
         super().connection_lost(exc)
+        self._shared.left.set()
         # Freed at once, with its buffers of TLS, and not by the garbage collector.
         self._flow.wanted = None
 

@@ -52,7 +52,6 @@ from .switchboard import Switchboard
 __all__ = ["Admissions", "DataListener"]
 
 _Peer: TypeAlias = tuple[str, int] | None
-_LoopHandler: TypeAlias = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object]
 
 _log = logging.getLogger(__name__)
 
@@ -100,7 +99,6 @@ class DataListener:
         "_idle",
         "_limiter",
         "_links",
-        "_loop_handler",
         "_picows_log",
         "_proxies",
         "_server",
@@ -129,7 +127,6 @@ class DataListener:
         self._audit = audit
         self._proxies: ProxyListener | None = None
         self._stopping = False
-        self._loop_handler: _LoopHandler | None = None
         self.limits = limits
         self.clock: Callable[[], float] = time.monotonic
         self._limiter = ConnectionLimiter(
@@ -139,7 +136,7 @@ class DataListener:
         self._bandwidth: dict[str, Bucket] = {}
         self._links: set[ClientLink] = set()
         self._current: dict[tuple[str, Side], ClientLink] = {}
-        self._server: asyncio.Server | None = None
+        self._server: Any = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
@@ -163,14 +160,15 @@ class DataListener:
             sock=AcceptFilter(listening, self._limiter),
             ssl=tls,
             backlog=ACCEPT_AT_ONCE,
+            # Or a cancellation would come between the server and who has to close it.
+            start_serving=False,
             ssl_handshake_timeout=self.limits.handshake_seconds if tls else None,
             ssl_shutdown_timeout=self.settings.close_timeout if tls else None,
             **(_TLS_BUFFERS if tls and self.settings.use_aiofastnet else {}),
         )
+        await self._server.start_serving()
         if self._proxies is not None:
             self._proxies.start()
-        self._loop_handler = loop.get_exception_handler()
-        loop.set_exception_handler(self._loop_fault)
         self._schedule_sweep()
 
     async def stop(self) -> None:
@@ -184,26 +182,16 @@ class DataListener:
             self._sweeper.cancel()
         if self._server is not None:
             self._server.close()
-            asyncio.get_running_loop().set_exception_handler(self._loop_handler)
         if self._proxies is not None:
             self._proxies.stop()
         for link in list(self._links):
             link.drop("shutdown")
         # Each of them aborts itself when its client does not let it end in time.
         await self._idle.wait()
-
-    def _loop_fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Keep quiet about clients that leave before TLS is set up, as health checks do.
-
-        aiofastnet 1.2 reports those with the exception's class in place of the exception,
-        which logging cannot format.
-        """
-        if context.get("exception") is ConnectionResetError:
-            self.counters.refusals["tls_not_finished"] += 1
-        elif self._loop_handler is not None:
-            self._loop_handler(loop, context)
-        else:
-            loop.default_exception_handler(context)
+        if self._server is not None and self.settings.use_aiofastnet:
+            # What is left has not got past the handshake.
+            self._server.abort_clients()
+            await self._server.wait_closed()
 
     def _schedule_sweep(self) -> None:
         loop = asyncio.get_running_loop()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -42,12 +43,15 @@ class Checkpoints:
         await self._task
 
     async def _run(self) -> None:
-        while not self._stopping.is_set():
-            if self._is_long():
-                await asyncio.to_thread(self._checkpoint)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._interval):
-                    await self._stopping.wait()
+        loop = asyncio.get_running_loop()
+        # Its own, which ends with it: the loop's threads stay.
+        with ThreadPoolExecutor(1, "tailrace checkpoint") as executor:
+            while not self._stopping.is_set():
+                if self._is_long():
+                    await loop.run_in_executor(executor, self._checkpoint)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._interval):
+                        await self._stopping.wait()
 
     def _is_long(self) -> bool:
         try:

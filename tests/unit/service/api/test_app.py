@@ -31,17 +31,17 @@ from tailrace.service.errors import StoreFailed
 from tailrace.service.identity.key_store import KeyFile, credentials_file, new_key
 from tailrace.service.identity.policy import AccessKey, Policy
 from tailrace.service.limits import DEFAULT, Limits
-from tailrace.service.service import Service
+from tailrace.service.tunneling_service import TunnelingService
 
 
 @pytest.fixture
-async def service(tmp_path: Path) -> AsyncIterator[Service]:
+async def service(tmp_path: Path) -> AsyncIterator[TunnelingService]:
     async with running(config(tmp_path / "state")) as service:
         yield service
 
 
 @pytest.fixture
-async def http(service: Service) -> AsyncIterator[httpx.AsyncClient]:
+async def http(service: TunnelingService) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(
         base_url=service.endpoints.api_endpoint, verify=trust(service.endpoints), trust_env=False
     ) as client:
@@ -49,7 +49,7 @@ async def http(service: Service) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def signed(
-    service: Service,
+    service: TunnelingService,
     target: str,
     body: bytes,
     key: AccessKey | None = None,
@@ -82,7 +82,7 @@ def check_error(answer: httpx.Response, status: int, type_: str) -> None:
     assert answer.json()["message"]
 
 
-async def test_a_signed_request(service: Service, http: httpx.AsyncClient) -> None:
+async def test_a_signed_request(service: TunnelingService, http: httpx.AsyncClient) -> None:
     headers = signed(service, "IoTSecuredTunneling.ListTunnels", b"{}")
     answer = await http.post("/", content=b"{}", headers=headers)
     assert answer.status_code == 200
@@ -91,7 +91,9 @@ async def test_a_signed_request(service: Service, http: httpx.AsyncClient) -> No
     assert answer.headers["x-amzn-requestid"]
 
 
-async def test_a_flipped_byte_of_the_signature(service: Service, http: httpx.AsyncClient) -> None:
+async def test_a_flipped_byte_of_the_signature(
+    service: TunnelingService, http: httpx.AsyncClient
+) -> None:
     headers = signed(service, "IoTSecuredTunneling.ListTunnels", b"{}")
     last = headers["Authorization"][-1]
     headers["Authorization"] = headers["Authorization"][:-1] + ("0" if last != "0" else "1")
@@ -100,7 +102,7 @@ async def test_a_flipped_byte_of_the_signature(service: Service, http: httpx.Asy
     )
 
 
-async def test_a_changed_body(service: Service, http: httpx.AsyncClient) -> None:
+async def test_a_changed_body(service: TunnelingService, http: httpx.AsyncClient) -> None:
     headers = signed(service, OPEN, b"{}")
     answer = await http.post("/", content=b"{ }", headers=headers)
     check_error(answer, 403, "InvalidSignatureException")
@@ -112,13 +114,15 @@ async def test_no_signature(http: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("target", ["IoTSecuredTunneling.Fly", "Other.ListTunnels", ""])
-async def test_unknown_operations(service: Service, http: httpx.AsyncClient, target: str) -> None:
+async def test_unknown_operations(
+    service: TunnelingService, http: httpx.AsyncClient, target: str
+) -> None:
     headers = signed(service, target, b"{}")
     answer = await http.post("/", content=b"{}", headers=headers)
     check_error(answer, 404, "UnknownOperationException")
 
 
-async def test_not_json(service: Service, http: httpx.AsyncClient) -> None:
+async def test_not_json(service: TunnelingService, http: httpx.AsyncClient) -> None:
     headers = signed(service, "IoTSecuredTunneling.ListTunnels", b"{")
     answer = await http.post("/", content=b"{", headers=headers)
     check_error(answer, 400, "SerializationException")
@@ -139,7 +143,7 @@ async def test_a_body_without_end(http: httpx.AsyncClient) -> None:
 
 
 @asynccontextmanager
-async def connected(service: Service) -> AsyncIterator[Connection]:
+async def connected(service: TunnelingService) -> AsyncIterator[Connection]:
     host, _, port = service.endpoints.api_endpoint.removeprefix("https://").rpartition(":")
     reader, writer = await asyncio.open_connection(
         host, int(port), ssl=trust(service.endpoints), server_hostname=host
@@ -188,27 +192,27 @@ FULL = DEFAULT.request_bytes
 class TestHeads:
     """What a head says against a request is answered before the body comes."""
 
-    async def test_no_signature(self, service: Service) -> None:
+    async def test_no_signature(self, service: TunnelingService) -> None:
         async with connected(service) as connection:
             connection.send_head({}, FULL)
             assert await connection.final_answer() == (403, "MissingAuthenticationTokenException")
 
-    async def test_too_long(self, service: Service) -> None:
+    async def test_too_long(self, service: TunnelingService) -> None:
         async with connected(service) as connection:
             connection.send_head(host_signed(service, LIST, b"{}"), FULL + 1)
             assert await connection.final_answer() == (413, "RequestEntityTooLargeException")
 
-    async def test_unknown_key(self, service: Service) -> None:
+    async def test_unknown_key(self, service: TunnelingService) -> None:
         async with connected(service) as connection:
             connection.send_head(host_signed(service, LIST, b"{}", new_key("other", 1.0)), FULL)
             assert await connection.final_answer() == (403, "UnrecognizedClientException")
 
-    async def test_unknown_operation(self, service: Service) -> None:
+    async def test_unknown_operation(self, service: TunnelingService) -> None:
         async with connected(service) as connection:
             connection.send_head(host_signed(service, "IoTSecuredTunneling.Fly", b"{}"), FULL)
             assert await connection.final_answer() == (404, "UnknownOperationException")
 
-    async def test_a_signature_with_the_hash_of_the_body(self, service: Service) -> None:
+    async def test_a_signature_with_the_hash_of_the_body(self, service: TunnelingService) -> None:
         """As the SDK for JavaScript sends it: right or wrong without the body."""
         body = b"{}"
         hashed = {"X-Amz-Content-Sha256": hashlib.sha256(body).hexdigest()}
@@ -224,7 +228,7 @@ class TestHeads:
                 async with asyncio.timeout(HANG):
                     assert (await connection.reader.readline()).split()[1] == status
 
-    async def test_expect(self, service: Service) -> None:
+    async def test_expect(self, service: TunnelingService) -> None:
         """Whoever waits for leave to send a body gets it, or the refusal."""
         expect = {"Expect": "100-continue"}
         async with connected(service) as connection:
@@ -238,7 +242,7 @@ class TestHeads:
                 assert (await connection.reader.readline()).split()[1] == b"200"
 
     async def test_a_body_that_comes_all_the_same(
-        self, service: Service, http: httpx.AsyncClient
+        self, service: TunnelingService, http: httpx.AsyncClient
     ) -> None:
         """As most clients send it, and then read: they get the answer, not a reset."""
         answer = await http.post("/", content=bytes(FULL))
@@ -285,7 +289,7 @@ async def test_rights_come_before_parameters(tmp_path: Path) -> None:
             check_error(answer, 403, "AccessDeniedException")
 
 
-async def test_boto3_names_the_fault(service: Service) -> None:
+async def test_boto3_names_the_fault(service: TunnelingService) -> None:
     client = api(service.endpoints, aws_secret_access_key="wrong")
     with pytest.raises(ClientError) as caught:
         await asyncio.to_thread(client.list_tunnels)
@@ -294,7 +298,7 @@ async def test_boto3_names_the_fault(service: Service) -> None:
 
 
 async def test_a_failing_store_is_an_internal_failure(
-    service: Service, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    service: TunnelingService, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
         raise StoreFailed("disk full")
@@ -370,7 +374,7 @@ class TestLimits:
             assert (await http.post("/", content=b"{}", headers=headers)).status_code == 200
 
     async def test_refusals_do_not_fill_the_disk(
-        self, service: Service, http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+        self, service: TunnelingService, http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
     ) -> None:
         with caplog.filtering(FloodFilter(logging.INFO)):
             for _ in range(40):
@@ -380,7 +384,7 @@ class TestLimits:
 
 
 async def test_the_log_names_tunnel_thing_and_address(
-    service: Service, http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+    service: TunnelingService, http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     key = service.endpoints.access_key_id
@@ -428,7 +432,9 @@ OPEN = "IoTSecuredTunneling.OpenTunnel"
 
 
 @asynccontextmanager
-async def served(tmp_path: Path, **limits: Any) -> AsyncIterator[tuple[Service, httpx.AsyncClient]]:
+async def served(
+    tmp_path: Path, **limits: Any
+) -> AsyncIterator[tuple[TunnelingService, httpx.AsyncClient]]:
     async with running(config(tmp_path / "state", limits=Limits(**limits))) as service:
         endpoint = service.endpoints.api_endpoint
         trusted = trust(service.endpoints)
@@ -438,7 +444,7 @@ async def served(tmp_path: Path, **limits: Any) -> AsyncIterator[tuple[Service, 
             yield service, http
 
 
-async def test_a_presigned_request(service: Service, http: httpx.AsyncClient) -> None:
+async def test_a_presigned_request(service: TunnelingService, http: httpx.AsyncClient) -> None:
     """As ``generate_presigned_url`` makes it: without a body, which is as good as {}."""
     endpoints = service.endpoints
     client = api(endpoints)
@@ -458,7 +464,7 @@ async def test_a_presigned_request(service: Service, http: httpx.AsyncClient) ->
     check_error(answer, 403, "InvalidSignatureException")
 
 
-async def test_every_operation_is_there(service: Service, http: httpx.AsyncClient) -> None:
+async def test_every_operation_is_there(service: TunnelingService, http: httpx.AsyncClient) -> None:
     body = b'{"thingName": 5, "tunnelId": 5, "resourceArn": 5, "tags": 5}'
     for name in OPERATIONS:
         headers = signed(service, f"IoTSecuredTunneling.{name}", body)

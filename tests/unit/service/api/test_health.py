@@ -9,10 +9,10 @@ import pytest
 from support.service import config, running, trust
 from tailrace.service.config import Address, OperationSettings
 from tailrace.service.errors import StoreFailed
-from tailrace.service.service import Service
+from tailrace.service.tunneling_service import TunnelingService
 
 
-def client(service: Service) -> httpx.AsyncClient:
+def client(service: TunnelingService) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         base_url=service.endpoints.api_endpoint, verify=trust(service.endpoints), trust_env=False
     )

@@ -10,18 +10,18 @@ from botocore.exceptions import ClientError
 from websockets.exceptions import InvalidStatus
 
 from support.service import api, config, dial, running
-from tailrace.service.service import Service
+from tailrace.service.tunneling_service import TunnelingService
 from tailrace.wire import Message, MessageType
 
 
 @pytest.fixture
-async def service(tmp_path: Path) -> AsyncIterator[Service]:
+async def service(tmp_path: Path) -> AsyncIterator[TunnelingService]:
     async with running(config(tmp_path / "state")) as service:
         yield service
 
 
 @pytest.fixture
-async def client(service: Service) -> AsyncIterator["Client"]:
+async def client(service: TunnelingService) -> AsyncIterator["Client"]:
     client = Client(api(service.endpoints))
     yield client
     client.boto.close()
@@ -109,7 +109,7 @@ async def test_closing(client: Client) -> None:
     assert (await client.call("list_tunnels"))["tunnelSummaries"] == []
 
 
-async def test_closing_disconnects_both_sides(service: Service, client: Client) -> None:
+async def test_closing_disconnects_both_sides(service: TunnelingService, client: Client) -> None:
     opened = await client.call("open_tunnel")
     async with (
         dial(service.endpoints, "source", opened["sourceAccessToken"]) as source,
@@ -210,7 +210,9 @@ async def test_tags(client: Client) -> None:
         ("ALL", {"sourceAccessToken", "destinationAccessToken"}),
     ],
 )
-async def test_rotation(service: Service, client: Client, mode: str, keys: set[str]) -> None:
+async def test_rotation(
+    service: TunnelingService, client: Client, mode: str, keys: set[str]
+) -> None:
     opened = await client.call(
         "open_tunnel", timeoutConfig={"maxLifetimeTimeoutMinutes": 30}, description="d"
     )

@@ -33,7 +33,7 @@ from tailrace.service.limits import Limits
 from tailrace.service.relay.client_link import ClientLink
 from tailrace.service.relay.read_limiter import FULL_READ
 from tailrace.service.relay.relay_end import RelayEnd
-from tailrace.service.service import Service
+from tailrace.service.tunneling_service import TunnelingService
 from tailrace.service.tunnels.rules import TunnelSpec
 from tailrace.service.tunnels.store import Things
 from tailrace.wire import (
@@ -52,7 +52,7 @@ from tailrace.wire import (
 class TestGreeting:
     @pytest.mark.parametrize("services", [(), ("SSH",), ("b", "a", "x:1")])
     async def test_service_ids_come_first_and_alone(
-        self, service: Service, services: tuple[str, ...]
+        self, service: TunnelingService, services: tuple[str, ...]
     ) -> None:
         tunnel = await open_tunnel(service, *services)
         for subprotocol, mode, key in (
@@ -67,7 +67,7 @@ class TestGreeting:
                 assert first == encode_delimited(expected)
 
     async def test_a_version_1_client_gets_none(
-        self, service: Service, tunnel: dict[str, Any]
+        self, service: TunnelingService, tunnel: dict[str, Any]
     ) -> None:
         async with dial(
             service.endpoints,
@@ -95,7 +95,7 @@ class TestDialects:
     @pytest.mark.parametrize("source_version", [V1, V2, V3])
     async def test_any_two_understand_each_other(
         self,
-        service: Service,
+        service: TunnelingService,
         source_version: str,
         destination_version: str,
         services: tuple[str, ...],
@@ -127,7 +127,7 @@ class TestDialects:
                 await ender.send(Message(RESET, *ids))
                 assert await other.recv() == Message(RESET, *ids)
 
-    async def test_several_connections_of_version_3(self, service: Service) -> None:
+    async def test_several_connections_of_version_3(self, service: TunnelingService) -> None:
         tunnel = await open_tunnel(service, "SSH")
         key = {"expect_ids": ["SSH"]}
         async with (
@@ -146,7 +146,7 @@ class TestDialects:
             await dest.send(Message(MessageType.CONNECTION_RESET, 1, "SSH", 1))
             assert await source.recv() == Message(MessageType.CONNECTION_RESET, 1, "SSH", 1)
 
-    async def test_dialects_do_not_mix_in_one_session(self, service: Service) -> None:
+    async def test_dialects_do_not_mix_in_one_session(self, service: TunnelingService) -> None:
         tunnel = await open_tunnel(service, "SSH")
         token = tunnel["sourceAccessToken"]
         async with dial(service.endpoints, "source", token, expect_ids=["SSH"]) as source:
@@ -160,7 +160,7 @@ class TestRelaying:
         return bool(request.param)
 
     async def test_bytes_arrive_whatever_the_frames(
-        self, service: Service, tunnel: dict[str, Any]
+        self, service: TunnelingService, tunnel: dict[str, Any]
     ) -> None:
         """Random messages, split and joined at random, fragmented as the C++ proxy does."""
         chance = random.Random(7)
@@ -176,7 +176,7 @@ class TestRelaying:
             )
 
     async def test_a_stream_start_shares_no_frame(
-        self, service: Service, tunnel: dict[str, Any]
+        self, service: TunnelingService, tunnel: dict[str, Any]
     ) -> None:
         async with (
             dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as source,
@@ -191,12 +191,16 @@ class TestRelaying:
                 encode_delimited(data(b"c", 2)),
             ]
 
-    async def test_pings_are_answered(self, service: Service, tunnel: dict[str, Any]) -> None:
+    async def test_pings_are_answered(
+        self, service: TunnelingService, tunnel: dict[str, Any]
+    ) -> None:
         async with dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as peer:
             pong = await peer.socket.ping(b"1716900000000")
             await asyncio.wait_for(pong, HANG)
 
-    async def test_tunnels_do_not_mix(self, service: Service, tunnel: dict[str, Any]) -> None:
+    async def test_tunnels_do_not_mix(
+        self, service: TunnelingService, tunnel: dict[str, Any]
+    ) -> None:
         other = await open_tunnel(service)
         async with (
             dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as source,
@@ -250,7 +254,7 @@ class TestRules:
         ids=lambda message: f"{message.type}-{message.stream_id}-{message.service_id}",
     )
     async def test_a_client_that_breaks_them_is_disconnected(
-        self, service: Service, mode: str, message: Message
+        self, service: TunnelingService, mode: str, message: Message
     ) -> None:
         tunnel = await open_tunnel(service, "SSH")
         token = tunnel[f"{mode}AccessToken"]
@@ -261,14 +265,16 @@ class TestRules:
             assert reason
 
     async def test_a_payload_that_is_too_long(
-        self, service: Service, tunnel: dict[str, Any]
+        self, service: TunnelingService, tunnel: dict[str, Any]
     ) -> None:
         async with dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as peer:
             body = b"\x08\x01\x10\x01\x22\x81\xf8\x03" + bytes(MAX_PAYLOAD + 1)
             await peer.socket.send(len(body).to_bytes(2, "big") + body)
             assert (await peer.close_code())[0] == 1002
 
-    async def test_a_frame_that_is_too_long(self, service: Service, tunnel: dict[str, Any]) -> None:
+    async def test_a_frame_that_is_too_long(
+        self, service: TunnelingService, tunnel: dict[str, Any]
+    ) -> None:
         async with dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as peer:
             with pytest.raises(ConnectionClosed) as caught:
                 await peer.socket.send(bytes(131_077))
@@ -276,14 +282,14 @@ class TestRules:
             assert caught.value.rcvd is not None
             assert caught.value.rcvd.code == 1009
 
-    async def test_a_text_frame(self, service: Service, tunnel: dict[str, Any]) -> None:
+    async def test_a_text_frame(self, service: TunnelingService, tunnel: dict[str, Any]) -> None:
         async with dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as peer:
             await peer.socket.send("text")
             assert (await peer.close_code())[0] == 1003
 
     @pytest.mark.parametrize("code", [None, 1000, 1001, 3000, 4999])
     async def test_a_close_frame_is_answered_with_its_code(
-        self, service: Service, tunnel: dict[str, Any], code: int | None
+        self, service: TunnelingService, tunnel: dict[str, Any], code: int | None
     ) -> None:
         reader, writer = await upgraded(service, tunnel["sourceAccessToken"])
         writer.write(close_frame(code, "" if code is None else "bye", masked=True))
@@ -307,7 +313,7 @@ class TestRules:
         ids=bytes.hex,
     )
     async def test_frames_that_break_the_rules_of_websocket(
-        self, service: Service, tunnel: dict[str, Any], sent: bytes
+        self, service: TunnelingService, tunnel: dict[str, Any], sent: bytes
     ) -> None:
         reader, writer = await upgraded(service, tunnel["sourceAccessToken"])
         writer.write(sent)
@@ -318,7 +324,7 @@ class TestRules:
         writer.close()
 
     async def test_the_other_side_of_a_disconnected_client(
-        self, service: Service, tunnel: dict[str, Any]
+        self, service: TunnelingService, tunnel: dict[str, Any]
     ) -> None:
         async with (
             dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as source,
@@ -339,7 +345,7 @@ class TestFlow:
         return bool(request.param)
 
     async def test_a_stalled_client_stops_the_flood(
-        self, service: Service, tunnel: dict[str, Any]
+        self, service: TunnelingService, tunnel: dict[str, Any]
     ) -> None:
         """One side does not read while the other one sends: bounded, and nothing is lost."""
         async with (
@@ -378,7 +384,7 @@ class TestFlow:
             assert received.digest() == sent.digest()
 
     async def test_a_client_that_is_not_read_still_sees_signs_of_life(
-        self, service: Service, tunnel: dict[str, Any]
+        self, service: TunnelingService, tunnel: dict[str, Any]
     ) -> None:
         async with (
             dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as source,
@@ -454,7 +460,11 @@ class TestTurns:
 
     @pytest.mark.parametrize("flood", [b"\x89\x80", b"\x82\x80"], ids=["pings", "empty"])
     async def test_tiny_frames(
-        self, service: Service, tunnel: dict[str, Any], largest_turn: list[int], flood: bytes
+        self,
+        service: TunnelingService,
+        tunnel: dict[str, Any],
+        largest_turn: list[int],
+        flood: bytes,
     ) -> None:
         reader, writer = await upgraded(service, tunnel["sourceAccessToken"])
         writer.write((flood + bytes(4)) * 100_000 + b"\x89\x84" + bytes(4) + b"last")
@@ -468,7 +478,7 @@ class TestTurns:
 
     @pytest.mark.parametrize("goodbye", ["close frame", "end of stream"])
     async def test_what_was_sent_before_the_end_arrives(
-        self, service: Service, tunnel: dict[str, Any], goodbye: str
+        self, service: TunnelingService, tunnel: dict[str, Any], goodbye: str
     ) -> None:
         sent = [data(b"%d" % number) for number in range(9000)]
         run = b"".join(map(encode_delimited, [start(), *sent]))
@@ -488,7 +498,7 @@ class TestTurns:
             writer.transport.abort()
 
     async def test_a_fault_behind_a_flood_is_found(
-        self, service: Service, tunnel: dict[str, Any]
+        self, service: TunnelingService, tunnel: dict[str, Any]
     ) -> None:
         token = tunnel["destinationAccessToken"]
         async with (
@@ -505,7 +515,7 @@ class TestTurns:
 
 
 async def upgraded(
-    service: Service, token: str
+    service: TunnelingService, token: str
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Connect and upgrade by hand; nothing is read from then on but what the test reads."""
     host, _, port = service.endpoints.data_endpoint.rpartition(":")
@@ -750,7 +760,7 @@ class TestWindow:
 class TestEnd:
     @pytest.mark.parametrize("ending", ["closed", "lost", "refused", "replaced", "revoked"])
     async def test_what_a_link_held_is_freed_at_once(
-        self, service: Service, tunnel: dict[str, Any], ending: str
+        self, service: TunnelingService, tunnel: dict[str, Any], ending: str
     ) -> None:
         token = tunnel["sourceAccessToken"]
 

@@ -23,7 +23,7 @@ from tailrace.link.endpoint import user_agent
 from tailrace.service.config import DataSettings, OperationSettings
 from tailrace.service.errors import StoreFailed
 from tailrace.service.limits import Limits
-from tailrace.service.service import Service
+from tailrace.service.tunneling_service import TunnelingService
 from tailrace.service.tunnels.rules import Owner, TunnelSpec
 from tailrace.service.tunnels.sqlite_store import SqliteStore
 from tailrace.service.tunnels.store import Things
@@ -36,7 +36,9 @@ DIFFERS = (
 )
 
 
-async def refused(service: Service, mode: str, token: str, **options: Any) -> tuple[int, str]:
+async def refused(
+    service: TunnelingService, mode: str, token: str, **options: Any
+) -> tuple[int, str]:
     """Expect a refusal; return status and body, which X-Status-Reason must repeat."""
     with pytest.raises(InvalidStatus) as caught:
         async with dial(service.endpoints, mode, token, **options):
@@ -48,7 +50,7 @@ async def refused(service: Service, mode: str, token: str, **options: Any) -> tu
     return response.status_code, text
 
 
-async def raw_answer(service: Service, request: bytes) -> bytes:
+async def raw_answer(service: TunnelingService, request: bytes) -> bytes:
     """Send bytes on a fresh TLS connection; return what comes until its end."""
     host, _, port = service.endpoints.data_endpoint.rpartition(":")
     reader, writer = await asyncio.open_connection(
@@ -63,7 +65,7 @@ async def raw_answer(service: Service, request: bytes) -> bytes:
 
 
 class TestHandshake:
-    async def test_the_answer(self, service: Service, tunnel: dict[str, Any]) -> None:
+    async def test_the_answer(self, service: TunnelingService, tunnel: dict[str, Any]) -> None:
         async with dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as peer:
             response = peer.socket.response
             assert response is not None
@@ -72,7 +74,7 @@ class TestHandshake:
             assert "X-Tailrace-Flow" not in response.headers
 
     async def test_proxies_of_ours_are_told_of_flow_messages(
-        self, service: Service, tunnel: dict[str, Any]
+        self, service: TunnelingService, tunnel: dict[str, Any]
     ) -> None:
         token = tunnel["sourceAccessToken"]
         agent = user_agent()
@@ -81,7 +83,9 @@ class TestHandshake:
             assert response is not None
             assert response.headers["X-Tailrace-Flow"] == "1"
 
-    async def test_a_token_in_a_cookie(self, service: Service, tunnel: dict[str, Any]) -> None:
+    async def test_a_token_in_a_cookie(
+        self, service: TunnelingService, tunnel: dict[str, Any]
+    ) -> None:
         cookie = {"Cookie": f"awsiot-tunnel-token={tunnel['sourceAccessToken']}"}
         async with dial(service.endpoints, "source", "", additional_headers=cookie):
             pass
@@ -102,7 +106,7 @@ class TestHandshake:
             assert 'refused_total{cause="origin"} 1.0' in await metrics(service)
 
     async def test_used_once_without_client_token(
-        self, service: Service, tunnel: dict[str, Any]
+        self, service: TunnelingService, tunnel: dict[str, Any]
     ) -> None:
         token = tunnel["sourceAccessToken"]
         async with dial(service.endpoints, "source", token):
@@ -110,7 +114,7 @@ class TestHandshake:
         assert await refused(service, "source", token, client_token=CLIENT) == (400, USED)
 
     async def test_used_again_with_the_same_client_token(
-        self, service: Service, tunnel: dict[str, Any]
+        self, service: TunnelingService, tunnel: dict[str, Any]
     ) -> None:
         token = tunnel["destinationAccessToken"]
         for _ in range(2):
@@ -121,10 +125,10 @@ class TestHandshake:
         assert answer == (400, DIFFERS)
         assert await refused(service, "destination", token) == (400, USED)
 
-    async def test_unknown_token(self, service: Service) -> None:
+    async def test_unknown_token(self, service: TunnelingService) -> None:
         assert await refused(service, "source", "nonsense") == (403, "Invalid access-token")
 
-    async def test_wrong_mode(self, service: Service, tunnel: dict[str, Any]) -> None:
+    async def test_wrong_mode(self, service: TunnelingService, tunnel: dict[str, Any]) -> None:
         token = tunnel["sourceAccessToken"]
         status, _ = await refused(service, "destination", token)
         assert status == 400
@@ -132,14 +136,14 @@ class TestHandshake:
         async with dial(service.endpoints, "source", token):
             pass
 
-    async def test_closed_tunnel(self, service: Service, tunnel: dict[str, Any]) -> None:
+    async def test_closed_tunnel(self, service: TunnelingService, tunnel: dict[str, Any]) -> None:
         client = api(service.endpoints)
         await asyncio.to_thread(client.close_tunnel, tunnelId=tunnel["tunnelId"])
         client.close()
         answer = await refused(service, "source", tunnel["sourceAccessToken"])
         assert answer == (400, "Tunnel is closed")
 
-    async def test_two_tokens(self, service: Service, tunnel: dict[str, Any]) -> None:
+    async def test_two_tokens(self, service: TunnelingService, tunnel: dict[str, Any]) -> None:
         token = tunnel["sourceAccessToken"]
         cookie = {"Cookie": f"awsiot-tunnel-token={token}"}
         for headers in (
@@ -149,19 +153,21 @@ class TestHandshake:
             status, _ = await refused(service, "source", "", additional_headers=headers)
             assert status == 400
 
-    async def test_wrong_path(self, service: Service, tunnel: dict[str, Any]) -> None:
+    async def test_wrong_path(self, service: TunnelingService, tunnel: dict[str, Any]) -> None:
         uri = f"wss://{service.endpoints.data_endpoint}/x?local-proxy-mode=source"
         with pytest.raises(InvalidStatus) as caught:
             async with connect(uri, ssl=trust(service.endpoints), proxy=None):
                 pass
         assert caught.value.response.status_code == 400
 
-    async def test_large_request(self, service: Service, tunnel: dict[str, Any]) -> None:
+    async def test_large_request(self, service: TunnelingService, tunnel: dict[str, Any]) -> None:
         headers = {"access-token": tunnel["sourceAccessToken"], "x-padding": "a" * 5000}
         status, _ = await refused(service, "source", "", additional_headers=headers)
         assert status == 431
 
-    async def test_unknown_subprotocol(self, service: Service, tunnel: dict[str, Any]) -> None:
+    async def test_unknown_subprotocol(
+        self, service: TunnelingService, tunnel: dict[str, Any]
+    ) -> None:
         token = tunnel["sourceAccessToken"]
         status, _ = await refused(service, "source", token, subprotocols=("mqtt",))
         assert status == 400
@@ -169,7 +175,7 @@ class TestHandshake:
             pass
 
     async def test_what_is_no_upgrade_does_not_use_the_token_up(
-        self, service: Service, tunnel: dict[str, Any]
+        self, service: TunnelingService, tunnel: dict[str, Any]
     ) -> None:
         token = tunnel["sourceAccessToken"]
         request = (
@@ -181,7 +187,9 @@ class TestHandshake:
         async with dial(service.endpoints, "source", token):
             pass
 
-    async def test_a_browsers_upgrade(self, service: Service, tunnel: dict[str, Any]) -> None:
+    async def test_a_browsers_upgrade(
+        self, service: TunnelingService, tunnel: dict[str, Any]
+    ) -> None:
         request = (
             "GET /tunnel?local-proxy-mode=source HTTP/1.1\r\nHost: localhost\r\n"
             "Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n"
@@ -218,7 +226,7 @@ class TestHandshake:
                 assert "tailrace_handshakes_refused_total{" not in await metrics(service)
 
     async def test_a_proxy_that_knows_no_upgrade(
-        self, service: Service, tunnel: dict[str, Any]
+        self, service: TunnelingService, tunnel: dict[str, Any]
     ) -> None:
         """As nginx asks the service when it is told nothing but its address."""
         token = tunnel["sourceAccessToken"]
@@ -234,7 +242,7 @@ class TestHandshake:
         async with dial(service.endpoints, "source", token):
             pass
 
-    async def test_garbage_is_answered_and_dropped(self, service: Service) -> None:
+    async def test_garbage_is_answered_and_dropped(self, service: TunnelingService) -> None:
         assert (await raw_answer(service, b"\x00garbage\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
         assert await raw_answer(service, b"x" * 20_000) == b""
 
@@ -247,7 +255,7 @@ class TestHandshake:
             assert await asyncio.wait_for(reader.read(), HANG) == b""
             writer.close()
 
-    async def test_old_tls_is_refused(self, service: Service) -> None:
+    async def test_old_tls_is_refused(self, service: TunnelingService) -> None:
         context = trust(service.endpoints)
         with pytest.warns(DeprecationWarning, match="TLSv1_1"):
             context.maximum_version = ssl.TLSVersion.TLSv1_1
@@ -259,7 +267,7 @@ class TestHandshake:
 
 class TestFailingStore:
     async def test_a_store_that_another_process_has_locked_is_not_waited_for(
-        self, service: Service, tunnel: dict[str, Any], tmp_path: Path
+        self, service: TunnelingService, tunnel: dict[str, Any], tmp_path: Path
     ) -> None:
         """A turn of the loop is no place to wait; proxies are told when to come back."""
         token = tunnel["sourceAccessToken"]
@@ -277,7 +285,7 @@ class TestFailingStore:
             pass
 
     async def test_no_admission_without_the_store(
-        self, service: Service, tunnel: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+        self, service: TunnelingService, tunnel: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def fail(*_: object) -> None:
             raise StoreFailed("disk gone")
@@ -298,7 +306,7 @@ class TestFailingStore:
 
 class TestComingAndGoing:
     async def test_a_newer_connection_replaces_an_older_one(
-        self, service: Service, tunnel: dict[str, Any]
+        self, service: TunnelingService, tunnel: dict[str, Any]
     ) -> None:
         token = tunnel["sourceAccessToken"]
         async with (
@@ -316,7 +324,7 @@ class TestComingAndGoing:
                 assert await new.recv() == data(b"banner")
 
     async def test_a_lost_client_resets_the_other_sides_streams(
-        self, service: Service, tunnel: dict[str, Any]
+        self, service: TunnelingService, tunnel: dict[str, Any]
     ) -> None:
         async with (
             dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as source,
@@ -329,7 +337,9 @@ class TestComingAndGoing:
             await source.send(start(2))
             assert await source.recv() == Message(RESET, 2, "", 1)
 
-    async def test_connection_states(self, service: Service, tunnel: dict[str, Any]) -> None:
+    async def test_connection_states(
+        self, service: TunnelingService, tunnel: dict[str, Any]
+    ) -> None:
         def states() -> tuple[str, str]:
             record = service.queries.describe(tunnel["tunnelId"])
             return record.source.status.value, record.destination.status.value
@@ -344,7 +354,7 @@ class TestComingAndGoing:
         assert states() == ("DISCONNECTED", "DISCONNECTED")
 
     async def test_stopping_sends_no_close_frame(self, tmp_path: Path) -> None:
-        service = Service(config(tmp_path / "state"))
+        service = TunnelingService(config(tmp_path / "state"))
         await service.start()
         tunnel = await open_tunnel(service)
         async with dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as peer:
@@ -353,7 +363,7 @@ class TestComingAndGoing:
 
     async def test_stopping_does_not_wait_for_dead_clients(self, tmp_path: Path) -> None:
         settings = DataSettings(close_timeout=0.3)
-        service = Service(config(tmp_path / "state", data=settings))
+        service = TunnelingService(config(tmp_path / "state", data=settings))
         await service.start()
         tunnel = await open_tunnel(service)
         async with dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as peer:
@@ -375,7 +385,7 @@ class TestCounting:
     """What operators get to see of links: counters and the audit log."""
 
     @pytest.fixture
-    async def audited(self, tmp_path: Path) -> AsyncIterator[Service]:
+    async def audited(self, tmp_path: Path) -> AsyncIterator[TunnelingService]:
         operation = OperationSettings(audit_log=tmp_path / "audit")
         settings = config(
             tmp_path / "state",
@@ -388,7 +398,7 @@ class TestCounting:
             yield service
 
     async def test_links_from_behind_a_load_balancer(
-        self, audited: Service, tmp_path: Path, caplog: pytest.LogCaptureFixture
+        self, audited: TunnelingService, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level("INFO")
         tunnel = await open_tunnel(audited)
@@ -484,13 +494,13 @@ class TestCounting:
             assert line.endswith(f"from {event['address']}")
             assert line.startswith(f"channel {event['channel']}: ")
 
-    async def test_a_load_balancer_that_sends_no_header(self, audited: Service) -> None:
+    async def test_a_load_balancer_that_sends_no_header(self, audited: TunnelingService) -> None:
         tunnel = await open_tunnel(audited)
         with pytest.raises((ConnectionError, ssl.SSLError)):
             async with dial(audited.endpoints, "source", tunnel["sourceAccessToken"]):
                 pass
 
-    async def test_why_links_end_and_handshakes_fail(self, service: Service) -> None:
+    async def test_why_links_end_and_handshakes_fail(self, service: TunnelingService) -> None:
         tunnel = await open_tunnel(service)
         client = api(service.endpoints)
         for expected in ("token_used", "unknown_token", "bad_request"):
@@ -520,7 +530,7 @@ class TestCounting:
                     await asyncio.sleep(0.01)
 
     async def test_clients_that_leave_before_tls_are_only_counted(
-        self, service: Service, caplog: pytest.LogCaptureFixture
+        self, service: TunnelingService, caplog: pytest.LogCaptureFixture
     ) -> None:
         host, _, port = service.endpoints.data_endpoint.rpartition(":")
         socket.create_connection((host, int(port))).close()
@@ -543,7 +553,7 @@ class TestCounting:
         assert seen == ["something else"]
         assert caplog.text.count("something else") == 1
 
-    async def test_time_without_reading(self, service: Service) -> None:
+    async def test_time_without_reading(self, service: TunnelingService) -> None:
         tunnel = await open_tunnel(service)
         async with (
             dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as source,
@@ -570,7 +580,7 @@ class TestCounting:
         assert "tailrace_relay_backpressure_seconds_total 0.0\n" not in await metrics(service)
 
 
-async def metrics(service: Service) -> str:
+async def metrics(service: TunnelingService) -> str:
     async with httpx.AsyncClient(verify=trust(service.endpoints), trust_env=False) as client:
         return (await client.get(f"{service.endpoints.api_endpoint}/metrics")).text
 

@@ -1,0 +1,67 @@
+"""Fixtures of pytest: a tunneling service, and tunnels through it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from .tunnels import ServiceInThread, TunnelFactory
+
+__all__ = ["tailrace_service", "tailrace_service_settings", "tailrace_tunnel"]
+
+
+@pytest.fixture(scope="session")
+def tailrace_service_settings() -> dict[str, Any]:
+    """Arguments of :class:`tailrace.Service` for ``tailrace_service``; override it to choose some.
+
+    Example::
+
+        @pytest.fixture(scope="session")
+        def tailrace_service_settings():
+            return {"limits": "aws"}
+    """
+    return {}
+
+
+@pytest.fixture(scope="session")
+def tailrace_service(
+    tailrace_service_settings: dict[str, Any],
+) -> Iterator[ServiceInThread]:
+    """A tunneling service for all tests, on free ports, with an event loop in a thread of its own.
+
+    It has ``endpoints``, ``environment()`` and ``control_client()`` of :class:`tailrace.Service`.
+
+    Raises:
+        ConfigurationError: the extra ``[service]`` is not installed, or the settings are wrong.
+
+    Example::
+
+        def test_listing(tailrace_service):
+            client = tailrace_service.control_client()
+            assert client.call("ListTunnels", {})["tunnelSummaries"] == []
+    """
+    from .tunnels import service_in_thread
+
+    with service_in_thread(tailrace_service_settings) as service:
+        yield service
+
+
+@pytest.fixture
+def tailrace_tunnel(tailrace_service: ServiceInThread) -> Iterator[TunnelFactory]:
+    """Open tunnels to local ports; they are closed when the test ends.
+
+    Call it with a service id and the port, or ``"HOST:PORT"``, of an application for each service.
+    What it returns has ``url("HTTP")`` and ``address("SSH")``: where clients reach the service
+    through the tunnel.
+
+    Example::
+
+        def test_device(tailrace_tunnel, device):
+            tunnel = tailrace_tunnel(HTTP=device.port)
+            assert httpx.get(tunnel.url("HTTP")).status_code == 200
+    """
+    with tailrace_service.tunnels() as factory:
+        yield factory
