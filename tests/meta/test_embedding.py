@@ -14,6 +14,7 @@ import pytest
 import tailrace
 from support.repository import ROOT
 from support.waiting import HANG
+from tailrace.testing import plugin
 
 PAGE = ROOT / "docs" / "embedding.md"
 
@@ -129,7 +130,7 @@ def test_names_are_loaded_when_they_are_used(name: str) -> None:
     assert result.stdout == f"{name}\n", result.stderr
 
 
-def test_every_argument_stands_on_the_page() -> None:
+def test_every_argument_and_fixture_stands_on_the_page() -> None:
     page = PAGE.read_text()
-    for name in inspect.signature(tailrace.Service).parameters:
+    for name in (*inspect.signature(tailrace.Service).parameters, *plugin.__all__):
         assert f"`{name}`" in page, name
