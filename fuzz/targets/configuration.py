@@ -10,7 +10,6 @@ from support.network.web_proxies import proxy_url
 from support.oracles.configuration import format_config, format_services, format_settings
 from tailrace.cli.localproxy.addresses import (
     parse_bind_address,
-    parse_endpoint,
     parse_service_map,
 )
 from tailrace.cli.localproxy.ini import parse_config, parse_services
@@ -25,6 +24,7 @@ from tailrace.cli.localproxy.values import UsageError
 from tailrace.common.addresses import format_host_port, format_service_map
 from tailrace.errors import ConfigurationError
 from tailrace.link.proxy.settings import parse_no_proxy, parse_web_proxy
+from tailrace.localproxy.endpoints import parse_endpoint
 from tailrace.wire import Side
 
 from ..checks import is_one_line

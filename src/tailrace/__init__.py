@@ -1,36 +1,171 @@
 """AWS IoT Secure Tunneling in Python: local proxy, service and device agent.
 
-The names of this package are loaded when they are first used, so that importing it costs nothing.
+This package is also the library: a tunnel in a program. Its names are loaded when they are first
+used, so that importing it costs nothing.
+
+Example::
+
+    async with tailrace.Tunnel.source(token, region="eu-central-1") as tunnel:
+        reader, writer = await tunnel.open_connection("SSH")
 """
 
 TYPE_CHECKING = False
 """As ``typing`` has it, whose import takes longer than all of this."""
 if TYPE_CHECKING:
+    from .errors import (
+        AccessRefused,
+        CertificateFault,
+        CertificateRejected,
+        ConfigurationError,
+        ConnectFailed,
+        DecodeError,
+        HandshakeAltered,
+        HandshakeFailed,
+        LinkError,
+        ListenError,
+        LocalProtocolError,
+        NameResolutionFailed,
+        NotTunnelingService,
+        OpenFailed,
+        ProtocolError,
+        ProxyRefused,
+        RemoteProtocolError,
+        ServiceIdMismatch,
+        ServiceUnavailable,
+        TailraceError,
+        TimedOut,
+        TLSFailed,
+        TokenRotated,
+        TunnelClosed,
+    )
+    from .library import (
+        Application,
+        Connected,
+        Connecting,
+        ConnectionClosed,
+        ConnectionCut,
+        ConnectionOpened,
+        ConnectionRefused,
+        ConnectionState,
+        ConnectionStatus,
+        DestinationTunnel,
+        Ended,
+        EventsDropped,
+        LinkPhase,
+        LinkStatus,
+        Listening,
+        ListeningOnNetwork,
+        LocalAddress,
+        PeerDialectLearned,
+        PeerJoined,
+        PeerLeft,
+        PeerPresence,
+        PeerSilent,
+        Reconnecting,
+        ServicesMapped,
+        Side,
+        SourceTunnel,
+        Started,
+        StreamHandler,
+        TCPAddress,
+        Tunnel,
+        TunnelEvent,
+        TunnelListener,
+        TunnelStatus,
+        UnixAddress,
+    )
     from .service.config import Endpoints
     from .service.limits import Limits
     from .service.service import Service
 
 __version__ = "0.1.0"
 
-__all__ = ["Endpoints", "Limits", "Service", "__version__"]
+__all__ = [
+    "AccessRefused",
+    "Application",
+    "CertificateFault",
+    "CertificateRejected",
+    "ConfigurationError",
+    "ConnectFailed",
+    "Connected",
+    "Connecting",
+    "ConnectionClosed",
+    "ConnectionCut",
+    "ConnectionOpened",
+    "ConnectionRefused",
+    "ConnectionState",
+    "ConnectionStatus",
+    "DecodeError",
+    "DestinationTunnel",
+    "Ended",
+    "Endpoints",
+    "EventsDropped",
+    "HandshakeAltered",
+    "HandshakeFailed",
+    "Limits",
+    "LinkError",
+    "LinkPhase",
+    "LinkStatus",
+    "ListenError",
+    "Listening",
+    "ListeningOnNetwork",
+    "LocalAddress",
+    "LocalProtocolError",
+    "NameResolutionFailed",
+    "NotTunnelingService",
+    "OpenFailed",
+    "PeerDialectLearned",
+    "PeerJoined",
+    "PeerLeft",
+    "PeerPresence",
+    "PeerSilent",
+    "ProtocolError",
+    "ProxyRefused",
+    "Reconnecting",
+    "RemoteProtocolError",
+    "Service",
+    "ServiceIdMismatch",
+    "ServiceUnavailable",
+    "ServicesMapped",
+    "Side",
+    "SourceTunnel",
+    "Started",
+    "StreamHandler",
+    "TCPAddress",
+    "TLSFailed",
+    "TailraceError",
+    "TimedOut",
+    "TokenRotated",
+    "Tunnel",
+    "TunnelClosed",
+    "TunnelEvent",
+    "TunnelListener",
+    "TunnelStatus",
+    "UnixAddress",
+    "__version__",
+]
 
-_HOMES = {
+_SERVICE = {
     "Endpoints": ".service.config",
     "Limits": ".service.limits",
     "Service": ".service.service",
 }
-"""Public name -> the module that has it."""
+"""Names of the service, whose packages are an extra -> the module that has each."""
 
 
-if not TYPE_CHECKING:
-    # A type checker would take any name for one of the package.
+if not TYPE_CHECKING:  # to type checkers, a name that does not exist is an error
+
     def __getattr__(name: str) -> object:
-        if name in _HOMES:
+        if name in __all__:
             from importlib import import_module
 
-            value: object = getattr(import_module(_HOMES[name], __name__), name)
-            globals()[name] = value
-            return value
+            homes = (_SERVICE[name],) if name in _SERVICE else (".errors", ".library")
+            for home in homes:
+                module = import_module(home, __name__)
+                if name in module.__all__:
+                    value: object = getattr(module, name)
+                    globals()[name] = value
+                    return value
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

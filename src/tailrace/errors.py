@@ -42,7 +42,9 @@ __all__ = [
     "ServiceUnavailable",
     "TLSFailed",
     "TailraceError",
+    "TimedOut",
     "TokenRotated",
+    "TunnelClosed",
 ]
 
 
@@ -50,8 +52,16 @@ class TailraceError(Exception):
     """Base class of all errors of this package.
 
     ``setting`` is the setting at fault, by its name in the settings of its room, or "" when
-    no single one is.
+    no single one is. ``advice`` says what to do about it, in the words of the library; it is ""
+    where the text says all, and where a command says it in its own.
+
+    Example::
+
+        except tailrace.TailraceError as error:
+            print(error, error.advice)
     """
+
+    advice = ""
 
     def __init__(self, *args: object, setting: str = "") -> None:
         super().__init__(*args)
@@ -59,7 +69,10 @@ class TailraceError(Exception):
 
 
 class ConfigurationError(TailraceError):
-    """The command line, a configuration file or the environment is wrong."""
+    """The command line, a configuration file or the environment is wrong.
+
+    Example: ``except tailrace.ConfigurationError as error: raise SystemExit(str(error))``
+    """
 
 
 class ListenError(TailraceError):
@@ -67,6 +80,8 @@ class ListenError(TailraceError):
 
     ``errno`` is the system's error number or 0; ``service_id`` and ``port`` are those that a
     local proxy was to listen for.
+
+    Example: ``except tailrace.ListenError as error: print(error.port, error.advice)``
     """
 
     def __init__(
@@ -85,27 +100,59 @@ class ListenError(TailraceError):
 
 
 class OpenFailed(TailraceError):
-    """A connection through the tunnel could not be opened; the text says why."""
+    """A connection through the tunnel could not be opened; the text says why.
+
+    Example: ``except tailrace.OpenFailed as error: print(error, error.advice)``
+    """
+
+
+class TunnelClosed(OpenFailed):
+    """The tunnel was closed, has expired or has failed: nothing can be opened any more.
+
+    Example: ``except tailrace.TunnelClosed: print("over")``
+    """
+
+
+class TimedOut(TailraceError, TimeoutError):
+    """What was waited for has not come in time; the text says what that was.
+
+    Example: ``except tailrace.TimedOut as error: print(error, error.advice)``
+    """
 
 
 class ProtocolError(TailraceError):
-    """The tunnel protocol was broken by one of the two sides."""
+    """The tunnel protocol was broken by one of the two sides.
+
+    Example: ``except tailrace.ProtocolError as error: print(error)``
+    """
 
 
 class LocalProtocolError(ProtocolError):
-    """The caller asked for something the protocol does not allow in this state."""
+    """The caller asked for something the protocol does not allow in this state.
+
+    Example: ``except tailrace.LocalProtocolError as error: print("my bug:", error)``
+    """
 
 
 class RemoteProtocolError(ProtocolError):
-    """The service or the peer sent something the protocol does not allow."""
+    """The service or the peer sent something the protocol does not allow.
+
+    Example: ``except tailrace.RemoteProtocolError as error: print("the peer:", error)``
+    """
 
 
 class DecodeError(RemoteProtocolError):
-    """Bytes from the tunnel are not a valid tunnel message."""
+    """Bytes from the tunnel are not a valid tunnel message.
+
+    Example: ``except tailrace.DecodeError as error: print("garbage:", error)``
+    """
 
 
 class ServiceIdMismatch(ProtocolError):
-    """The service ids of the tunnel, ``service_ids``, differ from the configured ones."""
+    """The service ids of the tunnel, ``service_ids``, differ from the configured ones.
+
+    Example: ``except tailrace.ServiceIdMismatch as error: print(*error.service_ids)``
+    """
 
     def __init__(self, text: str, *, setting: str = "", service_ids: tuple[str, ...] = ()) -> None:
         super().__init__(text, setting=setting)
@@ -113,7 +160,10 @@ class ServiceIdMismatch(ProtocolError):
 
 
 class LinkError(TailraceError):
-    """The WebSocket link to the service could not be set up or was lost."""
+    """The WebSocket link to the service could not be set up or was lost.
+
+    Example: ``except tailrace.LinkError as error: print(error.retryable)``
+    """
 
     retryable = True
     """Whether a later attempt with the same settings may succeed."""
@@ -124,11 +174,17 @@ class LinkError(TailraceError):
 
 
 class NameResolutionFailed(LinkError):
-    """The host name of the service could not be resolved."""
+    """The host name of the service could not be resolved.
+
+    Example: ``except tailrace.NameResolutionFailed as error: print(error.advice)``
+    """
 
 
 class ConnectFailed(LinkError):
-    """No address of the service accepted a TCP connection in time."""
+    """No address of the service accepted a TCP connection in time.
+
+    Example: ``except tailrace.ConnectFailed as error: print(error.advice)``
+    """
 
 
 class ProxyRefused(LinkError):
@@ -138,6 +194,8 @@ class ProxyRefused(LinkError):
     credentials, will say the same again, and may lock the account for it. So does
     ``retryable_once_worked``: one that sends visitors elsewhere may be a network that wants a
     login.
+
+    Example: ``except tailrace.ProxyRefused as error: print("the web proxy:", error)``
     """
 
     def __init__(
@@ -155,13 +213,19 @@ class ProxyRefused(LinkError):
 
 
 class TLSFailed(LinkError):
-    """The TLS handshake with the service failed."""
+    """The TLS handshake with the service failed.
+
+    Example: ``except tailrace.TLSFailed as error: print("no TLS:", error)``
+    """
 
     retryable_once_worked = True
 
 
 class CertificateFault(Enum):
-    """Why a certificate does not verify."""
+    """Why a certificate does not verify.
+
+    Example: ``if error.fault is tailrace.CertificateFault.OUT_OF_DATE: ...``
+    """
 
     UNTRUSTED = "untrusted"
     WRONG_NAME = "wrong name"
@@ -169,7 +233,10 @@ class CertificateFault(Enum):
 
 
 class CertificateRejected(TLSFailed):
-    """The service's certificate does not verify."""
+    """The service's certificate does not verify.
+
+    Example: ``except tailrace.CertificateRejected as error: print(error.fault.value)``
+    """
 
     retryable = False
 
@@ -179,11 +246,17 @@ class CertificateRejected(TLSFailed):
 
 
 class HandshakeFailed(LinkError):
-    """The WebSocket upgrade was not answered, or not by a WebSocket server."""
+    """The WebSocket upgrade was not answered, or not by a WebSocket server.
+
+    Example: ``except tailrace.HandshakeFailed as error: print(error.retryable)``
+    """
 
 
 class ServiceUnavailable(HandshakeFailed):
-    """The service refused the upgrade for now: status 5xx, 408, 425 or 429."""
+    """The service refused the upgrade for now: status 5xx, 408, 425 or 429.
+
+    Example: ``except tailrace.ServiceUnavailable as error: sleep(error.retry_after)``
+    """
 
     def __init__(self, text: str, *, retry_after: float = 0.0) -> None:
         super().__init__(text)
@@ -195,6 +268,8 @@ class NotTunnelingService(HandshakeFailed):
 
     ``login_page`` is the site that the latter sends visitors to, "" if it does not tell, and
     ``None`` where the answer does not look like one.
+
+    Example: ``except tailrace.NotTunnelingService as error: print(error.advice)``
     """
 
     retryable = False
@@ -209,6 +284,8 @@ class HandshakeAltered(HandshakeFailed):
     """The service got another upgrade request than was sent: a proxy in between changed it.
 
     The attributes are those of :class:`AccessRefused`.
+
+    Example: ``except tailrace.HandshakeAltered as error: print(error.status, error.advice)``
     """
 
     retryable = False
@@ -225,6 +302,8 @@ class AccessRefused(HandshakeFailed):
     """The service refused the upgrade for good, with a 4xx status that names no passing reason.
 
     ``status`` is the HTTP status, ``reason`` its phrase, ``body`` the response's text (trimmed).
+
+    Example: ``except tailrace.AccessRefused as error: print(error.status, error.advice)``
     """
 
     retryable = False
@@ -237,7 +316,10 @@ class AccessRefused(HandshakeFailed):
 
 
 class TokenRotated(LinkError):
-    """The service closed the link because its access token was replaced by another one."""
+    """The service closed the link because its access token was replaced by another one.
+
+    Example: ``except tailrace.TokenRotated: token = new_token()``
+    """
 
     retryable = False
 

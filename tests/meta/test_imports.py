@@ -27,11 +27,12 @@ FLOORS = {
     "link": 5,
     "localproxy": 6,
     "service": 6,
-    "agent": 7,
-    "demo": 7,
-    "testing": 7,
-    "cli": 8,
-    "__main__": 9,
+    "library": 7,
+    "agent": 8,
+    "demo": 8,
+    "testing": 8,
+    "cli": 9,
+    "__main__": 10,
 }
 
 FORBIDDEN = {
@@ -40,9 +41,11 @@ FORBIDDEN = {
     "link": {"aws"},
     # The service speaks the protocol's messages but is neither end of a tunnel.
     "service": {"session", "link", "localproxy"},
+    # What it needs of a tunnel, the engine offers.
+    "library": {"session", "flow", "service", "aws"},
 }
 
-OFFERED = {"service"}
+OFFERED = {"errors", "library", "service"}
 """Rooms whose names the package itself offers."""
 
 PURE = {"wire", "session"}
@@ -167,6 +170,8 @@ def test_every_room_of_the_package_is_known() -> None:
         ("tailrace.aws.client", "from ..wire import decode"),
         ("tailrace.errors", "from .common.secret import Secret"),
         ("tailrace.errors", "from . import wire"),
+        ("tailrace.library.tunnel", "from ..session import Session"),
+        ("tailrace.localproxy.proxy", "from ..library import Tunnel"),
         ("tailrace", "from .wire import Message"),
         ("tailrace.shed.tools", "import json"),
     ],
@@ -216,7 +221,9 @@ def test_files_that_meet_in_a_third_one_make_no_circle() -> None:
             "tailrace.service.relay.relay_end",
             "from ...wire import decode\nfrom ...common.secret import Secret",
         ),
+        ("tailrace", "from .library import Tunnel\nfrom .errors import TailraceError"),
         ("tailrace", "from .service.service import Service"),
+        ("tailrace.library.tunnel", "from ..localproxy.proxy import LocalProxy"),
         ("tailrace.cli.tailrace", "from .. import __version__\nfrom tailrace import __version__"),
         ("tailrace.cli.tailrace", "import tailrace\nimport time\nfrom ..agent import run"),
         ("tailrace.link.interface", "import timeit\nimport asyncio"),

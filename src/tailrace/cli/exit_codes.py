@@ -17,6 +17,7 @@ from ..errors import (
     LinkError,
     ListenError,
     TailraceError,
+    TimedOut,
     TokenRotated,
 )
 
@@ -52,6 +53,7 @@ _EXIT_CODES: Final[Mapping[type[BaseException], ExitCode]] = {
     TokenRotated: ExitCode.TOKEN_REFUSED,
     HandshakeAltered: ExitCode.ALTERED,
     LinkError: ExitCode.NETWORK,
+    TimedOut: ExitCode.NETWORK,
     ControlError: ExitCode.NETWORK,
     ListenError: ExitCode.LISTEN,
     CertificateRejected: ExitCode.TLS,

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Final, TypeAlias
 
 from ..errors import ConfigurationError
+from .escaping import cut, escape
 
 __all__ = [
     "DEFAULT_APPLICATION_HOST",
@@ -34,6 +35,7 @@ __all__ = [
     "parse_local_address",
     "parse_port",
     "parse_tcp_address",
+    "refuse_url",
     "split_host_port",
 ]
 
@@ -46,6 +48,10 @@ MAX_UNIX_PATH: Final = 107
 """Bytes in ``sun_path`` of Linux, less the NUL at the end (unix(7))."""
 
 _UNIX: Final = "unix:"
+_ANY_SCHEME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
+_SCHEME_PORTS: Final = {"http": 80, "https": 443, "ssh": 22, "ws": 80, "wss": 443}
+_PORT_AND_PATH: Final = re.compile(r"([^/]+:\d{1,5})/.*")
+_SHOWN_LENGTH: Final = 64
 _SPACE: Final = " \t\n\v\f\r"
 _MAX_HOST: Final = 253
 _LABEL: Final = re.compile(r"[a-zA-Z0-9_-]{1,63}")
@@ -57,6 +63,8 @@ class TCPAddress:
     """A TCP address; ``host`` "" means the default of the mode, ``port`` 0 "pick one".
 
     ``host`` is a name or a literal without brackets.
+
+    Example: ``address = tailrace.TCPAddress("localhost", 22)``
     """
 
     host: str
@@ -68,7 +76,10 @@ class TCPAddress:
 
 @dataclass(frozen=True, slots=True)
 class UnixAddress:
-    """The path of a unix stream socket."""
+    """The path of a unix stream socket.
+
+    Example: ``address = tailrace.UnixAddress("/run/app.sock")``
+    """
 
     path: str
 
@@ -199,6 +210,33 @@ def parse_local_address(text: str) -> LocalAddress:
     if not 0 < len(encoded) <= MAX_UNIX_PATH or b"\0" in encoded:
         raise AddressError(path, AddressFault.PATH)
     return UnixAddress(path)
+
+
+def refuse_url(text: str) -> None:
+    """Refuse what would be taken for the path of a unix socket, but is meant for a host and port.
+
+    Raises:
+        ConfigurationError: it begins with a scheme, or is ``HOST:PORT/...``.
+    """
+    scheme = _ANY_SCHEME.match(text)
+    if scheme and scheme[0] != "unix://":
+        name = scheme[0].removesuffix("://").lower()
+        place = re.split("[/?#]", text[scheme.end() :])[0].rpartition("@")[2]
+        shown = scheme[0] + place
+        if place and ":" not in place.rpartition("]")[2]:
+            place += f":{_SCHEME_PORTS.get(name, 'PORT')}"
+        raise ConfigurationError(
+            f"Address '{_shown(shown)}' is a URL; write {_shown(place or 'HOST:PORT')}"
+        )
+    behind = _PORT_AND_PATH.fullmatch(text)
+    if behind and not is_unix_path(behind[1]):
+        raise ConfigurationError(
+            f"Address '{_shown(text)}' has a path behind the port; write {_shown(behind[1])}"
+        )
+
+
+def _shown(text: str) -> str:
+    return escape(cut(text, _SHOWN_LENGTH))
 
 
 def is_unix_path(text: str) -> bool:

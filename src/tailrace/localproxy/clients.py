@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from ..common.addresses import LocalAddress, TCPAddress
-from ..errors import OpenFailed
+from ..errors import OpenFailed, TunnelClosed
 from .events import Listening, ListeningOnNetwork, ProxyEvent
 from .in_process import IN_PROCESS, Streams, new_streams
 from .listener import Listener, bind
 from .local_end import LocalEnd
 from .log import TunnelLog
+from .socket_pair import socket_pair
 from .sockets import SocketEnd
 
 __all__ = ["Client", "Clients"]
@@ -43,16 +44,22 @@ class Client:
         """Whether it does not wait any more."""
         return self.opened is not None and self.opened.done()
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether it was told that it has its connection."""
+        opened = self.opened
+        return bool(opened and opened.done() and not (opened.cancelled() or opened.exception()))
+
     def take(self) -> None:
         """Tell it that it has its connection."""
         if self.opened is not None:
             self.opened.set_result(None)
 
-    def refuse(self, reason: str) -> None:
+    def refuse(self, reason: str, kind: type[OpenFailed] = OpenFailed) -> None:
         """Send it away."""
         self.end.reset()
         if self.opened is not None and not self.opened.done():
-            self.opened.set_exception(OpenFailed(reason))
+            self.opened.set_exception(kind(reason))
 
 
 class Clients:
@@ -65,6 +72,9 @@ class Clients:
         self._emit = emit
         self._log = log
         self._listeners: dict[str, Listener] = {}
+        """Those of the settings, by service id."""
+        self._added: dict[Listener, tuple[str, bool]] = {}
+        """The service id of those that were added, and whether their port was picked."""
         self._waiting: dict[str, deque[Client]] = {}
         self._service_ids: tuple[str, ...] | None = None
         self._serve: Callable[[str], None] | None = None
@@ -100,6 +110,34 @@ class Clients:
         """Accept the clients of a service, which has been bound."""
         self._emit(Listening(service_id, self._accept(service_id).address, assigned))
 
+    def add_listener(self, service_id: str, address: LocalAddress) -> Listener:
+        """Bind one more listener for a service; it accepts clients while there is a link.
+
+        Raises:
+            ListenError: the address cannot be bound.
+            OpenFailed: there is no such service.
+            TunnelClosed: the tunnel has ended.
+        """
+        self._check(service_id)
+        listener = bind(service_id, address, self._log)
+        self._added[listener] = service_id, not (isinstance(address, TCPAddress) and address.port)
+        if not listener.is_local:
+            self._emit(ListeningOnNetwork(listener.address))
+        if self._serve is not None:
+            self._begin(listener)
+        return listener
+
+    def remove_listener(self, listener: Listener) -> None:
+        """Close one that was added; the connections of its clients go on."""
+        self._added.pop(listener, None)
+        listener.close()
+
+    def _begin(self, listener: Listener) -> None:
+        """Accept the clients of a listener that was added."""
+        service_id, assigned = self._added[listener]
+        self._start(listener, service_id)
+        self._emit(Listening(service_id, listener.address, assigned))
+
     def _listener(self, service_id: str) -> Listener | None:
         # A lone port serves the only service.
         return self._listeners.get(service_id) or self._listeners.get("")
@@ -107,9 +145,11 @@ class Clients:
     def _accept(self, service_id: str) -> Listener:
         listener = self._listener(service_id)
         assert listener is not None
-        loop = asyncio.get_running_loop()
-        listener.start(loop, partial(self._accepted, listener, service_id))
+        self._start(listener, service_id)
         return listener
+
+    def _start(self, listener: Listener, service_id: str) -> None:
+        listener.start(asyncio.get_running_loop(), partial(self._accepted, listener, service_id))
 
     def _accepted(
         self, listener: Listener, service_id: str, sock: socket.socket, peer: str
@@ -125,27 +165,59 @@ class Clients:
         """Connect to a service from within this process, once there is a link that can take it.
 
         Raises:
-            OpenFailed: there is no such service, a limit is reached, or the tunnel has ended.
+            OpenFailed: there is no such service, or a limit is reached.
+            TunnelClosed: the tunnel has ended.
         """
-        if self._end:
-            raise OpenFailed(self._end)
-        if self._service_ids is not None and service_id not in self._service_ids:
-            raise OpenFailed(_no_service(service_id))
-        loop = asyncio.get_running_loop()
-        end, streams = new_streams(loop)
-        opened = loop.create_future()
-        client = Client(service_id, IN_PROCESS, end, opened)
-        self._add(client)
+        self._check(service_id)
+        end, streams = new_streams(asyncio.get_running_loop())
         try:
-            await opened
+            await self._connect(service_id, end)
         except BaseException:
-            queue = self._waiting.get(service_id)
-            if queue and client in queue:
-                queue.remove(client)
             # It may have been opened in the turn of the loop in which it was cancelled.
             streams[1].transport.abort()
             raise
         return streams
+
+    async def open_socket(self, service_id: str) -> socket.socket:
+        """Connect to a service; return a connected, non-blocking socket, which the caller owns.
+
+        Raises:
+            OpenFailed: there is no such service, a limit is reached, or this process can have
+                no more sockets.
+            TunnelClosed: the tunnel has ended.
+        """
+        self._check(service_id)
+        try:
+            near, far = await socket_pair()
+        except OSError as error:
+            raise OpenFailed(f"a socket cannot be made: {error.strerror}") from None
+        try:
+            await self._connect(service_id, SocketEnd(asyncio.get_running_loop(), far))
+        except BaseException:
+            near.close()
+            raise
+        return near
+
+    async def _connect(self, service_id: str, end: LocalEnd) -> None:
+        """Wait until a local end has its connection; one that gets none is reset."""
+        client = Client(service_id, IN_PROCESS, end, asyncio.get_running_loop().create_future())
+        assert client.opened is not None
+        self._add(client)
+        try:
+            await client.opened
+        except BaseException:
+            queue = self._waiting.get(service_id)
+            if queue and client in queue:
+                queue.remove(client)
+            if not client.is_connected:
+                end.reset()
+            raise
+
+    def _check(self, service_id: str) -> None:
+        if self._end:
+            raise TunnelClosed(self._end)
+        if self._service_ids is not None and service_id not in self._service_ids:
+            raise OpenFailed(_no_service(service_id))
 
     # -- the queue ------------------------------------------------------------------------------
 
@@ -155,21 +227,27 @@ class Clients:
         self._serve = serve
         for service_id in self._waiting.keys() - set(service_ids):
             self._refuse(self._waiting.pop(service_id), _no_service(service_id))
+        for listener, (service_id, _) in list(self._added.items()):
+            if service_id in service_ids:
+                self._begin(listener)
+            else:
+                self._log.warning("%s: closed, %s", listener.address, _no_service(service_id))
+                self.remove_listener(listener)
 
     def pause(self) -> None:
         """Let no connections be opened until :meth:`tunnel_ready`."""
         self._serve = None
-        for listener in self._listeners.values():
+        for listener in [*self._listeners.values(), *self._added]:
             listener.pause()
 
     def close(self, reason: str) -> None:
         """Send all clients away, for good, and close the listeners."""
         self.pause()
         self._end = reason
-        for listener in self._listeners.values():
+        for listener in [*self._listeners.values(), *self._added]:
             listener.close()
         for queue in self._waiting.values():
-            self._refuse(queue, reason)
+            self._refuse(queue, reason, TunnelClosed)
         self._waiting.clear()
 
     def has_waiting(self, service_id: str) -> bool:
@@ -185,6 +263,9 @@ class Clients:
         listener = self._listener(service_id)
         if listener is not None and not listener.accepting:
             self._accept(service_id)
+        for added, (served, _) in self._added.items():
+            if served == service_id and not added.accepting:
+                self._start(added, service_id)
         return client
 
     def _add(self, client: Client) -> bool:
@@ -196,9 +277,11 @@ class Clients:
         return client not in queue
 
     @staticmethod
-    def _refuse(clients: Iterable[Client], reason: str) -> None:
+    def _refuse(
+        clients: Iterable[Client], reason: str, kind: type[OpenFailed] = OpenFailed
+    ) -> None:
         for client in clients:
-            client.refuse(reason)
+            client.refuse(reason, kind)
 
 
 def _no_service(service_id: str) -> str:

@@ -90,7 +90,9 @@ class ConnectionTable:
         )
 
     async def wait_flushed(self) -> None:
-        """Wait until :attr:`is_flushed`."""
+        """Wait until :attr:`is_flushed`; nothing may come from the tunnel any more."""
+        for local in self:
+            local.expect_end()
         while not self.is_flushed:
             await self._next_change()
 

@@ -36,30 +36,44 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The proxy runs; nothing is connected yet."""
+    """The proxy runs; nothing is connected yet.
+
+    Example: ``case tailrace.Started(side): print(side.value, "started")``
+    """
 
     side: Side
 
 
 @dataclass(frozen=True, slots=True)
 class Connecting:
-    """An attempt to set up the link begins; ``endpoint`` is ``host:port``."""
+    """An attempt to set up the link begins; ``endpoint`` is ``host:port``.
+
+    Example: ``case tailrace.Connecting(endpoint): print("connecting to", endpoint)``
+    """
 
     endpoint: str
 
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The link is up."""
+    """The link is up.
+
+    Example: ``case tailrace.Connected(endpoint): print("connected to", endpoint)``
+    """
 
     endpoint: str
     channel_id: str
     backend: str
+    tells_presence: bool = False
+    """Whether the service tells when the other side connects and leaves."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServicesMapped:
-    """The service ids of the tunnel and their local addresses are settled."""
+    """The service ids of the tunnel and their local addresses are settled.
+
+    Example: ``case tailrace.ServicesMapped(services): print(*services)``
+    """
 
     services: Mapping[str, LocalAddress | None]
     """``None`` for a service that stays within this process."""
@@ -67,7 +81,10 @@ class ServicesMapped:
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """Source: clients of ``service_id`` are accepted at ``address``."""
+    """Source: clients of ``service_id`` are accepted at ``address``.
+
+    Example: ``case tailrace.Listening(service_id, address): print(service_id, "at", address)``
+    """
 
     service_id: str
     address: LocalAddress
@@ -77,35 +94,50 @@ class Listening:
 
 @dataclass(frozen=True, slots=True)
 class ListeningOnNetwork:
-    """Source: other machines can reach the address that was bound, and use the tunnel."""
+    """Source: other machines can reach the address that was bound, and use the tunnel.
+
+    Example: ``case tailrace.ListeningOnNetwork(address): print(address, "is open to all")``
+    """
 
     address: LocalAddress
 
 
 @dataclass(frozen=True, slots=True)
 class PeerJoined:
-    """The other side of the tunnel is connected; services of this project tell."""
+    """The other side of the tunnel is connected; services of this project tell.
+
+    Example: ``case tailrace.PeerJoined(peer): print("the", peer.value, "is connected")``
+    """
 
     peer: Side
 
 
 @dataclass(frozen=True, slots=True)
 class PeerLeft:
-    """The other side of the tunnel is not connected; services of this project tell."""
+    """The other side of the tunnel is not connected; services of this project tell.
+
+    Example: ``case tailrace.PeerLeft(peer): print("no", peer.value, "is connected")``
+    """
 
     peer: Side
 
 
 @dataclass(frozen=True, slots=True)
 class PeerDialectLearned:
-    """Source: the peer speaks V1 or V2, one connection at a time for each service."""
+    """Source: the peer speaks V1 or V2, one connection at a time for each service.
+
+    Example: ``case tailrace.PeerDialectLearned(dialect): print("the peer speaks", dialect)``
+    """
 
     dialect: str
 
 
 @dataclass(frozen=True, slots=True)
 class PeerSilent:
-    """Source: the peer has answered nothing; an older one would not understand V3."""
+    """Source: the peer has answered nothing; an older one would not understand V3.
+
+    Example: ``case tailrace.PeerSilent(service_id, seconds): print(service_id, "is silent")``
+    """
 
     service_id: str
     seconds: float
@@ -114,7 +146,10 @@ class PeerSilent:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionOpened:
-    """A local connection was accepted (source) or reached (destination)."""
+    """A local connection was accepted (source) or reached (destination).
+
+    Example: ``case tailrace.ConnectionOpened(service_id): print("one more for", service_id)``
+    """
 
     service_id: str
     connection_id: int
@@ -123,7 +158,10 @@ class ConnectionOpened:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionRefused:
-    """A connection was not opened: the application or a limit refused it."""
+    """A connection was not opened: the application or a limit refused it.
+
+    Example: ``case tailrace.ConnectionRefused(reason=reason): print("refused:", reason)``
+    """
 
     service_id: str
     connection_id: int
@@ -135,6 +173,8 @@ class ConnectionCut:
     """A connection has ended in the tunnel, and not in order; its local end is reset.
 
     :class:`ConnectionClosed` follows when everything received has been delivered.
+
+    Example: ``case tailrace.ConnectionCut(reason=reason): print("cut:", reason)``
     """
 
     service_id: str
@@ -147,7 +187,10 @@ class ConnectionCut:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionClosed:
-    """A local connection has ended; byte counts as seen from the local socket."""
+    """A local connection has ended; byte counts as seen from the local socket.
+
+    Example: ``case tailrace.ConnectionClosed(bytes_in=size): print(size, "bytes sent")``
+    """
 
     service_id: str
     connection_id: int
@@ -160,7 +203,10 @@ class ConnectionClosed:
 
 @dataclass(frozen=True, slots=True)
 class Reconnecting:
-    """The link was lost or could not be set up; another attempt follows."""
+    """The link was lost or could not be set up; another attempt follows.
+
+    Example: ``case tailrace.Reconnecting(cause, delay): print(cause, "again in", delay, "s")``
+    """
 
     cause: LinkError
     delay: float
@@ -169,7 +215,10 @@ class Reconnecting:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The tunnel was closed or this proxy was told to stop."""
+    """The tunnel was closed or this proxy was told to stop.
+
+    Example: ``case tailrace.Ended(reason=reason): print("ended", reason)``
+    """
 
     code: int
     reason: str

@@ -6,7 +6,8 @@ reader and the writer that a program uses as if they were those of a TCP connect
 * What the program writes waits in the end until the connection reads it; over the high-water
   mark, ``drain`` waits.
 * What comes from the tunnel goes into the stream reader. Once that holds twice its limit the
-  end takes no more, which to the connection is a socket that is full.
+  end takes no more, which to the connection is a socket that is full. When the proxy ends, the
+  reader gets all that was received: nobody waits for a program that has stopped reading.
 * ``write_eof`` ends the program's half alone, as ``shutdown`` would. After ``close`` everything
   written is still sent, and then sending to the program fails, as to a socket that was closed.
   Unlike a socket, the end knows at once that the program has closed, so the connection does not
@@ -136,6 +137,8 @@ class StreamEnd:
         self._failure: OSError | None = None
         """What the connection sees of a program that has closed or reset its side."""
         self._reader_full = False
+        self._bounded = True
+        """Whether the reader can be full."""
         self._writer_full = False
         self._lost = False
         """Whether the program has been told, or soon will be, that all is over."""
@@ -182,8 +185,18 @@ class StreamEnd:
         return len(data)
 
     def sendmsg(self, pieces: list[memoryview]) -> int:
-        """Give the first of several pieces to the reader: the next may be too much."""
-        return self.send(pieces[0])
+        """Give pieces to the reader until it is full."""
+        sent = self.send(pieces[0])
+        for piece in pieces[1:]:
+            if self._reader_full:
+                break
+            sent += self.send(piece)
+        return sent
+
+    def expect_end(self) -> None:
+        """Give the reader all that waits, whether it is read or not."""
+        self._bounded = False
+        self.program_takes(True)
 
     def pending_error(self) -> int:
         """Return the error number of what the program did to its side, or 0."""
@@ -267,7 +280,7 @@ class StreamEnd:
 
     def program_takes(self, takes: bool) -> None:
         """Called when the program's reader is full, or is not any more."""
-        self._reader_full = not takes
+        self._reader_full = self._bounded and not takes
         self._writability.check()
 
 

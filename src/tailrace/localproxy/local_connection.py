@@ -76,7 +76,10 @@ _MAX_PIECES: Final = 64
 
 
 class ConnectionState(Enum):
-    """Life of a local connection."""
+    """Life of a local connection.
+
+    Example: ``if connection.state is tailrace.ConnectionState.PAUSED: ...``
+    """
 
     DIALING = "dialing"
     """Destination: the application is being connected."""
@@ -322,6 +325,11 @@ class LocalConnection:
             self._arm(self._host.stall_timeout, self._flush_expired)
         else:
             self._flushed()
+
+    def expect_end(self) -> None:
+        """Deliver what waits even to a program of this process that does not read."""
+        if self._end is not None:
+            self._end.expect_end()
 
     def _flushed(self) -> None:
         """Close as the connection has ended: everything received is written."""

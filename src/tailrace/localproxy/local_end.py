@@ -38,6 +38,9 @@ class LocalEnd(Protocol):
     def stop_writing(self) -> object:
         """Call ``writable`` no more."""
 
+    def expect_end(self) -> None:
+        """Note that nothing comes any more but what waits: none of it need be held back."""
+
     def pending_error(self) -> int:
         """Return the error number of a failure that has come and was not raised yet, or 0."""
 

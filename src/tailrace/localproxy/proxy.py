@@ -8,6 +8,7 @@ what they carry are in :mod:`.uplink`.
 from __future__ import annotations
 
 import asyncio
+import socket
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -22,10 +23,11 @@ from ..wire import Side
 from .clients import Clients
 from .events import Ended, Events, ServicesMapped, Started, Subscriber
 from .in_process import Streams
+from .listener import Listener
 from .log import TunnelLog
 from .service_map import address_of, destination_services, is_port_picked, source_addresses
 from .settings import LocalService, ProxySettings
-from .status import ConnectionStatus, LinkHistory, ProxyStatus
+from .status import ConnectionStatus, LinkHistory, PeerPresence, TunnelStatus
 from .traffic import Traffic
 from .uplink import Uplink
 
@@ -82,16 +84,27 @@ class LocalProxy:
         assert self._settings.client_token is not None
         return self._settings.client_token
 
+    @property
+    def service_ids(self) -> tuple[str, ...]:
+        """Those of the tunnel; empty before they are known."""
+        return self._service_ids
+
+    @property
+    def peer(self) -> PeerPresence:
+        """Whether the other side is connected."""
+        return self._history.peer
+
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Call ``subscriber`` with every event from now on; return what ends that."""
         return self._events.subscribe(subscriber)
 
-    def status(self) -> ProxyStatus:
+    def status(self) -> TunnelStatus:
         """Return what the proxy is doing; cheap, and possible at any time."""
-        return ProxyStatus(
+        return TunnelStatus(
             side=self._settings.side,
             service_ids=self._service_ids,
             link=self._history.status(self._uplink.round_trip),
+            peer=self._history.peer,
             connections=tuple(
                 ConnectionStatus.of(local)
                 for traffic in self._uplink.traffics
@@ -108,12 +121,48 @@ class LocalProxy:
         come.
 
         Raises:
-            OpenFailed: there is no such service, a limit is reached, or the tunnel has ended.
+            OpenFailed: there is no such service, or a limit is reached.
+            TunnelClosed: the tunnel has ended.
             LocalProtocolError: this is a destination.
         """
+        self._require_source()
+        return await self._clients.open_connection(service_id)
+
+    async def open_socket(self, service_id: str) -> socket.socket:
+        """Connect to a service as :meth:`open_connection`, and return a socket instead of streams.
+
+        It is non-blocking and the caller's own. A reset tells of a refusal or a cut.
+
+        Raises:
+            OpenFailed: as in :meth:`open_connection`, or no socket can be made.
+            TunnelClosed: the tunnel has ended.
+            LocalProtocolError: this is a destination.
+        """
+        self._require_source()
+        return await self._clients.open_socket(service_id)
+
+    def listen(self, service_id: str, address: LocalAddress) -> Listener:
+        """Accept clients of a service at one more address, until it or the proxy is closed.
+
+        Port 0 picks one, which stays the same over reconnects. Clients that come while there is no
+        link wait in the backlog. Call it on the loop of :meth:`run`.
+
+        Raises:
+            ListenError: the address cannot be bound.
+            OpenFailed: there is no such service.
+            TunnelClosed: the tunnel has ended.
+            LocalProtocolError: this is a destination.
+        """
+        self._require_source()
+        return self._clients.add_listener(service_id, address)
+
+    def close_listener(self, listener: Listener) -> None:
+        """Close what :meth:`listen` has returned; the connections of its clients go on."""
+        self._clients.remove_listener(listener)
+
+    def _require_source(self) -> None:
         if not self._is_source:
             raise LocalProtocolError("only a source opens connections")
-        return await self._clients.open_connection(service_id)
 
     async def run(self) -> None:
         """Serve until the tunnel ends or :meth:`stop` is called. A proxy runs once.

@@ -62,6 +62,9 @@ class SocketEnd:
         self.start_writing: Callable[[_Callback], object] = partial(loop.add_writer, fd)
         self.stop_writing: _Stop = partial(loop.remove_writer, fd)
 
+    def expect_end(self) -> None:
+        """Do nothing: a socket holds back nothing."""
+
     def unacknowledged(self) -> int:
         """Return how many sent bytes the other end's kernel has not taken; 1 if unknown."""
         return unacknowledged(self._sock)

@@ -7,14 +7,24 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ..wire import Side
-from .events import Connected, Connecting, ProxyEvent, Reconnecting
+from .events import Connected, Connecting, PeerJoined, PeerLeft, ProxyEvent, Reconnecting
 from .local_connection import ConnectionState, LocalConnection
 
-__all__ = ["ConnectionStatus", "LinkHistory", "LinkPhase", "LinkStatus", "ProxyStatus"]
+__all__ = [
+    "ConnectionStatus",
+    "LinkHistory",
+    "LinkPhase",
+    "LinkStatus",
+    "PeerPresence",
+    "TunnelStatus",
+]
 
 
 class LinkPhase(Enum):
-    """Where a proxy stands with its link."""
+    """Where a proxy stands with its link.
+
+    Example: ``if tunnel.status().link.phase is tailrace.LinkPhase.WAITING: ...``
+    """
 
     NOT_STARTED = "not started"
     CONNECTING = "connecting"
@@ -25,9 +35,26 @@ class LinkPhase(Enum):
     """There is none any more, and there will be none."""
 
 
+class PeerPresence(Enum):
+    """Whether the other side of the tunnel is connected to the service.
+
+    Example: ``if tunnel.status().peer is tailrace.PeerPresence.ABSENT: ...``
+    """
+
+    UNKNOWN = "unknown"
+    """There is no link."""
+    UNTOLD = "untold"
+    """The service does not tell: AWS' does not."""
+    ABSENT = "absent"
+    CONNECTED = "connected"
+
+
 @dataclass(frozen=True, slots=True)
 class ConnectionStatus:
-    """One local connection; byte counts as seen from its local end."""
+    """One local connection; byte counts as seen from its local end.
+
+    Example: ``for connection in tunnel.status().connections: print(connection.bytes_in)``
+    """
 
     service_id: str
     connection_id: int
@@ -58,7 +85,10 @@ class ConnectionStatus:
 
 @dataclass(frozen=True, slots=True)
 class LinkStatus:
-    """The link to the service."""
+    """The link to the service.
+
+    Example: ``print(tunnel.status().link.round_trip)``
+    """
 
     phase: LinkPhase
     endpoint: str
@@ -74,19 +104,23 @@ class LinkStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class ProxyStatus:
-    """One end of a tunnel."""
+class TunnelStatus:
+    """One end of a tunnel.
+
+    Example: ``print(tunnel.status().service_ids)``
+    """
 
     side: Side
     service_ids: tuple[str, ...]
     """Those of the tunnel; empty before they are known."""
     link: LinkStatus
+    peer: PeerPresence
     connections: tuple[ConnectionStatus, ...]
     """Open ones, and those that still drain."""
 
 
 class LinkHistory:
-    """What became of the link so far, gathered from the events of a proxy."""
+    """What became of the link and of the peer so far, gathered from the events of a proxy."""
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint
@@ -94,6 +128,8 @@ class LinkHistory:
         self._links = 0
         self._last_cause: str | None = None
         self._last_failure: float | None = None
+        self.peer = PeerPresence.UNKNOWN
+        """Whether the other side is connected."""
 
     def __call__(self, event: ProxyEvent) -> None:
         """Take an event."""
@@ -103,8 +139,15 @@ class LinkHistory:
             case Connected():
                 self._phase = LinkPhase.CONNECTED
                 self._links += 1
+                # A service that tells says so before anything else, when the peer is there.
+                self.peer = PeerPresence.ABSENT if event.tells_presence else PeerPresence.UNTOLD
+            case PeerJoined():
+                self.peer = PeerPresence.CONNECTED
+            case PeerLeft():
+                self.peer = PeerPresence.ABSENT
             case Reconnecting():
                 self._phase = LinkPhase.WAITING
+                self.peer = PeerPresence.UNKNOWN
                 self._last_cause = str(event.cause)
                 self._last_failure = time.time()
             case _:
@@ -113,6 +156,7 @@ class LinkHistory:
     def end(self) -> None:
         """Note that there will be no link any more."""
         self._phase = LinkPhase.ENDED
+        self.peer = PeerPresence.UNKNOWN
 
     def status(self, round_trip: float | None) -> LinkStatus:
         """Return the status of the link, given the round trip of the open one."""

@@ -116,7 +116,8 @@ class Uplink:
     def link_opened(self, link: Link) -> None:
         assert self._session is not None
         self._session.link_opened(link)
-        self._emit(Connected(self._endpoint, link.info.channel_id, link.info.backend))
+        info = link.info
+        self._emit(Connected(self._endpoint, info.channel_id, info.backend, info.flow_messages))
 
     def link_down(self, closed: LinkClosed) -> None:
         """Accept no clients until there is a link again: they wait in the backlog."""

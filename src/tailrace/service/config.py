@@ -170,7 +170,10 @@ class ServiceConfig:
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """How clients reach a running service; the content of the ready file."""
+    """How clients reach a running service; the content of the ready file.
+
+    Example: ``print(service.endpoints.api_endpoint, service.endpoints.data_endpoint)``
+    """
 
     api_endpoint: str
     data_endpoint: str

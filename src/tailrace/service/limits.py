@@ -42,7 +42,10 @@ COMMON_QUOTAS: Final = Quotas()
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Every limit of the service; 0 means no limit where the description says so."""
+    """Every limit of the service; 0 means no limit where the description says so.
+
+    Example: ``tailrace.Service(limits=tailrace.Limits(bandwidth=800_000))``
+    """
 
     services: int = 100
     """Service ids per tunnel, 1-450: the message that lists them must fit one frame."""

@@ -8,7 +8,10 @@ __all__ = ["Side"]
 
 
 class Side(StrEnum):
-    """A side of a tunnel, spelled as in the query parameter ``local-proxy-mode`` (guide V3)."""
+    """A side of a tunnel, spelled as in the query parameter ``local-proxy-mode`` (guide V3).
+
+    Example: ``if tunnel.status().side is tailrace.Side.SOURCE: ...``
+    """
 
     SOURCE = "source"
     """Clients connect to it."""

@@ -130,6 +130,8 @@ class ScriptedEnd:
         self.gone = False
         """Whether it has given up both halves, as far as can be known."""
         self.was_reset = False
+        self.end_is_near = False
+        """Whether it knows that nothing is to come but what waits."""
         self.reads: list[int] = []
         """The limits of the reads so far."""
         self.watched = 0
@@ -204,6 +206,9 @@ class ScriptedEnd:
     def stop_writing(self) -> None:
         assert self.writable is not None, "it is not written"
         self.writable = None
+
+    def expect_end(self) -> None:
+        self.end_is_near = True
 
     def pending_error(self) -> int:
         return self.error

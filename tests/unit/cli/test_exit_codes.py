@@ -13,7 +13,6 @@ from tailrace.service.errors import ServiceError, SettingsError
 
 CODES = {
     "tailrace.cli.localproxy.ini.NotAnIniFile": ExitCode.USAGE,
-    "tailrace.cli.localproxy.validation.RejectedInput": ExitCode.USAGE,
     "tailrace.cli.localproxy.values.UsageError": ExitCode.USAGE,
     "tailrace.common.addresses.AddressError": ExitCode.USAGE,
     "tailrace.demo.measurements.DemoFailed": ExitCode.PROTOCOL,
@@ -40,7 +39,10 @@ CODES = {
     "tailrace.errors.ServiceUnavailable": ExitCode.NETWORK,
     "tailrace.errors.TLSFailed": ExitCode.NETWORK,
     "tailrace.errors.TailraceError": ExitCode.PROTOCOL,
+    "tailrace.errors.TimedOut": ExitCode.NETWORK,
     "tailrace.errors.TokenRotated": ExitCode.TOKEN_REFUSED,
+    "tailrace.errors.TunnelClosed": ExitCode.PROTOCOL,
+    "tailrace.localproxy.validation.RejectedInput": ExitCode.USAGE,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from string import ascii_letters, digits
 
 import pytest
@@ -26,8 +27,10 @@ from tailrace.common.addresses import (
     parse_local_address,
     parse_port,
     parse_tcp_address,
+    refuse_url,
     split_host_port,
 )
+from tailrace.errors import ConfigurationError
 
 hosts = st.from_regex(r"[a-z0-9-]{1,20}(\.[a-z0-9-]{1,20}){0,2}", fullmatch=True)
 ipv6 = st.ip_addresses(v=6).map(str)
@@ -234,3 +237,23 @@ def test_resolvers_take_every_host_name(text: str) -> None:
 )
 def test_ipv6(text: str, expected: bool) -> None:
     assert is_ipv6(text) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("http://x:1", "x:1"),
+        ("https://[::1]?y", "[::1]:443"),
+        ("tcp://x", "x:PORT"),
+        ("http://", "HOST:PORT"),
+        ("x:80/y", "x:80"),
+    ],
+)
+def test_a_url_is_no_address(text: str, written: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"; write {re.escape(written)}$"):
+        refuse_url(text)
+
+
+@pytest.mark.parametrize("text", ["22", "x:80", "/run/x", "unix:/x:80/y", "unix://run/x"])
+def test_an_address_is_no_url(text: str) -> None:
+    refuse_url(text)

@@ -1,18 +1,22 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 from collections.abc import AsyncIterator
 
 import pytest
 
+from support.network.ports import free_port
 from support.tunnel.engine import ScriptedEnd, quiet_log
 from support.waiting import until
 from tailrace.common.addresses import TCPAddress
 from tailrace.errors import OpenFailed
+from tailrace.localproxy import clients as clients_module
 from tailrace.localproxy.clients import Client, Clients
 from tailrace.localproxy.events import Listening, ListeningOnNetwork, ProxyEvent
+from tailrace.localproxy.listener import Listener
 
 ANYWHERE = TCPAddress("", 0)
 
@@ -172,6 +176,87 @@ async def test_those_that_wait_at_the_end_are_hung_up_on(rig: Rig):
         assert not rig.clients.has_waiting("SSH")
 
 
+# -- listeners that are added ---------------------------------------------------------------------
+
+
+def add(rig: Rig, port: int = 0) -> tuple[Listener, TCPAddress]:
+    listener = rig.clients.add_listener("SSH", TCPAddress("127.0.0.1", port))
+    assert isinstance(listener.address, TCPAddress)
+    return listener, listener.address
+
+
+async def test_any_number_can_be_added_to_those_of_the_settings(rig: Rig):
+    rig.ready("SSH")
+    addresses = [rig.listen(), add(rig)[1], add(rig)[1]]
+    assert [event for event in rig.events if isinstance(event, Listening)] == [
+        Listening("SSH", address, True) for address in addresses
+    ]
+    for address in addresses:
+        with connect(address):
+            await rig.until_taken(len(rig.taken) + 1)
+    assert [client.service_id for client in rig.taken] == ["SSH"] * 3
+
+
+async def test_one_that_is_added_early_accepts_with_the_link_and_again_with_the_next(rig: Rig):
+    listener, address = add(rig)
+    assert rig.events == []
+    for link in (1, 2):
+        with connect(address):
+            await asyncio.sleep(0.02)
+            assert len(rig.taken) == link - 1
+            rig.ready("SSH")
+            await rig.until_taken(link)
+        rig.clients.pause()
+        assert not listener.accepting
+    assert rig.events == [Listening("SSH", address, True)] * 2
+    again, same = add(rig, free_port())
+    rig.ready("SSH")
+    assert rig.events[-1] == Listening("SSH", same, False)
+    assert again.accepting
+
+
+async def test_one_that_was_added_goes_on_when_there_is_room_again(rig: Rig):
+    rig.ready("SSH")
+    rig.room = 0
+    listener, address = add(rig)
+    with connect(address):
+        await until(lambda: rig.clients.has_waiting("SSH"), "one that waits")
+        assert not listener.accepting
+        rig.make_room()
+        assert listener.accepting
+
+
+async def test_one_that_is_removed_leaves_its_clients_alone(rig: Rig):
+    rig.ready("SSH")
+    listener, address = add(rig)
+    with connect(address) as client:
+        await rig.until_taken(1)
+        rig.clients.remove_listener(listener)
+        rig.clients.remove_listener(listener)
+        rig.ready("SSH")
+        with pytest.raises(ConnectionRefusedError):
+            connect(address)
+        client.sendall(b"hello")
+        assert rig.taken[0].end.recv_into(memoryview(bytearray(9)), 9) == 5
+
+
+async def test_none_is_added_for_a_service_that_the_tunnel_has_not(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+):
+    listener = rig.clients.add_listener("VNC", TCPAddress("0.0.0.0", 0))
+    assert rig.events == [ListeningOnNetwork(listener.address)]
+    rig.ready("SSH")
+    assert "closed, the tunnel has no service 'VNC'" in caplog.text
+    with pytest.raises(OpenFailed, match="the tunnel has no service 'VNC'"):
+        rig.clients.add_listener("VNC", ANYWHERE)
+    _, address = add(rig)
+    rig.clients.close("the tunnel has ended")
+    with pytest.raises(ConnectionRefusedError):
+        connect(address)
+    with pytest.raises(OpenFailed, match="the tunnel has ended"):
+        add(rig)
+
+
 # -- clients within this process -----------------------------------------------------------------
 
 
@@ -235,6 +320,50 @@ async def test_one_that_is_cancelled_as_it_is_connected_leaves_nothing_open(rig:
         await opening
     with pytest.raises(ConnectionResetError):
         rig.taken[0].end.recv_into(memoryview(bytearray(1)), 1)
+
+
+async def test_a_socket_within_this_process(rig: Rig):
+    loop = asyncio.get_running_loop()
+    rig.ready("SSH")
+    with await rig.clients.open_socket("SSH") as near:
+        assert near.getblocking() is False
+        far = rig.taken[0]
+        assert far.peer == "in process"
+        await loop.sock_sendall(near, b"hello")
+        assert far.end.recv_into(memoryview(bytearray(9)), 9) == 5
+        far.end.send(memoryview(b"last words"))
+        far.end.reset()
+        assert await loop.sock_recv(near, 99) == b"last words"
+        with pytest.raises(ConnectionResetError):
+            await loop.sock_recv(near, 99)
+
+
+async def test_a_socket_that_waits_is_refused_or_cancelled_and_leaves_none_open(rig: Rig):
+    loop = asyncio.get_running_loop()
+    rig.ready("SSH")
+    rig.room = 0
+    opening = [loop.create_task(rig.clients.open_socket("SSH")) for _ in range(3)]
+    await until(lambda: len(rig.clients._waiting.get("SSH", ())) == 3, "sockets")
+    opening[0].cancel()
+    rig.clients._waiting["SSH"][1].refuse("full")
+    rig.clients._waiting["SSH"].popleft()
+    rig.make_room()
+    (client,) = rig.taken
+    opening[2].cancel()  # in the turn in which it was connected
+    await asyncio.wait(opening)
+    assert [task.cancelled() for task in opening] == [True, False, True]
+    with pytest.raises(OpenFailed, match="full"):
+        await opening[1]
+    await until(client.end.is_gone, "the end of the one that was connected")
+
+
+async def test_that_no_socket_can_be_made_is_told(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    async def none() -> tuple[socket.socket, socket.socket]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(clients_module, "socket_pair", none)
+    with pytest.raises(OpenFailed, match="a socket cannot be made: Too many open files"):
+        await rig.clients.open_socket("SSH")
 
 
 async def test_the_end_is_told_to_all_that_wait_and_to_all_that_come(rig: Rig):

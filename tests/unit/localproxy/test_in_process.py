@@ -160,9 +160,16 @@ async def test_one_that_stops_reading_in_its_callback_is_called_no_more(sides: S
 
 async def test_what_comes_from_the_tunnel_is_copied_for_the_program(sides: Sides):
     assert sides.write(b"hello") == 5
-    assert sides.end.sendmsg([memoryview(b" ag"), memoryview(b"ain")]) == 3
-    assert await sides.reader.read(100) == b"hello ag"
+    assert sides.end.sendmsg([memoryview(b" ag"), memoryview(b"ain")]) == 6
+    assert await sides.reader.read(100) == b"hello again"
     assert sides.end.unacknowledged() == 0
+
+
+async def test_of_many_pieces_it_takes_what_it_has_room_for(sides: Sides):
+    pieces = [memoryview(bytes(60_000)) for _ in range(5)]
+    assert sides.end.sendmsg(pieces) == 180_000
+    with pytest.raises(BlockingIOError):
+        sides.end.sendmsg(pieces[3:])
 
 
 async def test_a_program_that_reads_nothing_takes_no_more(sides: Sides):
@@ -304,6 +311,23 @@ async def test_after_an_orderly_end_the_program_keeps_what_it_has(sides: Sides):
         await sides.writer.drain()
 
 
+async def test_before_the_end_a_full_reader_takes_all_that_waits(sides: Sides):
+    size = sides.fill_reader()
+    sides.end.start_writing(sides.note("writable", sides.end.stop_writing))
+    await turns()
+    assert sides.calls == []
+    sides.end.expect_end()
+    await turns()
+    assert sides.calls == ["writable"]
+    for _ in range(3):
+        assert sides.write(bytes(60_000)) == 60_000
+    sides.end.reset()
+    await turns()
+    assert await sides.reader.readexactly(size + 180_000) == bytes(size + 180_000)
+    with pytest.raises(ConnectionResetError):
+        await sides.reader.read()
+
+
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 async def test_an_end_holds_no_program_that_forgot_it():
     """The reader is the program's: what comes for one that was dropped goes nowhere."""
@@ -433,6 +457,31 @@ async def test_an_in_process_client_of_an_application_on_a_socket(service: Servi
                 async with client(ends.listening["SSH"]) as outside:
                     await check_echo(outside, b"outside")
                 streams[1].close()
+
+
+async def test_a_proxy_that_ends_waits_for_nobody_who_has_stopped_reading(service: ServiceProcess):
+    """The reader has it all: there is nothing left to wait for."""
+
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(bytes(SIZE))
+        await writer.drain()
+
+    async with in_process_tunnel(service, SSH=flood) as ends:
+        reader, writer = await ends.source.proxy.open_connection("SSH")
+
+        def stuck() -> bool:
+            connections = ends.destination.proxy.status().connections
+            return [each.state for each in connections] == [ConnectionState.PAUSED]
+
+        await until(stuck, "back-pressure")
+        (mine,) = ends.source.proxy.status().connections
+        await ends.source.stop()
+        closed = ends.source.all(ConnectionClosed)[0]
+        assert closed.bytes_out >= mine.bytes_out
+        assert await reader.readexactly(closed.bytes_out) == bytes(closed.bytes_out)
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        writer.close()
 
 
 async def test_one_that_is_cancelled_leaves_nothing_behind(service: ServiceProcess):

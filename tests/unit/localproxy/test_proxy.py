@@ -399,3 +399,30 @@ async def test_a_client_that_takes_nothing_does_not_hold_up_the_end_for_ever(
                     await loop.sock_connect(stalled, (address.host, address.port))
                     await until(lambda: waiting(ends.source), "more than it takes")
                     assert await ends.source.stop() is ExitCode.OK
+
+
+async def test_a_source_listens_where_and_when_it_is_told(service: ServiceProcess):
+    with tunnel_of(service, "SSH") as tunnel:
+        async with application(echo) as app:
+            near = tunnel.settings(Side.SOURCE, listen=False)
+            far = tunnel.settings(Side.DESTINATION, services={"SSH": app})
+            async with both_proxies(near, far) as ends:
+                proxy = ends.source.proxy
+                listener = proxy.listen("SSH", TCPAddress("127.0.0.1", 0))
+                for links in (1, 2):
+                    assert await ends.source.seen(Listening, links) == Listening(
+                        "SSH", listener.address, True
+                    )
+                    async with client(listener.address) as streams:
+                        await check_echo(streams, b"hello")
+                    ends.source.drop_link()
+                    await ends.source.ready(links + 1)
+                proxy.close_listener(listener)
+                with await proxy.open_socket("SSH") as sock:
+                    loop = asyncio.get_running_loop()
+                    await loop.sock_sendall(sock, b"hello")
+                    assert await loop.sock_recv(sock, 9) == b"hello"
+                with pytest.raises(LocalProtocolError, match="only a source"):
+                    ends.destination.proxy.listen("SSH", listener.address)
+                with pytest.raises(LocalProtocolError, match="only a source"):
+                    await ends.destination.proxy.open_socket("SSH")

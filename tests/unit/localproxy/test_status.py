@@ -16,6 +16,8 @@ from tailrace.localproxy.events import (
     Connected,
     Connecting,
     Ended,
+    PeerJoined,
+    PeerLeft,
     ProxyEvent,
     Reconnecting,
     Started,
@@ -27,7 +29,8 @@ from tailrace.localproxy.status import (
     LinkHistory,
     LinkPhase,
     LinkStatus,
-    ProxyStatus,
+    PeerPresence,
+    TunnelStatus,
 )
 from tailrace.wire import Side
 
@@ -35,7 +38,7 @@ ENDPOINT = "localhost:443"
 IDLE = LinkStatus(LinkPhase.NOT_STARTED, ENDPOINT, None, 0, None, None)
 
 
-@pytest.mark.parametrize("kind", [ProxyStatus, LinkStatus, ConnectionStatus])
+@pytest.mark.parametrize("kind", [TunnelStatus, LinkStatus, ConnectionStatus])
 def test_a_status_is_frozen_and_slotted(kind: type):
     names = [field.name for field in dataclasses.fields(kind)]
     status = kind(*names)
@@ -84,6 +87,30 @@ def test_a_link_is_told_by_its_events():
     assert history.status(None).phase is LinkPhase.ENDED
 
 
+def test_the_peer_is_told_by_events_where_the_service_tells():
+    history = LinkHistory(ENDPOINT)
+    told = []
+    events: list[ProxyEvent] = [
+        Connecting(ENDPOINT),
+        Connected(ENDPOINT, "channel", "picows"),
+        Reconnecting(LinkError("lost"), 1.0),
+        Connected(ENDPOINT, "channel", "picows", tells_presence=True),
+        PeerJoined(Side.DESTINATION),
+        PeerLeft(Side.DESTINATION),
+        PeerJoined(Side.DESTINATION),
+        Reconnecting(LinkError("lost"), 1.0),
+    ]
+    for event in events:
+        history(event)
+        told.append(history.peer)
+    unknown, untold, absent, connected = PeerPresence
+    present = [absent, connected, absent, connected]
+    assert told == [unknown, untold, unknown, *present, unknown]
+    history(PeerJoined(Side.DESTINATION))
+    history.end()
+    assert history.peer is unknown
+
+
 async def test_a_connection_is_told_by_its_counts():
     host = Host(asyncio.get_running_loop())
     local = LocalConnection(host, host.connection, "127.0.0.1:9", lingers=True)
@@ -102,8 +129,8 @@ async def test_the_status_of_a_proxy_in_each_phase_of_its_life(service: ServiceP
         far = tunnel.settings(Side.DESTINATION, services={"SSH": echo})
         endpoint = tunnel.endpoints.data_endpoint
         unused = LocalProxy(near)
-        assert unused.status() == ProxyStatus(
-            Side.SOURCE, (), dataclasses.replace(IDLE, endpoint=endpoint), ()
+        assert unused.status() == TunnelStatus(
+            Side.SOURCE, (), dataclasses.replace(IDLE, endpoint=endpoint), PeerPresence.UNKNOWN, ()
         )
         async with running_proxy(near) as source:
             await source.seen(Connecting)

@@ -22,61 +22,26 @@ from ...common.addresses import (
     is_host_name,
     is_ipv6,
     is_unix_path,
-    parse_port,
-    split_host_port,
+    refuse_url,
 )
 from ...errors import ConfigurationError
-from ...wire import Side
-from .validation import (
+from ...localproxy.endpoints import brackets_hint
+from ...localproxy.validation import (
     RejectedInput,
     rejected_port,
     validate_address_characters,
     validate_path,
     validate_service_id,
 )
+from ...wire import Side
 from .values import WHITESPACE, printable
 
-__all__ = ["parse_bind_address", "parse_endpoint", "parse_local_address", "parse_service_map"]
+__all__ = ["parse_bind_address", "parse_local_address", "parse_service_map"]
 
 logger = logging.getLogger(__name__)
 
-_DEFAULT_PORT: Final = 443
-"""Port of the service's data endpoint."""
-_SCHEME: Final = "wss://"
-_ANY_SCHEME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
-_SCHEME_PORTS: Final = {"http": 80, "https": 443, "ssh": 22, "ws": 80, "wss": 443}
-_PORT_AND_PATH: Final = re.compile(r"([^/]+:\d{1,5})/.*")
 _LIKE_A_SERVICE: Final = re.compile(r"[A-Z][A-Z0-9_-]*|[0-9]{1,5}")
 """A host that is rather meant for a service id or a port: names are seldom in capitals."""
-_PATHS: Final = ("", "/", "/tunnel")
-
-
-def parse_endpoint(text: str) -> tuple[str, int]:
-    """Return host and port of the service that ``text`` names.
-
-    ``text`` is ``HOST``, ``HOST:PORT``, ``[IPV6]``, ``[IPV6]:PORT`` or a ``wss://`` URL of
-    one of these. The host is in lower case and without brackets; the port is 443 when
-    none is given.
-
-    Raises:
-        ConfigurationError: it names no endpoint.
-    """
-    place = text
-    if text[: len(_SCHEME)].lower() == _SCHEME:
-        place, slash, path = text[len(_SCHEME) :].partition("/")
-        if slash + path not in _PATHS:
-            raise ConfigurationError(f"Invalid endpoint specified: {printable(text)}")
-    hint = "; give HOST or HOST:PORT" if _ANY_SCHEME.match(place) else ""
-    validate_address_characters(place, "proxy-endpoint", "Proxy endpoint", hint)
-    try:
-        host, port_text = split_host_port(place)
-        port = _DEFAULT_PORT if port_text is None else parse_port(port_text)
-    except AddressError as error:
-        hint = _brackets_hint(place, _DEFAULT_PORT)
-        if error.fault is AddressFault.PORT and error.text:
-            hint = f" ({rejected_port(error.text)})"
-        raise ConfigurationError(f"Invalid endpoint specified: {printable(text)}{hint}") from None
-    return host.lower(), port
 
 
 def parse_bind_address(text: str) -> str:
@@ -112,7 +77,7 @@ def parse_local_address(text: str, side: Side) -> LocalAddress:
     """
     if not text:
         raise RejectedInput("endpoint", "empty endpoint", "Endpoint cannot be empty")
-    _refuse_url(text)
+    refuse_url(text)
     is_port = text.isascii() and text.isdigit()
     may_have_scope = text[0] == "[" and is_ipv6(text[1:].partition("]")[0])
     if not (is_port or may_have_scope or is_unix_path(text)):
@@ -121,29 +86,6 @@ def parse_local_address(text: str, side: Side) -> LocalAddress:
         return addresses.parse_local_address(text)
     except AddressError as error:
         raise _reworded(error, text, side) from None
-
-
-def _refuse_url(text: str) -> None:
-    """Refuse what would be taken for the path of a unix socket, but is meant for a host and port.
-
-    Raises:
-        ConfigurationError: it begins with a scheme, or is ``HOST:PORT/...``.
-    """
-    scheme = _ANY_SCHEME.match(text)
-    if scheme and scheme[0] != "unix://":
-        name = scheme[0].removesuffix("://").lower()
-        place = re.split("[/?#]", text[scheme.end() :])[0].rpartition("@")[2]
-        shown = scheme[0] + place
-        if place and ":" not in place.rpartition("]")[2]:
-            place += f":{_SCHEME_PORTS.get(name, 'PORT')}"
-        raise ConfigurationError(
-            f"Address '{printable(shown)}' is a URL; write {printable(place or 'HOST:PORT')}"
-        )
-    behind = _PORT_AND_PATH.fullmatch(text)
-    if behind and not is_unix_path(behind[1]):
-        raise ConfigurationError(
-            f"Address '{printable(text)}' has a path behind the port; write {printable(behind[1])}"
-        )
 
 
 def _reworded(error: AddressError, text: str, side: Side) -> ConfigurationError:
@@ -159,7 +101,7 @@ def _reworded(error: AddressError, text: str, side: Side) -> ConfigurationError:
             )
         case AddressFault.HOST:
             return ConfigurationError(
-                f"Invalid address '{printable(text)}'{_brackets_hint(text, 22)}"
+                f"Invalid address '{printable(text)}'{brackets_hint(text, 22)}"
             )
         case AddressFault.PORT_MISSING:
             option = "-s" if side is Side.SOURCE else "-d"
@@ -167,10 +109,6 @@ def _reworded(error: AddressError, text: str, side: Side) -> ConfigurationError:
                 f"Address '{printable(text)}' has no port; {option} takes PORT, HOST:PORT or the"
                 " path of a unix socket"
             )
-
-
-def _brackets_hint(text: str, port: int) -> str:
-    return f"; put IPv6 addresses in brackets, [::1]:{port}" if text.count(":") > 1 else ""
 
 
 def parse_service_map(text: str, side: Side) -> dict[str, LocalAddress]:

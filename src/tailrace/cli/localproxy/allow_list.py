@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from ...common.addresses import LocalAddress, format_local_address
 from ...errors import ConfigurationError
+from ...localproxy.validation import RejectedInput
 from ...wire import Side
 from .addresses import parse_local_address
-from .validation import RejectedInput
 from .values import printable
 
 __all__ = ["format_allow_list", "parse_allow_list"]

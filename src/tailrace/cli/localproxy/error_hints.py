@@ -12,14 +12,12 @@ from typing import Final
 from ...common.addresses import (
     LocalAddress,
     TCPAddress,
-    format_host_port,
     format_local_address,
     format_service_map,
 )
 from ...common.installing import how_to_install
 from ...errors import (
     AccessRefused,
-    CertificateFault,
     CertificateRejected,
     ConfigurationError,
     ConnectFailed,
@@ -35,6 +33,14 @@ from ...errors import (
     TokenRotated,
 )
 from ...link.http.login_page import login_words
+from ...localproxy.advice import (
+    ALTERED_ADVICE,
+    SettingNames,
+    certificate_advice,
+    endpoint_advice,
+    refusal_advice,
+    stranger_advice,
+)
 from ...localproxy.service_map import address_of
 from ...localproxy.settings import ProxySettings
 from ...wire import Side
@@ -47,15 +53,6 @@ _BEGINNINGS: Final[tuple[tuple[type[LinkError], str], ...]] = (
     (ConnectFailed, "Could not connect to proxy server: "),
     (TLSFailed, "Could not perform SSL handshake with proxy server: "),
     (ServiceUnavailable, "Proxy server rejected web socket upgrade request: "),
-)
-_REMEDIES: Final[Mapping[CertificateFault, str]] = {
-    CertificateFault.UNTRUSTED: "add the CA that signed it with -c",
-    CertificateFault.WRONG_NAME: "check the endpoint's name",
-    CertificateFault.OUT_OF_DATE: "check this machine's clock",
-}
-_ALTERED_HINT: Final = (
-    "A proxy in between has to pass WebSocket upgrades on as they are: HTTP/1.1, Upgrade, "
-    "Connection, Sec-WebSocket-*, access-token and the path (docs/intermediaries.md)"
 )
 _HINTS: Final[Mapping[str, str]] = {
     "bind_address": "check -b",
@@ -70,11 +67,12 @@ _UNPRIVILEGED: Final = 10_000
 """Added to a port that needs privileges, or is likely to be taken for ever, as 22 is."""
 _MAX_PORT: Final = 65_535
 _FREE_PORT: Final = 5_555
-_CONTROL_API: Final = "UnknownOperationException"
-"""In what the control API answers to the upgrade, AWS' or that of ``tailrace serve``."""
-_AWS_API: Final = "api.tunneling.iot."
-_AWS_DATA: Final = "data.tunneling.iot."
-"""What the names of AWS' two endpoints begin with; the region follows."""
+_OPTIONS: Final = SettingNames(
+    endpoint="-e",
+    region="-r",
+    authority="-c",
+    kept="the client token is kept in --state-dir, by default for each user of each machine",
+)
 
 
 def describe(error: LinkError) -> str:
@@ -87,16 +85,16 @@ def explain(error: TailraceError, settings: ProxySettings) -> str:
     """Return the last line of a command that ends with ``error``: what happened, what to do."""
     match error:
         case AccessRefused():
-            return f"{error}. {_refusal_hint(error, settings)}"
+            return f"{error}. {refusal_advice(error, settings, _OPTIONS)}"
         case TokenRotated():
             return f"{error}; start again with the new {settings.side.value} token"
         case HandshakeAltered():
-            return f"{error}. {_ALTERED_HINT}"
+            return f"{error}. {ALTERED_ADVICE}"
         case NotTunnelingService(login_page=str()):
-            hint = _endpoint_hint(settings)
+            hint = endpoint_advice(settings, _OPTIONS)
             return f"{_with_remedy(error)}, or {hint[0].lower()}{hint[1:]}"
         case NotTunnelingService():
-            return f"{error}. {_stranger_hint(str(error), settings)}"
+            return f"{error}. {stranger_advice(str(error), settings, _OPTIONS)}"
         case LinkError():
             return _gave_up(error, settings) if error.retryable else _with_remedy(error)
         case ConfigurationError(setting="loop"):
@@ -115,7 +113,8 @@ def explain(error: TailraceError, settings: ProxySettings) -> str:
 def _with_remedy(error: LinkError) -> str:
     match error:
         case CertificateRejected():
-            return f"{error}; {_REMEDIES[error.fault]} (-k skips the check, for testing only)"
+            remedy = certificate_advice(error.fault, _OPTIONS)
+            return f"{error}; {remedy} (-k skips the check, for testing only)"
         case NotTunnelingService(login_page=str() as page):
             return f"{error}; {login_words(page)}"
         case _:
@@ -176,53 +175,3 @@ def _addresses(settings: ProxySettings) -> dict[str, LocalAddress]:
     services = settings.services or settings.fallback_services
     found = {service_id: address_of(service) for service_id, service in services.items()}
     return {service_id: address for service_id, address in found.items() if address is not None}
-
-
-def _refusal_hint(error: AccessRefused, settings: ProxySettings) -> str:
-    """Return why an upgrade may have been refused and what helps.
-
-    The texts looked for are those AWS and ``tailrace serve`` answer with.
-    """
-    body = error.body.lower()
-    side = settings.side
-    other = Side.DESTINATION if side is Side.SOURCE else Side.SOURCE
-    rotate = (
-        "aws iotsecuretunneling rotate-tunnel-access-token --tunnel-id TUNNEL_ID "
-        f"--client-mode {side.name}"
-    )
-    if settings.host.startswith(_AWS_API):
-        return _stranger_hint(_CONTROL_API, settings)
-    if "previously used" in body or "client token" in body:
-        return (
-            "An access token works only with the client token of its first use; get a new one "
-            f"with: {rotate} (the client token is kept in --state-dir, by default for each user "
-            "of each machine)"
-        )
-    if "closed" in body or "expired" in body:
-        return "The tunnel has ended and cannot be reopened; open a new one"
-    if "mode" in body:
-        return f"This looks like the token of the {other.value}; give the {side.value} token"
-    if error.status in (400, 401, 403):
-        return (
-            f"Check that this is the {side.value} token, whole and unused, that the tunnel is "
-            f"open, and that it was opened in the region of {settings.host}; "
-            f"for a new token: {rotate}"
-        )
-    return _endpoint_hint(settings)
-
-
-def _stranger_hint(answer: str, settings: ProxySettings) -> str:
-    """Return what to do about an answer of something that is no tunneling service."""
-    if _CONTROL_API not in answer:
-        return f"{_endpoint_hint(settings)}, and that this network wants no login"
-    place = format_host_port(settings.host, settings.port)
-    if settings.host.startswith(_AWS_API):
-        data = f"give {_AWS_DATA}{settings.host.removeprefix(_AWS_API)}, or its region with -r"
-    else:
-        data = 'give the address behind "local proxies" in the output of tailrace serve'
-    return f"{place} is the control API, not the data endpoint; {data} (-e)"
-
-
-def _endpoint_hint(settings: ProxySettings) -> str:
-    place = format_host_port(settings.host, settings.port)
-    return f"Check that {place} is a tunneling data endpoint (-e, -r)"

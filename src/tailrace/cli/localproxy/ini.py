@@ -19,12 +19,12 @@ from typing import Final
 
 from ...common.addresses import LocalAddress, ServiceMap
 from ...errors import ConfigurationError
+from ...localproxy.validation import validate_path, validate_service_id
 from ...wire import Side
 from ..suggestions import did_you_mean
 from .addresses import parse_local_address
 from .files import read_text, regular_files
 from .options import OPTIONS, Option, option_named
-from .validation import validate_path, validate_service_id
 from .values import WHITESPACE, UsageError, Value, parse_value, printable
 
 __all__ = [

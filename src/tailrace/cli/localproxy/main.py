@@ -169,7 +169,7 @@ def _hide_tokens(inputs: Inputs) -> None:
 
 def _report(error: TailraceError) -> int:
     """Say what is wrong with the call, in the form of its kind, and return the exit code."""
-    from .validation import RejectedInput
+    from ...localproxy.validation import RejectedInput
 
     if isinstance(error, UsageError):
         return _usage(error)

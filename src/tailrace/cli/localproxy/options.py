@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from ...localproxy.endpoints import ENDPOINT_VARIABLE, REGION_VARIABLE
+
 __all__ = ["GROUPS", "OPTIONS", "Applies", "Kind", "Option", "option_named"]
 
 
@@ -104,7 +106,7 @@ _TUNNEL: Final = (
         name="region",
         short="r",
         metavar="REGION",
-        variable="AWSIOT_TUNNEL_REGION",
+        variable=REGION_VARIABLE,
         help="AWS region in which the tunnel was opened; excludes --proxy-endpoint",
         reference=True,
     ),
@@ -112,7 +114,7 @@ _TUNNEL: Final = (
         name="proxy-endpoint",
         short="e",
         metavar="HOST[:PORT]",
-        variable="AWSIOT_TUNNEL_ENDPOINT",
+        variable=ENDPOINT_VARIABLE,
         help="Data endpoint of the tunneling service, with or without wss://; put IPv6 addresses"
         " in brackets. The default port is 443",
         reference=True,

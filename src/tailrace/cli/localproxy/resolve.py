@@ -31,19 +31,9 @@ from ...common.secret import Secret, is_client_token
 from ...errors import ConfigurationError
 from ...link.proxy.settings import WebProxy, web_proxy_for, web_proxy_variable
 from ...localproxy.allow_list import is_allowed
+from ...localproxy.endpoints import parse_endpoint
 from ...localproxy.settings import Backend, PeerVersion, ProxySettings
-from ...wire import Side
-from ...wire.protocol import SUBPROTOCOL_V3, SUBPROTOCOLS
-from ..suggestions import did_you_mean
-from .addresses import parse_bind_address, parse_endpoint, parse_service_map
-from .allow_list import format_allow_list, parse_allow_list
-from .argv import CommandKind, parse_argv
-from .files import default_state_dir, is_filled_directory, is_missing_or_empty, read_line, read_text
-from .ini import read_services
-from .layers import DEFAULT_VERBOSITY, Inputs, Layer, OptionValue, Origin, gather
-from .settings import CommandSettings
-from .settings_json import PREFIX, SETTINGS, FineSettings, default_settings_text, parse_settings
-from .validation import (
+from ...localproxy.validation import (
     RejectedInput,
     looks_like_file_name,
     validate_access_token,
@@ -51,6 +41,17 @@ from .validation import (
     validate_path,
     validate_region,
 )
+from ...wire import Side
+from ...wire.protocol import SUBPROTOCOL_V3, SUBPROTOCOLS
+from ..suggestions import did_you_mean
+from .addresses import parse_bind_address, parse_service_map
+from .allow_list import format_allow_list, parse_allow_list
+from .argv import CommandKind, parse_argv
+from .files import default_state_dir, is_filled_directory, is_missing_or_empty, read_line, read_text
+from .ini import read_services
+from .layers import DEFAULT_VERBOSITY, Inputs, Layer, OptionValue, Origin, gather
+from .settings import CommandSettings
+from .settings_json import PREFIX, SETTINGS, FineSettings, default_settings_text, parse_settings
 from .values import UsageError, printable
 
 __all__ = [

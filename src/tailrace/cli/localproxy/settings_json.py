@@ -15,10 +15,16 @@ from typing import Final, TypeAlias, TypeVar
 
 from ...common.addresses import DEFAULT_LISTEN_HOST
 from ...errors import ConfigurationError
+from ...localproxy.endpoints import (
+    ENDPOINT_FORMAT,
+    REGION_ENDPOINTS,
+    endpoint_of,
+    parse_endpoint,
+)
+from ...localproxy.validation import validate_region, validate_subprotocol
 from ...wire.protocol import MAX_PAYLOAD, SUBPROTOCOL_V3
-from .addresses import parse_bind_address, parse_endpoint
+from .addresses import parse_bind_address
 from .layers import Layer, OptionValue, Origin
-from .validation import validate_region, validate_subprotocol
 from .values import printable
 
 __all__ = [
@@ -33,11 +39,6 @@ __all__ = [
 PREFIX: Final = "tunneling.proxy."
 """What all keys begin with."""
 
-_ENDPOINT_FORMAT: Final = "data.tunneling.iot.%s.amazonaws.com"
-_REGION_ENDPOINTS: Final = {
-    region: f"data.tunneling.iot.{region}.amazonaws.com.cn"
-    for region in ("cn-north-1", "cn-northwest-1")
-}
 _ENDPOINT_FORMAT_KEY: Final = "endpoint_format"
 _OVERRIDES_KEY: Final = "region_endpoint_overrides"
 _DAY_MS: Final = 86_400_000
@@ -106,8 +107,8 @@ class FineSettings:
 
     values: Mapping[str, SettingValue] = field(default_factory=dict)
     """Key -> value, for the keys of :data:`SETTINGS` that the file has."""
-    endpoint_format: str = _ENDPOINT_FORMAT
-    region_endpoints: Mapping[str, str] = field(default_factory=lambda: dict(_REGION_ENDPOINTS))
+    endpoint_format: str = ENDPOINT_FORMAT
+    region_endpoints: Mapping[str, str] = field(default_factory=lambda: dict(REGION_ENDPOINTS))
     """Region -> endpoint; those of China are always there."""
     unknown: tuple[str, ...] = ()
     """Dotted keys of the file that no version of the command has."""
@@ -131,8 +132,7 @@ class FineSettings:
 
     def endpoint_of(self, region: str) -> str:
         """Return the endpoint, ``HOST`` or ``HOST:PORT``, of the service in ``region``."""
-        override = self.region_endpoints.get(region)
-        return override if override is not None else self.endpoint_format.replace("%s", region)
+        return endpoint_of(region, self.region_endpoints, self.endpoint_format)
 
 
 def parse_settings(text: str) -> FineSettings:
@@ -149,8 +149,8 @@ def parse_settings(text: str) -> FineSettings:
         raise ConfigurationError(f"not valid JSON: {printable(str(error))}") from None
     values: dict[str, SettingValue] = {}
     unknown: list[str] = []
-    endpoint_format = _ENDPOINT_FORMAT
-    region_endpoints = dict(_REGION_ENDPOINTS)
+    endpoint_format = ENDPOINT_FORMAT
+    region_endpoints = dict(REGION_ENDPOINTS)
     for full_key, value in _leaves(document):
         key = full_key.removeprefix(PREFIX) if full_key.startswith(PREFIX) else ""
         parent, _, region = key.partition(".")
@@ -173,7 +173,7 @@ def default_settings_text() -> str:
         branch = root.setdefault(parent, {}) if parent else root
         if setting.exported and isinstance(branch, dict):
             branch[leaf] = setting.default
-    root[_OVERRIDES_KEY] = _REGION_ENDPOINTS
+    root[_OVERRIDES_KEY] = dict(REGION_ENDPOINTS)
     return json.dumps({"tunneling": {"proxy": root}}, indent=4) + "\n"
 
 

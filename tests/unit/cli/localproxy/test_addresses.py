@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from support.oracles.refusals import value_unless_refused
 from tailrace.cli.localproxy.addresses import (
     parse_bind_address,
-    parse_endpoint,
     parse_local_address,
     parse_service_map,
 )
@@ -20,7 +19,6 @@ from tailrace.common.addresses import (
     LocalAddress,
     TCPAddress,
     UnixAddress,
-    format_host_port,
     format_local_address,
     format_service_map,
 )
@@ -41,68 +39,6 @@ addresses: st.SearchStrategy[LocalAddress] = st.one_of(
     .map(UnixAddress),
 )
 service_ids = st.text(alphabet=ascii_letters + digits + ":_-", min_size=1, max_size=128)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("Data.Example.com", ("data.example.com", 443)),
-        ("127.0.0.1:8443", ("127.0.0.1", 8443)),
-        ("x:01", ("x", 1)),
-        ("x:65535", ("x", 65_535)),
-        ("[::1]", ("::1", 443)),
-        ("[FE80::1]:8443", ("fe80::1", 8443)),
-        ("wss://Example.com", ("example.com", 443)),
-        ("WSS://example.com:1/", ("example.com", 1)),
-        ("wss://[::1]:1/tunnel", ("::1", 1)),
-        ("example.com.", ("example.com.", 443)),
-        ("-x", ("-x", 443)),
-    ],
-)
-def test_endpoints(text: str, expected: tuple[str, int]) -> None:
-    assert parse_endpoint(text) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        ("", "Proxy endpoint cannot be empty"),
-        ("wss://", "Proxy endpoint cannot be empty"),
-        ("a" * 254, "Proxy endpoint exceeds maximum allowed length"),
-        ("a b", "Proxy endpoint contains invalid characters"),
-        ("ws://x", "Proxy endpoint contains invalid characters; give HOST or HOST:PORT"),
-        ("https://x", "Proxy endpoint contains invalid characters; give HOST or HOST:PORT"),
-        ("wss://user@x", "Proxy endpoint contains invalid characters"),
-        ("b\u00fccher.de", "Proxy endpoint contains invalid characters"),
-        (":", "Invalid endpoint specified: :"),
-        (":1", "Invalid endpoint specified: :1"),
-        ("x:", "Invalid endpoint specified: x:"),
-        ("x:0", "Invalid endpoint specified: x:0 (Port must be between 1 and 65535)"),
-        ("x:65536", "Invalid endpoint specified: x:65536 (Port must be between 1 and 65535)"),
-        ("x:-1", "Invalid endpoint specified: x:-1 (Port must contain only digits)"),
-        ("x:1x", "Invalid endpoint specified: x:1x (Port must contain only digits)"),
-        ("a..b", "Invalid endpoint specified: a..b"),
-        ("a" * 64, "Invalid endpoint specified: " + "a" * 64),
-        ("[x]:1", "Invalid endpoint specified: [x]:1"),
-        ("[::1", "Invalid endpoint specified: [::1; put IPv6 addresses in brackets, [::1]:443"),
-        ("[::1]1", "Invalid endpoint specified: [::1]1; put IPv6 addresses in brackets, [::1]:443"),
-        ("[::1]:", "Invalid endpoint specified: [::1]:; put IPv6 addresses in brackets, [::1]:443"),
-        ("::1", "Invalid endpoint specified: ::1; put IPv6 addresses in brackets, [::1]:443"),
-        ("wss://x/y", "Invalid endpoint specified: wss://x/y"),
-        ("wss://x?y", "Proxy endpoint contains invalid characters"),
-    ],
-)
-def test_no_endpoints(text: str, sentence: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        parse_endpoint(text)
-    assert str(caught.value) == sentence
-
-
-@given(st.one_of(hosts, ipv6), ports)
-def test_endpoints_print_and_parse(host: str, port: int) -> None:
-    text = format_host_port(host, port)
-    assert parse_endpoint(text) == (host, port)
-    assert parse_endpoint(f"wss://{text}/tunnel") == (host, port)
 
 
 @pytest.mark.parametrize(
@@ -209,9 +145,7 @@ def test_any_text_is_a_local_address_or_an_error(text: str, side: Side) -> None:
 
 
 @given(st.one_of(st.text(), near_misses))
-def test_any_text_is_an_endpoint_or_an_error(text: str) -> None:
-    endpoint = value_unless_refused(parse_endpoint, text)
-    assert endpoint is None or parse_endpoint(format_host_port(*endpoint)) == endpoint
+def test_any_text_is_a_bind_address_or_an_error(text: str) -> None:
     address = value_unless_refused(parse_bind_address, text)
     assert address is None or parse_bind_address(address) == address
 

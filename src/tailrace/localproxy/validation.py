@@ -10,7 +10,7 @@ import os
 import re
 from typing import Final
 
-from ...errors import ConfigurationError
+from ..errors import ConfigurationError
 
 __all__ = [
     "RejectedInput",

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from support.oracles.refusals import refusal
 from tailrace.cli.exit_codes import ExitCode, exit_code_of
-from tailrace.cli.localproxy.validation import (
+from tailrace.common.addresses import AddressError, parse_port
+from tailrace.localproxy.validation import (
     RejectedInput,
     looks_like_file_name,
     rejected_port,
@@ -22,7 +23,6 @@ from tailrace.cli.localproxy.validation import (
     validate_service_id,
     validate_subprotocol,
 )
-from tailrace.common.addresses import AddressError, parse_port
 
 
 def validate_endpoint(text: str) -> None:

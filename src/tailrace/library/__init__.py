@@ -1,0 +1,68 @@
+"""The library: a tunnel in a program. Everything here is offered by :mod:`tailrace` itself.
+
+Built on the engine's public surface, and on nothing below it. No argv, no exit codes, no files.
+"""
+
+from ..common.addresses import LocalAddress, TCPAddress, UnixAddress
+from ..localproxy.events import (
+    Connected,
+    Connecting,
+    ConnectionClosed,
+    ConnectionCut,
+    ConnectionOpened,
+    ConnectionRefused,
+    Ended,
+    Listening,
+    ListeningOnNetwork,
+    PeerDialectLearned,
+    PeerJoined,
+    PeerLeft,
+    PeerSilent,
+    Reconnecting,
+    ServicesMapped,
+    Started,
+)
+from ..localproxy.local_connection import ConnectionState
+from ..localproxy.settings import StreamHandler
+from ..localproxy.status import ConnectionStatus, LinkPhase, LinkStatus, PeerPresence, TunnelStatus
+from ..wire import Side
+from .event_stream import EventsDropped, TunnelEvent
+from .settings import Application
+from .tunnel import DestinationTunnel, SourceTunnel, Tunnel, TunnelListener
+
+__all__ = [
+    "Application",
+    "Connected",
+    "Connecting",
+    "ConnectionClosed",
+    "ConnectionCut",
+    "ConnectionOpened",
+    "ConnectionRefused",
+    "ConnectionState",
+    "ConnectionStatus",
+    "DestinationTunnel",
+    "Ended",
+    "EventsDropped",
+    "LinkPhase",
+    "LinkStatus",
+    "Listening",
+    "ListeningOnNetwork",
+    "LocalAddress",
+    "PeerDialectLearned",
+    "PeerJoined",
+    "PeerLeft",
+    "PeerPresence",
+    "PeerSilent",
+    "Reconnecting",
+    "ServicesMapped",
+    "Side",
+    "SourceTunnel",
+    "Started",
+    "StreamHandler",
+    "TCPAddress",
+    "Tunnel",
+    "TunnelEvent",
+    "TunnelListener",
+    "TunnelStatus",
+    "UnixAddress",
+]

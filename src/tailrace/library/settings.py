@@ -1,0 +1,127 @@
+"""From the arguments of a program and its environment to the settings of the engine. Pure."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+from ..common.addresses import AddressError, TCPAddress, parse_local_address, refuse_url
+from ..common.secret import Secret, is_client_token
+from ..errors import ConfigurationError
+from ..link.proxy.settings import web_proxy_for
+from ..localproxy.endpoints import (
+    ENDPOINT_VARIABLE,
+    REGION_VARIABLE,
+    endpoint_of,
+    parse_endpoint,
+)
+from ..localproxy.settings import LocalService, ProxySettings, StreamHandler
+from ..localproxy.validation import validate_region, validate_service_id
+from ..wire import Side
+
+__all__ = ["Application", "proxy_settings"]
+
+Application: TypeAlias = "str | int | StreamHandler"
+"""What serves the connections of a service at a destination.
+
+``"HOST:PORT"``, ``"[IPV6]:PORT"`` or ``"unix:PATH"``; a port of this machine, 1 to 65535; or
+``async def handler(reader, writer)``, which is called with asyncio streams for each connection.
+
+Example: ``{"SSH": 22, "HTTP": "camera.local:80", "CMD": handler}``
+"""
+
+_MAX_PORT = 65_535
+
+
+def proxy_settings(
+    side: Side,
+    token: str,
+    environ: Mapping[str, str],
+    *,
+    services: Mapping[str, Application] | None = None,
+    region: str | None = None,
+    endpoint: str | None = None,
+    ca: str | os.PathLike[str] | None = None,
+    client_token: str | None = None,
+) -> ProxySettings:
+    """Return the settings of one end of a tunnel.
+
+    Raises:
+        ConfigurationError: an argument or a variable of the environment is not valid.
+    """
+    host, port = _endpoint(region, endpoint, environ)
+    return ProxySettings(
+        side=side,
+        host=host,
+        port=port,
+        access_token=Secret(token),
+        client_token=_client_token(client_token),
+        services=None if services is None else _local_services(services),
+        listen=False,
+        capath=_authority(ca),
+        web_proxy=web_proxy_for(host, port, environ),
+    )
+
+
+def _endpoint(
+    region: str | None, endpoint: str | None, environ: Mapping[str, str]
+) -> tuple[str, int]:
+    """Return host and port; arguments go before the environment."""
+    names = "region=", "endpoint="
+    if region is None and endpoint is None:
+        names = REGION_VARIABLE, ENDPOINT_VARIABLE
+        region, endpoint = (environ.get(name) or None for name in names)
+    if region is not None and endpoint is not None:
+        raise ConfigurationError(f"{' and '.join(names)} exclude each other; leave out one")
+    if region is not None:
+        validate_region(region)
+        return parse_endpoint(endpoint_of(region))
+    if endpoint is None:
+        raise ConfigurationError(
+            "which service has the tunnel? give region= or endpoint=, or set "
+            f"{ENDPOINT_VARIABLE}, which tailrace env prints"
+        )
+    return parse_endpoint(endpoint)
+
+
+def _client_token(text: str | None) -> Secret | None:
+    if text is None:
+        return None
+    if not is_client_token(text):
+        raise ConfigurationError("client_token= is not 32 to 128 letters, digits and hyphens")
+    return Secret(text)
+
+
+def _authority(ca: str | os.PathLike[str] | None) -> Path | None:
+    if ca is None:
+        return None
+    path = Path(ca)
+    if not path.exists():
+        raise ConfigurationError(f"ca={str(path)!r}: there is no such file or directory")
+    return path
+
+
+def _local_services(services: Mapping[str, Application]) -> dict[str, LocalService]:
+    if not services:
+        raise ConfigurationError("a destination needs at least one service")
+    for service_id in services:
+        validate_service_id(service_id)
+    return {service_id: _local_service(each) for service_id, each in services.items()}
+
+
+def _local_service(application: Application) -> LocalService:
+    if isinstance(application, int):
+        if not 1 <= application <= _MAX_PORT:
+            raise ConfigurationError(f"port {application} is not in 1..{_MAX_PORT}")
+        return TCPAddress("", application)
+    if not isinstance(application, str):
+        return application
+    refuse_url(application)
+    try:
+        return parse_local_address(application)
+    except AddressError as error:
+        raise ConfigurationError(
+            f"{error}; write HOST:PORT, [IPV6]:PORT, PORT or unix:PATH"
+        ) from None

@@ -1,0 +1,45 @@
+"""A wrong line for each misuse that types can find."""
+
+from __future__ import annotations
+
+import asyncio
+
+import tailrace
+
+__all__ = ["misuse"]
+
+
+def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Serve, but not as a coroutine."""
+
+
+async def alone(reader: asyncio.StreamReader) -> None:
+    """Serve without a writer."""
+
+
+async def misuse() -> None:
+    """Do everything wrong."""
+    tailrace.Tunnel.source()  # wrong
+    tailrace.Tunnel.source(b"token")  # wrong
+    tailrace.Tunnel.source("token", "eu-west-1")  # wrong
+    tailrace.Tunnel.source("token", port=443)  # wrong
+    tailrace.Tunnel.destination("token")  # wrong
+    tailrace.Tunnel.destination("token", "SSH=localhost:22")  # wrong
+    tailrace.Tunnel.destination("token", {"SSH": plain})  # wrong
+    tailrace.Tunnel.destination("token", {"SSH": alone})  # wrong
+    tailrace.Tunnel.destination("token", {"SSH": 2.2})  # wrong
+    with tailrace.Tunnel.source("token"):  # wrong
+        pass
+    async with tailrace.Tunnel.source("token") as source:
+        await source.open_connection()  # wrong
+        await source.open_connection(22)  # wrong
+        await source.listen("SSH", 22)  # wrong
+        await source.wait_peer("30 s")  # wrong
+        for _ in source.events():  # wrong
+            pass
+        print(source.status().links)  # wrong
+        source.status().service_ids = ()  # wrong
+    async with tailrace.Tunnel.destination("token", {"SSH": 22}) as destination:
+        await destination.open_connection("SSH")  # wrong
+        await destination.listen("SSH")  # wrong
+    print(tailrace.Tunel)  # wrong

@@ -1,0 +1,148 @@
+"""A program that uses every public name."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import assert_never, assert_type
+
+import tailrace
+
+__all__ = ["destination", "failed", "happened", "serve", "source"]
+
+
+async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Echo one line."""
+    writer.write(await reader.readline())
+
+
+async def serve() -> None:
+    """Embed a service."""
+    async with tailrace.Service(limits=tailrace.Limits(services=3)) as service:
+        assert_type(service, tailrace.Service)
+        assert_type(service.endpoints, tailrace.Endpoints)
+        assert_type(service.environment(), dict[str, str])
+
+
+async def source(token: str) -> None:
+    """Use a source."""
+    tunnel = tailrace.Tunnel.source(token, region="eu-west-1", ca=Path("ca.pem"), timeout=None)
+    assert_type(tunnel, tailrace.SourceTunnel)
+    events: AsyncIterator[tailrace.TunnelEvent] = tunnel.events()
+    async with tunnel as entered:
+        assert_type(entered, tailrace.SourceTunnel)
+        await entered.wait_peer(timeout=30)
+        reader, writer = await entered.open_connection("SSH")
+        assert_type(reader, asyncio.StreamReader)
+        assert_type(writer, asyncio.StreamWriter)
+        assert_type(await entered.open_socket("SSH"), socket.socket)
+        server = await entered.listen("HTTP", "127.0.0.1", 0)
+        assert_type(server, tailrace.TunnelListener)
+        with server:
+            print(f"{server.service} at {server.host}:{server.port}")
+        show(entered)
+    async for event in events:
+        happened(event)
+
+
+async def destination(token: str) -> None:
+    """Use a destination."""
+    serve: tailrace.StreamHandler = handler
+    services: dict[str, tailrace.Application] = {"SSH": "localhost:22", "CMD": serve, "WEB": 80}
+    async with tailrace.Tunnel.destination(token, services, endpoint="localhost:7444") as tunnel:
+        assert_type(tunnel, tailrace.DestinationTunnel)
+        show(tunnel)
+        await tunnel.wait_closed()
+        await tunnel.close()
+
+
+def show(tunnel: tailrace.Tunnel) -> None:
+    """Print the status of either end."""
+    assert_type(tunnel.client_token, str)
+    status: tailrace.TunnelStatus = tunnel.status()
+    link: tailrace.LinkStatus = status.link
+    if link.phase is tailrace.LinkPhase.CONNECTED and status.side is tailrace.Side.SOURCE:
+        print(tailrace.__version__, link.round_trip, status.peer is tailrace.PeerPresence.ABSENT)
+    connections: tuple[tailrace.ConnectionStatus, ...] = status.connections
+    for connection in connections:
+        if connection.state is tailrace.ConnectionState.OPEN:
+            print(connection.bytes_in + connection.bytes_out)
+
+
+def place(address: tailrace.LocalAddress) -> str:
+    """Name a local address."""
+    match address:
+        case tailrace.TCPAddress(host, port):
+            return f"{host}:{port}"
+        case tailrace.UnixAddress(path):
+            return path
+
+
+def happened(event: tailrace.TunnelEvent) -> None:
+    """Tell every event from the others."""
+    match event:
+        case tailrace.Started(side):
+            print(side.other.value)
+        case tailrace.Connecting(endpoint) | tailrace.Connected(endpoint):
+            print(endpoint)
+        case tailrace.ServicesMapped(services):
+            print(*(place(address) for address in services.values() if address is not None))
+        case tailrace.Listening(service_id, address, assigned):
+            print(service_id, place(address), assigned)
+        case tailrace.ListeningOnNetwork(address):
+            print(place(address))
+        case tailrace.PeerJoined(peer) | tailrace.PeerLeft(peer):
+            print(peer.value)
+        case tailrace.PeerDialectLearned(dialect):
+            print(dialect)
+        case tailrace.PeerSilent(service_id, seconds):
+            print(service_id, seconds / 60)
+        case tailrace.ConnectionOpened() | tailrace.ConnectionRefused():
+            print(event.service_id, event.connection_id)
+        case tailrace.ConnectionCut(received=received, reason=reason):
+            print(received, reason)
+        case tailrace.ConnectionClosed(bytes_in=bytes_in, bytes_out=bytes_out):
+            print(bytes_in + bytes_out)
+        case tailrace.Reconnecting(cause, delay):
+            print(cause.retryable, delay)
+        case tailrace.Ended(code, reason, requested):
+            print(code, reason, requested)
+        case tailrace.EventsDropped(count):
+            print(count)
+        case _:
+            assert_never(event)
+
+
+def failed(error: tailrace.TailraceError) -> str:
+    """Tell every error from the others."""
+    match error:
+        case tailrace.AccessRefused() | tailrace.HandshakeAltered():
+            return f"{error.status} {error.reason} {error.body}"
+        case tailrace.CertificateRejected():
+            return "clock" if error.fault is tailrace.CertificateFault.OUT_OF_DATE else "trust"
+        case tailrace.ServiceUnavailable():
+            return f"again in {error.retry_after} s"
+        case tailrace.NameResolutionFailed() | tailrace.ConnectFailed() | tailrace.TLSFailed():
+            return "network"
+        case tailrace.ProxyRefused() | tailrace.NotTunnelingService() | tailrace.HandshakeFailed():
+            return "web proxy or server"
+        case tailrace.TokenRotated():
+            return "token"
+        case tailrace.LinkError():
+            return f"{error.retryable}"
+        case tailrace.ListenError():
+            return f"{error.service_id} {error.port} {error.errno}"
+        case tailrace.ServiceIdMismatch():
+            return " ".join(error.service_ids)
+        case tailrace.TunnelClosed() | tailrace.TimedOut():
+            return "over"
+        case tailrace.OpenFailed() | tailrace.ConfigurationError():
+            return error.advice
+        case tailrace.LocalProtocolError():
+            return "here"
+        case tailrace.DecodeError() | tailrace.RemoteProtocolError() | tailrace.ProtocolError():
+            return "there"
+        case _:
+            return error.setting

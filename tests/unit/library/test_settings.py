@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tailrace.common.addresses import TCPAddress, UnixAddress
+from tailrace.common.secret import Secret
+from tailrace.errors import ConfigurationError
+from tailrace.library.settings import proxy_settings
+from tailrace.localproxy.settings import ProxySettings
+from tailrace.wire import Side
+
+CLIENT_TOKEN = "0123456789abcdef-0123456789abcdef"
+
+
+def settings(environ: dict[str, str] | None = None, **changes: Any) -> ProxySettings:
+    return proxy_settings(Side.SOURCE, "t0ken", environ or {}, **changes)
+
+
+async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Serve nothing."""
+
+
+@pytest.mark.parametrize(
+    ("environ", "changes", "place"),
+    [
+        ({}, {"region": "eu-west-1"}, ("data.tunneling.iot.eu-west-1.amazonaws.com", 443)),
+        ({}, {"endpoint": "Tunnel.Example:7444"}, ("tunnel.example", 7444)),
+        ({"AWSIOT_TUNNEL_ENDPOINT": "[::1]:1"}, {}, ("::1", 1)),
+        (
+            {"AWSIOT_TUNNEL_REGION": "cn-north-1", "AWSIOT_TUNNEL_ENDPOINT": ""},
+            {},
+            ("data.tunneling.iot.cn-north-1.amazonaws.com.cn", 443),
+        ),
+        ({"AWSIOT_TUNNEL_REGION": "eu-west-1"}, {"endpoint": "mine"}, ("mine", 443)),
+        (
+            {"AWSIOT_TUNNEL_ENDPOINT": "mine"},
+            {"region": "us-east-1"},
+            ("data.tunneling.iot.us-east-1.amazonaws.com", 443),
+        ),
+    ],
+)
+def test_the_endpoint_is_that_of_arguments_or_else_of_the_environment(
+    environ: dict[str, str], changes: dict[str, str], place: tuple[str, int]
+):
+    found = settings(environ, **changes)
+    assert (found.host, found.port) == place
+
+
+def test_the_rest_is_what_was_given(tmp_path: Path):
+    found = settings(
+        {"https_proxy": "http://proxy:3128"},
+        endpoint="h",
+        ca=str(tmp_path),
+        client_token=CLIENT_TOKEN,
+    )
+    assert (found.side, found.access_token) == (Side.SOURCE, Secret("t0ken"))
+    assert (found.capath, found.client_token) == (tmp_path, Secret(CLIENT_TOKEN))
+    assert str(found.web_proxy) == "http://proxy:3128"
+    assert (found.services, found.listen) == (None, False)
+    assert settings({"https_proxy": "http://p:1", "no_proxy": "h"}, endpoint="h").web_proxy is None
+
+
+def test_an_application_is_an_address_a_port_or_a_handler():
+    services = {"A": "localhost:22", "B": 80, "C": "unix:/run/x", "D": handler, "E": "[::1]:1"}
+    assert settings(endpoint="h", services=services).services == {
+        "A": TCPAddress("localhost", 22),
+        "B": TCPAddress("", 80),
+        "C": UnixAddress("/run/x"),
+        "D": handler,
+        "E": TCPAddress("::1", 1),
+    }
+
+
+@pytest.mark.parametrize(
+    ("environ", "changes", "sentence"),
+    [
+        ({}, {}, "give region= or endpoint=, or set AWSIOT_TUNNEL_ENDPOINT"),
+        ({}, {"region": "r", "endpoint": "h"}, "region= and endpoint= exclude each other"),
+        (
+            {"AWSIOT_TUNNEL_REGION": "r", "AWSIOT_TUNNEL_ENDPOINT": "h"},
+            {},
+            "AWSIOT_TUNNEL_REGION and AWSIOT_TUNNEL_ENDPOINT exclude each other",
+        ),
+        ({}, {"region": "EU"}, "Region must contain only lowercase"),
+        ({}, {"endpoint": "https://h"}, "give HOST or HOST:PORT"),
+        ({}, {"endpoint": "h", "client_token": "short"}, "client_token= is not 32 to 128"),
+        ({}, {"endpoint": "h", "ca": "/nowhere/ca.pem"}, "ca='/nowhere/ca.pem': there is no such"),
+        ({"https_proxy": "ftp://h"}, {"endpoint": "h"}, "https_proxy"),
+        ({}, {"endpoint": "h", "services": {}}, "at least one service"),
+        ({}, {"endpoint": "h", "services": {"A B": 1}}, "Service ID must contain only"),
+        ({}, {"endpoint": "h", "services": {"A": 0}}, "port 0 is not in 1..65535"),
+        ({}, {"endpoint": "h", "services": {"A": "http://h:1"}}, "is a URL; write h:1"),
+        ({}, {"endpoint": "h", "services": {"A": "h"}}, "has no port; write HOST:PORT"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(
+    environ: dict[str, str], changes: dict[str, Any], sentence: str
+):
+    with pytest.raises(ConfigurationError) as caught:
+        settings(environ, **changes)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,187 @@
+"""The public API: what it offers, what it costs to import, and what its types find."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import tailrace
+from support.repository import ROOT
+
+API = """
+    AccessRefused
+    Application
+    CertificateFault
+    CertificateRejected
+    ConfigurationError
+    ConnectFailed
+    Connected
+    Connecting
+    ConnectionClosed
+    ConnectionCut
+    ConnectionOpened
+    ConnectionRefused
+    ConnectionState
+    ConnectionStatus
+    DecodeError
+    DestinationTunnel
+    Ended
+    Endpoints
+    EventsDropped
+    HandshakeAltered
+    HandshakeFailed
+    Limits
+    LinkError
+    LinkPhase
+    LinkStatus
+    ListenError
+    Listening
+    ListeningOnNetwork
+    LocalAddress
+    LocalProtocolError
+    NameResolutionFailed
+    NotTunnelingService
+    OpenFailed
+    PeerDialectLearned
+    PeerJoined
+    PeerLeft
+    PeerPresence
+    PeerSilent
+    ProtocolError
+    ProxyRefused
+    Reconnecting
+    RemoteProtocolError
+    Service
+    ServiceIdMismatch
+    ServiceUnavailable
+    ServicesMapped
+    Side
+    SourceTunnel
+    Started
+    StreamHandler
+    TCPAddress
+    TLSFailed
+    TailraceError
+    TimedOut
+    TokenRotated
+    Tunnel
+    TunnelClosed
+    TunnelEvent
+    TunnelListener
+    TunnelStatus
+    UnixAddress
+    __version__
+"""
+"""What is taken away from here breaks somebody's program."""
+
+ALIASES = {"Application", "LocalAddress", "StreamHandler", "TunnelEvent"}
+"""Names of types, which have no docstring of their own."""
+
+SIGNATURES = {
+    "Tunnel.source": "token, *, region=None, endpoint=None, ca=None, client_token=None,"
+    " timeout=30.0",
+    "Tunnel.destination": "token, services, *, region=None, endpoint=None, ca=None,"
+    " client_token=None, timeout=30.0",
+    "Tunnel.wait_peer": "self, timeout=None",
+    "Tunnel.wait_closed": "self",
+    "Tunnel.close": "self",
+    "Tunnel.status": "self",
+    "Tunnel.events": "self",
+    "SourceTunnel.open_connection": "self, service",
+    "SourceTunnel.open_socket": "self, service",
+    "SourceTunnel.listen": "self, service, host='127.0.0.1', port=0",
+    "TunnelListener.close": "self",
+    "Service.environment": "self",
+    "Service.control_client": "self, timeout=30.0",
+}
+"""Methods and their parameters."""
+
+TYPED = ROOT / "tests" / "support" / "typing"
+
+
+def parameters(function: object) -> str:
+    assert callable(function)
+    found = inspect.signature(function).parameters.values()
+    plain = [each.replace(annotation=inspect.Parameter.empty) for each in found]
+    return str(inspect.Signature(plain))[1:-1]
+
+
+def documented() -> Iterator[tuple[str, object]]:
+    """Yield every public name that has a docstring, and the methods that a program calls."""
+    for name in sorted(set(tailrace.__all__) - ALIASES - {"__version__"}):
+        yield name, getattr(tailrace, name)
+    for name in (*SIGNATURES, "Tunnel.client_token"):
+        owner, _, method = name.partition(".")
+        yield name, inspect.getattr_static(getattr(tailrace, owner), method)
+
+
+def without_example(things: Iterator[tuple[str, object]]) -> list[str]:
+    return [name for name, thing in things if "Example:" not in (thing.__doc__ or "")]
+
+
+def test_the_names_are_pinned() -> None:
+    assert tailrace.__all__ == API.split()
+    assert set(API.split()) <= set(dir(tailrace))
+    for name in API.split():
+        assert getattr(tailrace, name) is getattr(tailrace, name)
+    with pytest.raises(AttributeError, match="module 'tailrace' has no attribute 'Tunel'"):
+        tailrace.__getattr__("Tunel")
+
+
+def test_the_signatures_are_pinned() -> None:
+    found = {
+        f"{owner}.{name}": parameters(getattr(getattr(tailrace, owner), name))
+        for owner in ("Tunnel", "SourceTunnel", "DestinationTunnel", "TunnelListener", "Service")
+        for name, value in vars(getattr(tailrace, owner)).items()
+        if not name.startswith("_") and not isinstance(value, property)
+    }
+    assert found == SIGNATURES
+
+
+def test_each_name_has_an_example() -> None:
+    assert without_example(documented()) == []
+    assert without_example(iter([("nothing", types.SimpleNamespace())])) == ["nothing"]
+
+
+def loaded(code: str) -> set[str]:
+    """Return the modules that a statement loads in a fresh interpreter."""
+    script = f"import sys, json; seen = set(sys.modules); {code}\n"
+    script += "print(json.dumps(sorted(set(sys.modules) - seen)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    return set(json.loads(done.stdout))
+
+
+def test_importing_it_loads_nothing_else() -> None:
+    assert loaded("import tailrace; dir(tailrace)") == {"tailrace"}
+    assert "asyncio" not in loaded("from tailrace import AccessRefused")
+    assert "tailrace.library.tunnel" in loaded("from tailrace import Tunnel")
+
+
+def mypy(path: Path) -> str:
+    command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary"]
+    # A cache of its own: the options are not those of the project.
+    command += ["--config-file=", f"--cache-dir={ROOT / '.mypy_cache' / 'api'}", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout
+
+
+def test_types_know_every_name() -> None:
+    path = TYPED / "uses.py"
+    text = path.read_text()
+    assert [name for name in tailrace.__all__ if f"tailrace.{name}" not in text] == []
+    assert mypy(path) == ""
+
+
+def test_types_find_each_misuse() -> None:
+    path = TYPED / "misuses.py"
+    lines = path.read_text().splitlines()
+    wrong = {number for number, line in enumerate(lines, 1) if line.endswith("# wrong")}
+    found = {int(line.split(":")[1]) for line in mypy(path).splitlines() if ": error: " in line}
+    assert found == wrong
+    assert len(wrong) > 10
