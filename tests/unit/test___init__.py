@@ -162,6 +162,9 @@ def test_importing_it_loads_nothing_else() -> None:
     assert loaded("import tailrace; dir(tailrace)") == {"tailrace"}
     assert "asyncio" not in loaded("from tailrace import AccessRefused")
     assert "tailrace.library.tunnel" in loaded("from tailrace import Tunnel")
+    service = loaded("from tailrace import Service")
+    assert "tailrace.service.service" in service
+    assert not service & {"picows", "starlette", "tailrace.library", "uvicorn"}
 
 
 def mypy(path: Path) -> str:
