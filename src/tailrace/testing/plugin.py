@@ -10,7 +10,12 @@ import pytest
 if TYPE_CHECKING:
     from .tunnels import ServiceInThread, TunnelFactory
 
-__all__ = ["tailrace_service", "tailrace_service_settings", "tailrace_tunnel"]
+__all__ = [
+    "tailrace_boto3_client",
+    "tailrace_service",
+    "tailrace_service_settings",
+    "tailrace_tunnel",
+]
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +52,29 @@ def tailrace_service(
 
     with service_in_thread(tailrace_service_settings) as service:
         yield service
+
+
+@pytest.fixture(scope="session")
+def tailrace_boto3_client(tailrace_service: ServiceInThread) -> Iterator[Any]:
+    """boto3's client of the control API of ``tailrace_service``; tests without boto3 are skipped.
+
+    Example::
+
+        def test_listing(tailrace_boto3_client):
+            assert tailrace_boto3_client.list_tunnels()["tunnelSummaries"] == []
+    """
+    boto3 = pytest.importorskip("boto3", exc_type=ImportError)
+    endpoints = tailrace_service.endpoints
+    client = boto3.client(
+        "iotsecuretunneling",
+        endpoint_url=endpoints.api_endpoint,
+        verify=endpoints.ca_file,
+        region_name=endpoints.region,
+        aws_access_key_id=endpoints.access_key_id,
+        aws_secret_access_key=endpoints.secret_access_key,
+    )
+    yield client
+    client.close()
 
 
 @pytest.fixture

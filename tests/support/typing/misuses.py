@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import tailrace
+from tailrace.testing.tunnels import TunnelFactory
 
-__all__ = ["misuse"]
+__all__ = ["misuse", "misuse_in_a_test"]
 
 
 def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -60,3 +61,25 @@ async def misuse() -> None:
         opened.tunnel_id = ""  # wrong
         print("token " + opened.source_token)  # wrong
     print(tailrace.Tunel)  # wrong
+    tailrace.Service(1)  # wrong
+    tailrace.Service("state", "::1")  # wrong
+    tailrace.Service(port=1)  # wrong
+    tailrace.Service(api_port="1")  # wrong
+    tailrace.Service(host_names="name")  # wrong
+    tailrace.Service(notify_command="program argument")  # wrong
+    tailrace.Service(limits="azure")  # wrong
+    tailrace.Service(limits=tailrace.Limits(services=None))  # wrong
+    with tailrace.Service():  # wrong
+        pass
+    async with tailrace.Service() as service:
+        service.endpoints.region = "eu-west-1"  # wrong
+        print(service.environment().region)  # wrong
+
+
+def misuse_in_a_test(tailrace_tunnel: TunnelFactory) -> None:
+    """Do everything wrong with a fixture."""
+    tailrace_tunnel(8080)  # wrong
+    tailrace_tunnel(HTTP=80.80)  # wrong
+    tunnel = tailrace_tunnel(HTTP=8080)
+    tunnel.address(22)  # wrong
+    print(tunnel.address("HTTP").port)  # wrong

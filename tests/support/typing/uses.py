@@ -10,8 +10,18 @@ from pathlib import Path
 from typing import assert_never, assert_type
 
 import tailrace
+from tailrace.testing.tunnels import LocalTunnel, ServiceInThread, TunnelFactory, service_in_thread
 
-__all__ = ["control", "destination", "failed", "happened", "refused", "serve", "source"]
+__all__ = [
+    "control",
+    "destination",
+    "failed",
+    "happened",
+    "refused",
+    "serve",
+    "source",
+    "test_a_device",
+]
 
 
 async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -21,10 +31,43 @@ async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 async def serve() -> None:
     """Embed a service."""
-    async with tailrace.Service(limits=tailrace.Limits(services=3)) as service:
+    everything = tailrace.Service(
+        Path("state"),
+        host="::1",
+        api_port=1,
+        data_port=2,
+        host_names=["a"],
+        region="us-east-1",
+        limits="aws",
+        tls_cert="c",
+        tls_key=Path("k"),
+        tls_ca="ca",
+        audit_log="log",
+        mqtt_url="mqtt://h",
+        mqtt_ca="ca",
+        mqtt_cert="c",
+        mqtt_key="k",
+        notify_command=("program", "argument"),
+    )
+    async with everything, tailrace.Service(limits=tailrace.Limits(services=3)) as service:
         assert_type(service, tailrace.Service)
         assert_type(service.endpoints, tailrace.Endpoints)
         assert_type(service.environment(), dict[str, str])
+        client = service.control_client(timeout=3.0)
+        print(await asyncio.to_thread(client.call, "OpenTunnel", {}))
+
+
+def test_a_device(tailrace_service: ServiceInThread, tailrace_tunnel: TunnelFactory) -> None:
+    """Use the fixtures of the pytest plugin."""
+    tunnel = tailrace_tunnel(HTTP=8080, SSH="192.0.2.7:22")
+    assert_type(tunnel, LocalTunnel)
+    assert_type(tunnel.address("SSH"), tuple[str, int])
+    print(tunnel.url("HTTP"), tunnel.url("HTTP", "https"), tunnel.tunnel_id)
+    assert_type(tailrace_service.endpoints, tailrace.Endpoints)
+    assert_type(tailrace_service.environment(), dict[str, str])
+    tailrace_service.control_client(timeout=3.0).call("ListTunnels", {})
+    with tailrace_service.tunnels() as open_tunnel, service_in_thread({"limits": "aws"}) as other:
+        print(open_tunnel(HTTP=1), other)
 
 
 async def source(token: str) -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -17,11 +18,12 @@ from typing import Any
 import pytest
 
 import tailrace
-from support.service import dial
+from support.service import dial, trust
 from support.waiting import HANG
 from tailrace.aws import ControlClient
 from tailrace.errors import CallRefused, ConfigurationError, ListenError
 from tailrace.service.service import Service
+from tailrace.wire import SUBPROTOCOL_V3
 
 
 @pytest.fixture(autouse=True)
@@ -324,15 +326,53 @@ class TestCancelled:
                 assert contents(temporary) == []
 
     def test_the_program_ends(self, temporary: Path) -> None:
-        """With the service in a task that it has not waited for."""
+        """With the service in a task that it has not waited for, and clients of all kinds."""
 
         async def main() -> None:
-            entered = asyncio.Event()
-            tasks.append(asyncio.get_running_loop().create_task(self.use(Service(), entered)))
+            service, entered = Service(), asyncio.Event()
+            tasks.append(asyncio.get_running_loop().create_task(self.use(service, entered)))
             await entered.wait()
+            opened = await call(service.control_client(), "OpenTunnel")
+            endpoints, token = service.endpoints, opened["sourceAccessToken"]
+            for endpoint in (endpoints.data_endpoint, endpoints.api_endpoint[8:]):
+                host, port = endpoint.split(":")
+                clients.append(socket.create_connection((host, int(port))))
+                clients.append(await asyncio.to_thread(connect, endpoint, trust(endpoints)))
+            source = await asyncio.to_thread(connect, endpoints.data_endpoint, trust(endpoints))
+            clients.append(source)
+            await asyncio.to_thread(upgrade, source, token)
 
         tasks: list[asyncio.Task[None]] = []
-        with threads_end():
+        clients: list[socket.socket] = []
+        with threads_end(), contextlib.ExitStack() as stack:
             asyncio.run(main())
+            for client in clients:
+                stack.enter_context(client)
+                client.settimeout(HANG)
+                with contextlib.suppress(ConnectionError):
+                    while client.recv(1000):
+                        pass
         assert tasks[0].cancelled()
         assert contents(temporary) == []
+
+
+def connect(endpoint: str, context: ssl.SSLContext) -> socket.socket:
+    """Return a connection behind the handshake of TLS."""
+    host, port = endpoint.split(":")
+    client = socket.create_connection((host, int(port)), HANG)
+    return context.wrap_socket(client, server_hostname=host, suppress_ragged_eofs=True)
+
+
+def upgrade(client: socket.socket, token: str) -> None:
+    """Make a link of it."""
+    client.sendall(
+        b"GET /tunnel?local-proxy-mode=source HTTP/1.1\r\nHost: localhost\r\n"
+        b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Key: 9/h0zvwMEXrg06G+RjnmcA==\r\nSec-WebSocket-Version: 13\r\n"
+        + f"access-token: {token}\r\n".encode()
+        + f"Sec-WebSocket-Protocol: {SUBPROTOCOL_V3}\r\n\r\n".encode()
+    )
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        answer += client.recv(1)
+    assert answer.startswith(b"HTTP/1.1 101 ")

@@ -155,6 +155,30 @@ def test_the_log_is_shown_with_tests_that_fail(pytester: pytest.Pytester, run) -
     assert result.stdout.str().count(": OpenTunnel by ") == 1
 
 
+def test_boto3(pytester: pytest.Pytester, run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the environment says about AWS does not matter."""
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "of-another-key")
+    monkeypatch.setenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-north-1")
+    pytester.makepyfile(
+        """
+        def test_listing(tailrace_boto3_client, tailrace_tunnel):
+            tunnel = tailrace_tunnel(HTTP=1)
+            described = tailrace_boto3_client.describe_tunnel(tunnelId=tunnel.tunnel_id)
+            assert described["tunnel"]["status"] == "OPEN"
+        """
+    )
+    run().assert_outcomes(passed=1)
+
+
+def test_without_boto3(pytester: pytest.Pytester, run) -> None:
+    pytester.makeconftest("import sys; sys.modules['boto3'] = None")
+    pytester.makepyfile("def test_listing(tailrace_boto3_client): pass")
+    result = run("-rs")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED*boto3*"])
+
+
 def test_mistakes_are_one_line(pytester: pytest.Pytester, run) -> None:
     pytester.makepyfile(
         """

@@ -140,9 +140,14 @@ class Outbox:
 
     async def stop(self) -> None:
         """Deliver what can be delivered soon, give up the rest, close the notifier."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.flush_timeout):
-                await self._settled.wait()
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.flush_timeout):
+                    await self._settled.wait()
+        finally:
+            await self._give_up_all()
+
+    async def _give_up_all(self) -> None:
         self._started = False
         for task in self._tasks:
             task.cancel()

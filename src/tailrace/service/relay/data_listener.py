@@ -186,11 +186,14 @@ class DataListener:
             self._proxies.stop()
         for link in list(self._links):
             link.drop("shutdown")
-        # Each of them aborts itself when its client does not let it end in time.
-        await self._idle.wait()
+        try:
+            # Each of them aborts itself when its client does not let it end in time.
+            await self._idle.wait()
+        finally:
+            if self._server is not None and self.settings.use_aiofastnet:
+                # What is left has not got past the handshake.
+                self._server.abort_clients()
         if self._server is not None and self.settings.use_aiofastnet:
-            # What is left has not got past the handshake.
-            self._server.abort_clients()
             await self._server.wait_closed()
 
     def _schedule_sweep(self) -> None:

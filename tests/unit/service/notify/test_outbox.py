@@ -440,3 +440,19 @@ async def test_stopping_breaks_off_a_delivery_that_hangs() -> None:
         outbox.put(notification())
         await recorder.wait_tried(1)
     assert outbox.given_up == 1
+
+
+async def test_a_stop_that_is_cancelled_gives_up_at_once() -> None:
+    recorder = Recorder()
+    recorder.gate.clear()
+    outbox = Outbox(recorder, lambda: 50.0, replace(OutboxSettings(), flush_timeout=HANG))
+    outbox.start()
+    outbox.put(notification())
+    await recorder.wait_tried(1)
+    task = asyncio.get_running_loop().create_task(outbox.stop())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert recorder.closed
+    assert (outbox.given_up, outbox.waiting) == (1, 0)
