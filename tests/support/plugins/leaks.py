@@ -2,8 +2,9 @@
 
 A pytest plugin, loaded by ``conftest.py``. A snapshot is taken before a test's own
 fixtures are set up and compared after they are torn down, so that what fixtures of a
-wider scope hold open is not counted. The loop gets some turns before the comparison,
-as transports close asynchronously; what is still there afterwards was left behind.
+wider scope hold open is not counted. The loop gets some turns before the comparison, and
+other threads get time, as transports close asynchronously; what is still there afterwards
+was left behind.
 Garbage is collected first, so that unclosed objects warn in the report of the test
 they belong to.
 
@@ -16,6 +17,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,5 +172,9 @@ def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
         before = Snapshot.take()
         yield
         gc.collect()
-        if leaks := Snapshot.take().leaked_since(before):
-            _fail(leaks)
+        # A service in another thread closes what it has in its own time.
+        for _ in range(_TURNS):
+            if not (leaks := Snapshot.take().leaked_since(before)):
+                return
+            time.sleep(_TURN)
+        _fail(leaks)
