@@ -1,7 +1,7 @@
 """AWS IoT Secure Tunneling in Python: local proxy, service and device agent.
 
-This package is also the library: a tunnel in a program. Its names are loaded when they are first
-used, so that importing it costs nothing.
+This package is also the library: a tunnel in a program, and the control API. Its names are loaded
+when they are first used, so that importing it costs nothing.
 
 Example::
 
@@ -12,15 +12,32 @@ Example::
 TYPE_CHECKING = False
 """As ``typing`` has it, whose import takes longer than all of this."""
 if TYPE_CHECKING:
+    from .aws import (
+        Client,
+        Credentials,
+        OpenedTunnel,
+        RotatedTokens,
+        Secret,
+        SideState,
+        TunnelDescription,
+        TunnelState,
+        TunnelSummary,
+    )
     from .errors import (
         AccessRefused,
+        CallRefused,
         CertificateFault,
         CertificateRejected,
         ConfigurationError,
         ConnectFailed,
+        ControlCertificateRejected,
+        ControlError,
+        ControlThrottled,
+        CredentialsRefused,
         DecodeError,
         HandshakeAltered,
         HandshakeFailed,
+        LimitExceeded,
         LinkError,
         ListenError,
         LocalProtocolError,
@@ -30,6 +47,7 @@ if TYPE_CHECKING:
         ProtocolError,
         ProxyRefused,
         RemoteProtocolError,
+        ResponseLost,
         ServiceIdMismatch,
         ServiceUnavailable,
         TailraceError,
@@ -37,6 +55,7 @@ if TYPE_CHECKING:
         TLSFailed,
         TokenRotated,
         TunnelClosed,
+        TunnelNotFound,
     )
     from .library import (
         Application,
@@ -83,8 +102,10 @@ __version__ = "0.1.0"
 __all__ = [
     "AccessRefused",
     "Application",
+    "CallRefused",
     "CertificateFault",
     "CertificateRejected",
+    "Client",
     "ConfigurationError",
     "ConnectFailed",
     "Connected",
@@ -95,6 +116,11 @@ __all__ = [
     "ConnectionRefused",
     "ConnectionState",
     "ConnectionStatus",
+    "ControlCertificateRejected",
+    "ControlError",
+    "ControlThrottled",
+    "Credentials",
+    "CredentialsRefused",
     "DecodeError",
     "DestinationTunnel",
     "Ended",
@@ -102,6 +128,7 @@ __all__ = [
     "EventsDropped",
     "HandshakeAltered",
     "HandshakeFailed",
+    "LimitExceeded",
     "Limits",
     "LinkError",
     "LinkPhase",
@@ -114,6 +141,7 @@ __all__ = [
     "NameResolutionFailed",
     "NotTunnelingService",
     "OpenFailed",
+    "OpenedTunnel",
     "PeerDialectLearned",
     "PeerJoined",
     "PeerLeft",
@@ -123,11 +151,15 @@ __all__ = [
     "ProxyRefused",
     "Reconnecting",
     "RemoteProtocolError",
+    "ResponseLost",
+    "RotatedTokens",
+    "Secret",
     "Service",
     "ServiceIdMismatch",
     "ServiceUnavailable",
     "ServicesMapped",
     "Side",
+    "SideState",
     "SourceTunnel",
     "Started",
     "StreamHandler",
@@ -138,9 +170,13 @@ __all__ = [
     "TokenRotated",
     "Tunnel",
     "TunnelClosed",
+    "TunnelDescription",
     "TunnelEvent",
     "TunnelListener",
+    "TunnelNotFound",
+    "TunnelState",
     "TunnelStatus",
+    "TunnelSummary",
     "UnixAddress",
     "__version__",
 ]
@@ -159,8 +195,8 @@ if not TYPE_CHECKING:  # to type checkers, a name that does not exist is an erro
         if name in __all__:
             from importlib import import_module
 
-            homes = (_SERVICE[name],) if name in _SERVICE else (".errors", ".library")
-            for home in homes:
+            ours = (".errors", ".aws", ".library")
+            for home in (_SERVICE[name],) if name in _SERVICE else ours:
                 module = import_module(home, __name__)
                 if name in module.__all__:
                     value: object = getattr(module, name)

@@ -26,9 +26,12 @@ __all__ = [
     "ConnectFailed",
     "ControlCertificateRejected",
     "ControlError",
+    "ControlThrottled",
+    "CredentialsRefused",
     "DecodeError",
     "HandshakeAltered",
     "HandshakeFailed",
+    "LimitExceeded",
     "LinkError",
     "ListenError",
     "LocalProtocolError",
@@ -38,6 +41,7 @@ __all__ = [
     "ProtocolError",
     "ProxyRefused",
     "RemoteProtocolError",
+    "ResponseLost",
     "ServiceIdMismatch",
     "ServiceUnavailable",
     "TLSFailed",
@@ -45,6 +49,7 @@ __all__ = [
     "TimedOut",
     "TokenRotated",
     "TunnelClosed",
+    "TunnelNotFound",
 ]
 
 
@@ -329,16 +334,85 @@ class ControlError(TailraceError):
 
     ``code`` is the AWS error code, such as ``ThrottlingException``, or "" when there was no
     response.
+
+    Example::
+
+        try:
+            await client.close(tunnel_id)
+        except ControlError as error:
+            print(error, error.advice)
     """
+
+    retryable = True
+    """Whether the same call may succeed later."""
+    advice = "try again later; the text says what failed"
+    """What to do, for people."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(f"{code}: {message}" if code else message)
         self.code = code
 
 
+class ControlThrottled(ControlError):
+    """The control API was called too often.
+
+    Example: ``except tailrace.ControlThrottled: await asyncio.sleep(60)``
+    """
+
+    advice = "call less often; AWS allows a few calls a second"
+
+
+class ResponseLost(ControlError):
+    """There was no response to a request that the control API may have had.
+
+    Example: ``except tailrace.ResponseLost: tunnels = [each async for each in client.list()]``
+    """
+
+    advice = "look whether the call was carried out before you make it again"
+
+
 class CallRefused(ControlError):
-    """The control API refused a call: what it asks for, or who asks."""
+    """The control API refused a call: what it asks for, or who asks.
+
+    Example: ``except tailrace.CallRefused as error: print(error.code, error.advice)``
+    """
+
+    retryable = False
+    advice = "correct what the text names"
+
+
+class CredentialsRefused(CallRefused):
+    """The control API does not know the access key, or the key may not do this.
+
+    Example: ``except tailrace.CredentialsRefused as error: print(error, error.advice)``
+    """
+
+    advice = "check access key, region and clock, and that the key may make this call"
+
+
+class LimitExceeded(CallRefused):
+    """The account, or the access key, has as many tunnels or tags as it may have.
+
+    Example: ``except tailrace.LimitExceeded as error: print(error, error.advice)``
+    """
+
+    advice = "close tunnels, or have the limit raised"
+
+
+class TunnelNotFound(CallRefused):
+    """There is no such tunnel, or not any more: records of closed tunnels are deleted.
+
+    Example: ``except tailrace.TunnelNotFound: tunnel_id = None``
+    """
+
+    advice = "list the tunnels; the id, the region or the endpoint may be another one"
 
 
 class ControlCertificateRejected(ControlError):
-    """The certificate of the control API does not verify."""
+    """The certificate of the control API does not verify.
+
+    Example: ``except tailrace.ControlCertificateRejected as error: print(error.advice)``
+    """
+
+    retryable = False
+    advice = "name the CA of the service: the argument ca, or the variable AWS_CA_BUNDLE"

@@ -18,8 +18,10 @@ from support.repository import ROOT
 API = """
     AccessRefused
     Application
+    CallRefused
     CertificateFault
     CertificateRejected
+    Client
     ConfigurationError
     ConnectFailed
     Connected
@@ -30,6 +32,11 @@ API = """
     ConnectionRefused
     ConnectionState
     ConnectionStatus
+    ControlCertificateRejected
+    ControlError
+    ControlThrottled
+    Credentials
+    CredentialsRefused
     DecodeError
     DestinationTunnel
     Ended
@@ -37,6 +44,7 @@ API = """
     EventsDropped
     HandshakeAltered
     HandshakeFailed
+    LimitExceeded
     Limits
     LinkError
     LinkPhase
@@ -49,6 +57,7 @@ API = """
     NameResolutionFailed
     NotTunnelingService
     OpenFailed
+    OpenedTunnel
     PeerDialectLearned
     PeerJoined
     PeerLeft
@@ -58,11 +67,15 @@ API = """
     ProxyRefused
     Reconnecting
     RemoteProtocolError
+    ResponseLost
+    RotatedTokens
+    Secret
     Service
     ServiceIdMismatch
     ServiceUnavailable
     ServicesMapped
     Side
+    SideState
     SourceTunnel
     Started
     StreamHandler
@@ -73,9 +86,13 @@ API = """
     TokenRotated
     Tunnel
     TunnelClosed
+    TunnelDescription
     TunnelEvent
     TunnelListener
+    TunnelNotFound
+    TunnelState
     TunnelStatus
+    TunnelSummary
     UnixAddress
     __version__
 """
@@ -85,6 +102,15 @@ ALIASES = {"Application", "LocalAddress", "StreamHandler", "TunnelEvent"}
 """Names of types, which have no docstring of their own."""
 
 SIGNATURES = {
+    "Client.aclose": "self",
+    "Client.open": "self, *, thing=None, services=(), description=None, lifetime=None, tags=None",
+    "Client.describe": "self, tunnel_id",
+    "Client.list": "self, *, thing=None, limit=None",
+    "Client.rotate": "self, tunnel_id, side=None, *, thing=None, services=()",
+    "Client.close": "self, tunnel_id, *, delete=False",
+    "Client.tag": "self, tunnel, tags",
+    "Client.untag": "self, tunnel, keys",
+    "Client.tags": "self, tunnel",
     "Tunnel.source": "token, *, region=None, endpoint=None, ca=None, client_token=None,"
     " timeout=30.0",
     "Tunnel.destination": "token, services, *, region=None, endpoint=None, ca=None,"
@@ -138,7 +164,14 @@ def test_the_names_are_pinned() -> None:
 def test_the_signatures_are_pinned() -> None:
     found = {
         f"{owner}.{name}": parameters(getattr(getattr(tailrace, owner), name))
-        for owner in ("Tunnel", "SourceTunnel", "DestinationTunnel", "TunnelListener", "Service")
+        for owner in (
+            "Client",
+            "Tunnel",
+            "SourceTunnel",
+            "DestinationTunnel",
+            "TunnelListener",
+            "Service",
+        )
         for name, value in vars(getattr(tailrace, owner)).items()
         if not name.startswith("_") and not isinstance(value, property)
     }
@@ -161,10 +194,12 @@ def loaded(code: str) -> set[str]:
 def test_importing_it_loads_nothing_else() -> None:
     assert loaded("import tailrace; dir(tailrace)") == {"tailrace"}
     assert "asyncio" not in loaded("from tailrace import AccessRefused")
+    assert "asyncio" not in loaded("from tailrace import Credentials, TunnelState")
     assert "tailrace.library.tunnel" in loaded("from tailrace import Tunnel")
     service = loaded("from tailrace import Service")
     assert "tailrace.service.service" in service
     assert not service & {"picows", "starlette", "tailrace.library", "uvicorn"}
+    assert "tailrace.library.tunnel" not in loaded("from tailrace import Client")
 
 
 def mypy(path: Path) -> str:

@@ -1,181 +1,340 @@
-"""A client of the control API (AWS JSON 1.1), for AWS as well as for ``tailrace serve``."""
+"""``tailrace.Client``: the control API with types, configured as every AWS tool is."""
 
 from __future__ import annotations
 
-import http.client
-import json
-import re
-import socket
-import ssl
-import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+import os
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, TypeAlias
-from urllib.parse import urlsplit
+from types import TracebackType
+from typing import Any, TypeVar
 
-from ..common.addresses import format_host, format_host_port
-from ..common.certificate_files import certificate_error_text
-from ..errors import CallRefused, ConfigurationError, ControlCertificateRejected, ControlError
-from . import signing as sigv4
-from .credentials import Credentials
-
-__all__ = ["ControlClient", "Dial", "dial_directly"]
-
-_TARGET_PREFIX: Final = "IoTSecuredTunneling"
-_MAX_ANSWER: Final = 16 * 1024 * 1024
-_HOST: Final = re.compile(r"[A-Za-z0-9._:-]{1,253}")
-_REGION: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
-_SERVER_FAULTS: Final = frozenset(
-    {"InternalFailure", "InternalServerError", "ServiceUnavailable", "ThrottlingException"}
+from ..errors import ConfigurationError, ControlError
+from ..wire import Side
+from .control_api import ControlAPI, CredentialSource, Document
+from .credentials import Credentials, find_credentials
+from .profile import aws_endpoint, read_profile
+from .results import (
+    OpenedTunnel,
+    RotatedTokens,
+    TunnelDescription,
+    TunnelSummary,
+    opened_tunnel,
+    rotated_tokens,
+    tags_of,
+    tunnel_description,
+    tunnel_summary,
 )
-"""Error codes that say nothing against the call; another attempt may succeed."""
+
+__all__ = ["Client"]
+
+R = TypeVar("R")
 
 
-Dial: TypeAlias = Callable[[str, int, float], AbstractContextManager[socket.socket]]
-"""Connects to a host and port; seconds that name resolution, TCP and so on may take each."""
+class Client:
+    """Opens, lists, describes, rotates and closes tunnels, of AWS or of ``tailrace serve``.
 
+    What is not given is found as boto3 finds it: in the environment, which may be what
+    ``tailrace env`` prints, and in the profile of the AWS configuration files.
 
-def dial_directly(host: str, port: int, timeout: float) -> socket.socket:
-    """Return a connected socket.
+    One TLS connection is kept between calls, for 20 s; calls at the same time take turns. A
+    client belongs to one event loop; :meth:`aclose`, or ``async with``, closes its connection.
+
+    Args:
+        profile: a profile of the AWS configuration files; then credentials in the environment do
+            not count.
+        region: an AWS region, such as ``eu-west-1``.
+        endpoint: the control API, ``https://HOST`` or ``https://HOST:PORT``.
+        credentials: an access key; or a function that is called in a thread, before each attempt,
+            for one that changes.
+        ca: a file of CA certificates in PEM, or a directory hashed for OpenSSL, to trust in
+            addition to the system's.
+        timeout: seconds for each of name resolution, TCP, TLS, and request with response.
+        attempts: how often a call is made at most when it is throttled, or the service fails.
 
     Raises:
-        OSError, UnicodeError: there is none.
-    """
-    sock = socket.create_connection((host, port), timeout)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return sock
+        ConfigurationError: there is no region, no credentials are found without asking boto3, or a
+            value, file or variable is not valid.
 
+    All methods raise :class:`~tailrace.errors.ControlError`: a
+    :class:`~tailrace.errors.CallRefused` for what another attempt would not change, and otherwise
+    after the last attempt. A web proxy that refuses raises :class:`~tailrace.errors.LinkError`,
+    and credentials that boto3 does not find :class:`~tailrace.errors.ConfigurationError`.
 
-class ControlClient:
-    """Calls operations of one endpoint, with one connection for each call.
+    Example::
 
-    ``endpoint`` is an ``https`` URL; ``ca_file`` is trusted in addition to the system's
-    certificates; ``timeout`` is in seconds; ``dial`` may lead through a web proxy.
-
-    Raises:
-        ConfigurationError: the endpoint is not an https URL of a host, the region is not
-            valid, or the CA file cannot be read.
+        async with tailrace.Client() as client:
+            opened = await client.open(thing="pump-7", services=["SSH"])
     """
 
     def __init__(
         self,
-        endpoint: str,
-        region: str,
-        credentials: Credentials,
-        ca_file: Path | None = None,
+        *,
+        profile: str | None = None,
+        region: str | None = None,
+        endpoint: str | None = None,
+        credentials: Credentials | CredentialSource | None = None,
+        ca: str | os.PathLike[str] | None = None,
         timeout: float = 30.0,
-        dial: Dial = dial_directly,
+        attempts: int = 3,
     ) -> None:
-        self._host, self._port, self._host_header = _place(endpoint)
-        if not _REGION.fullmatch(region):
-            raise ConfigurationError(f"region {region!r} is not the name of a region")
-        self._endpoint = endpoint
-        self._region = region
-        self._credentials = credentials
-        self._timeout = timeout
-        self._dial = dial
-        self._context = ssl.create_default_context()
-        if ca_file is not None:
-            try:
-                self._context.load_verify_locations(ca_file)
-            except OSError as error:
-                text = certificate_error_text(error)
-                raise ConfigurationError(f"CA file {ca_file}: {text}") from None
+        bundle = None if ca is None else Path(ca)
+        if not (region and endpoint and credentials and bundle):
+            found = read_profile(os.environ, profile)
+            region = region or found.region
+            if not region:
+                raise ConfigurationError("no region: give one, or set AWS_REGION", setting="region")
+            endpoint = endpoint or found.endpoint or aws_endpoint(region)
+            credentials = credentials or find_credentials(found, profile)
+            bundle = bundle or found.ca_bundle
+        self.api = ControlAPI(
+            endpoint,
+            region,
+            credentials,
+            bundle,
+            timeout=timeout,
+            attempts=attempts,
+            environment=os.environ,
+        )
+        """The calls as they are, with documents instead of types."""
 
-    def call(self, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Call one operation and return what it returns.
+    async def __aenter__(self) -> Client:
+        """Return this client; its connection is made by its first call."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the connection."""
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connection; another call would make a new one.
+
+        Example::
+
+            client = tailrace.Client()
+            try:
+                await client.describe(tunnel_id)
+            finally:
+                await client.aclose()
+        """
+        await self.api.close()
+
+    async def open(
+        self,
+        *,
+        thing: str | None = None,
+        services: Iterable[str] = (),
+        description: str | None = None,
+        lifetime: timedelta | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> OpenedTunnel:
+        """Open a tunnel and return it with its tokens.
+
+        It is not repeated when its response is lost
+        (:class:`~tailrace.errors.ResponseLost`): then a tunnel may be open, see :meth:`list`.
+
+        Args:
+            thing: the thing that is sent the destination's token; needs ``services``.
+            services: service ids, such as ``SSH``.
+            lifetime: whole minutes, 1 to 720, after which the tunnel is closed; the longest if
+                none is given.
 
         Raises:
-            CallRefused: the service refused it.
-            ControlCertificateRejected: the certificate of the service does not verify.
-            ControlError: the service failed, or could not be reached.
-            TailraceError: whatever ``dial`` raises.
+            LimitExceeded: there are as many tunnels as there may be.
+            ControlError, ConfigurationError: see :class:`Client`.
+
+        Example::
+
+            hour = timedelta(hours=1)
+            opened = await client.open(thing="pump-7", services=["SSH"], lifetime=hour)
         """
-        body = json.dumps(parameters).encode()
-        try:
-            status, content = self._exchange(self._headers(operation, body), body)
-        except (OSError, http.client.HTTPException, UnicodeError) as error:
-            raise self._failure(operation, error) from None
-        return self._result(operation, status, content)
-
-    def _exchange(self, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
-        """Send a request and return status and content of the response."""
-        connection = http.client.HTTPConnection(self._host, self._port)
-        with self._dial(self._host, self._port, self._timeout) as sock:
-            sock.settimeout(self._timeout)
-            connection.sock = self._context.wrap_socket(sock, server_hostname=self._host)
-            try:
-                connection.request("POST", "/", body, headers)
-                response = connection.getresponse()
-                content = response.read(_MAX_ANSWER)
-                if response.length:
-                    raise http.client.IncompleteRead(content, response.length)
-            finally:
-                connection.close()
-        return response.status, content
-
-    def _failure(self, operation: str, error: Exception) -> ControlError:
-        call = f"{operation} at {self._endpoint}"
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return ControlCertificateRejected(
-                "", f"{call}: the certificate does not verify: {error.verify_message}"
+        parameters = _destination(thing, services)
+        if thing is not None and not parameters["destinationConfig"].get("services"):
+            raise ConfigurationError(
+                "a thing needs services: name those of the thing", setting="services"
             )
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return ControlError("", f"{call}: {reason}")
+        if description is not None:
+            parameters["description"] = description
+        if lifetime is not None:
+            parameters["timeoutConfig"] = {"maxLifetimeTimeoutMinutes": _minutes(lifetime)}
+        if tags:
+            parameters["tags"] = _tags(tags)
+        return await self._call("OpenTunnel", parameters, opened_tunnel)
 
-    def _headers(self, operation: str, body: bytes) -> dict[str, str]:
-        date = sigv4.timestamp(time.time())
-        headers = [
-            ("content-type", "application/x-amz-json-1.1"),
-            ("host", self._host_header),
-            ("x-amz-date", date),
-            ("x-amz-target", f"{_TARGET_PREFIX}.{operation}"),
-        ]
-        credentials = self._credentials
-        if credentials.session_token is not None:
-            headers.append(("x-amz-security-token", credentials.session_token.reveal()))
-        signed = sigv4.authorization(
-            credentials.access_key_id,
-            credentials.secret_access_key,
-            self._region,
-            sigv4.SIGNING_NAME,
-            date,
-            headers,
-            body,
-        )
-        return {**dict(headers), "authorization": signed}
+    async def describe(self, tunnel_id: str) -> TunnelDescription:
+        """Return what the service tells about a tunnel.
 
-    def _result(self, operation: str, status: int, content: bytes) -> dict[str, Any]:
-        try:
-            document = json.loads(content or b"{}")
-        except (ValueError, RecursionError):
-            document = None
-        if not isinstance(document, dict):
-            raise ControlError(
-                "", f"{operation} at {self._endpoint}: response {status} without a JSON object"
-            )
-        if status != http.client.OK:
-            code = str(document.get("__type", status)).rpartition("#")[2]
-            message = document.get("message") or document.get("Message") or "no reason given"
-            is_fault = code in _SERVER_FAULTS or status >= http.client.INTERNAL_SERVER_ERROR
-            kind = ControlError if is_fault else CallRefused
-            raise kind(code, " ".join(str(message).split()))
-        return document
+        Raises:
+            TunnelNotFound: there is no such tunnel.
+            ControlError, ConfigurationError: see :class:`Client`.
+
+        Example::
+
+            tunnel = await client.describe(tunnel_id)
+            print(tunnel.state, tunnel.destination.is_connected)
+        """
+        return await self._call("DescribeTunnel", {"tunnelId": tunnel_id}, tunnel_description)
+
+    async def list(
+        self, *, thing: str | None = None, limit: int | None = None
+    ) -> AsyncIterator[TunnelSummary]:
+        """Yield tunnels, newest first; pages are asked for as they are needed.
+
+        Args:
+            thing: only tunnels of this thing.
+            limit: at most so many; all if none is given.
+
+        Raises:
+            ControlError, ConfigurationError: see :class:`Client`.
+
+        Example::
+
+            async for tunnel in client.list(thing="pump-7"):
+                print(tunnel.tunnel_id, tunnel.state)
+        """
+        async for document in self.api.summaries(thing, limit):
+            yield _parse("ListTunnels", document, tunnel_summary)
+
+    async def rotate(
+        self,
+        tunnel_id: str,
+        side: Side | None = None,
+        *,
+        thing: str | None = None,
+        services: Iterable[str] = (),
+    ) -> RotatedTokens:
+        """Replace tokens of a tunnel; who uses the old ones is disconnected.
+
+        Args:
+            side: whose token is replaced; both if none is given.
+            thing: the thing that is sent the destination's token.
+            services: service ids of the destination.
+
+        Raises:
+            TunnelNotFound: there is no such tunnel.
+            ControlError, ConfigurationError: see :class:`Client`.
+
+        Example::
+
+            rotated = await client.rotate(tunnel_id, Side.SOURCE)
+        """
+        mode = "ALL" if side is None else side.name
+        parameters = {"tunnelId": tunnel_id, "clientMode": mode} | _destination(thing, services)
+        return await self._call("RotateTunnelAccessToken", parameters, rotated_tokens)
+
+    async def close(self, tunnel_id: str, *, delete: bool = False) -> None:
+        """Close a tunnel; ``delete`` deletes its record immediately.
+
+        The client itself is closed by :meth:`aclose`.
+
+        Raises:
+            TunnelNotFound: there is no such tunnel.
+            ControlError, ConfigurationError: see :class:`Client`.
+
+        Example::
+
+            await client.close(opened.tunnel_id)
+        """
+        await self.api.call("CloseTunnel", {"tunnelId": tunnel_id, "delete": delete})
+
+    async def tag(self, tunnel: str, tags: Mapping[str, str]) -> None:
+        """Add tags to a tunnel, or change their values.
+
+        Args:
+            tunnel: its ARN; or its id, which costs a call more.
+
+        Raises:
+            TunnelNotFound: there is no such tunnel.
+            ControlError, ConfigurationError: see :class:`Client`.
+
+        Example::
+
+            await client.tag(opened.arn, {"ticket": "4711"})
+        """
+        parameters = {"resourceArn": await self._arn(tunnel), "tags": _tags(tags)}
+        await self.api.call("TagResource", parameters)
+
+    async def untag(self, tunnel: str, keys: Iterable[str]) -> None:
+        """Remove tags from a tunnel; keys that it does not have do not matter.
+
+        Args:
+            tunnel: its ARN; or its id, which costs a call more.
+
+        Raises:
+            TunnelNotFound: there is no such tunnel.
+            ControlError, ConfigurationError: see :class:`Client`.
+
+        Example::
+
+            await client.untag(opened.arn, ["ticket"])
+        """
+        parameters = {"resourceArn": await self._arn(tunnel), "tagKeys": _several("keys", keys)}
+        await self.api.call("UntagResource", parameters)
+
+    async def tags(self, tunnel: str) -> dict[str, str]:
+        """Return the tags of a tunnel, key -> value.
+
+        Args:
+            tunnel: its ARN; or its id, which costs a call more.
+
+        Raises:
+            TunnelNotFound: there is no such tunnel.
+            ControlError, ConfigurationError: see :class:`Client`.
+
+        Example::
+
+            ticket = (await client.tags(opened.arn)).get("ticket")
+        """
+        parameters = {"resourceArn": await self._arn(tunnel)}
+        return await self._call("ListTagsForResource", parameters, tags_of)
+
+    async def _call(
+        self, operation: str, parameters: Document, parse: Callable[[Mapping[str, Any]], R]
+    ) -> R:
+        return _parse(operation, await self.api.call(operation, parameters), parse)
+
+    async def _arn(self, tunnel: str) -> str:
+        return tunnel if tunnel.startswith("arn:") else (await self.describe(tunnel)).arn
 
 
-def _place(endpoint: str) -> tuple[str, int, str]:
-    """Return host, port and ``Host`` header of an endpoint."""
+def _parse(
+    operation: str, document: Mapping[str, Any], parse: Callable[[Mapping[str, Any]], R]
+) -> R:
     try:
-        parts = urlsplit(endpoint)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
-    else:
-        if parts.scheme != "https" or parts.path not in ("", "/") or parts.query or "@" in endpoint:
-            host = None
-    if not host or not _HOST.fullmatch(host) or port == 0 or not endpoint.isprintable():
-        shown = endpoint.rpartition("@")[2]  # what stands before it may be a password
-        raise ConfigurationError(f"endpoint {shown!r} is not https://HOST or https://HOST:PORT")
-    header = format_host_port(host, port) if port else format_host(host)
-    return host, port or http.client.HTTPS_PORT, header
+        return parse(document)
+    except ValueError as error:
+        raise ControlError("", f"{operation}: the response makes no sense: {error}") from None
+
+
+def _destination(thing: str | None, services: Iterable[str]) -> Document:
+    destination: Document = {}
+    if thing is not None:
+        destination["thingName"] = thing
+    if ids := _several("services", services):
+        destination["services"] = ids
+    return {"destinationConfig": destination} if destination else {}
+
+
+def _several(name: str, values: Iterable[str]) -> tuple[str, ...]:
+    """Refuse a single string, whose letters would be taken for values."""
+    if isinstance(values, str):
+        raise ConfigurationError(f"{name} is {values!r}: give a list, [{values!r}]", setting=name)
+    return tuple(values)
+
+
+def _minutes(lifetime: timedelta) -> int:
+    minutes, rest = divmod(lifetime, timedelta(minutes=1))
+    if rest or minutes < 1:
+        raise ConfigurationError(
+            f"lifetime {lifetime} is not a number of whole minutes", setting="lifetime"
+        )
+    return minutes
+
+
+def _tags(tags: Mapping[str, str]) -> tuple[Document, ...]:
+    return tuple({"key": key, "value": value} for key, value in tags.items())

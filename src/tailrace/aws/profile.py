@@ -29,10 +29,14 @@ class Profile:
     """The environment, and behind it one profile of the configuration files."""
 
     environment: Mapping[str, str]
-    values: _Section = field(default_factory=dict)
+    values: _Section = field(default_factory=dict, repr=False)
     """The profile: what the configuration file says, then what the credentials file does."""
     services: Mapping[str, _Section] = field(default_factory=dict)
     """The ``services`` sections of the configuration file, by name."""
+    credentials: _Section = field(default_factory=dict, repr=False)
+    """What the credentials file alone says of the profile."""
+    config: _Section = field(default_factory=dict, repr=False)
+    """What the configuration file alone says of it."""
 
     @property
     def region(self) -> str | None:
@@ -113,8 +117,8 @@ def read_profile(environment: Mapping[str, str], name: str | None = None) -> Pro
     chosen = name or "default"
     if name and name not in profiles and name not in credentials:
         raise ConfigurationError(f"profile {name!r} is not in the AWS configuration files")
-    values = {**profiles.get(chosen, {}), **credentials.get(chosen, {})}
-    return Profile(environment, values, _named(config, "services"))
+    ours, theirs = profiles.get(chosen, {}), credentials.get(chosen, {})
+    return Profile(environment, {**ours, **theirs}, _named(config, "services"), theirs, ours)
 
 
 def _named(config: Mapping[str, _Section], kind: str) -> dict[str, _Section]:

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
-import socket
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from ..aws import (
-    ControlClient,
-    Credentials,
-    Dial,
-    aws_endpoint,
-    dial_directly,
-    read_profile,
-)
 from ..common.atomic_files import write_atomically
 from ..errors import ConfigurationError
 from .arguments import Subparsers
+
+if TYPE_CHECKING:  # it takes an event loop, and usage errors take none
+    from ..aws import ControlAPI
 
 __all__ = ["add_tunnel_parser", "run_tunnel"]
 
@@ -37,7 +29,6 @@ _TOKENS: Final = {
 """Token in an answer -> its file in the directory of ``--tokens-to``."""
 _PROBE: Final = bytes(4096)
 """More than any token."""
-_PAGE: Final = 100
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -107,7 +98,7 @@ def _add_action(actions: Subparsers, name: str, text: str) -> argparse.ArgumentP
         "--region",
         help="AWS region (default: AWS_REGION, AWS_DEFAULT_REGION or that of the profile)",
     )
-    parser.add_argument("--profile", help="profile in the AWS configuration files; needs boto3")
+    parser.add_argument("--profile", help="profile in the AWS configuration files")
     parser.add_argument(
         "--ca-bundle",
         metavar="FILE",
@@ -173,59 +164,36 @@ def run_tunnel(args: argparse.Namespace) -> None:
         ControlError: the service refused the call or could not be reached.
         LinkError: a web proxy could not be reached, or did not connect.
     """
-    _ACTIONS[args.action](args, _client(args, os.environ))
+    import asyncio
+
+    asyncio.run(_run(args))
 
 
-# Endpoint and credentials
+# The call
 
 
-def _client(args: argparse.Namespace, environment: Mapping[str, str]) -> ControlClient:
-    profile = read_profile(environment, args.profile)
-    region = args.region or profile.region
-    if not region:
-        raise ConfigurationError("no region: give --region or set AWS_REGION")
-    bundle = args.ca_bundle or profile.ca_bundle
-    return ControlClient(
-        args.endpoint_url or profile.endpoint or aws_endpoint(region),
-        region,
-        Credentials.find(environment, args.profile),
-        bundle,
-        dial=_dial(environment, bundle),
-    )
+async def _run(args: argparse.Namespace) -> None:
+    from ..aws.client import Client
 
-
-def _dial(environment: Mapping[str, str], bundle: Path | None) -> Dial:
-    """Return what connects to the service through the web proxy of the environment, if any."""
-    if not any(environment.get(name) for name in ("https_proxy", "HTTPS_PROXY")):
-        return dial_directly  # and import no more than it takes
-
-    def dial(host: str, port: int, timeout: float) -> AbstractContextManager[socket.socket]:
-        from ..common.secret import Secret
-        from ..link import ServiceEndpoint, TLSOptions
-        from ..link.proxy.proxied_socket import proxied_socket
-        from ..link.proxy.settings import web_proxy_for
-        from ..wire import Side
-
-        proxy = web_proxy_for(host, port, environment)
-        if proxy is None:
-            return dial_directly(host, port, timeout)
-        endpoint = ServiceEndpoint(
-            host=host,
-            port=port,
-            side=Side.SOURCE,
-            access_token=Secret("none"),  # a web proxy is shown none
-            tls=TLSOptions(bundle),
-            connect_timeout=timeout,
+    try:
+        client = Client(
+            profile=args.profile,
+            region=args.region,
+            endpoint=args.endpoint_url,
+            ca=args.ca_bundle,
         )
-        return proxied_socket(endpoint, proxy)
-
-    return dial
+    except ConfigurationError as error:
+        if error.setting != "region":
+            raise
+        raise ConfigurationError("no region: give --region or set AWS_REGION") from None
+    async with client:
+        await _ACTIONS[args.action](args, client.api)
 
 
 # Actions
 
 
-def _open(args: argparse.Namespace, client: ControlClient) -> None:
+async def _open(args: argparse.Namespace, client: ControlAPI) -> None:
     parameters: _Document = _destination(args)
     if args.description is not None:
         parameters["description"] = args.description
@@ -234,28 +202,20 @@ def _open(args: argparse.Namespace, client: ControlClient) -> None:
     if args.tag:
         parameters["tags"] = [_tag(text) for text in args.tag]
     _check_tokens_to(args)
-    _show_tokens(args, client.call("OpenTunnel", parameters))
+    _show_tokens(args, await client.call("OpenTunnel", parameters))
 
 
-def _rotate(args: argparse.Namespace, client: ControlClient) -> None:
+async def _rotate(args: argparse.Namespace, client: ControlAPI) -> None:
     parameters = {"tunnelId": args.tunnel, "clientMode": args.mode.upper()} | _destination(args)
     _check_tokens_to(args)
-    document = client.call("RotateTunnelAccessToken", parameters)
+    document = await client.call("RotateTunnelAccessToken", parameters)
     _show_tokens(args, {"tunnelId": args.tunnel} | document)
 
 
-def _list(args: argparse.Namespace, client: ControlClient) -> None:
+async def _list(args: argparse.Namespace, client: ControlAPI) -> None:
     if args.max is not None and args.max < 1:
         raise ConfigurationError("--max must be at least 1")
-    found: list[_Document] = []
-    parameters: _Document = {} if args.thing is None else {"thingName": args.thing}
-    while args.max is None or len(found) < args.max:
-        count = _PAGE if args.max is None else min(_PAGE, args.max - len(found))
-        page = client.call("ListTunnels", parameters | {"maxResults": count})
-        found += page.get("tunnelSummaries", [])
-        if not page.get("nextToken"):
-            break
-        parameters["nextToken"] = page["nextToken"]
+    found = [each async for each in client.summaries(args.thing, args.max)]
     if _wants_json(args):
         _print_json({"tunnelSummaries": found})
         return
@@ -271,8 +231,8 @@ def _list(args: argparse.Namespace, client: ControlClient) -> None:
     _print_table(("TUNNEL", "STATUS", "OPENED", "DESCRIPTION"), rows)
 
 
-def _describe(args: argparse.Namespace, client: ControlClient) -> None:
-    document = client.call("DescribeTunnel", {"tunnelId": args.tunnel})
+async def _describe(args: argparse.Namespace, client: ControlAPI) -> None:
+    document = await client.call("DescribeTunnel", {"tunnelId": args.tunnel})
     if _wants_json(args):
         _print_json(document)
         return
@@ -296,14 +256,14 @@ def _describe(args: argparse.Namespace, client: ControlClient) -> None:
     _print_table((), [row for row in rows if row[1]])
 
 
-def _close(args: argparse.Namespace, client: ControlClient) -> None:
+async def _close(args: argparse.Namespace, client: ControlAPI) -> None:
     for tunnel in args.tunnel:
-        client.call("CloseTunnel", {"tunnelId": tunnel, "delete": args.delete})
+        await client.call("CloseTunnel", {"tunnelId": tunnel, "delete": args.delete})
     if _wants_json(args):
         _print_json({})
 
 
-_ACTIONS: Final[Mapping[str, Callable[[argparse.Namespace, ControlClient], None]]] = {
+_ACTIONS: Final[Mapping[str, Callable[[argparse.Namespace, ControlAPI], Awaitable[None]]]] = {
     "open": _open,
     "list": _list,
     "describe": _describe,

@@ -22,6 +22,10 @@ class Secret:
 
     ``repr``, ``str``, ``format``, logging and tracebacks show ``<redacted>``; pickling
     and copying are refused by having no way to the text.
+
+    Example::
+
+        token = opened.source_token.reveal()
     """
 
     __slots__ = ("__text",)

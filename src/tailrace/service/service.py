@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
 
-from ..aws.client import ControlClient
+from ..aws.control_client import ControlClient
 from ..aws.credentials import Credentials
 from ..common.secret import Secret
 from ..errors import ConfigurationError

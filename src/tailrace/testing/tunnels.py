@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from ..aws.client import ControlClient
+from ..aws.control_client import ControlClient
 from ..common.addresses import LocalAddress, TCPAddress, format_host_port
 from ..common.background_loop import BackgroundLoop
 from ..common.secret import Secret

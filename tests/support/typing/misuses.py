@@ -43,6 +43,23 @@ async def misuse() -> None:
     async with tailrace.Tunnel.destination("token", {"SSH": 22}) as destination:
         await destination.open_connection("SSH")  # wrong
         await destination.listen("SSH")  # wrong
+    tailrace.Client("profile")  # wrong
+    tailrace.Client(credentials=("AKID", "secret"))  # wrong
+    tailrace.Client(attempts=1.5)  # wrong
+    tailrace.Credentials("AKID", "secret")  # wrong
+    async with tailrace.Client() as client:
+        await client.open(lifetime=60)  # wrong
+        await client.open(services=[1])  # wrong
+        await client.open(tags=[("a", "b")])  # wrong
+        await client.rotate("t", "source")  # wrong
+        await client.close()  # wrong
+        await client.close("t", True)  # wrong
+        await client.tag("arn:t", {"a": 1})  # wrong
+        print(list(client.list()))  # wrong
+        (await client.rotate("t")).source_token.reveal()  # wrong
+        opened = await client.open()
+        opened.tunnel_id = ""  # wrong
+        print("token " + opened.source_token)  # wrong
     print(tailrace.Tunel)  # wrong
     tailrace.Service(1)  # wrong
     tailrace.Service("state", "::1")  # wrong

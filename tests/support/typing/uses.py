@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import assert_never, assert_type
 
 import tailrace
 from tailrace.testing.tunnels import LocalTunnel, ServiceInThread, TunnelFactory, service_in_thread
 
-__all__ = ["destination", "failed", "happened", "serve", "source", "test_a_device"]
+__all__ = [
+    "control",
+    "destination",
+    "failed",
+    "happened",
+    "refused",
+    "serve",
+    "source",
+    "test_a_device",
+]
 
 
 async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -180,3 +190,61 @@ def failed(error: tailrace.TailraceError) -> str:
             return "there"
         case _:
             return error.setting
+
+
+def renewed() -> tailrace.Credentials:
+    """Return credentials that change."""
+    return tailrace.Credentials("AKID", tailrace.Secret("secret"), tailrace.Secret("session"))
+
+
+async def control() -> None:
+    """Use the control API."""
+    client = tailrace.Client(
+        profile="p", region="r", endpoint="https://localhost", credentials=renewed(), ca="ca.pem"
+    )
+    await client.aclose()
+    async with tailrace.Client(credentials=renewed, timeout=1.5, attempts=1) as client:
+        opened = await client.open(
+            thing="t", services=("SSH",), description="d", lifetime=timedelta(hours=1), tags={}
+        )
+        assert_type(opened, tailrace.OpenedTunnel)
+        assert_type(opened.source_token.reveal(), str)
+        await client.tag(opened.arn, {"a": "b"})
+        await client.untag(opened.arn, {"a"})
+        assert_type(await client.tags(opened.arn), dict[str, str])
+        rotated = await client.rotate(opened.tunnel_id, tailrace.Side.SOURCE, services=["SSH"])
+        assert_type(rotated, tailrace.RotatedTokens)
+        assert_type(rotated.source_token, tailrace.Secret | None)
+        described(await client.describe(opened.tunnel_id))
+        async for each in client.list(thing="t", limit=3):
+            assert_type(each, tailrace.TunnelSummary)
+        try:
+            await client.close(opened.tunnel_id, delete=True)
+        except tailrace.ControlError as error:
+            print(error.code, error.retryable, error.advice)
+
+
+def described(tunnel: tailrace.TunnelDescription) -> None:
+    """Print what there is to know of a tunnel."""
+    assert_type(tunnel.source, tailrace.SideState)
+    assert_type(tunnel.destination.is_connected, bool)
+    assert_type(tunnel.destination.since, datetime | None)
+    assert_type(tunnel.services, tuple[str, ...])
+    assert_type(tunnel.lifetime, timedelta)
+    assert_type(tunnel.thing, str | None)
+    assert_type(tunnel.tags, Mapping[str, str])
+    if tunnel.state is tailrace.TunnelState.OPEN:
+        print(tunnel.opened + tunnel.lifetime)
+
+
+def refused(error: tailrace.ControlError) -> str:
+    """Tell the errors of the control API apart."""
+    match error:
+        case tailrace.TunnelNotFound() | tailrace.LimitExceeded() | tailrace.CredentialsRefused():
+            return error.advice
+        case tailrace.CallRefused() | tailrace.ControlCertificateRejected():
+            return error.code
+        case tailrace.ControlThrottled() | tailrace.ResponseLost():
+            return str(error)
+        case _:
+            return ""

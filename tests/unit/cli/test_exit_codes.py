@@ -23,8 +23,11 @@ CODES = {
     "tailrace.errors.ConnectFailed": ExitCode.NETWORK,
     "tailrace.errors.ControlCertificateRejected": ExitCode.TLS,
     "tailrace.errors.ControlError": ExitCode.NETWORK,
+    "tailrace.errors.ControlThrottled": ExitCode.NETWORK,
+    "tailrace.errors.CredentialsRefused": ExitCode.USAGE,
     "tailrace.errors.DecodeError": ExitCode.PROTOCOL,
     "tailrace.errors.HandshakeFailed": ExitCode.NETWORK,
+    "tailrace.errors.LimitExceeded": ExitCode.USAGE,
     "tailrace.errors.LinkError": ExitCode.NETWORK,
     "tailrace.errors.ListenError": ExitCode.LISTEN,
     "tailrace.errors.LocalProtocolError": ExitCode.PROTOCOL,
@@ -35,6 +38,7 @@ CODES = {
     "tailrace.errors.ProtocolError": ExitCode.PROTOCOL,
     "tailrace.errors.ProxyRefused": ExitCode.NETWORK,
     "tailrace.errors.RemoteProtocolError": ExitCode.PROTOCOL,
+    "tailrace.errors.ResponseLost": ExitCode.NETWORK,
     "tailrace.errors.ServiceIdMismatch": ExitCode.PROTOCOL,
     "tailrace.errors.ServiceUnavailable": ExitCode.NETWORK,
     "tailrace.errors.TLSFailed": ExitCode.NETWORK,
@@ -42,6 +46,7 @@ CODES = {
     "tailrace.errors.TimedOut": ExitCode.NETWORK,
     "tailrace.errors.TokenRotated": ExitCode.TOKEN_REFUSED,
     "tailrace.errors.TunnelClosed": ExitCode.PROTOCOL,
+    "tailrace.errors.TunnelNotFound": ExitCode.USAGE,
     "tailrace.localproxy.validation.RejectedInput": ExitCode.USAGE,
 }
 

@@ -402,7 +402,11 @@ class TestCloud:
         assert "set AWS_ACCESS_KEY_ID" in line
         (tmp_path / "aws-config").write_text("[profile p]\n")
         line = await shell("list", "--region", "x", "--profile", "p", status=ExitCode.USAGE)
-        assert "--profile needs the package boto3" in line
+        assert "the profile has no access key, and other sources" in line
+        assert "need the package boto3: " in line
+        (tmp_path / "aws-credentials").write_text(PROFILES)
+        await shell("list", "--region", "x", "--profile", "other")
+        assert cloud.requests[-1][1].startswith("AKOTHER/")
 
     @pytest.mark.usefixtures("keys")
     @pytest.mark.parametrize(

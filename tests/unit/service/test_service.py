@@ -20,7 +20,7 @@ import pytest
 import tailrace
 from support.service import dial, trust
 from support.waiting import HANG
-from tailrace.aws.client import ControlClient
+from tailrace.aws import ControlClient
 from tailrace.errors import CallRefused, ConfigurationError, ListenError
 from tailrace.service.service import Service
 from tailrace.wire import SUBPROTOCOL_V3

@@ -1,0 +1,325 @@
+"""Requests to one HTTPS host, over one connection that is kept alive in between.
+
+Enough of HTTP/1.1 (RFC 9112) for an API whose requests and responses are small. What a server
+may send is bounded: 64 KiB of head, 16 MiB of body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ..common.network_errors import network_error_text
+from ..common.secret import Secret
+from ..link import ServiceEndpoint, TLSOptions
+from ..link.proxy.settings import web_proxy_for
+from ..link.tcp import open_socket
+from ..wire import Side
+
+__all__ = ["HTTPSHost", "NoResponse", "Response"]
+
+IDLE_SECONDS: Final = 20.0
+"""How long a connection is kept for the next request: less than servers do."""
+
+_MAX_HEAD: Final = 64 * 1024
+_MAX_FIELDS: Final = 100
+_MAX_BODY: Final = 16 * 1024 * 1024
+_MAX_INTERIM: Final = 10
+"""Interim responses (RFC 9110 section 15.2) before the final one."""
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) +([1-9]\d\d)(?: .*)?")
+_FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*")
+_LENGTH: Final = re.compile(r"\d{1,9}", re.ASCII)
+_CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,7})[ \t]*(?:;.*)?\r\n")
+_WITHOUT_BODY: Final = frozenset({204, 304})
+
+
+class NoResponse(Exception):
+    """There is no response; the text says why.
+
+    ``was_sent`` says that the server may have had the whole request.
+    """
+
+    def __init__(self, text: str, *, was_sent: bool = True) -> None:
+        super().__init__(text)
+        self.was_sent = was_sent
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A whole response."""
+
+    status: int
+    fields: Mapping[str, str]
+    """Header fields, names in lower case."""
+    body: bytes
+
+
+class _Closed(Exception):
+    """The connection ended before the first byte of a response."""
+
+
+@dataclass(slots=True)
+class _Connection:
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    expiry: asyncio.TimerHandle | None = None
+    """Ends the connection if no request comes; ``None`` during one."""
+
+    def is_alive(self) -> bool:
+        return not (self.reader.at_eof() or self.writer.is_closing())
+
+
+class HTTPSHost:
+    """Sends one request after the other; the caller sees to it that they do not overlap.
+
+    Args:
+        context: what TLS is checked against.
+        ca: certificates for a web proxy with TLS, besides the system's.
+        timeout: seconds for each of name resolution, TCP, TLS, and request with response.
+        environment: where ``https_proxy`` and ``no_proxy`` are looked up.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        context: ssl.SSLContext,
+        ca: Path | None,
+        timeout: float,
+        environment: Mapping[str, str],
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._context = context
+        self._ca = ca
+        self._timeout = timeout
+        self._environment = environment
+        self._idle: _Connection | None = None
+
+    async def request(self, request: bytes) -> Response:
+        """Send a request and return its response.
+
+        A server may close an idle connection at the moment in which the request is sent; then it
+        is sent once more, over a new one.
+
+        Raises:
+            NoResponse: the connection was lost, the time was over, or this is not HTTP.
+            ssl.SSLCertVerificationError: the certificate of the host does not verify.
+            LinkError, ConfigurationError: as :func:`~tailrace.link.tcp.open_socket` and the way
+                through a web proxy raise them.
+        """
+        kept = self._take()
+        if kept is not None:
+            try:
+                return await self._exchange(kept, request)
+            except _Closed:
+                pass
+        try:
+            return await self._exchange(await self._connect(), request)
+        except _Closed as error:
+            raise NoResponse(str(error)) from None
+
+    async def close(self) -> None:
+        """Close the connection, if there is one."""
+        kept = self._take()
+        if kept is not None:
+            await _end(kept)
+
+    def _take(self) -> _Connection | None:
+        """Return the kept connection if it is alive; it is not kept any more."""
+        kept, self._idle = self._idle, None
+        if kept is None:
+            return None
+        if kept.expiry is not None:
+            kept.expiry.cancel()
+        if kept.is_alive():
+            return kept
+        kept.writer.transport.abort()
+        return None
+
+    def _keep(self, connection: _Connection) -> None:
+        loop = asyncio.get_running_loop()
+        connection.expiry = loop.call_later(IDLE_SECONDS, connection.writer.transport.abort)
+        self._idle = connection
+
+    async def _connect(self) -> _Connection:
+        proxy = web_proxy_for(self._host, self._port, self._environment)
+        if proxy is None:
+            sock = await open_socket(self._host, self._port, self._timeout)
+        else:
+            # Few need it, and it takes its time to import.
+            from ..link.proxy.through_proxy import open_through_proxy
+
+            endpoint = ServiceEndpoint(
+                host=self._host,
+                port=self._port,
+                side=Side.SOURCE,
+                access_token=Secret("none"),  # a web proxy is shown none
+                tls=TLSOptions(self._ca),
+                connect_timeout=self._timeout,
+            )
+            sock = await open_through_proxy(endpoint, proxy)
+        try:
+            async with asyncio.timeout(self._timeout):
+                reader, writer = await asyncio.open_connection(
+                    sock=sock,
+                    ssl=self._context,
+                    server_hostname=self._host.rstrip("."),
+                    limit=_MAX_HEAD,
+                )
+        except TimeoutError:
+            raise NoResponse(
+                f"the TLS handshake timed out after {self._timeout:g} s", was_sent=False
+            ) from None
+        except ssl.SSLCertVerificationError:
+            raise
+        except OSError as error:
+            raise NoResponse(_tls_failure(error), was_sent=False) from None
+        return _Connection(reader, writer)
+
+    async def _exchange(self, connection: _Connection, request: bytes) -> Response:
+        is_kept = False
+        try:
+            async with asyncio.timeout(self._timeout):
+                connection.writer.write(request)
+                first = await _first_byte(connection)
+                response, may_stay = await _read_response(connection.reader, first)
+            is_kept = may_stay
+        except TimeoutError:
+            raise NoResponse(f"timed out after {self._timeout:g} s") from None
+        except asyncio.IncompleteReadError:
+            raise NoResponse("the response ended early") from None
+        except asyncio.LimitOverrunError:
+            raise NoResponse("the response has a head or a line that is too long") from None
+        except OSError as error:
+            raise NoResponse(f"the connection was lost: {network_error_text(error)}") from None
+        finally:
+            if is_kept:
+                self._keep(connection)
+            else:
+                connection.writer.transport.abort()
+        return response
+
+
+async def _end(connection: _Connection) -> None:
+    connection.writer.transport.abort()
+    with contextlib.suppress(OSError):  # closed it is in any case
+        await connection.writer.wait_closed()
+
+
+async def _first_byte(connection: _Connection) -> bytes:
+    """Send the request to its end, and return the first byte of the response.
+
+    Raises:
+        _Closed: there will be none.
+    """
+    try:
+        await connection.writer.drain()
+        first = await connection.reader.read(1)
+    except OSError as error:
+        raise _Closed(f"the connection was lost: {network_error_text(error)}") from None
+    if not first:
+        raise _Closed("the connection was closed without a response")
+    return first
+
+
+async def _read_response(reader: asyncio.StreamReader, start: bytes) -> tuple[Response, bool]:
+    """Return a response, and whether the connection may stay open.
+
+    Raises:
+        NoResponse, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError: there is none.
+    """
+    for _ in range(_MAX_INTERIM):
+        head = start + await reader.readuntil(b"\r\n\r\n")
+        start = b""
+        status_line, *lines = head[:-4].split(b"\r\n")
+        found = _STATUS_LINE.fullmatch(status_line)
+        if found is None:
+            raise NoResponse("what came is no HTTP response")
+        status = int(found[2])
+        if status >= 200:
+            break
+    else:
+        raise NoResponse("the response does not come to an end")
+    fields = _read_fields(lines)
+    body, is_delimited = await _read_body(reader, status, fields)
+    tokens = {token.strip().lower() for token in fields.get("connection", "").split(",")}
+    may_stay = is_delimited and found[1] == b"1" and "close" not in tokens
+    return Response(status, fields, body), may_stay
+
+
+def _read_fields(lines: list[bytes]) -> dict[str, str]:
+    if len(lines) > _MAX_FIELDS:
+        raise NoResponse("the response has too many header lines")
+    fields: dict[str, str] = {}
+    for line in lines:
+        found = _FIELD.fullmatch(line)
+        if found is None:
+            raise NoResponse("the response has a header line that is not valid")
+        name, value = found[1].decode().lower(), found[2].decode("latin-1")
+        fields[name] = f"{fields[name]}, {value}" if name in fields else value
+    return fields
+
+
+async def _read_body(
+    reader: asyncio.StreamReader, status: int, fields: Mapping[str, str]
+) -> tuple[bytes, bool]:
+    """Return the body, and whether its end was told by something else than that of the connection.
+
+    In the order of RFC 9112 section 6.3.
+    """
+    if status in _WITHOUT_BODY:
+        return b"", True
+    coding, length = fields.get("transfer-encoding"), fields.get("content-length")
+    if coding is not None:
+        if coding.lower() != "chunked" or length is not None:
+            raise NoResponse("the response has a body of unknown length")
+        return await _read_chunks(reader), True
+    if length is not None:
+        if not _LENGTH.fullmatch(length) or int(length) > _MAX_BODY:
+            raise NoResponse("the response has a body that is too long, or a length that is none")
+        return await reader.readexactly(int(length)), True
+    body = bytearray()
+    while data := await reader.read(_MAX_HEAD):
+        body += data
+        _check_size(len(body))
+    return bytes(body), False
+
+
+async def _read_chunks(reader: asyncio.StreamReader) -> bytes:
+    body = bytearray()
+    while True:
+        found = _CHUNK.fullmatch(await reader.readuntil(b"\r\n"))
+        if found is None:
+            raise NoResponse("the response has a chunk without a length")
+        size = int(found[1], 16)
+        _check_size(len(body) + size)
+        if not size:
+            break
+        body += await reader.readexactly(size)
+        if await reader.readexactly(2) != b"\r\n":
+            raise NoResponse("the response has a chunk without an end")
+    trailer = 0
+    while (line := await reader.readuntil(b"\r\n")) != b"\r\n":
+        trailer += len(line)
+        if trailer > _MAX_HEAD:
+            raise NoResponse("the response has a trailer that is too long")
+    return bytes(body)
+
+
+def _check_size(size: int) -> None:
+    if size > _MAX_BODY:
+        raise NoResponse(f"the response has more than {_MAX_BODY >> 20} MiB")
+
+
+def _tls_failure(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        reason = getattr(error, "reason", None) or error.strerror or "unknown reason"
+        return f"the TLS handshake failed: {reason.lower().replace('_', ' ')}"
+    return f"the connection was lost during the TLS handshake: {network_error_text(error)}"
