@@ -196,10 +196,10 @@ def test_importing_it_loads_nothing_else() -> None:
     assert "asyncio" not in loaded("from tailrace import AccessRefused")
     assert "asyncio" not in loaded("from tailrace import Credentials, TunnelState")
     assert "tailrace.library.tunnel" in loaded("from tailrace import Tunnel")
+    assert "tailrace.library.tunnel" not in loaded("from tailrace import Client")
     service = loaded("from tailrace import Service")
     assert "tailrace.service.service" in service
     assert not service & {"picows", "starlette", "tailrace.library", "uvicorn"}
-    assert "tailrace.library.tunnel" not in loaded("from tailrace import Client")
 
 
 def mypy(path: Path) -> str:

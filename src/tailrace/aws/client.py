@@ -112,7 +112,7 @@ class Client:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connection; another call would make a new one.
+        """Close the connection, or let it end with a call under way; another would make a new one.
 
         Example::
 

@@ -101,6 +101,8 @@ class HTTPSHost:
         self._timeout = timeout
         self._environment = environment
         self._idle: _Connection | None = None
+        self._closings = 0
+        """How often :meth:`close` was called: no connection is kept beyond it."""
 
     async def request(self, request: bytes) -> Response:
         """Send a request and return its response.
@@ -126,7 +128,8 @@ class HTTPSHost:
             raise NoResponse(str(error)) from None
 
     async def close(self) -> None:
-        """Close the connection, if there is one."""
+        """Close the connection, if there is one; that of a request under way ends with it."""
+        self._closings += 1
         kept = self._take()
         if kept is not None:
             await _end(kept)
@@ -184,13 +187,13 @@ class HTTPSHost:
         return _Connection(reader, writer)
 
     async def _exchange(self, connection: _Connection, request: bytes) -> Response:
-        is_kept = False
+        is_kept, closings = False, self._closings
         try:
             async with asyncio.timeout(self._timeout):
                 connection.writer.write(request)
                 first = await _first_byte(connection)
                 response, may_stay = await _read_response(connection.reader, first)
-            is_kept = may_stay
+            is_kept = may_stay and closings == self._closings
         except TimeoutError:
             raise NoResponse(f"timed out after {self._timeout:g} s") from None
         except asyncio.IncompleteReadError:

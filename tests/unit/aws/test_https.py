@@ -67,6 +67,18 @@ async def test_a_connection_is_kept(server: ScriptedHTTPS, host: HTTPSHost) -> N
     assert server.connections == 2
 
 
+async def test_closed_while_a_request_is_under_way(
+    server: ScriptedHTTPS, host: HTTPSHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(https, "IDLE_SECONDS", 2 * HANG)
+    request = asyncio.get_running_loop().create_task(host.request(REQUEST))
+    await server.asked.wait()
+    await host.close()
+    assert (await request).status == 200
+    assert host._idle is None
+    await until(lambda: not server.open, "the end of the connection")
+
+
 @pytest.mark.parametrize(
     "last",
     [
