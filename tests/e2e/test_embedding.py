@@ -14,15 +14,16 @@ async def upper(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 async def test_all_in_one_loop(loop_kind: str) -> None:
     async with asyncio.timeout(HANG), tailrace.Service() as service:
-        client = service.control_client()
-        parameters = {"destinationConfig": {"services": ["ECHO"]}}
-        opened = await asyncio.to_thread(client.call, "OpenTunnel", parameters)
+        async with service.client() as client:
+            opened = await client.open(services=["ECHO"])
         endpoint, ca = service.endpoints.data_endpoint, service.endpoints.ca_file
         async with (
             tailrace.Tunnel.destination(
-                opened["destinationAccessToken"], {"ECHO": upper}, endpoint=endpoint, ca=ca
+                opened.destination_token.reveal(), {"ECHO": upper}, endpoint=endpoint, ca=ca
             ),
-            tailrace.Tunnel.source(opened["sourceAccessToken"], endpoint=endpoint, ca=ca) as source,
+            tailrace.Tunnel.source(
+                opened.source_token.reveal(), endpoint=endpoint, ca=ca
+            ) as source,
         ):
             await source.wait_peer()
             reader, writer = await source.open_connection("ECHO")

@@ -125,7 +125,7 @@ SIGNATURES = {
     "SourceTunnel.listen": "self, service, host='127.0.0.1', port=0",
     "TunnelListener.close": "self",
     "Service.environment": "self",
-    "Service.control_client": "self, timeout=30.0",
+    "Service.client": "self, timeout=30.0",
 }
 """Methods and their parameters."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
 
-from ..aws.control_client import ControlClient
+from ..aws.client import Client
 from ..aws.credentials import Credentials
 from ..common.secret import Secret
 from ..errors import ConfigurationError
@@ -225,11 +225,10 @@ class Service:
         running = self._live
         return client_environment(running.service.endpoints, running.state_dir, {})
 
-    def control_client(self, timeout: float = 30.0) -> ControlClient:
+    def client(self, timeout: float = 30.0) -> Client:
         """Return a client of the control API, with the service's own key.
 
-        Its calls block, so in the loop of the service they belong into a thread. ``timeout`` is in
-        seconds, for each step of a call.
+        ``timeout`` is in seconds, for each step of a call. Close it, or use it with ``async with``.
 
         Raises:
             ConfigurationError: the file of certificates cannot be read.
@@ -237,13 +236,17 @@ class Service:
 
         Example::
 
-            client = service.control_client()
-            opened = await asyncio.to_thread(client.call, "OpenTunnel", {})
+            async with service.client() as client:
+                opened = await client.open(services=["SSH"])
         """
         endpoints = self._live.service.endpoints
-        key = Credentials(endpoints.access_key_id, Secret(endpoints.secret_access_key))
-        ca_file = Path(endpoints.ca_file)
-        return ControlClient(endpoints.api_endpoint, endpoints.region, key, ca_file, timeout)
+        return Client(
+            region=endpoints.region,
+            endpoint=endpoints.api_endpoint,
+            credentials=Credentials(endpoints.access_key_id, Secret(endpoints.secret_access_key)),
+            ca=endpoints.ca_file,
+            timeout=timeout,
+        )
 
 
 def _path(path: _PathLike | None) -> Path | None:

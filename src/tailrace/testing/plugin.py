@@ -37,7 +37,8 @@ def tailrace_service(
 ) -> Iterator[ServiceInThread]:
     """A tunneling service for all tests, on free ports, with an event loop in a thread of its own.
 
-    It has ``endpoints``, ``environment()`` and ``control_client()`` of :class:`tailrace.Service`.
+    It has ``endpoints`` and ``environment()`` of :class:`tailrace.Service`, and
+    ``control_client()``, a client of the control API whose calls block.
 
     Raises:
         ConfigurationError: the extra ``[service]`` is not installed, or the settings are wrong.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..aws.control_client import ControlClient
+from ..aws.credentials import Credentials
 from ..common.addresses import LocalAddress, TCPAddress, format_host_port
 from ..common.background_loop import BackgroundLoop
 from ..common.secret import Secret
@@ -146,13 +147,18 @@ class ServiceInThread:
         return self._service.environment()
 
     def control_client(self, timeout: float = 30.0) -> ControlClient:
-        """Return a client of the control API; ``timeout`` is in seconds, for each step of a call.
+        """Return a client of the control API whose calls block.
+
+        ``timeout`` is in seconds, for each step of a call.
 
         Example::
 
             tailrace_service.control_client().call("ListTunnels", {})
         """
-        return self._service.control_client(timeout)
+        endpoints = self.endpoints
+        key = Credentials(endpoints.access_key_id, Secret(endpoints.secret_access_key))
+        ca_file = Path(endpoints.ca_file)
+        return ControlClient(endpoints.api_endpoint, endpoints.region, key, ca_file, timeout)
 
     @contextlib.contextmanager
     def tunnels(self) -> Iterator[TunnelFactory]:

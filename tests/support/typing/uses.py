@@ -53,8 +53,7 @@ async def serve() -> None:
         assert_type(service, tailrace.Service)
         assert_type(service.endpoints, tailrace.Endpoints)
         assert_type(service.environment(), dict[str, str])
-        client = service.control_client(timeout=3.0)
-        print(await asyncio.to_thread(client.call, "OpenTunnel", {}))
+        assert_type(service.client(timeout=3.0), tailrace.Client)
 
 
 def test_a_device(tailrace_service: ServiceInThread, tailrace_tunnel: TunnelFactory) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import tailrace
-from support.service import dial, trust
+from support.service import control_client, dial, trust
 from support.waiting import HANG
 from tailrace.aws import ControlClient
 from tailrace.errors import CallRefused, ConfigurationError, ListenError
@@ -45,7 +45,7 @@ async def call(client: ControlClient, operation: str, **parameters: Any) -> dict
 
 async def test_it_is_ready_on_entry_and_gone_at_the_end(temporary: Path, loop_kind: str) -> None:
     async with tailrace.Service() as service:
-        opened = await call(service.control_client(), "OpenTunnel")
+        opened = await call(control_client(service.endpoints), "OpenTunnel")
         async with dial(service.endpoints, "source", opened["sourceAccessToken"]) as source:
             (directory,) = contents(temporary)
             assert directory.stat().st_mode & 0o777 == 0o700
@@ -57,14 +57,24 @@ async def test_it_is_ready_on_entry_and_gone_at_the_end(temporary: Path, loop_ki
         socket.create_connection((host, int(port)))
 
 
+async def test_its_client() -> None:
+    async with Service() as service, service.client() as client:
+        assert isinstance(client, tailrace.Client)
+        opened = await client.open(services=["SSH"])
+        assert [each.tunnel_id async for each in client.list()] == [opened.tunnel_id]
+        token = opened.source_token.reveal()
+        async with dial(service.endpoints, "source", token, expect_ids=["SSH"]):
+            pass
+
+
 async def test_a_state_directory_outlives_it(tmp_path: Path, temporary: Path) -> None:
     service = Service(tmp_path / "state")
     async with service:
-        opened = await call(service.control_client(), "OpenTunnel")
+        opened = await call(control_client(service.endpoints), "OpenTunnel")
         key = service.endpoints.access_key_id
     async with service:
         described = await call(
-            service.control_client(), "DescribeTunnel", tunnelId=opened["tunnelId"]
+            control_client(service.endpoints), "DescribeTunnel", tunnelId=opened["tunnelId"]
         )
         assert described["tunnel"]["status"] == "OPEN"
         assert service.endpoints.access_key_id == key
@@ -119,7 +129,7 @@ async def test_settings_are_used(tmp_path: Path) -> None:
     ) as service:
         assert service.endpoints.api_endpoint == f"https://tunnel.example:{port}"
     async with Service(limits=tailrace.Limits(services=1), audit_log=audit) as service:
-        client = service.control_client()
+        client = control_client(service.endpoints)
         await call(client, "OpenTunnel", destinationConfig={"services": ["a"]})
         with pytest.raises(CallRefused):
             await call(client, "OpenTunnel", destinationConfig={"services": ["a", "b"]})
@@ -131,7 +141,7 @@ async def test_things_are_notified_by_a_command(tmp_path: Path) -> None:
     script = f"import sys; open({str(told)!r}, 'w').write(sys.stdin.read())"
     async with Service(notify_command=[sys.executable, "-c", script]) as service:
         parameters = {"destinationConfig": {"thingName": "pump-7", "services": ["SSH"]}}
-        await call(service.control_client(), "OpenTunnel", **parameters)
+        await call(control_client(service.endpoints), "OpenTunnel", **parameters)
     assert '"thingName": "pump-7"' in told.read_text()
 
 
@@ -193,7 +203,7 @@ async def test_it_is_used_inside_of_its_block() -> None:
     uses: list[Callable[[], object]] = [
         lambda: service.endpoints,
         service.environment,
-        service.control_client,
+        service.client,
     ]
     for use in uses:
         with pytest.raises(RuntimeError, match="use it inside of its async with block"):
@@ -242,7 +252,7 @@ class TestGuest:
         before = belongings()
         async with Service() as service:
             during = belongings()
-            await call(service.control_client(), "ListTunnels")
+            await call(control_client(service.endpoints), "ListTunnels")
         assert belongings() == before
         # All but the handler of the loop, which is passed on what is not the service's.
         assert during[:1] + during[2:] == before[:1] + before[2:]
@@ -254,7 +264,7 @@ class TestGuest:
         async with contextlib.AsyncExitStack() as stack:
             services = [await stack.enter_async_context(Service()) for _ in range(3)]
             assert len({each.endpoints.data_endpoint for each in services}) == 3
-            clients = [each.control_client() for each in services]
+            clients = [control_client(each.endpoints) for each in services]
             opened = await call(clients[0], "OpenTunnel")
             async with dial(services[0].endpoints, "source", opened["sourceAccessToken"]):
                 lists = [await call(client, "ListTunnels") for client in clients]
@@ -265,7 +275,7 @@ class TestGuest:
     def test_in_a_thread(self, temporary: Path) -> None:
         async def serve() -> int:
             async with Service() as service:
-                return len(await call(service.control_client(), "ListTunnels"))
+                return len(await call(control_client(service.endpoints), "ListTunnels"))
 
         with contextlib.ExitStack() as stack:
             found: list[int] = []
@@ -313,7 +323,7 @@ class TestCancelled:
                 service, entered = Service(), asyncio.Event()
                 task = loop.create_task(self.use(service, entered))
                 await entered.wait()
-                opened = await call(service.control_client(), "OpenTunnel")
+                opened = await call(control_client(service.endpoints), "OpenTunnel")
                 token = opened["sourceAccessToken"]
                 async with dial(service.endpoints, "source", token) as source:
                     task.cancel()
@@ -332,7 +342,7 @@ class TestCancelled:
             service, entered = Service(), asyncio.Event()
             tasks.append(asyncio.get_running_loop().create_task(self.use(service, entered)))
             await entered.wait()
-            opened = await call(service.control_client(), "OpenTunnel")
+            opened = await call(control_client(service.endpoints), "OpenTunnel")
             endpoints, token = service.endpoints, opened["sourceAccessToken"]
             for endpoint in (endpoints.data_endpoint, endpoints.api_endpoint[8:]):
                 host, port = endpoint.split(":")

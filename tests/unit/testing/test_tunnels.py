@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from support.plugins.leaks import Snapshot
 from support.waiting import HANG, wait_until
 from tailrace.errors import CallRefused, ConfigurationError, ListenError
 from tailrace.testing.tunnels import LocalTunnel, ServiceInThread, TunnelFactory, service_in_thread
@@ -20,6 +21,14 @@ from tailrace.testing.tunnels import LocalTunnel, ServiceInThread, TunnelFactory
 def service() -> Iterator[ServiceInThread]:
     with service_in_thread({}) as service:
         yield service
+
+
+@pytest.fixture(autouse=True)
+def _connections_end() -> Iterator[None]:
+    """Wait for the thread to close what clients have closed: the check for leaks does not."""
+    before = Snapshot.take()
+    yield
+    wait_until(lambda: not Snapshot.take().leaked_since(before))
 
 
 @pytest.fixture

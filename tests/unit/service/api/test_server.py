@@ -13,7 +13,7 @@ import h11
 import pytest
 
 from support.service import api, config, running, trust
-from support.waiting import HANG
+from support.waiting import HANG, until
 from tailrace.aws.signing import authorization, timestamp
 from tailrace.common.secret import Secret
 from tailrace.service.api import server
@@ -325,6 +325,22 @@ async def test_stopping_waits_for_nobody_in_tls(
     assert await read_end(reader) == b""
     writer.close()
     assert "were dropped" not in caplog.text
+
+
+async def test_stopping_drops_requests_that_take_too_long(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_STOP_SECONDS", 0)
+    async with running(config(tmp_path / "state")) as service, connected(service) as stream:
+        reader, writer = stream
+        state = service._running.api._server.server_state
+        writer.write(list_request(service)[:-1])
+        await until(lambda: state.tasks)
+        await asyncio.wait_for(service.stop(), HANG)
+        assert not state.tasks
+        assert not state.connections
+        assert await read_end(reader) == b""
+    assert "requests that took more than 0 s were dropped" in caplog.text
 
 
 class TestHttp:
