@@ -5,7 +5,7 @@ when they are first used, so that importing it costs nothing.
 
 Example::
 
-    async with tailrace.Tunnel.source(token, region="eu-central-1") as tunnel:
+    async with tailrace.connect("pump-7", services=["SSH"]) as tunnel:
         reader, writer = await tunnel.open_connection("SSH")
 """
 
@@ -93,6 +93,7 @@ if TYPE_CHECKING:
         TunnelStatus,
         UnixAddress,
     )
+    from .library.connect import connect
     from .service.config import Endpoints
     from .service.limits import Limits
     from .service.service import Service
@@ -179,6 +180,7 @@ __all__ = [
     "TunnelSummary",
     "UnixAddress",
     "__version__",
+    "connect",
 ]
 
 _SERVICE = {

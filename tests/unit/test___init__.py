@@ -95,6 +95,7 @@ API = """
     TunnelSummary
     UnixAddress
     __version__
+    connect
 """
 """What is taken away from here breaks somebody's program."""
 
@@ -126,8 +127,11 @@ SIGNATURES = {
     "TunnelListener.close": "self",
     "Service.environment": "self",
     "Service.client": "self, timeout=30.0",
+    "connect": "thing=None, *, tunnel_id=None, services=(), reuse=False, keep=False,"
+    " lifetime=None, timeout=30.0, client=None, client_token=None, region=None, endpoint=None,"
+    " ca=None",
 }
-"""Methods and their parameters."""
+"""Functions and methods, and their parameters."""
 
 TYPED = ROOT / "tests" / "support" / "typing"
 
@@ -144,7 +148,9 @@ def documented() -> Iterator[tuple[str, object]]:
     for name in sorted(set(tailrace.__all__) - ALIASES - {"__version__"}):
         yield name, getattr(tailrace, name)
     for name in (*SIGNATURES, "Tunnel.client_token"):
-        owner, _, method = name.partition(".")
+        owner, _, method = name.rpartition(".")
+        if not owner:
+            continue
         yield name, inspect.getattr_static(getattr(tailrace, owner), method)
 
 
@@ -175,7 +181,7 @@ def test_the_signatures_are_pinned() -> None:
         for name, value in vars(getattr(tailrace, owner)).items()
         if not name.startswith("_") and not isinstance(value, property)
     }
-    assert found == SIGNATURES
+    assert found | {"connect": parameters(tailrace.connect)} == SIGNATURES
 
 
 def test_each_name_has_an_example() -> None:

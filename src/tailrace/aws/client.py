@@ -87,6 +87,10 @@ class Client:
             endpoint = endpoint or found.endpoint or aws_endpoint(region)
             credentials = credentials or find_credentials(found, profile)
             bundle = bundle or found.ca_bundle
+        self.region = region
+        """The AWS region, given or found."""
+        self.endpoint = endpoint
+        """The control API that is called, an ``https`` URL."""
         self.api = ControlAPI(
             endpoint,
             region,

@@ -1,6 +1,7 @@
 """The library: a tunnel in a program. Everything here is offered by :mod:`tailrace` itself.
 
-Built on the engine's public surface, and on nothing below it. No argv, no exit codes, no files.
+Built on the engine's public surface and the control API's client, and on nothing below them.
+No argv, no exit codes, no files.
 """
 
 from ..common.addresses import LocalAddress, TCPAddress, UnixAddress
@@ -26,6 +27,7 @@ from ..localproxy.local_connection import ConnectionState
 from ..localproxy.settings import StreamHandler
 from ..localproxy.status import ConnectionStatus, LinkPhase, LinkStatus, PeerPresence, TunnelStatus
 from ..wire import Side
+from .connect import connect
 from .event_stream import EventsDropped, TunnelEvent
 from .settings import Application
 from .tunnel import DestinationTunnel, SourceTunnel, Tunnel, TunnelListener
@@ -65,4 +67,5 @@ __all__ = [
     "TunnelListener",
     "TunnelStatus",
     "UnixAddress",
+    "connect",
 ]

@@ -37,14 +37,14 @@ _MAX_PORT = 65_535
 
 def proxy_settings(
     side: Side,
-    token: str,
+    token: str | Secret,
     environ: Mapping[str, str],
     *,
     services: Mapping[str, Application] | None = None,
     region: str | None = None,
     endpoint: str | None = None,
     ca: str | os.PathLike[str] | None = None,
-    client_token: str | None = None,
+    client_token: str | Secret | None = None,
 ) -> ProxySettings:
     """Return the settings of one end of a tunnel.
 
@@ -56,7 +56,7 @@ def proxy_settings(
         side=side,
         host=host,
         port=port,
-        access_token=Secret(token),
+        access_token=_secret(token),
         client_token=_client_token(client_token),
         services=None if services is None else _local_services(services),
         listen=False,
@@ -86,12 +86,17 @@ def _endpoint(
     return parse_endpoint(endpoint)
 
 
-def _client_token(text: str | None) -> Secret | None:
+def _secret(text: str | Secret) -> Secret:
+    return text if isinstance(text, Secret) else Secret(text)
+
+
+def _client_token(text: str | Secret | None) -> Secret | None:
     if text is None:
         return None
-    if not is_client_token(text):
+    secret = _secret(text)
+    if not is_client_token(secret.reveal()):
         raise ConfigurationError("client_token= is not 32 to 128 letters, digits and hyphens")
-    return Secret(text)
+    return secret
 
 
 def _authority(ca: str | os.PathLike[str] | None) -> Path | None:

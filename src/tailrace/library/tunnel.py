@@ -11,6 +11,7 @@ from typing import Final, Self
 from weakref import WeakSet
 
 from ..common.addresses import TCPAddress, format_host_port, is_host_name, is_ipv6
+from ..common.secret import Secret
 from ..errors import (
     ConfigurationError,
     LocalProtocolError,
@@ -71,18 +72,18 @@ class Tunnel:
 
     @staticmethod
     def source(
-        token: str,
+        token: str | Secret,
         *,
         region: str | None = None,
         endpoint: str | None = None,
         ca: str | os.PathLike[str] | None = None,
-        client_token: str | None = None,
+        client_token: str | Secret | None = None,
         timeout: float | None = _PATIENCE,
     ) -> SourceTunnel:
         """Return the source of a tunnel, the end that opens connections. It is not entered yet.
 
         Args:
-            token: the source access token.
+            token: the source access token, as a string or as :meth:`Client.open` returns it.
             region: AWS region in which the tunnel was opened, as ``"eu-central-1"``.
             endpoint: ``"HOST"`` or ``"HOST:PORT"`` of the service instead of a region. Without
                 either, the environment says which: ``AWSIOT_TUNNEL_ENDPOINT`` or
@@ -116,13 +117,13 @@ class Tunnel:
 
     @staticmethod
     def destination(
-        token: str,
+        token: str | Secret,
         services: Mapping[str, Application],
         *,
         region: str | None = None,
         endpoint: str | None = None,
         ca: str | os.PathLike[str] | None = None,
-        client_token: str | None = None,
+        client_token: str | Secret | None = None,
         timeout: float | None = _PATIENCE,
     ) -> DestinationTunnel:
         """Return the destination of a tunnel, the end that serves connections.
@@ -130,7 +131,7 @@ class Tunnel:
         It is not entered yet.
 
         Args:
-            token: the destination access token.
+            token: the destination access token, as for :meth:`source`.
             services: service id -> ``"HOST:PORT"``, a port of this machine, ``"unix:PATH"``, or
                 ``async def handler(reader, writer)``. A handler's connection ends when it returns;
                 when it raises anything but a ``ConnectionError``, that is logged and the connection

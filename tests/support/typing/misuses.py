@@ -43,6 +43,11 @@ async def misuse() -> None:
     async with tailrace.Tunnel.destination("token", {"SSH": 22}) as destination:
         await destination.open_connection("SSH")  # wrong
         await destination.listen("SSH")  # wrong
+    tailrace.connect("t", ["SSH"])  # wrong
+    tailrace.connect("t", services=[22])  # wrong
+    tailrace.connect("t", services=["SSH"], lifetime=60)  # wrong
+    with tailrace.connect("t", services=["SSH"]):  # wrong
+        pass
     tailrace.Client("profile")  # wrong
     tailrace.Client(credentials=("AKID", "secret"))  # wrong
     tailrace.Client(attempts=1.5)  # wrong

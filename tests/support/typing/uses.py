@@ -13,6 +13,7 @@ import tailrace
 from tailrace.testing.tunnels import LocalTunnel, ServiceInThread, TunnelFactory, service_in_thread
 
 __all__ = [
+    "connected",
     "control",
     "destination",
     "failed",
@@ -88,6 +89,22 @@ async def source(token: str) -> None:
         show(entered)
     async for event in events:
         happened(event)
+
+
+async def connected(opened: tailrace.OpenedTunnel, client: tailrace.Client) -> None:
+    """Open a tunnel for as long as it is used."""
+    hour = timedelta(hours=1)
+    async with tailrace.connect("t", services=["SSH"], reuse=True, lifetime=hour) as tunnel:
+        assert_type(tunnel, tailrace.SourceTunnel)
+    kept = tailrace.connect("t", services=("SSH",), keep=True, endpoint="h", ca=Path("ca.pem"))
+    secret = tailrace.Secret("0" * 32)
+    near = tailrace.Tunnel.source(opened.source_token, client_token=secret)
+    far = tailrace.Tunnel.destination(opened.destination_token, {"SSH": 22}, client_token=secret)
+    taken = tailrace.connect(
+        tunnel_id="i", timeout=None, client=client, client_token=secret, region=client.region
+    )
+    async with kept, taken, near, far:
+        print(client.endpoint)
 
 
 async def destination(token: str) -> None:

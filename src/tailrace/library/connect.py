@@ -1,0 +1,236 @@
+"""``tailrace.connect``: a tunnel for as long as a block lasts, opened and closed at the service."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final
+from uuid import uuid4
+
+from ..aws import Client, Secret, TunnelState, aws_endpoint
+from ..common.uninterrupted import uninterrupted
+from ..errors import (
+    ConfigurationError,
+    ControlError,
+    ResponseLost,
+    TailraceError,
+    TimedOut,
+    TunnelNotFound,
+)
+from ..localproxy.endpoints import ENDPOINT_VARIABLE, REGION_VARIABLE
+from ..localproxy.settings import ProxySettings
+from ..wire import Side
+from .settings import proxy_settings
+from .tunnel import SourceTunnel
+
+__all__ = ["connect"]
+
+_LOG = logging.getLogger("tailrace")
+_MOST_REUSED: Final = 100
+"""How many tunnels of a thing are looked at for one to reuse, newest first."""
+
+
+def connect(
+    thing: str | None = None,
+    *,
+    tunnel_id: str | None = None,
+    services: Iterable[str] = (),
+    reuse: bool = False,
+    keep: bool = False,
+    lifetime: timedelta | None = None,
+    timeout: float | None = 30.0,
+    client: Client | None = None,
+    client_token: str | Secret | None = None,
+    region: str | None = None,
+    endpoint: str | None = None,
+    ca: str | os.PathLike[str] | None = None,
+) -> AbstractAsyncContextManager[SourceTunnel]:
+    """Open a tunnel to a thing, wait for its device, and close the tunnel at the end of the block.
+
+    The block has the source, a :class:`SourceTunnel`. A tunnel that was opened is closed, too, when
+    entering fails or is cancelled: that may take as long as calls of the client may. One that was
+    taken with ``tunnel_id`` or ``reuse`` stays open; it gets a new source token, and its
+    destination stays connected.
+
+    Args:
+        thing: the thing that is sent the destination's token; needs ``services``.
+        tunnel_id: take this tunnel instead; its source, if connected, is disconnected.
+        services: service ids of the thing, as ``SSH``.
+        reuse: take an open tunnel of the thing that has the services, whose device is connected
+            and whose source is not; open one only if there is none.
+        keep: leave a tunnel open that was opened, if it was entered.
+        lifetime: whole minutes, 1 to 720, after which the tunnel is closed; the longest if none is
+            given.
+        timeout: seconds that each of connecting to the service and waiting for the device may take;
+            ``None``: for ever. A service that does not tell, as AWS' does not, is not asked for the
+            device.
+        client: makes the calls; otherwise a :class:`Client` of its own does, which is closed.
+        client_token, region, endpoint, ca: as for :meth:`Tunnel.source`. Without region, endpoint
+            and the variables, the region is that of the client if it calls AWS.
+
+    Raises:
+        ConfigurationError: an argument or a variable of the environment is not valid.
+        TimedOut: service or device did not come in time.
+        ControlError: a call of the client failed; or the tunnel could not be closed, which a note
+            says where another error is raised.
+        TailraceError: the tunnel cannot be used; :attr:`TailraceError.advice` says what to do.
+
+    Example::
+
+        async with tailrace.connect("pump-7", services=["SSH"]) as tunnel:
+            reader, writer = await tunnel.open_connection("SSH")
+    """
+    if isinstance(services, str):
+        raise ConfigurationError(f"services is {services!r}: give a list, [{services!r}]")
+    ids = tuple(services)
+    if (thing is None) is (tunnel_id is None):
+        raise ConfigurationError("which tunnel? give either a thing or tunnel_id=")
+    if thing is not None and not ids:
+        raise ConfigurationError("a thing needs services=: name those of the thing")
+    if tunnel_id is not None and (ids or reuse or lifetime is not None):
+        raise ConfigurationError(
+            "tunnel_id= takes a tunnel as it is; leave out services=, reuse= and lifetime="
+        )
+
+    def settings(client: Client) -> ProxySettings:
+        return proxy_settings(
+            Side.SOURCE,
+            Secret(""),
+            os.environ,
+            region=region or (None if endpoint else _region(client)),
+            endpoint=endpoint,
+            ca=ca,
+            client_token=client_token,
+        )
+
+    @asynccontextmanager
+    async def connected() -> AsyncIterator[SourceTunnel]:
+        async with AsyncExitStack() as stack:
+            used: Client = Client() if client is None else client
+            if client is None:
+                stack.push_async_callback(used.aclose)
+            # All that can be wrong is found before a tunnel is opened.
+            ready = settings(used)
+            lease = _Lease(used, thing, ids, lifetime)
+            stack.push_async_exit(lease.end)
+            if tunnel_id is not None:
+                token = await lease.take(tunnel_id)
+            else:
+                found = await lease.reuse() if reuse else None
+                token = found or await lease.open()
+            tunnel = SourceTunnel(replace(ready, access_token=token), timeout)
+            await stack.enter_async_context(tunnel)
+            await _wait_for_device(tunnel, timeout)
+            lease.keep = keep
+            yield tunnel
+
+    return connected()
+
+
+@dataclass(slots=True)
+class _Lease:
+    """A tunnel at the service; the end closes it if it was opened here and is not to be kept."""
+
+    client: Client
+    thing: str | None
+    services: tuple[str, ...]
+    lifetime: timedelta | None
+    keep: bool = False
+    opened: str | None = None
+    """Id of the tunnel that was opened."""
+    token: Secret | None = None
+
+    async def take(self, tunnel_id: str) -> Secret:
+        """Return a new source token of a tunnel."""
+        rotated = await self.client.rotate(tunnel_id, Side.SOURCE)
+        if rotated.source_token is None:
+            raise ControlError("", f"the service returned no source token of tunnel {tunnel_id}")
+        return rotated.source_token
+
+    async def reuse(self) -> Secret | None:
+        """Return a new source token of a tunnel that nobody uses; ``None`` if there is none."""
+        async for each in self.client.list(thing=self.thing, limit=_MOST_REUSED):
+            if each.state is not TunnelState.OPEN:
+                continue
+            try:
+                tunnel = await self.client.describe(each.tunnel_id)
+                if (
+                    tunnel.state is TunnelState.OPEN
+                    and set(self.services) <= set(tunnel.services)
+                    and tunnel.destination.is_connected
+                    and not tunnel.source.is_connected
+                ):
+                    return await self.take(each.tunnel_id)
+            except TunnelNotFound:
+                continue  # closed and deleted meanwhile
+        return None
+
+    async def open(self) -> Secret:
+        """Open a tunnel and return its source token.
+
+        A call that was sent cannot be taken back, so cancelling waits for its response: only that
+        tells which tunnel is to be closed.
+        """
+        await uninterrupted(self._open())
+        assert self.token is not None
+        return self.token
+
+    async def _open(self) -> None:
+        # By this, a tunnel is found whose id was in a response that was lost.
+        description = f"tailrace.connect {uuid4()}"
+        try:
+            opened = await self.client.open(
+                thing=self.thing,
+                services=self.services,
+                description=description,
+                lifetime=self.lifetime,
+            )
+        except ResponseLost:
+            async for each in self.client.list(thing=self.thing, limit=_MOST_REUSED):
+                if each.description == description and each.state is TunnelState.OPEN:
+                    self.opened = each.tunnel_id
+            raise
+        self.opened, self.token = opened.tunnel_id, opened.source_token
+
+    async def end(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
+    ) -> None:
+        """Close the tunnel; called at the end of the block, with its error if any."""
+        if self.opened is None or self.keep:
+            return
+        try:
+            await uninterrupted(self.client.close(self.opened))
+        except TunnelNotFound:
+            pass
+        except TailraceError as failure:
+            note = f"the tunnel {self.opened} may still be open: {failure}"
+            if error is None:
+                failure.add_note(note)
+                raise
+            # What has gone wrong first is what the program has to know.
+            _LOG.warning("%s", note)
+            error.add_note(note)
+
+
+def _region(client: Client) -> str | None:
+    """Return the region of a client of AWS, unless the environment says which service it is.
+
+    A token of another service never goes to AWS.
+    """
+    if os.environ.get(ENDPOINT_VARIABLE) or os.environ.get(REGION_VARIABLE):
+        return None
+    return client.region if client.endpoint == aws_endpoint(client.region) else None
+
+
+async def _wait_for_device(tunnel: SourceTunnel, timeout: float | None) -> None:
+    try:
+        await tunnel.wait_peer(timeout)
+    except TimedOut:
+        error = TimedOut(f"the device has not connected to the tunnel within {timeout:g} s")
+        error.advice = "Check that the device is online, and that its agent serves these services"
+        error.add_note(error.advice)
+        raise error from None

@@ -1,0 +1,327 @@
+"""What ``tailrace.connect`` asks of the service, and that it leaves nothing open."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from support.network.applications import check_echo, echo
+from support.service.process import ServiceProcess
+from support.waiting import HANG, until
+from tailrace.aws import (
+    Client,
+    Credentials,
+    OpenedTunnel,
+    RotatedTokens,
+    Secret,
+    SideState,
+    TunnelDescription,
+    TunnelState,
+    TunnelSummary,
+)
+from tailrace.errors import (
+    AccessRefused,
+    CallRefused,
+    ConfigurationError,
+    ControlError,
+    ResponseLost,
+    TimedOut,
+    TunnelNotFound,
+)
+from tailrace.library import Tunnel, connect
+from tailrace.wire import Side
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+FREE, BUSY = SideState(is_connected=False), SideState(is_connected=True)
+NOWHERE = "127.0.0.1:1"
+
+
+def tunnel(tunnel_id: str, **changes: Any) -> TunnelDescription:
+    """A tunnel that can be reused."""
+    plain = TunnelDescription(
+        *(tunnel_id, f"arn:{tunnel_id}", TunnelState.OPEN, "", NOW, NOW),
+        source=FREE,
+        destination=BUSY,
+        thing="t",
+        services=("SSH",),
+        lifetime=timedelta(hours=1),
+        tags={},
+    )
+    return replace(plain, **changes)
+
+
+class ScriptedClient(Client):
+    """Records its calls; each may fail or wait, as it was told."""
+
+    def __init__(self, *tunnels: TunnelDescription) -> None:
+        super().__init__(
+            region="eu-west-1",
+            endpoint="https://localhost",
+            credentials=Credentials("AKID", Secret("s")),
+        )
+        self.tunnels = list(tunnels)
+        self.calls: list[str] = []
+        self.faults: dict[str, Exception] = {}
+        self.gates: dict[str, asyncio.Event] = {}
+
+    async def _called(self, name: str, what: str = "") -> None:
+        self.calls.append(f"{name} {what}".strip())
+        if name in self.gates:
+            await self.gates[name].wait()
+        if name in self.faults:
+            raise self.faults[name]
+
+    async def open(
+        self,
+        *,
+        thing: str | None = None,
+        services: Iterable[str] = (),
+        description: str | None = None,
+        **others: Any,
+    ) -> OpenedTunnel:
+        self.tunnels.append(tunnel("new", thing=thing, description=description, destination=FREE))
+        await self._called("open", " ".join(services))
+        return OpenedTunnel("new", "arn:new", Secret("s3cret"), Secret("d3stination"))
+
+    async def list(
+        self, *, thing: str | None = None, limit: int | None = None
+    ) -> AsyncIterator[TunnelSummary]:
+        await self._called("list")
+        for each in self.tunnels:
+            yield each
+
+    async def describe(self, tunnel_id: str) -> TunnelDescription:
+        await self._called("describe", tunnel_id)
+        (found,) = (each for each in self.tunnels if each.tunnel_id == tunnel_id)
+        return found
+
+    async def rotate(
+        self, tunnel_id: str, side: Side | None = None, **others: Any
+    ) -> RotatedTokens:
+        assert side is Side.SOURCE
+        await self._called("rotate", tunnel_id)
+        return RotatedTokens("arn", Secret("r0tated"), None)
+
+    async def close(self, tunnel_id: str, *, delete: bool = False) -> None:
+        await self._called("close", tunnel_id)
+
+    async def aclose(self) -> None:
+        await self._called("aclose")
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWSIOT_TUNNEL_ENDPOINT", "AWSIOT_TUNNEL_REGION"):
+        monkeypatch.delenv(name, raising=False)
+
+
+async def enter(client: Client, **options: Any) -> None:
+    options = {"thing": "t", "services": ["SSH"], "endpoint": NOWHERE} | options
+    async with connect(client=client, **options):
+        raise AssertionError("nobody is there")
+
+
+# -- cleanup ------------------------------------------------------------------------------------
+
+
+async def test_a_tunnel_is_closed_that_cannot_be_entered():
+    client = ScriptedClient()
+    with pytest.raises(TimedOut):
+        await enter(client, timeout=0.01, keep=True)
+    assert client.calls == ["open SSH", "close new"]
+
+
+@pytest.mark.parametrize("name", ["open", "close", "list", "describe", "rotate"])
+async def test_a_call_that_is_cancelled_leaves_no_tunnel(name: str):
+    client = ScriptedClient(tunnel("busy", source=BUSY), tunnel("free"))
+    options: dict[str, Any] = {"timeout": 0.01 if name == "close" else None}
+    options["reuse"] = name not in ("open", "close")
+    gate = client.gates[name] = asyncio.Event()
+    entering = asyncio.get_running_loop().create_task(enter(client, **options))
+    await until(lambda: any(call.startswith(name) for call in client.calls), name)
+    entering.cancel()
+    await asyncio.sleep(0)
+    gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await entering
+    closed = [] if options["reuse"] else ["close new"]
+    assert [call for call in client.calls if call.startswith("close")] == closed
+
+
+async def test_cancelled_while_it_connects_or_waits():
+    client = ScriptedClient()
+    entering = asyncio.get_running_loop().create_task(enter(client, timeout=None))
+    await until(lambda: client.calls, "the call")
+    for _ in range(5):
+        await asyncio.sleep(0)
+    entering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await entering
+    assert client.calls == ["open SSH", "close new"]
+
+
+async def test_a_tunnel_whose_id_was_lost_is_found_and_closed():
+    client = ScriptedClient(tunnel("other"))
+    client.faults["open"] = ResponseLost("", "lost")
+    with pytest.raises(ResponseLost):
+        await enter(client)
+    assert client.calls == ["open SSH", "list", "close new"]
+
+
+async def test_a_call_that_is_refused_closes_nothing():
+    client = ScriptedClient()
+    client.faults["open"] = CallRefused("c", "no")
+    with pytest.raises(CallRefused):
+        await enter(client)
+    assert client.calls == ["open SSH"]
+
+
+async def test_a_tunnel_that_cannot_be_closed_is_named(caplog: pytest.LogCaptureFixture):
+    client = ScriptedClient()
+    client.faults["close"] = ControlError("", "down")
+    with caplog.at_level(logging.DEBUG), pytest.raises(TimedOut) as caught:
+        await enter(client, timeout=0.01)
+    note = "the tunnel new may still be open: down"
+    assert note in caught.value.__notes__
+    assert note in caplog.messages
+    assert "s3cret" not in caplog.text
+    client.faults["close"] = TunnelNotFound("", "gone")
+    with pytest.raises(TimedOut) as caught:
+        await enter(client, timeout=0.01)
+    assert not any("still be open" in each for each in caught.value.__notes__)
+
+
+# -- which tunnel -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "unfit",
+    [
+        {"state": TunnelState.CLOSED},
+        {"source": BUSY},
+        {"destination": FREE},
+        {"services": ("WEB",)},
+    ],
+)
+async def test_a_tunnel_that_does_not_fit_is_not_reused(unfit: dict[str, Any]):
+    client = ScriptedClient(tunnel("unfit", **unfit))
+    with pytest.raises(TimedOut):
+        await enter(client, reuse=True, timeout=0.01)
+    calls = [call for call in client.calls if call != "describe unfit"]
+    assert calls == ["list", "open SSH", "close new"]
+
+
+async def test_a_tunnel_that_has_gone_meanwhile_is_not_reused():
+    client = ScriptedClient(tunnel("gone"))
+    client.faults["rotate"] = TunnelNotFound("", "gone")
+    with pytest.raises(TimedOut):
+        await enter(client, reuse=True, timeout=0.01)
+    assert client.calls == ["list", "describe gone", "rotate gone", "open SSH", "close new"]
+
+
+async def test_a_tunnel_that_is_taken_stays_open():
+    client = ScriptedClient(tunnel("free"))
+    with pytest.raises(TimedOut):
+        await enter(client, reuse=True, timeout=0.01)
+    assert client.calls == ["list", "describe free", "rotate free"]
+    client.calls.clear()
+    with pytest.raises(TimedOut):
+        await enter(client, thing=None, services=(), tunnel_id="mine", timeout=0.01)
+    assert client.calls == ["rotate mine"]
+
+
+# -- arguments ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"thing": None}, "give either a thing or tunnel_id="),
+        ({"tunnel_id": "i"}, "give either a thing or tunnel_id="),
+        ({"services": ()}, "a thing needs services="),
+        ({"services": "SSH"}, r"give a list, \['SSH'\]"),
+        ({"thing": None, "tunnel_id": "i", "services": (), "reuse": True}, "leave out"),
+        ({"client_token": Secret("short")}, "client_token= is not"),
+        ({"endpoint": None}, "which service has the tunnel"),
+    ],
+)
+async def test_what_cannot_be_is_said_before_a_tunnel_is_opened(
+    options: dict[str, Any], sentence: str
+):
+    client = ScriptedClient()
+    with pytest.raises(ConfigurationError, match=sentence):
+        await enter(client, **options)
+    assert client.calls == []
+
+
+async def test_the_region_is_that_of_a_client_of_aws():
+    client = ScriptedClient()
+    client.endpoint = "https://api.tunneling.iot.eu-west-1.amazonaws.com"
+    client.faults["open"] = CallRefused("c", "asked")
+    with pytest.raises(CallRefused, match="asked"):
+        await enter(client, endpoint=None)
+
+
+# -- with a service -----------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def client_of(service: ServiceProcess) -> AsyncIterator[Client]:
+    at = service.endpoints
+    key = Credentials(at.access_key_id, Secret(at.secret_access_key))
+    async with Client(
+        region=at.region, endpoint=at.api_endpoint, credentials=key, ca=at.ca_file
+    ) as client:
+        yield client
+
+
+async def test_a_device_that_does_not_come(service: ServiceProcess):
+    async with client_of(service) as client:
+        with pytest.raises(TimedOut, match="the device has not connected") as caught:
+            async with connect(
+                "absent",
+                services=["SSH"],
+                client=client,
+                timeout=3,
+                endpoint=service.endpoints.data_endpoint,
+            ):
+                raise AssertionError("there is no device")
+        assert "Check that the device is online" in caught.value.advice
+        assert [each.state async for each in client.list(thing="absent")] == [TunnelState.CLOSED]
+
+
+async def test_kept_and_reused(service: ServiceProcess, caplog: pytest.LogCaptureFixture):
+    place = service.endpoints.data_endpoint
+    async with client_of(service) as client:
+        opened = await client.open(thing="reused", services=["SSH"])
+        token = opened.destination_token
+        secret = Secret("0123456789abcdef-0123456789abcdef")
+        options: dict[str, Any] = {"client": client, "endpoint": place, "timeout": HANG}
+        with caplog.at_level(logging.DEBUG):
+            async with Tunnel.destination(
+                token, {"SSH": echo}, endpoint=place, client_token=secret, timeout=HANG
+            ):
+                for which in (
+                    {"thing": "reused", "services": ["SSH"], "reuse": True},
+                    {"tunnel_id": opened.tunnel_id},
+                ):
+                    async with connect(**which, **options, client_token=secret) as source:
+                        assert source.client_token == secret.reveal()
+                        streams = await source.open_connection("SSH")
+                        await check_echo(streams, b"hello")
+                        streams[1].close()
+        states = {each.tunnel_id: each.state async for each in client.list(thing="reused")}
+        assert states == {opened.tunnel_id: TunnelState.OPEN}
+        assert secret.reveal() not in caplog.text
+        assert token.reveal() not in caplog.text
+        await client.close(opened.tunnel_id)
+        with pytest.raises(AccessRefused):
+            async with Tunnel.source(opened.source_token, endpoint=place):
+                raise AssertionError("it is closed")
