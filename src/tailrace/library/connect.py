@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
@@ -189,10 +189,13 @@ class _Lease:
                 description=description,
                 lifetime=self.lifetime,
             )
-        except ResponseLost:
-            async for each in self.client.list(thing=self.thing, limit=_MOST_REUSED):
-                if each.description == description and each.state is TunnelState.OPEN:
-                    self.opened = each.tunnel_id
+        except ResponseLost as error:
+            with suppress(TailraceError):
+                async for each in self.client.list(thing=self.thing, limit=_MOST_REUSED):
+                    if each.description == description and each.state is TunnelState.OPEN:
+                        self.opened = each.tunnel_id
+            if self.opened is None:
+                error.add_note(f"a tunnel may be open; its description is {description!r}")
             raise
         self.opened, self.token = opened.tunnel_id, opened.source_token
 
@@ -202,18 +205,26 @@ class _Lease:
         """Close the tunnel; called at the end of the block, with its error if any."""
         if self.opened is None or self.keep:
             return
+        failure = await uninterrupted(self._close(self.opened))
+        if failure is None:
+            return
+        if error is None:
+            raise failure
+        # What has gone wrong first is what the program has to know.
+        error.add_note(failure.__notes__[-1])
+
+    async def _close(self, tunnel_id: str) -> TailraceError | None:
+        """Close a tunnel; return why that failed, which is logged even if nobody takes it."""
         try:
-            await uninterrupted(self.client.close(self.opened))
+            await self.client.close(tunnel_id)
         except TunnelNotFound:
-            pass
+            return None
         except TailraceError as failure:
-            note = f"the tunnel {self.opened} may still be open: {failure}"
-            if error is None:
-                failure.add_note(note)
-                raise
-            # What has gone wrong first is what the program has to know.
+            note = f"the tunnel {tunnel_id} may still be open: {failure}"
             _LOG.warning("%s", note)
-            error.add_note(note)
+            failure.add_note(note)
+            return failure
+        return None
 
 
 def _region(client: Client) -> str | None:

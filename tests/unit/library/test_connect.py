@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -175,6 +175,25 @@ async def test_a_tunnel_whose_id_was_lost_is_found_and_closed():
     assert client.calls == ["open SSH", "list", "close new"]
 
 
+@pytest.mark.parametrize("fault", [None, ControlError("", "down")])
+async def test_a_tunnel_whose_id_was_lost_and_that_is_not_found(fault: Exception | None):
+    client = ScriptedClient()
+    client.faults["open"] = ResponseLost("", "lost")
+    if fault is not None:
+        client.faults["list"] = fault
+    else:
+        client.gates["open"] = asyncio.Event()
+    entering = asyncio.get_running_loop().create_task(enter(client))
+    await until(lambda: client.calls, "the call")
+    client.tunnels.clear()
+    for gate in client.gates.values():
+        gate.set()
+    with pytest.raises(ResponseLost) as caught:
+        await entering
+    assert "a tunnel may be open; its description is 'tailrace.connect" in caught.value.__notes__[0]
+    assert client.calls == ["open SSH", "list"]
+
+
 async def test_a_call_that_is_refused_closes_nothing():
     client = ScriptedClient()
     client.faults["open"] = CallRefused("c", "no")
@@ -261,6 +280,15 @@ async def test_what_cannot_be_is_said_before_a_tunnel_is_opened(
     assert client.calls == []
 
 
+async def test_a_client_of_its_own_is_closed(monkeypatch: pytest.MonkeyPatch):
+    client = ScriptedClient()
+    monkeypatch.setitem(connect.__globals__, "Client", lambda: client)
+    with pytest.raises(TimedOut):
+        async with connect("t", services=["SSH"], endpoint=NOWHERE, timeout=0.01):
+            raise AssertionError("nobody is there")
+    assert client.calls == ["open SSH", "close new", "aclose"]
+
+
 async def test_the_region_is_that_of_a_client_of_aws():
     client = ScriptedClient()
     client.endpoint = "https://api.tunneling.iot.eu-west-1.amazonaws.com"
@@ -295,6 +323,85 @@ async def test_a_device_that_does_not_come(service: ServiceProcess):
                 raise AssertionError("there is no device")
         assert "Check that the device is online" in caught.value.advice
         assert [each.state async for each in client.list(thing="absent")] == [TunnelState.CLOSED]
+
+
+async def test_cancelled_while_it_waits_for_the_device(service: ServiceProcess):
+    async with client_of(service) as client:
+
+        async def waits() -> None:
+            async with connect(
+                "waiting",
+                services=["SSH"],
+                client=client,
+                timeout=None,
+                endpoint=service.endpoints.data_endpoint,
+            ):
+                raise AssertionError("there is no device")
+
+        entering = asyncio.get_running_loop().create_task(waits())
+        is_connected = False
+        async with asyncio.timeout(HANG):
+            while not is_connected:
+                async for each in client.list(thing="waiting"):
+                    is_connected = (await client.describe(each.tunnel_id)).source.is_connected
+        entering.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await entering
+        assert [each.state async for each in client.list(thing="waiting")] == [TunnelState.CLOSED]
+
+
+@asynccontextmanager
+async def device_of(service: ServiceProcess, client: Client, thing: str) -> AsyncIterator[None]:
+    """A device that connects to the first tunnel of its thing."""
+
+    async def serve() -> None:
+        token: Secret | None = None
+        while token is None:
+            async for each in client.list(thing=thing):
+                token = (await client.rotate(each.tunnel_id, Side.DESTINATION)).destination_token
+        place = service.endpoints.data_endpoint
+        async with Tunnel.destination(token, {"SSH": echo}, endpoint=place) as far:
+            await far.wait_closed()
+
+    serving = asyncio.get_running_loop().create_task(serve())
+    try:
+        yield
+    finally:
+        serving.cancel()
+        await asyncio.wait([serving])
+
+
+@pytest.mark.parametrize("end", ["keep", "raise", "unclosed"])
+async def test_the_end_of_the_block(
+    service: ServiceProcess, monkeypatch: pytest.MonkeyPatch, end: str
+):
+    thing = f"end-{end}"
+    async with client_of(service) as client, device_of(service, client, thing):
+
+        async def fails(tunnel_id: str, *, delete: bool = False) -> None:
+            raise ControlError("", "down")
+
+        if end == "unclosed":
+            monkeypatch.setattr(client, "close", fails)
+        expected = {"keep": None, "raise": ZeroDivisionError, "unclosed": ControlError}[end]
+        with pytest.raises(expected) if expected else nullcontext() as caught:
+            async with connect(
+                thing,
+                services=["SSH"],
+                client=client,
+                keep=end == "keep",
+                timeout=HANG,
+                endpoint=service.endpoints.data_endpoint,
+            ):
+                if end == "raise":
+                    raise ZeroDivisionError
+        (left,) = [each async for each in client.list(thing=thing)]
+        assert left.state is (TunnelState.CLOSED if end == "raise" else TunnelState.OPEN)
+        if end == "unclosed":
+            assert caught is not None
+            assert "may still be open: down" in caught.value.__notes__[0]
+        monkeypatch.undo()
+        await client.close(left.tunnel_id)
 
 
 async def test_kept_and_reused(service: ServiceProcess, caplog: pytest.LogCaptureFixture):

@@ -104,3 +104,10 @@ def test_what_cannot_be_is_said_in_one_line(
         settings(environ, **changes)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_secrets_are_taken_as_they_are():
+    found = proxy_settings(
+        Side.SOURCE, Secret("t0ken"), {}, endpoint="h", client_token=Secret(CLIENT_TOKEN)
+    )
+    assert (found.access_token, found.client_token) == (Secret("t0ken"), Secret(CLIENT_TOKEN))
