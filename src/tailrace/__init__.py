@@ -92,8 +92,8 @@ if TYPE_CHECKING:
         TunnelListener,
         TunnelStatus,
         UnixAddress,
+        connect,
     )
-    from .library.connect import connect
     from .service.config import Endpoints
     from .service.limits import Limits
     from .service.service import Service

@@ -224,7 +224,7 @@ def test_files_that_meet_in_a_third_one_make_no_circle() -> None:
         ("tailrace", "from .library import Tunnel\nfrom .errors import TailraceError"),
         ("tailrace", "from .service.service import Service"),
         ("tailrace.library.tunnel", "from ..localproxy.proxy import LocalProxy"),
-        ("tailrace.library.connect", "from ..aws import Client"),
+        ("tailrace.library.connector", "from ..aws import Client"),
         ("tailrace.cli.tailrace", "from .. import __version__\nfrom tailrace import __version__"),
         ("tailrace.cli.tailrace", "import tailrace\nimport time\nfrom ..agent import run"),
         ("tailrace.link.interface", "import timeit\nimport asyncio"),

@@ -27,7 +27,7 @@ from ..localproxy.local_connection import ConnectionState
 from ..localproxy.settings import StreamHandler
 from ..localproxy.status import ConnectionStatus, LinkPhase, LinkStatus, PeerPresence, TunnelStatus
 from ..wire import Side
-from .connect import connect
+from .connector import connect
 from .event_stream import EventsDropped, TunnelEvent
 from .settings import Application
 from .tunnel import DestinationTunnel, SourceTunnel, Tunnel, TunnelListener
