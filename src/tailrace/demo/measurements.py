@@ -84,10 +84,11 @@ def _response(
     connection = http.client.HTTPConnection(_HOST, port, timeout=_TIMEOUT)
     try:
         connection.request(method, path, body)
-        response = connection.getresponse()
-        if response.status >= http.HTTPStatus.BAD_REQUEST:
-            raise DemoFailed(f"{method} {path} was answered with {response.status}")
-        yield response
+        # It may hold the socket after the connection has given it up.
+        with connection.getresponse() as response:
+            if response.status >= http.HTTPStatus.BAD_REQUEST:
+                raise DemoFailed(f"{method} {path} was answered with {response.status}")
+            yield response
     except http.client.IncompleteRead as error:
         got = len(error.partial)
         size = got + (error.expected or 0)
