@@ -27,6 +27,7 @@ from support.network.applications import (
     application,
     check_closed,
     check_echo,
+    check_refused,
     client,
     echo,
     exchange,
@@ -482,13 +483,16 @@ async def test_a_process_without_descriptors_serves_whom_it_has(
             used = {int(name) for name in os.listdir(f"/proc/{poor.pid}/fd")}
             lowest = next(number for number in itertools.count() if number not in used)
             resource.prlimit(poor.pid, resource.RLIMIT_NOFILE, (lowest, hard))
-            async with client(ports["SSH"]) as second:
+            if side is Side.DESTINATION:
+                await check_refused(ports["SSH"])
                 await poor.said("raise the limit of open files")
-                if side is Side.DESTINATION:
-                    await check_closed(second)
                 await check_echo(first, b"first still")
                 resource.prlimit(poor.pid, resource.RLIMIT_NOFILE, (hard, hard))
-                if side is Side.SOURCE:
+            else:
+                async with client(ports["SSH"]) as second:
+                    await poor.said("raise the limit of open files")
+                    await check_echo(first, b"first still")
+                    resource.prlimit(poor.pid, resource.RLIMIT_NOFILE, (hard, hard))
                     # It has waited in the queue of the system.
                     await check_echo(second, b"second")
             async with client(ports["SSH"]) as third:

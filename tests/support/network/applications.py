@@ -22,6 +22,7 @@ __all__ = [
     "application",
     "check_closed",
     "check_echo",
+    "check_refused",
     "client",
     "echo",
     "exchange",
@@ -170,3 +171,11 @@ async def read_to_the_end(streams: Streams) -> bytes:
 async def check_closed(streams: Streams) -> None:
     """Expect the other side to end the connection without another word."""
     assert await read_to_the_end(streams) == b""
+
+
+async def check_refused(at: LocalAddress) -> None:
+    """Connect where the connection is reset at once, maybe before this loop has seen it open."""
+    with contextlib.suppress(ConnectionResetError):
+        async with client(at) as streams:
+            streams[1].write(b"anybody there?")
+            await check_closed(streams)
