@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from ..common.escaping import LONGEST_LINE, cut
 from ..errors import ConfigurationError, ControlError
 from ..wire import Side
 from .control_api import ControlAPI, CredentialSource, Document
@@ -312,7 +313,8 @@ def _parse(
     try:
         return parse(document)
     except ValueError as error:
-        raise ControlError("", f"{operation}: the response makes no sense: {error}") from None
+        text = cut(str(error), LONGEST_LINE)  # it may quote the response
+        raise ControlError("", f"{operation}: the response makes no sense: {text}") from None
 
 
 def _destination(thing: str | None, services: Iterable[str]) -> Document:

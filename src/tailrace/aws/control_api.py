@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from .. import __version__
 from ..common.addresses import format_host, format_host_port
 from ..common.certificate_files import certificate_error_text
+from ..common.escaping import LONGEST_LINE, cut, escape
 from ..errors import (
     CallRefused,
     ConfigurationError,
@@ -170,6 +171,10 @@ class ControlAPI:
             parameters["maxResults"] = _PAGE if limit is None else min(_PAGE, limit)
             page = await self.call("ListTunnels", parameters)
             found = page.get("tunnelSummaries", [])
+            if not isinstance(found, list):
+                raise ControlError(
+                    "", f"ListTunnels at {self._endpoint}: the response has no list of tunnels"
+                )
             for summary in found[: parameters["maxResults"]]:
                 yield summary
             if limit is not None:
@@ -242,14 +247,19 @@ class ControlAPI:
             )
         if status == HTTPStatus.OK:
             return document
-        code = str(document.get("__type", status)).rpartition("#")[2]
+        code = _shown(document.get("__type", status)).rpartition("#")[2]
         message = document.get("message") or document.get("Message") or "no reason given"
         kind: type[ControlError] = ControlError
         if status == HTTPStatus.TOO_MANY_REQUESTS:
             kind = ControlThrottled
         elif status < HTTPStatus.INTERNAL_SERVER_ERROR:
             kind = _ERRORS.get(code, CallRefused)
-        raise kind(code, " ".join(str(message).split()))
+        raise kind(code, _shown(message))
+
+
+def _shown(said: object) -> str:
+    """Return on one line what the service says: it may be megabytes, or steer a terminal."""
+    return escape(cut(" ".join(str(said).split()), LONGEST_LINE))
 
 
 def _trust(ca: Path | None) -> ssl.SSLContext:

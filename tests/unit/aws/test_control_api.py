@@ -200,6 +200,19 @@ async def test_errors(
     assert server.connections == 1
 
 
+async def test_an_error_shows_little_of_what_the_service_says(
+    server: ScriptedHTTPS, api: ControlAPI
+) -> None:
+    long = "A" * 100_000
+    server.answers = [answer({"__type": f"x#\x1b[2J{long}", "message": f"\x1b]0;\n{long}"}, 400)]
+    with pytest.raises(CallRefused) as caught:
+        await api.call("DescribeTunnel", {"tunnelId": "x"})
+    assert str(caught.value).isprintable()
+    assert str(caught.value).startswith("\\x1b[2JAAA")
+    assert ": \\x1b]0; AAA" in str(caught.value)
+    assert len(str(caught.value)) < 5000
+
+
 async def test_a_response_that_is_lost(server: ScriptedHTTPS, api: ControlAPI) -> None:
     server.answers = [Close()]
     with pytest.raises(ResponseLost, match=r"OpenTunnel at https://localhost:.*: the connection"):
@@ -336,6 +349,13 @@ async def test_no_more_than_wanted(
     assert found == [1, 2, 3, 4, 5][: min(limit, 5)]
     sizes = [json.loads(body)["maxResults"] for body in server.bodies]
     assert sizes == [min(size, 100) for size in asked]
+
+
+@pytest.mark.parametrize("found", [None, 1, "ab", {"n": 1}])
+async def test_no_list_of_tunnels(server: ScriptedHTTPS, api: ControlAPI, found: object) -> None:
+    server.answers = [answer({"tunnelSummaries": found})] * 3
+    with pytest.raises(ControlError, match="no list of tunnels"):
+        await collect(api)
 
 
 async def test_pages_that_do_not_come_to_an_end(server: ScriptedHTTPS, api: ControlAPI) -> None:
