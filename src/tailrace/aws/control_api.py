@@ -196,7 +196,8 @@ class ControlAPI:
             credentials = await asyncio.to_thread(credentials)
         call = f"{operation} at {self._endpoint}"
         try:
-            return await self._https.request(self._request(operation, body, credentials))
+            request = self._request(operation, body, credentials)
+            return await self._https.request(request, repeatable=operation != _OPENS)
         except ssl.SSLCertVerificationError as error:
             raise ControlCertificateRejected(
                 "", f"{call}: the certificate does not verify: {error.verify_message}"

@@ -104,11 +104,12 @@ class HTTPSHost:
         self._closings = 0
         """How often :meth:`close` was called: no connection is kept beyond it."""
 
-    async def request(self, request: bytes) -> Response:
+    async def request(self, request: bytes, *, repeatable: bool = True) -> Response:
         """Send a request and return its response.
 
         A server may close an idle connection at the moment in which the request is sent; then it
-        is sent once more, over a new one.
+        is sent once more, over a new one. One that is not ``repeatable`` has a new one at once:
+        nothing tells whether the server had read it.
 
         Raises:
             NoResponse: the connection was lost, the time was over, or this is not HTTP.
@@ -117,7 +118,9 @@ class HTTPSHost:
                 through a web proxy raise them.
         """
         kept = self._take()
-        if kept is not None:
+        if kept is not None and not repeatable:
+            await _end(kept)
+        elif kept is not None:
             try:
                 return await self._exchange(kept, request)
             except _Closed:

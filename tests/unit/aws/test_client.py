@@ -238,7 +238,7 @@ async def test_a_web_proxy(client: Client, monkeypatch: pytest.MonkeyPatch) -> N
     async with proxy_server() as proxy:
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.port}")
         async with Client() as proxied:
-            await proxied.open()
-            await proxied.open()
+            opened = await proxied.open()
+            await proxied.describe(opened.tunnel_id)
     assert len(proxy.requests) == 1
     del client

@@ -83,7 +83,7 @@ class Outcomes:
         self.outcomes = list(outcomes)
         self.times: list[float] = []
 
-    async def request(self, _request: bytes) -> Response:
+    async def request(self, _request: bytes, *, repeatable: bool) -> Response:
         self.times.append(asyncio.get_running_loop().time())
         outcome = self.outcomes.pop(0)
         if isinstance(outcome, Exception):
@@ -218,6 +218,16 @@ async def test_a_response_that_is_lost(server: ScriptedHTTPS, api: ControlAPI) -
     with pytest.raises(ResponseLost, match=r"OpenTunnel at https://localhost:.*: the connection"):
         await api.call("OpenTunnel", {})
     assert len(server.heads) == 1
+
+
+async def test_a_response_that_is_lost_on_a_kept_connection(
+    server: ScriptedHTTPS, api: ControlAPI
+) -> None:
+    server.answers = [answer(), Close(), answer()]
+    await api.call("ListTunnels", {})
+    with pytest.raises(ResponseLost):
+        await api.call("OpenTunnel", {})
+    assert len(server.heads) == 2
 
 
 async def test_an_unknown_authority(server: ScriptedHTTPS, tmp_path: Path) -> None:

@@ -128,6 +128,17 @@ async def test_an_end_at_the_moment_of_the_request(
     assert (server.connections, len(server.heads)) == (2, 3)
 
 
+async def test_what_is_not_repeatable_has_a_new_connection(
+    server: ScriptedHTTPS, host: HTTPSHost
+) -> None:
+    await host.request(REQUEST)
+    assert (await host.request(REQUEST, repeatable=False)).body == b"{}"
+    assert server.connections == 2
+    await host.request(REQUEST)
+    assert server.connections == 2
+    await until(lambda: server.open == 1, "the end of the first connection")
+
+
 @pytest.mark.parametrize("end", [Close(), Reset()])
 async def test_that_is_tried_once(
     server: ScriptedHTTPS, host: HTTPSHost, end: Close | Reset
