@@ -7,7 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -16,7 +16,7 @@ from ..errors import ConfigurationError
 from .arguments import Subparsers
 
 if TYPE_CHECKING:  # it takes an event loop, and usage errors take none
-    from ..aws import ControlAPI
+    from ..aws import Client, SideState
 
 __all__ = ["add_tunnel_parser", "run_tunnel"]
 
@@ -187,13 +187,13 @@ async def _run(args: argparse.Namespace) -> None:
             raise
         raise ConfigurationError("no region: give --region or set AWS_REGION") from None
     async with client:
-        await _ACTIONS[args.action](args, client.api)
+        await _ACTIONS[args.action](args, client)
 
 
 # Actions
 
 
-async def _open(args: argparse.Namespace, client: ControlAPI) -> None:
+async def _open(args: argparse.Namespace, client: Client) -> None:
     parameters: _Document = _destination(args)
     if args.description is not None:
         parameters["description"] = args.description
@@ -202,68 +202,60 @@ async def _open(args: argparse.Namespace, client: ControlAPI) -> None:
     if args.tag:
         parameters["tags"] = [_tag(text) for text in args.tag]
     _check_tokens_to(args)
-    _show_tokens(args, await client.call("OpenTunnel", parameters))
+    _show_tokens(args, await client.api.call("OpenTunnel", parameters))
 
 
-async def _rotate(args: argparse.Namespace, client: ControlAPI) -> None:
+async def _rotate(args: argparse.Namespace, client: Client) -> None:
     parameters = {"tunnelId": args.tunnel, "clientMode": args.mode.upper()} | _destination(args)
     _check_tokens_to(args)
-    document = await client.call("RotateTunnelAccessToken", parameters)
+    document = await client.api.call("RotateTunnelAccessToken", parameters)
     _show_tokens(args, {"tunnelId": args.tunnel} | document)
 
 
-async def _list(args: argparse.Namespace, client: ControlAPI) -> None:
+async def _list(args: argparse.Namespace, client: Client) -> None:
     if args.max is not None and args.max < 1:
         raise ConfigurationError("--max must be at least 1")
-    found = [each async for each in client.summaries(args.thing, args.max)]
     if _wants_json(args):
+        found = [each async for each in client.api.summaries(args.thing, args.max)]
         _print_json({"tunnelSummaries": found})
         return
     rows = [
-        (
-            summary.get("tunnelId", ""),
-            summary.get("status", ""),
-            _time(summary.get("createdAt")),
-            summary.get("description", ""),
-        )
-        for summary in found
+        (tunnel.tunnel_id, tunnel.state.value, _time(tunnel.opened), tunnel.description)
+        async for tunnel in client.list(thing=args.thing, limit=args.max)
     ]
     _print_table(("TUNNEL", "STATUS", "OPENED", "DESCRIPTION"), rows)
 
 
-async def _describe(args: argparse.Namespace, client: ControlAPI) -> None:
-    document = await client.call("DescribeTunnel", {"tunnelId": args.tunnel})
+async def _describe(args: argparse.Namespace, client: Client) -> None:
     if _wants_json(args):
-        _print_json(document)
+        _print_json(await client.api.call("DescribeTunnel", {"tunnelId": args.tunnel}))
         return
-    tunnel = document.get("tunnel", {})
-    destination = tunnel.get("destinationConfig", {})
-    minutes = tunnel.get("timeoutConfig", {}).get("maxLifetimeTimeoutMinutes", "")
+    tunnel = await client.describe(args.tunnel)
     rows = [
-        ("tunnel", tunnel.get("tunnelId", "")),
-        ("arn", tunnel.get("tunnelArn", "")),
-        ("status", tunnel.get("status", "")),
-        ("description", tunnel.get("description", "")),
-        ("thing", destination.get("thingName", "")),
-        ("services", ", ".join(destination.get("services", []))),
-        ("source", _connection(tunnel.get("sourceConnectionState", {}))),
-        ("destination", _connection(tunnel.get("destinationConnectionState", {}))),
-        ("lifetime", f"{minutes} minutes"),
-        ("opened", _time(tunnel.get("createdAt"))),
-        ("changed", _time(tunnel.get("lastUpdatedAt"))),
-        *(("tag", f"{tag.get('key')}={tag.get('value')}") for tag in tunnel.get("tags", [])),
+        ("tunnel", tunnel.tunnel_id),
+        ("arn", tunnel.arn),
+        ("status", tunnel.state.value),
+        ("description", tunnel.description),
+        ("thing", tunnel.thing or ""),
+        ("services", ", ".join(tunnel.services)),
+        ("source", _connection(tunnel.source)),
+        ("destination", _connection(tunnel.destination)),
+        ("lifetime", f"{tunnel.lifetime // timedelta(minutes=1)} minutes"),
+        ("opened", _time(tunnel.opened)),
+        ("changed", _time(tunnel.changed)),
+        *(("tag", f"{key}={value}") for key, value in tunnel.tags.items()),
     ]
     _print_table((), [row for row in rows if row[1]])
 
 
-async def _close(args: argparse.Namespace, client: ControlAPI) -> None:
+async def _close(args: argparse.Namespace, client: Client) -> None:
     for tunnel in args.tunnel:
-        await client.call("CloseTunnel", {"tunnelId": tunnel, "delete": args.delete})
+        await client.api.call("CloseTunnel", {"tunnelId": tunnel, "delete": args.delete})
     if _wants_json(args):
         _print_json({})
 
 
-_ACTIONS: Final[Mapping[str, Callable[[argparse.Namespace, ControlAPI], Awaitable[None]]]] = {
+_ACTIONS: Final[Mapping[str, Callable[[argparse.Namespace, Client], Awaitable[None]]]] = {
     "open": _open,
     "list": _list,
     "describe": _describe,
@@ -363,13 +355,11 @@ def _print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None
         print("  ".join(map(str.ljust, line, widths)).rstrip())
 
 
-def _connection(state: _Document) -> str:
-    changed = _time(state.get("lastUpdatedAt"))
-    return f"{state.get('status', '')}, since {changed}" if changed else state.get("status", "")
+def _connection(side: SideState) -> str:
+    status = "CONNECTED" if side.is_connected else "DISCONNECTED"
+    return f"{status}, since {_time(side.since)}" if side.since is not None else status
 
 
-def _time(seconds: float | None) -> str:
-    """Format seconds since the epoch in local time."""
-    if seconds is None:
-        return ""
-    return datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
+def _time(moment: datetime) -> str:
+    """Format a time in local time."""
+    return moment.astimezone().isoformat(" ", "seconds")

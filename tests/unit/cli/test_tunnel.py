@@ -358,6 +358,30 @@ class TestCloud:
         line = await shell("list", "--region", "x", status=ExitCode.USAGE)
         assert line.endswith("AccessDeniedException: no")
 
+    @pytest.mark.usefixtures("keys")
+    @pytest.mark.parametrize(
+        ("argv", "document"),
+        [
+            (["list"], {"tunnelSummaries": ["t"]}),
+            (["list"], {"tunnelSummaries": [{"tunnelId": "t", "status": "OPEN"}]}),
+            (["list"], {"tunnelSummaries": {"tunnelId": "t"}}),
+            (["describe", "t"], {}),
+            (["describe", "t"], {"tunnel": {"tunnelId": "t", "destinationConfig": []}}),
+        ],
+    )
+    async def test_a_response_that_makes_no_sense(
+        self,
+        cloud: Cloud,
+        shell: Shell,
+        monkeypatch: pytest.MonkeyPatch,
+        argv: list[str],
+        document: dict[str, Any],
+    ) -> None:
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        cloud.answer = (200, document)
+        line = await shell(*argv, "--region", "x", status=ExitCode.NETWORK)
+        assert re.search("the response (makes no sense|has no list)", line)
+
     async def test_credentials_of_the_files(
         self, cloud: Cloud, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
