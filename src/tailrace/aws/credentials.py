@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..common.escaping import escape
+from ..common.escaping import cut, escape
 from ..common.installing import how_to_install
 from ..common.secret import Secret
 from ..errors import ConfigurationError
@@ -80,7 +80,7 @@ class Credentials:
 class BotocoreCredentials:
     """Credentials that botocore finds, and renews before they expire. Every call may block.
 
-    ``profile`` is that of a caller, before whom the environment does not count.
+    ``profile`` is one that a caller has named; then the environment does not count.
     """
 
     def __init__(self, profile: str | None) -> None:
@@ -118,9 +118,7 @@ class BotocoreCredentials:
             )
         except Exception as error:
             # Of any kind: what a credential process prints is hardly checked.
-            text = escape(" ".join(str(error).split())) or type(error).__name__
-            if len(text) > _MAX_REASON:
-                text = f"{text[:_MAX_REASON].rstrip()}..."
+            text = cut(escape(" ".join(str(error).split())), _MAX_REASON) or type(error).__name__
             if not isinstance(error, told):
                 text = f"their source, such as a credential_process, gives what is none ({text})"
             raise ConfigurationError(f"no credentials: {text}") from None

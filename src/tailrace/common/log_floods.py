@@ -41,7 +41,7 @@ def flood_kind(cause: str = "", per: str = "") -> dict[str, str]:
     """Return the argument ``extra`` of a log call whose records are of several kinds.
 
     ``cause``, one of a few words, names a refusal: those beyond the bound are logged as
-    ``57 more refused: CAUSE``. ``per`` tells apart whom records are about.
+    ``57 more refused: CAUSE``. ``per`` names who or what a record is about.
     """
     return {"flood_cause": cause, "flood_per": per}
 

@@ -1,4 +1,4 @@
-"""Standard output of a command: any text, and whatever has become of whoever reads it."""
+"""Standard output of a command: any text, whatever its encoding."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 A pipe takes 64 KiB that nobody reads, a terminal after Ctrl-S some more; the next write stops the
 thread that does it. Were that the thread of the event loop, every connection would stop, and the
 handlers of signals too. So each output has a thread of its own, which may stop, and a bounded
-queue before it. A descriptor that does not block is no way out: it is shared with whoever else
-has the pipe or terminal open, and they would see their own writes fail.
+queue before it. A descriptor that does not block is no way out: it is shared with all other
+processes that have the pipe or terminal open, and their own writes would fail.
 """
 
 from __future__ import annotations

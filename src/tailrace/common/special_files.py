@@ -12,7 +12,7 @@ __all__ = ["is_special"]
 def is_special(path: Path) -> bool:
     """Return whether ``path`` is a pipe, a socket or a device other than the null device.
 
-    One of them in the place of a file would hold up whoever reads it, for ever.
+    One of them in the place of a file would hold up its reader for ever.
     """
     try:
         mode = path.stat().st_mode

@@ -13,8 +13,8 @@ _NAMES = ("stdin", "stdout", "stderr")
 def open_standard_streams() -> None:
     """Open ``/dev/null`` where descriptor 0, 1 or 2 is closed; to be called before all else.
 
-    The next sockets would get these numbers, and whoever writes to standard error would write to
-    a peer; uvloop aborts the process when it closes one of them.
+    The next sockets would get these numbers, and a line for standard error would go to a peer;
+    uvloop aborts the process when it closes one of them.
     """
     for number, name in enumerate(_NAMES):
         try:

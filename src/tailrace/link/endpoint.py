@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import __version__
-from ..common.addresses import format_host_port
+from ..common.addresses import format_host, format_host_port
 from ..common.secret import Secret
 from ..errors import ConfigurationError
 from ..wire import SUBPROTOCOL_V3, Side
@@ -70,9 +70,7 @@ class ServiceEndpoint:
     @property
     def host_header(self) -> str:
         """The ``Host`` header: with any port but the default (RFC 9110 section 7.2)."""
-        if self.port != _HTTPS_PORT:
-            return self.authority
-        return f"[{self.host}]" if ":" in self.host else self.host
+        return format_host(self.host) if self.port == _HTTPS_PORT else self.authority
 
     @property
     def authority(self) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from ..aws.control_client import ControlClient
 from ..aws.credentials import Credentials
-from ..common.addresses import LocalAddress, TCPAddress, format_host_port
+from ..common.addresses import LocalAddress, TCPAddress, format_host_port, parse_tcp_address
 from ..common.background_loop import BackgroundLoop
 from ..common.secret import Secret
 from ..errors import CallRefused, ConfigurationError, OpenFailed
@@ -220,13 +220,13 @@ async def _connect(
     applications: Mapping[str, LocalAddress],
 ) -> Mapping[str, LocalAddress | None]:
     """Run both proxies until ``stack`` is closed; return where the source listens."""
-    host, _, port = endpoints.data_endpoint.rpartition(":")
+    data = parse_tcp_address(endpoints.data_endpoint)
 
     def settings(side: Side, services: Mapping[str, LocalAddress]) -> ProxySettings:
         return ProxySettings(
             side=side,
-            host=host.strip("[]"),
-            port=int(port),
+            host=data.host,
+            port=data.port,
             access_token=Secret(tokens[side]),
             services=services,
             capath=Path(endpoints.ca_file),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, TypeAlias
 
-from ...common.escaping import escape
+from ...common.escaping import cut, escape
 from ...errors import ConfigurationError
 from .options import Kind, Option
 
@@ -46,8 +46,7 @@ class UsageError(ConfigurationError):
 
 def printable(text: str, limit: int = _SHOWN_LENGTH) -> str:
     """Return ``text`` fit for a message: one printable line of at most ``limit`` characters."""
-    cut = text if len(text) <= limit else text[: limit - 3] + "..."
-    return escape(cut)
+    return escape(cut(text, limit))
 
 
 def parse_value(option: Option, text: str, spelling: str) -> Value:

@@ -1,4 +1,4 @@
-"""The login page of a network (a captive portal), which answers in place of whoever was asked.
+"""The login page of a network (a captive portal), which answers in place of the server asked for.
 
 A network that wants a login sends visitors there: with a redirection, with the page itself, or with
 status 511 (RFC 6585 section 6). Pure.
