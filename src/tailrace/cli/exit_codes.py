@@ -21,7 +21,12 @@ from ..errors import (
     TokenRotated,
 )
 
-__all__ = ["ExitCode", "exit_code_of"]
+__all__ = ["BROKEN_PIPE", "INTERRUPTED", "ExitCode", "exit_code_of"]
+
+INTERRUPTED: Final = 130
+"""128 + SIGINT: what a shell reports for a command that Ctrl-C has ended."""
+BROKEN_PIPE: Final = 141
+"""128 + SIGPIPE: what it reports for a command that wrote to a pipe without a reader."""
 
 
 class ExitCode(IntEnum):

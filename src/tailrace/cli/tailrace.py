@@ -10,28 +10,22 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final
 
 from .. import __version__
 from ..common.installing import how_to_install
 from ..common.output import accept_any_text
 from ..common.queued_output import write_briefly
-from ..common.standard_streams import open_standard_streams
+from ..common.standard_streams import discard, open_standard_streams
 from ..errors import TailraceError
 from ..service.errors import SettingsError
 from .arguments import Subparsers
-from .exit_codes import ExitCode, exit_code_of
+from .exit_codes import BROKEN_PIPE, INTERRUPTED, ExitCode, exit_code_of
 from .keys import add_keys_parser, run_keys
 from .parser import CommandParser
 from .serve import add_env_parser, add_serve_parser, error_text, run_env, run_serve
 from .tunnel import add_tunnel_parser, run_tunnel
 
 __all__ = ["main"]
-
-_INTERRUPTED: Final = 130
-"""128 + SIGINT: what a shell reports for a command that Ctrl-C has ended."""
-_BROKEN_PIPE: Final = 141
-"""128 + SIGPIPE: what it reports for a command that wrote to a pipe without a reader."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,15 +38,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        return INTERRUPTED
     except BrokenPipeError:
-        _discard_output()
-        return _BROKEN_PIPE
+        discard(sys.stdout)
+        return BROKEN_PIPE
     except OSError as error:
         if error.filename is not None:
             raise
         # Errors of files have a name, and those of sockets are ours: this is standard output.
-        _discard_output()
+        discard(sys.stdout)
         text = f"tailrace: cannot write to standard output: {error.strerror}\n"
         write_briefly(sys.stderr, text)
         return ExitCode.USAGE
@@ -80,11 +74,6 @@ def _hint(setting: str) -> str:
             return "; choose another with --state-dir"
         case _:
             return ""
-
-
-def _discard_output() -> None:
-    """Keep the flush at the end of the process from failing a second time."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> CommandParser:

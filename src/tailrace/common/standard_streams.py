@@ -1,11 +1,13 @@
-"""The standard streams of a process whose parent has closed some of them."""
+"""The standard streams of a process: some may be closed, or have no reader."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from typing import TextIO
 
-__all__ = ["open_standard_streams"]
+__all__ = ["discard", "open_standard_streams"]
 
 _NAMES = ("stdin", "stdout", "stderr")
 
@@ -24,3 +26,12 @@ def open_standard_streams() -> None:
             os.set_inheritable(number, True)
             stream = open(number, "w" if number else "r", closefd=False)  # noqa: SIM115
             setattr(sys, name, stream)
+
+
+def discard(stream: TextIO) -> None:
+    """Send the rest to the null device: the flush at the end of the process cannot fail again."""
+    with contextlib.suppress(OSError, ValueError):
+        number = stream.fileno()
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, number)
+        os.close(null)

@@ -1,11 +1,15 @@
-"""Standard streams that a parent has closed."""
+"""Standard streams that a parent has closed, or that nobody reads."""
 
 from __future__ import annotations
 
+import io
+import os
 import subprocess
 import sys
 
 import pytest
+
+from tailrace.common.standard_streams import discard
 
 PROGRAM = """
 import os, sys
@@ -31,3 +35,18 @@ def test_missing_streams_are_opened(closed: str) -> None:
     assert done.returncode == 0
     assert done.stdout == ("" if ">&-" in closed.replace("2>&-", "") else "said\n")
     assert done.stderr == ("" if "2>&-" in closed else "said\n")
+
+
+def test_the_rest_is_discarded() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as stream:
+        stream.write("text")
+        with pytest.raises(BrokenPipeError):
+            stream.flush()
+        discard(stream)
+        stream.flush()
+
+
+def test_a_stream_without_a_descriptor_is_left_alone() -> None:
+    discard(io.StringIO())

@@ -6,16 +6,15 @@ command line answer without an event loop, TLS or a WebSocket library.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, TextIO
 
 from ... import __version__
-from ...common.standard_streams import open_standard_streams
+from ...common.standard_streams import discard, open_standard_streams
 from ...errors import TailraceError
-from ..exit_codes import ExitCode, exit_code_of
+from ..exit_codes import BROKEN_PIPE, INTERRUPTED, ExitCode, exit_code_of
 from .argv import CommandKind, CommandLine, parse_argv
 from .values import UsageError
 
@@ -32,10 +31,6 @@ BANNER: Final = f"Running AWS IoT Secure Tunneling Local Proxy version: v{__vers
 """First line of standard output of every call (``--json``: of standard error)."""
 
 _HELP_HINT: Final = "Try 'localproxy --help' for a list of options."
-_INTERRUPTED: Final = 130
-"""128 + SIGINT: what a shell reports for a command that Ctrl-C has ended."""
-_BROKEN_PIPE: Final = 141
-"""128 + SIGPIPE: what it reports for a command that wrote to a pipe without a reader."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _export(command)
         return _inform(command.kind)
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        return INTERRUPTED
 
 
 def _inform(kind: CommandKind) -> int:
@@ -65,7 +60,7 @@ def _inform(kind: CommandKind) -> int:
         from .help import help_text
 
         text += f"\n{help_text()}".rstrip("\n")
-    return ExitCode.OK if _write(sys.stdout, text) else _BROKEN_PIPE
+    return ExitCode.OK if _write(sys.stdout, text) else BROKEN_PIPE
 
 
 def _run(command: CommandLine, *, own_arguments: bool) -> int:
@@ -196,9 +191,7 @@ def _write(stream: TextIO, text: str) -> bool:
     try:
         print(text, file=stream, flush=True)
     except (OSError, ValueError) as error:
-        # Let the flush at the end of the process not fail a second time.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        discard(stream)
         return not isinstance(error, BrokenPipeError)
     return True
 
