@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NoReturn
 
+from ..common.escaping import escape
 from .exit_codes import ExitCode
 from .suggestions import closest_name
 
@@ -49,7 +50,7 @@ class CommandParser(argparse.ArgumentParser):
         wrong = _CHOICE.search(message)
         if wrong:
             message += _guess(wrong[1], re.findall(r"[\w-]+", wrong[2]))
-        self.exit(ExitCode.USAGE, f"{self.prog}: {message}; try {self.prog} --help\n")
+        self.exit(ExitCode.USAGE, f"{self.prog}: {escape(message)}; try {self.prog} --help\n")
 
 
 def _guess(word: str, known: Iterable[str]) -> str:

@@ -34,10 +34,13 @@ def test_arguments() -> None:
         (["run", "--speed", "x"], "p run: argument --speed: invalid int value: 'x'; try"),
         (["runn"], "did you mean run?; try p --help"),
         (["x'y"], "p: argument COMMAND: invalid choice: "),
+        (["run", "a\nb\x1b[2J"], r"p run: unrecognized arguments: a\nb\x1b[2J; try p run --help"),
     ],
 )
 def test_mistakes(capsys: pytest.CaptureFixture[str], argv: list[str], line: str) -> None:
     with pytest.raises(SystemExit) as caught:
         parser().parse(argv)
     assert caught.value.code == ExitCode.USAGE
-    assert line in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert line in err
+    assert err.count("\n") == 1

@@ -88,7 +88,7 @@ def test_templates_and_exceptions_of_one_call_are_told_apart(lines: Lines) -> No
     assert lines.tell() == ["10 more like this: failed"] * 2
 
 
-def test_causes_and_those_whom_records_are_about_are_told_apart(lines: Lines) -> None:
+def test_causes_and_what_records_are_about_are_told_apart(lines: Lines) -> None:
     for number in range(30):
         refuse(number, "unknown_token")
         refuse(number, "token_used", "t1")
@@ -97,7 +97,7 @@ def test_causes_and_those_whom_records_are_about_are_told_apart(lines: Lines) ->
     assert lines.tell() == ["10 more refused: unknown_token", "20 more refused: token_used"]
 
 
-def test_a_call_is_bounded_whomever_it_is_about(lines: Lines) -> None:
+def test_a_call_is_bounded_whatever_it_is_about(lines: Lines) -> None:
     for number in range(1500):
         refuse(number, per=str(number))
     assert len(lines.texts) == 1000
