@@ -96,7 +96,7 @@ async def test_a_killed_proxy_is_restarted(service: ServiceProcess, tmp_path: Pa
             ports = await proxies[Side.SOURCE].ready()
             async with client(ports["SSH"]) as streams:
                 streams[1].write(b"half")
-                await proxies[Side.DESTINATION].said("onnect")
+                await proxies[Side.DESTINATION].said("Connected to ")
                 proxies[side].signal(signal.SIGKILL)
                 assert await proxies[side].exit_code() == -signal.SIGKILL
                 await check_closed(streams)
