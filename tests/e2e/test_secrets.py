@@ -110,7 +110,7 @@ async def test_a_page_that_quotes_another_password_is_shown_without(
 async def test_an_access_token_that_is_a_word_changes_no_line_of_ours(
     service: ServiceProcess, tmp_path: Path, word: str
 ):
-    """Whoever gives one by mistake is refused, and the log is the same."""
+    """One that was given by mistake is refused, and the log is the same."""
     logs = []
     for text in ("q" * 40, word):
         arguments = ["-e", service.endpoints.data_endpoint, "-c", service.endpoints.ca_dir]
