@@ -24,6 +24,7 @@ from ..errors import (
 from ..localproxy.endpoints import ENDPOINT_VARIABLE, REGION_VARIABLE
 from ..localproxy.settings import ProxySettings
 from ..wire import Side
+from .advice import with_advice
 from .settings import proxy_settings
 from .tunnel import SourceTunnel
 
@@ -265,7 +266,7 @@ async def _wait_for_device(tunnel: SourceTunnel, timeout: float | None) -> None:
     try:
         await tunnel.wait_peer(timeout)
     except TimedOut:
-        error = TimedOut(f"the device has not connected to the tunnel within {timeout:g} s")
-        error.advice = "Check that the device is online, and that its agent serves these services"
-        error.add_note(error.advice)
-        raise error from None
+        raise with_advice(
+            TimedOut(f"the device has not connected to the tunnel within {timeout:g} s"),
+            "Check that the device is online, and that its agent serves these services",
+        ) from None
