@@ -65,6 +65,7 @@ class Tunnel:
         self._proxy.subscribe(self._happened)
         self._streams: WeakSet[EventStream] = WeakSet()
         self._running: asyncio.Task[None] | None = None
+        self._closing = False
         self._mapped = False
         """Whether the services of the tunnel were settled, on any link so far."""
         self._failure: BaseException | None = None
@@ -207,7 +208,10 @@ class Tunnel:
         running = self._running
         if running is None or running.done():
             return
-        self._proxy.stop()
+        if not self._closing:
+            # A second stop would end the proxy without waiting for its connections.
+            self._closing = True
+            self._proxy.stop()
         try:
             await asyncio.wait([running])
         except asyncio.CancelledError:
