@@ -1,4 +1,4 @@
-"""Work that is done to its end, whoever loses patience meanwhile."""
+"""Work that is done to its end, although its caller is cancelled meanwhile."""
 
 from __future__ import annotations
 
