@@ -189,7 +189,10 @@ async def _ping(streams: _Streams, count: int) -> float:
 
 async def _take(reader: asyncio.StreamReader, size: int) -> None:
     while size:
-        size -= len(await reader.read(_BLOCK))
+        data = await reader.read(_BLOCK)
+        if not data:
+            raise BenchError(f"a connection ended {size} bytes early")
+        size -= len(data)
 
 
 # The other end

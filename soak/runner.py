@@ -29,7 +29,7 @@ _REST: Final = 0.5
 _SPARED: Final = 180.0
 """Last seconds of a run in which the service is not killed any more."""
 _PATIENCE: Final = 150.0
-"""Seconds that tunnels and processes get to come back and to let go of everything."""
+"""Seconds that tunnels and processes get to come back and to release everything."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,12 +82,14 @@ async def visit(at: LocalAddress, seed: int, size: int) -> bool:
     """Talk to a witness until all has come or the connection has ended; was it all?"""
     expected = noise(size, -seed)
     got = 0
-    async with asyncio.timeout(HANG), client(at) as (reader, writer):
-        writer.write(_HEAD.pack(seed, size) + noise(size, seed))
-        with contextlib.suppress(ConnectionError):
-            while got < size and (data := await reader.read(65536)):
-                assert data == expected[got : got + len(data)], f"altered behind byte {got}"
-                got += len(data)
+    # A reset may come before this loop has seen the connection open.
+    with contextlib.suppress(ConnectionResetError):
+        async with asyncio.timeout(HANG), client(at) as (reader, writer):
+            writer.write(_HEAD.pack(seed, size) + noise(size, seed))
+            with contextlib.suppress(ConnectionError):
+                while got < size and (data := await reader.read(65536)):
+                    assert data == expected[got : got + len(data)], f"altered behind byte {got}"
+                    got += len(data)
     return got == size
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from support.network.applications import client
+from support.network.applications import check_refused
 from support.network.ports import free_port
 from support.processes.child import Process
 from support.service import ServiceProcess, service_process
@@ -128,10 +128,7 @@ async def test_applications_that_refuse(service: ServiceProcess, tmp_path: Path)
     with tunnel_of(service, "SSH") as tunnel:
         async with both_processes(tmp_path, tunnel, nowhere) as (_, destination, ports):
             for _ in range(FLOOD):
-                # asyncio may notice the reset before it has connected.
-                with contextlib.suppress(ConnectionResetError):
-                    async with client(ports["SSH"]) as streams:
-                        await streams[0].read()
+                await check_refused(ports["SSH"])
             destination.signal(signal.SIGTERM)
             await asyncio.to_thread(destination.wait)
     assert_counted(destination, "Connection refused")

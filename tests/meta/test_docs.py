@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 
 import pytest
 
 from support.repository import ROOT, SOURCE
 from tailrace.cli.exit_codes import ExitCode
+from tailrace.service.limits import AWS, DEFAULT
 
 FOLDERS = ("docs", "bench")
 DOCUMENTS = sorted(
@@ -27,6 +29,30 @@ def broken_links(text: str, exists) -> list[str]:
     """Return the relative link targets of a document that do not exist."""
     targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text)
     return [target for target in targets if "://" not in target and not exists(target)]
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors that GitHub gives to the headings of a document."""
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
+def broken_anchors(text: str, read) -> list[str]:
+    """Return the links into documents that have no such heading; ``read("")`` is this one."""
+    targets = re.findall(r"\]\(((?:[^):#]+\.md)?)#([^)]+)\)", text)
+    return [f"{page}#{anchor}" for page, anchor in targets if anchor not in anchors(read(page))]
+
+
+def limits(text: str) -> dict[str, tuple[float, float]]:
+    """Return limit -> figures of both presets of the table of limits."""
+    rows = re.findall(
+        r"^\| `--max-([a-z-]+) [A-Z]+`[^|]*\| ([\d,]+)[^|]*\| ([\d,]+)[^|]*\|", text, re.MULTILINE
+    )
+    return {
+        name.replace("-", "_"): (float(default.replace(",", "")), float(aws.replace(",", "")))
+        for name, default, aws in rows
+    }
 
 
 def unlinked(text: str, pages) -> list[str]:
@@ -100,11 +126,26 @@ def test_exit_codes() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(document) -> None:
-    assert broken_links(document.read_text(), lambda t: (document.parent / t).exists()) == []
+    text = document.read_text()
+    assert broken_links(text, lambda t: (document.parent / t).exists()) == []
+    assert broken_anchors(text, lambda t: (document.parent / t).read_text() if t else text) == []
+
+
+def test_limits() -> None:
+    default, aws = asdict(DEFAULT), asdict(AWS)
+    assert limits((ROOT / "docs" / "service.md").read_text()) == {
+        name: (default[name], aws[name]) for name in default
+    }
 
 
 def test_the_rules_can_fail() -> None:
     assert broken_links("[a](b.md) [c](https://d) [e](f.md#g)", lambda t: t == "b.md") == ["f.md"]
+    linking = "[a](#a-b) [c](d.md#a-b) [e](#f) [g](d.md#h) [i](https://j#k)"
+    assert broken_anchors(linking, {"": "# A, B", "d.md": "```\n# H\n```\n## a b"}.get) == [
+        "#f",
+        "d.md#h",
+    ]
+    assert limits("| `--max-a-b N` each | 1,000 | 0 (none) | no |") == {"a_b": (1000.0, 0.0)}
     assert exit_codes("| Code | Meaning |\n|---|---|\n| 3 | no | x |\n") == {3: "no"}
 
 

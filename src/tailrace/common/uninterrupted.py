@@ -1,4 +1,4 @@
-"""Work that is done to its end, even if its caller is cancelled meanwhile."""
+"""Work that is done to its end, although its caller is cancelled meanwhile."""
 
 from __future__ import annotations
 

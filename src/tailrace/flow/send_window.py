@@ -67,6 +67,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
+from enum import Enum
 from typing import Final
 
 __all__ = ["PATIENCE", "QUEUE_DELAY", "SendWindow"]
@@ -111,6 +112,14 @@ _PATH_MEMORY: Final = 10.0
 """Seconds for which the shortest round trip is believed; or twenty of them."""
 
 
+class _FarEnd(Enum):
+    """What is known of the other end (rule 5)."""
+
+    UNKNOWN = "no pong yet"
+    ANSWERS = "answers pings"
+    SILENT = "has not answered in time, and is not pinged"
+
+
 @dataclass(frozen=True, slots=True)
 class _Ping:
     number: int
@@ -131,8 +140,7 @@ class SendWindow:
 
     __slots__ = (
         "_acked",
-        "_answers",
-        "_believed",
+        "_far_end",
         "_history",
         "_last_news",
         "_last_number",
@@ -162,10 +170,7 @@ class SendWindow:
         self._pings: deque[_Ping] = deque(maxlen=_MAX_PINGS)
         """Pings under way, oldest first; their numbers have no gaps."""
         self._last_number = 0
-        self._answers = False
-        """Whether the other end has sent a pong."""
-        self._believed = True
-        """Whether the other end answers pings, as far as known (rule 5)."""
+        self._far_end = _FarEnd.UNKNOWN
         self._patience = PATIENCE
         """Seconds that a full window waits for a pong."""
         self._suspended = False
@@ -250,7 +255,8 @@ class SendWindow:
 
         If no pong has ever come, stop pinging and bound nothing.
         """
-        self._believed = self._answers
+        if self._far_end is _FarEnd.UNKNOWN:
+            self._far_end = _FarEnd.SILENT
         self._patience = min(_MAX_PATIENCE, 2 * self._patience)
         self._last_news = now
         self._acked = self.sent
@@ -261,7 +267,7 @@ class SendWindow:
 
         A pong that answers no ping of this window only shows that this end sends pongs.
         """
-        self._believed = self._answers = True
+        self._far_end = _FarEnd.ANSWERS
         ping = self._answered(payload)
         if ping is None:
             return None
@@ -277,7 +283,7 @@ class SendWindow:
 
     @property
     def _in_force(self) -> bool:
-        return self._believed and not self._suspended
+        return self._far_end is not _FarEnd.SILENT and not self._suspended
 
     @property
     def _spacing(self) -> int:
@@ -335,13 +341,9 @@ class SendWindow:
         rate = (ping.position - base) / (now - since)
         window = self._fitting(self._best_rate(rate, now))
         # 4. The window: more is believed at once, less only where data was held back.
-        if window > self._size:
+        if window > self._size or (base <= self._limited_at and not self._starting):
             self._size = window
-        elif self._starting:
-            pass
-        elif base <= self._limited_at:
-            self._size = window
-        elif queued > 2 * QUEUE_DELAY:
+        elif queued > 2 * QUEUE_DELAY and not self._starting:
             self._size = max(window, min(self._size, _LIMITED_FLOOR))
 
     def _start_up(self, ping: _Ping, queued: float) -> None:

@@ -29,7 +29,7 @@ from ..localproxy.advice import (
 )
 from ..localproxy.settings import ProxySettings
 
-__all__ = ["NETWORK_ADVICE", "advised"]
+__all__ = ["NETWORK_ADVICE", "advised", "with_advice"]
 
 _ARGUMENTS: Final = SettingNames(
     endpoint="endpoint=",
@@ -43,14 +43,18 @@ E = TypeVar("E", bound=TailraceError)
 
 
 def advised(error: E, settings: ProxySettings, service_ids: tuple[str, ...] = ()) -> E:
-    """Return ``error`` with its advice, which a traceback shows, too.
+    """Return ``error`` with the advice that belongs to it, unless it has one.
 
     ``service_ids`` are those of the tunnel, as far as they are known.
     """
-    if not error.advice:
-        error.advice = _advice(error, settings, service_ids)
-        if error.advice:
-            error.add_note(error.advice)
+    advice = "" if error.advice else _advice(error, settings, service_ids)
+    return with_advice(error, advice) if advice else error
+
+
+def with_advice(error: E, advice: str) -> E:
+    """Return ``error`` with this advice, which a traceback shows, too."""
+    error.advice = advice
+    error.add_note(advice)
     return error
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -24,6 +24,7 @@ from ..errors import (
 from ..localproxy.endpoints import ENDPOINT_VARIABLE, REGION_VARIABLE
 from ..localproxy.settings import ProxySettings
 from ..wire import Side
+from .advice import with_advice
 from .settings import proxy_settings
 from .tunnel import SourceTunnel
 
@@ -86,15 +87,8 @@ def connect(
     """
     if isinstance(services, str):
         raise ConfigurationError(f"services is {services!r}: give a list, [{services!r}]")
-    ids = tuple(services)
-    if (thing is None) is (tunnel_id is None):
-        raise ConfigurationError("which tunnel? give either a thing or tunnel_id=")
-    if thing is not None and not ids:
-        raise ConfigurationError("a thing needs services=: name those of the thing")
-    if tunnel_id is not None and (ids or reuse or lifetime is not None):
-        raise ConfigurationError(
-            "tunnel_id= takes a tunnel as it is; leave out services=, reuse= and lifetime="
-        )
+    wanted = _Wanted(thing, tunnel_id, tuple(services), reuse, lifetime)
+    wanted.check()
 
     def settings(client: Client) -> ProxySettings:
         return proxy_settings(
@@ -107,28 +101,56 @@ def connect(
             client_token=client_token,
         )
 
-    @asynccontextmanager
-    async def connected() -> AsyncIterator[SourceTunnel]:
-        async with AsyncExitStack() as stack:
-            used: Client = Client() if client is None else client
-            if client is None:
-                stack.push_async_callback(used.aclose)
-            # All that can be wrong is found before a tunnel is opened.
-            ready = settings(used)
-            lease = _Lease(used, thing, ids, lifetime)
-            stack.push_async_exit(lease.end)
-            if tunnel_id is not None:
-                token = await lease.take(tunnel_id)
-            else:
-                found = await lease.reuse() if reuse else None
-                token = found or await lease.open()
-            tunnel = SourceTunnel(replace(ready, access_token=token), timeout)
-            await stack.enter_async_context(tunnel)
-            await _wait_for_device(tunnel, timeout)
-            lease.keep = keep
-            yield tunnel
+    return _connected(wanted, client, settings, keep=keep, timeout=timeout)
 
-    return connected()
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """Which tunnel a program asks for."""
+
+    thing: str | None
+    tunnel_id: str | None
+    services: tuple[str, ...]
+    reuse: bool
+    lifetime: timedelta | None
+
+    def check(self) -> None:
+        """Raise :class:`ConfigurationError` where the arguments contradict each other."""
+        if (self.thing is None) is (self.tunnel_id is None):
+            raise ConfigurationError("which tunnel? give either a thing or tunnel_id=")
+        if self.thing is not None and not self.services:
+            raise ConfigurationError("a thing needs services=: name those of the thing")
+        if self.tunnel_id is not None and (
+            self.services or self.reuse or self.lifetime is not None
+        ):
+            raise ConfigurationError(
+                "tunnel_id= takes a tunnel as it is; leave out services=, reuse= and lifetime="
+            )
+
+
+@asynccontextmanager
+async def _connected(
+    wanted: _Wanted,
+    client: Client | None,
+    settings: Callable[[Client], ProxySettings],
+    *,
+    keep: bool,
+    timeout: float | None,
+) -> AsyncIterator[SourceTunnel]:
+    """Have the tunnel for as long as the block lasts; ``client`` is made if there is none."""
+    async with AsyncExitStack() as stack:
+        used: Client = Client() if client is None else client
+        if client is None:
+            stack.push_async_callback(used.aclose)
+        # All that can be wrong is found before a tunnel is opened.
+        ready = settings(used)
+        lease = _Lease(used, wanted)
+        stack.push_async_exit(lease.end)
+        tunnel = SourceTunnel(replace(ready, access_token=await lease.begin()), timeout)
+        await stack.enter_async_context(tunnel)
+        await _wait_for_device(tunnel, timeout)
+        lease.keep = keep
+        yield tunnel
 
 
 @dataclass(slots=True)
@@ -136,68 +158,71 @@ class _Lease:
     """A tunnel at the service; the end closes it if it was opened here and is not to be kept."""
 
     client: Client
-    thing: str | None
-    services: tuple[str, ...]
-    lifetime: timedelta | None
+    wanted: _Wanted
     keep: bool = False
     opened: str | None = None
     """Id of the tunnel that was opened."""
-    token: Secret | None = None
 
-    async def take(self, tunnel_id: str) -> Secret:
+    async def begin(self) -> Secret:
+        """Take, reuse or open the tunnel that is wanted; return its source token."""
+        if self.wanted.tunnel_id is not None:
+            return await self._take(self.wanted.tunnel_id)
+        found = await self._reuse() if self.wanted.reuse else None
+        return found or await self._open()
+
+    async def _take(self, tunnel_id: str) -> Secret:
         """Return a new source token of a tunnel."""
         rotated = await self.client.rotate(tunnel_id, Side.SOURCE)
         if rotated.source_token is None:
             raise ControlError("", f"the service returned no source token of tunnel {tunnel_id}")
         return rotated.source_token
 
-    async def reuse(self) -> Secret | None:
+    async def _reuse(self) -> Secret | None:
         """Return a new source token of a tunnel that nobody uses; ``None`` if there is none."""
-        async for each in self.client.list(thing=self.thing, limit=_MOST_REUSED):
+        async for each in self.client.list(thing=self.wanted.thing, limit=_MOST_REUSED):
             if each.state is not TunnelState.OPEN:
                 continue
             try:
                 tunnel = await self.client.describe(each.tunnel_id)
                 if (
                     tunnel.state is TunnelState.OPEN
-                    and set(self.services) <= set(tunnel.services)
+                    and set(self.wanted.services) <= set(tunnel.services)
                     and tunnel.destination.is_connected
                     and not tunnel.source.is_connected
                 ):
-                    return await self.take(each.tunnel_id)
+                    return await self._take(each.tunnel_id)
             except TunnelNotFound:
                 continue  # closed and deleted meanwhile
         return None
 
-    async def open(self) -> Secret:
+    async def _open(self) -> Secret:
         """Open a tunnel and return its source token.
 
         A call that was sent cannot be taken back, so cancelling waits for its response: only that
         tells which tunnel is to be closed.
         """
-        await uninterrupted(self._open())
-        assert self.token is not None
-        return self.token
+        return await uninterrupted(self._call_open())
 
-    async def _open(self) -> None:
+    async def _call_open(self) -> Secret:
         # By this, a tunnel is found whose id was in a response that was lost.
         description = f"tailrace.connect {uuid4()}"
         try:
             opened = await self.client.open(
-                thing=self.thing,
-                services=self.services,
+                thing=self.wanted.thing,
+                services=self.wanted.services,
                 description=description,
-                lifetime=self.lifetime,
+                lifetime=self.wanted.lifetime,
             )
         except ResponseLost as error:
             with suppress(TailraceError):
-                async for each in self.client.list(thing=self.thing, limit=_MOST_REUSED):
+                async for each in self.client.list(thing=self.wanted.thing, limit=_MOST_REUSED):
                     if each.description == description and each.state is TunnelState.OPEN:
                         self.opened = each.tunnel_id
             if self.opened is None:
                 error.add_note(f"a tunnel may be open; its description is {description!r}")
             raise
-        self.opened, self.token = opened.tunnel_id, opened.source_token
+        self.opened = opened.tunnel_id
+        return opened.source_token
 
     async def end(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
@@ -241,7 +266,7 @@ async def _wait_for_device(tunnel: SourceTunnel, timeout: float | None) -> None:
     try:
         await tunnel.wait_peer(timeout)
     except TimedOut:
-        error = TimedOut(f"the device has not connected to the tunnel within {timeout:g} s")
-        error.advice = "Check that the device is online, and that its agent serves these services"
-        error.add_note(error.advice)
-        raise error from None
+        raise with_advice(
+            TimedOut(f"the device has not connected to the tunnel within {timeout:g} s"),
+            "Check that the device is online, and that its agent serves these services",
+        ) from None

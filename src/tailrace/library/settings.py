@@ -1,4 +1,4 @@
-"""From the arguments of a program and its environment to the settings of the engine. Pure."""
+"""From the arguments of a program and its environment to the settings of the engine."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from ..localproxy.proxy import LocalProxy
 from ..localproxy.settings import ProxySettings
 from ..localproxy.status import PeerPresence, TunnelStatus
 from ..wire import Side
-from .advice import NETWORK_ADVICE, advised
+from .advice import NETWORK_ADVICE, advised, with_advice
 from .event_stream import EventStream, TunnelEvent
 from .settings import Application, proxy_settings
 
@@ -65,6 +65,7 @@ class Tunnel:
         self._proxy.subscribe(self._happened)
         self._streams: WeakSet[EventStream] = WeakSet()
         self._running: asyncio.Task[None] | None = None
+        self._closing = False
         self._mapped = False
         """Whether the services of the tunnel were settled, on any link so far."""
         self._failure: BaseException | None = None
@@ -207,7 +208,10 @@ class Tunnel:
         running = self._running
         if running is None or running.done():
             return
-        self._proxy.stop()
+        if not self._closing:
+            # A second stop would end the proxy without waiting for its connections.
+            self._closing = True
+            self._proxy.stop()
         try:
             await asyncio.wait([running])
         except asyncio.CancelledError:
@@ -234,10 +238,10 @@ class Tunnel:
             await self._until(self._is_peer_there, timeout)
         except TimeoutError:
             other = self._settings.side.other.value
-            error = TimedOut(f"no {other} has connected to the tunnel within {timeout:g} s")
-            error.advice = f"Start the {other} with the {other} token of this tunnel"
-            error.add_note(error.advice)
-            raise error from None
+            raise with_advice(
+                TimedOut(f"no {other} has connected to the tunnel within {timeout:g} s"),
+                f"Start the {other} with the {other} token of this tunnel",
+            ) from None
 
     async def wait_closed(self) -> None:
         """Wait until the tunnel has been closed or has expired, or this end of it was closed.
@@ -348,12 +352,12 @@ class Tunnel:
         """Return why entering has taken too long."""
         link = self._proxy.status().link
         cause = f": {link.last_cause}" if link.last_cause else ""
-        error = TimedOut(
-            f"the tunnel could not be used within {self._timeout:g} s at {link.endpoint}{cause}"
+        return with_advice(
+            TimedOut(
+                f"the tunnel could not be used within {self._timeout:g} s at {link.endpoint}{cause}"
+            ),
+            NETWORK_ADVICE,
         )
-        error.advice = NETWORK_ADVICE
-        error.add_note(error.advice)
-        return error
 
 
 class SourceTunnel(Tunnel):
@@ -401,7 +405,7 @@ class SourceTunnel(Tunnel):
         """Connect to a service as :meth:`open_connection`; return a connected TCP socket.
 
         It is non-blocking and the caller's to close. For libraries that take a socket. Its other
-        end is in this process, so whoever uses it must not block the event loop: a library that
+        end is in this process, so what uses it must not block the event loop: a library that
         blocks needs a thread of its own.
 
         Raises:
@@ -422,7 +426,8 @@ class SourceTunnel(Tunnel):
     async def listen(self, service: str, host: str = "127.0.0.1", port: int = 0) -> TunnelListener:
         """Listen at a local address; each client that connects gets a connection to the service.
 
-        While there is no link, clients wait. Whoever can reach the address can use the tunnel.
+        While there is no link, clients wait. Every program that can reach the address can use
+        the tunnel.
 
         Args:
             service: a service id of the tunnel.

@@ -118,5 +118,8 @@ class Link(Protocol):
     def close(self, code: int, reason: str) -> None:
         """Flush, send a close frame, wait for the peer's (bounded), end the link."""
 
+    def handler_failed(self, error: Exception) -> None:
+        """End the link, as if the handler had raised ``error`` when it was called."""
+
     def abort(self) -> None:
         """Drop the link at once, without a close frame."""

@@ -1,7 +1,7 @@
 """Tell a local client that has closed its socket from one that has only ended its sending half.
 
 Both send the same FIN, and what a system sees of a connection at one end does not tell them
-apart. But most clients of a source run on its own machine, where Linux lets anybody look at
+apart. But most clients of a source run on its own machine, where Linux lets every process look at
 the socket at the other end (sock_diag(7)): one that no process has any more has no inode.
 """
 

@@ -38,6 +38,8 @@ class Client:
     end: LocalEnd
     opened: asyncio.Future[None] | None = None
     """Of one within this process: done when it has its connection."""
+    listener: Listener | None = None
+    """Of one that came to a listener, which accepts no others while it waits."""
 
     @property
     def has_left(self) -> bool:
@@ -108,7 +110,10 @@ class Clients:
 
     def listen(self, service_id: str, assigned: bool) -> None:
         """Accept the clients of a service, which has been bound."""
-        self._emit(Listening(service_id, self._accept(service_id).address, assigned))
+        listener = self._listener(service_id)
+        assert listener is not None
+        self._start(listener, service_id)
+        self._emit(Listening(service_id, listener.address, assigned))
 
     def add_listener(self, service_id: str, address: LocalAddress) -> Listener:
         """Bind one more listener for a service; it accepts clients while there is a link.
@@ -142,19 +147,17 @@ class Clients:
         # A lone port serves the only service.
         return self._listeners.get(service_id) or self._listeners.get("")
 
-    def _accept(self, service_id: str) -> Listener:
-        listener = self._listener(service_id)
-        assert listener is not None
-        self._start(listener, service_id)
-        return listener
-
     def _start(self, listener: Listener, service_id: str) -> None:
+        """Accept the clients of a listener, unless one of them waits here."""
+        if any(client.listener is listener for client in self._waiting.get(service_id, ())):
+            return
         listener.start(asyncio.get_running_loop(), partial(self._accepted, listener, service_id))
 
     def _accepted(
         self, listener: Listener, service_id: str, sock: socket.socket, peer: str
     ) -> None:
-        client = Client(service_id, peer, SocketEnd(asyncio.get_running_loop(), sock))
+        end = SocketEnd(asyncio.get_running_loop(), sock)
+        client = Client(service_id, peer, end, listener=listener)
         if not self._add(client):
             self._log.info("%s waits: the peer carries one connection of a service at a time", peer)
             listener.pause()
@@ -260,12 +263,8 @@ class Clients:
     def next(self, service_id: str) -> Client:
         """Take the client that has waited longest; there must be one that waits."""
         client = self._waiting[service_id].popleft()
-        listener = self._listener(service_id)
-        if listener is not None and not listener.accepting:
-            self._accept(service_id)
-        for added, (served, _) in self._added.items():
-            if served == service_id and not added.accepting:
-                self._start(added, service_id)
+        if client.listener is not None and not client.listener.accepting:
+            self._start(client.listener, service_id)
         return client
 
     def _add(self, client: Client) -> bool:

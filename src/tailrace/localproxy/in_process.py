@@ -54,7 +54,7 @@ class _Reader(asyncio.StreamReader):
     _failure: Exception | None = None
 
     def set_exception(self, exc: Exception) -> None:
-        """Raise ``exc`` to whoever reads on behind the last byte."""
+        """Raise ``exc`` to those who read on behind the last byte."""
         self._failure = exc
         self.feed_eof()
 

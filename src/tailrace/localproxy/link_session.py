@@ -13,9 +13,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from ..errors import RemoteProtocolError, ServiceIdMismatch, TailraceError
+from ..errors import ServiceIdMismatch, TailraceError
 from ..flow.window_driver import WindowDriver
-from ..link import CloseCode, Link, LinkClosed
+from ..link import Link, LinkClosed
 from .traffic import Traffic
 
 __all__ = ["LinkSession"]
@@ -162,10 +162,10 @@ class LinkSession:
     def _take_kept(self) -> None:
         try:
             self.frame_received(memoryview(self._backlog.popleft()))
-        except RemoteProtocolError as error:
+        except Exception as error:
             self.stop_receiving()
             if self.link is not None:
-                self.link.close(CloseCode.PROTOCOL_ERROR, str(error))
+                self.link.handler_failed(error)
 
     def _regulate(self) -> None:
         """Read the link unless it is not to be read, or frames wait for their turn."""

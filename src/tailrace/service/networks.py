@@ -14,7 +14,7 @@ Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _MOST_HOPS: Final = 16
-"""Addresses of a list that are looked at: whoever writes it may write a long one."""
+"""Addresses of a list that are looked at; a client may write a long one."""
 
 
 def parse_network(text: str, option: str) -> Network:

@@ -1,4 +1,4 @@
-"""A tunneling service inside of another program."""
+"""A tunneling service inside another program."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ class Service:
     @property
     def _live(self) -> _Running:
         if self._running is None:
-            raise RuntimeError("the service is not running: use it inside of its async with block")
+            raise RuntimeError("the service is not running: use it inside its async with block")
         return self._running
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,11 @@ from tailrace.common.secret import Secret
 from tailrace.service.config import Endpoints, parse_address
 
 __all__ = ["ServiceProcess", "control_client", "service_process"]
+
+
+_TRIES = 40
+_PAUSE = 0.25
+"""How often a service is started again where its port is taken, and seconds in between."""
 
 
 class ServiceProcess:
@@ -73,7 +79,18 @@ class ServiceProcess:
         self._ready.unlink(missing_ok=True)
         data = parse_address(self.endpoints.data_endpoint, "data")
         api = parse_address(self.endpoints.api_endpoint.removeprefix("https://"), "api")
-        self.start(api.port, data.port, data.host)
+        for _ in range(_TRIES):
+            try:
+                self.start(api.port, data.port, data.host)
+            except AssertionError:
+                # The system may have given a port to a connection of another test meanwhile.
+                if "Address already in use" not in self.process.log:
+                    raise
+                self._stack.close()
+                time.sleep(_PAUSE)
+            else:
+                return
+        raise AssertionError(f"ports {api.port} and {data.port} do not become free")
 
     def close(self) -> None:
         """End in order if it still runs, and reap it in any case."""

@@ -21,7 +21,7 @@ from support.plugins.clock import ClockLoop
 from support.tunnel.in_process import RunningProxy
 from tailrace.common.addresses import UnixAddress
 from tailrace.common.secret import Secret
-from tailrace.errors import TailraceError
+from tailrace.errors import RemoteProtocolError, TailraceError
 from tailrace.link import ClosedBy, LinkClosed
 from tailrace.localproxy.clients import Client, Clients
 from tailrace.localproxy.connections import ConnectionTable
@@ -277,6 +277,10 @@ class NullLink:
 
     def close(self, code: int, reason: str) -> None:
         self.closed = (code, reason)
+
+    def handler_failed(self, error: Exception) -> None:
+        bad = isinstance(error, RemoteProtocolError)
+        self.closed = (1002, str(error)) if bad else (1011, "internal error")
 
     def abort(self) -> None:
         self.aborted = True

@@ -204,6 +204,30 @@ async def test_leaving_can_be_cancelled_and_ends_all_the_same(service: ServicePr
         writer.close()
 
 
+async def test_a_second_close_does_not_cut_the_first_short(service: ServiceProcess):
+    size = 4 * 1024 * 1024
+
+    async def flood(reader: Reader, writer: Writer) -> None:
+        writer.write(bytes(size))
+        await writer.drain()
+
+    async with both(service, SSH=flood) as (source, _):
+        reader, _ = await source.open_connection("SSH")
+        events = source.events()
+
+        def is_full() -> bool:
+            return any(local.waiting for local in source._proxy._uplink.traffics[0].connections)
+
+        await until(is_full, "more than the reader takes")
+        await asyncio.gather(source.close(), source.close())
+        (closed,) = [event async for event in events if isinstance(event, ConnectionClosed)]
+        received = 0
+        with pytest.raises(ConnectionResetError):
+            while True:
+                received += len(await reader.read(size))
+        assert received == closed.bytes_out
+
+
 async def test_an_error_in_the_block_is_passed_on(service: ServiceProcess):
     with tunnel_of(service, "SSH") as opened:
         tunnel = near(opened)

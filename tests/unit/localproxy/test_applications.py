@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.network.applications import application, check_echo, client, echo
+from support.network.applications import application, check_echo, check_refused, client, echo
 from support.network.ports import free_port
 from support.network.sockets import black_hole
 from support.plugins.clock import ClockLoop
@@ -156,9 +156,7 @@ async def test_an_application_that_refuses_ends_its_connection_alone(service: Se
                 client(ends.listening["UP"]) as streams,
             ):
                 await check_echo(streams, b"before")
-                async with client(ends.listening["DOWN"]) as (reader, _):
-                    with pytest.raises(ConnectionResetError):
-                        await reader.read()
+                await check_refused(ends.listening["DOWN"])
                 refused = await ends.destination.seen(ConnectionRefused)
                 assert refused.reason.startswith("Could not connect to destination 127.0.0.1:")
                 assert "Connection refused" in refused.reason

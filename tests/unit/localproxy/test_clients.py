@@ -5,6 +5,7 @@ import errno
 import logging
 import socket
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -224,6 +225,32 @@ async def test_one_that_was_added_goes_on_when_there_is_room_again(rig: Rig):
         assert not listener.accepting
         rig.make_room()
         assert listener.accepting
+
+
+async def test_a_listener_whose_client_waits_accepts_no_others(rig: Rig):
+    def waiting() -> int:
+        return len(rig.clients._waiting.get("SSH", ()))
+
+    rig.ready("SSH")
+    rig.room = 0
+    with ExitStack() as stack:
+        (first, one), (second, other) = add(rig), add(rig)
+        for address in (one, one):
+            stack.enter_context(connect(address))
+        await until(lambda: waiting() == 1, "one at the first")
+        for address in (other, other):
+            stack.enter_context(connect(address))
+        await until(lambda: waiting() == 2, "one at the second")
+        rig.make_room()
+        assert (first.accepting, second.accepting) == (True, False)
+        rig.clients.pause()
+        rig.ready("SSH")  # the next link
+        assert (first.accepting, second.accepting) == (True, False)
+        rig.make_room()
+        assert (first.accepting, second.accepting) == (True, True)
+        await until(lambda: waiting() == 2, "the others")
+        assert (first.accepting, second.accepting) == (False, False)
+        assert len(rig.taken) == 2
 
 
 async def test_one_that_is_removed_leaves_its_clients_alone(rig: Rig):

@@ -234,6 +234,22 @@ def test_a_fault_in_a_frame_that_waited_ends_the_link(destination: Ready, loop: 
     destination.close()
 
 
+def test_a_bug_that_a_frame_that_waited_shows_ends_the_link_too(
+    destination: Ready, loop: ClockLoop, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    destination.link_session.frame_received(starts(1, 300))
+    destination.link_session.frame_received(starts(301, 300))
+    destination.link_session.frame_received(starts(601, 300))
+    monkeypatch.setattr(destination.table, "requested", fail)
+    turn(loop)
+    assert destination.link.closed == (1011, "internal error")
+    assert destination.link.reading
+    destination.close()
+
+
 def test_a_link_that_is_not_to_be_read_is_not_when_the_turn_is_over(
     destination: Ready, loop: ClockLoop
 ):

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from support.network.applications import application, check_echo, client, echo
+from support.network.applications import application, check_echo, check_refused, client, echo
 from support.service.process import ServiceProcess
 from support.tunnel import RunningProxy, both_proxies, running_proxy, tunnel_of
 from support.tunnel.engine import settings
 from support.waiting import until
 from tailrace.cli.exit_codes import ExitCode, exit_code_of
-from tailrace.common.addresses import LocalAddress, TCPAddress
+from tailrace.common.addresses import TCPAddress
 from tailrace.common.secret import Secret
 from tailrace.errors import (
     AccessRefused,
@@ -251,13 +251,6 @@ async def test_that_others_can_reach_it_is_told(service: ServiceProcess):
         async with running_proxy(tunnel.settings(Side.DESTINATION, services={"": echo})) as far:
             await far.ready()
             assert far.all(ListeningOnNetwork) == []
-
-
-async def check_refused(at: LocalAddress) -> None:
-    """Expect a connection to be reset; asyncio may notice that before it has connected."""
-    with pytest.raises(ConnectionResetError):
-        async with client(at) as (reader, _):
-            await reader.read()
 
 
 async def test_clients_beyond_the_limit_are_refused(service: ServiceProcess):

@@ -91,7 +91,7 @@ def test_open_connections_of_one_address(caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_open_connections_in_all(caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever has been a stranger for longest makes room."""
+    """The one that has been a stranger for longest makes room."""
     door = Door(Limits(connections=2))
     for number in range(4):
         assert door.knock(f"192.0.2.{number}")

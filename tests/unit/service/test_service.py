@@ -1,4 +1,4 @@
-"""A service inside of another program."""
+"""A service inside another program."""
 
 import asyncio
 import contextlib
@@ -206,7 +206,7 @@ async def test_it_is_used_inside_of_its_block() -> None:
         service.client,
     ]
     for use in uses:
-        with pytest.raises(RuntimeError, match="use it inside of its async with block"):
+        with pytest.raises(RuntimeError, match="use it inside its async with block"):
             use()
     async with service:
         with pytest.raises(RuntimeError, match="in use already"):

@@ -223,7 +223,7 @@ async def test_the_certificate_is_loaded_again(tmp_path: Path) -> None:
             async with dial(
                 service.endpoints, "destination", opened["destinationAccessToken"]
             ) as other:
-                # Whoever was connected stays.
+                # A client that was connected stays.
                 await peer.send(Message(MessageType.STREAM_START, 1))
                 assert (await other.recv()).type == MessageType.STREAM_START
         client.close()
@@ -452,7 +452,7 @@ async def cancel_after(turns: int, work: Coroutine[Any, Any, None]) -> bool:
     for _ in range(turns):
         await asyncio.sleep(0)
     was_under_way = task.cancel()
-    # Whoever is in a hurry cancels twice.
+    # A caller in a hurry cancels twice.
     await asyncio.sleep(0)
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):

@@ -19,7 +19,7 @@ async def perform(
     """Carry out the operation ``name``; its ``parameters`` have been checked.
 
     Waits for a store that is busy. An operation changes nothing before it changes the store, so
-    that it can be tried again.
+    that it can be tried again. Only a tunnel ends at once, and its end is stored later.
 
     Raises:
         ApiError: a modelled error of the operation, or the key does not allow it.
@@ -28,13 +28,25 @@ async def perform(
     operation = OPERATIONS[name]
     call = Call(control, parameters, key)
 
+    is_ended = False
+
     async def attempt() -> Document:
-        authorize(name, operation, call)
-        return await operation.handler(call)
+        nonlocal is_ended
+        if not is_ended:
+            authorize(name, operation, call)
+        try:
+            return await operation.handler(call)
+        except EndNotStored:
+            # A tunnel that is to be removed cannot be found to authorize the next attempt.
+            is_ended = True
+            raise
 
     try:
         return await control.patience.run(attempt)
     except (TunnelNotFound, TunnelClosed) as error:
+        if is_ended:
+            # The sweep has stored it meanwhile.
+            return Document()
         # The only error that the model has for operations on one tunnel.
         raise ApiError(ErrorType.RESOURCE_NOT_FOUND, str(error)) from None
     except TunnelLimitReached as error:

@@ -180,7 +180,7 @@ class Verifier:
                 ErrorType.UNRECOGNIZED_CLIENT,
                 "The security token included in the request is invalid.",
             )
-        # Whoever brought the session token is told that its time is over.
+        # A client that has brought the session token is told that its time is over.
         if key.has_expired(now):
             raise ApiError(
                 ErrorType.EXPIRED_TOKEN, "The security token included in the request is expired"

@@ -11,7 +11,7 @@ same tunnel replaces it, because the rotation that made it has revoked the older
 :meth:`Outbox.cancel` removes it when the tunnel is closed or the thing has connected; and
 it is given up when the tunnel has expired. Such events also happen while the notification
 is being delivered. That attempt is not interrupted, but its outcome then concerns nothing
-that waits: :meth:`Outbox._forget` compares identities.
+that waits: another notification of the tunnel may, but it is not the same object.
 
 What fails holds up nothing else. Each notification has a delay of its own, several are delivered
 at the same time, and the places are shared out twice: access keys take turns, and no key has more

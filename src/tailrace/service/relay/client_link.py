@@ -472,7 +472,7 @@ class ClientLink(WSListener):
             info.channel_id,
             *args,
             info.owner,
-            self.info.address,
+            info.address,
             extra=flood_kind(cause, info.tunnel_id),
             stacklevel=2,
         )

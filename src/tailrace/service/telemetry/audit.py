@@ -121,7 +121,7 @@ class AuditLog:
         if tunnel is not None:
             details["tunnelId"] = tunnel
         signer = {"key": key, "address": address, "request": request}
-        # What was refused changed nothing, and whoever has any key at all may repeat it.
+        # What was refused changed nothing, and a client with any key at all may repeat it.
         kind = (operation, ("key", key), ("outcome", outcome))
         if outcome == OK or (self._handle >= 0 and self._floods.passes(kind)):
             self._write(operation, signer | details | {"outcome": outcome})

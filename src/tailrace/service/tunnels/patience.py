@@ -1,7 +1,7 @@
 """Waiting for a store that another process has locked, outside the turns of the event loop.
 
-The store itself never waits: it fails at once, and says that it is busy. Whoever can wait does so
-here, between attempts, while the loop goes on. One caller at a time asks again and the others
+The store itself never waits: it fails at once, and says that it is busy. Callers that can wait do
+so here, between attempts, while the loop goes on. One caller at a time asks again and the others
 queue behind it, so that a lock costs the loop the same however many wait for it.
 """
 

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import islice
 from typing import Final
 
 from ...common.secret import Secret
@@ -290,7 +291,7 @@ class Tunnels:
     def tag(self, tunnel_id: str, tags: Mapping[str, str], tagger: Owner, now: float) -> None:
         """Add tags to a tunnel, or replace the values of its tags.
 
-        All of its tags count for the ``tagger`` from then on, whoever opened the tunnel.
+        All of its tags count for the ``tagger`` from then on, also if another key has opened it.
 
         Raises:
             TunnelNotFound: there is no such tunnel.
@@ -422,9 +423,9 @@ class Tunnels:
 
     def store_again(self, limit: int) -> bool:
         """Store up to ``limit`` changes that could not be stored; return whether more are left."""
-        for tunnel_id, ending in tuple(self._unstored.endings.items())[:limit]:
+        for tunnel_id, ending in tuple(islice(self._unstored.endings.items(), limit)):
             self._store_ending(tunnel_id, ending)
-        for place, state in tuple(self._unstored.connections.items())[:limit]:
+        for place, state in tuple(islice(self._unstored.connections.items(), limit)):
             self._store_connection(*place, state)
         return bool(self._unstored.endings or self._unstored.connections)
 

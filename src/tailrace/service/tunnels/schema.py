@@ -7,7 +7,7 @@ Tags have a table of their own: they may be a third of a megabyte, and SQLite wr
 when one column changes, as happens to a tunnel with each link that comes and goes.
 
 ``usage`` sums up what each access key has, so that a quota is checked without counting. Triggers
-keep it, in the transaction of the change and whoever makes it, cascaded deletions included.
+keep it, in the transaction of each change, cascaded deletions included, whichever process makes it.
 
 A tunnel that is closed gives up its client tokens, so that looking for an open tunnel that has one
 does not meet all the closed ones that had it.

@@ -3,7 +3,7 @@
 Calls are synchronous and made in the event loop's thread: each is a handful of page-cache
 operations and takes microseconds, less than handing it to a thread would. None of them waits.
 Where another process holds the write lock, a change fails at once with ``StoreFailed.busy``, and
-whoever can wait tries again between turns of the loop (:mod:`.patience`). A thread for the store
+callers that can wait try again between turns of the loop (:mod:`.patience`). A thread for the store
 would do the same with a queue, in which what only reads waits, too, and an admission could no
 longer be judged between two reads of a socket. Reads never meet the lock, in WAL mode.
 

@@ -69,6 +69,10 @@ class Unstored:
 
     def _ended_at(self, stored: TunnelRecord | TunnelSummary, now: float) -> float | None:
         """Return when a tunnel has ended that the store has as OPEN."""
+        if stored.status is not TunnelStatus.OPEN:
+            return None
         ending = self.endings.get(stored.tunnel_id)
-        ended_at = stored.expires_at if ending is None else ending.at
-        return ended_at if stored.status is TunnelStatus.OPEN and ended_at <= now else None
+        if ending is not None:
+            # Also if the clock was set back since.
+            return min(ending.at, stored.expires_at)
+        return stored.expires_at if stored.expires_at <= now else None

@@ -92,7 +92,7 @@ def test_a_signal_ends_it_in_order(
             run(settings)
             thread.join()
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    # It comes about as soon as the signal.
+    # It may come before the signal does, or not at all.
     events = [event for event in events if event["event"] != "peer_left"]
     told = [event["event"] for event in events]
     assert told == ["started", "connecting", "connected", "services", "listening", "closed"]

@@ -229,7 +229,7 @@ class TestHeads:
                     assert (await connection.reader.readline()).split()[1] == status
 
     async def test_expect(self, service: TunnelingService) -> None:
-        """Whoever waits for leave to send a body gets it, or the refusal."""
+        """A client that waits for leave to send a body gets it, or the refusal."""
         expect = {"Expect": "100-continue"}
         async with connected(service) as connection:
             connection.send_head(expect, FULL)
@@ -250,7 +250,7 @@ class TestHeads:
 
 
 async def test_bodies_of_strangers_are_bounded(tmp_path: Path) -> None:
-    """Whoever knows a key's id may send large bodies, but not many, and shuts nobody out."""
+    """Strangers who know a key's id may send large bodies, but few, and shut nobody out."""
     async with served(tmp_path, request_bytes=10_000) as (service, http):
         headers = host_signed(service, LIST, b"{}")
         async with AsyncExitStack() as stack:
@@ -340,7 +340,7 @@ class TestLimits:
             check_error(answer, 413, "RequestEntityTooLargeException")
 
     async def test_requests_of_a_key(self, tmp_path: Path) -> None:
-        """Each key has its own share, whoever asks and from wherever."""
+        """Each key has its own share, from whichever address it is used."""
         async with served(tmp_path, request_rate=0.01) as (service, http):
             other = new_key("other", 1.0)
             file = KeyFile(credentials_file(tmp_path / "state"))

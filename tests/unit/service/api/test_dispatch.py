@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from support.waiting import HANG
+from support.waiting import HANG, until
 from tailrace.common.secret import Secret
 from tailrace.service.api.dispatch import perform
 from tailrace.service.api.errors import ApiError
@@ -114,4 +114,28 @@ async def test_a_store_that_another_process_has_locked_is_waited_for(
     assert closed == {}
     assert plane.store.tunnel(tunnel_id) is None
     assert plane.unstored.endings == {}
+    other.close()
+
+
+@pytest.mark.parametrize("is_swept", [False, True])
+async def test_the_end_of_a_tunnel_is_waited_for_by_a_key_that_may_end_it(
+    plane: Any, tmp_path: Path, is_swept: bool
+) -> None:
+    """Although nobody finds the tunnel meanwhile; the sweep may be the one that stores it."""
+    tunnel_id = plane.control.open_tunnel(TunnelSpec(thing_name="lamp")).tunnel.tunnel_id
+    of_lamp = AccessKey("AK", Secret("s"), policy=Policy(things=("lamp",)))
+    other = SqliteStore.open(tmp_path / "db")
+    other._connection.execute("BEGIN IMMEDIATE")
+    close = {"tunnelId": tunnel_id, "delete": True}
+    loop = asyncio.get_running_loop()
+    closing = loop.create_task(perform(plane.control, "CloseTunnel", close, of_lamp))
+    await until(lambda: closing.done() or plane.unstored.endings)
+    other._connection.execute("COMMIT")
+    if is_swept:
+        assert not plane.tunnels.store_again(1)
+    async with asyncio.timeout(HANG):
+        assert await closing == {}
+    assert plane.store.tunnel(tunnel_id) is None
+    assert plane.unstored.endings == {}
+    assert await error_of(plane, "CloseTunnel", close, of_lamp) == "ResourceNotFoundException"
     other.close()

@@ -319,7 +319,7 @@ async def test_stopping_waits_for_nobody_in_tls(
 ) -> None:
     async with running(config(tmp_path / "state")) as service:
         reader, writer = await asyncio.open_connection(*address_of(service))
-        # Whoever comes later has been accepted later.
+        # Connections are accepted in the order in which they come.
         async with connected(service):
             pass
     assert await read_end(reader) == b""

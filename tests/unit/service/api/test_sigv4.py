@@ -224,7 +224,7 @@ def test_credentials_hold_nothing_that_steers_a_log(part: str, text: str) -> Non
 
 
 class TestCost:
-    """Whoever has no valid signature costs little."""
+    """A request without a valid signature costs little."""
 
     @pytest.mark.parametrize(
         "names",

@@ -218,7 +218,7 @@ def test_tags_are_replaced(store: TunnelStore) -> None:
     assert store.tags("unknown") == ()
 
 
-def test_tags_count_for_whoever_has_set_them_last(store: TunnelStore) -> None:
+def test_tags_count_for_the_key_that_has_set_them_last(store: TunnelStore) -> None:
     store.add_tunnel(tunnel("t", key_id="opener"), [], [("old", "")])
     bare = store.usage("opener", 0.0).stored_bytes - size_of_tags([("old", "")])
     assert bare == tunnel("t").size

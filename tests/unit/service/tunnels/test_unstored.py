@@ -37,6 +37,19 @@ def test_a_tunnel_is_closed_when_that_could_not_be_stored() -> None:
     assert unstored.current(TUNNEL, 140.0) is None
 
 
+def test_a_closed_tunnel_stays_closed_when_the_clock_is_set_back() -> None:
+    unstored = Unstored()
+    unstored.endings["t"] = Ending(130.0, delete=False)
+    assert unstored.current(TUNNEL, 120.0) == closed(130.0)
+
+
+def test_a_tunnel_that_was_closed_late_has_ended_with_its_lifetime() -> None:
+    """As the store has it later."""
+    unstored = Unstored()
+    unstored.endings["t"] = Ending(165.0, delete=False)
+    assert unstored.current(TUNNEL, 170.0) == closed(160.0)
+
+
 def test_connection_states() -> None:
     unstored = Unstored()
     unstored.connections["t", Side.SOURCE] = ON
