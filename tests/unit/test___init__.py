@@ -72,6 +72,8 @@ API = """
     Secret
     Service
     ServiceIdMismatch
+    ServiceMap
+    ServiceRule
     ServiceUnavailable
     ServicesMapped
     Side

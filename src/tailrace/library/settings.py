@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeAlias
 
-from ..common.addresses import AddressError, TCPAddress, parse_local_address, refuse_url
 from ..common.secret import Secret, is_client_token
 from ..errors import ConfigurationError
 from ..link.proxy.settings import web_proxy_for
@@ -17,22 +15,14 @@ from ..localproxy.endpoints import (
     endpoint_of,
     parse_endpoint,
 )
-from ..localproxy.settings import LocalService, ProxySettings, StreamHandler
+from ..localproxy.routes import LocalService
+from ..localproxy.settings import ProxySettings
 from ..localproxy.validation import validate_region, validate_service_id
 from ..wire import Side
+from .application import Application, local_service
+from .service_map import ServiceMap
 
-__all__ = ["Application", "proxy_settings"]
-
-Application: TypeAlias = "str | int | StreamHandler"
-"""What serves the connections of a service at a destination.
-
-``"HOST:PORT"``, ``"[IPV6]:PORT"`` or ``"unix:PATH"``; a port of this machine, 1 to 65535; or
-``async def handler(reader, writer)``, which is called with asyncio streams for each connection.
-
-Example: ``{"SSH": 22, "HTTP": "camera.local:80", "CMD": handler}``
-"""
-
-_MAX_PORT = 65_535
+__all__ = ["proxy_settings"]
 
 
 def proxy_settings(
@@ -40,7 +30,7 @@ def proxy_settings(
     token: str | Secret,
     environ: Mapping[str, str],
     *,
-    services: Mapping[str, Application] | None = None,
+    services: Mapping[str, Application] | ServiceMap | None = None,
     region: str | None = None,
     endpoint: str | None = None,
     ca: str | os.PathLike[str] | None = None,
@@ -58,7 +48,8 @@ def proxy_settings(
         port=port,
         access_token=_secret(token),
         client_token=_client_token(client_token),
-        services=None if services is None else _local_services(services),
+        services=_local_services(services) if isinstance(services, Mapping) else None,
+        routes=services if isinstance(services, ServiceMap) else None,
         listen=False,
         capath=_authority(ca),
         web_proxy=web_proxy_for(host, port, environ),
@@ -113,20 +104,4 @@ def _local_services(services: Mapping[str, Application]) -> dict[str, LocalServi
         raise ConfigurationError("a destination needs at least one service")
     for service_id in services:
         validate_service_id(service_id)
-    return {service_id: _local_service(each) for service_id, each in services.items()}
-
-
-def _local_service(application: Application) -> LocalService:
-    if isinstance(application, int):
-        if not 1 <= application <= _MAX_PORT:
-            raise ConfigurationError(f"port {application} is not in 1..{_MAX_PORT}")
-        return TCPAddress("", application)
-    if not isinstance(application, str):
-        return application
-    refuse_url(application)
-    try:
-        return parse_local_address(application)
-    except AddressError as error:
-        raise ConfigurationError(
-            f"{error}; write HOST:PORT, [IPV6]:PORT, PORT or unix:PATH"
-        ) from None
+    return {service_id: local_service(each) for service_id, each in services.items()}

@@ -27,8 +27,10 @@ from ..localproxy.settings import ProxySettings
 from ..localproxy.status import PeerPresence, TunnelStatus
 from ..wire import Side
 from .advice import NETWORK_ADVICE, advised, with_advice
+from .application import Application
 from .event_stream import EventStream, TunnelEvent
-from .settings import Application, proxy_settings
+from .service_map import ServiceMap
+from .settings import proxy_settings
 
 __all__ = ["DestinationTunnel", "SourceTunnel", "Tunnel", "TunnelListener"]
 
@@ -119,7 +121,7 @@ class Tunnel:
     @staticmethod
     def destination(
         token: str | Secret,
-        services: Mapping[str, Application],
+        services: Mapping[str, Application] | ServiceMap,
         *,
         region: str | None = None,
         endpoint: str | None = None,
@@ -136,7 +138,8 @@ class Tunnel:
             services: service id -> ``"HOST:PORT"``, a port of this machine, ``"unix:PATH"``, or
                 ``async def handler(reader, writer)``. A handler's connection ends when it returns;
                 when it raises anything but a ``ConnectionError``, that is logged and the connection
-                is reset. It is cancelled when the tunnel ends.
+                is reset. It is cancelled when the tunnel ends. Each service of the tunnel needs
+                one of them; a :class:`ServiceMap` may change, and serves only those that it has.
             region, endpoint, ca, client_token, timeout: as for :meth:`source`.
 
         Raises:

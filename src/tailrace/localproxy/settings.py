@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from ..common.addresses import LocalAddress, ServiceMap
 from ..common.secret import Secret
@@ -14,15 +14,9 @@ from ..link.proxy.settings import WebProxy
 from ..wire import Side
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Awaitable, Callable
+    from .routes import LocalService, Routes
 
-__all__ = ["Backend", "LocalService", "PeerVersion", "ProxySettings", "StreamHandler"]
-
-StreamHandler: TypeAlias = "Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]"
-"""Destination: serves the connections of a service within this process."""
-
-LocalService: TypeAlias = "LocalAddress | StreamHandler"
+__all__ = ["Backend", "PeerVersion", "ProxySettings"]
 
 
 class PeerVersion(Enum):
@@ -57,6 +51,8 @@ class ProxySettings:
     services: Mapping[str, LocalService] | None = None
     """Where to listen for each service id (source), or where its application is (destination);
     ``None`` accepts any ids."""
+    routes: Routes | None = None
+    """Destination: asked for each connection, in place of ``services``."""
     listen: bool = True
     """Source: accept clients at the addresses of the services, not only from this process."""
     fallback_services: ServiceMap = field(default_factory=dict)
