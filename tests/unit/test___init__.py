@@ -133,6 +133,9 @@ SIGNATURES = {
 }
 """Functions and methods, and their parameters."""
 
+PROPERTIES = {"Tunnel.client_token", "SourceTunnel.tunnel_id", "Service.endpoints"}
+"""Attributes that are computed."""
+
 TYPED = ROOT / "tests" / "support" / "typing"
 
 
@@ -147,7 +150,7 @@ def documented() -> Iterator[tuple[str, object]]:
     """Yield every public name that has a docstring, and the methods that a program calls."""
     for name in sorted(set(tailrace.__all__) - ALIASES - {"__version__"}):
         yield name, getattr(tailrace, name)
-    for name in (*SIGNATURES, "Tunnel.client_token"):
+    for name in (*SIGNATURES, *PROPERTIES):
         owner, _, method = name.rpartition(".")
         if not owner:
             continue
@@ -168,8 +171,8 @@ def test_the_names_are_pinned() -> None:
 
 
 def test_the_signatures_are_pinned() -> None:
-    found = {
-        f"{owner}.{name}": parameters(getattr(getattr(tailrace, owner), name))
+    public = {
+        f"{owner}.{name}": value
         for owner in (
             "Client",
             "Tunnel",
@@ -179,7 +182,13 @@ def test_the_signatures_are_pinned() -> None:
             "Service",
         )
         for name, value in vars(getattr(tailrace, owner)).items()
-        if not name.startswith("_") and not isinstance(value, property)
+        if not name.startswith("_")
+    }
+    properties = {name for name, value in public.items() if isinstance(value, property)}
+    assert properties == PROPERTIES
+    found = {
+        name: parameters(getattr(getattr(tailrace, name.partition(".")[0]), name.partition(".")[2]))
+        for name in public.keys() - properties
     }
     assert found | {"connect": parameters(tailrace.connect)} == SIGNATURES
 

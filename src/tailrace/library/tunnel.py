@@ -370,6 +370,22 @@ class SourceTunnel(Tunnel):
             await tunnel.wait_closed()
     """
 
+    def __init__(
+        self, settings: ProxySettings, timeout: float | None, tunnel_id: str | None = None
+    ) -> None:
+        super().__init__(settings, timeout)
+        self._tunnel_id = tunnel_id
+
+    @property
+    def tunnel_id(self) -> str | None:
+        """The tunnel's id at the service, known where :func:`connect` has opened or taken it.
+
+        ``None`` otherwise: a token does not tell.
+
+        Example: ``await client.close(tunnel.tunnel_id)``
+        """
+        return self._tunnel_id
+
     async def open_connection(
         self, service: str
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

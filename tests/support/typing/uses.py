@@ -96,6 +96,7 @@ async def connected(opened: tailrace.OpenedTunnel, client: tailrace.Client) -> N
     hour = timedelta(hours=1)
     async with tailrace.connect("t", services=["SSH"], reuse=True, lifetime=hour) as tunnel:
         assert_type(tunnel, tailrace.SourceTunnel)
+        assert_type(tunnel.tunnel_id, str | None)
     kept = tailrace.connect("t", services=("SSH",), keep=True, endpoint="h", ca=Path("ca.pem"))
     secret = tailrace.Secret("0" * 32)
     near = tailrace.Tunnel.source(opened.source_token, client_token=secret)

@@ -252,6 +252,10 @@ async def test_a_bug_below_is_not_swallowed(monkeypatch: pytest.MonkeyPatch):
         await tunnel.wait_closed()
 
 
+def test_a_token_does_not_tell_the_tunnel():
+    assert Tunnel.source("t0ken", endpoint="localhost").tunnel_id is None
+
+
 async def test_what_cannot_be_sent_is_no_token():
     with pytest.raises(ConfigurationError, match="control character"):
         Tunnel.source("t0ken\n", endpoint="localhost")
