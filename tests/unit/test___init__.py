@@ -113,7 +113,7 @@ SIGNATURES = {
     "Client.untag": "self, tunnel, keys",
     "Client.tags": "self, tunnel",
     "Tunnel.source": "token, *, region=None, endpoint=None, ca=None, client_token=None,"
-    " timeout=30.0",
+    " dialect=None, timeout=30.0",
     "Tunnel.destination": "token, services, *, region=None, endpoint=None, ca=None,"
     " client_token=None, timeout=30.0",
     "Tunnel.wait_peer": "self, timeout=None",
@@ -129,7 +129,7 @@ SIGNATURES = {
     "Service.client": "self, timeout=30.0",
     "connect": "thing=None, *, tunnel_id=None, services=(), reuse=False, keep=False,"
     " lifetime=None, timeout=30.0, client=None, client_token=None, region=None, endpoint=None,"
-    " ca=None",
+    " ca=None, dialect=None",
 }
 """Functions and methods, and their parameters."""
 

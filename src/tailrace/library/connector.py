@@ -24,7 +24,7 @@ from ..localproxy.endpoints import ENDPOINT_VARIABLE, REGION_VARIABLE
 from ..localproxy.settings import ProxySettings
 from ..wire import Side
 from .device import wait_for_device
-from .settings import proxy_settings
+from .settings import DialectName, proxy_settings
 from .tunnel import SourceTunnel
 
 __all__ = ["connect"]
@@ -48,6 +48,7 @@ def connect(
     region: str | None = None,
     endpoint: str | None = None,
     ca: str | os.PathLike[str] | None = None,
+    dialect: DialectName | None = None,
 ) -> AbstractAsyncContextManager[SourceTunnel]:
     """Open a tunnel to a thing, wait for its device, and close the tunnel at the end of the block.
 
@@ -69,8 +70,8 @@ def connect(
             ``None``: for ever. Where the service does not tell, as AWS' does not, the control API
             is asked for the device, at first each second, later every 5 seconds.
         client: makes the calls; otherwise a :class:`Client` of its own does, which is closed.
-        client_token, region, endpoint, ca: as for :meth:`Tunnel.source`. Without region, endpoint
-            and the variables, the region is that of the client if it calls AWS.
+        client_token, region, endpoint, ca, dialect: as for :meth:`Tunnel.source`. Without region,
+            endpoint and the variables, the region is that of the client if it calls AWS.
 
     Raises:
         ConfigurationError: an argument or a variable of the environment is not valid.
@@ -98,6 +99,7 @@ def connect(
             endpoint=endpoint,
             ca=ca,
             client_token=client_token,
+            dialect=dialect,
         )
 
     return _connected(wanted, client, settings, keep=keep, timeout=timeout)

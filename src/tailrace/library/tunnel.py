@@ -28,7 +28,7 @@ from ..localproxy.status import PeerPresence, TunnelStatus
 from ..wire import Side
 from .advice import NETWORK_ADVICE, advised, with_advice
 from .event_stream import EventStream, TunnelEvent
-from .settings import Application, proxy_settings
+from .settings import Application, DialectName, proxy_settings
 
 __all__ = ["DestinationTunnel", "SourceTunnel", "Tunnel", "TunnelListener"]
 
@@ -79,6 +79,7 @@ class Tunnel:
         endpoint: str | None = None,
         ca: str | os.PathLike[str] | None = None,
         client_token: str | Secret | None = None,
+        dialect: DialectName | None = None,
         timeout: float | None = _PATIENCE,
     ) -> SourceTunnel:
         """Return the source of a tunnel, the end that opens connections. It is not entered yet.
@@ -93,6 +94,10 @@ class Tunnel:
                 ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` replace.
             client_token: 32 to 128 letters, digits and hyphens. An access token is good only with
                 the client token of its first use. ``None`` makes one: see :attr:`client_token`.
+            dialect: ``"V1"`` or ``"V2"`` for a destination that speaks an older version of the
+                protocol, one connection at a time for each service: V1 for AWS' Device Client and
+                Greengrass. ``None`` finds out, unless the destination stays silent: that is the
+                event :class:`PeerSilent`.
             timeout: seconds that entering may take; ``None``: for ever.
 
         A web proxy is taken from ``https_proxy``, unless ``no_proxy`` has the endpoint.
@@ -113,6 +118,7 @@ class Tunnel:
             endpoint=endpoint,
             ca=ca,
             client_token=client_token,
+            dialect=dialect,
         )
         return SourceTunnel(settings, timeout)
 

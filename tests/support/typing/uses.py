@@ -99,10 +99,15 @@ async def connected(opened: tailrace.OpenedTunnel, client: tailrace.Client) -> N
         assert_type(tunnel.tunnel_id, str | None)
     kept = tailrace.connect("t", services=("SSH",), keep=True, endpoint="h", ca=Path("ca.pem"))
     secret = tailrace.Secret("0" * 32)
-    near = tailrace.Tunnel.source(opened.source_token, client_token=secret)
+    near = tailrace.Tunnel.source(opened.source_token, client_token=secret, dialect="V1")
     far = tailrace.Tunnel.destination(opened.destination_token, {"SSH": 22}, client_token=secret)
     taken = tailrace.connect(
-        tunnel_id="i", timeout=None, client=client, client_token=secret, region=client.region
+        tunnel_id="i",
+        timeout=None,
+        client=client,
+        client_token=secret,
+        region=client.region,
+        dialect="V2",
     )
     async with kept, taken, near, far:
         print(client.endpoint)

@@ -160,6 +160,7 @@ async def test_a_certificate_that_is_not_trusted(
             async with near(opened):
                 raise AssertionError
         assert caught.value.advice == "Add the CA that signed it with ca="
+        assert " -c " not in str(caught.value)
         for ca in (service.endpoints.ca_file, service.endpoints.ca_dir):
             async with near(opened, ca=ca, client_token="c" * 32) as tunnel:
                 assert tunnel.status().link.phase is LinkPhase.CONNECTED
@@ -312,6 +313,21 @@ async def test_a_rotated_token_is_told(service: ServiceProcess):
             with pytest.raises(TunnelClosed, match="rotated") as later:
                 await source.open_connection("SSH")
             assert later.value.__cause__ is caught.value
+
+
+async def test_an_older_peer_has_one_connection_at_a_time(service: ServiceProcess):
+    with tunnel_of(service, "SSH") as opened:
+        async with far(opened, {"SSH": echo}) as destination, near(opened, dialect="V1") as source:
+            await source.wait_peer(HANG)
+            first = await source.open_connection("SSH")
+            waiting = asyncio.get_running_loop().create_task(source.open_connection("SSH"))
+            await check_echo(first, b"hello")
+            assert connections(destination) == 1
+            assert not waiting.done()
+            first[1].close()
+            second = await waiting
+            await check_echo(second, b"hello")
+            second[1].close()
 
 
 # -- connections ----------------------------------------------------------------------------------
