@@ -56,6 +56,8 @@ API = """
     LocalProtocolError
     NameResolutionFailed
     NotTunnelingService
+    Notification
+    NotificationIgnored
     OpenFailed
     OpenedTunnel
     PeerDialectLearned

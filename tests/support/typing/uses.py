@@ -18,6 +18,7 @@ __all__ = [
     "destination",
     "failed",
     "happened",
+    "notified",
     "refused",
     "serve",
     "source",
@@ -200,6 +201,8 @@ def failed(error: tailrace.TailraceError) -> str:
             return "over"
         case tailrace.OpenFailed() | tailrace.ConfigurationError():
             return error.advice
+        case tailrace.NotificationIgnored():
+            return f"{error.expected}"
         case tailrace.LocalProtocolError():
             return "here"
         case tailrace.DecodeError() | tailrace.RemoteProtocolError() | tailrace.ProtocolError():
@@ -211,6 +214,14 @@ def failed(error: tailrace.TailraceError) -> str:
 def renewed() -> tailrace.Credentials:
     """Return credentials that change."""
     return tailrace.Credentials("AKID", tailrace.Secret("secret"), tailrace.Secret("session"))
+
+
+def notified(notification: tailrace.Notification) -> None:
+    """Print what a notification says, except for its token."""
+    assert_type(notification.access_token, tailrace.Secret)
+    assert_type(notification.services, tuple[str, ...])
+    assert_type(notification.expires_at, float | None)
+    print(notification.region, notification.tunnel_id, notification.token_id)
 
 
 async def control() -> None:
