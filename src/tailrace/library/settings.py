@@ -45,6 +45,7 @@ def proxy_settings(
     endpoint: str | None = None,
     ca: str | os.PathLike[str] | None = None,
     client_token: str | Secret | None = None,
+    renewal_timeout: float = 0.0,
 ) -> ProxySettings:
     """Return the settings of one end of a tunnel.
 
@@ -60,6 +61,7 @@ def proxy_settings(
         client_token=_client_token(client_token),
         services=None if services is None else _local_services(services),
         listen=False,
+        renewal_timeout=renewal_timeout,
         capath=_authority(ca),
         web_proxy=web_proxy_for(host, port, environ),
     )

@@ -80,6 +80,7 @@ class Tunnel:
         ca: str | os.PathLike[str] | None = None,
         client_token: str | Secret | None = None,
         timeout: float | None = _PATIENCE,
+        renewal_timeout: float = 0.0,
     ) -> SourceTunnel:
         """Return the source of a tunnel, the end that opens connections. It is not entered yet.
 
@@ -94,6 +95,8 @@ class Tunnel:
             client_token: 32 to 128 letters, digits and hyphens. An access token is good only with
                 the client token of its first use. ``None`` makes one: see :attr:`client_token`.
             timeout: seconds that entering may take; ``None``: for ever.
+            renewal_timeout: seconds to wait for :meth:`renew` when the service says that the
+                access token was rotated; 0: the tunnel then fails with :class:`TokenRotated`.
 
         A web proxy is taken from ``https_proxy``, unless ``no_proxy`` has the endpoint.
 
@@ -113,6 +116,7 @@ class Tunnel:
             endpoint=endpoint,
             ca=ca,
             client_token=client_token,
+            renewal_timeout=renewal_timeout,
         )
         return SourceTunnel(settings, timeout)
 
@@ -126,6 +130,7 @@ class Tunnel:
         ca: str | os.PathLike[str] | None = None,
         client_token: str | Secret | None = None,
         timeout: float | None = _PATIENCE,
+        renewal_timeout: float = 0.0,
     ) -> DestinationTunnel:
         """Return the destination of a tunnel, the end that serves connections.
 
@@ -137,7 +142,7 @@ class Tunnel:
                 ``async def handler(reader, writer)``. A handler's connection ends when it returns;
                 when it raises anything but a ``ConnectionError``, that is logged and the connection
                 is reset. It is cancelled when the tunnel ends.
-            region, endpoint, ca, client_token, timeout: as for :meth:`source`.
+            region, endpoint, ca, client_token, timeout, renewal_timeout: as for :meth:`source`.
 
         Raises:
             ConfigurationError: an argument or a variable of the environment is not valid.
@@ -156,6 +161,7 @@ class Tunnel:
             endpoint=endpoint,
             ca=ca,
             client_token=client_token,
+            renewal_timeout=renewal_timeout,
         )
         return DestinationTunnel(settings, timeout)
 
@@ -218,6 +224,25 @@ class Tunnel:
             running.cancel()
             await asyncio.wait([running])
             raise
+
+    def renew(self, token: str | Secret) -> None:
+        """Use a new access token, that of a rotation, from the next link on.
+
+        The open link stays until the service ends it, as it does with a token that was rotated;
+        the one that follows has the new token and the same client token. A service that ends the
+        link first, before its new token has come here, is the reason for ``renewal_timeout``.
+
+        Args:
+            token: an access token of the same tunnel and side.
+
+        Raises:
+            ConfigurationError: it cannot be sent as it is.
+            TunnelClosed: the tunnel has ended.
+
+        Example: ``tunnel.renew(rotated.destination_token)``
+        """
+        self._require_open()
+        self._proxy.renew(token if isinstance(token, Secret) else Secret(token))
 
     async def wait_peer(self, timeout: float | None = None) -> None:
         """Wait until the other side of the tunnel is connected.

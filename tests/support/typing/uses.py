@@ -116,6 +116,7 @@ async def destination(token: str) -> None:
         assert_type(tunnel, tailrace.DestinationTunnel)
         show(tunnel)
         await tunnel.wait_closed()
+        tunnel.renew(tailrace.Secret("token"))
         await tunnel.close()
 
 
