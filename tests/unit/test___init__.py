@@ -56,6 +56,8 @@ API = """
     LocalProtocolError
     NameResolutionFailed
     NotTunnelingService
+    Notification
+    NotificationIgnored
     OpenFailed
     OpenedTunnel
     PeerDialectLearned
@@ -113,9 +115,10 @@ SIGNATURES = {
     "Client.untag": "self, tunnel, keys",
     "Client.tags": "self, tunnel",
     "Tunnel.source": "token, *, region=None, endpoint=None, ca=None, client_token=None,"
-    " dialect=None, timeout=30.0",
+    " dialect=None, timeout=30.0, renewal_timeout=0.0",
     "Tunnel.destination": "token, services, *, region=None, endpoint=None, ca=None,"
-    " client_token=None, timeout=30.0",
+    " client_token=None, timeout=30.0, renewal_timeout=0.0",
+    "Tunnel.renew": "self, token",
     "Tunnel.wait_peer": "self, timeout=None",
     "Tunnel.wait_closed": "self",
     "Tunnel.close": "self",

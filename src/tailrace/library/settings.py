@@ -55,6 +55,7 @@ def proxy_settings(
     ca: str | os.PathLike[str] | None = None,
     client_token: str | Secret | None = None,
     dialect: DialectName | None = None,
+    renewal_timeout: float = 0.0,
 ) -> ProxySettings:
     """Return the settings of one end of a tunnel.
 
@@ -73,6 +74,7 @@ def proxy_settings(
         services=None if services is None else _local_services(services),
         listen=False,
         peer_version=_DIALECTS[dialect],
+        renewal_timeout=renewal_timeout,
         capath=_authority(ca),
         web_proxy=web_proxy_for(host, port, environ),
     )

@@ -18,6 +18,7 @@ __all__ = [
     "destination",
     "failed",
     "happened",
+    "notified",
     "refused",
     "serve",
     "source",
@@ -121,6 +122,7 @@ async def destination(token: str) -> None:
         assert_type(tunnel, tailrace.DestinationTunnel)
         show(tunnel)
         await tunnel.wait_closed()
+        tunnel.renew(tailrace.Secret("token"))
         await tunnel.close()
 
 
@@ -206,6 +208,8 @@ def failed(error: tailrace.TailraceError) -> str:
             return "over"
         case tailrace.OpenFailed() | tailrace.ConfigurationError():
             return error.advice
+        case tailrace.NotificationIgnored():
+            return f"{error.expected}"
         case tailrace.LocalProtocolError():
             return "here"
         case tailrace.DecodeError() | tailrace.RemoteProtocolError() | tailrace.ProtocolError():
@@ -217,6 +221,14 @@ def failed(error: tailrace.TailraceError) -> str:
 def renewed() -> tailrace.Credentials:
     """Return credentials that change."""
     return tailrace.Credentials("AKID", tailrace.Secret("secret"), tailrace.Secret("session"))
+
+
+def notified(notification: tailrace.Notification) -> None:
+    """Print what a notification says, except for its token."""
+    assert_type(notification.access_token, tailrace.Secret)
+    assert_type(notification.services, tuple[str, ...])
+    assert_type(notification.expires_at, float | None)
+    print(notification.region, notification.tunnel_id, notification.token_id)
 
 
 async def control() -> None:

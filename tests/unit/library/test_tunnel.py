@@ -330,6 +330,35 @@ async def test_an_older_peer_has_one_connection_at_a_time(service: ServiceProces
             second[1].close()
 
 
+async def test_a_tunnel_goes_on_with_the_token_of_a_rotation(service: ServiceProcess):
+    with tunnel_of(service, "SSH") as opened:
+        async with (
+            far(opened, {"SSH": echo}, renewal_timeout=HANG) as destination,
+            near(opened) as source,
+        ):
+            events = destination.events()
+            parameters = {"tunnelId": opened.tunnel_id, "clientMode": "DESTINATION"}
+            answer = await asyncio.to_thread(
+                opened.control.call, "RotateTunnelAccessToken", parameters
+            )
+            async for event in events:
+                if isinstance(event, Reconnecting):
+                    assert isinstance(event.cause, TokenRotated)
+                    break
+            destination.renew(answer["destinationAccessToken"])
+            async for event in events:
+                if isinstance(event, Connected):
+                    break
+            await source.wait_peer(timeout=HANG)
+            await check_echo(await source.open_connection("SSH"), b"hello")
+            drop_link(destination)
+            async for event in events:
+                if isinstance(event, Connected):
+                    break
+        with pytest.raises(TunnelClosed):
+            destination.renew("token")
+
+
 # -- connections ----------------------------------------------------------------------------------
 
 
