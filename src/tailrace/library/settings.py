@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final, Literal, TypeAlias
 
 from ..common.secret import Secret, is_client_token
 from ..errors import ConfigurationError
@@ -16,13 +17,23 @@ from ..localproxy.endpoints import (
     parse_endpoint,
 )
 from ..localproxy.routes import LocalService
-from ..localproxy.settings import ProxySettings
+from ..localproxy.settings import PeerVersion, ProxySettings
 from ..localproxy.validation import validate_region, validate_service_id
 from ..wire import Side
 from .application import Application, local_service
 from .service_map import ServiceMap
 
-__all__ = ["proxy_settings"]
+__all__ = ["DialectName", "proxy_settings"]
+
+DialectName: TypeAlias = Literal["V1", "V2", "V3"]
+"""A version of the tunnel protocol."""
+
+_DIALECTS: Final[Mapping[str | None, PeerVersion]] = {
+    None: PeerVersion.AUTO,
+    "V1": PeerVersion.V1,
+    "V2": PeerVersion.V2,
+    "V3": PeerVersion.V3,
+}
 
 
 def proxy_settings(
@@ -35,6 +46,8 @@ def proxy_settings(
     endpoint: str | None = None,
     ca: str | os.PathLike[str] | None = None,
     client_token: str | Secret | None = None,
+    dialect: DialectName | None = None,
+    renewal_timeout: float = 0.0,
 ) -> ProxySettings:
     """Return the settings of one end of a tunnel.
 
@@ -42,6 +55,8 @@ def proxy_settings(
         ConfigurationError: an argument or a variable of the environment is not valid.
     """
     host, port = _endpoint(region, endpoint, environ)
+    if dialect not in _DIALECTS:
+        raise ConfigurationError(f"dialect={dialect!r} is none of 'V1', 'V2' and 'V3'")
     return ProxySettings(
         side=side,
         host=host,
@@ -51,6 +66,8 @@ def proxy_settings(
         services=_local_services(services) if isinstance(services, Mapping) else None,
         routes=services if isinstance(services, ServiceMap) else None,
         listen=False,
+        peer_version=_DIALECTS[dialect],
+        renewal_timeout=renewal_timeout,
         capath=_authority(ca),
         web_proxy=web_proxy_for(host, port, environ),
     )
