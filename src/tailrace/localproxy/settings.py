@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..common.addresses import LocalAddress, ServiceMap
+from ..common.addresses import LocalAddress, ServiceAddresses
 from ..common.secret import Secret
 from ..link.proxy.settings import WebProxy
 from ..wire import Side
@@ -55,7 +55,7 @@ class ProxySettings:
     """Destination: asked for each connection, in place of ``services``."""
     listen: bool = True
     """Source: accept clients at the addresses of the services, not only from this process."""
-    fallback_services: ServiceMap = field(default_factory=dict)
+    fallback_services: ServiceAddresses = field(default_factory=dict)
     """Used for the ids of the tunnel when ``services`` is ``None``."""
     allowed: tuple[LocalAddress, ...] | None = None
     """Destination: the only addresses that are connected to; ``None``: those of the maps."""
