@@ -26,6 +26,7 @@ _ALL: Final[tuple[Target[Any], ...]] = (
     configuration.PORT_MAP,
     configuration.ADDRESSES,
     configuration.WEB_PROXY,
+    agent.DEVICE_CLIENT,
     agent.SERVICES_TOML,
     api.AWS_JSON,
     api.SIGV4,
