@@ -12,6 +12,7 @@ Example::
 TYPE_CHECKING = False
 """As ``typing`` has it, whose import takes longer than all of this."""
 if TYPE_CHECKING:
+    from . import sync
     from .aws import (
         Client,
         Credentials,
@@ -181,6 +182,7 @@ __all__ = [
     "UnixAddress",
     "__version__",
     "connect",
+    "sync",
 ]
 
 _SERVICE = {
@@ -197,6 +199,8 @@ if not TYPE_CHECKING:  # to type checkers, a name that does not exist is an erro
         if name in __all__:
             from importlib import import_module
 
+            if name == "sync":
+                return import_module(".sync", __name__)
             ours = (".errors", ".aws", ".library")
             for home in (_SERVICE[name],) if name in _SERVICE else ours:
                 module = import_module(home, __name__)
