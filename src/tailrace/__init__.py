@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 """As ``typing`` has it, whose import takes longer than all of this."""
 if TYPE_CHECKING:
     from . import sync
+    from .agent.notification import Notification
     from .aws import (
         Client,
         Credentials,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         ListenError,
         LocalProtocolError,
         NameResolutionFailed,
+        NotificationIgnored,
         NotTunnelingService,
         OpenFailed,
         ProtocolError,
@@ -142,6 +144,8 @@ __all__ = [
     "LocalProtocolError",
     "NameResolutionFailed",
     "NotTunnelingService",
+    "Notification",
+    "NotificationIgnored",
     "OpenFailed",
     "OpenedTunnel",
     "PeerDialectLearned",
@@ -185,12 +189,13 @@ __all__ = [
     "sync",
 ]
 
-_SERVICE = {
+_HOMES = {
     "Endpoints": ".service.config",
     "Limits": ".service.limits",
+    "Notification": ".agent.notification",
     "Service": ".service.service",
 }
-"""Names of the service, whose packages are an extra -> the module that has each."""
+"""Names of the service, whose packages are an extra, and of the agent -> the module of each."""
 
 
 if not TYPE_CHECKING:  # to type checkers, a name that does not exist is an error
@@ -202,7 +207,7 @@ if not TYPE_CHECKING:  # to type checkers, a name that does not exist is an erro
             if name == "sync":
                 return import_module(".sync", __name__)
             ours = (".errors", ".aws", ".library")
-            for home in (_SERVICE[name],) if name in _SERVICE else ours:
+            for home in (_HOMES[name],) if name in _HOMES else ours:
                 module = import_module(home, __name__)
                 if name in module.__all__:
                     value: object = getattr(module, name)

@@ -45,9 +45,11 @@ FORBIDDEN = {
     "library": {"session", "flow", "service"},
     # Nothing is done in another way there.
     "sync": {"session", "flow", "link"},
+    # Tunnels come from the library alone.
+    "agent": {"session", "flow", "localproxy", "service"},
 }
 
-OFFERED = {"errors", "aws", "library", "service", "sync"}
+OFFERED = {"errors", "aws", "library", "service", "agent", "sync"}
 """Rooms whose names the package itself offers."""
 
 PURE = {"wire", "session"}
@@ -176,6 +178,7 @@ def test_every_room_of_the_package_is_known() -> None:
         ("tailrace.localproxy.proxy", "from ..library import Tunnel"),
         ("tailrace.library.tunnel", "from ..sync import Tunnel"),
         ("tailrace.sync.tunnel", "from ..link import Link"),
+        ("tailrace.agent.tunnels", "from ..localproxy.proxy import LocalProxy"),
         ("tailrace", "from .wire import Message"),
         ("tailrace.shed.tools", "import json"),
     ],

@@ -14,6 +14,7 @@ from datetime import timedelta
 
 from .. import library
 from ..aws import Secret
+from ..library.settings import DialectName
 from .block import Block
 from .client import Client, asynchronous
 from .tunnel import SourceTunnel
@@ -35,6 +36,7 @@ def connect(
     region: str | None = None,
     endpoint: str | None = None,
     ca: str | os.PathLike[str] | None = None,
+    dialect: DialectName | None = None,
 ) -> AbstractContextManager[SourceTunnel]:
     """Open a tunnel to a thing, wait for its device, and close the tunnel at the end of the block.
 
@@ -47,7 +49,7 @@ def connect(
         timeout: seconds that each of connecting to the service and waiting for the device may take;
             ``None``: for ever.
         client: makes the calls; otherwise a :class:`Client` of its own does.
-        client_token, region, endpoint, ca: as for :func:`tailrace.connect`.
+        client_token, region, endpoint, ca, dialect: as for :func:`tailrace.connect`.
 
     Raises:
         ConfigurationError, TimedOut, ControlError, TailraceError: as :func:`tailrace.connect`.
@@ -70,6 +72,7 @@ def connect(
         region=region,
         endpoint=endpoint,
         ca=ca,
+        dialect=dialect,
     )
     return _connected(manager, client)
 

@@ -14,6 +14,7 @@ from .. import library
 from ..aws import Secret
 from ..errors import TimedOut
 from ..library import TunnelEvent, TunnelStatus
+from ..library.settings import DialectName
 from .block import Block
 from .handlers import Application, Handlers
 
@@ -61,14 +62,17 @@ class Tunnel:
         endpoint: str | None = None,
         ca: str | os.PathLike[str] | None = None,
         client_token: str | Secret | None = None,
+        dialect: DialectName | None = None,
         timeout: float | None = _PATIENCE,
+        renewal_timeout: float = 0.0,
     ) -> SourceTunnel:
         """Return the source of a tunnel, the end that opens connections. It is not entered yet.
 
         Args:
             token: the source access token.
-            region, endpoint, ca, client_token: as for :meth:`tailrace.Tunnel.source`.
+            region, endpoint, ca, client_token, dialect: as for :meth:`tailrace.Tunnel.source`.
             timeout: seconds that entering may take; ``None``: for ever.
+            renewal_timeout: seconds to wait for :meth:`renew` when the access token was rotated.
 
         Raises:
             ConfigurationError: an argument or a variable of the environment is not valid.
@@ -85,7 +89,9 @@ class Tunnel:
                 endpoint=endpoint,
                 ca=ca,
                 client_token=client_token,
+                dialect=dialect,
                 timeout=timeout,
+                renewal_timeout=renewal_timeout,
             )
         )
 
@@ -99,6 +105,7 @@ class Tunnel:
         ca: str | os.PathLike[str] | None = None,
         client_token: str | Secret | None = None,
         timeout: float | None = _PATIENCE,
+        renewal_timeout: float = 0.0,
         max_threads: int = _THREADS,
     ) -> DestinationTunnel:
         """Return the destination of a tunnel, the end that serves connections.
@@ -112,7 +119,7 @@ class Tunnel:
                 own, with a connected, blocking TCP socket. The connection ends when it returns;
                 when it raises anything but a ``ConnectionError``, that is logged and the connection
                 is reset. When the tunnel ends, its socket is reset.
-            region, endpoint, ca, client_token, timeout: as for :meth:`source`.
+            region, endpoint, ca, client_token, timeout, renewal_timeout: as for :meth:`source`.
             max_threads: how many handlers run at the same time, 1 or more; further connections wait
                 until one has returned.
 
@@ -133,6 +140,7 @@ class Tunnel:
             ca=ca,
             client_token=client_token,
             timeout=timeout,
+            renewal_timeout=renewal_timeout,
         )
         return DestinationTunnel(tunnel, handlers)
 
@@ -208,6 +216,26 @@ class Tunnel:
             _within(timeout, self._tunnel.wait_closed, "the tunnel was not closed within")
         )
 
+    def renew(self, token: str | Secret) -> None:
+        """Use a new access token, that of a rotation, from the next link on.
+
+        All else is as with :meth:`tailrace.Tunnel.renew`.
+
+        Args:
+            token: an access token of the same tunnel and side.
+
+        Raises:
+            ConfigurationError: it cannot be sent as it is.
+            TunnelClosed: the tunnel has ended.
+
+        Example: ``tunnel.renew(rotated.destination_token)``
+        """
+
+        async def renew() -> None:
+            self._tunnel.renew(token)
+
+        self._block.run(renew())
+
     def status(self) -> TunnelStatus:
         """Return what this end of the tunnel is doing: link, peer, connections. Never waits.
 
@@ -246,6 +274,16 @@ class SourceTunnel(Tunnel):
     def __init__(self, tunnel: library.SourceTunnel, block: Block[object] | None = None) -> None:
         super().__init__(tunnel, block)
         self._source = tunnel
+
+    @property
+    def tunnel_id(self) -> str | None:
+        """The tunnel's id at the service, known where :func:`connect` has opened or taken it.
+
+        ``None`` otherwise: a token does not tell.
+
+        Example: ``client.close(tunnel.tunnel_id)``
+        """
+        return self._source.tunnel_id
 
     def open_connection(self, service: str, *, timeout: float | None = None) -> TunnelConnection:
         """Connect to a service; return a binary file to read from and to write to.

@@ -77,6 +77,7 @@ def test_a_tunnel_that_is_taken_stays_open(client: Client) -> None:
     with Tunnel.destination(opened.destination_token, {"SSH": greet}, timeout=HANG):
         for _ in range(2):
             with connect(tunnel_id=opened.tunnel_id, client=client) as tunnel:
+                assert tunnel.tunnel_id == opened.tunnel_id
                 assert tunnel.open_connection("SSH").read() == b"hello from the device\n"
         assert client.describe(opened.tunnel_id).state is TunnelState.OPEN
 

@@ -191,6 +191,20 @@ def test_the_end_of_the_tunnel_is_told(service: ServiceProcess):
             tunnel.open_socket("SSH")
 
 
+def test_a_new_token_takes_the_place_of_a_rotated_one(service: ServiceProcess):
+    with tunnel_of(service, "SSH") as opened:
+        tunnel = near(opened, renewal_timeout=HANG)
+        assert tunnel.tunnel_id is None
+        with pytest.raises(LocalProtocolError, match="not entered"):
+            tunnel.renew("token")
+        events = tunnel.events()
+        with tunnel:
+            parameters = {"tunnelId": opened.tunnel_id, "clientMode": "SOURCE"}
+            rotated = opened.control.call("RotateTunnelAccessToken", parameters)
+            tunnel.renew(rotated["sourceAccessToken"])
+            assert [next(each for each in events if isinstance(each, Connected)) for _ in "12"]
+
+
 def test_another_thread_closes_it(service: ServiceProcess):
     with tunnel_of(service, "SSH") as opened, near(opened) as tunnel:
         with ThreadPoolExecutor(3) as threads:
