@@ -112,3 +112,8 @@ def misuse_in_a_test(tailrace_tunnel: TunnelFactory) -> None:
     tunnel = tailrace_tunnel(HTTP=8080)
     tunnel.address(22)  # wrong
     print(tunnel.address("HTTP").port)  # wrong
+    tunnel.cut("source")  # wrong
+    tunnel.throttle("800 kB/s")  # wrong
+    tunnel.refuse("503")  # wrong
+    with tunnel.cut():  # wrong
+        pass

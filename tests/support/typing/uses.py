@@ -65,6 +65,18 @@ def test_a_device(tailrace_service: ServiceInThread, tailrace_tunnel: TunnelFact
     assert_type(tunnel, LocalTunnel)
     assert_type(tunnel.address("SSH"), tuple[str, int])
     print(tunnel.url("HTTP"), tunnel.url("HTTP", "https"), tunnel.tunnel_id)
+    near = tailrace.Side.SOURCE
+    with tunnel.silence(), tunnel.throttle(), tunnel.throttle(1e6, near), tunnel.refuse(503, near):
+        tunnel.cut(near)
+        tunnel.wait_disconnected(near, timeout=3)
+    tunnel.wait_connected(timeout=3.0)
+    tunnel.rotate(near)
+    tunnel.expire()
+    tunnel.close()
+    with tailrace_service.silence(), tailrace_service.throttle(1e6), tailrace_service.refuse():
+        tailrace_service.cut()
+    tailrace_service.expire(tunnel.tunnel_id)
+    assert_type(tailrace_service.client(), tailrace.Client)
     assert_type(tailrace_service.endpoints, tailrace.Endpoints)
     assert_type(tailrace_service.environment(), dict[str, str])
     tailrace_service.control_client(timeout=3.0).call("ListTunnels", {})
