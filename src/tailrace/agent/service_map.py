@@ -77,9 +77,9 @@ def rule_of(
         ConfigurationError: an argument is not valid.
     """
     # As an address, two ways to write one target are the same target.
-    rule = ServiceRule(
-        local_service(target), allow=allow, max_connections=max_connections, bandwidth=bandwidth
-    )
+    address = local_service(target)
+    assert isinstance(address, TCPAddress | UnixAddress)
+    rule = ServiceRule(address, allow=allow, max_connections=max_connections, bandwidth=bandwidth)
     ServiceMap({service_id: rule})  # refuses an id that is none
     return rule
 

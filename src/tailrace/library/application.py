@@ -12,7 +12,7 @@ from ..common.addresses import (
     refuse_url,
 )
 from ..errors import ConfigurationError
-from ..localproxy.routes import LocalService, StreamHandler
+from ..localproxy.routes import LocalService, SocketFactory, StreamHandler
 
 __all__ = ["Application", "local_service"]
 
@@ -29,7 +29,7 @@ Example: ``{"SSH": 22, "HTTP": "camera.local:80", "CMD": handler}``
 _MAX_PORT: Final = 65_535
 
 
-def local_service(application: Application) -> LocalService:
+def local_service(application: Application | SocketFactory) -> LocalService:
     """Return what the engine knows an application as.
 
     Raises:

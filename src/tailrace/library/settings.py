@@ -16,7 +16,7 @@ from ..localproxy.endpoints import (
     endpoint_of,
     parse_endpoint,
 )
-from ..localproxy.routes import LocalService
+from ..localproxy.routes import LocalService, SocketFactory
 from ..localproxy.settings import PeerVersion, ProxySettings
 from ..localproxy.validation import validate_region, validate_service_id
 from ..wire import Side
@@ -41,7 +41,7 @@ def proxy_settings(
     token: str | Secret,
     environ: Mapping[str, str],
     *,
-    services: Mapping[str, Application] | ServiceMap | None = None,
+    services: Mapping[str, Application | SocketFactory] | ServiceMap | None = None,
     region: str | None = None,
     endpoint: str | None = None,
     ca: str | os.PathLike[str] | None = None,
@@ -116,7 +116,7 @@ def _authority(ca: str | os.PathLike[str] | None) -> Path | None:
     return path
 
 
-def _local_services(services: Mapping[str, Application]) -> dict[str, LocalService]:
+def _local_services(services: Mapping[str, Application | SocketFactory]) -> dict[str, LocalService]:
     if not services:
         raise ConfigurationError("a destination needs at least one service")
     for service_id in services:

@@ -23,6 +23,7 @@ from ..errors import (
 from ..localproxy.events import ProxyEvent, ServicesMapped
 from ..localproxy.listener import Listener
 from ..localproxy.proxy import LocalProxy
+from ..localproxy.routes import SocketFactory
 from ..localproxy.settings import ProxySettings
 from ..localproxy.status import PeerPresence, TunnelStatus
 from ..wire import Side
@@ -131,7 +132,7 @@ class Tunnel:
     @staticmethod
     def destination(
         token: str | Secret,
-        services: Mapping[str, Application] | ServiceMap,
+        services: Mapping[str, Application | SocketFactory] | ServiceMap,
         *,
         region: str | None = None,
         endpoint: str | None = None,
@@ -285,7 +286,8 @@ class Tunnel:
 
         Example: ``await tunnel.wait_closed()``
         """
-        await asyncio.wait([self._entered()])
+        if not self._entered().done():
+            await asyncio.wait([self._entered()])
         if self._failure is not None:
             raise self._failure
 

@@ -6,13 +6,12 @@ import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 from ..common.addresses import (
     DEFAULT_APPLICATION_HOST,
     LocalAddress,
     TCPAddress,
-    UnixAddress,
 )
 from .capped_end import CappedEnd
 from .dialer import DialFailed, dial
@@ -21,12 +20,15 @@ from .in_process import IN_PROCESS, Streams, new_streams
 from .local_connection import LocalConnection
 from .local_end import LocalEnd
 from .log import TunnelLog
-from .routes import LocalService, Route, StreamHandler
+from .routes import LocalService, Route, SocketFactory, StreamHandler
 from .settings import ProxySettings
 from .sockets import SocketEnd
 
 __all__ = ["Applications", "name_of"]
 
+
+_Dialed: TypeAlias = LocalAddress | SocketFactory
+"""What a socket is connected to."""
 
 _DIALS: Final = 128
 """Connections that are dialed at once for one service; the others wait for their turn."""
@@ -34,10 +36,10 @@ _DIALS: Final = 128
 
 def name_of(service: LocalService) -> str:
     """Return how events and records name an application."""
-    return str(service) if isinstance(service, TCPAddress | UnixAddress) else IN_PROCESS
+    return str(service) if isinstance(service, _Dialed) else IN_PROCESS
 
 
-def _told(address: LocalAddress) -> str:
+def _told(address: _Dialed) -> str:
     """Return an address as the peer reads it, which does not know our default host."""
     if isinstance(address, TCPAddress) and not address.host:
         return str(TCPAddress(DEFAULT_APPLICATION_HOST, address.port))
@@ -83,7 +85,7 @@ class Applications:
     def reach(self, local: LocalConnection, route: Route) -> None:
         """Attach the application of a new connection, as soon as there is one."""
         service = route.service
-        if isinstance(service, TCPAddress | UnixAddress):
+        if isinstance(service, _Dialed):
             service_id = local.connection.service_id
             if self._dialing[service_id] < _DIALS:
                 self._begin_dial(local, route)
@@ -130,7 +132,7 @@ class Applications:
 
     async def _dial(self, local: LocalConnection, route: Route) -> None:
         address = route.service
-        assert isinstance(address, TCPAddress | UnixAddress)
+        assert isinstance(address, _Dialed)
         try:
             sock = await dial(address, self._settings, route.networks)
         except DialFailed as error:

@@ -19,7 +19,7 @@ from ..common.addresses import (
 from ..errors import NameResolutionFailed
 from ..link.tcp import resolve
 from .allow_list import is_allowed
-from .routes import Network, is_within
+from .routes import Network, SocketFactory, is_within
 from .settings import ProxySettings
 
 __all__ = ["DialFailed", "dial"]
@@ -43,9 +43,11 @@ class DialFailed(Exception):
 
 
 async def dial(
-    address: LocalAddress, settings: ProxySettings, networks: Sequence[Network] | None = None
+    address: LocalAddress | SocketFactory,
+    settings: ProxySettings,
+    networks: Sequence[Network] | None = None,
 ) -> socket.socket:
-    """Return a connected, non-blocking socket to ``address``.
+    """Return a connected, non-blocking socket to ``address``, or from what makes one.
 
     With ``networks``, only to an IP address that one of them contains: a host name is judged by
     what it resolves to.
@@ -56,6 +58,11 @@ async def dial(
     Raises:
         DialFailed: none could be reached, or may be; the text says why, for the log.
     """
+    if isinstance(address, SocketFactory):
+        try:
+            return await address.connect()
+        except OSError as error:
+            raise DialFailed(f"{address} -- {error}", error.strerror or str(error)) from None
     if not is_allowed(address, settings.allowed):
         raise DialFailed(f"{address} -- {_NOT_ALLOWED}", _NOT_ALLOWED)
     tries = 0

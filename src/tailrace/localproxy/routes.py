@@ -12,14 +12,39 @@ from .capped_end import Bandwidth
 
 if TYPE_CHECKING:
     import asyncio
+    import socket
     from collections.abc import Awaitable
 
-__all__ = ["LocalService", "Network", "Refusal", "Route", "Routes", "StreamHandler", "is_within"]
+__all__ = [
+    "LocalService",
+    "Network",
+    "Refusal",
+    "Route",
+    "Routes",
+    "SocketFactory",
+    "StreamHandler",
+    "is_within",
+]
 
 StreamHandler: TypeAlias = "Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]"
 """Destination: serves the connections of a service within this process."""
 
-LocalService: TypeAlias = "LocalAddress | StreamHandler"
+
+@dataclass(frozen=True, slots=True)
+class SocketFactory:
+    """Destination: makes the sockets of a service whose application is within this process."""
+
+    connect: Callable[[], Awaitable[socket.socket]]
+    """Return a connected, non-blocking socket to the application, for each connection.
+
+    It is cancelled when the connection ends meanwhile, and raises ``OSError`` to refuse it.
+    """
+
+    def __str__(self) -> str:
+        return "in process"
+
+
+LocalService: TypeAlias = "LocalAddress | StreamHandler | SocketFactory"
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
