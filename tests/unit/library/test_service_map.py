@@ -12,10 +12,11 @@ import pytest
 from support.network.applications import application, check_echo, echo
 from support.service.process import ServiceProcess
 from support.tunnel import Tunnel as OpenTunnel
-from support.tunnel import tunnel_of
+from support.tunnel import disguise, tunnel_of
 from support.waiting import HANG, until
 from tailrace.common.addresses import TCPAddress
 from tailrace.errors import ConfigurationError, ServiceIdMismatch
+from tailrace.flow.receive_buffers import CONNECTION_HIGH
 from tailrace.library import (
     Application,
     ConnectionCut,
@@ -356,3 +357,32 @@ async def test_a_cap_is_shared_and_nothing_is_lost_in_either_direction(
         await until(lambda: len(sums) == 4, "the ends of the uploads")
     expected = [size + more for size in sizes for more in (0, 1)]
     assert sums == {f"{size}\n": hashlib.sha256(noise(size)).hexdigest() for size in expected}
+
+
+async def test_a_peer_that_cannot_be_asked_to_wait_loses_nothing_either(
+    service: ServiceProcess, monkeypatch: pytest.MonkeyPatch
+):
+    """More waits for the application than the link is read for."""
+    data = noise(3_500_000)
+    received = asyncio.get_running_loop().create_future()
+    waiting: list[int] = []
+
+    async def sink(reader: Reader, writer: Writer) -> None:
+        digest = hashlib.sha256()
+        while chunk := await reader.read(65_536):
+            digest.update(chunk)
+            table = destination._proxy._uplink.traffics[0].connections
+            waiting.append(table.inbound.buffers.total)
+        received.set_result(digest.hexdigest())
+
+    disguise(monkeypatch, Side.SOURCE)
+    services = ServiceMap({"UP": ServiceRule(sink, bandwidth=4_000_000)})
+    with tunnel_of(service, "UP") as tunnel:
+        async with far(tunnel, services) as destination, near(tunnel) as source:
+            _, writer = await source.open_connection("UP")
+            writer.write(data)
+            writer.close()
+            async with asyncio.timeout(HANG):
+                assert await received == hashlib.sha256(data).hexdigest()
+    assert max(waiting) > CONNECTION_HIGH
+    assert max(waiting) < 2 * CONNECTION_HIGH
