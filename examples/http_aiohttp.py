@@ -18,7 +18,6 @@ import sys
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.tracing import Trace
-from yarl import URL
 
 import tailrace
 
@@ -48,7 +47,7 @@ class TunnelConnector(aiohttp.BaseConnector):
 
 
 async def fetch(thing: str, url: str, ca: str | None, timeout: float) -> None:
-    service = URL(url).scheme.upper()
+    service = "HTTPS" if url.startswith("https:") else "HTTP"
     tls = ssl.create_default_context(cafile=ca)
     async with (
         tailrace.connect(thing, services=[service], reuse=True, timeout=timeout) as tunnel,

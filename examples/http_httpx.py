@@ -52,7 +52,7 @@ class TunnelTransport(httpx.AsyncHTTPTransport):
 
 
 async def fetch(thing: str, url: str, ca: str | None, timeout: float) -> None:
-    service = httpx.URL(url).scheme.upper()
+    service = "HTTPS" if url.startswith("https:") else "HTTP"
     tls = ssl.create_default_context(cafile=ca)
     async with (
         tailrace.connect(thing, services=[service], reuse=True, timeout=timeout) as tunnel,
