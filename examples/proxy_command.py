@@ -12,47 +12,37 @@ host is that of the thing:
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
+import os
 import signal
+import socket
 import sys
+import threading
 
 import tailrace
 
-
-async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Pass on what is read until it ends, and its end."""
-    while data := await reader.read(65536):
-        writer.write(data)
-        await writer.drain()
-    writer.write_eof()
+STDIN, STDOUT = 0, 1
 
 
-async def standard_streams() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Return standard input and output, which have to be pipes, sockets or a terminal."""
-    loop = asyncio.get_running_loop()
-    reader, unread = asyncio.StreamReader(), asyncio.StreamReader()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    transport, protocol = await loop.connect_write_pipe(
-        lambda: asyncio.StreamReaderProtocol(unread), sys.stdout
-    )
-    return reader, asyncio.StreamWriter(transport, protocol, None, loop)
+def send(sock: socket.socket) -> None:
+    """Send standard input, and its end; what fails here fails in the other direction, too."""
+    with contextlib.suppress(OSError):
+        while data := os.read(STDIN, 65536):
+            sock.sendall(data)
+        sock.shutdown(socket.SHUT_WR)
 
 
-async def join(thing: str, service: str, timeout: float) -> None:
+def join(thing: str, service: str, timeout: float) -> None:
     """Carry one connection until the device ends it; the end of input ends only one half."""
-    task = asyncio.current_task()
-    assert task is not None
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):  # ssh ends this with SIGHUP
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    async with tailrace.connect(thing, services=[service], reuse=True, timeout=timeout) as tunnel:
-        stdin, stdout = await standard_streams()
-        reader, writer = await tunnel.open_connection(service)
-        async with asyncio.TaskGroup() as tasks:
-            sending = tasks.create_task(copy(stdin, writer))
-            await copy(reader, stdout)
-            await stdout.wait_closed()
-            sending.cancel()
+    with (
+        tailrace.sync.connect(thing, services=[service], reuse=True, timeout=timeout) as tunnel,
+        tunnel.open_socket(service) as sock,
+    ):
+        # A daemon, because standard input may stay open when the device has ended the connection.
+        threading.Thread(target=send, args=(sock,), daemon=True).start()
+        while data := sock.recv(65536):
+            while data:
+                data = data[os.write(STDOUT, data) :]
 
 
 def main() -> None:
@@ -61,15 +51,16 @@ def main() -> None:
     parser.add_argument("service")
     parser.add_argument("--timeout", type=float, default=30, help="seconds for the device to come")
     args = parser.parse_args()
+    for number in (signal.SIGHUP, signal.SIGTERM):  # so that the tunnel is closed: ssh sends SIGHUP
+        signal.signal(number, signal.default_int_handler)
     try:
-        with contextlib.suppress(asyncio.CancelledError):
-            asyncio.run(join(args.thing, args.service, args.timeout))
+        join(args.thing, args.service, args.timeout)
+    except KeyboardInterrupt:
+        pass
     except tailrace.TailraceError as error:
         sys.exit(f"{error}. {error.advice}")
-    except (OSError, ValueError) as error:
+    except OSError as error:
         sys.exit(f"{args.service} of {args.thing}: {error}")
-    except ExceptionGroup as group:
-        sys.exit(f"{args.service} of {args.thing}: {group.exceptions[0]}")
 
 
 if __name__ == "__main__":
