@@ -58,10 +58,9 @@ class Block(Generic[_Value]):
     ) -> None:
         """Leave it; in a process that was forked inside of the block, do nothing."""
         loop, self._loop = self._loop, None
-        if loop is None or not loop.is_of_this_process:
+        if loop is None or not SHARED.leaves(self):
             return
         try:
-            SHARED.left(self)
             loop.run(self._leave(error))
         finally:
             SHARED.release(loop)

@@ -79,9 +79,12 @@ class SharedLoop:
         """Have ``leave`` called when the program ends before the block does."""
         self._blocks[block] = leave
 
-    def left(self, block: object) -> None:
-        """Called when a block is left."""
-        self._blocks.pop(block, None)
+    def leaves(self, block: object) -> bool:
+        """Return whether a block is to be left, and not by :meth:`end` any more.
+
+        It is not where ``end`` has done so already, nor in a process that was forked inside of it.
+        """
+        return self._blocks.pop(block, None) is not None
 
     def end(self) -> None:
         """Leave all blocks; called when the program ends, which takes a few seconds at most."""
@@ -102,6 +105,7 @@ class SharedLoop:
     async def _leave_all(self) -> None:
         loop = asyncio.get_running_loop()
         leaving = [loop.create_task(leave()) for leave in self._blocks.values()]
+        self._blocks.clear()
         if leaving:
             done, _ = await asyncio.wait(leaving, timeout=_EXIT_SECONDS)
             for task in done:

@@ -6,17 +6,20 @@ import gc
 import hashlib
 import os
 import socket
+import ssl
 import threading
 from array import array
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import tailrace
 from support.interrupts import interrupted_when
+from support.network.certificates import Certificates
 from support.network.ports import free_port
 from support.service.process import ServiceProcess
 from support.tunnel import Tunnel as OpenTunnel
@@ -263,6 +266,25 @@ def test_a_socket_is_a_socket(service: ServiceProcess):
             file.write("hello\n")
             file.flush()
             assert file.readline() == "hello\n"
+
+
+def test_tls_inside_of_a_connection(service: ServiceProcess, tmp_path: Path):
+    certificates = Certificates(tmp_path)
+    context = certificates.server_context()
+
+    def serve(sock: socket.socket) -> None:
+        with context.wrap_socket(sock, server_side=True) as tls:
+            tls.sendall(tls.recv(5))
+            tls.unwrap().close()
+
+    trust = ssl.create_default_context(cafile=certificates.ca_file)
+    with both(service, SSH=serve) as (source, _):
+        sock = source.open_socket("SSH")
+        sock.settimeout(HANG)
+        with trust.wrap_socket(sock, server_hostname="localhost") as tls:
+            tls.sendall(b"hello")
+            assert tls.recv(99) == b"hello"
+            assert tls.recv(99) == b""
 
 
 def test_many_connections_at_the_same_time(service: ServiceProcess):
