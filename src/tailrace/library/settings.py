@@ -57,14 +57,19 @@ def proxy_settings(
     host, port = _endpoint(region, endpoint, environ)
     if dialect not in _DIALECTS:
         raise ConfigurationError(f"dialect={dialect!r} is none of 'V1', 'V2' and 'V3'")
+    fixed, routes = None, None
+    if isinstance(services, ServiceMap):
+        routes = services
+    elif services is not None:
+        fixed = _local_services(services)
     return ProxySettings(
         side=side,
         host=host,
         port=port,
         access_token=_secret(token),
         client_token=_client_token(client_token),
-        services=_local_services(services) if isinstance(services, Mapping) else None,
-        routes=services if isinstance(services, ServiceMap) else None,
+        services=fixed,
+        routes=routes,
         listen=False,
         peer_version=_DIALECTS[dialect],
         renewal_timeout=renewal_timeout,
