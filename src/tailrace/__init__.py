@@ -12,6 +12,7 @@ Example::
 TYPE_CHECKING = False
 """As ``typing`` has it, whose import takes longer than all of this."""
 if TYPE_CHECKING:
+    from .agent.notification import Notification
     from .aws import (
         Client,
         Credentials,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         ListenError,
         LocalProtocolError,
         NameResolutionFailed,
+        NotificationIgnored,
         NotTunnelingService,
         OpenFailed,
         ProtocolError,
@@ -141,6 +143,8 @@ __all__ = [
     "LocalProtocolError",
     "NameResolutionFailed",
     "NotTunnelingService",
+    "Notification",
+    "NotificationIgnored",
     "OpenFailed",
     "OpenedTunnel",
     "PeerDialectLearned",
@@ -183,12 +187,13 @@ __all__ = [
     "connect",
 ]
 
-_SERVICE = {
+_HOMES = {
     "Endpoints": ".service.config",
     "Limits": ".service.limits",
+    "Notification": ".agent.notification",
     "Service": ".service.service",
 }
-"""Names of the service, whose packages are an extra -> the module that has each."""
+"""Names of the service, whose packages are an extra, and of the agent -> the module of each."""
 
 
 if not TYPE_CHECKING:  # to type checkers, a name that does not exist is an error
@@ -198,7 +203,7 @@ if not TYPE_CHECKING:  # to type checkers, a name that does not exist is an erro
             from importlib import import_module
 
             ours = (".errors", ".aws", ".library")
-            for home in (_SERVICE[name],) if name in _SERVICE else ours:
+            for home in (_HOMES[name],) if name in _HOMES else ours:
                 module = import_module(home, __name__)
                 if name in module.__all__:
                     value: object = getattr(module, name)

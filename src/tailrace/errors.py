@@ -37,6 +37,7 @@ __all__ = [
     "LocalProtocolError",
     "NameResolutionFailed",
     "NotTunnelingService",
+    "NotificationIgnored",
     "OpenFailed",
     "ProtocolError",
     "ProxyRefused",
@@ -416,3 +417,15 @@ class ControlCertificateRejected(ControlError):
 
     retryable = False
     advice = "name the CA of the service: the argument ca, or the variable AWS_CA_BUNDLE"
+
+
+class NotificationIgnored(TailraceError):
+    """A notification of a tunnel is not acted upon; the text says why, and holds no token.
+
+    Example: ``except tailrace.NotificationIgnored as error: print("ignored:", error)``
+    """
+
+    def __init__(self, text: str, *, expected: bool = False) -> None:
+        super().__init__(text)
+        self.expected = expected
+        """Whether that is as it should be: it was for somebody else, or was acted upon before."""

@@ -42,9 +42,11 @@ FORBIDDEN = {
     "service": {"session", "link", "localproxy"},
     # What it needs of a tunnel, the engine and the control API's client offer.
     "library": {"session", "flow", "service"},
+    # Tunnels come from the library alone.
+    "agent": {"session", "flow", "localproxy", "service"},
 }
 
-OFFERED = {"errors", "aws", "library", "service"}
+OFFERED = {"errors", "aws", "library", "service", "agent"}
 """Rooms whose names the package itself offers."""
 
 PURE = {"wire", "session"}
@@ -171,6 +173,7 @@ def test_every_room_of_the_package_is_known() -> None:
         ("tailrace.errors", "from . import wire"),
         ("tailrace.library.tunnel", "from ..session import Session"),
         ("tailrace.localproxy.proxy", "from ..library import Tunnel"),
+        ("tailrace.agent.tunnels", "from ..localproxy.proxy import LocalProxy"),
         ("tailrace", "from .wire import Message"),
         ("tailrace.shed.tools", "import json"),
     ],

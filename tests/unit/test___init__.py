@@ -56,6 +56,8 @@ API = """
     LocalProtocolError
     NameResolutionFailed
     NotTunnelingService
+    Notification
+    NotificationIgnored
     OpenFailed
     OpenedTunnel
     PeerDialectLearned
@@ -113,9 +115,10 @@ SIGNATURES = {
     "Client.untag": "self, tunnel, keys",
     "Client.tags": "self, tunnel",
     "Tunnel.source": "token, *, region=None, endpoint=None, ca=None, client_token=None,"
-    " timeout=30.0",
+    " dialect=None, timeout=30.0, renewal_timeout=0.0",
     "Tunnel.destination": "token, services, *, region=None, endpoint=None, ca=None,"
-    " client_token=None, timeout=30.0",
+    " client_token=None, timeout=30.0, renewal_timeout=0.0",
+    "Tunnel.renew": "self, token",
     "Tunnel.wait_peer": "self, timeout=None",
     "Tunnel.wait_closed": "self",
     "Tunnel.close": "self",
@@ -129,9 +132,12 @@ SIGNATURES = {
     "Service.client": "self, timeout=30.0",
     "connect": "thing=None, *, tunnel_id=None, services=(), reuse=False, keep=False,"
     " lifetime=None, timeout=30.0, client=None, client_token=None, region=None, endpoint=None,"
-    " ca=None",
+    " ca=None, dialect=None",
 }
 """Functions and methods, and their parameters."""
+
+PROPERTIES = {"Tunnel.client_token", "SourceTunnel.tunnel_id", "Service.endpoints"}
+"""Attributes that are computed."""
 
 TYPED = ROOT / "tests" / "support" / "typing"
 
@@ -147,7 +153,7 @@ def documented() -> Iterator[tuple[str, object]]:
     """Yield every public name that has a docstring, and the methods that a program calls."""
     for name in sorted(set(tailrace.__all__) - ALIASES - {"__version__"}):
         yield name, getattr(tailrace, name)
-    for name in (*SIGNATURES, "Tunnel.client_token"):
+    for name in (*SIGNATURES, *PROPERTIES):
         owner, _, method = name.rpartition(".")
         if not owner:
             continue
@@ -168,8 +174,8 @@ def test_the_names_are_pinned() -> None:
 
 
 def test_the_signatures_are_pinned() -> None:
-    found = {
-        f"{owner}.{name}": parameters(getattr(getattr(tailrace, owner), name))
+    public = {
+        f"{owner}.{name}": value
         for owner in (
             "Client",
             "Tunnel",
@@ -179,7 +185,13 @@ def test_the_signatures_are_pinned() -> None:
             "Service",
         )
         for name, value in vars(getattr(tailrace, owner)).items()
-        if not name.startswith("_") and not isinstance(value, property)
+        if not name.startswith("_")
+    }
+    properties = {name for name, value in public.items() if isinstance(value, property)}
+    assert properties == PROPERTIES
+    found = {
+        name: parameters(getattr(getattr(tailrace, name.partition(".")[0]), name.partition(".")[2]))
+        for name in public.keys() - properties
     }
     assert found | {"connect": parameters(tailrace.connect)} == SIGNATURES
 

@@ -38,6 +38,7 @@ TREE = {
     "LocalProtocolError": "ProtocolError",
     "NameResolutionFailed": "LinkError",
     "NotTunnelingService": "HandshakeFailed",
+    "NotificationIgnored": "TailraceError",
     "OpenFailed": "TailraceError",
     "ProtocolError": "TailraceError",
     "ProxyRefused": "LinkError",

@@ -18,14 +18,13 @@ from ..errors import (
     ControlError,
     ResponseLost,
     TailraceError,
-    TimedOut,
     TunnelNotFound,
 )
 from ..localproxy.endpoints import ENDPOINT_VARIABLE, REGION_VARIABLE
 from ..localproxy.settings import ProxySettings
 from ..wire import Side
-from .advice import with_advice
-from .settings import proxy_settings
+from .device import wait_for_device
+from .settings import DialectName, proxy_settings
 from .tunnel import SourceTunnel
 
 __all__ = ["connect"]
@@ -49,6 +48,7 @@ def connect(
     region: str | None = None,
     endpoint: str | None = None,
     ca: str | os.PathLike[str] | None = None,
+    dialect: DialectName | None = None,
 ) -> AbstractAsyncContextManager[SourceTunnel]:
     """Open a tunnel to a thing, wait for its device, and close the tunnel at the end of the block.
 
@@ -67,11 +67,11 @@ def connect(
         lifetime: whole minutes, 1 to 720, after which the tunnel is closed; the longest if none is
             given.
         timeout: seconds that each of connecting to the service and waiting for the device may take;
-            ``None``: for ever. A service that does not tell, as AWS' does not, is not asked for the
-            device.
+            ``None``: for ever. Where the service does not tell, as AWS' does not, the control API
+            is asked for the device, at first each second, later every 5 seconds.
         client: makes the calls; otherwise a :class:`Client` of its own does, which is closed.
-        client_token, region, endpoint, ca: as for :meth:`Tunnel.source`. Without region, endpoint
-            and the variables, the region is that of the client if it calls AWS.
+        client_token, region, endpoint, ca, dialect: as for :meth:`Tunnel.source`. Without region,
+            endpoint and the variables, the region is that of the client if it calls AWS.
 
     Raises:
         ConfigurationError: an argument or a variable of the environment is not valid.
@@ -99,6 +99,7 @@ def connect(
             endpoint=endpoint,
             ca=ca,
             client_token=client_token,
+            dialect=dialect,
         )
 
     return _connected(wanted, client, settings, keep=keep, timeout=timeout)
@@ -146,11 +147,21 @@ async def _connected(
         ready = settings(used)
         lease = _Lease(used, wanted)
         stack.push_async_exit(lease.end)
-        tunnel = SourceTunnel(replace(ready, access_token=await lease.begin()), timeout)
+        taken = await lease.begin()
+        tunnel = SourceTunnel(replace(ready, access_token=taken.token), timeout, taken.tunnel_id)
         await stack.enter_async_context(tunnel)
-        await _wait_for_device(tunnel, timeout)
+        await wait_for_device(tunnel, used, taken.tunnel_id, timeout)
         lease.keep = keep
         yield tunnel
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A tunnel that is ours to use."""
+
+    tunnel_id: str
+    token: Secret
+    """The source token."""
 
 
 @dataclass(slots=True)
@@ -163,22 +174,22 @@ class _Lease:
     opened: str | None = None
     """Id of the tunnel that was opened."""
 
-    async def begin(self) -> Secret:
-        """Take, reuse or open the tunnel that is wanted; return its source token."""
+    async def begin(self) -> _Taken:
+        """Take, reuse or open the tunnel that is wanted."""
         if self.wanted.tunnel_id is not None:
             return await self._take(self.wanted.tunnel_id)
         found = await self._reuse() if self.wanted.reuse else None
         return found or await self._open()
 
-    async def _take(self, tunnel_id: str) -> Secret:
-        """Return a new source token of a tunnel."""
+    async def _take(self, tunnel_id: str) -> _Taken:
+        """Return a tunnel with a new source token."""
         rotated = await self.client.rotate(tunnel_id, Side.SOURCE)
         if rotated.source_token is None:
             raise ControlError("", f"the service returned no source token of tunnel {tunnel_id}")
-        return rotated.source_token
+        return _Taken(tunnel_id, rotated.source_token)
 
-    async def _reuse(self) -> Secret | None:
-        """Return a new source token of a tunnel that nobody uses; ``None`` if there is none."""
+    async def _reuse(self) -> _Taken | None:
+        """Return a tunnel that nobody uses, with a new source token; ``None`` if there is none."""
         async for each in self.client.list(thing=self.wanted.thing, limit=_MOST_REUSED):
             if each.state is not TunnelState.OPEN:
                 continue
@@ -195,15 +206,15 @@ class _Lease:
                 continue  # closed and deleted meanwhile
         return None
 
-    async def _open(self) -> Secret:
-        """Open a tunnel and return its source token.
+    async def _open(self) -> _Taken:
+        """Open a tunnel.
 
         A call that was sent cannot be taken back, so cancelling waits for its response: only that
         tells which tunnel is to be closed.
         """
         return await uninterrupted(self._call_open())
 
-    async def _call_open(self) -> Secret:
+    async def _call_open(self) -> _Taken:
         # By this, a tunnel is found whose id was in a response that was lost.
         description = f"tailrace.connect {uuid4()}"
         try:
@@ -222,7 +233,7 @@ class _Lease:
                 error.add_note(f"a tunnel may be open; its description is {description!r}")
             raise
         self.opened = opened.tunnel_id
-        return opened.source_token
+        return _Taken(opened.tunnel_id, opened.source_token)
 
     async def end(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
@@ -260,13 +271,3 @@ def _region(client: Client) -> str | None:
     if os.environ.get(ENDPOINT_VARIABLE) or os.environ.get(REGION_VARIABLE):
         return None
     return client.region if client.endpoint == aws_endpoint(client.region) else None
-
-
-async def _wait_for_device(tunnel: SourceTunnel, timeout: float | None) -> None:
-    try:
-        await tunnel.wait_peer(timeout)
-    except TimedOut:
-        raise with_advice(
-            TimedOut(f"the device has not connected to the tunnel within {timeout:g} s"),
-            "Check that the device is online, and that its agent serves these services",
-        ) from None

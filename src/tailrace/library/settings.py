@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from ..common.addresses import AddressError, TCPAddress, parse_local_address, refuse_url
 from ..common.secret import Secret, is_client_token
@@ -17,11 +17,11 @@ from ..localproxy.endpoints import (
     endpoint_of,
     parse_endpoint,
 )
-from ..localproxy.settings import LocalService, ProxySettings, StreamHandler
+from ..localproxy.settings import LocalService, PeerVersion, ProxySettings, StreamHandler
 from ..localproxy.validation import validate_region, validate_service_id
 from ..wire import Side
 
-__all__ = ["Application", "proxy_settings"]
+__all__ = ["Application", "DialectName", "proxy_settings"]
 
 Application: TypeAlias = "str | int | StreamHandler"
 """What serves the connections of a service at a destination.
@@ -32,6 +32,15 @@ Application: TypeAlias = "str | int | StreamHandler"
 Example: ``{"SSH": 22, "HTTP": "camera.local:80", "CMD": handler}``
 """
 
+DialectName: TypeAlias = Literal["V1", "V2", "V3"]
+"""A version of the tunnel protocol."""
+
+_DIALECTS: Final[Mapping[str | None, PeerVersion]] = {
+    None: PeerVersion.AUTO,
+    "V1": PeerVersion.V1,
+    "V2": PeerVersion.V2,
+    "V3": PeerVersion.V3,
+}
 _MAX_PORT = 65_535
 
 
@@ -45,6 +54,8 @@ def proxy_settings(
     endpoint: str | None = None,
     ca: str | os.PathLike[str] | None = None,
     client_token: str | Secret | None = None,
+    dialect: DialectName | None = None,
+    renewal_timeout: float = 0.0,
 ) -> ProxySettings:
     """Return the settings of one end of a tunnel.
 
@@ -52,6 +63,8 @@ def proxy_settings(
         ConfigurationError: an argument or a variable of the environment is not valid.
     """
     host, port = _endpoint(region, endpoint, environ)
+    if dialect not in _DIALECTS:
+        raise ConfigurationError(f"dialect={dialect!r} is none of 'V1', 'V2' and 'V3'")
     return ProxySettings(
         side=side,
         host=host,
@@ -60,6 +73,8 @@ def proxy_settings(
         client_token=_client_token(client_token),
         services=None if services is None else _local_services(services),
         listen=False,
+        peer_version=_DIALECTS[dialect],
+        renewal_timeout=renewal_timeout,
         capath=_authority(ca),
         web_proxy=web_proxy_for(host, port, environ),
     )

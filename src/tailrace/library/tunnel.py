@@ -28,7 +28,7 @@ from ..localproxy.status import PeerPresence, TunnelStatus
 from ..wire import Side
 from .advice import NETWORK_ADVICE, advised, with_advice
 from .event_stream import EventStream, TunnelEvent
-from .settings import Application, proxy_settings
+from .settings import Application, DialectName, proxy_settings
 
 __all__ = ["DestinationTunnel", "SourceTunnel", "Tunnel", "TunnelListener"]
 
@@ -79,7 +79,9 @@ class Tunnel:
         endpoint: str | None = None,
         ca: str | os.PathLike[str] | None = None,
         client_token: str | Secret | None = None,
+        dialect: DialectName | None = None,
         timeout: float | None = _PATIENCE,
+        renewal_timeout: float = 0.0,
     ) -> SourceTunnel:
         """Return the source of a tunnel, the end that opens connections. It is not entered yet.
 
@@ -93,7 +95,13 @@ class Tunnel:
                 ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` replace.
             client_token: 32 to 128 letters, digits and hyphens. An access token is good only with
                 the client token of its first use. ``None`` makes one: see :attr:`client_token`.
+            dialect: ``"V1"`` or ``"V2"`` for a destination that speaks an older version of the
+                protocol, one connection at a time for each service: V1 for AWS' Device Client and
+                Greengrass. ``None`` finds out, unless the destination stays silent: that is the
+                event :class:`PeerSilent`.
             timeout: seconds that entering may take; ``None``: for ever.
+            renewal_timeout: seconds to wait for :meth:`renew` when the service says that the
+                access token was rotated; 0: the tunnel then fails with :class:`TokenRotated`.
 
         A web proxy is taken from ``https_proxy``, unless ``no_proxy`` has the endpoint.
 
@@ -113,6 +121,8 @@ class Tunnel:
             endpoint=endpoint,
             ca=ca,
             client_token=client_token,
+            dialect=dialect,
+            renewal_timeout=renewal_timeout,
         )
         return SourceTunnel(settings, timeout)
 
@@ -126,6 +136,7 @@ class Tunnel:
         ca: str | os.PathLike[str] | None = None,
         client_token: str | Secret | None = None,
         timeout: float | None = _PATIENCE,
+        renewal_timeout: float = 0.0,
     ) -> DestinationTunnel:
         """Return the destination of a tunnel, the end that serves connections.
 
@@ -137,7 +148,7 @@ class Tunnel:
                 ``async def handler(reader, writer)``. A handler's connection ends when it returns;
                 when it raises anything but a ``ConnectionError``, that is logged and the connection
                 is reset. It is cancelled when the tunnel ends.
-            region, endpoint, ca, client_token, timeout: as for :meth:`source`.
+            region, endpoint, ca, client_token, timeout, renewal_timeout: as for :meth:`source`.
 
         Raises:
             ConfigurationError: an argument or a variable of the environment is not valid.
@@ -156,6 +167,7 @@ class Tunnel:
             endpoint=endpoint,
             ca=ca,
             client_token=client_token,
+            renewal_timeout=renewal_timeout,
         )
         return DestinationTunnel(settings, timeout)
 
@@ -218,6 +230,25 @@ class Tunnel:
             running.cancel()
             await asyncio.wait([running])
             raise
+
+    def renew(self, token: str | Secret) -> None:
+        """Use a new access token, that of a rotation, from the next link on.
+
+        The open link stays until the service ends it, as it does with a token that was rotated;
+        the one that follows has the new token and the same client token. A service that ends the
+        link first, before its new token has come here, is the reason for ``renewal_timeout``.
+
+        Args:
+            token: an access token of the same tunnel and side.
+
+        Raises:
+            ConfigurationError: it cannot be sent as it is.
+            TunnelClosed: the tunnel has ended.
+
+        Example: ``tunnel.renew(rotated.destination_token)``
+        """
+        self._require_open()
+        self._proxy.renew(token if isinstance(token, Secret) else Secret(token))
 
     async def wait_peer(self, timeout: float | None = None) -> None:
         """Wait until the other side of the tunnel is connected.
@@ -369,6 +400,22 @@ class SourceTunnel(Tunnel):
             server = await tunnel.listen("HTTP", "127.0.0.1", 8080)
             await tunnel.wait_closed()
     """
+
+    def __init__(
+        self, settings: ProxySettings, timeout: float | None, tunnel_id: str | None = None
+    ) -> None:
+        super().__init__(settings, timeout)
+        self._tunnel_id = tunnel_id
+
+    @property
+    def tunnel_id(self) -> str | None:
+        """The tunnel's id at the service, known where :func:`connect` has opened or taken it.
+
+        ``None`` otherwise: a token does not tell.
+
+        Example: ``await client.close(tunnel.tunnel_id)``
+        """
+        return self._tunnel_id
 
     async def open_connection(
         self, service: str

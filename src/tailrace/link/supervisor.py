@@ -5,7 +5,7 @@ What happens after a link went down, or could not be set up, is decided as follo
 * The service says that the tunnel is over: close code 1000. Or it closes the link with another
   code and then refuses the tokens: they were good a moment ago, so it is the tunnel that ended.
 * It says that the access token was rotated: close code 1008 with that reason. Another try would be
-  refused.
+  refused, unless :meth:`LinkSupervisor.renew` brings the new token, which the policy may wait for.
 * It refuses the tokens, or its certificate does not verify: final, another try would only repeat
   that. So is an answer of something that is no tunneling service, and that of a service which got
   another request than was sent. But where a link worked once, this may be a network that wants a
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 from random import Random
@@ -30,6 +31,7 @@ from ..errors import (
     AccessRefused,
     ConfigurationError,
     LinkError,
+    TokenRotated,
 )
 from .backoff import LASTED, Backoff
 from .connector import connect
@@ -70,6 +72,8 @@ class ReconnectPolicy:
     """Longest first delay; the following ones grow exponentially."""
     retry_delay_cap: float = 120.0
     ping_period: float = 20.0
+    renewal_timeout: float = 0.0
+    """How long a new access token is waited for when the service says that it was rotated."""
 
     def __post_init__(self) -> None:
         if self.retry_count < FOREVER:
@@ -123,6 +127,8 @@ class LinkSupervisor:
         self._worked = False
         self._close_frame_seen = False
         self._stopped = asyncio.Event()
+        self._renewed = asyncio.Event()
+        """Set while there is an access token with which no link was tried."""
         self._link: Link | None = None
         self._handler: _Handler | None = None
 
@@ -163,22 +169,49 @@ class LinkSupervisor:
         if self._link is not None:
             self._link.close(CloseCode.OK, "")
 
+    def renew(self, access_token: Secret) -> None:
+        """Use another access token from the next try on; an open link stays until it ends.
+
+        Raises:
+            ConfigurationError: it cannot be sent as it is.
+        """
+        self._endpoint = replace(self._endpoint, access_token=access_token)
+        self._renewed.set()
+
     async def _keep(self) -> SupervisorOutcome:
         while not self._stopped.is_set():
             result = await self._try_once()
-            if isinstance(result, SupervisorOutcome):
+            if result is SupervisorOutcome.ROTATED:
+                if not await self._wait_renewed():
+                    return result
+            elif isinstance(result, SupervisorOutcome):
                 return result
-            await self._wait_after(result)
+            else:
+                await self._wait_after(result)
         return SupervisorOutcome.STOPPED
+
+    async def _wait_renewed(self) -> bool:
+        """Return whether there is a new access token, in the time that the policy allows."""
+        timeout = self._policy.renewal_timeout
+        if timeout and not self._renewed.is_set():
+            self._observer.retrying(TokenRotated("the access token was rotated"), timeout)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._renewed.wait()
+        return self._renewed.is_set()
 
     async def _try_once(self) -> SupervisorOutcome | LinkError:
         """Open a link and hold it to its end; return the outcome, or why to try again."""
         handler = _Handler(self._observer.new_handler(), self._endpoint.secrets)
         if self._stopped.is_set():
             return SupervisorOutcome.STOPPED
+        self._renewed.clear()
         try:
             link = await connect(self._endpoint, handler, self._backend)
-        except AccessRefused:
+        except AccessRefused as error:
+            if self._renewed.is_set():
+                # It was the old token that was refused.
+                return LinkError(str(error))
             if self._close_frame_seen:
                 return SupervisorOutcome.ENDED
             raise

@@ -136,6 +136,9 @@ class PeerDialectLearned:
 class PeerSilent:
     """Source: the peer has answered nothing; an older one would not understand V3.
 
+    Where the device runs one, as AWS' Device Client and Greengrass are, the source has to be told:
+    ``dialect="V1"`` of :meth:`Tunnel.source` and :func:`connect`.
+
     Example: ``case tailrace.PeerSilent(service_id, seconds): print(service_id, "is silent")``
     """
 

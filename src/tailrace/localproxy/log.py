@@ -33,6 +33,10 @@ class TunnelLog(logging.LoggerAdapter[logging.Logger]):
         self._redaction = Redaction()
         self._redaction.add(*secrets)
 
+    def add_secret(self, secret: Secret) -> None:
+        """Take one more token out of the records from now on."""
+        self._redaction.add(secret)
+
     def set_services(self, service_ids: tuple[str, ...]) -> None:
         """Name the services of the tunnel in the records from now on."""
         self._context["services"] = service_ids

@@ -201,6 +201,17 @@ class LocalProxy:
         self._uplink.reset_all(f"the {self._settings.side.value} has been stopped")
         self._uplink.stop()
 
+    def renew(self, access_token: Secret) -> None:
+        """Use another access token of the same tunnel and side for the next link.
+
+        An open link stays: the service ends it when it has made the new token.
+
+        Raises:
+            ConfigurationError: the token cannot be sent as it is.
+        """
+        self._log.add_secret(access_token)
+        self._uplink.renew(access_token)
+
     # -- the tunnel ----------------------------------------------------------------------
 
     def _tunnel_ready(self, traffic: Traffic, service_ids: tuple[str, ...]) -> None:

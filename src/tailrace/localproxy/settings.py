@@ -91,6 +91,8 @@ class ProxySettings:
     retry_delay: float = 2.5
     """First delay of the exponential backoff of the link."""
     retry_delay_cap: float = 120.0
+    renewal_timeout: float = 0.0
+    """How long a new access token is waited for when the old one was rotated."""
     reconnect_on_data_error: bool = True
 
     dial_timeout: float = 10.0

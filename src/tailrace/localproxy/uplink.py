@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from ..common.secret import Secret
 from ..errors import LinkError, RemoteProtocolError, TailraceError
 from ..link import (
     CloseCode,
@@ -60,6 +61,7 @@ class Uplink:
             retry_delay=settings.retry_delay,
             retry_delay_cap=settings.retry_delay_cap,
             ping_period=settings.ping_period,
+            renewal_timeout=settings.renewal_timeout,
         )
         self._supervisor = LinkSupervisor(target, policy, self, backend=settings.backend.value)
 
@@ -90,6 +92,10 @@ class Uplink:
     def stop(self) -> None:
         """Close the link in order, and set up none any more."""
         self._supervisor.stop()
+
+    def renew(self, access_token: Secret) -> None:
+        """Use another access token for the next link, as :meth:`LinkSupervisor.renew`."""
+        self._supervisor.renew(access_token)
 
     def reset_all(self, failure: str) -> None:
         """Reset every connection in the tunnel, and say why; their local ends drain."""

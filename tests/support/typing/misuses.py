@@ -24,6 +24,7 @@ async def misuse() -> None:
     tailrace.Tunnel.source(b"token")  # wrong
     tailrace.Tunnel.source("token", "eu-west-1")  # wrong
     tailrace.Tunnel.source("token", port=443)  # wrong
+    tailrace.Tunnel.source("token", dialect="V4")  # wrong
     tailrace.Tunnel.destination("token")  # wrong
     tailrace.Tunnel.destination("token", "SSH=localhost:22")  # wrong
     tailrace.Tunnel.destination("token", {"SSH": plain})  # wrong

@@ -18,6 +18,7 @@ __all__ = [
     "destination",
     "failed",
     "happened",
+    "notified",
     "refused",
     "serve",
     "source",
@@ -96,12 +97,18 @@ async def connected(opened: tailrace.OpenedTunnel, client: tailrace.Client) -> N
     hour = timedelta(hours=1)
     async with tailrace.connect("t", services=["SSH"], reuse=True, lifetime=hour) as tunnel:
         assert_type(tunnel, tailrace.SourceTunnel)
+        assert_type(tunnel.tunnel_id, str | None)
     kept = tailrace.connect("t", services=("SSH",), keep=True, endpoint="h", ca=Path("ca.pem"))
     secret = tailrace.Secret("0" * 32)
-    near = tailrace.Tunnel.source(opened.source_token, client_token=secret)
+    near = tailrace.Tunnel.source(opened.source_token, client_token=secret, dialect="V1")
     far = tailrace.Tunnel.destination(opened.destination_token, {"SSH": 22}, client_token=secret)
     taken = tailrace.connect(
-        tunnel_id="i", timeout=None, client=client, client_token=secret, region=client.region
+        tunnel_id="i",
+        timeout=None,
+        client=client,
+        client_token=secret,
+        region=client.region,
+        dialect="V2",
     )
     async with kept, taken, near, far:
         print(client.endpoint)
@@ -115,6 +122,7 @@ async def destination(token: str) -> None:
         assert_type(tunnel, tailrace.DestinationTunnel)
         show(tunnel)
         await tunnel.wait_closed()
+        tunnel.renew(tailrace.Secret("token"))
         await tunnel.close()
 
 
@@ -200,6 +208,8 @@ def failed(error: tailrace.TailraceError) -> str:
             return "over"
         case tailrace.OpenFailed() | tailrace.ConfigurationError():
             return error.advice
+        case tailrace.NotificationIgnored():
+            return f"{error.expected}"
         case tailrace.LocalProtocolError():
             return "here"
         case tailrace.DecodeError() | tailrace.RemoteProtocolError() | tailrace.ProtocolError():
@@ -211,6 +221,14 @@ def failed(error: tailrace.TailraceError) -> str:
 def renewed() -> tailrace.Credentials:
     """Return credentials that change."""
     return tailrace.Credentials("AKID", tailrace.Secret("secret"), tailrace.Secret("session"))
+
+
+def notified(notification: tailrace.Notification) -> None:
+    """Print what a notification says, except for its token."""
+    assert_type(notification.access_token, tailrace.Secret)
+    assert_type(notification.services, tuple[str, ...])
+    assert_type(notification.expires_at, float | None)
+    print(notification.region, notification.tunnel_id, notification.token_id)
 
 
 async def control() -> None:

@@ -34,6 +34,7 @@ CODES = {
     "tailrace.errors.NameResolutionFailed": ExitCode.NETWORK,
     "tailrace.errors.HandshakeAltered": ExitCode.ALTERED,
     "tailrace.errors.NotTunnelingService": ExitCode.NETWORK,
+    "tailrace.errors.NotificationIgnored": ExitCode.PROTOCOL,
     "tailrace.errors.OpenFailed": ExitCode.PROTOCOL,
     "tailrace.errors.ProtocolError": ExitCode.PROTOCOL,
     "tailrace.errors.ProxyRefused": ExitCode.NETWORK,

@@ -392,10 +392,12 @@ async def test_the_end_of_the_block(
                 keep=end == "keep",
                 timeout=HANG,
                 endpoint=service.endpoints.data_endpoint,
-            ):
+            ) as source:
+                tunnel_id = source.tunnel_id
                 if end == "raise":
                     raise ZeroDivisionError
         (left,) = [each async for each in client.list(thing=thing)]
+        assert left.tunnel_id == tunnel_id
         assert left.state is (TunnelState.CLOSED if end == "raise" else TunnelState.OPEN)
         if end == "unclosed":
             assert caught is not None
@@ -421,6 +423,7 @@ async def test_kept_and_reused(service: ServiceProcess, caplog: pytest.LogCaptur
                 ):
                     async with connect(**which, **options, client_token=secret) as source:
                         assert source.client_token == secret.reveal()
+                        assert source.tunnel_id == opened.tunnel_id
                         streams = await source.open_connection("SSH")
                         await check_echo(streams, b"hello")
                         streams[1].close()

@@ -10,7 +10,7 @@ from tailrace.common.addresses import TCPAddress, UnixAddress
 from tailrace.common.secret import Secret
 from tailrace.errors import ConfigurationError
 from tailrace.library.settings import proxy_settings
-from tailrace.localproxy.settings import ProxySettings
+from tailrace.localproxy.settings import PeerVersion, ProxySettings
 from tailrace.wire import Side
 
 CLIENT_TOKEN = "0123456789abcdef-0123456789abcdef"
@@ -48,6 +48,14 @@ def test_the_endpoint_is_that_of_arguments_or_else_of_the_environment(
 ):
     found = settings(environ, **changes)
     assert (found.host, found.port) == place
+
+
+@pytest.mark.parametrize("dialect", ["V1", "V2", "V3"])
+def test_the_dialect_is_found_out_unless_given(dialect: Any):
+    assert settings(endpoint="h").peer_version is PeerVersion.AUTO
+    assert settings(endpoint="h", dialect=dialect).peer_version is PeerVersion(dialect)
+    with pytest.raises(ConfigurationError, match="dialect='v1' is none of 'V1', 'V2' and 'V3'"):
+        settings(endpoint="h", dialect="v1")
 
 
 def test_the_rest_is_what_was_given(tmp_path: Path):

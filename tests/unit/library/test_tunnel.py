@@ -160,6 +160,7 @@ async def test_a_certificate_that_is_not_trusted(
             async with near(opened):
                 raise AssertionError
         assert caught.value.advice == "Add the CA that signed it with ca="
+        assert " -c " not in str(caught.value)
         for ca in (service.endpoints.ca_file, service.endpoints.ca_dir):
             async with near(opened, ca=ca, client_token="c" * 32) as tunnel:
                 assert tunnel.status().link.phase is LinkPhase.CONNECTED
@@ -252,6 +253,10 @@ async def test_a_bug_below_is_not_swallowed(monkeypatch: pytest.MonkeyPatch):
         await tunnel.wait_closed()
 
 
+def test_a_token_does_not_tell_the_tunnel():
+    assert Tunnel.source("t0ken", endpoint="localhost").tunnel_id is None
+
+
 async def test_what_cannot_be_sent_is_no_token():
     with pytest.raises(ConfigurationError, match="control character"):
         Tunnel.source("t0ken\n", endpoint="localhost")
@@ -308,6 +313,50 @@ async def test_a_rotated_token_is_told(service: ServiceProcess):
             with pytest.raises(TunnelClosed, match="rotated") as later:
                 await source.open_connection("SSH")
             assert later.value.__cause__ is caught.value
+
+
+async def test_an_older_peer_has_one_connection_at_a_time(service: ServiceProcess):
+    with tunnel_of(service, "SSH") as opened:
+        async with far(opened, {"SSH": echo}) as destination, near(opened, dialect="V1") as source:
+            await source.wait_peer(HANG)
+            first = await source.open_connection("SSH")
+            waiting = asyncio.get_running_loop().create_task(source.open_connection("SSH"))
+            await check_echo(first, b"hello")
+            assert connections(destination) == 1
+            assert not waiting.done()
+            first[1].close()
+            second = await waiting
+            await check_echo(second, b"hello")
+            second[1].close()
+
+
+async def test_a_tunnel_goes_on_with_the_token_of_a_rotation(service: ServiceProcess):
+    with tunnel_of(service, "SSH") as opened:
+        async with (
+            far(opened, {"SSH": echo}, renewal_timeout=HANG) as destination,
+            near(opened) as source,
+        ):
+            events = destination.events()
+            parameters = {"tunnelId": opened.tunnel_id, "clientMode": "DESTINATION"}
+            answer = await asyncio.to_thread(
+                opened.control.call, "RotateTunnelAccessToken", parameters
+            )
+            async for event in events:
+                if isinstance(event, Reconnecting):
+                    assert isinstance(event.cause, TokenRotated)
+                    break
+            destination.renew(answer["destinationAccessToken"])
+            async for event in events:
+                if isinstance(event, Connected):
+                    break
+            await source.wait_peer(timeout=HANG)
+            await check_echo(await source.open_connection("SSH"), b"hello")
+            drop_link(destination)
+            async for event in events:
+                if isinstance(event, Connected):
+                    break
+        with pytest.raises(TunnelClosed):
+            destination.renew("token")
 
 
 # -- connections ----------------------------------------------------------------------------------

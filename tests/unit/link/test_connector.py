@@ -451,7 +451,7 @@ async def test_a_strangers_certificate(certificates: Certificates, backend: str)
     assert "unable to get local issuer certificate" in text
     assert "issued by 'OU=Testing CA" in text
     assert "O=Somebody else" in text
-    assert f"-c {certificates.ca_file}" in text
+    assert f"certificate path {certificates.ca_file}" in text
     assert not caught.value.retryable
     assert exit_code_of(caught.value) is ExitCode.TLS
 

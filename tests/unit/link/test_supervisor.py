@@ -18,6 +18,7 @@ from support.network.recorder import Recorder
 from support.network.scripted_service import (
     ACCESS_TOKEN,
     Peer,
+    Request,
     Script,
     ScriptedService,
     refuse,
@@ -25,6 +26,7 @@ from support.network.scripted_service import (
     until_closed,
 )
 from support.plugins.clock import ClockLoop
+from support.waiting import HANG
 from tailrace.common.secret import Secret
 from tailrace.errors import (
     AccessRefused,
@@ -38,6 +40,7 @@ from tailrace.errors import (
     NotTunnelingService,
     ServiceUnavailable,
     TLSFailed,
+    TokenRotated,
 )
 from tailrace.link import ClosedBy, Link, LinkClosed, LinkHandler, LinkInfo, backoff
 from tailrace.link import supervisor as module
@@ -203,6 +206,82 @@ async def test_a_rotated_token_is_not_tried_again(certificates: Certificates) ->
     with ScriptedService(certificates, rotated) as service:
         assert await supervisor(service, Observer()).run() is SupervisorOutcome.ROTATED
         assert service.connections == 1
+
+
+ROTATED = close_frame(1008, "The access token was rotated")
+
+
+def tokens_of(served: list[Request]) -> list[str]:
+    return [request["access-token"] for request in served]
+
+
+async def test_a_link_that_is_cut_for_a_rotation_comes_back_with_the_new_token(
+    certificates: Certificates,
+) -> None:
+    served: list[Request] = []
+
+    def rotated(peer: Peer) -> None:
+        served.append(peer.upgrade(ROTATED))
+        peer.read_to_end()
+
+    def closed(peer: Peer) -> None:
+        served.append(peer.upgrade(close_frame(1000, "")))
+        peer.read_to_end()
+
+    observer = Observer()
+    with ScriptedService(certificates, rotated, rotated, closed) as service:
+        kept = supervisor(service, observer, {"renewal_timeout": HANG})
+        # The first token comes while the link is up, the second one when it was cut.
+        observer.on_opened = lambda _: (
+            kept.renew(Secret("second")) if len(observer.links) == 1 else None
+        )
+        observer.on_retry = lambda: kept.renew(Secret("third"))
+        assert await kept.run() is SupervisorOutcome.CLOSED
+    assert tokens_of(served) == [ACCESS_TOKEN, "second", "third"]
+    assert observer.causes == [TokenRotated]
+
+
+async def test_a_new_token_is_not_waited_for_forever(certificates: Certificates) -> None:
+    observer = Observer()
+    with ScriptedService(certificates, serve(ROTATED, Peer.read_to_end)) as service:
+        kept = supervisor(service, observer, {"renewal_timeout": 0.01})
+        assert await kept.run() is SupervisorOutcome.ROTATED
+        assert service.connections == 1
+    assert observer.causes == [TokenRotated]
+
+
+async def test_the_wait_for_a_new_token_can_be_stopped(certificates: Certificates) -> None:
+    observer = Observer()
+    with ScriptedService(certificates, serve(ROTATED, Peer.read_to_end)) as service:
+        kept = supervisor(service, observer, {"renewal_timeout": HANG})
+        observer.on_retry = kept.stop
+        assert await kept.run() is SupervisorOutcome.STOPPED
+
+
+async def test_a_refusal_of_the_token_before_is_not_final(certificates: Certificates) -> None:
+    observer = Observer()
+
+    def refused(peer: Peer) -> None:
+        peer.read_request()
+        asyncio.run_coroutine_threadsafe(renew(), loop).result(HANG)
+        peer.sock.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+
+    async def renew() -> None:
+        kept.renew(Secret("second"))
+
+    loop = asyncio.get_running_loop()
+    with ScriptedService(certificates, refused, OK) as service:
+        kept = supervisor(service, observer)
+        assert await kept.run() is SupervisorOutcome.CLOSED
+    assert observer.causes == [LinkError]
+
+
+async def test_a_token_that_cannot_be_sent_is_refused(certificates: Certificates) -> None:
+    with ScriptedService(certificates, OK) as service:
+        kept = supervisor(service, Observer())
+        with pytest.raises(ConfigurationError, match="control character"):
+            kept.renew(Secret("a\nb"))
+        assert await kept.run() is SupervisorOutcome.CLOSED
 
 
 async def test_a_replaced_link_comes_back(certificates: Certificates) -> None:

@@ -204,7 +204,9 @@ def _describe_system(context: ssl.SSLContext, places: list[Path]) -> str:
     try:
         import certifi
     except ImportError:
-        logger.warning("this system has no CA certificates; give some with -c")
+        logger.warning(
+            "this system has no CA certificates: only those of a certificate path are trusted"
+        )
         return "no system certificates"
     context.load_verify_locations(cafile=certifi.where())
     return f"certifi's certificates ({certifi.where()}), as the system has none"
@@ -261,7 +263,7 @@ def _load_capath(context: ssl.SSLContext, path: Path) -> str:
     try:
         if not path.exists():
             logger.warning("certificate path %s does not exist; going on without it", path)
-            return f"-c {path} (does not exist)"
+            return f"certificate path {path} (does not exist)"
         if path.is_dir():
             return _load_directory(context, path)
         context.load_verify_locations(cafile=path)
@@ -271,7 +273,7 @@ def _load_capath(context: ssl.SSLContext, path: Path) -> str:
         raise ConfigurationError(
             f"certificate path {path} cannot be read: {error.strerror}"
         ) from None
-    return f"-c {path}"
+    return f"certificate path {path}"
 
 
 def _load_directory(context: ssl.SSLContext, path: Path) -> str:
@@ -279,7 +281,7 @@ def _load_directory(context: ssl.SSLContext, path: Path) -> str:
     if any(_HASHED_NAME.fullmatch(each.name) for each in names):
         # OpenSSL reads the one it needs when it needs it.
         context.load_verify_locations(capath=path)
-        return f"-c {path}"
+        return f"certificate path {path}"
     loaded = 0
     for each in names:
         if each.suffix.lower() in _PEM_SUFFIXES:
@@ -290,4 +292,4 @@ def _load_directory(context: ssl.SSLContext, path: Path) -> str:
                 logger.warning("certificate file %s holds no PEM certificate; skipped", each)
     if not loaded:
         logger.warning("certificate directory %s holds no certificates", path)
-    return f"-c {path} ({loaded} files)"
+    return f"certificate path {path} ({loaded} files)"

@@ -66,7 +66,7 @@ def test_a_plain_directory_is_trusted(
     assert [record.getMessage() for record in caplog.records] == [
         f"certificate file {tmp_path / 'junk.pem'} holds no PEM certificate; skipped"
     ]
-    assert trust.description.endswith(f"-c {tmp_path} (1 files)")
+    assert trust.description.endswith(f"certificate path {tmp_path} (1 files)")
 
 
 @pytest.mark.parametrize("name", ["absent", "empty"])
@@ -212,8 +212,8 @@ def test_tls_1_1_is_refused(certificates: Certificates) -> None:
 
 def test_the_systems_certificates_are_named(certificates: Certificates) -> None:
     description = trust_in(certificates.ca_file).description
-    assert description.endswith(f" and -c {certificates.ca_file}")
-    assert len(description) > len(f" and -c {certificates.ca_file}")
+    assert description.endswith(f" and certificate path {certificates.ca_file}")
+    assert len(description) > len(f" and certificate path {certificates.ca_file}")
 
 
 @pytest.fixture
@@ -295,7 +295,7 @@ def test_a_variable_that_names_nothing_useful_is_named(
         path.write_text(content)
     trust = trust_in(certificates.ca_file)
     assert f"{variable} {path} {fault}; going on without it" in caplog.messages
-    assert f"; {variable} {path} {fault} and -c " in trust.description
+    assert f"; {variable} {path} {fault} and certificate path " in trust.description
     handshake(trust.context, certificates.server_context())
     monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca_file))
     monkeypatch.delenv("SSL_CERT_DIR", raising=False)

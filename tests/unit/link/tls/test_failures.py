@@ -29,7 +29,7 @@ def test_a_stranger_is_refused(certificates: Certificates) -> None:
     assert "unable to get local issuer certificate" in text
     assert "issued by 'OU=Testing CA" in text
     assert "O=Somebody else'" in text
-    assert f"-c {certificates.ca_file}" in text
+    assert f"certificate path {certificates.ca_file}" in text
     assert isinstance(failure, CertificateRejected)
     assert failure.fault is CertificateFault.UNTRUSTED
     assert text.isprintable()

@@ -1,0 +1,1 @@
+"""The ways in which notifications come in; nothing here judges what they say."""
