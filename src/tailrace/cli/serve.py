@@ -55,6 +55,7 @@ _OPTIONS: Final = {
     "mqtt_cert": "--mqtt-cert",
     "mqtt_key": "--mqtt-key",
     "mqtt_url": "--mqtt-url",
+    "notify_topic": "--notify-topic",
     "notify_command": "--notify-command",
     "region": "--region",
     "state_dir": "--state-dir",
