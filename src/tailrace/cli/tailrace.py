@@ -15,9 +15,9 @@ from .. import __version__
 from ..common.installing import how_to_install
 from ..common.output import accept_any_text
 from ..common.queued_output import write_briefly
+from ..common.setting_errors import SettingsError
 from ..common.standard_streams import discard, open_standard_streams
 from ..errors import TailraceError
-from ..service.errors import SettingsError
 from .arguments import Subparsers
 from .exit_codes import BROKEN_PIPE, INTERRUPTED, ExitCode, exit_code_of
 from .keys import add_keys_parser, run_keys

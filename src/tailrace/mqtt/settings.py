@@ -181,7 +181,7 @@ def _tls(scheme: str, ca: Path | None, cert: Path | None, key: Path | None) -> T
     if scheme == "mqtt":
         for setting, value in (("mqtt_ca", ca), ("mqtt_cert", cert), ("mqtt_key", key)):
             if value is not None:
-                raise SettingUnusable("{0} needs an {1} with mqtts://", setting, "mqtt_url")
+                raise SettingUnusable("{0} needs {1} with mqtts://", setting, "mqtt_url")
         return None
     if key is not None and cert is None:
         raise SettingUnusable("{0} needs {1}", "mqtt_key", "mqtt_cert")
@@ -208,11 +208,7 @@ def _check_files(ca: Path | None, cert: Path | None, key: Path | None) -> None:
             context.load_cert_chain(cert, key, password=refuse_passphrase)
     except OSError as error:
         reason = certificate_error_text(error, missing="no certificate or no key in PEM")
+        template = "{0} {cert}: {reason}" if key is None else "{0} {cert}, {1} {key}: {reason}"
         raise SettingUnusable(
-            "{0} {cert}, {1} {key}: {reason}",
-            "mqtt_cert",
-            "mqtt_key",
-            cert=cert,
-            key=key,
-            reason=reason,
+            template, "mqtt_cert", "mqtt_key", cert=cert, key=key, reason=reason
         ) from None

@@ -8,7 +8,7 @@ from typing import Final
 
 from ..common.setting_errors import SettingUnusable
 
-__all__ = ["AWS_TEMPLATE", "AWS_TOPICS", "TopicTemplate", "parse_topic_template"]
+__all__ = ["AWS_TEMPLATE", "AWS_TOPICS", "TopicTemplate", "is_thing_name", "parse_topic_template"]
 
 AWS_TEMPLATE: Final = "$aws/things/{thing}/tunnels/notify"
 """AWS IoT developer guide, "Configure a remote device and use IoT agent"."""
@@ -19,6 +19,11 @@ _THING: Final = r"[a-zA-Z0-9:_-]{1,128}"
 _MAX_TOPIC: Final = 256
 """Bytes of a topic (AWS IoT quotas)."""
 _REFUSED: Final = re.compile(r"[+#{}\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def is_thing_name(text: str) -> bool:
+    """Return whether a thing can have this name."""
+    return re.fullmatch(_THING, text) is not None
 
 
 @dataclass(frozen=True, slots=True)
