@@ -40,7 +40,7 @@ FORBIDDEN = {
     # The control API has nothing to do with the tunnel protocol.
     "aws": {"session", "flow"},
     # It has nothing to do with tunnels: of link it uses the way through the network.
-    "mqtt": {"wire", "session", "flow"},
+    "mqtt": {"wire", "session"},
     # The service speaks the protocol's messages but is neither end of a tunnel.
     "service": {"session", "link", "localproxy"},
     # What it needs of a tunnel, the engine and the control API's client offer.

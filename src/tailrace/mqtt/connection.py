@@ -4,8 +4,8 @@ The way to the broker has steps with a time limit each: name resolution and TCP 
 raced), the web proxy, TLS, and from then on what the session allows.
 
 The broker decides how much it sends. One read of the transport is handled, packet for packet,
-before the next is made; and other tasks get their turn after every few packets. What the client
-writes are answers, so a broker that sends and does not read is not read either.
+before the next is made, and no more packets in a second than a client has a use for. What the
+client writes are answers, so a broker that sends and does not read is not read either.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from typing import Final, NoReturn, cast
 
 from ..common.network_errors import network_error_text
 from ..errors import LinkError
+from ..flow.token_bucket import Bucket
 from ..link.endpoint import NetworkEndpoint
 from ..link.proxy.settings import WebProxy
 from ..link.tcp import connect_any, resolve
 from ..link.tls.context import build_trust
 from ..link.tls.transport import close_transport, start_tls
 from .errors import BrokerError, BrokerFault
-from .session import Event, Received, Session, SessionSettings
+from .session import Acknowledged, Event, Received, Session, SessionSettings
 from .settings import BrokerSettings
 
 __all__ = ["Connection", "open_connection"]
@@ -37,6 +38,9 @@ _TLS_TIMEOUT: Final = 15.0
 """Seconds for TLS, which takes several round trips; mobile networks need seconds for one."""
 _CLOSE_TIMEOUT: Final = 1.0
 """Seconds to get DISCONNECT out."""
+_RATE, _BURST = 100.0, 200.0
+"""Packets that are handled in a second, and at once; acknowledgements of ours are not counted. AWS
+IoT Core sends 10 kept messages a second."""
 _TURN: Final = 32
 """Packets that are handled before other tasks get a turn."""
 
@@ -135,6 +139,7 @@ class Connection(asyncio.Protocol):
             BrokerError: the broker refuses or breaks the rules, or the connection is lost.
         """
         handled = 0
+        pace = Bucket(_RATE, _BURST, self._loop.time())
         while True:
             event = self._session.next_event(self._loop.time())
             if event is None:
@@ -146,8 +151,10 @@ class Connection(asyncio.Protocol):
                 self._session.acknowledge(self._loop.time())
             self._flush()
             handled += 1
-            if handled % _TURN == 0:
-                await asyncio.sleep(0)
+            is_asked_for = isinstance(event, Acknowledged)
+            delay = 0.0 if is_asked_for else pace.take(1, self._loop.time())
+            if delay or handled % _TURN == 0:
+                await asyncio.sleep(delay)
 
     def publish(self, topic: str, payload: bytes) -> int:
         """Publish at QoS 1; return the packet id that its :class:`Acknowledged` will have."""

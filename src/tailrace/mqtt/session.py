@@ -178,6 +178,8 @@ class Session:
         """Whether a PINGREQ was sent since the last byte came in."""
         self._unstored: Publish | None = None
         self._last_packet_id = 0
+        self._unacknowledged: set[int] = set()
+        """Packet ids of messages that were published."""
 
     @property
     def state(self) -> SessionState:
@@ -244,7 +246,12 @@ class Session:
 
     def publish(self, topic: str, payload: bytes, now: float) -> int:
         """Publish at QoS 1; return the packet id that :class:`Acknowledged` will have."""
-        self._last_packet_id = self._last_packet_id % _MAX_PACKET_ID + 1
+        assert len(self._unacknowledged) < _MAX_PACKET_ID, "every packet id is in use"
+        while True:
+            self._last_packet_id = self._last_packet_id % _MAX_PACKET_ID + 1
+            if self._last_packet_id not in self._unacknowledged:
+                break
+        self._unacknowledged.add(self._last_packet_id)
         self._send(encode_publish(self._last_packet_id, topic, payload), now)
         return self._last_packet_id
 
@@ -346,6 +353,9 @@ class Session:
         return Handled()
 
     def _published(self, packet: Puback, _: float) -> Event:
+        if packet.packet_id not in self._unacknowledged:
+            raise _violation(f"PUBACK for packet id {packet.packet_id}, which waits for none")
+        self._unacknowledged.remove(packet.packet_id)
         return Acknowledged(packet.packet_id)
 
     def _pong(self, _: Pingresp, __: float) -> Event:

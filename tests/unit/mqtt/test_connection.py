@@ -232,7 +232,7 @@ class TestScript:
     async def test_other_tasks_get_their_turn(self) -> None:
         async def script(peer: BrokerPeer) -> None:
             await peer.begin()
-            peer.send(message("t") * 4000)
+            peer.send(message("t") * 150)
             await peer.to_end()
 
         turns = 0
@@ -253,7 +253,7 @@ class TestScript:
             else:
                 before, most = turns, 0
             assert most <= 64
-            if received == 4000:
+            if received == 150:
                 raise Ended
 
         async with scripted_broker(script) as running:
@@ -444,6 +444,21 @@ class SilentTransport(asyncio.Transport):
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...
+
+
+def test_a_flood_of_messages_is_slowed_down() -> None:
+    async def live() -> float:
+        loop = asyncio.get_running_loop()
+        connection, silent = Connection(SETTINGS), SilentTransport()
+        connection.connection_made(silent)
+        connection.data_received(packet(0x20, b"\0\0") + packet(0x90, b"\0\1\1"))
+        connection.data_received(message("t") * 1200)
+        with pytest.raises(Ended):
+            await connection.run(until(1202, []))
+        return loop.time()
+
+    with asyncio.Runner(loop_factory=ClockLoop) as runner:
+        assert runner.run(live()) == pytest.approx(10, abs=0.1)
 
 
 @pytest.mark.parametrize("speaks", [False, True], ids=["never", "until subscribed"])

@@ -241,9 +241,22 @@ class TestMessages:
         ]
 
     def test_packet_ids_start_again(self) -> None:
+        """Those that wait for an acknowledgement are passed over."""
         book = Playbook(None)
-        ids = [book.session.publish("a", b"", book.now) for _ in range(65_536)]
-        assert ids == [*range(1, 65_536), 1]
+        book.receive(CONNACK)
+        ids = [book.session.publish("a", b"", book.now) for _ in range(65_534)]
+        assert ids == [*range(1, 65_535)]
+        book.receive(packet(0x40, b"\0\2"))
+        assert book.session.publish("a", b"", book.now) == 65_535
+        assert book.session.publish("a", b"", book.now) == 2
+
+    def test_acknowledged_twice(self) -> None:
+        book = Playbook(None)
+        book.receive(CONNACK)
+        book.session.publish("a", b"", book.now)
+        puback = packet(0x40, b"\0\1")
+        assert book.receive(puback) == [Acknowledged(1)]
+        book.refuse(BrokerFault.VIOLATION, "PUBACK for packet id 1, which waits for none", puback)
 
     def test_goodbye(self) -> None:
         book = Playbook()
@@ -276,6 +289,8 @@ class TestTime:
             book.subscribe()
         else:
             book.receive(CONNACK)
+            book.session.publish("t", b"", book.now)
+            book.sent()
         book.now += 50
         data = message("t") if topic else packet(0x40, b"\0\1")
         assert len(book.receive(data)) == 1
@@ -357,6 +372,9 @@ def test_what_may_come_when(state: SessionState, kind: str) -> None:
     assert book.session.state is state
     if kind == "PINGRESP" and state is not SessionState.CONNECTING:
         book.refuse(BrokerFault.VIOLATION, "PINGRESP without a PINGREQ", PINGRESP)
+    elif kind == "PUBACK" and state is SessionState.PUBLISHING:
+        book.session.publish("t", b"", book.now)
+        assert book.receive(KINDS[kind]) == [Acknowledged(1)]
     elif kind in ALLOWED[state]:
         assert len(book.receive(KINDS[kind])) == 1
     else:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tailrace.common.setting_errors import SettingUnusable
-from tailrace.mqtt.topics import AWS_TOPICS, parse_topic_template
+from tailrace.mqtt.topics import AWS_TOPICS, is_thing_name, parse_topic_template
 
 things = st.from_regex(r"[a-zA-Z0-9:_-]{1,128}", fullmatch=True)
 
@@ -26,6 +26,14 @@ def test_the_topic_of_aws() -> None:
 def test_there_and_back(thing: str, text: str) -> None:
     topics = parse_topic_template(text)
     assert topics.thing_name(topics.topic(thing)) == thing
+
+
+@given(things)
+def test_names_of_things(thing: str) -> None:
+    assert is_thing_name(thing)
+    assert not is_thing_name(thing + "/")
+    assert not is_thing_name(thing + "\n")
+    assert not is_thing_name(thing + "x" * 128)
 
 
 def test_rabbitmq_gives_a_dot_back_as_a_slash() -> None:

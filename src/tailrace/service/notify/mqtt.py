@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from typing import Final
 
-from ...errors import TailraceError
+from ...errors import ConfigurationError, TailraceError
 from ...mqtt.connection import Connection, open_connection
 from ...mqtt.errors import BrokerError
 from ...mqtt.session import Accepted, Acknowledged, Event, SessionSettings
 from ...mqtt.settings import BrokerSettings
+from ...mqtt.verdicts import verdict
 from .base import Notification, NotifierDown, NotifyFailed
 
 __all__ = ["MqttNotifier"]
@@ -55,9 +57,18 @@ class MqttNotifier:
         async with self._connecting:
             if self._publisher is None or self._publisher.lost:
                 await self.close()
+                # A broker takes up to 23 letters and digits from everyone (MQTT 3.1.1 section
+                # 3.1.3.1).
+                client_id = f"tailrace{secrets.token_hex(7)}"
+                settings = SessionSettings(
+                    client_id, keep_alive=_KEEP_ALIVE, answer_timeout=self._timeout
+                )
                 try:
-                    self._publisher = await _Publisher.open(self._broker, self._timeout)
-                except TailraceError as error:
+                    self._publisher = await _Publisher.open(self._broker, settings, self._timeout)
+                except BrokerError as error:
+                    text = verdict(error, self._broker, settings, time.time())
+                    raise NotifierDown(text) from None
+                except ConfigurationError as error:
                     raise NotifierDown(str(error)) from None
             return self._publisher
 
@@ -81,11 +92,9 @@ class _Publisher:
         self._listener = loop.create_task(self._listen())
 
     @classmethod
-    async def open(cls, broker: BrokerSettings, timeout: float) -> _Publisher:
-        # A broker takes up to 23 letters and digits from everyone (MQTT 3.1.1 section 3.1.3.1).
-        settings = SessionSettings(
-            f"tailrace{secrets.token_hex(7)}", keep_alive=_KEEP_ALIVE, answer_timeout=timeout
-        )
+    async def open(
+        cls, broker: BrokerSettings, settings: SessionSettings, timeout: float
+    ) -> _Publisher:
         publisher = cls(await open_connection(broker, settings), timeout)
         try:
             await publisher._accepted
