@@ -87,7 +87,10 @@ def parse_mqtt_url(
         parts, port = urlsplit(""), None
     host = parts.hostname or ""
     is_host = is_host_name(host) or is_ipv6(host)
-    if parts.scheme not in _PORTS or not is_host or parts.path.strip("/") or parts.query:
+    if "%" in host and parts.scheme != "mqtt":
+        is_host = False  # a zone is no name that a certificate could have
+    is_more = parts.path.strip("/") or parts.query or parts.fragment
+    if parts.scheme not in _PORTS or not is_host or is_more or port == 0:
         # Without the text: it may hold a password.
         raise SettingUnusable(
             "{0} must be mqtt://HOST[:PORT] or mqtts://HOST[:PORT], for example "

@@ -18,6 +18,7 @@ class TestUrl:
             ("mqtt://broker", "mqtt://broker:1883"),
             ("mqtts://broker", "mqtts://broker:8883"),
             ("mqtt://u:p@[::1]:99/", "mqtt://[::1]:99"),
+            ("mqtt://[fe80::1%eth0]", "mqtt://[fe80::1%eth0]:1883"),
         ],
     )
     def test_good_ones(self, url: str, said: str) -> None:
@@ -43,6 +44,10 @@ class TestUrl:
             "mqtt://u:s3cret@h:port",
             "mqtt://h/topic",
             "mqtt://h?x=s3cret",
+            "mqtt://u:1#s3cret@h",
+            "mqtt://h:0",
+            "mqtt://a_b..c",
+            "mqtts://[fe80::1%25eth0]",
             "mqtt://[s3cret",
         ],
     )
