@@ -77,7 +77,7 @@ class MqttSourceSettings:
         )
 
 
-class _NotStored(TailraceError):
+class _NotStored(Exception):
     """The agent could not store a notification."""
 
 
