@@ -10,6 +10,7 @@ from contextlib import (
     asynccontextmanager,
     contextmanager,
 )
+from http import HTTPStatus
 from typing import Final
 
 from ..common.background_loop import BackgroundLoop
@@ -22,7 +23,7 @@ __all__ = ["AWS_BANDWIDTH", "in_background", "refused", "silenced", "throttled"]
 AWS_BANDWIDTH: Final = 800_000
 """Bytes a second that AWS documents for a tunnel."""
 
-_STATUSES: Final = range(400, 600)
+_STATUSES: Final = frozenset(each.value for each in HTTPStatus if each >= HTTPStatus.BAD_REQUEST)
 
 
 @contextmanager
@@ -90,7 +91,7 @@ async def refused(
                 await box.accept()
         return
     if status not in _STATUSES:
-        raise ConfigurationError(f"status {status} is no refusal: give one from 400 to 599")
+        raise ConfigurationError(f"status {status} is no refusal: give one of HTTP, as 403 or 503")
     async with refusing_service(status, tls) as address:
         before = [(box, box.target) for box in boxes]
         for box in boxes:

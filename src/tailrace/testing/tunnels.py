@@ -413,7 +413,7 @@ class ServiceInThread:
         """Refuse all new links for as long as a ``with`` block lasts, see the tunnel's method.
 
         Raises:
-            ConfigurationError: the status is not one from 400 to 599.
+            ConfigurationError: the status is not one of HTTP, 400 or above.
 
         Example::
 
