@@ -100,6 +100,8 @@ class _Reports:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._logged: dict[_Kind | BrokerFault, float] = {}
+        self.last: _Kind | BrokerFault | None = None
+        """Kind of what was logged last, and not for debugging only."""
 
     def say(self, level: int, kind: _Kind | BrokerFault, text: str) -> None:
         """Log ``text``, for debugging only if its kind was logged lately."""
@@ -107,6 +109,7 @@ class _Reports:
         last = self._logged.get(kind)
         if last is None or now - last >= _REPEAT:
             self._logged[kind] = now
+            self.last = kind
         else:
             level = logging.DEBUG
         _log.log(level, "%s", text)
@@ -144,6 +147,8 @@ class MqttSource:
         self._trouble = ""
         """What the last attempt came to."""
         self._again_at: float | None = None
+        self._settling: asyncio.TimerHandle | None = None
+        """Set until a connection has lasted."""
         self._clock: Callable[[], float] = time.monotonic
 
     @property
@@ -174,6 +179,8 @@ class MqttSource:
                 self._again_at = None
         finally:
             self._subscribed_at = None
+            if self._settling is not None:
+                self._settling.cancel()
 
     async def _run_once(self, receive: Receive) -> None:
         """Connect, and deliver until that fails."""
@@ -228,9 +235,17 @@ class MqttSource:
         settings = self._settings
         text = f"connected to {settings.broker}, waiting for notifications of {settings.thing_name}"
         self._reports.say(logging.INFO, _Kind.CONNECTED, text)
+        self._settling = asyncio.get_running_loop().call_later(SETTLED, self._settled, text)
         if qos == 0:
             text = "the broker grants QoS 0 only: it keeps no notification while it is not reached"
             self._reports.say(logging.WARNING, _Kind.QOS_0, text)
+
+    def _settled(self, text: str) -> None:
+        """Called when a connection has lasted; what is logged last must not be a failure."""
+        last = self._reports.last
+        self._reports.forget()
+        if last is not _Kind.CONNECTED:
+            self._reports.say(logging.INFO, _Kind.CONNECTED, text)
 
     async def _deliver(self, delivery: Delivery, receive: Receive) -> None:
         try:
@@ -273,13 +288,14 @@ class MqttSource:
         return error.fault, text
 
     def _failed(self, kind: _Kind | BrokerFault, text: str) -> None:
+        if self._settling is not None:
+            self._settling.cancel()
         was_up = 0.0 if self._subscribed_at is None else self._clock() - self._subscribed_at
         self._subscribed_at = None
         self._trouble = text
         if was_up >= SETTLED:
             self._backoff.link_lasted(was_up)
             self._failures = _Failures()
-            self._reports.forget()
         broker = self._settings.broker
         self._reports.say(logging.WARNING, kind, f"{broker}: {text}; trying again")
 

@@ -206,6 +206,22 @@ class TestPersistence:
             "not connected to broker.example:1883: no name; again now"
         )
 
+    def test_what_is_logged_last_is_true(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        stage = Stage(monkeypatch, [*UP, 5.0, lost()], [*UP, 5.0, lost()], [*UP])
+        stage.play(50)
+        up, down = "connected to mqtt://broker.example:1883", "closed; trying again"
+        assert [up in line for line in said(caplog, logging.INFO)] == [True, False]
+        caplog.clear()
+        stage = Stage(monkeypatch, [*UP, 5.0, lost()], [*UP, 5.0, lost()], [*UP])
+        stage.play(500)
+        lines = said(caplog, logging.INFO)
+        assert len(lines) == 3
+        assert up in lines[0]
+        assert down in lines[1]
+        assert up in lines[2]
+
     def test_the_clock_is_wrong_at_boot(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
