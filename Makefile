@@ -74,7 +74,7 @@ endef
 $(READY): pyproject.toml
 	$(call VIRTUAL_ENVIRONMENT,all that tests and checks use: about 410 MB)
 	$(PIP_INSTALL) --upgrade 'pip>=25.1'
-	$(PIP_INSTALL) --editable '.[service,mqtt,agent,socks,operator]' --group dev
+	$(PIP_INSTALL) --editable '.[service,socks,operator]' --group dev
 	@touch $@
 
 $(DEMO_READY): pyproject.toml

@@ -312,7 +312,7 @@ def _build_control(
     if operation.notify_command:
         notifiers.append(CommandNotifier(operation.notify_command))
     outboxes = tuple(Outbox(notifier, clock) for notifier in notifiers)
-    announcer = Announcer(outboxes, config.region)
+    announcer = Announcer(outboxes, config.region, operation.notify_topic)
     ids = RandomIds()
     unstored = Unstored()
     tunnels = Tunnels(state.store, unstored, ids, config.limits)
