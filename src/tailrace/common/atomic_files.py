@@ -41,8 +41,22 @@ def write_atomically(
             os.link(temporary, path)
         else:
             os.replace(temporary, path)
+        if durable:
+            _sync_directory(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync_directory(directory: Path) -> None:
+    """Write a directory out: a name in it would otherwise not survive a power failure."""
+    flags = getattr(os, "O_DIRECTORY", None)
+    if flags is None:  # Windows opens no directories
+        return
+    handle = os.open(directory, os.O_RDONLY | flags)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_file(path: Path, content: bytes, mode: int = 0o600) -> None:

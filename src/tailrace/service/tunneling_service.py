@@ -17,6 +17,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
 from ..common.atomic_files import make_private_directory, write_file
+from ..common.file_lock import locked
 from ..common.periodic import every
 from ..common.uninterrupted import uninterrupted
 from ..errors import ConfigurationError
@@ -29,7 +30,6 @@ from .config import Address, Endpoints, ServiceConfig
 from .control import ControlPlane
 from .errors import SettingUnusable, StoreFailed
 from .expiry import Expiry
-from .file_lock import locked
 from .identity.key_store import KeyFile, KeyRing, credentials_file
 from .listening import bind
 from .loop_faults import early_leavers_counted

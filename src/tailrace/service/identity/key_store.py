@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Final
 
 from ...common.atomic_files import make_private_directory, write_file
+from ...common.file_lock import locked
 from ...common.private_files import OTHERS, open_private
 from ...common.secret import Secret
 from ...errors import ConfigurationError
-from ..file_lock import locked
 from ..limits import COMMON_QUOTAS, Quotas
 from .policy import EVERYTHING, AccessKey, Policy
 

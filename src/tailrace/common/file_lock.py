@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..common.private_files import open_private
 from ..errors import ConfigurationError
+from .private_files import open_private
 
 __all__ = ["locked"]
 

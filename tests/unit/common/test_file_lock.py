@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tailrace.common.file_lock import locked
 from tailrace.errors import ConfigurationError
-from tailrace.service.file_lock import locked
 
 
 def test_one_at_a_time(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_one_at_a_time(tmp_path: Path) -> None:
 def test_waiting(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     code = (
-        "import sys; from pathlib import Path; from tailrace.service.file_lock import locked\n"
+        "import sys; from pathlib import Path; from tailrace.common.file_lock import locked\n"
         "with locked(Path(sys.argv[1]), wait=True): print('locked', flush=True)"
     )
     with locked(path, wait=True):
