@@ -13,7 +13,13 @@ TYPE_CHECKING = False
 """As ``typing`` has it, whose import takes longer than all of this."""
 if TYPE_CHECKING:
     from . import sync
+    from .agent.agent import Agent, AgentStatus
     from .agent.notification import Notification
+    from .agent.notifications import notifications
+    from .agent.sources.base import Delivery, NotificationSource
+    from .agent.sources.file import FileSource
+    from .agent.sources.stdin import StdinSource
+    from .agent.tunnels import ServedStatus
     from .aws import (
         Client,
         Credentials,
@@ -45,6 +51,7 @@ if TYPE_CHECKING:
         LocalProtocolError,
         NameResolutionFailed,
         NotificationIgnored,
+        NotificationNotStored,
         NotTunnelingService,
         OpenFailed,
         ProtocolError,
@@ -107,6 +114,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AccessRefused",
+    "Agent",
+    "AgentStatus",
     "Application",
     "CallRefused",
     "CertificateFault",
@@ -128,10 +137,12 @@ __all__ = [
     "Credentials",
     "CredentialsRefused",
     "DecodeError",
+    "Delivery",
     "DestinationTunnel",
     "Ended",
     "Endpoints",
     "EventsDropped",
+    "FileSource",
     "HandshakeAltered",
     "HandshakeFailed",
     "LimitExceeded",
@@ -148,6 +159,8 @@ __all__ = [
     "NotTunnelingService",
     "Notification",
     "NotificationIgnored",
+    "NotificationNotStored",
+    "NotificationSource",
     "OpenFailed",
     "OpenedTunnel",
     "PeerDialectLearned",
@@ -162,6 +175,7 @@ __all__ = [
     "ResponseLost",
     "RotatedTokens",
     "Secret",
+    "ServedStatus",
     "Service",
     "ServiceIdMismatch",
     "ServiceMap",
@@ -172,6 +186,7 @@ __all__ = [
     "SideState",
     "SourceTunnel",
     "Started",
+    "StdinSource",
     "StreamHandler",
     "TCPAddress",
     "TLSFailed",
@@ -190,14 +205,23 @@ __all__ = [
     "UnixAddress",
     "__version__",
     "connect",
+    "notifications",
     "sync",
 ]
 
 _HOMES = {
+    "Agent": ".agent.agent",
+    "AgentStatus": ".agent.agent",
+    "Delivery": ".agent.sources.base",
     "Endpoints": ".service.config",
+    "FileSource": ".agent.sources.file",
     "Limits": ".service.limits",
     "Notification": ".agent.notification",
+    "NotificationSource": ".agent.sources.base",
+    "ServedStatus": ".agent.tunnels",
     "Service": ".service.service",
+    "StdinSource": ".agent.sources.stdin",
+    "notifications": ".agent.notifications",
 }
 """Names of the service, whose packages are an extra, and of the agent -> the module of each."""
 

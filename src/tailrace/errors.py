@@ -38,6 +38,7 @@ __all__ = [
     "NameResolutionFailed",
     "NotTunnelingService",
     "NotificationIgnored",
+    "NotificationNotStored",
     "OpenFailed",
     "ProtocolError",
     "ProxyRefused",
@@ -429,3 +430,12 @@ class NotificationIgnored(TailraceError):
         super().__init__(text)
         self.expected = expected
         """Whether that is as it should be: it was for somebody else, or was acted upon before."""
+
+
+class NotificationNotStored(TailraceError):
+    """A notification of a tunnel could not be stored, and was not acted upon.
+
+    Do not acknowledge it: it is to come again.
+
+    Example: ``except tailrace.NotificationNotStored as error: print(error, error.advice)``
+    """

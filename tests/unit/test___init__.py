@@ -17,6 +17,8 @@ from support.repository import ROOT
 
 API = """
     AccessRefused
+    Agent
+    AgentStatus
     Application
     CallRefused
     CertificateFault
@@ -38,10 +40,12 @@ API = """
     Credentials
     CredentialsRefused
     DecodeError
+    Delivery
     DestinationTunnel
     Ended
     Endpoints
     EventsDropped
+    FileSource
     HandshakeAltered
     HandshakeFailed
     LimitExceeded
@@ -58,6 +62,8 @@ API = """
     NotTunnelingService
     Notification
     NotificationIgnored
+    NotificationNotStored
+    NotificationSource
     OpenFailed
     OpenedTunnel
     PeerDialectLearned
@@ -72,6 +78,7 @@ API = """
     ResponseLost
     RotatedTokens
     Secret
+    ServedStatus
     Service
     ServiceIdMismatch
     ServiceMap
@@ -82,6 +89,7 @@ API = """
     SideState
     SourceTunnel
     Started
+    StdinSource
     StreamHandler
     TCPAddress
     TLSFailed
@@ -100,6 +108,7 @@ API = """
     UnixAddress
     __version__
     connect
+    notifications
     sync
 """
 """What is taken away from here breaks somebody's program."""
@@ -145,6 +154,12 @@ SIGNATURES = {
     "SourceTunnel.open_socket": "self, service",
     "SourceTunnel.listen": "self, service, host='127.0.0.1', port=0",
     "TunnelListener.close": "self",
+    "Agent.receive": "self, payload, *, thing_name=None, retained=False",
+    "Agent.run": "self, *sources",
+    "Agent.status": "self",
+    "Agent.log_status": "self",
+    "Agent.subscribe": "self, subscriber",
+    "notifications": "source",
     "Service.environment": "self",
     "Service.client": "self, timeout=30.0",
     "connect": "thing=None, *, tunnel_id=None, services=(), reuse=False, keep=False,"
@@ -206,6 +221,7 @@ def test_the_signatures_are_pinned() -> None:
             "DestinationTunnel",
             "TunnelListener",
             "Service",
+            "Agent",
         )
         for name, value in vars(getattr(tailrace, owner)).items()
         if not name.startswith("_")
@@ -216,7 +232,8 @@ def test_the_signatures_are_pinned() -> None:
         name: parameters(getattr(getattr(tailrace, name.partition(".")[0]), name.partition(".")[2]))
         for name in public.keys() - properties
     }
-    assert found | {"connect": parameters(tailrace.connect)} == SIGNATURES
+    functions = {name: parameters(getattr(tailrace, name)) for name in ("connect", "notifications")}
+    assert found | functions == SIGNATURES
 
 
 def test_the_names_of_the_blocking_twin_are_pinned() -> None:

@@ -39,6 +39,7 @@ TREE = {
     "NameResolutionFailed": "LinkError",
     "NotTunnelingService": "HandshakeFailed",
     "NotificationIgnored": "TailraceError",
+    "NotificationNotStored": "TailraceError",
     "OpenFailed": "TailraceError",
     "ProtocolError": "TailraceError",
     "ProxyRefused": "LinkError",

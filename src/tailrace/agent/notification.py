@@ -17,10 +17,13 @@ from typing import Any, Final, NoReturn
 from ..common.secret import Secret
 from ..errors import NotificationIgnored
 
-__all__ = ["MAX_PAYLOAD", "Notification", "parse_notification"]
+__all__ = ["LIFETIME", "MAX_PAYLOAD", "Notification", "load_object", "parse_notification"]
 
 MAX_PAYLOAD: Final = 8192
 """Bytes of the longest payload that is read."""
+
+LIFETIME: Final = 12 * 3600.0
+"""Seconds that a tunnel lives at most (AWS IoT developer guide, quotas)."""
 
 _BOM: Final = b"\xef\xbb\xbf"
 _TOKEN: Final = re.compile(r"[!-~]{1,4096}")
@@ -57,6 +60,18 @@ class Notification:
     warnings: tuple[str, ...] = ()
     """What was odd about the payload and does no harm, a sentence each."""
 
+    def document(self) -> dict[str, object]:
+        """Return the payload as an object. It holds the token: keep it out of logs."""
+        return {
+            "clientAccessToken": self.access_token.reveal(),
+            "clientMode": "destination",
+            "region": self.region,
+            "services": list(self.services),
+            "tunnelId": self.tunnel_id,
+            "expiresAt": self.expires_at,
+            "tokenId": self.token_id,
+        }
+
 
 def parse_notification(payload: bytes) -> Notification:
     """Return what a payload says.
@@ -64,7 +79,7 @@ def parse_notification(payload: bytes) -> Notification:
     Raises:
         NotificationIgnored: it is not a notification for a destination; the text says why.
     """
-    document = _document(payload)
+    document = load_object(payload, MAX_PAYLOAD)
     warnings: list[str] = []
     _check_mode(document, warnings)
     return Notification(
@@ -78,9 +93,14 @@ def parse_notification(payload: bytes) -> Notification:
     )
 
 
-def _document(payload: bytes) -> dict[str, Any]:
-    if len(payload) > MAX_PAYLOAD:
-        raise NotificationIgnored(f"it is longer than {MAX_PAYLOAD} bytes")
+def load_object(payload: bytes, most: int) -> dict[str, Any]:
+    """Return the JSON object that a payload of ``most`` bytes is; a key stands in it once.
+
+    Raises:
+        NotificationIgnored: it is something else; the text repeats nothing of it.
+    """
+    if len(payload) > most:
+        raise NotificationIgnored(f"it is longer than {most} bytes")
     try:
         text = payload.removeprefix(_BOM).decode()
         document = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)

@@ -10,10 +10,7 @@ import asyncio
 import logging
 import os
 import shlex
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -33,6 +30,7 @@ from ..service.extra import require_extra
 from .arguments import Subparsers, add_state_dir, state_dir_of
 from .limits import add_limit_options, read_limits
 from .serve_options import add_operation_options, data_settings, read_operation, start_logging
+from .signals import signals_handled
 
 if TYPE_CHECKING:
     from ..service.tunneling_service import TunnelingService
@@ -231,7 +229,7 @@ async def _serve(config: ServiceConfig, out: QueuedOutput) -> None:
         if started.is_set():
             _reload(service)
 
-    with telling_floods(asyncio.get_running_loop()), _signals(stopping.set, reload):
+    with telling_floods(asyncio.get_running_loop()), signals_handled(stopping.set, reload):
         await service.start()
         started.set()
         if hasattr(os, "geteuid") and os.geteuid() == 0:
@@ -253,33 +251,6 @@ def _announce(endpoints: Endpoints, state_dir: Path, out: QueuedOutput) -> None:
     )
     if out.failure is not None:
         _log.warning("standard output: %s", out.failure.strerror)
-
-
-@contextmanager
-def _signals(stop: Callable[[], None], reload: Callable[[], None]) -> Iterator[None]:
-    """Call ``stop`` on the first SIGTERM or SIGINT, and ``reload`` on each SIGHUP.
-
-    A second SIGTERM or SIGINT ends the process.
-    """
-    loop = asyncio.get_running_loop()
-    ending = (signal.SIGTERM, signal.SIGINT)
-
-    def end() -> None:
-        for number in ending:
-            signal.signal(number, signal.SIG_DFL)
-        stop()
-
-    actions: dict[signal.Signals, Callable[[], None]] = dict.fromkeys(ending, end)
-    if hasattr(signal, "SIGHUP"):
-        actions[signal.SIGHUP] = reload
-    previous = {number: signal.getsignal(number) for number in actions}
-    for number in actions:
-        signal.signal(number, lambda n, _: loop.call_soon_threadsafe(actions[signal.Signals(n)]))
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _reload(service: TunnelingService) -> None:

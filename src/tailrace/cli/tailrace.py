@@ -19,6 +19,7 @@ from ..common.queued_output import write_briefly
 from ..common.setting_errors import SettingsError
 from ..common.standard_streams import discard, open_standard_streams
 from ..errors import ConfigurationError, TailraceError
+from .agent import add_agent_parser, run_agent
 from .arguments import Subparsers, subparsers_of
 from .completion import (
     add_completion_parser,
@@ -99,6 +100,7 @@ def _parser() -> CommandParser:
     add_env_parser(commands).set_defaults(run=run_env)
     add_keys_parser(commands).set_defaults(run=run_keys)
     add_tunnel_parser(commands).set_defaults(run=run_tunnel)
+    add_agent_parser(commands).set_defaults(run=run_agent)
     _add_config_parser(commands)
     demo = commands.add_parser(
         "demo",

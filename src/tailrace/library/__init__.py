@@ -31,6 +31,7 @@ from .application import Application
 from .connector import connect
 from .event_stream import EventsDropped, TunnelEvent
 from .service_map import ServiceMap, ServiceRule
+from .settings import endpoint_in
 from .tunnel import DestinationTunnel, SourceTunnel, Tunnel, TunnelListener
 
 __all__ = [
@@ -71,4 +72,5 @@ __all__ = [
     "TunnelStatus",
     "UnixAddress",
     "connect",
+    "endpoint_in",
 ]

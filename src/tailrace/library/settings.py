@@ -23,7 +23,7 @@ from ..wire import Side
 from .application import Application, local_service
 from .service_map import ServiceMap
 
-__all__ = ["DialectName", "proxy_settings"]
+__all__ = ["DialectName", "endpoint_in", "proxy_settings"]
 
 DialectName: TypeAlias = Literal["V1", "V2", "V3"]
 """A version of the tunnel protocol."""
@@ -78,6 +78,11 @@ def proxy_settings(
     )
 
 
+def endpoint_in(environ: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """Return the region and the endpoint that the environment names."""
+    return environ.get(REGION_VARIABLE) or None, environ.get(ENDPOINT_VARIABLE) or None
+
+
 def _endpoint(
     region: str | None, endpoint: str | None, environ: Mapping[str, str]
 ) -> tuple[str, int]:
@@ -85,7 +90,7 @@ def _endpoint(
     names = "region=", "endpoint="
     if region is None and endpoint is None:
         names = REGION_VARIABLE, ENDPOINT_VARIABLE
-        region, endpoint = (environ.get(name) or None for name in names)
+        region, endpoint = endpoint_in(environ)
     if region is not None and endpoint is not None:
         raise ConfigurationError(f"{' and '.join(names)} exclude each other; leave out one")
     if region is not None:

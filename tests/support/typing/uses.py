@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import assert_never, assert_type
@@ -13,6 +13,8 @@ import tailrace
 from tailrace.testing.tunnels import LocalTunnel, ServiceInThread, TunnelFactory, service_in_thread
 
 __all__ = [
+    "Queue",
+    "agent",
     "blocking",
     "connected",
     "control",
@@ -281,6 +283,8 @@ def failed(error: tailrace.TailraceError) -> str:
             return error.advice
         case tailrace.NotificationIgnored():
             return f"{error.expected}"
+        case tailrace.NotificationNotStored():
+            return error.advice
         case tailrace.LocalProtocolError():
             return "here"
         case tailrace.DecodeError() | tailrace.RemoteProtocolError() | tailrace.ProtocolError():
@@ -292,6 +296,45 @@ def failed(error: tailrace.TailraceError) -> str:
 def renewed() -> tailrace.Credentials:
     """Return credentials that change."""
     return tailrace.Credentials("AKID", tailrace.Secret("secret"), tailrace.Secret("session"))
+
+
+class Queue:
+    """A source of one's own."""
+
+    name = "queue"
+
+    def status(self) -> str:
+        """Return what it is doing."""
+        return "connected"
+
+    async def run(self, receive: Callable[[tailrace.Delivery], Awaitable[None]]) -> None:
+        """Deliver one notification."""
+        await receive(tailrace.Delivery(b"{}", "pump-7", retained=True))
+
+
+async def agent() -> None:
+    """Serve the tunnels of notifications."""
+    services = tailrace.ServiceMap({"SSH": 22})
+    async with tailrace.Agent(
+        services,
+        thing_name="pump-7",
+        region="eu-west-1",
+        endpoint="localhost",
+        ca=Path("ca.pem"),
+        max_tunnels=3,
+        state_dir="state",
+    ) as entered:
+        assert_type(entered, tailrace.Agent)
+        found = await entered.receive(b"{}", thing_name="pump-7", retained=False)
+        assert_type(found, tailrace.Notification | None)
+        source: tailrace.NotificationSource = tailrace.FileSource(Path("tunnel.json"))
+        await entered.run(source, tailrace.StdinSource())
+        status: tailrace.AgentStatus = entered.status()
+        tunnels: tuple[tailrace.ServedStatus, ...] = status.tunnels
+        print(*(tunnel.name for tunnel in tunnels), *status.sources.values())
+        entered.subscribe(entered.log_status)()
+    async for notification in tailrace.notifications(source):
+        notified(notification)
 
 
 def notified(notification: tailrace.Notification) -> None:

@@ -37,6 +37,7 @@ CODES = {
     "tailrace.errors.HandshakeAltered": ExitCode.ALTERED,
     "tailrace.errors.NotTunnelingService": ExitCode.NETWORK,
     "tailrace.errors.NotificationIgnored": ExitCode.PROTOCOL,
+    "tailrace.errors.NotificationNotStored": ExitCode.PROTOCOL,
     "tailrace.errors.OpenFailed": ExitCode.PROTOCOL,
     "tailrace.errors.ProtocolError": ExitCode.PROTOCOL,
     "tailrace.errors.ProxyRefused": ExitCode.NETWORK,

@@ -11,7 +11,10 @@ __all__ = ["Delivery", "NotificationSource", "Receive"]
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One notification as it came in, unread."""
+    """One notification as it came in, unread.
+
+    Example: ``await receive(tailrace.Delivery(message.payload, "pump-7"))``
+    """
 
     payload: bytes = field(repr=False)
     """At most :data:`~tailrace.agent.notification.MAX_PAYLOAD` bytes. It holds a token."""
@@ -26,7 +29,21 @@ Receive: TypeAlias = Callable[[Delivery], Awaitable[None]]
 
 
 class NotificationSource(Protocol):
-    """One way in which notifications come in."""
+    """One way in which notifications come in.
+
+    Example::
+
+        class MySource:
+            name = "my queue"
+
+            def status(self) -> str:
+                return "connected"
+
+            async def run(self, receive):
+                async for message in my_queue:
+                    await receive(tailrace.Delivery(message.body))
+                    await message.acknowledge()
+    """
 
     @property
     def name(self) -> str:

@@ -26,7 +26,7 @@ _MAX_LINE: Final = 65_536
 _STATE: Final = "tailrace-localproxy"
 
 
-def default_state_dir(environ: Mapping[str, str]) -> Path | None:
+def default_state_dir(environ: Mapping[str, str], name: str = _STATE) -> Path | None:
     """Return where what outlives the process is kept for this user, ``None`` if nowhere.
 
     That is below the directory of systemd's ``StateDirectory=``, or that of the XDG base
@@ -35,11 +35,11 @@ def default_state_dir(environ: Mapping[str, str]) -> Path | None:
     of_unit = environ.get("STATE_DIRECTORY", "").partition(":")[0]
     for given in (of_unit, environ.get("XDG_STATE_HOME", "")):
         if os.path.isabs(given):
-            return Path(given) / _STATE
+            return Path(given) / name
     for home in (environ.get("HOME", ""), _home_of_record()):
         with suppress(OSError):
             if os.path.isabs(home) and os.stat(home).st_uid == _user():
-                return Path(home) / ".local" / "state" / _STATE
+                return Path(home) / ".local" / "state" / name
     return None
 
 
