@@ -18,6 +18,7 @@ from ..common.log_floods import telling_floods
 from ..common.stray_exceptions import stray_exceptions_logged
 from ..errors import ConfigurationError, TailraceError
 from .agent_broker import add_broker_options, read_broker
+from .agent_device_client import add_device_client_option, adopt_device_client
 from .arguments import Subparsers
 from .localproxy.files import default_state_dir, read_text
 from .signals import signals_handled
@@ -28,13 +29,14 @@ if TYPE_CHECKING:
     from ..agent.notification import Notification
     from ..agent.served_tunnel import DestinationSettings
     from ..agent.sources.base import NotificationSource
-    from ..library import ServiceMap
+    from ..library import ServiceMap, ServiceRule
 
 __all__ = ["add_agent_parser", "run_agent"]
 
 _STATE: Final = "tailrace-agent"
 _MAX_TUNNELS: Final = 20
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+_LOG_LEVEL: Final = "info"
 _CONSTANT: Final = "c" * 32
 
 _log = logging.getLogger("tailrace.agent")
@@ -116,8 +118,8 @@ _PROCESS: Final = (
     ),
     _Option(
         "--log-level",
-        "least severe messages to log (default: %(default)s)",
-        {"choices": _LOG_LEVELS, "default": "info"},
+        f"least severe messages to log (default: {_LOG_LEVEL})",
+        {"choices": _LOG_LEVELS},
     ),
     _Option(
         "--log-format",
@@ -151,6 +153,7 @@ def add_agent_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
         _add_options(group, options)
         if options is _WAYS_IN:
             add_broker_options(group)
+            add_device_client_option(group)
     once = _add_action(actions, "once", "serve one tunnel, and end with it", _once)
     once.add_argument(
         "token", metavar="TOKEN-FILE", help="file with a destination token, or a notification"
@@ -197,13 +200,14 @@ def run_agent(args: argparse.Namespace) -> None:
 def _run(args: argparse.Namespace) -> None:
     from ..agent.agent import Agent
 
+    adopted = adopt_device_client(args, os.environ)
     sources = _sources(args)
     if not sources:
         raise ConfigurationError(
             "no way in for notifications: give --endpoint or --broker, --notify-file, or "
             "--notify-stdin"
         )
-    services, file = _services(args)
+    services, file = _services(args, adopted.services)
     agent = Agent(
         services,
         thing_name=args.thing_name,
@@ -213,14 +217,17 @@ def _run(args: argparse.Namespace) -> None:
         max_tunnels=_max_tunnels(args),
         state_dir=_state_dir(args),
     )
-    _start(args, lambda: _serve(agent, sources, file, args))
+    _start(args, lambda: _serve(agent, sources, file, args), adopted.warnings)
 
 
-def _start(args: argparse.Namespace, main: Callable[[], Any]) -> None:
+def _start(args: argparse.Namespace, main: Callable[[], Any], warnings: Iterable[str] = ()) -> None:
     from .serve_options import start_logging
 
     make_loop = loop_factory(LoopChoice(args.loop))
+    args.log_level = args.log_level or _LOG_LEVEL
     start_logging(args)
+    for warning in warnings:
+        _log.warning("%s", warning)
     raise_descriptor_limit()
     with asyncio.Runner(loop_factory=make_loop) as runner:
         runner.run(main())
@@ -352,7 +359,7 @@ def _destination_settings(
     if region is None and endpoint is None and notification.region is None:
         region, endpoint = endpoint_in(os.environ)
     settings = DestinationSettings(
-        services=_services(args)[0], region=region, endpoint=endpoint, ca=_capath(args)
+        services=_services(args, {})[0], region=region, endpoint=endpoint, ca=_capath(args)
     )
     # Raises here what would otherwise be taken for a fault that may pass.
     destination(KeptTunnel(notification, Secret(_CONSTANT), 0), settings)
@@ -385,13 +392,20 @@ def _switch(args: argparse.Namespace, switch: Any) -> None:
 # -- values ---------------------------------------------------------------------------------------
 
 
-def _services(args: argparse.Namespace) -> tuple[ServiceMap, MapFile | None]:
-    """Return the map of the options, and what keeps it as the file says if there is one."""
+def _services(
+    args: argparse.Namespace, otherwise: Mapping[str, ServiceRule]
+) -> tuple[ServiceMap, MapFile | None]:
+    """Return the map of the options, and what keeps it as the file says if there is one.
+
+    Without either, it is what ``otherwise`` has.
+    """
     from ..agent.map_file import MapFile
     from ..agent.service_map import parse_services
     from ..library import ServiceMap
 
     rules = parse_services(args.service)
+    if not rules and args.services_file is None:
+        rules = dict(otherwise)
     services = ServiceMap(rules)
     file = None
     if args.services_file is not None:

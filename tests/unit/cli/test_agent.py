@@ -173,7 +173,8 @@ def test_it_runs_until_it_is_told_to_end(
         *("--notify-file", str(notify), "--thing-name", "pump-7", "--ready-file", str(ready)),
         *("--status-file", str(status), "--services-file", str(services)),
     )
-    wait_until(ready.exists)
+    wait_until(lambda: ready.exists() or not agent.running)
+    assert agent.running, agent.log
     assert list(json.loads(ready.read_text())["sources"]) == [f"file {notify}"]
     with tunnel_of(session_service, "SSH") as opened:
         notify.touch(0o600)

@@ -56,6 +56,12 @@ class WebProxy:
         """Scheme, host and port, without user and password."""
         return f"{self.scheme}://{format_host_port(self.host, self.port)}"
 
+    @property
+    def url(self) -> str:
+        """All of it, with the password: keep it out of logs."""
+        credentials = [quote(each, safe="") for each in (self.username, self.password.reveal())]
+        return self.place.replace("://", f"://{':'.join(credentials)}@" if self.username else "://")
+
     def __str__(self) -> str:
         user = f"{quote(self.username, safe='')}:{self.password}@" if self.username else ""
         return self.place.replace("://", f"://{user}")
