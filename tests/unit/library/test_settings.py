@@ -9,6 +9,7 @@ import pytest
 from tailrace.common.addresses import TCPAddress, UnixAddress
 from tailrace.common.secret import Secret
 from tailrace.errors import ConfigurationError
+from tailrace.library.service_map import ServiceMap
 from tailrace.library.settings import proxy_settings
 from tailrace.localproxy.settings import PeerVersion, ProxySettings
 from tailrace.wire import Side
@@ -119,3 +120,11 @@ def test_secrets_are_taken_as_they_are():
         Side.SOURCE, Secret("t0ken"), {}, endpoint="h", client_token=Secret(CLIENT_TOKEN)
     )
     assert (found.access_token, found.client_token) == (Secret("t0ken"), Secret(CLIENT_TOKEN))
+
+
+def test_a_map_that_changes_is_asked_and_not_read():
+    services = ServiceMap({"SSH": 22})
+    found = proxy_settings(Side.DESTINATION, "t0ken", {}, endpoint="h", services=services)
+    assert found.routes is services
+    assert found.services is None
+    assert settings(endpoint="h", services={"SSH": 22}).routes is None
