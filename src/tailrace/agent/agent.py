@@ -338,7 +338,7 @@ class Agent:
             elif each.lifetime_left(time.time()) <= 0:
                 reason = "it has expired"
             else:
-                self._tunnels.start(each)
+                self._tunnels.start(each, again=True)
                 continue
             _log.info("tunnel %s: not served again: %s", each.label, reason)
             await self._state.forget(each)

@@ -111,8 +111,11 @@ class Tunnels:
             return kept
         raise NotificationIgnored(f"{self._most} tunnels are served, and no more may be")
 
-    def start(self, kept: KeptTunnel) -> None:
-        """Serve a tunnel, or hand its new token to the one that is served."""
+    def start(self, kept: KeptTunnel, *, again: bool = False) -> None:
+        """Serve a tunnel, or hand its new token to the one that is served.
+
+        ``again`` says that it was served before this agent was started.
+        """
         served = self._find(kept.notification)
         if served is not None:
             _log.info("tunnel %s: goes on with a new token", served.label)
@@ -125,8 +128,9 @@ class Tunnels:
         # Not in the task: one that is cancelled at once never runs.
         task.add_done_callback(lambda _: self._ended(served))
         _log.info(
-            "tunnel %s: notified, services %s; %d of %d tunnels",
+            "tunnel %s: %s, services %s; %d of %d tunnels",
             served.label,
+            "served again" if again else "notified",
             ", ".join(kept.notification.services) or "of the default rule",
             len(self._tasks),
             self._most,
