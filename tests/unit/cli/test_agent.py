@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import logging
+import os
 import re
 import signal
 import subprocess
@@ -21,6 +24,9 @@ from support.service.process import ServiceProcess
 from support.tunnel import tunnel_of
 from support.tunnel.agent import payload, payload_of
 from support.waiting import wait_until
+from tailrace.agent.sources import stdin
+from tailrace.agent.sources.base import Receive
+from tailrace.agent.sources.stdin import StdinSource
 from tailrace.cli import agent as command
 from tailrace.cli.agent import add_agent_parser
 from tailrace.cli.exit_codes import ExitCode
@@ -250,3 +256,89 @@ def test_the_command_starts_without_packages_of_the_service() -> None:
     assert not {"cryptography", "starlette", "uvicorn", "prometheus_client"} & set(
         done.stdout.split()
     )
+
+
+# -- in this process, where coverage is measured --------------------------------------------------
+
+
+@pytest.fixture
+def here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, session_service: ServiceProcess
+) -> list[str]:
+    """Return the options that lead to the service of the session."""
+    monkeypatch.setenv("SSL_CERT_FILE", session_service.endpoints.ca_file)
+    options = ["--state-dir", str(tmp_path / "state"), "--service", "SSH=22"]
+    return [*options, "--proxy-endpoint", session_service.endpoints.data_endpoint]
+
+
+def test_a_run_ends_with_its_ways_in(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    here: list[str],
+    session_service: ServiceProcess,
+) -> None:
+    services, ready = tmp_path / "services.toml", tmp_path / "ready"
+    services.write_text("[services]\nWEB = 80\n")
+    with tunnel_of(session_service, "SSH") as opened:
+        opened.close()
+        (tmp_path / "input").write_bytes(payload_of(opened))
+        handle = os.open(tmp_path / "input", os.O_RDONLY)
+        monkeypatch.setattr(stdin, "StdinSource", lambda: StdinSource(handle))
+        argv = ["run", "--notify-stdin", "--ready-file", str(ready), *here]
+        assert main(["agent", *argv, "--services-file", str(services)]) == ExitCode.OK
+        os.close(handle)
+    assert not ready.exists()
+    assert opened.tokens[Side.DESTINATION].digest in (tmp_path / "state" / "seen").read_text()
+
+
+def test_a_run_ends_when_it_is_told_to(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    here: list[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    class Impatient(StdinSource):
+        async def run(self, receive: Receive) -> None:
+            for number in (signal.SIGHUP, signal.SIGTERM):
+                os.kill(os.getpid(), number)
+                await asyncio.sleep(0.05)
+            await asyncio.get_running_loop().create_future()
+
+    (tmp_path / "services.toml").write_text("[services]\nWEB = 80\n")
+    monkeypatch.setattr(stdin, "StdinSource", Impatient)
+    argv = ["run", "--notify-stdin", "--services-file", str(tmp_path / "services.toml"), *here]
+    argv += ["--broker", f"mqtt://127.0.0.1:{free_port()}", "--thing-name", "pump-7"]
+    assert main(["agent", *argv]) == ExitCode.OK
+    assert "services: unchanged" in caplog.messages
+    assert "ending, as asked" in caplog.messages
+
+
+def test_once_tells_that_its_tunnel_has_ended(
+    tmp_path: Path,
+    here: list[str],
+    session_service: ServiceProcess,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with tunnel_of(session_service, "SSH") as opened:
+        (tmp_path / "token").write_bytes(payload_of(opened))
+        opened.close()
+        status, _, err = result(capsys, "once", str(tmp_path / "token"), *here)
+    assert status == ExitCode.TOKEN_REFUSED
+    assert err.startswith("tailrace agent once: HTTP/1.1 4")
+
+
+def test_the_environment_of_once_may_name_the_service(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    session_service: ServiceProcess,
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", session_service.endpoints.ca_file)
+    monkeypatch.setenv("AWSIOT_TUNNEL_ENDPOINT", session_service.endpoints.data_endpoint)
+    (tmp_path / "token").write_text(TOKEN)
+    argv = ["once", str(tmp_path / "token"), "--service", "SSH=22"]
+    status, _, err = result(capsys, *argv)
+    assert status == ExitCode.TOKEN_REFUSED
+    assert TOKEN not in err
