@@ -17,12 +17,10 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, TypeAlias
-from urllib.parse import urlsplit
 
 from .. import __version__
-from ..common.addresses import format_host, format_host_port
 from ..common.certificate_files import certificate_error_text
-from ..common.escaping import LONGEST_LINE, cut, escape
+from ..common.escaping import one_line
 from ..errors import (
     CallRefused,
     ConfigurationError,
@@ -39,7 +37,7 @@ from ..errors import (
 )
 from . import signing
 from .credentials import Credentials
-from .https import HTTPSHost, NoResponse, Response
+from .https import HTTPSHost, NoResponse, Response, https_place
 
 __all__ = ["ControlAPI", "CredentialSource", "Document"]
 
@@ -48,10 +46,8 @@ CredentialSource: TypeAlias = Callable[[], Credentials]
 """Called, in a thread, before each attempt for credentials that may change. May block."""
 
 _TARGET_PREFIX: Final = "IoTSecuredTunneling"
-_HTTPS_PORT: Final = 443
 _PAGE: Final = 100
 """Tunnels for which a page of a list is asked: the most that there may be."""
-_HOST: Final = re.compile(r"[A-Za-z0-9._:-]{1,253}")
 _REGION: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 _OPERATION: Final = re.compile(r"[A-Za-z]{1,64}")
 
@@ -111,7 +107,7 @@ class ControlAPI:
         attempts: int = 3,
         environment: Mapping[str, str],
     ) -> None:
-        host, port, self._host_header = _place(endpoint)
+        host, port, self._host_header = https_place(endpoint)
         if not _REGION.fullmatch(region):
             raise ConfigurationError(f"region {region!r} is not the name of a region")
         if not timeout > 0 or attempts < 1:
@@ -248,19 +244,14 @@ class ControlAPI:
             )
         if status == HTTPStatus.OK:
             return document
-        code = _shown(document.get("__type", status)).rpartition("#")[2]
+        code = one_line(document.get("__type", status)).rpartition("#")[2]
         message = document.get("message") or document.get("Message") or "no reason given"
         kind: type[ControlError] = ControlError
         if status == HTTPStatus.TOO_MANY_REQUESTS:
             kind = ControlThrottled
         elif status < HTTPStatus.INTERNAL_SERVER_ERROR:
             kind = _ERRORS.get(code, CallRefused)
-        raise kind(code, _shown(message))
-
-
-def _shown(said: object) -> str:
-    """Return on one line what the service says: it may be megabytes, or steer a terminal."""
-    return escape(cut(" ".join(str(said).split()), LONGEST_LINE))
+        raise kind(code, one_line(message))
 
 
 def _trust(ca: Path | None) -> ssl.SSLContext:
@@ -275,20 +266,3 @@ def _trust(ca: Path | None) -> ssl.SSLContext:
             text = certificate_error_text(error)
             raise ConfigurationError(f"CA file {ca}: {text}") from None
     return context
-
-
-def _place(endpoint: str) -> tuple[str, int, str]:
-    """Return host, port and ``Host`` header of an endpoint."""
-    try:
-        parts = urlsplit(endpoint)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
-    else:
-        if parts.scheme != "https" or parts.path not in ("", "/") or parts.query or "@" in endpoint:
-            host = None
-    if not host or not _HOST.fullmatch(host) or port == 0 or not endpoint.isprintable():
-        shown = endpoint.rpartition("@")[2]  # what stands before it may be a password
-        raise ConfigurationError(f"endpoint {shown!r} is not https://HOST or https://HOST:PORT")
-    header = format_host_port(host, port) if port else format_host(host)
-    return host, port or _HTTPS_PORT, header

@@ -14,19 +14,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
+from ..common.addresses import format_host, format_host_port
 from ..common.network_errors import network_error_text
 from ..common.secret import Secret
+from ..errors import ConfigurationError
 from ..link import ServiceEndpoint, TLSOptions
 from ..link.proxy.settings import web_proxy_for
 from ..link.tcp import open_socket
 from ..wire import Side
 
-__all__ = ["HTTPSHost", "NoResponse", "Response"]
+__all__ = ["HTTPSHost", "NoResponse", "Response", "https_place"]
 
 IDLE_SECONDS: Final = 20.0
 """How long a connection is kept for the next request: less than servers do."""
 
+_HTTPS_PORT: Final = 443
+_HOST: Final = re.compile(r"[A-Za-z0-9._:-]{1,253}")
 _MAX_HEAD: Final = 64 * 1024
 _MAX_FIELDS: Final = 100
 _MAX_BODY: Final = 16 * 1024 * 1024
@@ -329,3 +334,24 @@ def _tls_failure(error: OSError) -> str:
         reason = getattr(error, "reason", None) or error.strerror or "unknown reason"
         return f"the TLS handshake failed: {reason.lower().replace('_', ' ')}"
     return f"the connection was lost during the TLS handshake: {network_error_text(error)}"
+
+
+def https_place(endpoint: str) -> tuple[str, int, str]:
+    """Return host, port and ``Host`` header of an endpoint.
+
+    Raises:
+        ConfigurationError: it is not an https URL of a host.
+    """
+    try:
+        parts = urlsplit(endpoint)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    else:
+        if parts.scheme != "https" or parts.path not in ("", "/") or parts.query or "@" in endpoint:
+            host = None
+    if not host or not _HOST.fullmatch(host) or port == 0 or not endpoint.isprintable():
+        shown = endpoint.rpartition("@")[2]  # what stands before it may be a password
+        raise ConfigurationError(f"endpoint {shown!r} is not https://HOST or https://HOST:PORT")
+    header = format_host_port(host, port) if port else format_host(host)
+    return host, port or _HTTPS_PORT, header

@@ -19,10 +19,13 @@ from ..common.standard_streams import discard, open_standard_streams
 from ..errors import TailraceError
 from ..service.errors import SettingsError
 from .arguments import Subparsers
+from .env import add_env_parser, run_env
 from .exit_codes import BROKEN_PIPE, INTERRUPTED, ExitCode, exit_code_of
+from .invite import add_invite_parser, run_invite
+from .join import add_join_parser, run_join
 from .keys import add_keys_parser, run_keys
 from .parser import CommandParser
-from .serve import add_env_parser, add_serve_parser, error_text, run_env, run_serve
+from .serve import add_serve_parser, error_text, run_serve
 from .tunnel import add_tunnel_parser, run_tunnel
 
 __all__ = ["main"]
@@ -87,6 +90,8 @@ def _parser() -> CommandParser:
     add_serve_parser(commands).set_defaults(run=run_serve)
     add_env_parser(commands).set_defaults(run=run_env)
     add_keys_parser(commands).set_defaults(run=run_keys)
+    add_invite_parser(commands).set_defaults(run=run_invite)
+    add_join_parser(commands).set_defaults(run=run_join)
     add_tunnel_parser(commands).set_defaults(run=run_tunnel)
     _add_config_parser(commands)
     demo = commands.add_parser(

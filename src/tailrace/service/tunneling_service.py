@@ -20,6 +20,7 @@ from ..common.periodic import every
 from ..common.uninterrupted import uninterrupted
 from ..errors import ConfigurationError
 from .api.app import ControlApi
+from .api.enrolment import Enrolment
 from .api.health import health_routes, metrics_routes
 from .api.model import SIGNING_NAME
 from .api.server import HttpServer
@@ -29,6 +30,7 @@ from .control import ControlPlane
 from .errors import SettingUnusable, StoreFailed
 from .expiry import Expiry
 from .file_lock import locked
+from .identity.invitations import Invitation, InvitationBook, InvitationFile, invitations_file
 from .identity.key_store import KeyFile, KeyRing, credentials_file
 from .listening import bind
 from .loop_faults import early_leavers_counted
@@ -62,6 +64,8 @@ _RENEWAL_SECONDS: Final = 3600.0
 """Interval in which the service looks whether its own certificate ends soon."""
 _AUDIT_SECONDS: Final = 60.0
 """Interval in which the audit log counts what there is too much of."""
+_LOOK_SECONDS: Final = 10.0
+"""Interval in which invitations that were made or revoked get into the audit log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,9 @@ class _State:
     """What the service keeps in files."""
 
     store: SqliteStore
+    key_file: KeyFile
     keys: KeyRing
+    invitations: InvitationBook
     tls: ServerTls
     audit: AuditLog
 
@@ -235,6 +241,11 @@ class TunnelingService:
         api_app = ControlApi(
             control.plane, verifier, counters, state.audit, config.limits, forwarders
         )
+        endpoints = _endpoints(config, state, api_socket, data_socket)
+        enrolment = _build_enrolment(config, state, control.plane, counters, endpoints)
+        stack.callback(enrolment.look)
+        stack.enter_context(every(loop, _LOOK_SECONDS, enrolment.look))
+        routes += enrolment.routes()
         api = HttpServer(
             api_app.application(routes), config.limits, state.tls.context, "API", forwarders
         )
@@ -244,7 +255,6 @@ class TunnelingService:
         stack.callback(control.expiry.stop)
 
         self._accepting = True
-        endpoints = _endpoints(config, state, api_socket, data_socket)
         _publish(stack, config, endpoints)
         return _Parts(state, control.plane, api, endpoints, metrics_address)
 
@@ -261,11 +271,13 @@ def _open_state(stack: contextlib.AsyncExitStack, config: ServiceConfig, clock: 
             path=config.state_dir,
         ) from None
     store = stack.enter_context(contextlib.closing(SqliteStore.open(config.database)))
-    keys = KeyRing(KeyFile(credentials_file(config.state_dir)), config.environment, clock())
+    key_file = KeyFile(credentials_file(config.state_dir))
+    keys = KeyRing(key_file, config.environment, clock())
+    invitations = InvitationBook(InvitationFile(invitations_file(config.state_dir)))
     tls = ServerTls(lambda: _certificates(config, clock()))
     audit = AuditLog(config.operation.audit_log, clock)
     stack.callback(audit.close)
-    return _State(store, keys, tls, audit)
+    return _State(store, key_file, keys, invitations, tls, audit)
 
 
 def _certificates(config: ServiceConfig, now: float) -> Certificates:
@@ -341,6 +353,33 @@ def _endpoints(
             "" if state.keys.own_is_given else state.keys.own.secret_access_key.reveal()
         ),
         pid=os.getpid(),
+        api_listen=config.api_listen.host,
+        data_listen=config.data_listen.host,
+    )
+
+
+def _build_enrolment(
+    config: ServiceConfig,
+    state: _State,
+    plane: ControlPlane,
+    counters: Counters,
+    endpoints: Endpoints,
+) -> Enrolment:
+    def places(invitation: Invitation) -> dict[str, object]:
+        data = endpoints.data_endpoint_for(invitation.host)
+        return {"region": config.region, "dataEndpoint": data}
+
+    return Enrolment(
+        state.invitations,
+        state.key_file,
+        places,
+        lambda: state.tls.authorities,
+        clock=plane.clock,
+        request_id=plane.request_id,
+        counters=counters,
+        audit=state.audit,
+        limits=config.limits,
+        forwarders=config.data.forwarders,
     )
 
 

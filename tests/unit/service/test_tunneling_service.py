@@ -55,6 +55,8 @@ async def test_ready_files(tmp_path: Path) -> None:
             "access_key_id",
             "secret_access_key",
             "pid",
+            "api_listen",
+            "data_listen",
         }
         assert stat.S_IMODE(ready.stat().st_mode) == 0o600
         assert document["pid"] == os.getpid()

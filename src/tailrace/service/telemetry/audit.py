@@ -145,6 +145,16 @@ class AuditLog:
         if self._handle >= 0 and self._floods.passes((event, *details.items())):
             self._write(event, dict(details) | {"address": address, "channel": channel})
 
+    def invitation(self, event: str, details: Mapping[str, str]) -> None:
+        """Record that somebody was ``invited`` or has ``joined``, or that it was revoked."""
+        self._write(event, details)
+
+    def join_refused(self, reason: str, invitation: str, address: str) -> None:
+        """Record that a machine with a bad code was refused; ``invitation`` is "" if unknown."""
+        details = {"reason": reason} | ({"invitation": invitation} if invitation else {})
+        if self._handle >= 0 and self._floods.passes(("join_refused", *details.items())):
+            self._write("join_refused", details | {"address": address})
+
     def expired(self, tunnel: str) -> None:
         """Record that a tunnel was closed because its lifetime had ended."""
         self._write("expired", {"tunnelId": tunnel})
