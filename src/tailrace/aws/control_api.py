@@ -8,12 +8,13 @@ The only place where a request is signed and sent, and a response judged:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import re
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -37,7 +38,7 @@ from ..errors import (
 )
 from . import signing
 from .credentials import Credentials
-from .https import HTTPSHost, NoResponse, Response, https_place
+from .https import HTTPSHost, NoResponse, Response, Stream, https_place
 
 __all__ = ["ControlAPI", "CredentialSource", "Document"]
 
@@ -182,18 +183,49 @@ class ControlAPI:
                 raise ControlError("", f"ListTunnels at {self._endpoint}: a page names itself next")
             parameters["nextToken"] = token
 
+    @contextlib.asynccontextmanager
+    async def stream(
+        self, operation: str, path: str, query: str, silence: float
+    ) -> AsyncIterator[Stream]:
+        """Send a signed ``GET``; the body has the response, of status 200, as it comes.
+
+        ``silence`` are the seconds in which something has to come; ``operation`` names it all in
+        errors.
+
+        Raises:
+            ControlError, LinkError, ConfigurationError: as :meth:`call`, also while the body reads
+                the stream.
+        """
+        with self._faults_named(operation):
+            credentials = await self._current_credentials()
+            request = self._signed("GET", path, query, (), b"", credentials)
+            async with self._https.stream(request, silence) as stream:
+                if stream.status != HTTPStatus.OK:
+                    body = await stream.body()
+                    self._result(operation, Response(stream.status, stream.fields, body))
+                yield stream
+
     async def close(self) -> None:
         """Close the connection, if there is one."""
         await self._https.close()
 
     async def _send(self, operation: str, body: bytes) -> Response:
+        with self._faults_named(operation):
+            request = self._request(operation, body, await self._current_credentials())
+            return await self._https.request(request, repeatable=operation != _OPENS)
+
+    async def _current_credentials(self) -> Credentials:
         credentials = self._credentials
-        if not isinstance(credentials, Credentials):
-            credentials = await asyncio.to_thread(credentials)
+        if isinstance(credentials, Credentials):
+            return credentials
+        return await asyncio.to_thread(credentials)
+
+    @contextlib.contextmanager
+    def _faults_named(self, operation: str) -> Iterator[None]:
+        """Raise what goes wrong on the way as what a call raises."""
         call = f"{operation} at {self._endpoint}"
         try:
-            request = self._request(operation, body, credentials)
-            return await self._https.request(request, repeatable=operation != _OPENS)
+            yield
         except ssl.SSLCertVerificationError as error:
             raise ControlCertificateRejected(
                 "", f"{call}: the certificate does not verify: {error.verify_message}"
@@ -205,32 +237,51 @@ class ControlAPI:
             raise ControlError("", f"{call}: {error}") from None
 
     def _request(self, operation: str, body: bytes, credentials: Credentials) -> bytes:
-        """Return a signed request."""
-        date = signing.timestamp(time.time())
+        """Return a signed call."""
         fields = [
             ("content-type", "application/x-amz-json-1.1"),
-            ("host", self._host_header),
-            ("x-amz-date", date),
             ("x-amz-target", f"{_TARGET_PREFIX}.{operation}"),
         ]
+        return self._signed("POST", "/", "", fields, body, credentials)
+
+    def _signed(
+        self,
+        method: str,
+        path: str,
+        query: str,
+        fields: Sequence[tuple[str, str]],
+        body: bytes,
+        credentials: Credentials,
+    ) -> bytes:
+        """Return a signed request."""
+        date = signing.timestamp(time.time())
+        signed = [*fields, ("host", self._host_header), ("x-amz-date", date)]
         if credentials.session_token is not None:
-            fields.append(("x-amz-security-token", credentials.session_token.reveal()))
-        signed = signing.authorization(
+            signed.append(("x-amz-security-token", credentials.session_token.reveal()))
+        authorization = signing.authorization(
             credentials.access_key_id,
             credentials.secret_access_key,
             self._region,
             signing.SIGNING_NAME,
             date,
-            fields,
+            signed,
             body,
+            method=method,
+            path=path,
+            query=query,
         )
-        fields += [
-            ("authorization", signed),
+        all_fields = [
+            *signed,
+            ("authorization", authorization),
             ("content-length", str(len(body))),
             ("user-agent", f"tailrace/{__version__}"),
         ]
-        lines = ["POST / HTTP/1.1", *(f"{name}: {value}" for name, value in fields), "", ""]
-        return "\r\n".join(lines).encode("ascii") + body
+        target = f"{path}?{query}" if query else path
+        lines = [
+            f"{method} {target} HTTP/1.1",
+            *(f"{name}: {value}" for name, value in all_fields),
+        ]
+        return "\r\n".join([*lines, "", ""]).encode("ascii") + body
 
     def _result(self, operation: str, response: Response) -> Document:
         status = response.status

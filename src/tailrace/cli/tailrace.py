@@ -26,6 +26,7 @@ from .join import add_join_parser, run_join
 from .keys import add_keys_parser, run_keys
 from .parser import CommandParser
 from .serve import add_serve_parser, error_text, run_serve
+from .things import add_things_parser, run_things
 from .tunnel import add_tunnel_parser, run_tunnel
 
 __all__ = ["main"]
@@ -92,6 +93,7 @@ def _parser() -> CommandParser:
     add_keys_parser(commands).set_defaults(run=run_keys)
     add_invite_parser(commands).set_defaults(run=run_invite)
     add_join_parser(commands).set_defaults(run=run_join)
+    add_things_parser(commands).set_defaults(run=run_things)
     add_tunnel_parser(commands).set_defaults(run=run_tunnel)
     _add_config_parser(commands)
     demo = commands.add_parser(

@@ -25,6 +25,7 @@ from .api.health import health_routes, metrics_routes
 from .api.model import SIGNING_NAME
 from .api.server import HttpServer
 from .api.sigv4 import Verifier
+from .api.waiting_room import WaitingRoom
 from .config import Address, Endpoints, ServiceConfig
 from .control import ControlPlane
 from .errors import SettingUnusable, StoreFailed
@@ -37,6 +38,7 @@ from .loop_faults import early_leavers_counted
 from .notify.announcer import Announcer
 from .notify.base import Notifier
 from .notify.command import CommandNotifier
+from .notify.mailbox import Mailbox
 from .notify.mqtt import MqttNotifier
 from .notify.outbox import Outbox
 from .relay.data_listener import DataListener
@@ -233,7 +235,7 @@ class TunnelingService:
         stack.callback(_reset_connections, control.tunnels, clock)
         stack.push_async_callback(listener.stop)
         await listener.start(data_socket, state.tls.context)
-        metrics = Metrics(counters, control.plane.queries, control.outboxes)
+        metrics = Metrics(counters, control.plane.queries, control.outboxes, control.plane.mailbox)
         routes = health_routes(control.plane.queries, lambda: self._accepting)
         metrics_address = await _start_metrics(stack, config, metrics, routes)
         verifier = Verifier(config.region, SIGNING_NAME, state.keys.find)
@@ -245,12 +247,14 @@ class TunnelingService:
         enrolment = _build_enrolment(config, state, control.plane, counters, endpoints)
         stack.callback(enrolment.look)
         stack.enter_context(every(loop, _LOOK_SECONDS, enrolment.look))
-        routes += enrolment.routes()
+        waiting = _build_waiting_room(config, state, control.plane, counters, api_app)
+        routes += [*enrolment.routes(), *waiting.routes()]
         api = HttpServer(
             api_app.application(routes), config.limits, state.tls.context, "API", forwarders
         )
         stack.push_async_callback(api.stop)
         await api.start(api_socket)
+        stack.callback(waiting.close)
         control.expiry.start()
         stack.callback(control.expiry.stop)
 
@@ -307,13 +311,16 @@ def _build_control(
     if operation.notify_command:
         notifiers.append(CommandNotifier(operation.notify_command))
     outboxes = tuple(Outbox(notifier, clock) for notifier in notifiers)
-    announcer = Announcer(outboxes, config.region)
+    mailbox = Mailbox()
+    announcer = Announcer((*outboxes, mailbox), config.region)
     ids = RandomIds()
     unstored = Unstored()
     tunnels = Tunnels(state.store, unstored, ids, config.limits)
     queries = TunnelQueries(state.store, unstored, clock, config.region, config.account_id)
     expiry = Expiry(tunnels, switchboard, announcer, state.audit, clock)
-    plane = ControlPlane(tunnels, queries, switchboard, ids, clock, announcer, expiry.sweep_soon)
+    plane = ControlPlane(
+        tunnels, queries, switchboard, ids, clock, announcer, mailbox, expiry.sweep_soon
+    )
     return _Control(plane, tunnels, outboxes, expiry)
 
 
@@ -378,6 +385,28 @@ def _build_enrolment(
         request_id=plane.request_id,
         counters=counters,
         audit=state.audit,
+        limits=config.limits,
+        forwarders=config.data.forwarders,
+    )
+
+
+def _build_waiting_room(
+    config: ServiceConfig,
+    state: _State,
+    plane: ControlPlane,
+    counters: Counters,
+    api: ControlApi,
+) -> WaitingRoom:
+    def count(operation: str, outcome: str) -> None:
+        counters.requests[operation, outcome] += 1
+
+    return WaitingRoom(
+        plane.mailbox,
+        api.judge,
+        state.keys.find,
+        clock=plane.clock,
+        request_id=plane.request_id,
+        count=count,
         limits=config.limits,
         forwarders=config.data.forwarders,
     )

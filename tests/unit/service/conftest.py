@@ -16,6 +16,7 @@ from tailrace.service.config import DataSettings
 from tailrace.service.control import ControlPlane
 from tailrace.service.limits import DEFAULT
 from tailrace.service.notify.announcer import Announcer
+from tailrace.service.notify.mailbox import Mailbox
 from tailrace.service.relay.switchboard import Switchboard
 from tailrace.service.tunneling_service import TunnelingService
 from tailrace.service.tunnels.queries import TunnelQueries
@@ -82,6 +83,7 @@ class Plane:
     now: float = 1000.0
     switchboard: ClosingSwitchboard = field(default_factory=ClosingSwitchboard)
     announcer: Announcements = field(default_factory=Announcements)
+    mailbox: Mailbox = field(default_factory=Mailbox)
     rescheduled: int = 0
 
     def __post_init__(self) -> None:
@@ -96,6 +98,7 @@ class Plane:
             ids,
             self.clock,
             self.announcer,
+            self.mailbox,
             self._reschedule,
         )
 

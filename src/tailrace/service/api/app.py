@@ -29,7 +29,7 @@ from .authorization import authorize_operation
 from .body_budget import BodyBudget
 from .dispatch import perform
 from .errors import ApiError, ErrorType
-from .model import OPERATIONS, SIGNING_NAME
+from .model import CALLS, SIGNING_NAME
 from .operations import Document
 from .request_body import address_of, check_length, read_body
 from .responses import error_response, json_response
@@ -119,7 +119,7 @@ class ControlApi:
             check_length(request, self._limits.request_bytes)
             claim = self._verifier.judge(_head(request), self._control.clock())
             name = _operation_name(request)
-            if name not in OPERATIONS:
+            if name not in CALLS:
                 raise ApiError(ErrorType.UNKNOWN_OPERATION, "The operation is not known")
             if claim.body_hash is None:
                 share = self._strangers.share(address)
@@ -133,6 +133,21 @@ class ControlApi:
         self._throttle.of_key(key)
         return name, key, body
 
+    def judge(self, request: Request, address: str) -> AccessKey:
+        """Return who has signed a request without a body that is no call.
+
+        Raises:
+            ApiError: the request is not signed as it must be, or there are too many.
+        """
+        owner = network(address)
+        with self._throttle.of_address(owner):
+            check_length(request, 0)
+            claim = self._verifier.judge(_head(request), self._control.clock())
+            key = claim.prove(b"")
+        mark_known(request.scope)
+        self._throttle.of_key(key)
+        return key
+
     async def _handle_other(self, _: Request, __: Exception) -> Response:
         """Answer requests for other paths and methods in the form that SDKs parse."""
         other = ApiError(ErrorType.UNKNOWN_OPERATION, "Requests must be POST /")
@@ -141,13 +156,13 @@ class ControlApi:
     def _count(self, request: Request, outcome: str) -> None:
         # Only names that exist: a label for each made-up one would fill the memory.
         name = _operation_name(request)
-        self._counters.requests[name if name in OPERATIONS else "unknown", outcome] += 1
+        self._counters.requests[name if name in CALLS else "unknown", outcome] += 1
 
     async def _respond(
         self, name: str, key: AccessKey, body: bytearray, request_id: str, about: _About
     ) -> Document:
         """Carry out an operation for a key; what changes something is audited."""
-        operation = OPERATIONS[name]
+        operation = CALLS[name]
         outcome, parameters, document = ErrorType.INTERNAL.code, Document(), Document()
         try:
             # Before anything is spent on the parameters.

@@ -30,7 +30,9 @@ OK: Final = "ok"
 
 _log = logging.getLogger(__name__)
 
-_KEPT: Final = ("tunnelId", "resourceArn", "clientMode", "delete", "tagKeys")
+_KEPT: Final = (
+    *("tunnelId", "resourceArn", "clientMode", "delete", "tagKeys", "thingName", "tokenIds"),
+)
 _KEPT_OF_DESTINATION: Final = ("thingName", "services")
 _MOST_KEPT: Final = 200
 """Service ids or tag keys: more than any request may have that is not refused, by default."""
