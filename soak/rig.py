@@ -13,13 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from support.network.middlebox import Middlebox
 from support.network.ports import free_port
 from support.processes.child import Process
 from support.service import ServiceProcess
 from support.tunnel import ProxyProcess, Tunnel, open_tunnel, read_ready_file, tunnel_process
 from tailrace.common.addresses import TCPAddress
 from tailrace.service.config import parse_address
+from tailrace.testing.middlebox import Middlebox
 from tailrace.wire import Side
 
 from .figures import Figures

@@ -12,6 +12,7 @@ Example::
 TYPE_CHECKING = False
 """As ``typing`` has it, whose import takes longer than all of this."""
 if TYPE_CHECKING:
+    from . import sync
     from .agent.notification import Notification
     from .aws import (
         Client,
@@ -185,6 +186,7 @@ __all__ = [
     "UnixAddress",
     "__version__",
     "connect",
+    "sync",
 ]
 
 _HOMES = {
@@ -202,6 +204,8 @@ if not TYPE_CHECKING:  # to type checkers, a name that does not exist is an erro
         if name in __all__:
             from importlib import import_module
 
+            if name == "sync":
+                return import_module(".sync", __name__)
             ours = (".errors", ".aws", ".library")
             for home in (_HOMES[name],) if name in _HOMES else ours:
                 module = import_module(home, __name__)

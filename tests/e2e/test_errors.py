@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from support.network.applications import application, echo
-from support.network.middlebox import middlebox
 from support.network.ports import free_port
 from support.service import ServiceProcess, dial
 from support.tunnel import (
@@ -25,6 +24,7 @@ from support.tunnel import (
 from tailrace.cli.exit_codes import ExitCode
 from tailrace.common.addresses import ServiceMap, TCPAddress, UnixAddress
 from tailrace.common.secret import Secret
+from tailrace.testing.middlebox import middlebox
 from tailrace.wire import Side
 
 UNKNOWN = Secret("t" * 43)

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import pytest
 
 from support.network.applications import application, check_echo, client, echo, noise
-from support.network.middlebox import middlebox
 from support.network.sockets import Streams
 from support.service import ServiceProcess
 from support.tunnel import both_proxies, tunnel_of
 from support.waiting import until
+from tailrace.testing.middlebox import middlebox
 from tailrace.wire import Side
 
 

@@ -23,7 +23,6 @@ from support.network.applications import (
     noise,
     read_to_the_end,
 )
-from support.network.middlebox import Middlebox, middlebox
 from support.network.sockets import Streams
 from support.service import ServiceProcess, service_process
 from support.tunnel import Ends, Tunnel, both_processes, both_proxies, running_proxy, tunnel_of
@@ -34,6 +33,7 @@ from tailrace.common.secret import Secret
 from tailrace.errors import LinkError
 from tailrace.localproxy.events import Connected, Ended, Reconnecting
 from tailrace.localproxy.settings import Backend, PeerVersion
+from tailrace.testing.middlebox import Middlebox, middlebox
 from tailrace.wire import Side
 
 each_end = pytest.mark.parametrize("side", Side, ids=lambda side: side.value)

@@ -13,20 +13,24 @@ import tailrace
 from support.repository import ROOT
 from support.waiting import HANG
 from tailrace.testing import plugin
+from tailrace.testing.tunnels import LocalTunnel
 
 PAGE = ROOT / "docs" / "embedding.md"
 
 
 def test_the_examples_run(tmp_path: Path) -> None:
-    program, test = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    program, *tests = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     output = run(tmp_path, "-W", "error", "-c", program)
     endpoint, tunnel_id = output.split()
     assert endpoint.startswith("https://127.0.0.1:")
     assert uuid.UUID(tunnel_id)
     assert list(tmp_path.iterdir()) == []
-    (tmp_path / "test_page.py").write_text(test)
+    for number, test in enumerate(tests):
+        (tmp_path / f"test_page_{number}.py").write_text(test)
     # Which warns about settings that this directory does not have.
-    assert "1 passed" in run(tmp_path, "-m", "pytest", "-W", "error", "-p", "no:asyncio")
+    output = run(tmp_path, "-m", "pytest", "-W", "error", "-p", "no:asyncio")
+    count = "".join(tests).count("\ndef test_")
+    assert f"{count} passed" in output
 
 
 def run(directory: Path, *arguments: str) -> str:
@@ -43,3 +47,5 @@ def test_every_argument_and_fixture_stands_on_the_page() -> None:
     page = PAGE.read_text()
     for name in (*inspect.signature(tailrace.Service).parameters, *plugin.__all__):
         assert f"`{name}`" in page, name
+    for name in vars(LocalTunnel):
+        assert name.startswith("_") or f"tunnel.{name}(" in page, name

@@ -28,11 +28,12 @@ FLOORS = {
     "localproxy": 7,
     "service": 7,
     "library": 8,
-    "agent": 9,
-    "demo": 9,
-    "testing": 9,
-    "cli": 10,
-    "__main__": 11,
+    "sync": 9,
+    "agent": 10,
+    "demo": 10,
+    "testing": 10,
+    "cli": 11,
+    "__main__": 12,
 }
 
 FORBIDDEN = {
@@ -42,11 +43,13 @@ FORBIDDEN = {
     "service": {"session", "link", "localproxy"},
     # What it needs of a tunnel, the engine and the control API's client offer.
     "library": {"session", "flow", "service"},
+    # Nothing is done in another way there.
+    "sync": {"session", "flow", "link"},
     # Tunnels come from the library alone.
     "agent": {"session", "flow", "localproxy", "service"},
 }
 
-OFFERED = {"errors", "aws", "library", "service", "agent"}
+OFFERED = {"errors", "aws", "library", "service", "agent", "sync"}
 """Rooms whose names the package itself offers."""
 
 PURE = {"wire", "session"}
@@ -173,6 +176,8 @@ def test_every_room_of_the_package_is_known() -> None:
         ("tailrace.errors", "from . import wire"),
         ("tailrace.library.tunnel", "from ..session import Session"),
         ("tailrace.localproxy.proxy", "from ..library import Tunnel"),
+        ("tailrace.library.tunnel", "from ..sync import Tunnel"),
+        ("tailrace.sync.tunnel", "from ..link import Link"),
         ("tailrace.agent.tunnels", "from ..localproxy.proxy import LocalProxy"),
         ("tailrace", "from .wire import Message"),
         ("tailrace.shed.tools", "import json"),
@@ -228,6 +233,8 @@ def test_files_that_meet_in_a_third_one_make_no_circle() -> None:
         ("tailrace", "from .service.service import Service"),
         ("tailrace.library.tunnel", "from ..localproxy.proxy import LocalProxy"),
         ("tailrace.library.connector", "from ..aws import Client"),
+        ("tailrace.sync.tunnel", "from .. import library"),
+        ("tailrace", "from . import sync"),
         ("tailrace.cli.tailrace", "from .. import __version__\nfrom tailrace import __version__"),
         ("tailrace.cli.tailrace", "import tailrace\nimport time\nfrom ..agent import run"),
         ("tailrace.link.interface", "import timeit\nimport asyncio"),

@@ -13,9 +13,9 @@ from soak.figures import Figures
 from soak.load import Lane, Load, Volume
 
 from support.network.applications import application, client
-from support.network.middlebox import Middlebox
 from support.waiting import HANG, until
 from tailrace.common.addresses import TCPAddress
+from tailrace.testing.middlebox import Middlebox
 
 QUICK = Volume(bulk=50_000, pause=0.01, clients=1)
 

@@ -98,8 +98,23 @@ API = """
     UnixAddress
     __version__
     connect
+    sync
 """
 """What is taken away from here breaks somebody's program."""
+
+SYNC = """
+    Application
+    Client
+    DestinationTunnel
+    Service
+    SocketHandler
+    SourceTunnel
+    Tunnel
+    TunnelConnection
+    TunnelListener
+    connect
+"""
+"""The same for ``tailrace.sync``."""
 
 ALIASES = {"Application", "LocalAddress", "StreamHandler", "TunnelEvent"}
 """Names of types, which have no docstring of their own."""
@@ -158,6 +173,12 @@ def documented() -> Iterator[tuple[str, object]]:
         if not owner:
             continue
         yield name, inspect.getattr_static(getattr(tailrace, owner), method)
+    for name in sorted(set(tailrace.sync.__all__) - {"Application", "SocketHandler"}):
+        twin = getattr(tailrace.sync, name)
+        yield f"sync.{name}", twin
+        for method, value in vars(twin).items():
+            if not method.startswith("_"):
+                yield f"sync.{name}.{method}", value
 
 
 def without_example(things: Iterator[tuple[str, object]]) -> list[str]:
@@ -196,6 +217,13 @@ def test_the_signatures_are_pinned() -> None:
     assert found | {"connect": parameters(tailrace.connect)} == SIGNATURES
 
 
+def test_the_names_of_the_blocking_twin_are_pinned() -> None:
+    """Their signatures are those of what they are twins of, which tests/meta holds them to."""
+    assert tailrace.sync.__all__ == SYNC.split()
+    public = {name for name in vars(tailrace.sync.TunnelConnection) if not name.startswith("_")}
+    assert public == {"close", "socket", "writable", "write", "write_eof"}
+
+
 def test_each_name_has_an_example() -> None:
     assert without_example(documented()) == []
     assert without_example(iter([("nothing", types.SimpleNamespace())])) == ["nothing"]
@@ -215,6 +243,7 @@ def test_importing_it_loads_nothing_else() -> None:
     assert "asyncio" not in loaded("from tailrace import Credentials, TunnelState")
     assert "tailrace.library.tunnel" in loaded("from tailrace import Tunnel")
     assert "tailrace.library.tunnel" not in loaded("from tailrace import Client")
+    assert "tailrace.sync.tunnel" in loaded("import tailrace; tailrace.sync")
     service = loaded("from tailrace import Service")
     assert "tailrace.service.service" in service
     assert not service & {"picows", "starlette", "tailrace.library", "uvicorn"}
@@ -231,6 +260,8 @@ def test_types_know_every_name() -> None:
     path = TYPED / "uses.py"
     text = path.read_text()
     assert [name for name in tailrace.__all__ if f"tailrace.{name}" not in text] == []
+    twins = (f"tailrace.sync.{name}" for name in tailrace.sync.__all__)
+    assert [name for name in twins if name not in text] == []
     assert mypy(path) == ""
 
 

@@ -82,7 +82,7 @@ _ERRORS: Final[Mapping[str, type[ControlError]]] = {
 
 
 class ControlAPI:
-    """Calls operations of one endpoint, in one event loop. Calls at the same time take turns.
+    """Calls operations of one endpoint, in one event loop at a time; calls take turns.
 
     Args:
         endpoint: an ``https`` URL.
@@ -206,8 +206,10 @@ class ControlAPI:
                 yield stream
 
     async def close(self) -> None:
-        """Close the connection, if there is one."""
+        """Close the connection, if there is one; then another event loop may make calls."""
         await self._https.close()
+        if not self._turn.locked():
+            self._turn = asyncio.Lock()  # the former belongs to the loop where calls have waited
 
     async def _send(self, operation: str, body: bytes) -> Response:
         with self._faults_named(operation):

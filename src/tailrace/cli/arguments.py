@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, TypeAlias
 
-__all__ = ["Subparsers", "add_state_dir", "state_dir_of"]
+__all__ = ["Subparsers", "add_state_dir", "state_dir_of", "subparsers_of"]
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[Any]"
 
@@ -28,3 +28,13 @@ def state_dir_of(args: argparse.Namespace) -> Path:
 
     chosen: Path = args.state_dir or default_state_dir(os.environ)
     return chosen.absolute()
+
+
+def subparsers_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Return the commands below a parser by their names."""
+    return {
+        name: each
+        for action in parser._actions
+        if isinstance(action, argparse._SubParsersAction)
+        for name, each in action.choices.items()
+    }

@@ -12,13 +12,20 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
+from ..common.escaping import escape
 from ..common.installing import how_to_install
 from ..common.output import accept_any_text
 from ..common.queued_output import write_briefly
 from ..common.standard_streams import discard, open_standard_streams
-from ..errors import TailraceError
+from ..errors import ConfigurationError, TailraceError
 from ..service.errors import SettingsError
-from .arguments import Subparsers
+from .arguments import Subparsers, subparsers_of
+from .completion import (
+    add_completion_parser,
+    answer_completion,
+    is_completion,
+    run_completion,
+)
 from .env import add_env_parser, run_env
 from .exit_codes import BROKEN_PIPE, INTERRUPTED, ExitCode, exit_code_of
 from .invite import add_invite_parser, run_invite
@@ -26,6 +33,7 @@ from .join import add_join_parser, run_join
 from .keys import add_keys_parser, run_keys
 from .parser import CommandParser
 from .serve import add_serve_parser, error_text, run_serve
+from .suggestions import closest_name
 from .things import add_things_parser, run_things
 from .tunnel import add_tunnel_parser, run_tunnel
 
@@ -57,7 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    args = _parser().parse(argv)
+    parser = _parser()
+    if is_completion():
+        answer_completion(parser)
+    args = parser.parse(argv)
     try:
         args.run(args)
     except TailraceError as error:
@@ -103,7 +114,30 @@ def _parser() -> CommandParser:
         "in both directions and measure it. On a terminal the tunnel stays up until Ctrl-C.",
     )
     demo.set_defaults(run=_run_demo)
+    add_completion_parser(commands).set_defaults(run=run_completion)
+    _add_help_parser(commands, parser)
     return parser
+
+
+def _add_help_parser(commands: Subparsers, whole: CommandParser) -> None:
+    """Add ``help``, which says what ``--help`` of a command says."""
+    asked = commands.add_parser(
+        "help", help="show the options of a command", description="Show what COMMAND --help shows."
+    )
+    asked.add_argument("words", metavar="COMMAND", nargs="*", help="such as: tunnel open")
+    asked.set_defaults(run=lambda args: _run_help(whole, args.words))
+
+
+def _run_help(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    for word in words:
+        below = subparsers_of(parser)
+        if word not in below:
+            guess = closest_name(word, below)
+            known = f"; its commands are {', '.join(below)}" if below else ""
+            hint = f"; did you mean {guess}?" if guess else known
+            raise ConfigurationError(f"{parser.prog} has no command {escape(word)!r}{hint}")
+        parser = below[word]
+    parser.print_help()
 
 
 def _add_config_parser(commands: Subparsers) -> None:

@@ -18,7 +18,13 @@ from ..localproxy.endpoints import (
     endpoint_of,
     parse_endpoint,
 )
-from ..localproxy.settings import LocalService, PeerVersion, ProxySettings, StreamHandler
+from ..localproxy.settings import (
+    LocalService,
+    PeerVersion,
+    ProxySettings,
+    SocketFactory,
+    StreamHandler,
+)
 from ..localproxy.validation import validate_region, validate_service_id
 from ..wire import Side
 
@@ -50,7 +56,7 @@ def proxy_settings(
     token: str | Secret,
     environ: Mapping[str, str],
     *,
-    services: Mapping[str, Application] | None = None,
+    services: Mapping[str, Application | SocketFactory] | None = None,
     region: str | None = None,
     endpoint: str | None = None,
     ca: str | os.PathLike[str] | None = None,
@@ -131,7 +137,7 @@ def _authority(ca: str | os.PathLike[str] | None) -> Path | None:
     return path
 
 
-def _local_services(services: Mapping[str, Application]) -> dict[str, LocalService]:
+def _local_services(services: Mapping[str, Application | SocketFactory]) -> dict[str, LocalService]:
     if not services:
         raise ConfigurationError("a destination needs at least one service")
     for service_id in services:
@@ -139,7 +145,7 @@ def _local_services(services: Mapping[str, Application]) -> dict[str, LocalServi
     return {service_id: _local_service(each) for service_id, each in services.items()}
 
 
-def _local_service(application: Application) -> LocalService:
+def _local_service(application: Application | SocketFactory) -> LocalService:
     if isinstance(application, int):
         if not 1 <= application <= _MAX_PORT:
             raise ConfigurationError(f"port {application} is not in 1..{_MAX_PORT}")

@@ -23,7 +23,7 @@ from ..errors import (
 from ..localproxy.events import ProxyEvent, ServicesMapped
 from ..localproxy.listener import Listener
 from ..localproxy.proxy import LocalProxy
-from ..localproxy.settings import ProxySettings
+from ..localproxy.settings import ProxySettings, SocketFactory
 from ..localproxy.status import PeerPresence, TunnelStatus
 from ..wire import Side
 from .advice import NETWORK_ADVICE, advised, with_advice
@@ -129,7 +129,7 @@ class Tunnel:
     @staticmethod
     def destination(
         token: str | Secret,
-        services: Mapping[str, Application],
+        services: Mapping[str, Application | SocketFactory],
         *,
         region: str | None = None,
         endpoint: str | None = None,
@@ -282,7 +282,8 @@ class Tunnel:
 
         Example: ``await tunnel.wait_closed()``
         """
-        await asyncio.wait([self._entered()])
+        if not self._entered().done():
+            await asyncio.wait([self._entered()])
         if self._failure is not None:
             raise self._failure
 

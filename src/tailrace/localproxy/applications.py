@@ -6,13 +6,12 @@ import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 from ..common.addresses import (
     DEFAULT_APPLICATION_HOST,
     LocalAddress,
     TCPAddress,
-    UnixAddress,
 )
 from .dialer import DialFailed, dial
 from .events import ConnectionOpened, ProxyEvent
@@ -20,11 +19,14 @@ from .in_process import IN_PROCESS, Streams, new_streams
 from .local_connection import LocalConnection
 from .local_end import LocalEnd
 from .log import TunnelLog
-from .settings import LocalService, ProxySettings, StreamHandler
+from .settings import LocalService, ProxySettings, SocketFactory, StreamHandler
 from .sockets import SocketEnd
 
 __all__ = ["Applications", "name_of"]
 
+
+_Dialed: TypeAlias = LocalAddress | SocketFactory
+"""What a socket is connected to."""
 
 _DIALS: Final = 128
 """Connections that are dialed at once for one service; the others wait for their turn."""
@@ -32,10 +34,10 @@ _DIALS: Final = 128
 
 def name_of(service: LocalService) -> str:
     """Return how events and records name an application."""
-    return str(service) if isinstance(service, TCPAddress | UnixAddress) else IN_PROCESS
+    return str(service) if isinstance(service, _Dialed) else IN_PROCESS
 
 
-def _told(address: LocalAddress) -> str:
+def _told(address: _Dialed) -> str:
     """Return an address as the peer reads it, which does not know our default host."""
     if isinstance(address, TCPAddress) and not address.host:
         return str(TCPAddress(DEFAULT_APPLICATION_HOST, address.port))
@@ -69,7 +71,7 @@ class Applications:
         self._dials: dict[LocalConnection, asyncio.Task[None]] = {}
         self._dialing: Counter[str] = Counter()
         """How many are dialed for each service."""
-        self._queued: dict[str, OrderedDict[LocalConnection, LocalAddress]] = {}
+        self._queued: dict[str, OrderedDict[LocalConnection, _Dialed]] = {}
         """Those that wait to be dialed for each service, oldest first."""
         self._handlers: set[asyncio.Task[None]] = set()
 
@@ -80,7 +82,7 @@ class Applications:
 
     def reach(self, local: LocalConnection, service: LocalService) -> None:
         """Attach the application of a new connection, as soon as there is one."""
-        if isinstance(service, TCPAddress | UnixAddress):
+        if isinstance(service, _Dialed):
             service_id = local.connection.service_id
             if self._dialing[service_id] < _DIALS:
                 self._begin_dial(local, service)
@@ -111,7 +113,7 @@ class Applications:
             self.give_up(local)
             local.abort()
 
-    def _begin_dial(self, local: LocalConnection, address: LocalAddress) -> None:
+    def _begin_dial(self, local: LocalConnection, address: _Dialed) -> None:
         service_id = local.connection.service_id
         self._log.debug("Attempting to establish tcp socket connection to: %s", address)
         self._dialing[service_id] += 1
@@ -125,7 +127,7 @@ class Applications:
         if queue:
             self._begin_dial(*queue.popitem(last=False))
 
-    async def _dial(self, local: LocalConnection, address: LocalAddress) -> None:
+    async def _dial(self, local: LocalConnection, address: _Dialed) -> None:
         try:
             sock = await dial(address, self._settings)
         except DialFailed as error:

@@ -19,7 +19,7 @@ from ..common.addresses import (
 from ..errors import NameResolutionFailed
 from ..link.tcp import resolve
 from .allow_list import is_allowed
-from .settings import ProxySettings
+from .settings import ProxySettings, SocketFactory
 
 __all__ = ["DialFailed", "dial"]
 
@@ -40,8 +40,8 @@ class DialFailed(Exception):
         self.cause = cause
 
 
-async def dial(address: LocalAddress, settings: ProxySettings) -> socket.socket:
-    """Return a connected, non-blocking socket to ``address``.
+async def dial(address: LocalAddress | SocketFactory, settings: ProxySettings) -> socket.socket:
+    """Return a connected, non-blocking socket to ``address``, or from what makes one.
 
     Every address of a host name is tried, each for at most ``settings.dial_timeout``
     seconds; all of them again ``settings.dial_retry_count`` times (-1: until one answers).
@@ -49,6 +49,11 @@ async def dial(address: LocalAddress, settings: ProxySettings) -> socket.socket:
     Raises:
         DialFailed: none could be reached, or may be; the text says why, for the log.
     """
+    if isinstance(address, SocketFactory):
+        try:
+            return await address.connect()
+        except OSError as error:
+            raise DialFailed(f"{address} -- {error}", error.strerror or str(error)) from None
     if not is_allowed(address, settings.allowed):
         raise DialFailed(f"{address} -- {_NOT_ALLOWED}", _NOT_ALLOWED)
     tries = 0

@@ -15,14 +15,37 @@ from ..wire import Side
 
 if TYPE_CHECKING:
     import asyncio
+    import socket
     from collections.abc import Awaitable, Callable
 
-__all__ = ["Backend", "LocalService", "PeerVersion", "ProxySettings", "StreamHandler"]
+__all__ = [
+    "Backend",
+    "LocalService",
+    "PeerVersion",
+    "ProxySettings",
+    "SocketFactory",
+    "StreamHandler",
+]
 
 StreamHandler: TypeAlias = "Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]"
 """Destination: serves the connections of a service within this process."""
 
-LocalService: TypeAlias = "LocalAddress | StreamHandler"
+
+@dataclass(frozen=True, slots=True)
+class SocketFactory:
+    """Destination: makes the sockets of a service whose application is within this process."""
+
+    connect: Callable[[], Awaitable[socket.socket]]
+    """Return a connected, non-blocking socket to the application, for each connection.
+
+    It is cancelled when the connection ends meanwhile, and raises ``OSError`` to refuse it.
+    """
+
+    def __str__(self) -> str:
+        return "in process"
+
+
+LocalService: TypeAlias = "LocalAddress | StreamHandler | SocketFactory"
 
 
 class PeerVersion(Enum):

@@ -31,6 +31,8 @@ __all__ = ["Expiry"]
 
 _log = logging.getLogger(__name__)
 
+_EXPIRED: Final = "The tunnel has expired"
+
 _CHECK_SECONDS: Final = 1.0
 """Longest time between two sweeps, also after the store has failed. Lifetimes are of the wall
 clock, which may be set while a timer runs, and machines sleep; closed tunnels are due at times
@@ -86,6 +88,18 @@ class Expiry:
             self._timer.cancel()
             self._timer = asyncio.get_running_loop().call_soon(self._sweep)
 
+    def expire(self, tunnel_id: str) -> None:
+        """End a tunnel as if its time were over, which tests cannot wait for.
+
+        Raises:
+            TunnelNotFound: there is no such tunnel.
+            TunnelClosed: it has ended.
+            StoreFailed: the store cannot write.
+        """
+        self._tunnels.end_lifetime(tunnel_id, self._clock())
+        self._switchboard.close_tunnel(tunnel_id, _EXPIRED)
+        self.sweep_soon()
+
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
         # Links first. The store has its turn when all of them are cut.
@@ -104,7 +118,7 @@ class Expiry:
         """End links of tunnels that have expired; return whether there may be more of them."""
         expired = self._switchboard.take_expired(self._clock(), _BATCH)
         for tunnel_id in expired:
-            self._switchboard.close_tunnel(tunnel_id, "The tunnel has expired")
+            self._switchboard.close_tunnel(tunnel_id, _EXPIRED)
         return len(expired) == _BATCH
 
     def _ask_store(self) -> bool:

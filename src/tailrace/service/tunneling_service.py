@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -98,6 +99,7 @@ class _Parts:
 
     state: _State
     control: ControlPlane
+    expiry: Expiry
     api: HttpServer
     endpoints: Endpoints
     metrics_address: Address | None
@@ -131,6 +133,11 @@ class TunnelingService:
     def queries(self) -> TunnelQueries:
         """Reads of the service's state."""
         return self._running.control.queries
+
+    @property
+    def tls_context(self) -> ssl.SSLContext:
+        """What the listeners show to clients, for others that take their place in tests."""
+        return self._running.state.tls.context
 
     @property
     def _running(self) -> _Parts:
@@ -188,6 +195,16 @@ class TunnelingService:
         state.keys.switch(keys)
         state.audit.switch(audit)
         _log.info("certificates, access keys and audit log were loaded again")
+
+    def expire(self, tunnel_id: str) -> None:
+        """End a tunnel as if its time were over, which tests cannot wait for.
+
+        Raises:
+            TunnelNotFound: there is no such tunnel.
+            TunnelClosed: it has ended.
+            StoreFailed: the store cannot write.
+        """
+        self._running.expiry.expire(tunnel_id)
 
     async def failed(self) -> None:
         """Return when the control API has ended without being asked to."""
@@ -260,7 +277,7 @@ class TunnelingService:
 
         self._accepting = True
         _publish(stack, config, endpoints)
-        return _Parts(state, control.plane, api, endpoints, metrics_address)
+        return _Parts(state, control.plane, control.expiry, api, endpoints, metrics_address)
 
 
 def _open_state(stack: contextlib.AsyncExitStack, config: ServiceConfig, clock: _Clock) -> _State:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from ..aws.client import Client
     from .tunnels import ServiceInThread, TunnelFactory
 
 __all__ = [
     "tailrace_boto3_client",
+    "tailrace_client",
     "tailrace_service",
     "tailrace_service_settings",
     "tailrace_tunnel",
@@ -38,7 +40,8 @@ def tailrace_service(
     """A tunneling service for all tests, on free ports, with an event loop in a thread of its own.
 
     It has ``endpoints`` and ``environment()`` of :class:`tailrace.Service`, and
-    ``control_client()``, a client of the control API whose calls block.
+    ``control_client()``, a client of the control API whose calls block. ``cut()``, ``silence()``,
+    ``throttle()`` and ``refuse()`` disturb the links of all tunnels.
 
     Raises:
         ConfigurationError: the extra ``[service]`` is not installed, or the settings are wrong.
@@ -79,12 +82,29 @@ def tailrace_boto3_client(tailrace_service: ServiceInThread) -> Iterator[Any]:
 
 
 @pytest.fixture
+def tailrace_client(tailrace_service: ServiceInThread) -> Client:
+    """A :class:`tailrace.Client` of ``tailrace_service``, for asynchronous tests and others.
+
+    It need not be closed. Each of its calls may be made in another event loop, so that tests that
+    are no coroutines use ``asyncio.run``.
+
+    Example::
+
+        async def test_opening(tailrace_client):
+            opened = await tailrace_client.open(services=["SSH"])
+            assert (await tailrace_client.describe(opened.tunnel_id)).services == ("SSH",)
+    """
+    return tailrace_service.client()
+
+
+@pytest.fixture
 def tailrace_tunnel(tailrace_service: ServiceInThread) -> Iterator[TunnelFactory]:
     """Open tunnels to local ports; they are closed when the test ends.
 
     Call it with a service id and the port, or ``"HOST:PORT"``, of an application for each service.
     What it returns has ``url("HTTP")`` and ``address("SSH")``: where clients reach the service
-    through the tunnel.
+    through the tunnel. It also has what can go wrong: ``cut()``, ``silence()``, ``throttle()``,
+    ``refuse()``, ``rotate()``, ``expire()`` and ``close()``.
 
     Example::
 

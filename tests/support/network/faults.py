@@ -6,6 +6,9 @@ way. Exactly that many bytes are passed on before it strikes. Scripts are played
 for each new connection; without one a connection is left alone. :meth:`FaultProxy.strike`
 does a fault to all connections now.
 
+For what is turned on and off again at any time there is
+:class:`~tailrace.testing.middlebox.Middlebox`.
+
 Bytes are never changed, reordered or made up: TCP does not, and TLS would notice.
 """
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import tailrace
 from tailrace.testing.tunnels import TunnelFactory
 
-__all__ = ["misuse", "misuse_in_a_test"]
+__all__ = ["misuse", "misuse_blocking", "misuse_in_a_test"]
 
 
 def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -82,6 +83,28 @@ async def misuse() -> None:
         print(service.environment().region)  # wrong
 
 
+async def coroutine(sock: socket.socket) -> None:
+    """Serve a socket, but as a coroutine."""
+
+
+def misuse_blocking() -> None:
+    """Do everything wrong in a script."""
+    tailrace.sync.Tunnel.source("token", "eu-west-1")  # wrong
+    tailrace.sync.Tunnel.destination("token", {"SSH": plain})  # wrong
+    tailrace.sync.Tunnel.destination("token", {"SSH": coroutine})  # wrong
+    tailrace.sync.connect("t", services=["SSH"], client=tailrace.Client())  # wrong
+    with tailrace.sync.connect("t", services=["SSH"]) as source:
+        source.open_connection("SSH").drain()  # wrong
+        source.open_connection("SSH", 30)  # wrong
+        source.open_connection("SSH").write("text")  # wrong
+        source.wait_closed(30)  # wrong
+    with tailrace.sync.Tunnel.destination("token", {"SSH": 22}) as destination:
+        destination.open_socket("SSH")  # wrong
+    tailrace.sync.Client("profile")  # wrong
+    print(tailrace.sync.Client().open().source_token + "")  # wrong
+    tailrace.sync.Service(limits="azure")  # wrong
+
+
 def misuse_in_a_test(tailrace_tunnel: TunnelFactory) -> None:
     """Do everything wrong with a fixture."""
     tailrace_tunnel(8080)  # wrong
@@ -89,3 +112,8 @@ def misuse_in_a_test(tailrace_tunnel: TunnelFactory) -> None:
     tunnel = tailrace_tunnel(HTTP=8080)
     tunnel.address(22)  # wrong
     print(tunnel.address("HTTP").port)  # wrong
+    tunnel.cut("source")  # wrong
+    tunnel.throttle("800 kB/s")  # wrong
+    tunnel.refuse("503")  # wrong
+    with tunnel.cut():  # wrong
+        pass

@@ -13,6 +13,7 @@ import tailrace
 from tailrace.testing.tunnels import LocalTunnel, ServiceInThread, TunnelFactory, service_in_thread
 
 __all__ = [
+    "blocking",
     "connected",
     "control",
     "destination",
@@ -64,6 +65,18 @@ def test_a_device(tailrace_service: ServiceInThread, tailrace_tunnel: TunnelFact
     assert_type(tunnel, LocalTunnel)
     assert_type(tunnel.address("SSH"), tuple[str, int])
     print(tunnel.url("HTTP"), tunnel.url("HTTP", "https"), tunnel.tunnel_id)
+    near = tailrace.Side.SOURCE
+    with tunnel.silence(), tunnel.throttle(), tunnel.throttle(1e6, near), tunnel.refuse(503, near):
+        tunnel.cut(near)
+        tunnel.wait_disconnected(near, timeout=3)
+    tunnel.wait_connected(timeout=3.0)
+    tunnel.rotate(near)
+    tunnel.expire()
+    tunnel.close()
+    with tailrace_service.silence(), tailrace_service.throttle(1e6), tailrace_service.refuse():
+        tailrace_service.cut()
+    tailrace_service.expire(tunnel.tunnel_id)
+    assert_type(tailrace_service.client(), tailrace.Client)
     assert_type(tailrace_service.endpoints, tailrace.Endpoints)
     assert_type(tailrace_service.environment(), dict[str, str])
     tailrace_service.control_client(timeout=3.0).call("ListTunnels", {})
@@ -90,6 +103,56 @@ async def source(token: str) -> None:
         show(entered)
     async for event in events:
         happened(event)
+
+
+def blocking_handler(sock: socket.socket) -> None:
+    """Echo once."""
+    sock.sendall(sock.recv(1024))
+
+
+def blocking(token: str, secret: tailrace.Secret) -> None:
+    """Use everything that blocks."""
+    near = tailrace.sync.Tunnel.source(token, region="eu-west-1", ca=Path("ca.pem"), timeout=None)
+    assert_type(near, tailrace.sync.SourceTunnel)
+    kept: tailrace.sync.SocketHandler = blocking_handler
+    services: dict[str, tailrace.sync.Application] = {"SSH": 22, "HTTP": "h:80", "CMD": kept}
+    far = tailrace.sync.Tunnel.destination(secret, services, client_token=secret, max_threads=3)
+    assert_type(far, tailrace.sync.DestinationTunnel)
+    with near as entered, far:
+        assert_type(entered, tailrace.sync.SourceTunnel)
+        entered.wait_peer(timeout=30)
+        with entered.open_connection("SSH", timeout=3) as connection:
+            assert_type(connection, tailrace.sync.TunnelConnection)
+            assert_type(connection.write(b"data"), int)
+            assert_type(connection.readline(), bytes)
+            connection.socket.settimeout(3.0)
+            connection.write_eof()
+        assert_type(entered.open_socket("SSH"), socket.socket)
+        with entered.listen("HTTP", "127.0.0.1", 0) as server:
+            assert_type(server, tailrace.sync.TunnelListener)
+            print(f"{server.service} at {server.host}:{server.port}")
+        assert_type(entered.status(), tailrace.TunnelStatus)
+        for event in far.events():
+            happened(event)
+        far.wait_closed(timeout=1)
+        far.close()
+    with tailrace.sync.Service(Path("state"), limits="aws") as service:
+        assert_type(service.endpoints, tailrace.Endpoints)
+        assert_type(service.environment(), dict[str, str])
+        with service.client() as client:
+            assert_type(client, tailrace.sync.Client)
+    client = tailrace.sync.Client(credentials=renewed, attempts=1)
+    assert_type(client.open(services=["SSH"]), tailrace.OpenedTunnel)
+    assert_type(client.describe("t"), tailrace.TunnelDescription)
+    assert_type(client.rotate("t", tailrace.Side.SOURCE), tailrace.RotatedTokens)
+    assert_type(client.tags("t"), dict[str, str])
+    for each in client.list(thing="t", limit=3):
+        assert_type(each, tailrace.TunnelSummary)
+    hour = timedelta(hours=1)
+    with tailrace.sync.connect("t", services=["SSH"], lifetime=hour, client=client) as tunnel:
+        assert_type(tunnel, tailrace.sync.SourceTunnel)
+        base: tailrace.sync.Tunnel = tunnel
+        assert_type(base.client_token, str)
 
 
 async def connected(opened: tailrace.OpenedTunnel, client: tailrace.Client) -> None:

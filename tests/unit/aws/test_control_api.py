@@ -263,6 +263,23 @@ async def test_calls_at_the_same_time_take_turns(server: ScriptedHTTPS, api: Con
     assert server.connections == 1
 
 
+def test_one_loop_after_the_other() -> None:
+    """Calls that have waited for each other bind nobody to their loop."""
+
+    async def call() -> None:
+        async with asyncio.timeout(HANG):
+            found = await asyncio.gather(
+                *(api.call("ListTunnels", {}) for _ in range(2)), return_exceptions=True
+            )
+        assert [type(each) for each in found] == [ControlError] * 2
+        await api.close()
+
+    key = Credentials("AKID", Secret("s"))
+    api = ControlAPI("https://127.0.0.1:1", "eu-west-1", key, attempts=1, environment={})
+    for _ in range(2):
+        asyncio.run(call())
+
+
 async def test_a_cancelled_call_holds_nobody_up(server: ScriptedHTTPS, api: ControlAPI) -> None:
     server.answers = [Hang(), answer({"a": 1})]
     loop = asyncio.get_running_loop()

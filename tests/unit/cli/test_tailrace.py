@@ -101,6 +101,8 @@ def test_version(capsys: pytest.CaptureFixture[str], option: str) -> None:
         ["demo"],
         ["config"],
         ["config", "show"],
+        ["completion"],
+        ["help"],
     ],
     ids=" ".join,
 )
@@ -112,6 +114,25 @@ def test_help(
     assert (status, err) == (0, "")
     assert out.startswith(f"usage: {' '.join(['tailrace', *argv])} ")
     assert max(map(len, out.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("argv", [[], ["serve"], ["tunnel", "open"], ["config", "show"]])
+def test_help_is_a_command_too(capsys: pytest.CaptureFixture[str], argv: list[str]) -> None:
+    assert result(capsys, "help", *argv) == result(capsys, *argv, "--help")
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (["tunnel", "opne"], "tailrace tunnel has no command 'opne'; did you mean open?"),
+        (["config", "x"], "tailrace config has no command 'x'; its commands are show"),
+        (["serve", "x"], "tailrace serve has no command 'x'"),
+    ],
+)
+def test_help_about_a_command_that_does_not_exist(
+    capsys: pytest.CaptureFixture[str], argv: list[str], line: str
+) -> None:
+    assert result(capsys, "help", *argv) == (ExitCode.USAGE, "", f"tailrace help: {line}\n")
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:

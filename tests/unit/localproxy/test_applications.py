@@ -21,7 +21,8 @@ from tailrace.localproxy.applications import name_of
 from tailrace.localproxy.dialer import DialFailed
 from tailrace.localproxy.events import ConnectionClosed, ConnectionOpened, ConnectionRefused
 from tailrace.localproxy.local_connection import ConnectionState
-from tailrace.localproxy.settings import StreamHandler
+from tailrace.localproxy.settings import SocketFactory, StreamHandler
+from tailrace.localproxy.socket_pair import socket_pair
 from tailrace.wire import Message, MessageType, Side, encode_delimited
 
 RESET = (MessageType.CONNECTION_RESET, 1)
@@ -51,7 +52,7 @@ def requested(loop: ClockLoop, handler: StreamHandler) -> Ready:
 def test_applications_are_named_by_their_address():
     assert name_of(TCPAddress("::1", 22)) == "[::1]:22"
     assert name_of(UnixAddress("/run/app")) == "/run/app"
-    assert name_of(echo) == "in process"
+    assert name_of(echo) == name_of(SocketFactory(socket_pair)) == "in process"
 
 
 def test_a_handler_serves_a_connection_within_this_process(loop: ClockLoop):
@@ -163,6 +164,28 @@ async def test_an_application_that_refuses_ends_its_connection_alone(service: Se
                 await check_echo(streams, b"after")
                 opened = ends.destination.all(ConnectionOpened)
                 assert [event.service_id for event in opened] == ["UP"]
+
+
+async def test_an_application_that_has_a_socket_in_this_process(service: ServiceProcess):
+    ends_of_applications: list[socket.socket] = []
+
+    async def connect() -> socket.socket:
+        near, far = await socket_pair()
+        ends_of_applications.append(near)
+        return far
+
+    loop = asyncio.get_running_loop()
+    with tunnel_of(service, "SSH") as tunnel:
+        far = tunnel.settings(Side.DESTINATION, services={"SSH": SocketFactory(connect)})
+        async with both_proxies(tunnel.settings(Side.SOURCE), far) as ends:
+            async with client(ends.listening["SSH"]) as (reader, writer):
+                opened = await ends.destination.seen(ConnectionOpened)
+                assert opened.peer == "in process"
+                with ends_of_applications[0] as sock:
+                    writer.write(b"hello")
+                    assert await loop.sock_recv(sock, 5) == b"hello"
+                    await loop.sock_sendall(sock, b"bye")
+                assert await reader.read() == b"bye"
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import resource
 import socket
@@ -15,7 +16,7 @@ from support.network.sockets import black_hole
 from tailrace.common.addresses import TCPAddress, UnixAddress
 from tailrace.common.secret import Secret
 from tailrace.localproxy.dialer import DialFailed, dial
-from tailrace.localproxy.settings import ProxySettings
+from tailrace.localproxy.settings import ProxySettings, SocketFactory
 from tailrace.wire import Side
 
 
@@ -50,6 +51,34 @@ async def test_reaches_a_unix_socket(tmp_path: Path):
         listening.listen()
         with await dial(UnixAddress(path), settings()) as sock:
             assert sock.getpeername() == path
+
+
+async def test_reaches_what_makes_its_sockets():
+    """Also where no address may be reached."""
+    near, far = socket.socketpair()
+
+    async def connect() -> socket.socket:
+        return far
+
+    with near:
+        assert await dial(SocketFactory(connect), settings(allowed=())) is far
+        far.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
+        (OSError("can't start new thread"), "can't start new thread"),
+    ],
+)
+async def test_what_makes_no_socket_is_told(error: OSError, cause: str):
+    async def connect() -> socket.socket:
+        raise error
+
+    with pytest.raises(DialFailed, match=f"in process -- .*{cause}") as caught:
+        await dial(SocketFactory(connect), settings())
+    assert caught.value.cause == cause
 
 
 async def test_the_bind_address_is_the_local_end():

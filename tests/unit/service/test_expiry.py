@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from support.plugins.clock import ClockLoop
-from tailrace.service.errors import EndNotStored, StoreFailed
+from tailrace.service.errors import EndNotStored, StoreFailed, TunnelClosed
 from tailrace.service.expiry import Expiry
 from tailrace.service.relay.switchboard import Switchboard
 from tailrace.service.telemetry.audit import AuditLog
@@ -176,6 +176,19 @@ def test_links_end_to_the_second_with_their_tunnel(sweeps: Sweeps) -> None:
     assert box.reasons == []
     sweeps.run(0.1)
     assert box.reasons == [EXPIRED]
+
+
+def test_a_tunnel_expires_before_its_time(plane: Any, sweeps: Sweeps) -> None:
+    box, other = sweeps.open(2)
+    sweeps.start()
+    tunnel_id, _ = ids(plane)
+    sweeps.call(lambda: sweeps.expiry.expire(tunnel_id))
+    assert (box.reasons, other.reasons) == ([EXPIRED], [])
+    sweeps.run(0.0)
+    assert statuses(sweeps) == [TunnelStatus.OPEN, TunnelStatus.CLOSED]
+    assert sweeps.audit.tunnels == plane.announcer.withdrawn == [tunnel_id]
+    with pytest.raises(TunnelClosed):
+        sweeps.expiry.expire(tunnel_id)
 
 
 def test_a_store_that_fails_is_asked_again_soon(

@@ -75,6 +75,19 @@ async def test_in_an_event_loop(tailrace_tunnel):
         await writer.wait_closed()
 
 
+async def test_a_client(tailrace_client):
+    opened = await tailrace_client.open(services=["SSH"])
+    assert (await tailrace_client.describe(opened.tunnel_id)).services == ("SSH",)
+    await tailrace_client.close(opened.tunnel_id, delete=True)
+
+
+def test_a_client_without_a_loop(tailrace_client, tailrace_tunnel):
+    tunnel = tailrace_tunnel(SSH=22)
+    for _ in range(2):
+        described = asyncio.run(tailrace_client.describe(tunnel.tunnel_id))
+        assert described.destination.is_connected
+
+
 def test_another_process(tailrace_service):
     command = [sys.executable, "-m", "tailrace", "tunnel", "list", "--json"]
     environment = {"PATH": os.environ["PATH"], **tailrace_service.environment()}
@@ -119,8 +132,110 @@ def test_it_is_installed_as_a_plugin() -> None:
 def test_fixtures(pytester: pytest.Pytester, run) -> None:
     pytester.makepyfile(TESTS)
     result = run()
-    result.assert_outcomes(passed=5)
+    result.assert_outcomes(passed=7)
     result.stdout.no_fnmatch_line("*tailrace.service*")
+
+
+def test_processes_of_xdist_have_a_service_each(pytester: pytest.Pytester, run) -> None:
+    pytester.makepyfile(TESTS)
+    run("-p", "xdist", "-n", "2").assert_outcomes(passed=7)
+
+
+def test_nothing_is_printed(pytester: pytest.Pytester, run) -> None:
+    """Not even where nothing is captured, and links are lost."""
+    pytester.makepyfile(
+        """
+        def test_a_cut(tailrace_tunnel):
+            tunnel = tailrace_tunnel(SSH=1)
+            with tunnel.refuse(403):
+                tunnel.cut()
+            tunnel.close()
+        """
+    )
+    result = run("-q", "-s", "-p", "no:logging")
+    assert result.stderr.lines == []
+    dot, *rest = [line for line in result.stdout.lines if line]
+    assert dot.startswith(".")
+    assert [line for line in rest if "1 passed" not in line] == []
+
+
+LEFT_BEHIND = """
+import os
+import threading
+
+import pytest
+
+THREADS = threading.active_count()
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish():
+    left = threading.active_count() - THREADS
+    for each in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
+        path = f"/proc/self/fd/{each}"
+        left += os.path.islink(path) and os.readlink(path).startswith("socket:")
+    print("left behind:", left)
+"""
+
+ENDINGS = (
+    "pass",
+    "raise AssertionError",
+    "tunnel.silence().__enter__()",
+    "tailrace_service.refuse().__enter__()",
+    "tailrace_service.expire(tunnel.tunnel_id)",
+    "tailrace_tunnel(**{'not a service id': 1})",
+)
+
+
+@pytest.mark.parametrize(
+    ("endings", "left"),
+    [(ENDINGS, 0), (("raise KeyboardInterrupt",), 0), (("builtins.kept = socket.socket()",), 1)],
+    ids=["failures", "ctrl-c", "the rule can fail"],
+)
+def test_nothing_is_left_behind(
+    pytester: pytest.Pytester, run, endings: tuple[str, ...], left: int
+) -> None:
+    """However tests end, and whatever they have not ended."""
+    pytester.makeconftest(LEFT_BEHIND)
+    pytester.makepyfile(
+        f"""
+        import builtins
+        import socket
+
+        import pytest
+
+        @pytest.mark.parametrize("ending", {endings})
+        def test_a_tunnel(tailrace_service, tailrace_tunnel, tailrace_client, ending):
+            tunnel = tailrace_tunnel(SSH=1)
+            exec(ending)
+        """
+    )
+    run("-s").stdout.fnmatch_lines([f"*left behind: {left}"])
+
+
+def test_another_service_for_one_module(pytester: pytest.Pytester, run) -> None:
+    """Beside that of the others."""
+    pytester.makepyfile(
+        test_default="""
+        def test_as_many_services_as_one_likes(tailrace_tunnel):
+            tailrace_tunnel(A=1, B=2, C=3, D=4)
+        """,
+        test_aws="""
+        import pytest
+        from tailrace.errors import LimitExceeded
+        from tailrace.testing.tunnels import service_in_thread
+
+        @pytest.fixture(scope="module")
+        def tailrace_service():
+            with service_in_thread({"limits": "aws"}) as service:
+                yield service
+
+        async def test_three_services(tailrace_client, tailrace_tunnel):
+            tailrace_tunnel(A=1, B=2, C=3)
+            with pytest.raises(LimitExceeded):
+                await tailrace_client.open(services=["A", "B", "C", "D"])
+        """,
+    )
+    run("test_default.py", "test_aws.py").assert_outcomes(passed=2)
 
 
 def test_settings_are_overridden(pytester: pytest.Pytester, run) -> None:

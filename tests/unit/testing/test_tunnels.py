@@ -1,20 +1,30 @@
 """Whole tunnels for code that blocks."""
 
+import asyncio
 import contextlib
-import logging
 import os
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
+import tailrace
 from support.plugins.leaks import Snapshot
 from support.waiting import HANG, wait_until
-from tailrace.errors import CallRefused, ConfigurationError, ListenError
+from tailrace.errors import (
+    AccessRefused,
+    CallRefused,
+    ConfigurationError,
+    TimedOut,
+    TunnelClosed,
+    TunnelNotFound,
+)
 from tailrace.testing.tunnels import LocalTunnel, ServiceInThread, TunnelFactory, service_in_thread
+from tailrace.wire import Side
 
 
 @pytest.fixture(scope="module")
@@ -41,22 +51,27 @@ def open_tunnel(service: ServiceInThread) -> Iterator[TunnelFactory]:
 def echo() -> Iterator[int]:
     """The port of an application that answers with what it gets, in upper case."""
 
-    def serve() -> None:
+    def serve(client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError):
+            while data := client.recv(65536):
+                client.sendall(data.upper())
+
+    def accept() -> None:
         while True:
             try:
                 client, _ = listening.accept()
             except OSError:
                 return
-            with client, contextlib.suppress(ConnectionError):
-                while data := client.recv(65536):
-                    client.sendall(data.upper())
+            threads.append(threading.Thread(target=serve, args=[client]))
+            threads[-1].start()
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=serve)
-        thread.start()
+        threads = [threading.Thread(target=accept)]
+        threads[0].start()
         yield listening.getsockname()[1]
         listening.shutdown(socket.SHUT_RDWR)
-    thread.join(HANG)
+    for thread in threads:
+        thread.join(HANG)
 
 
 def ask(tunnel: LocalTunnel, service_id: str, data: bytes = b"hello") -> bytes:
@@ -174,7 +189,7 @@ def test_a_proxy_that_cannot_connect(
     service: ServiceInThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What has begun is undone."""
-    monkeypatch.setattr("tailrace.testing.tunnels._READY_SECONDS", 0.0)
+    monkeypatch.setattr("tailrace.testing.local_end._READY_SECONDS", 0.0)
     with service.tunnels() as open_tunnel, pytest.raises(Exception, match="has not connected"):
         open_tunnel(HTTP=1)
     assert service.control_client().call("ListTunnels", {})["tunnelSummaries"] == []
@@ -192,29 +207,254 @@ def test_other_processes(service: ServiceInThread) -> None:
     assert service.endpoints.access_key_id
 
 
-def test_the_service_has_settings() -> None:
-    before = threading.active_count()
-    with service_in_thread({"limits": "aws", "region": "eu-west-1"}) as service:
-        assert service.endpoints.region == "eu-west-1"
-        with service.tunnels() as open_tunnel, pytest.raises(CallRefused):
-            open_tunnel(A=1, B=2, C=3, D=4)
-    with pytest.raises(ConfigurationError), service_in_thread({"region": "?"}):
-        pass
-    with socket.create_server(("127.0.0.1", 0)) as busy:
-        settings = {"api_port": busy.getsockname()[1]}
-        with pytest.raises(ListenError), service_in_thread(settings):
-            pass
-    assert threading.active_count() == before
+# -- faults --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("level", [logging.NOTSET, logging.ERROR])
-def test_the_log_has_information_where_nothing_else_is_chosen(level: int) -> None:
-    logger = logging.getLogger("tailrace")
-    before = logger.level
+each_side = pytest.mark.parametrize("side", [*Side, None], ids=lambda side: side and side.value)
+
+
+@contextlib.contextmanager
+def conversation(tunnel: LocalTunnel) -> Iterator[socket.socket]:
+    """A connection through the tunnel that has carried something."""
+    with socket.create_connection(tunnel.address("A"), HANG) as client:
+        client.sendall(b"hello")
+        assert client.recv(5, socket.MSG_WAITALL) == b"HELLO"
+        yield client
+
+
+def is_refused(tunnel: LocalTunnel) -> bool:
     try:
-        logger.setLevel(level)
-        with service_in_thread({}):
-            assert logger.level == (level or logging.INFO)
-        assert logger.level == level
-    finally:
-        logger.setLevel(before)
+        socket.create_connection(tunnel.address("A"), HANG).close()
+    except ConnectionRefusedError:
+        return True
+    except ConnectionResetError:
+        pass  # it was accepted, and already given up
+    return False
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let local proxies notice silence soon."""
+    monkeypatch.setattr("tailrace.testing.runtime._PING_SECONDS", 0.1)
+
+
+@each_side
+def test_a_cut_resets_connections_and_is_over(
+    open_tunnel: TunnelFactory, echo: int, side: Side | None
+) -> None:
+    tunnel, other = open_tunnel(A=echo), open_tunnel(A=echo)
+    address = tunnel.address("A")
+    with conversation(tunnel) as client, conversation(other) as spared:
+        tunnel.cut(side)
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+        tunnel.wait_connected()
+        assert ask(tunnel, "A") == b"HELLO"
+        assert tunnel.address("A") == address
+        spared.sendall(b"still")
+        assert spared.recv(5, socket.MSG_WAITALL) == b"STILL"
+
+
+def test_what_is_silent_for_a_moment_goes_on(open_tunnel: TunnelFactory, echo: int) -> None:
+    tunnel = open_tunnel(A=echo)
+    with conversation(tunnel) as client:
+        with tunnel.silence():
+            client.sendall(b"later")
+            client.settimeout(0.1)
+            with pytest.raises(TimeoutError):
+                client.recv(1)
+        client.settimeout(HANG)
+        assert client.recv(5, socket.MSG_WAITALL) == b"LATER"
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("side", [Side.SOURCE, None], ids=["source", "both"])
+def test_silence_is_found_by_heartbeats(
+    open_tunnel: TunnelFactory, echo: int, side: Side | None
+) -> None:
+    tunnel = open_tunnel(A=echo)
+    with conversation(tunnel) as client:
+        with tunnel.silence(side):
+            tunnel.wait_disconnected(side)
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+            with pytest.raises(TimedOut, match="has not set its link up again within"):
+                tunnel.wait_connected(timeout=0.1)
+        tunnel.wait_connected()
+        assert ask(tunnel, "A") == b"HELLO"
+
+
+def test_a_throttled_tunnel_moves_less_than_another_one(
+    open_tunnel: TunnelFactory, echo: int
+) -> None:
+    """Whose exchange of the same size, begun later, is over when that has hardly begun."""
+    size = 300_000
+    slow, quick = open_tunnel(A=echo), open_tunnel(A=echo)
+    with conversation(slow) as client:
+        with slow.throttle(bytes_per_second=20_000):
+            sending = threading.Thread(target=client.sendall, args=[bytes(size)])
+            sending.start()
+            assert client.recv(1) == b"\0"
+            assert len(ask(quick, "A", bytes(size))) == size
+            client.setblocking(False)
+            moved = 1 + _at_hand(client)
+            assert moved < size / 2
+            client.settimeout(HANG)
+        # The others come when the road is free.
+        while moved < size:
+            moved += len(client.recv(65536))
+        sending.join(HANG)
+
+
+def _at_hand(client: socket.socket) -> int:
+    size = 0
+    with contextlib.suppress(BlockingIOError):
+        while data := client.recv(65536):
+            size += len(data)
+    return size
+
+
+@pytest.mark.parametrize("status", [None, 503])
+def test_new_links_are_refused_for_a_while(
+    open_tunnel: TunnelFactory, echo: int, status: int | None
+) -> None:
+    tunnel = open_tunnel(A=echo)
+    with conversation(tunnel) as client, tunnel.refuse(status):
+        # The links that are up stay.
+        client.sendall(b"still")
+        assert client.recv(5, socket.MSG_WAITALL) == b"STILL"
+        tunnel.cut()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+        with pytest.raises(TimedOut):
+            tunnel.wait_connected(timeout=0.2)
+    tunnel.wait_connected()
+    assert ask(tunnel, "A") == b"HELLO"
+
+
+@pytest.mark.parametrize("side", Side)
+def test_a_refused_token_is_the_end(open_tunnel: TunnelFactory, echo: int, side: Side) -> None:
+    tunnel = open_tunnel(A=echo)
+    with tunnel.refuse(403, side):
+        tunnel.cut()
+        with pytest.raises(AccessRefused, match="403"):
+            tunnel.wait_connected()
+    assert is_refused(tunnel) is (side is Side.SOURCE)
+
+
+@each_side
+def test_rotated_tokens_are_taken(
+    service: ServiceInThread, open_tunnel: TunnelFactory, echo: int, side: Side | None
+) -> None:
+    tunnel = open_tunnel(A=echo)
+    address = tunnel.address("A")
+    with conversation(tunnel) as client:
+        tunnel.rotate(side)
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    assert tunnel.address("A") == address
+    assert ask(tunnel, "A") == b"HELLO"
+    tunnel.rotate(side)
+    tunnel.wait_connected()
+    assert ask(tunnel, "A") == b"HELLO"
+
+
+@pytest.mark.parametrize("how", ["expire", "close"])
+def test_a_tunnel_ends(
+    service: ServiceInThread,
+    open_tunnel: TunnelFactory,
+    echo: int,
+    how: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tunnel = open_tunnel(A=echo)
+    with conversation(tunnel) as client:
+        getattr(tunnel, how)()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    assert is_refused(tunnel)
+    parameters = {"tunnelId": tunnel.tunnel_id}
+    described = service.control_client().call("DescribeTunnel", parameters)
+    assert described["tunnel"]["status"] == "CLOSED"
+    with pytest.raises(TunnelClosed, match="the tunnel was closed"):
+        tunnel.wait_connected()
+    tunnel.wait_disconnected()
+    with pytest.raises(TunnelNotFound, match=f"{tunnel.tunnel_id} is closed"):
+        tunnel.expire()
+    with pytest.raises(CallRefused):
+        tunnel.rotate()
+    tunnel.close()
+    tunnel.cut()
+
+
+def test_faults_of_all_links(
+    service: ServiceInThread, open_tunnel: TunnelFactory, echo: int
+) -> None:
+    tunnels = [open_tunnel(A=echo), open_tunnel(A=echo)]
+    with service.refuse(503), conversation(tunnels[0]) as client:
+        service.cut()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+        for each in tunnels:
+            with pytest.raises(TimedOut):
+                each.wait_connected(timeout=0.1)
+    for each in tunnels:
+        each.wait_connected()
+    with conversation(tunnels[1]) as client, service.throttle(1e6):
+        with service.silence():
+            client.sendall(b"later")
+            client.settimeout(0.1)
+            with pytest.raises(TimeoutError):
+                client.recv(1)
+        client.settimeout(HANG)
+        assert client.recv(5, socket.MSG_WAITALL) == b"LATER"
+
+
+@contextlib.asynccontextmanager
+async def own_tunnel(
+    service: ServiceInThread, echo: int
+) -> AsyncIterator[tuple[str, tailrace.SourceTunnel, tailrace.DestinationTunnel]]:
+    """A tunnel that a program has made itself: it goes through the same front."""
+    endpoints = service.endpoints
+    where: Any = {"endpoint": endpoints.data_endpoint, "ca": endpoints.ca_file}
+    opened = await service.client().open(services=["A"])
+    near = tailrace.Tunnel.source(opened.source_token, **where)
+    far = tailrace.Tunnel.destination(opened.destination_token, {"A": echo}, **where)
+    async with far, near:
+        await near.wait_peer(HANG)
+        yield opened.tunnel_id, near, far
+
+
+async def saw(tunnel: tailrace.Tunnel, kind: type) -> Any:
+    """Wait for an event."""
+    async with asyncio.timeout(HANG):
+        async for event in tunnel.events():
+            if isinstance(event, kind):
+                return event
+    raise AssertionError(f"the tunnel has ended without {kind.__name__}")
+
+
+async def test_a_tunnel_of_a_program_is_cut(service: ServiceInThread, echo: int) -> None:
+    async with own_tunnel(service, echo) as (_, near, _):
+        reader, _ = await near.open_connection("A")
+        seen = asyncio.gather(saw(near, tailrace.Reconnecting))
+        await asyncio.to_thread(service.cut)
+        with pytest.raises(ConnectionResetError):
+            await reader.read(1)
+        await seen
+
+
+async def test_a_tunnel_of_a_program_is_rotated_and_expires(
+    service: ServiceInThread, echo: int
+) -> None:
+    async with own_tunnel(service, echo) as (tunnel_id, near, far):
+        await service.client().rotate(tunnel_id, Side.DESTINATION)
+        with pytest.raises(tailrace.TokenRotated):
+            await far.wait_closed()
+        seen = asyncio.gather(saw(near, tailrace.Ended))
+        await asyncio.to_thread(service.expire, tunnel_id)
+        (ended,) = await seen
+        assert "expired" in ended.reason
+        await near.wait_closed()
+        with pytest.raises(TunnelClosed):
+            await near.open_connection("A")

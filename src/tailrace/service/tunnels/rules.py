@@ -429,6 +429,17 @@ class Tunnels:
             self._store_connection(*place, state)
         return bool(self._unstored.endings or self._unstored.connections)
 
+    def end_lifetime(self, tunnel_id: str, now: float) -> None:
+        """Let the lifetime of an open tunnel end now; :meth:`expire` closes it.
+
+        Raises:
+            TunnelNotFound: there is no such tunnel.
+            TunnelClosed: it has ended.
+        """
+        tunnel = self._existing(tunnel_id, now)
+        if tunnel.status is TunnelStatus.CLOSED or not self._store.set_expiry(tunnel_id, now):
+            raise TunnelClosed(tunnel_id)
+
     def expire(self, now: float, limit: int) -> Iterator[str]:
         """Close up to ``limit`` tunnels whose lifetime has ended.
 

@@ -274,6 +274,10 @@ class SqliteStore:
         )
         return self._change(sql, now, now, tunnel_id) > 0
 
+    def set_expiry(self, tunnel_id: str, at: float) -> bool:
+        sql = "UPDATE tunnels SET expires_at = ? WHERE tunnel_id = ? AND status = 'OPEN'"
+        return self._change(sql, at, tunnel_id) > 0
+
     def usage(self, key_id: str | None, now: float) -> Usage:
         sql = (
             "SELECT total(open), total(closed), total(size), "

@@ -72,6 +72,9 @@ class TunnelStore(Protocol):
     def close_tunnel(self, tunnel_id: str, now: float) -> bool:
         """Turn an OPEN tunnel CLOSED; return whether this call did it."""
 
+    def set_expiry(self, tunnel_id: str, at: float) -> bool:
+        """Let the lifetime of an OPEN tunnel end at that time; return whether there is one."""
+
     def usage(self, key_id: str | None, now: float) -> Usage:
         """Return what an access key has, ``None`` for all of them."""
 

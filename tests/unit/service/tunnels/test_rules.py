@@ -218,6 +218,21 @@ def test_expiry_closes_and_purges(tunnels: Tunnels, store: SqliteStore) -> None:
     assert store.tunnel("tunnel-1") is None
 
 
+def test_a_lifetime_can_end_early(tunnels: Tunnels, store: SqliteStore) -> None:
+    tunnels.open(TunnelSpec(lifetime_minutes=1), 0.0)
+    tunnels.open(TunnelSpec(lifetime_minutes=2), 0.0)
+    tunnels.end_lifetime("tunnel-2", 5.0)
+    assert tunnels.next_expiry() == 5.0
+    with pytest.raises(TunnelClosed):
+        tunnels.end_lifetime("tunnel-2", 6.0)
+    assert list(tunnels.expire(6.0, 9)) == ["tunnel-2"]
+    assert store.is_open("tunnel-1")
+    with pytest.raises(TunnelClosed):
+        tunnels.end_lifetime("tunnel-2", 7.0)
+    with pytest.raises(TunnelNotFound):
+        tunnels.end_lifetime("unknown", 7.0)
+
+
 def test_connection_states(tunnels: Tunnels, store: SqliteStore) -> None:
     tunnels.open(TunnelSpec(), 0.0)
     tunnels.set_connected("tunnel-1", Side.SOURCE, True, 3.0)
