@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from .target import Target
-from .targets import api, configuration, http, operations, sessions, wire
+from .targets import api, configuration, devices, http, operations, sessions, wire
 
 __all__ = ["TARGETS"]
 
@@ -29,6 +29,8 @@ _ALL: Final[tuple[Target[Any], ...]] = (
     api.AWS_JSON,
     api.SIGV4,
     operations.OPERATION_CALLS,
+    devices.CERTIFICATE_PIN,
+    devices.EVENT_STREAM,
 )
 
 TARGETS: Final[Mapping[str, Target[Any]]] = {target.name: target for target in _ALL}
