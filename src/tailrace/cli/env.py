@@ -7,14 +7,16 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from ..aws.credentials import Credentials
-from ..aws.joined import JoinedService, write_joined
+from ..aws.joined import JoinedService, find_joined, write_joined
+from ..common.atomic_files import make_private_directory
 from ..common.enrolment import Role
 from ..errors import ConfigurationError
-from ..service.config import Endpoints
+from ..service.config import Endpoints, ServiceConfig
 from ..service.environment import client_environment
 from ..service.extra import require_extra
 from ..service.identity.key_store import KeyFile, credentials_file, new_key
@@ -60,17 +62,40 @@ def add_env_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
 
 
 def run_env(args: argparse.Namespace) -> None:
-    """Print shell exports for the running service.
+    """Print shell exports for the running service, or for the joined one where none runs.
 
     Raises:
         ConfigurationError: no service is running there.
     """
     state_dir = state_dir_of(args)
+    if args.state_dir is None and not ServiceConfig(state_dir).own_ready_file.exists():
+        joined = find_joined(os.environ)
+        if joined is not None and args.role is None and args.out is None:
+            endpoints, state_dir = _endpoints_of(joined), joined.ca_file.parent
+            _print_exports(endpoints, client_environment(endpoints, state_dir, {}))
+            return
     endpoints = running_endpoints(state_dir)
     if args.role is not None or args.out is not None:
         _write_files(state_dir, endpoints, args)
         return
-    variables = client_environment(endpoints, state_dir, os.environ)
+    _print_exports(endpoints, client_environment(endpoints, state_dir, os.environ))
+
+
+def _endpoints_of(joined: JoinedService) -> Endpoints:
+    """Return the endpoints of a joined service, and make room for what they need."""
+    make_private_directory(joined.ca_file.parent / "tls")
+    return Endpoints(
+        joined.api_endpoint,
+        joined.data_endpoint,
+        ca_file=str(joined.ca_file),
+        ca_dir="",
+        region=joined.region,
+        access_key_id=joined.credentials.access_key_id,
+        secret_access_key=joined.credentials.secret_access_key.reveal(),
+    )
+
+
+def _print_exports(endpoints: Endpoints, variables: Mapping[str, str]) -> None:
     for name, value in variables.items():
         print(f"export {name}={shlex.quote(value)}")
     if "AWS_SECRET_ACCESS_KEY" in variables:

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from support.service import config, running
-from tailrace.aws.joined import read_joined
+from tailrace.aws.credentials import Credentials
+from tailrace.aws.joined import JoinedService, read_joined, write_joined
 from tailrace.cli.exit_codes import ExitCode
 from tailrace.cli.tailrace import main
 from tailrace.common.enrolment import Role
+from tailrace.common.secret import Secret
 from tailrace.service.identity.key_store import KeyFile, credentials_file
 from tailrace.service.identity.policy import Policy, device_policy
 
@@ -39,6 +41,39 @@ async def test_files_for_other_machines(tmp_path: Path, capsys: pytest.CaptureFi
             shown = capsys.readouterr()
             assert key.secret_access_key.reveal() not in shown.out + shown.err
             assert shown.err.startswith(f"wrote {out} with the key {key.access_key_id}; ")
+
+
+def test_a_machine_that_has_joined(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "none"))
+    directory = tmp_path / "joined"
+    monkeypatch.setenv("TAILRACE_SERVICE_DIR", str(directory))
+    service = JoinedService(
+        Role.OPERATOR,
+        "alice",
+        "https://mine.example:7443",
+        "mine.example:7444",
+        "eu-west-1",
+        Path(),
+        Credentials("AKJOINED", Secret("SK")),
+    )
+    write_joined(directory, service, b"PEM")
+    assert main(["env"]) == ExitCode.OK
+    out = capsys.readouterr().out
+    for line in (
+        "export AWS_ENDPOINT_URL_IOTSECURETUNNELING=https://mine.example:7443",
+        "export AWSIOT_TUNNEL_ENDPOINT=mine.example:7444",
+        "export AWS_ACCESS_KEY_ID=AKJOINED",
+        "export AWS_SECRET_ACCESS_KEY=SK",
+        f"export AWS_CA_BUNDLE={directory}/tls/bundle.pem",
+    ):
+        assert line in out.splitlines()
+    assert (directory / "tls" / "bundle.pem").read_bytes().endswith(b"PEM")
+    # Not where a state directory is asked for, or files for others.
+    for options in (["--state-dir", str(tmp_path / "none")], ["--for", "device"]):
+        assert main(["env", *options]) == ExitCode.USAGE
+        assert "no service is running here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import os
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -279,6 +280,18 @@ async def test_who_takes_nothing_is_dropped(
     async with at.operator.stream("Wait", STREAM_PATH, "thing=a", HANG):
         await until(lambda: "it takes nothing" in caplog.text, "the end of the stream")
         assert not at.mailbox.things
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux has it")
+async def test_the_system_notices_clients_that_have_vanished(at: Office) -> None:
+    async with listening(at.operator):
+        timeouts = [
+            connection.transport.get_extra_info("socket").getsockopt(
+                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT
+            )
+            for connection in at.service._running.api._server.server_state.connections
+        ]
+        assert timeouts == [45_000]
 
 
 async def test_the_service_stops_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
