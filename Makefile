@@ -22,7 +22,7 @@ DEMO_READY := $(VENV)/.ready-demo
 PIP_INSTALL := @$(BIN)/python -m pip --disable-pip-version-check install >&2
 
 # Real servers that some tests talk to; those tests are skipped without them.
-TEST_PACKAGES := caddy curl fish haproxy iproute2 libnginx-mod-stream mitmproxy mosquitto nginx-light openssh-client openssh-server openssl squid-openssl tinyproxy-bin zsh
+TEST_PACKAGES := ansible-core caddy curl fish haproxy iproute2 libnginx-mod-stream mitmproxy mosquitto nginx-light openssh-client openssh-server openssl redis-server squid-openssl tinyproxy-bin zsh
 # What the benchmark measures beside tailrace, and measures with.
 BENCH_PACKAGES := libnginx-mod-stream nginx-light valgrind
 
@@ -74,7 +74,7 @@ endef
 $(READY): pyproject.toml
 	$(call VIRTUAL_ENVIRONMENT,all that tests and checks use: about 410 MB)
 	$(PIP_INSTALL) --upgrade 'pip>=25.1'
-	$(PIP_INSTALL) --editable '.[service,mqtt,agent,socks,operator]' --group dev
+	$(PIP_INSTALL) --editable '.[service,socks,operator]' --group dev
 	@touch $@
 
 $(DEMO_READY): pyproject.toml
@@ -103,7 +103,7 @@ conformance: $(READY)
 check: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy --strict src bench fuzz soak
+	$(BIN)/mypy --strict src bench fuzz soak examples
 	@$(BIN)/python tests/audit_gate.py
 
 audit: $(READY)

@@ -137,7 +137,21 @@ def _links() -> Iterator[Requirement]:
         yield Requirement(what, rate, ">=", 0.85, contender=WEBSOCKETS, against=(rate, PICOWS))
 
 
-REQUIREMENTS: Final = (*_bulk(), *_latency(), *_connections(), *_stalled(), *_links())
+def _library() -> Iterator[Requirement]:
+    """Connections of the library, beside those of its own listener."""
+    for case in (*_WAYS, "round trip"):
+        what = f"library in process, {case}, against its listener"
+        yield Requirement(what, Figure("in-process", case, "ratio"), ">=", 1.0)
+
+
+REQUIREMENTS: Final = (
+    *_bulk(),
+    *_latency(),
+    *_connections(),
+    *_stalled(),
+    *_links(),
+    *_library(),
+)
 """What must hold, in the order of the report."""
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from . import in_process
 from .contenders import NGINX, PICOWS, REFERENCE, WEBSOCKETS, Contender, Role
 from .model import Metric
 from .processes import BenchError, Supervisor
@@ -277,6 +278,15 @@ _OF_EACH: Final = (
     Metric("us_relay", "CPU of the relay", "us each", 0),
 )
 
+# The library
+
+
+def _in_process(bench: Bench, cases: Sequence[str]) -> Measured:
+    figures = in_process.round_in_process(bench.pick(64, 8), bench.pick(2000, 200))
+    for case in cases:
+        yield case, figures[case.replace(" ", "_")]
+
+
 SCENARIOS: Final = (
     Scenario(
         "bulk",
@@ -365,6 +375,20 @@ SCENARIOS: Final = (
             Metric("share", "bulk gets", "% of the link", 1),
         ),
         _slow_link,
+    ),
+    Scenario(
+        "in-process",
+        "Connections of the library beside its listener, in one process",
+        (*_WAYS, "round trip"),
+        (
+            Metric("ratio", "times as fast as the listener", "x", 2),
+            Metric("cpu_ratio", "CPU of the listener, times its own", "x", 2),
+            Metric("rate", "throughput", "MB/s", 0),
+            Metric("rate_listener", "throughput of the listener", "MB/s", 0),
+            Metric("p50", "64 B p50", "ms", 3),
+            Metric("p50_listener", "64 B p50 of the listener", "ms", 3),
+        ),
+        _in_process,
     ),
 )
 """All scenarios in the order in which they run."""

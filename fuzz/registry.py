@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from .target import Target
-from .targets import api, configuration, devices, http, operations, sessions, wire
+from .targets import api, configuration, devices, http, mqtt, operations, sessions, wire
 
 __all__ = ["TARGETS"]
 
@@ -20,6 +20,8 @@ _ALL: Final[tuple[Target[Any], ...]] = (
     http.UPGRADE_ANSWER,
     http.CONNECT_REPLY,
     http.PROXY_HEADER,
+    mqtt.MQTT_READER,
+    mqtt.MQTT_SESSION,
     configuration.INI_CONFIG,
     configuration.INI_SERVICES,
     configuration.SETTINGS_JSON,

@@ -20,8 +20,8 @@ from typing import Any
 PACKAGE = "tailrace"
 SOURCE = Path(__file__).resolve().parent.parent / "src"
 
-WHOLE = ("wire", "session")
-"""Rooms whose modules must be covered to the last branch."""
+WHOLE = ("wire/", "session/", "mqtt/codec.py", "mqtt/session.py")
+"""Rooms and modules that must be covered to the last branch."""
 SHARE = 0.9
 """What the others need."""
 
@@ -70,7 +70,7 @@ def offenders(report: Mapping[str, Any], modules: Iterable[str]) -> list[Offende
     measured = {module_of(path): entry for path, entry in report["files"].items()}
     found = []
     for module in modules:
-        required = 1.0 if module.split("/")[0] in WHOLE else SHARE
+        required = 1.0 if module.startswith(WHOLE) else SHARE
         entry = measured.get(module)
         if entry is None:
             found.append(Offender(module, 0.0, required, "not measured at all"))

@@ -17,6 +17,7 @@ from typing import Any, Final
 from hypothesis import strategies as st
 
 from tailrace.common.secret import Secret
+from tailrace.mqtt.topics import AWS_TOPICS
 from tailrace.service.api.dispatch import perform
 from tailrace.service.api.errors import ApiError
 from tailrace.service.api.model import OPERATIONS
@@ -115,7 +116,7 @@ def _control() -> Iterator[ControlPlane]:
         unstored = Unstored()
         queries = TunnelQueries(store, unstored, lambda: 1.0, "r", "a")
         tunnels = Tunnels(store, unstored, ids, DEFAULT)
-        announcer = Announcer((), "r")
+        announcer = Announcer((), "r", AWS_TOPICS)
         yield ControlPlane(
             tunnels, queries, Switchboard(), ids, lambda: 1.0, announcer, Mailbox(), lambda: None
         )

@@ -21,7 +21,7 @@ def test_a_run_measures_reports_and_leaves_files(tmp_path: Path) -> None:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "bench", "--quick", "--rounds", "1", "--contender", "picows"),
-            *("--only", "connects, bulk:down", "--output", str(tmp_path)),
+            *("--only", "connects, bulk:down, in-process:down", "--output", str(tmp_path)),
         ],
         cwd=ROOT,
         capture_output=True,
@@ -29,12 +29,12 @@ def test_a_run_measures_reports_and_leaves_files(tmp_path: Path) -> None:
         timeout=100,
     )
     assert done.returncode == 0, done.stderr
-    assert "1/2] bulk, round 1, picows: down: throughput" in done.stderr
+    assert "1/3] bulk, round 1, picows: down: throughput" in done.stderr
     assert "| connections one after the other |" in done.stdout.partition("What must hold")[2]
     assert "failed" not in done.stdout
     (path,) = tmp_path.glob("*.json")
     cases = {(s["scenario"], s["case"]) for s in json.loads(path.read_text())["samples"]}
-    assert cases == {("connects", "one after the other"), ("bulk", "down")}
+    assert cases == {("connects", "one after the other"), ("bulk", "down"), ("in-process", "down")}
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ the rest
 
 RATE = Figure("bulk", "up", "rate")
 BULK = SCENARIOS[0]
-GOOD = ("rate", "share", "correct", "answered", "intact")
+GOOD = ("rate", "ratio", "share", "correct", "answered", "intact")
 """Figures of which more is better."""
 
 
@@ -66,6 +66,8 @@ def _good(metric: str, contender: str) -> float:
     """Return a figure that suits: 600 is a lot for a rate, 20 is little for anything else."""
     if metric == "rate":
         return {"reference": 100.0, "nginx": 500.0}.get(contender, 600.0)
+    if metric == "ratio":
+        return 2.0
     return 100.0 if metric in GOOD else {"reference": 100.0, "nginx": 30.0}.get(contender, 20.0)
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import ast
 import asyncio
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
+import venv
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import tailrace
-from support.processes.child import clean_environment, installed, process
+from support.processes.child import clean_environment, process
 from support.repository import ROOT
 from support.service.process import service_process
 from support.tunnel import open_tunnel
@@ -74,23 +77,33 @@ async with tailrace.Tunnel.destination(token, {"HTTP": web}) as tunnel:
 """
 
 
-def environment(directory: Path) -> dict[str, str]:
-    """Return the environment of a shell that has evaluated what ``tailrace env`` prints."""
-    printed = subprocess.run(
-        [installed("tailrace"), "env", "--state-dir", str(directory / "state")],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=clean_environment(),
-    )
-    dumped = subprocess.run(
-        ["/bin/sh", "-c", 'eval "$1"; exec env -0', "sh", printed.stdout],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=clean_environment(),
-    )
-    return dict(line.split("=", 1) for line in dumped.stdout.split("\0") if line)
+@pytest.fixture(scope="module", params=["this environment", "a fresh environment"])
+def programs(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """The directory with the commands and the Python of an environment that has the package."""
+    if request.param == "this environment":
+        yield Path(sys.executable).parent
+        return
+    directory = tmp_path_factory.mktemp("fresh")
+    # What builds the package comes from an index, as all else does.
+    builder = ("install", "--target", str(directory / "builder"), "--no-deps", "hatchling")
+    if pip("--retries", "0", "--timeout", "5", *builder).returncode != 0:
+        pytest.skip("pip reaches no package index")
+    venv.create(directory / "venv", symlinks=True)
+    fresh = directory / "venv" / "bin"
+    installing = pip("--python", str(fresh / "python"), "install", f"{ROOT}[service]")
+    assert installing.returncode == 0, installing.stderr
+    where = [str(fresh / "python"), "-c", "import tailrace; print(tailrace.__file__)"]
+    found = subprocess.run(where, capture_output=True, text=True, check=True, cwd=directory)
+    assert found.stdout.startswith(f"{directory}/venv/"), found.stdout
+    yield fresh
+    shutil.rmtree(directory)
+
+
+def pip(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=clean_environment())
 
 
 def test_the_examples_of_the_page_are_python() -> None:
@@ -101,16 +114,16 @@ def test_the_examples_of_the_page_are_python() -> None:
         compile(example, "docs/library.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
-def test_the_snippets_word_for_word(tmp_path: Path) -> None:
+def test_the_snippets_word_for_word(programs: Path, tmp_path: Path) -> None:
     page = (ROOT / "docs" / "library.md").read_text()
     for snippet in (SOURCE, DESTINATION):
         assert snippet.replace("; ", "\n    ") in page
-    with service_process(tmp_path) as service:
-        variables = environment(tmp_path)
+    with service_process(tmp_path, command=str(programs / "tailrace")) as service:
+        variables = service.shell_environment()
 
         def command(body: str) -> list[str]:
             program = PROGRAM.format(body=textwrap.indent(body, "    "))
-            return [sys.executable, "-c", program]
+            return [str(programs / "python"), "-c", program]
 
         for services, far, near, answer in (
             (("SSH", "CMD"), DESTINATION, CALL, "you said hello"),
@@ -137,7 +150,7 @@ def test_the_snippets_word_for_word(tmp_path: Path) -> None:
 
 
 async def test_the_snippet_of_connect_word_for_word(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The device starts as soon as there is a tunnel for it, as its agent would."""
     assert CONNECT in (ROOT / "docs" / "library.md").read_text()
@@ -154,8 +167,8 @@ async def main():
 
 asyncio.run(main())
 """
-    with service_process(tmp_path) as service:
-        variables = environment(tmp_path)
+    with service_process(tmp_path, command=str(programs / "tailrace")) as service:
+        variables = service.shell_environment()
         for name, value in variables.items():
             if name.startswith("AWS") or name == "SSL_CERT_FILE":
                 monkeypatch.setenv(name, value)
@@ -176,7 +189,7 @@ asyncio.run(main())
             async with asyncio.TaskGroup() as group:
                 group.create_task(device(client))
                 running = await asyncio.create_subprocess_exec(
-                    sys.executable,
+                    str(programs / "python"),
                     "-c",
                     program.format(body=textwrap.indent(CONNECT, "    ")),
                     env=variables,

@@ -11,7 +11,7 @@ from support.repository import ROOT, SOURCE
 from tailrace.cli.exit_codes import ExitCode
 from tailrace.service.limits import AWS, DEFAULT
 
-FOLDERS = ("docs", "bench")
+FOLDERS = ("docs", "bench", "examples")
 DOCUMENTS = sorted(
     [*ROOT.glob("*.md"), *(path for name in FOLDERS for path in (ROOT / name).rglob("*.md"))]
 )

@@ -25,6 +25,7 @@ FLOORS = {
     "flow": 4,
     "link": 5,
     "aws": 6,
+    "mqtt": 6,
     "localproxy": 7,
     "service": 7,
     "library": 8,
@@ -39,6 +40,8 @@ FLOORS = {
 FORBIDDEN = {
     # The control API has nothing to do with the tunnel protocol.
     "aws": {"session", "flow"},
+    # It has nothing to do with tunnels: of link it uses the way through the network.
+    "mqtt": {"wire", "session"},
     # The service speaks the protocol's messages but is neither end of a tunnel.
     "service": {"session", "link", "localproxy"},
     # What it needs of a tunnel, the engine and the control API's client offer.
@@ -54,6 +57,9 @@ OFFERED = {"errors", "aws", "library", "service", "agent", "sync"}
 
 PURE = {"wire", "session"}
 """Rooms without sockets, clock, chance, threads or an event loop."""
+
+PURE_MODULES = {"tailrace.mqtt.codec", "tailrace.mqtt.session", "tailrace.mqtt.topics"}
+"""Modules of that kind in rooms of another kind."""
 
 IMPURE_MODULES = {
     "aiofastnet",
@@ -108,8 +114,8 @@ def violations(module: str, source: str, is_package: bool = False) -> list[str]:
     for line, name in imported(module, is_package, source):
         top = name.split(".")[0]
         if top != PACKAGE:
-            if room in PURE and top in IMPURE_MODULES:
-                wrong.append(f"{module}:{line} imports {top}, but {room} is pure")
+            if top in IMPURE_MODULES and (room in PURE or module in PURE_MODULES):
+                wrong.append(f"{module}:{line} imports {top}, but it is pure")
             continue
         other = room_of(name)
         if other == room or other not in FLOORS:
@@ -163,6 +169,9 @@ def test_every_room_of_the_package_is_known() -> None:
         ("tailrace.wire.codec", "def f():\n    import time"),
         ("tailrace.session.machine", "from asyncio import Queue"),
         ("tailrace.session.machine", "import os.path"),
+        ("tailrace.mqtt.codec", "import asyncio"),
+        ("tailrace.mqtt.connection", "from ..wire import Message"),
+        ("tailrace.mqtt.settings", "from ..aws import Client"),
         ("tailrace.session.machine", "if TYPE_CHECKING:\n    from ..link.port import Link"),
         ("tailrace.link.interface", "from tailrace.localproxy.settings import Mode"),
         ("tailrace.localproxy.pump", "from ..service.relay import Relay"),
@@ -238,6 +247,8 @@ def test_files_that_meet_in_a_third_one_make_no_circle() -> None:
         ("tailrace.cli.tailrace", "from .. import __version__\nfrom tailrace import __version__"),
         ("tailrace.cli.tailrace", "import tailrace\nimport time\nfrom ..agent import run"),
         ("tailrace.link.interface", "import timeit\nimport asyncio"),
+        ("tailrace.mqtt.connection", "import asyncio\nfrom ..link.tcp import resolve"),
+        ("tailrace.service.notify.mqtt", "from ...mqtt.connection import open_connection"),
     ],
 )
 def test_what_the_rule_allows(module: str, source: str) -> None:

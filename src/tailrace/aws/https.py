@@ -19,12 +19,10 @@ from urllib.parse import urlsplit
 
 from ..common.addresses import format_host, format_host_port
 from ..common.network_errors import network_error_text
-from ..common.secret import Secret
 from ..errors import ConfigurationError
-from ..link import ServiceEndpoint, TLSOptions
+from ..link import NetworkEndpoint, TLSOptions
 from ..link.proxy.settings import web_proxy_for
 from ..link.tcp import open_socket
-from ..wire import Side
 
 __all__ = ["HTTPSHost", "NoResponse", "Response", "Stream", "https_place"]
 
@@ -192,11 +190,9 @@ class HTTPSHost:
             # Few need it, and it takes its time to import.
             from ..link.proxy.through_proxy import open_through_proxy
 
-            endpoint = ServiceEndpoint(
+            endpoint = NetworkEndpoint(
                 host=self._host,
                 port=self._port,
-                side=Side.SOURCE,
-                access_token=Secret("none"),  # a web proxy is shown none
                 tls=TLSOptions(self._ca),
                 connect_timeout=self._timeout,
             )

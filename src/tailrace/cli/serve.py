@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 from ..common.event_loop import LoopChoice, loop_factory, raise_descriptor_limit
 from ..common.log_floods import telling_floods
 from ..common.queued_output import QueuedOutput
+from ..common.setting_errors import SettingsError
 from ..common.stray_exceptions import stray_exceptions_logged
 from ..errors import ListenError, TailraceError
 from ..service.config import (
@@ -27,7 +28,6 @@ from ..service.config import (
     ServiceConfig,
     parse_address,
 )
-from ..service.errors import SettingsError
 from ..service.extra import require_extra
 from .arguments import Subparsers, add_state_dir, state_dir_of
 from .limits import add_limit_options, read_limits
@@ -53,6 +53,7 @@ _OPTIONS: Final = {
     "mqtt_cert": "--mqtt-cert",
     "mqtt_key": "--mqtt-key",
     "mqtt_url": "--mqtt-url",
+    "notify_topic": "--notify-topic",
     "notify_command": "--notify-command",
     "region": "--region",
     "state_dir": "--state-dir",

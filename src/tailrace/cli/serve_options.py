@@ -11,6 +11,7 @@ from typing import Final
 
 from ..common.log_floods import FloodFilter
 from ..common.queued_output import QueuedHandler
+from ..mqtt.topics import AWS_TEMPLATE
 from ..service.config import DataSettings, OperationSettings, parse_address
 from ..service.networks import parse_network
 from ..service.notify.command import parse_command
@@ -80,6 +81,13 @@ def add_operation_options(parser: argparse.ArgumentParser) -> None:
         "from standard input",
     )
     group.add_argument(
+        "--notify-topic",
+        metavar="TEMPLATE",
+        default=AWS_TEMPLATE,
+        help="MQTT topic on which a thing is notified, with {thing} in place of its name "
+        "(default: %(default)s)",
+    )
+    group.add_argument(
         "--log-format",
         choices=("text", "json"),
         default="text",
@@ -106,6 +114,7 @@ def read_operation(args: argparse.Namespace, environment: Mapping[str, str]) -> 
         mqtt_cert=args.mqtt_cert,
         mqtt_key=args.mqtt_key,
         notify_command=() if command is None else parse_command(command),
+        notify_topic=args.notify_topic,
         environment=environment,
     )
 

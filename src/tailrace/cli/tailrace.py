@@ -16,9 +16,9 @@ from ..common.escaping import escape
 from ..common.installing import how_to_install
 from ..common.output import accept_any_text
 from ..common.queued_output import write_briefly
+from ..common.setting_errors import SettingsError
 from ..common.standard_streams import discard, open_standard_streams
 from ..errors import ConfigurationError, TailraceError
-from ..service.errors import SettingsError
 from .arguments import Subparsers, subparsers_of
 from .completion import (
     add_completion_parser,

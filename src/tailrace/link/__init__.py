@@ -9,7 +9,7 @@ What needs an event loop, TLS or a WebSocket package is loaded when it is first 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .endpoint import ServiceEndpoint, TLSOptions
+from .endpoint import NetworkEndpoint, ServiceEndpoint, TLSOptions
 from .interface import Buffer, CloseCode, ClosedBy, Link, LinkClosed, LinkHandler, LinkInfo
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ __all__ = [
     "LinkInfo",
     "LinkObserver",
     "LinkSupervisor",
+    "NetworkEndpoint",
     "ReconnectPolicy",
     "ServiceEndpoint",
     "SupervisorOutcome",

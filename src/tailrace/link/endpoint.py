@@ -15,7 +15,7 @@ from ..errors import ConfigurationError
 from ..wire import SUBPROTOCOL_V3, Side
 from .proxy.settings import WebProxy
 
-__all__ = ["ServiceEndpoint", "TLSOptions", "user_agent"]
+__all__ = ["NetworkEndpoint", "ServiceEndpoint", "TLSOptions", "user_agent"]
 
 _HTTPS_PORT = 443
 _HOST_NAME = re.compile(r"(?=.{1,254}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
@@ -25,52 +25,44 @@ _HEADER_TEXT = re.compile(r"[\x20-\x7e]+")
 
 @dataclass(frozen=True, slots=True)
 class TLSOptions:
-    """Which certificates of the service are accepted."""
+    """Which certificates of a server are accepted, and what is shown to it."""
 
     capath: Path | None = None
     """More certificates besides the system's: a PEM file, a directory of PEM files, or a
     directory hashed the way OpenSSL looks certificates up."""
     verify: bool = True
     """``False`` accepts any certificate for any host: for tests only."""
+    authorities: Path | None = None
+    """A PEM file of the only certificates to trust, instead of the system's and ``capath``."""
+    certificate: Path | None = None
+    """Our own certificate with its chain, in PEM, for servers that ask for one."""
+    key: Path | None = None
+    """Its private key, if it is not in the same file."""
+    alpn: tuple[str, ...] = ()
+    """Protocols to offer (RFC 7301)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceEndpoint:
-    """One side of one tunnel at one service. No field can add a line to a request.
+class NetworkEndpoint:
+    """A server that is reached over TCP, perhaps through a web proxy, and TLS.
 
     Raises:
-        ConfigurationError: a field cannot be sent as it is. The text never shows a token.
+        ConfigurationError: host, port or timeout is not one.
     """
 
     host: str
     """Name, IPv4 address, or IPv6 address without brackets."""
     port: int = _HTTPS_PORT
-    side: Side
-    access_token: Secret
-    client_token: Secret | None = None
-    subprotocol: str = SUBPROTOCOL_V3
     tls: TLSOptions = field(default_factory=TLSOptions)
     connect_timeout: float = 10.0
     """Seconds for each of name resolution, TCP, TLS and upgrade."""
-    web_proxy: WebProxy | None = None
-    """Reach the service through this proxy; ``None``: directly."""
 
     def __post_init__(self) -> None:
         _check_host(self.host)
         if not 1 <= self.port <= 65_535:
             raise ConfigurationError(f"port {self.port} of the endpoint is not in 1..65535")
-        if not _HTTP_TOKEN.fullmatch(self.subprotocol):
-            raise ConfigurationError(f"subprotocol {self.subprotocol!r} is not an HTTP token")
         if not self.connect_timeout > 0:
             raise ConfigurationError(f"connect timeout {self.connect_timeout} is not positive")
-        _check_token("access token", self.access_token)
-        if self.client_token:
-            _check_token("client token", self.client_token)
-
-    @property
-    def host_header(self) -> str:
-        """The ``Host`` header: with any port but the default (RFC 9110 section 7.2)."""
-        return format_host(self.host) if self.port == _HTTPS_PORT else self.authority
 
     @property
     def authority(self) -> str:
@@ -81,6 +73,35 @@ class ServiceEndpoint:
     def server_name(self) -> str:
         """The name the certificate has to carry: without the dot that ends a rooted name."""
         return self.host.rstrip(".")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceEndpoint(NetworkEndpoint):
+    """One side of one tunnel at one service. No field can add a line to a request.
+
+    Raises:
+        ConfigurationError: a field cannot be sent as it is. The text never shows a token.
+    """
+
+    side: Side
+    access_token: Secret
+    client_token: Secret | None = None
+    subprotocol: str = SUBPROTOCOL_V3
+    web_proxy: WebProxy | None = None
+    """Reach the service through this proxy; ``None``: directly."""
+
+    def __post_init__(self) -> None:
+        NetworkEndpoint.__post_init__(self)
+        if not _HTTP_TOKEN.fullmatch(self.subprotocol):
+            raise ConfigurationError(f"subprotocol {self.subprotocol!r} is not an HTTP token")
+        _check_token("access token", self.access_token)
+        if self.client_token:
+            _check_token("client token", self.client_token)
+
+    @property
+    def host_header(self) -> str:
+        """The ``Host`` header: with any port but the default (RFC 9110 section 7.2)."""
+        return format_host(self.host) if self.port == _HTTPS_PORT else self.authority
 
     @property
     def secrets(self) -> tuple[Secret, ...]:

@@ -5,8 +5,8 @@ reader and the writer that a program uses as if they were those of a TCP connect
 
 * What the program writes waits in the end until the connection reads it; over the high-water
   mark, ``drain`` waits.
-* What comes from the tunnel goes into the stream reader. Once that holds twice its limit the
-  end takes no more, which to the connection is a socket that is full. When the proxy ends, the
+* What comes from the tunnel goes into the stream reader. Once that holds more than half a mebibyte
+  the end takes no more, which to the connection is a socket that is full. When the proxy ends, the
   reader gets all that was received: nobody waits for a program that has stopped reading.
 * ``write_eof`` ends the program's half alone, as ``shutdown`` would. After ``close`` everything
   written is still sent, and then sending to the program fails, as to a socket that was closed.
@@ -21,8 +21,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
+
+from .byte_queue import ByteQueue, whole
 
 __all__ = ["IN_PROCESS", "StreamEnd", "Streams", "new_streams"]
 
@@ -34,24 +36,56 @@ IN_PROCESS: Final = "in process"
 _HIGH: Final = 64 * 1024
 """Unread bytes of the program over which ``drain`` waits, as asyncio has it for sockets."""
 _LOW: Final = _HIGH // 4
+_FULL: Final = 512 * 1024
+"""Bytes a reader may hold. What a link brings in one turn of the loop goes in, so that a program
+that keeps up with it is never one that holds it up."""
 _RESET: Final = os.strerror(errno.ECONNRESET)
 
 
 def new_streams(loop: asyncio.AbstractEventLoop) -> tuple[StreamEnd, Streams]:
     """Return both sides of a new stream."""
-    reader = _Reader(loop=loop)
+    reader = _Reader(loop)
     protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
     end = StreamEnd(loop, protocol)
     return end, (reader, asyncio.StreamWriter(end.transport, protocol, reader, loop))
 
 
 class _Reader(asyncio.StreamReader):
-    """A reader that gives what has come before a failure, as the buffer of a socket does.
+    """A reader that copies nothing large, and gives what has come before a failure.
 
-    asyncio's own forgets it. To that one, the failure is an end of file that nothing follows.
+    What has come waits in a queue, of which :meth:`read` returns large pieces as they are. The
+    other methods are asyncio's and look into its buffer: all is there while one of them runs, and
+    afterwards what it has left, which comes before the queue.
+
+    After a failure, asyncio's reader forgets what has come before it, and the buffer of a socket
+    does not. To asyncio's, the failure is an end of file that nothing follows.
     """
 
-    _failure: Exception | None = None
+    _buffer: bytearray
+    _eof: bool
+    _limit: int
+    _paused: bool
+    _transport: asyncio.ReadTransport
+    _wait_for_data: Callable[[str], Awaitable[None]]
+    _wakeup_waiter: Callable[[], None]
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self._failure: Exception | None = None
+        self._queue = ByteQueue()
+        self._readings = 0
+        """How many methods of asyncio run: what comes meanwhile goes into its buffer."""
+
+    def feed_data(self, data: Any) -> None:
+        """Take what has come, and pause the transport when that is too much."""
+        if self._readings:
+            self._buffer += data
+        else:
+            self._queue.put(data)
+        self._wakeup_waiter()
+        if not self._paused and len(self._queue) + len(self._buffer) > _FULL:
+            self._paused = True
+            self._transport.pause_reading()
 
     def set_exception(self, exc: Exception) -> None:
         """Raise ``exc`` to those who read on behind the last byte."""
@@ -64,32 +98,52 @@ class _Reader(asyncio.StreamReader):
 
     def at_eof(self) -> bool:
         """Return whether everything has been read, up to an end in order."""
-        return self._failure is None and super().at_eof()
+        return self._failure is None and not self._queue and super().at_eof()
 
     async def read(self, n: int = -1) -> bytes:
-        """Read as :meth:`asyncio.StreamReader.read`."""
-        data = await super().read(n)
-        if not data and n and self._failure is not None:
+        """Read as :meth:`asyncio.StreamReader.read`, which may return less than has come."""
+        if n < 0:
+            return await super().read(n)
+        if n == 0:
+            return b""
+        if not (self._queue or self._buffer or self._eof):
+            await self._wait_for_data("read")
+        if self._buffer:
+            data = bytes(memoryview(self._buffer)[:n])
+            del self._buffer[:n]
+        else:
+            data = self._queue.take(n)
+        if not data and self._failure is not None:
             raise self._failure
+        self._maybe_resume_transport()
         return data
 
     async def readuntil(self, separator: Any = b"\n") -> bytes:
         """Read as :meth:`asyncio.StreamReader.readuntil`; ``readline`` goes through here."""
-        try:
-            return await super().readuntil(separator)
-        except asyncio.IncompleteReadError:
-            if self._failure is not None:
-                raise self._failure from None
-            raise
+        return await self._in_buffer(super().readuntil(separator))
 
     async def readexactly(self, n: int) -> bytes:
         """Read as :meth:`asyncio.StreamReader.readexactly`."""
+        return await self._in_buffer(super().readexactly(n))
+
+    async def _in_buffer(self, reading: Awaitable[bytes]) -> bytes:
+        """Read with a method of asyncio, which finds everything in its buffer."""
+        if self._queue:
+            self._buffer += self._queue.take_all()
+        self._readings += 1
         try:
-            return await super().readexactly(n)
+            return await reading
         except asyncio.IncompleteReadError:
             if self._failure is not None:
                 raise self._failure from None
             raise
+        finally:
+            self._readings -= 1
+
+    def _maybe_resume_transport(self) -> None:
+        if self._paused and len(self._queue) + len(self._buffer) <= self._limit:
+            self._paused = False
+            self._transport.resume_reading()
 
 
 class _Watch:
@@ -131,7 +185,7 @@ class StreamEnd:
     def __init__(self, loop: asyncio.AbstractEventLoop, protocol: asyncio.Protocol) -> None:
         self._loop = loop
         self._protocol = protocol
-        self._written = bytearray()
+        self._written = ByteQueue()
         self._eof = False
         """Whether the program will write no more."""
         self._failure: OSError | None = None
@@ -157,9 +211,7 @@ class StreamEnd:
         """Take at most ``limit`` bytes that the program has written; 0 is its end of file."""
         written = self._written
         if written:
-            size = min(limit, len(written))
-            buffer[:size] = written[:size]
-            del written[:size]
+            size = written.take_into(buffer, limit)
             if self._writer_full and len(written) <= _LOW:
                 self._writer_full = False
                 self._protocol.resume_writing()
@@ -181,7 +233,7 @@ class StreamEnd:
             raise self._failure
         if self._reader_full:
             raise BlockingIOError
-        self._protocol.data_received(bytes(data))
+        self._protocol.data_received(whole(data))
         return len(data)
 
     def sendmsg(self, pieces: list[memoryview]) -> int:
@@ -258,7 +310,7 @@ class StreamEnd:
             return
         if self._eof:
             raise RuntimeError("write() after write_eof()")
-        self._written += data
+        self._written.put(data)
         if len(self._written) > _HIGH and not self._writer_full:
             self._writer_full = True
             self._protocol.pause_writing()

@@ -12,10 +12,11 @@ from typing import Any, Final
 
 from ..common.private_files import open_private
 from ..errors import ConfigurationError
+from ..mqtt.settings import BrokerSettings
+from ..mqtt.topics import AWS_TOPICS, TopicTemplate
 from .errors import SettingUnusable
 from .limits import DEFAULT, Limits
 from .networks import Network
-from .notify.mqtt import MqttSettings
 
 __all__ = [
     "Address",
@@ -112,8 +113,10 @@ class OperationSettings:
     metrics_listen: Address | None = None
     """Where metrics and health are served over plain HTTP, instead of at the control API."""
     audit_log: Path | None = None
-    mqtt: MqttSettings | None = None
+    mqtt: BrokerSettings | None = None
     notify_command: tuple[str, ...] = ()
+    notify_topic: TopicTemplate = AWS_TOPICS
+    """Topics on which things are notified, also as a command is told."""
 
 
 @dataclass(frozen=True, slots=True)

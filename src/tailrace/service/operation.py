@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from ..mqtt.settings import parse_mqtt_url
+from ..mqtt.topics import AWS_TEMPLATE, parse_topic_template
 from .config import Address, OperationSettings
 from .errors import SettingUnusable
-from .notify.mqtt import parse_mqtt_url
 
 __all__ = ["operation_settings"]
 
@@ -34,6 +35,7 @@ def operation_settings(
     mqtt_cert: Path | None = None,
     mqtt_key: Path | None = None,
     notify_command: Sequence[str] = (),
+    notify_topic: str = AWS_TEMPLATE,
     environment: Mapping[str, str],
 ) -> OperationSettings:
     """Return the settings; user and password of the broker may be in ``environment``.
@@ -57,5 +59,12 @@ def operation_settings(
     if mqtt_url is not None:
         mqtt = parse_mqtt_url(mqtt_url, environment, ca=mqtt_ca, cert=mqtt_cert, key=mqtt_key)
     return OperationSettings(
-        tls_cert, tls_key, tls_ca, metrics_listen, audit_log, mqtt, tuple(notify_command)
+        tls_cert,
+        tls_key,
+        tls_ca,
+        metrics_listen,
+        audit_log,
+        mqtt,
+        tuple(notify_command),
+        parse_topic_template(notify_topic),
     )

@@ -14,6 +14,7 @@ from ..aws.client import Client
 from ..aws.credentials import Credentials
 from ..common.secret import Secret
 from ..errors import ConfigurationError
+from ..mqtt.topics import AWS_TEMPLATE
 from .config import Address, Endpoints, ServiceConfig
 from .environment import client_environment
 from .errors import SettingsError
@@ -83,6 +84,7 @@ class Service:
         mqtt_cert: _PathLike | None = None,
         mqtt_key: _PathLike | None = None,
         notify_command: _Texts = (),
+        notify_topic: str = AWS_TEMPLATE,
     ) -> None:
         """Check the settings; nothing is opened or started.
 
@@ -107,6 +109,8 @@ class Service:
             mqtt_cert: client certificate for the broker, in PEM.
             mqtt_key: its private key, if it is not in the same file.
             notify_command: program and arguments by which things are notified.
+            notify_topic: MQTT topic on which a thing is notified, with ``{thing}`` in place of its
+                name.
 
         Raises:
             ConfigurationError: a value is not valid, or does not go with the others.
@@ -132,6 +136,7 @@ class Service:
                 mqtt_cert=_path(mqtt_cert),
                 mqtt_key=_path(mqtt_key),
                 notify_command=notify_command,
+                notify_topic=notify_topic,
                 environment={},
             ),
             limits=_limits(limits),

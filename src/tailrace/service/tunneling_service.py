@@ -329,7 +329,7 @@ def _build_control(
         notifiers.append(CommandNotifier(operation.notify_command))
     outboxes = tuple(Outbox(notifier, clock) for notifier in notifiers)
     mailbox = Mailbox()
-    announcer = Announcer((*outboxes, mailbox), config.region)
+    announcer = Announcer((*outboxes, mailbox), config.region, operation.notify_topic)
     ids = RandomIds()
     unstored = Unstored()
     tunnels = Tunnels(state.store, unstored, ids, config.limits)

@@ -6,6 +6,7 @@ import os
 from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
+from ..mqtt.topics import AWS_TEMPLATE
 from ..service.config import Endpoints
 from ..service.limits import Limits
 from ..service.service import Service as AsynchronousService
@@ -49,6 +50,7 @@ class Service:
         mqtt_cert: _PathLike | None = None,
         mqtt_key: _PathLike | None = None,
         notify_command: _Texts = (),
+        notify_topic: str = AWS_TEMPLATE,
     ) -> None:
         """Check the settings, which are those of :class:`tailrace.Service`; start nothing.
 
@@ -72,6 +74,7 @@ class Service:
             mqtt_cert=mqtt_cert,
             mqtt_key=mqtt_key,
             notify_command=notify_command,
+            notify_topic=notify_topic,
         )
         self._block = Block(self._service, "service")
 

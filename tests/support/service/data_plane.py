@@ -14,6 +14,7 @@ from websockets.asyncio.client import connect
 
 from support.service.clients import MessageClient, api
 from tailrace.common.secret import Secret
+from tailrace.mqtt.topics import AWS_TOPICS
 from tailrace.service.config import DataSettings
 from tailrace.service.control import ControlPlane
 from tailrace.service.limits import Limits
@@ -64,7 +65,7 @@ class Plain:
         unstored = Unstored()
         self.queries = TunnelQueries(self.store, unstored, lambda: 1.0, "r", "a")
         tunnels = Tunnels(self.store, unstored, ids, limits)
-        announcer = Announcer((), "r")
+        announcer = Announcer((), "r", AWS_TOPICS)
         self.control = ControlPlane(
             tunnels, self.queries, switchboard, ids, lambda: 1.0, announcer, Mailbox(), lambda: None
         )

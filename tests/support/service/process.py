@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,9 +34,11 @@ class ServiceProcess:
         options: Sequence[str],
         patience: float = HANG,
         machine: Sequence[str] = (),
+        command: str = installed("tailrace"),
     ) -> None:
         self._directory = directory
         self._machine = machine
+        self._command = command
         self._options = options
         self._patience = patience
         self._ready = directory / "service.json"
@@ -47,7 +50,7 @@ class ServiceProcess:
     def start(self, api_port: int = 0, data_port: int = 0, host: str = "127.0.0.1") -> None:
         """Start, and wait until the service accepts requests."""
         command = [
-            *(*self._machine, installed("tailrace"), "serve"),
+            *(*self._machine, self._command, "serve"),
             *("--state-dir", str(self._directory / "state"), "--ready-file", str(self._ready)),
             *("--api-listen", f"{host}:{api_port}", "--data-listen", f"{host}:{data_port}"),
             *self._options,
@@ -63,6 +66,13 @@ class ServiceProcess:
         assert self.process.running, self.process.log
         self.endpoints = Endpoints.read(self._ready)
         self.control = control_client(self.endpoints)
+
+    def shell_environment(self) -> dict[str, str]:
+        """Return the environment of a shell that has evaluated what ``tailrace env`` prints."""
+        state_dir = str(self._directory / "state")
+        printed = _output([self._command, "env", "--state-dir", state_dir])
+        dumped = _output(["/bin/sh", "-c", 'eval "$1"; exec env -0', "sh", printed])
+        return dict(line.split("=", 1) for line in dumped.split("\0") if line)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """End, by default in order; return the exit status."""
@@ -99,12 +109,27 @@ class ServiceProcess:
         self._stack.close()
 
 
+def _output(command: Sequence[str]) -> str:
+    """Return what a command prints that has nothing to complain about."""
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, check=True, env=clean_environment()
+    )
+    return done.stdout
+
+
 @contextmanager
 def service_process(
-    directory: Path, *options: str, host: str = "127.0.0.1", machine: Sequence[str] = ()
+    directory: Path,
+    *options: str,
+    host: str = "127.0.0.1",
+    machine: Sequence[str] = (),
+    command: str = installed("tailrace"),
 ) -> Iterator[ServiceProcess]:
-    """A service in a process of its own; ``machine`` is a command that runs another one."""
-    service = ServiceProcess(directory, options, machine=machine)
+    """A service in a process of its own.
+
+    ``machine`` is a command that runs another one; ``command`` is ``tailrace`` as it is installed.
+    """
+    service = ServiceProcess(directory, options, machine=machine, command=command)
     try:
         service.start(host=host)
         yield service

@@ -47,9 +47,12 @@ class Tunnel:
         self.control.call("CloseTunnel", {"tunnelId": self.tunnel_id})
 
 
-def open_tunnel(endpoints: Endpoints, control: ControlClient, *services: str) -> Tunnel:
+def open_tunnel(
+    endpoints: Endpoints, control: ControlClient, *services: str, thing: str = ""
+) -> Tunnel:
     """Open a tunnel through the API, blocking."""
-    parameters = {"destinationConfig": {"services": list(services)}} if services else {}
+    wanted = {"services": list(services)} | ({"thingName": thing} if thing else {})
+    parameters = {"destinationConfig": wanted} if services else {}
     answer = control.call("OpenTunnel", parameters)
     return Tunnel(
         endpoints,

@@ -51,6 +51,7 @@ async def serve() -> None:
         mqtt_cert="c",
         mqtt_key="k",
         notify_command=("program", "argument"),
+        notify_topic="d/{thing}",
     )
     async with everything, tailrace.Service(limits=tailrace.Limits(services=3)) as service:
         assert_type(service, tailrace.Service)

@@ -15,6 +15,8 @@ CODES = {
     "tailrace.cli.localproxy.ini.NotAnIniFile": ExitCode.USAGE,
     "tailrace.cli.localproxy.values.UsageError": ExitCode.USAGE,
     "tailrace.common.addresses.AddressError": ExitCode.USAGE,
+    "tailrace.common.setting_errors.SettingUnusable": ExitCode.USAGE,
+    "tailrace.common.setting_errors.SettingsError": ExitCode.PROTOCOL,
     "tailrace.demo.measurements.DemoFailed": ExitCode.PROTOCOL,
     "tailrace.errors.AccessRefused": ExitCode.TOKEN_REFUSED,
     "tailrace.errors.CallRefused": ExitCode.USAGE,
@@ -49,6 +51,7 @@ CODES = {
     "tailrace.errors.TunnelClosed": ExitCode.PROTOCOL,
     "tailrace.errors.TunnelNotFound": ExitCode.USAGE,
     "tailrace.localproxy.validation.RejectedInput": ExitCode.USAGE,
+    "tailrace.mqtt.errors.BrokerError": ExitCode.PROTOCOL,
 }
 
 

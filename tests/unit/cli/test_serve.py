@@ -232,7 +232,7 @@ def test_wrong_options_are_one_line(serve: Serve, options: list[str], text: str)
         ),
         (
             ["--mqtt-url", "mqtt://h", "--mqtt-ca", "x"],
-            "--mqtt-ca needs an --mqtt-url with mqtts://",
+            "--mqtt-ca needs --mqtt-url with mqtts://",
         ),
         (["--mqtt-url", "mqtts://h", "--mqtt-key", "x"], "--mqtt-key needs --mqtt-cert"),
         (
@@ -241,7 +241,7 @@ def test_wrong_options_are_one_line(serve: Serve, options: list[str], text: str)
         ),
         (
             ["--mqtt-url", "mqtts://h", "--mqtt-cert", "/no/x"],
-            "--mqtt-cert /no/x, --mqtt-key None: No such file or directory",
+            "--mqtt-cert /no/x: No such file or directory",
         ),
     ],
 )

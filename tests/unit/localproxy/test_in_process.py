@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from support.network.applications import application, check_echo, client, echo, noise
 from support.service.process import ServiceProcess
@@ -166,15 +168,15 @@ async def test_what_comes_from_the_tunnel_is_copied_for_the_program(sides: Sides
 
 
 async def test_of_many_pieces_it_takes_what_it_has_room_for(sides: Sides):
-    pieces = [memoryview(bytes(60_000)) for _ in range(5)]
-    assert sides.end.sendmsg(pieces) == 180_000
+    pieces = [memoryview(bytes(60_000)) for _ in range(11)]
+    assert sides.end.sendmsg(pieces) == 540_000
     with pytest.raises(BlockingIOError):
-        sides.end.sendmsg(pieces[3:])
+        sides.end.sendmsg(pieces[9:])
 
 
 async def test_a_program_that_reads_nothing_takes_no_more(sides: Sides):
     written = sides.fill_reader()
-    assert 128 * 1024 < written < 200_000
+    assert 512 * 1024 < written < 600_000
     assert not sides.transport.is_reading()
     sides.end.start_writing(sides.note("writable", sides.end.stop_writing))
     await turns()
@@ -182,7 +184,7 @@ async def test_a_program_that_reads_nothing_takes_no_more(sides: Sides):
     received = 0
     while received <= written - 64 * 1024:
         received += len(await sides.reader.read(10_000))
-    assert sides.transport.is_reading()
+        assert sides.transport.is_reading() is (written - received <= 64 * 1024)
     await turns()
     assert sides.calls == ["writable"]
     assert sides.write(b"again") == 5
@@ -627,6 +629,129 @@ async def test_records_of_a_tunnel_show_no_token_to_any_handler(service: Service
     assert (Side.DESTINATION, tunnel.endpoints.data_endpoint, ("SSH",)) in described
 
 
+# -- the reader beside asyncio's -------------------------------------------------------------------
+
+SEPARATOR = b"\r\n"
+LIMIT = 64 * 1024
+TEXT = bytes(set(range(256)) - set(SEPARATOR)) * 400
+SIZES = st.one_of(st.integers(1, 40), st.integers(1, 100_000))
+
+
+def text(size: int) -> bytes:
+    """Return bytes without separator, other ones for each size."""
+    start = size % 254
+    return TEXT[start : start + size]
+
+
+@settings(max_examples=60)
+@given(
+    pieces=st.lists(st.tuples(SIZES, st.integers(0, 30)), max_size=12),
+    reads=st.lists(
+        st.one_of(
+            st.tuples(st.just("read"), SIZES),
+            st.tuples(st.just("readexactly"), SIZES),
+            st.tuples(st.sampled_from(["readline", "readuntil", "turn"]), st.just(0)),
+        ),
+        max_size=30,
+    ),
+)
+def test_it_reads_what_asyncio_reads(pieces: list[tuple[int, int]], reads: list[tuple[str, int]]):
+    """But for ``read``, which may return less."""
+    data = bytearray(b"".join(text(size) + SEPARATOR * ends for size, ends in pieces))
+
+    async def compare() -> None:
+        sides = Sides()
+        theirs = asyncio.StreamReader()
+
+        async def feed() -> None:
+            for size, ends in pieces:
+                end = size + len(SEPARATOR) * ends
+                theirs.feed_data(bytes(data[:end]))
+                sides.end.expect_end()
+                sides.write(bytes(data[:end]))
+                del data[:end]
+                await asyncio.sleep(0)
+            theirs.feed_eof()
+            sides.end.shut_down()
+
+        feeding = asyncio.get_running_loop().create_task(feed())
+        for name, size in (*reads, ("read", -1)):
+            if name == "turn":
+                await asyncio.sleep(0)
+            elif size > 0 and name == "read":
+                part = await sides.reader.read(size)
+                assert 0 <= len(part) <= size
+                assert part == (await theirs.readexactly(len(part)))
+                assert part or theirs.at_eof()
+            else:
+                arguments = {"readuntil": [SEPARATOR], "readline": []}.get(name, [size])
+                ours, reference = [
+                    await outcome(getattr(reader, name)(*arguments))
+                    for reader in (sides.reader, theirs)
+                ]
+                assert ours == reference
+            assert sides.reader.at_eof() is theirs.at_eof()
+        await feeding
+        sides.writer.close()
+
+    asyncio.run(compare())
+
+
+async def outcome(reading: Coroutine[Any, Any, bytes]) -> object:
+    """Return what a read returns, or what it raises."""
+    try:
+        return await reading
+    except asyncio.IncompleteReadError as error:
+        return type(error), error.partial, error.expected
+    except (ValueError, asyncio.LimitOverrunError) as error:
+        return type(error), str(error)
+
+
+async def test_large_pieces_are_read_without_a_copy(sides: Sides):
+    piece = bytes(60_000)
+    sides.end.send(memoryview(piece))
+    sides.end.send(memoryview(piece)[1:])
+    assert await sides.reader.read(100_000) is piece
+    assert await sides.reader.read(100_000) == piece[1:]
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+async def test_what_the_program_changes_after_writing_is_not_sent(sides: Sides, size: int):
+    data = bytearray(b"a" * size)
+    sides.writer.write(data)
+    sides.writer.write(memoryview(data).cast("H"))
+    data[:] = bytes(size)
+    sent = b""
+    while len(sent) < 2 * size:
+        sent += sides.read()
+    assert sent == b"a" * 2 * size
+    with pytest.raises(TypeError):
+        sides.writer.write(5)
+
+
+async def test_two_may_not_wait_and_the_first_goes_on(sides: Sides):
+    first = asyncio.get_running_loop().create_task(sides.reader.readline())
+    await turns()
+    for reading in (sides.reader.readexactly(1), sides.reader.read(1)):
+        with pytest.raises(RuntimeError, match="another coroutine is already waiting"):
+            await reading
+    sides.write(b"hello\n")
+    assert await first == b"hello\n"
+
+
+async def test_a_method_that_needs_much_holds_up_nothing(sides: Sides):
+    """It gets more than a reader may hold, as asyncio's does."""
+    size = 2 * 1024 * 1024
+    reading = asyncio.get_running_loop().create_task(sides.reader.readexactly(size))
+    written = 0
+    while written < size:
+        await turns()
+        with suppress(BlockingIOError):
+            written += sides.write(bytes(60_000))
+    assert await reading == bytes(size)
+    assert len(await sides.reader.read(60_000)) == written - size
+
+
 # -- a reset behind bytes --------------------------------------------------------------------------
 
 
@@ -679,6 +804,7 @@ async def test_what_needs_more_than_has_come_fails(sides: Sides, early: bool):
 async def test_an_end_of_file_cuts_what_is_read_as_asyncio_does(sides: Sides):
     sides.write(b"one\nhalf")
     sides.end.shut_down()
+    assert not sides.reader.at_eof()
     assert await sides.reader.readuntil() == b"one\n"
     with pytest.raises(asyncio.IncompleteReadError):
         await sides.reader.readuntil()

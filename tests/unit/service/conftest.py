@@ -12,6 +12,7 @@ import pytest
 from support.service import config, running
 from support.service.data_plane import open_tunnel
 from tailrace.common.secret import Secret
+from tailrace.mqtt.topics import AWS_TOPICS
 from tailrace.service.config import DataSettings
 from tailrace.service.control import ControlPlane
 from tailrace.service.limits import DEFAULT
@@ -64,7 +65,7 @@ class Announcements(Announcer):
     """Notes which things would be notified."""
 
     def __init__(self) -> None:
-        super().__init__((), "r")
+        super().__init__((), "r", AWS_TOPICS)
         self.announced: list[tuple[TunnelRecord, Secret]] = []
         self.withdrawn: list[str] = []
 

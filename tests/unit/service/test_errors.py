@@ -1,20 +1,12 @@
 """The service's errors belong to the public tree."""
 
-from tailrace.errors import ConfigurationError, TailraceError
+from tailrace.errors import TailraceError
 from tailrace.service import errors
 
 
 def test_all_are_tailrace_errors() -> None:
     for name in errors.__all__:
         assert issubclass(getattr(errors, name), TailraceError)
-
-
-def test_settings_are_named_as_the_reader_knows_them() -> None:
-    error = errors.SettingUnusable("{0} {path}: {1}", "audit_log", "state_dir", path="/{0}")
-    assert str(error) == "audit_log /{0}: state_dir"
-    assert error.setting == "audit_log"
-    assert error.text({"audit_log": "-a", "state_dir": "-s"}) == "-a /{0}: -s"
-    assert isinstance(error, ConfigurationError)
 
 
 def test_a_missing_tunnel_is_named() -> None:

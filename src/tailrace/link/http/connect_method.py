@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 
 from ...common.secret import Secret
 from ...errors import ProxyRefused, RemoteProtocolError
-from ..endpoint import ServiceEndpoint
+from ..endpoint import NetworkEndpoint
 from ..proxy.settings import WebProxy
 from .login_page import find_login_page, login_words
 from .response import Response, ResponseReader, scrub
@@ -39,7 +39,7 @@ def password_advice(proxy: WebProxy) -> str:
     return f"the proxy wants a user and a password: set https_proxy={place}"
 
 
-def permission_advice(endpoint: ServiceEndpoint) -> str:
+def permission_advice(endpoint: NetworkEndpoint) -> str:
     """Say what to do when a proxy does not allow connections to the service."""
     return (
         f"the proxy has to allow connections to {endpoint.authority},"
@@ -47,7 +47,7 @@ def permission_advice(endpoint: ServiceEndpoint) -> str:
     )
 
 
-def build_connect(endpoint: ServiceEndpoint, proxy: WebProxy, agent: str) -> bytes:
+def build_connect(endpoint: NetworkEndpoint, proxy: WebProxy, agent: str) -> bytes:
     """Return the request for a connection to the service.
 
     Holds the credentials in clear: for the wire only.
@@ -70,7 +70,7 @@ class ConnectParser:
 
     __slots__ = ("_endpoint", "_proxy", "_reader", "_secrets")
 
-    def __init__(self, endpoint: ServiceEndpoint, proxy: WebProxy) -> None:
+    def __init__(self, endpoint: NetworkEndpoint, proxy: WebProxy) -> None:
         self._endpoint = endpoint
         self._proxy = proxy
         self._secrets = _secrets(proxy)

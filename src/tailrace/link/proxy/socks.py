@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from ...common.installing import how_to_install_extra
 from ...common.network_errors import network_error_text
 from ...errors import ConfigurationError, ProxyRefused
-from ..endpoint import ServiceEndpoint
+from ..endpoint import NetworkEndpoint
 from ..http.connect_method import password_advice, permission_advice
 from .settings import WebProxy
 
@@ -52,7 +52,7 @@ def check_socks(proxy: WebProxy) -> None:
 
 
 async def open_socks(
-    sock: socket.socket, endpoint: ServiceEndpoint, proxy: WebProxy, host: str
+    sock: socket.socket, endpoint: NetworkEndpoint, proxy: WebProxy, host: str
 ) -> None:
     """Ask the proxy at the other end of ``sock`` to connect to the service.
 
@@ -100,11 +100,11 @@ class _Connected:
         return self._sock
 
 
-def _failure(endpoint: ServiceEndpoint, proxy: WebProxy, text: str) -> ProxyRefused:
+def _failure(endpoint: NetworkEndpoint, proxy: WebProxy, text: str) -> ProxyRefused:
     return ProxyRefused(f"web proxy {proxy.place} did not connect to {endpoint.authority}: {text}")
 
 
-def _refusal(endpoint: ServiceEndpoint, proxy: WebProxy, error: ProxyError) -> ProxyRefused:
+def _refusal(endpoint: NetworkEndpoint, proxy: WebProxy, error: ProxyError) -> ProxyRefused:
     if not hasattr(error.__cause__, "error_code"):  # the proxy sent no reply
         return _failure(endpoint, proxy, "the connection was closed")
     said = str(error)

@@ -6,13 +6,12 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from functools import partial
 from typing import Final, TypeVar
 
 from ...common.network_errors import network_error_text
 from ...errors import ConnectFailed, LinkError, NameResolutionFailed, ProxyRefused, TLSFailed
-from ..endpoint import ServiceEndpoint, user_agent
+from ..endpoint import NetworkEndpoint, TLSOptions, user_agent
 from ..exchange import Exchange, run_exchange
 from ..http.connect_method import ConnectParser, build_connect
 from ..http.response import Response
@@ -32,7 +31,7 @@ _READ_SIZE: Final = 4096
 E = TypeVar("E", bound=LinkError)
 
 
-async def open_through_proxy(endpoint: ServiceEndpoint, proxy: WebProxy) -> socket.socket:
+async def open_through_proxy(endpoint: NetworkEndpoint, proxy: WebProxy) -> socket.socket:
     """Return a connected, non-blocking socket on which TLS with the service can begin.
 
     Name resolution, TCP, TLS with the proxy and the proxy's response may take
@@ -53,7 +52,7 @@ async def open_through_proxy(endpoint: ServiceEndpoint, proxy: WebProxy) -> sock
             return await _through_socks(endpoint, proxy)
 
 
-async def _through_http(endpoint: ServiceEndpoint, proxy: WebProxy) -> socket.socket:
+async def _through_http(endpoint: NetworkEndpoint, proxy: WebProxy) -> socket.socket:
     sock = await _reach(endpoint, proxy)
     loop = asyncio.get_running_loop()
     send, receive = partial(loop.sock_sendall, sock), partial(loop.sock_recv, sock, _READ_SIZE)
@@ -65,10 +64,13 @@ async def _through_http(endpoint: ServiceEndpoint, proxy: WebProxy) -> socket.so
     return sock
 
 
-async def _through_https(endpoint: ServiceEndpoint, proxy: WebProxy) -> socket.socket:
-    trust = build_trust(endpoint.tls)
+async def _through_https(endpoint: NetworkEndpoint, proxy: WebProxy) -> socket.socket:
+    tls = TLSOptions(endpoint.tls.authorities or endpoint.tls.capath, endpoint.tls.verify)
+    trust = build_trust(tls)
     sock = await _reach(endpoint, proxy)
-    server = replace(endpoint, host=proxy.host, port=proxy.port, web_proxy=None)
+    server = NetworkEndpoint(
+        host=proxy.host, port=proxy.port, tls=tls, connect_timeout=endpoint.connect_timeout
+    )
     exchange = Exchange()
     try:
         await start_tls(sock, server, trust, exchange)
@@ -83,7 +85,7 @@ async def _through_https(endpoint: ServiceEndpoint, proxy: WebProxy) -> socket.s
         ) from None
 
 
-async def _through_socks(endpoint: ServiceEndpoint, proxy: WebProxy) -> socket.socket:
+async def _through_socks(endpoint: NetworkEndpoint, proxy: WebProxy) -> socket.socket:
     check_socks(proxy)
     hosts = [endpoint.host]
     if proxy.scheme == "socks5":
@@ -104,7 +106,7 @@ async def _through_socks(endpoint: ServiceEndpoint, proxy: WebProxy) -> socket.s
             raise
 
 
-async def _reach(endpoint: ServiceEndpoint, proxy: WebProxy) -> socket.socket:
+async def _reach(endpoint: NetworkEndpoint, proxy: WebProxy) -> socket.socket:
     """Return a socket that is connected to the proxy."""
     name = f"web proxy {proxy.place}"
     try:
@@ -115,7 +117,7 @@ async def _reach(endpoint: ServiceEndpoint, proxy: WebProxy) -> socket.socket:
 
 async def _connect(
     run: Callable[[bytes, ConnectParser, float], Awaitable[Response]],
-    endpoint: ServiceEndpoint,
+    endpoint: NetworkEndpoint,
     proxy: WebProxy,
 ) -> None:
     """Do CONNECT; ``run`` sends the request and returns the response."""

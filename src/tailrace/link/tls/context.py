@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from ...common.certificate_files import certificate_error_text, refuse_passphrase
 from ...common.special_files import is_special
 from ...errors import ConfigurationError
 from ..endpoint import TLSOptions
@@ -64,18 +65,28 @@ def build_trust(options: TLSOptions) -> Trust:
 
     Raises:
         ConfigurationError: ``capath`` exists but holds no readable certificate file, or the
-            system's certificates cannot be read; or what should be a file is a pipe or a device.
+            system's certificates, ``authorities``, ``certificate`` or ``key`` cannot be read; or
+            what should be a file is a pipe or a device.
     """
     for name, path in _named_places(options):
         if is_special(path):
             raise ConfigurationError(f"{name} {path} is a pipe or a device, and no file")
+    if options.authorities is not None or options.certificate is not None or options.alpn:
+        return _build(options)  # for a connection that is rarely made, and not to be kept
     states = _states(options)
     return _build(options) if states is None else _build_once(options, states)
 
 
 def _named_places(options: TLSOptions) -> Iterator[tuple[str, Path]]:
     """Yield what options and variables say where certificates are."""
+    if options.certificate is not None:
+        yield "certificate", options.certificate
+    if options.key is not None:
+        yield "key", options.key
     if not options.verify:
+        return
+    if options.authorities is not None:
+        yield "certificate path", options.authorities
         return
     if options.capath is not None:
         yield "certificate path", options.capath
@@ -137,10 +148,16 @@ def _build(options: TLSOptions) -> Trust:
     context = FilelessContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.sslobject_class = _WitnessedObject
+    if options.alpn:
+        context.set_alpn_protocols(list(options.alpn))
+    if options.certificate is not None:
+        _load_own_certificate(context, options.certificate, options.key)
     if not options.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         return Trust(context, "nothing is verified")
+    if options.authorities is not None:
+        return Trust(context, _load_authorities(context, options.authorities))
     try:
         trusted = [_load_system_certificates(context)]
     except OSError as error:
@@ -150,6 +167,24 @@ def _build(options: TLSOptions) -> Trust:
     if options.capath is not None:
         trusted.append(_load_capath(context, options.capath))
     return Trust(context, " and ".join(trusted))
+
+
+def _load_own_certificate(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
+    try:
+        context.load_cert_chain(certificate, key, password=refuse_passphrase)
+    except OSError as error:
+        reason = certificate_error_text(error, missing="no certificate or no key in PEM")
+        of_key = "" if key is None else f", key {key}"
+        raise ConfigurationError(f"certificate {certificate}{of_key}: {reason}") from None
+
+
+def _load_authorities(context: ssl.SSLContext, path: Path) -> str:
+    try:
+        context.load_verify_locations(cafile=path)
+    except OSError as error:
+        reason = certificate_error_text(error)
+        raise ConfigurationError(f"certificate file {path}: {reason}") from None
+    return str(path)
 
 
 def _load_system_certificates(context: ssl.SSLContext) -> str:

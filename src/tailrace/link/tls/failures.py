@@ -8,7 +8,7 @@ from typing import Final
 
 from ...common.network_errors import network_error_text
 from ...errors import CertificateFault, CertificateRejected, TLSFailed
-from ..endpoint import ServiceEndpoint
+from ..endpoint import NetworkEndpoint
 
 __all__ = ["tls_failure", "tls_timeout"]
 
@@ -23,7 +23,7 @@ _REMEDIES: Final = {
 
 
 def tls_failure(
-    error: BaseException, endpoint: ServiceEndpoint, trusted: str, presented: Iterable[str] = ()
+    error: BaseException, endpoint: NetworkEndpoint, trusted: str, presented: Iterable[str] = ()
 ) -> TLSFailed:
     """Say in one line why TLS failed and what was trusted.
 
@@ -54,7 +54,7 @@ def tls_failure(
     return TLSFailed(f"TLS handshake with {where} failed: {text}")
 
 
-def tls_timeout(endpoint: ServiceEndpoint) -> TLSFailed:
+def tls_timeout(endpoint: NetworkEndpoint) -> TLSFailed:
     """Say that the TLS handshake took too long."""
     where, seconds = endpoint.authority, endpoint.connect_timeout
     return TLSFailed(

@@ -6,7 +6,7 @@ import asyncio
 import socket
 from typing import Any, Final
 
-from ..endpoint import ServiceEndpoint
+from ..endpoint import NetworkEndpoint
 from .aiofastnet_compat import LoopView, fast_transports
 from .context import Trust
 from .failures import tls_failure, tls_timeout
@@ -28,7 +28,7 @@ _HANDSHAKE_ERRORS: Final = (OSError, RuntimeError, MemoryError)
 
 
 async def start_tls(
-    sock: socket.socket, endpoint: ServiceEndpoint, trust: Trust, protocol: asyncio.Protocol
+    sock: socket.socket, endpoint: NetworkEndpoint, trust: Trust, protocol: asyncio.Protocol
 ) -> asyncio.Transport:
     """Return a TLS transport over a connected socket, which it owns from now on.
 

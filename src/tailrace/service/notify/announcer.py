@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...common.secret import Secret
+from ...mqtt.topics import TopicTemplate
 from ..tunnels.records import TunnelRecord
 from .base import Notification, NotificationQueue
 
@@ -14,9 +15,12 @@ __all__ = ["Announcer"]
 class Announcer:
     """Puts the notifications of things into every queue."""
 
-    def __init__(self, queues: Sequence[NotificationQueue], region: str) -> None:
+    def __init__(
+        self, queues: Sequence[NotificationQueue], region: str, topics: TopicTemplate
+    ) -> None:
         self._queues = tuple(queues)
         self._region = region
+        self._topics = topics
 
     def announce(self, tunnel: TunnelRecord, destination_token: Secret) -> None:
         """Notify the thing of a tunnel, if it has one, of its new access token."""
@@ -26,6 +30,7 @@ class Announcer:
             tunnel.tunnel_id,
             tunnel.key_id,
             tunnel.thing_name,
+            self._topics.topic(tunnel.thing_name),
             destination_token,
             self._region,
             tunnel.services,

@@ -37,16 +37,13 @@ class Notification:
     key_id: str
     """The access key that opened the tunnel."""
     thing_name: str
+    topic: str
+    """MQTT topic to which the thing subscribes."""
     access_token: Secret
     region: str
     services: Sequence[str]
     expires_at: float
     """End of the tunnel, and so of the token, in seconds since the epoch."""
-
-    @property
-    def topic(self) -> str:
-        """MQTT topic to which the thing subscribes."""
-        return f"$aws/things/{self.thing_name}/tunnels/notify"
 
     @property
     def token_id(self) -> str:

@@ -1,173 +1,41 @@
-"""Notify over MQTT 3.1.1.
-
-Needs the extra ``[mqtt]``, which is imported with the first connection.
-"""
+"""Notify over MQTT 3.1.1."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import importlib.util
-import logging
-import ssl
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote, urlsplit
+import secrets
+import time
+from typing import Final
 
-from ...common.certificate_files import certificate_error_text, refuse_passphrase
-from ...common.installing import how_to_install_extra
-from ...common.secret import Secret
-from ..errors import SettingUnusable
+from ...errors import ConfigurationError, TailraceError
+from ...mqtt.connection import Connection, open_connection
+from ...mqtt.errors import BrokerError
+from ...mqtt.session import Accepted, Acknowledged, Event, SessionSettings
+from ...mqtt.settings import BrokerSettings
+from ...mqtt.verdicts import verdict
 from .base import Notification, NotifierDown, NotifyFailed
 
-if TYPE_CHECKING:
-    import aiomqtt
+__all__ = ["MqttNotifier"]
 
-__all__ = ["MqttNotifier", "MqttSettings", "parse_mqtt_url"]
-
-USER_VARIABLE: Final = "TAILRACE_MQTT_USER"
-PASSWORD_VARIABLE: Final = "TAILRACE_MQTT_PASSWORD"  # noqa: S105 - a name
-
-_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 _KEEP_ALIVE: Final = 15
-"""Seconds between pings of an idle connection, and what paho allows for the TLS handshake."""
+"""Seconds between pings of an idle connection."""
 _TIMEOUT: Final = 10.0
 """Seconds for the broker to answer a connect or a publish."""
-_DISCONNECT_TIMEOUT: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class MqttSettings:
-    """How to reach a broker."""
-
-    host: str
-    port: int
-    tls: ssl.SSLContext | None = field(default=None, repr=False)
-    user: str | None = None
-    password: Secret | None = None
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'mqtts' if self.tls else 'mqtt'}://{host}:{self.port}"
-
-
-def parse_mqtt_url(
-    url: str,
-    environment: Mapping[str, str],
-    *,
-    ca: Path | None = None,
-    cert: Path | None = None,
-    key: Path | None = None,
-) -> MqttSettings:
-    """Read ``mqtt[s]://[user[:password]@]host[:port]``; the default ports are 1883 and 8883.
-
-    User and password may be in ``environment`` instead, where other users of the machine
-    cannot see them (``TAILRACE_MQTT_USER``, ``TAILRACE_MQTT_PASSWORD``). ``ca`` is trusted
-    instead of the system's authorities; ``cert`` and ``key`` are a client certificate in
-    PEM, in one file when ``key`` is ``None``.
-
-    Raises:
-        SettingUnusable: a value cannot be used, or the extra is not installed.
-    """
-    if importlib.util.find_spec("aiomqtt") is None:
-        raise SettingUnusable(
-            "{0} needs the package aiomqtt: {command}",
-            "mqtt_url",
-            command=how_to_install_extra("mqtt"),
-        )
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        parts, port = urlsplit(""), None
-    if parts.scheme not in _PORTS or not parts.hostname or parts.path.strip("/") or parts.query:
-        # Without the text: it may hold a password.
-        raise SettingUnusable(
-            "{0} must be mqtt://HOST[:PORT] or mqtts://HOST[:PORT], for example "
-            "mqtts://broker.example:8883",
-            "mqtt_url",
-        )
-    user = unquote(parts.username) if parts.username else environment.get(USER_VARIABLE) or None
-    password = (
-        unquote(parts.password) if parts.password else environment.get(PASSWORD_VARIABLE) or None
-    )
-    if password is not None and user is None:
-        raise SettingUnusable(
-            "an MQTT password needs a user: give it in {0} or in {variable}",
-            "mqtt_url",
-            variable=USER_VARIABLE,
-        )
-    return MqttSettings(
-        parts.hostname,
-        _PORTS[parts.scheme] if port is None else port,
-        _tls(parts.scheme, ca, cert, key),
-        user,
-        None if password is None else Secret(password),
-    )
-
-
-def _tls(
-    scheme: str, ca: Path | None, cert: Path | None, key: Path | None
-) -> ssl.SSLContext | None:
-    if scheme == "mqtt":
-        for setting, value in (("mqtt_ca", ca), ("mqtt_cert", cert), ("mqtt_key", key)):
-            if value is not None:
-                raise SettingUnusable("{0} needs an {1} with mqtts://", setting, "mqtt_url")
-        return None
-    if key is not None and cert is None:
-        raise SettingUnusable("{0} needs {1}", "mqtt_key", "mqtt_cert")
-    context = ssl.create_default_context()
-    try:
-        if ca is not None:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.load_verify_locations(ca)
-    except OSError as error:
-        reason = certificate_error_text(error)
-        raise SettingUnusable("{0} {ca}: {reason}", "mqtt_ca", ca=ca, reason=reason) from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.sslsocket_class = _TidySocket
-    try:
-        if cert is not None:
-            context.load_cert_chain(cert, key, password=refuse_passphrase)
-    except OSError as error:
-        reason = certificate_error_text(error, missing="no certificate or no key in PEM")
-        raise SettingUnusable(
-            "{0} {cert}, {1} {key}: {reason}",
-            "mqtt_cert",
-            "mqtt_key",
-            cert=cert,
-            key=key,
-            reason=reason,
-        ) from None
-    return context
-
-
-class _TidySocket(ssl.SSLSocket):
-    """Closes itself when its handshake fails, which paho leaves to the garbage collector."""
-
-    def do_handshake(self, block: bool = False) -> None:
-        try:
-            super().do_handshake(block)
-        except OSError:
-            self.close()
-            raise
 
 
 class MqttNotifier:
     """Publishes at QoS 1 over one connection, which is opened again after it was lost."""
 
-    def __init__(self, settings: MqttSettings, timeout: float = _TIMEOUT) -> None:
-        self._settings = settings
+    def __init__(self, broker: BrokerSettings, timeout: float = _TIMEOUT) -> None:
+        self._broker = broker
         self._timeout = timeout
-        self._connection: _Connection | None = None
+        self._publisher: _Publisher | None = None
         self._connecting = asyncio.Lock()
 
     @property
     def name(self) -> str:
         """The broker's address."""
-        return str(self._settings)
+        return str(self._broker)
 
     async def deliver(self, notification: Notification) -> None:
         """Publish a notification and wait for the broker to acknowledge it.
@@ -176,116 +44,108 @@ class MqttNotifier:
             NotifierDown: the broker cannot be reached.
             NotifyFailed: it does not answer in time, or the connection was lost.
         """
-        import aiomqtt
-
-        connection = await self._connected()
+        publisher = await self._connected()
         try:
-            await connection.publish(notification.topic, notification.payload())
-        except (aiomqtt.MqttError, OSError, ValueError) as error:
+            await publisher.publish(notification.topic, notification.payload())
+        except TailraceError as error:
             # Also for others that are under way, whose answers may be lost as well.
-            if self._connection is connection:
+            if self._publisher is publisher:
                 await self.close()
-            raise NotifyFailed(str(error) or type(error).__name__) from None
+            raise NotifyFailed(str(error)) from None
 
-    async def _connected(self) -> _Connection:
-        import aiomqtt
-
+    async def _connected(self) -> _Publisher:
         async with self._connecting:
-            if self._connection is None or self._connection.lost:
+            if self._publisher is None or self._publisher.lost:
                 await self.close()
+                # A broker takes up to 23 letters and digits from everyone (MQTT 3.1.1 section
+                # 3.1.3.1).
+                client_id = f"tailrace{secrets.token_hex(7)}"
+                settings = SessionSettings(
+                    client_id, keep_alive=_KEEP_ALIVE, answer_timeout=self._timeout
+                )
                 try:
-                    self._connection = await _Connection.open(self._settings, self._timeout)
-                except (aiomqtt.MqttError, OSError, ValueError) as error:
-                    raise NotifierDown(str(error) or type(error).__name__) from None
-            return self._connection
+                    self._publisher = await _Publisher.open(self._broker, settings, self._timeout)
+                except BrokerError as error:
+                    text = verdict(error, self._broker, settings, time.time())
+                    raise NotifierDown(text) from None
+                except ConfigurationError as error:
+                    raise NotifierDown(str(error)) from None
+            return self._publisher
 
     async def close(self) -> None:
         """Disconnect from the broker."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
+        publisher, self._publisher = self._publisher, None
+        if publisher is not None:
+            await publisher.close()
 
 
-class _Connection:
-    """One connection to the broker, and a task that notices its loss."""
+class _Publisher:
+    """One connection to the broker, and the task that hears what it says."""
 
-    def __init__(self, client: aiomqtt.Client, timeout: float) -> None:
-        self._client = client
+    def __init__(self, connection: Connection, timeout: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._connection = connection
         self._timeout = timeout
-        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        self._accepted: asyncio.Future[None] = loop.create_future()
+        self._waiting: dict[int, asyncio.Future[None]] = {}
+        """What is published and not acknowledged, by packet id."""
+        self._listener = loop.create_task(self._listen())
 
     @classmethod
-    async def open(cls, settings: MqttSettings, timeout: float) -> _Connection:
-        import aiomqtt
-
-        client = aiomqtt.Client(
-            settings.host,
-            settings.port,
-            username=settings.user,
-            password=settings.password.reveal() if settings.password else None,
-            tls_context=settings.tls,
-            keepalive=_KEEP_ALIVE,
-            timeout=timeout,
-            logger=_quiet_logger(),
-        )
-        # aiomqtt connects in a thread, which cannot be cancelled.
-        opening = asyncio.get_running_loop().create_task(client.__aenter__())
+    async def open(
+        cls, broker: BrokerSettings, settings: SessionSettings, timeout: float
+    ) -> _Publisher:
+        publisher = cls(await open_connection(broker, settings), timeout)
         try:
-            await asyncio.shield(opening)
+            await publisher._accepted
         except BaseException:
-            await asyncio.wait([opening])
-            await _disconnect(client)
+            await publisher.close()
             raise
-        return cls(client, timeout)
+        return publisher
 
     @property
     def lost(self) -> bool:
         """Whether the connection is lost."""
-        return self._watcher.done()
+        return self._listener.done()
 
     async def publish(self, topic: str, payload: bytes) -> None:
-        """Publish at QoS 1; return when it is acknowledged."""
-        import aiomqtt
+        """Publish at QoS 1; return when it is acknowledged.
 
-        publishing = asyncio.get_running_loop().create_task(
-            self._client.publish(topic, payload, qos=1, timeout=self._timeout)
-        )
+        Raises:
+            BrokerError: the connection is lost.
+            NotifyFailed: the broker does not answer in time.
+        """
+        packet_id = self._connection.publish(topic, payload)
+        answer = self._waiting[packet_id] = asyncio.get_running_loop().create_future()
         try:
-            await asyncio.wait([publishing, self._watcher], return_when=asyncio.FIRST_COMPLETED)
-            if publishing.done():
-                publishing.result()
-            else:
-                raise aiomqtt.MqttError("the connection was lost")
+            async with asyncio.timeout(self._timeout):
+                await answer
+        except TimeoutError:
+            raise NotifyFailed(f"no answer to PUBLISH within {self._timeout:g} s") from None
         finally:
-            publishing.cancel()
-            await asyncio.wait([publishing])
+            del self._waiting[packet_id]
 
     async def close(self) -> None:
         """Disconnect."""
-        self._watcher.cancel()
-        await asyncio.wait([self._watcher])
-        await _disconnect(self._client)
+        self._listener.cancel()
+        await asyncio.wait([self._listener])
+        await self._connection.close()
 
-    async def _watch(self) -> None:
-        """End with the connection; only who waits for messages notices that."""
-        import aiomqtt
+    async def _listen(self) -> None:
+        try:
+            await self._connection.run(self._hear)
+        except BrokerError as error:
+            for each in (self._accepted, *self._waiting.values()):
+                if not each.done():
+                    each.set_exception(error)
 
-        with contextlib.suppress(aiomqtt.MqttError):
-            async for _ in self._client.messages:
-                pass
-
-
-async def _disconnect(client: aiomqtt.Client) -> None:
-    """Send DISCONNECT if the broker still reads; the socket is closed in any case."""
-    import aiomqtt
-
-    with contextlib.suppress(aiomqtt.MqttError, OSError, ValueError, TimeoutError):
-        async with asyncio.timeout(_DISCONNECT_TIMEOUT):
-            await client.__aexit__(None, None, None)
-
-
-def _quiet_logger() -> logging.Logger:
-    """Return a logger for paho that never logs packets: they hold tokens."""
-    logger = logging.getLogger(f"{__name__}.paho")
-    logger.setLevel(logging.ERROR)
-    return logger
+    async def _hear(self, event: Event) -> None:
+        match event:
+            case Accepted():
+                answer: asyncio.Future[None] | None = self._accepted
+            case Acknowledged(packet_id):
+                answer = self._waiting.get(packet_id)
+            case _:
+                return
+        if answer is not None and not answer.done():
+            answer.set_result(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import resource
@@ -342,3 +343,52 @@ def test_a_system_store_that_cannot_be_read_is_an_error(
             trust_in(None)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+class TestOwnCertificate:
+    """Servers that ask for a certificate, and trust in nothing but given authorities."""
+
+    @pytest.fixture
+    def own(self, tmp_path: Path) -> TLSOptions:
+        ca = trustme.CA()
+        issued = ca.issue_cert("pump-7.example", common_name="pump-7")
+        cert, key = tmp_path / "own.pem", tmp_path / "own.key"
+        issued.cert_chain_pems[0].write_to_path(cert)
+        issued.private_key_pem.write_to_path(key)
+        ca.cert_pem.write_to_path(tmp_path / "clients.pem")
+        return TLSOptions(certificate=cert, key=key, alpn=("x-amzn-mqtt-ca",))
+
+    def test_it_is_shown_and_the_protocol_offered(
+        self, certificates: Certificates, own: TLSOptions, tmp_path: Path
+    ) -> None:
+        server = certificates.server_context()
+        server.verify_mode = ssl.CERT_REQUIRED
+        server.load_verify_locations(tmp_path / "clients.pem")
+        server.set_alpn_protocols(["x-amzn-mqtt-ca"])
+        trust = build_trust(dataclasses.replace(own, authorities=certificates.ca_file))
+        tls = handshake(trust.context, server)
+        assert tls.selected_alpn_protocol() == "x-amzn-mqtt-ca"
+        assert trust.description == str(certificates.ca_file)
+
+    def test_authorities_replace_the_systems(self, certificates: Certificates) -> None:
+        trust = build_trust(TLSOptions(authorities=certificates.ca_file))
+        assert trust.context.cert_store_stats()["x509_ca"] == 1
+        handshake(trust.context, certificates.server_context())
+
+    @pytest.mark.parametrize("field", ["authorities", "certificate", "key"])
+    @pytest.mark.parametrize("content", [None, "junk"])
+    def test_files_that_are_none(
+        self, own: TLSOptions, tmp_path: Path, field: str, content: str | None
+    ) -> None:
+        path = tmp_path / "other.pem"
+        if content is not None:
+            path.write_text(content)
+        with pytest.raises(ConfigurationError, match=r"other\.pem.*: (no |No such file)"):
+            build_trust(dataclasses.replace(own, **{field: path}))
+
+    def test_a_pipe(self, own: TLSOptions, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(ConfigurationError, match="is a pipe"):
+            build_trust(dataclasses.replace(own, key=tmp_path / "pipe"))
+        with pytest.raises(ConfigurationError, match="is a pipe"):
+            build_trust(dataclasses.replace(own, authorities=tmp_path / "pipe"))

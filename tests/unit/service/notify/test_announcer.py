@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from tailrace.common.secret import Secret
+from tailrace.mqtt.topics import TopicTemplate
 from tailrace.service.notify.announcer import Announcer
 from tailrace.service.notify.base import Notification
 from tailrace.service.notify.outbox import Outbox
@@ -41,13 +42,13 @@ class Nowhere:
 
 async def test_announcing_and_withdrawing() -> None:
     outboxes = [Outbox(Nowhere(), lambda: 0.0) for _ in range(2)]
-    announcer = Announcer(outboxes, "eu-west-1")
+    announcer = Announcer(outboxes, "eu-west-1", TopicTemplate("t/{thing}"))
     announcer.announce(replace(TUNNEL, thing_name=None), Secret("unheard"))
     assert [outbox.waiting for outbox in outboxes] == [0, 0]
     announcer.announce(TUNNEL, Secret("token"))
     (waiting,) = outboxes[1]._waiting.values()
     assert waiting.notification == Notification(
-        "t1", "AK", "lamp", Secret("token"), "eu-west-1", ("SSH",), 99.0
+        "t1", "AK", "lamp", "t/lamp", Secret("token"), "eu-west-1", ("SSH",), 99.0
     )
     announcer.withdraw("t1")
     assert [outbox.waiting for outbox in outboxes] == [0, 0]

@@ -6,11 +6,10 @@ from tailrace.common.secret import Secret
 from tailrace.service.notify.base import Notification
 
 
-def test_topic_and_payload() -> None:
+def test_the_payload() -> None:
     notification = Notification(
-        "t1", "AK", "lamp", Secret("token"), "eu-west-1", ("SSH", "VNC"), 9.0
+        "t1", "AK", "lamp", "t/lamp", Secret("token"), "eu-west-1", ("SSH", "VNC"), 9.0
     )
-    assert notification.topic == "$aws/things/lamp/tunnels/notify"
     assert json.loads(notification.payload()) == {
         "clientAccessToken": "token",
         "clientMode": "destination",
@@ -24,5 +23,5 @@ def test_topic_and_payload() -> None:
 
 def test_the_token_does_not_show() -> None:
     assert "token-text" not in repr(
-        Notification("t", "AK", "x", Secret("token-text"), "r", (), 0.0)
+        Notification("t", "AK", "x", "t/x", Secret("token-text"), "r", (), 0.0)
     )

@@ -14,7 +14,8 @@ from tailrace.service.notify.base import Notification, NotifierDown, NotifyFaile
 from tailrace.service.notify.command import CommandNotifier, parse_command
 
 TOKEN = "trt_the-text-of-a-token"
-NOTIFICATION = Notification("t1", "AK", "lamp", Secret(TOKEN), "us-east-1", ("SSH",), 9e9)
+TOPIC = "$aws/things/lamp/tunnels/notify"
+NOTIFICATION = Notification("t1", "AK", "lamp", TOPIC, Secret(TOKEN), "us-east-1", ("SSH",), 9e9)
 
 SAVE = """
 import json, os, sys

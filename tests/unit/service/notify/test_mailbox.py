@@ -14,6 +14,7 @@ def notification(tunnel_id: str, thing: str = "lamp", key: str = "AK") -> Notifi
         tunnel_id=tunnel_id,
         key_id=key,
         thing_name=thing,
+        topic=f"things/{thing}",
         access_token=Secret(f"token of {tunnel_id}"),
         region="us-east-1",
         services=("SSH",),

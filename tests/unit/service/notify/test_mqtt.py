@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-import logging
-import socket
+import re
+import ssl
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -14,19 +14,23 @@ import aiomqtt
 import pytest
 import trustme
 
+from support.network.scripted_broker import BrokerPeer, message, packet, scripted_broker
 from support.processes.mosquitto import Broker, broker, needs_mosquitto, started
 from support.waiting import HANG
 from tailrace.common.secret import Secret
-from tailrace.errors import ConfigurationError
-from tailrace.service.notify.base import Notification, NotifyFailed
-from tailrace.service.notify.mqtt import MqttNotifier, MqttSettings, _Connection, parse_mqtt_url
+from tailrace.mqtt.settings import BrokerSettings, parse_mqtt_url
+from tailrace.service.notify.base import Notification, NotifierDown, NotifyFailed
+from tailrace.service.notify.mqtt import MqttNotifier, _Publisher
 from tailrace.service.notify.outbox import Outbox, OutboxSettings
 
 TOKEN = "trt_the-text-of-a-token"
+TOPIC = "$aws/things/lamp/tunnels/notify"
+
+PUBLISH_1 = 0x32
 
 
 def notification(tunnel: str = "t1", text: str = TOKEN) -> Notification:
-    return Notification(tunnel, "AK", "lamp", Secret(text), "us-east-1", ("SSH",), 9e9)
+    return Notification(tunnel, "AK", "lamp", TOPIC, Secret(text), "us-east-1", ("SSH",), 9e9)
 
 
 @pytest.fixture
@@ -36,7 +40,7 @@ def plain(tmp_path: Path) -> Iterator[Broker]:
 
 
 @asynccontextmanager
-async def notifying(settings: MqttSettings, **options: Any) -> AsyncIterator[MqttNotifier]:
+async def notifying(settings: BrokerSettings, **options: Any) -> AsyncIterator[MqttNotifier]:
     notifier = MqttNotifier(settings, **options)
     try:
         yield notifier
@@ -46,7 +50,7 @@ async def notifying(settings: MqttSettings, **options: Any) -> AsyncIterator[Mqt
 
 @asynccontextmanager
 async def subscribed(
-    port: int, topic: str = "$aws/things/lamp/tunnels/notify", **options: Any
+    port: int, topic: str = TOPIC, **options: Any
 ) -> AsyncIterator[aiomqtt.Client]:
     async with aiomqtt.Client("127.0.0.1", port, **options) as client:
         await client.subscribe(topic, qos=1)
@@ -64,7 +68,7 @@ async def receive(client: aiomqtt.Client) -> aiomqtt.Message:
 class TestBroker:
     async def test_the_thing_gets_the_token(self, plain: Broker, loop_kind: str) -> None:
         async with (
-            notifying(MqttSettings("127.0.0.1", plain.port)) as notifier,
+            notifying(BrokerSettings("127.0.0.1", plain.port)) as notifier,
             subscribed(plain.port) as thing,
         ):
             await notifier.deliver(notification())
@@ -78,16 +82,16 @@ class TestBroker:
         self, plain: Broker, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         opened = 0
-        connect = _Connection.open
+        connect = _Publisher.open
 
-        async def count(settings: MqttSettings, timeout: float) -> _Connection:
+        async def count(*args: Any) -> _Publisher:
             nonlocal opened
             opened += 1
-            return await connect(settings, timeout)
+            return await connect(*args)
 
-        monkeypatch.setattr(_Connection, "open", count)
+        monkeypatch.setattr(_Publisher, "open", count)
         async with (
-            notifying(MqttSettings("127.0.0.1", plain.port)) as notifier,
+            notifying(BrokerSettings("127.0.0.1", plain.port)) as notifier,
             subscribed(plain.port) as thing,
             asyncio.TaskGroup() as group,
         ):
@@ -110,7 +114,9 @@ class TestBroker:
         """What is put while it is down arrives once it is back, exactly once."""
         caplog.set_level(1)
         settings = OutboxSettings(retry_first=0.05, retry_most=0.1)
-        outbox = Outbox(MqttNotifier(MqttSettings("127.0.0.1", plain.port)), lambda: 0.0, settings)
+        outbox = Outbox(
+            MqttNotifier(BrokerSettings("127.0.0.1", plain.port)), lambda: 0.0, settings
+        )
         outbox.start()
         try:
             async with subscribed(plain.port) as thing:
@@ -147,13 +153,13 @@ class TestBroker:
         assert not any(text in caplog.text for text in ("second", "third"))
 
     async def test_a_broker_that_restarts_while_idle(self, plain: Broker) -> None:
-        async with notifying(MqttSettings("127.0.0.1", plain.port)) as notifier:
+        async with notifying(BrokerSettings("127.0.0.1", plain.port)) as notifier:
             await notifier.deliver(notification())
-            connection = notifier._connection
-            assert connection is not None
+            publisher = notifier._publisher
+            assert publisher is not None
             plain.stop()
-            await asyncio.wait([connection._watcher], timeout=HANG)
-            assert connection.lost
+            await asyncio.wait([publisher._listener], timeout=HANG)
+            assert publisher.lost
             await started(plain)
             async with subscribed(plain.port) as thing:
                 await notifier.deliver(notification("t2", "after"))
@@ -162,7 +168,7 @@ class TestBroker:
 
     async def test_no_broker(self, plain: Broker) -> None:
         plain.stop()
-        async with notifying(MqttSettings("127.0.0.1", plain.port)) as notifier:
+        async with notifying(BrokerSettings("127.0.0.1", plain.port)) as notifier:
             with pytest.raises(NotifyFailed):
                 await notifier.deliver(notification())
 
@@ -189,7 +195,7 @@ class TestBroker:
                     running.port,
                     username="tail",
                     password="p@ss:word",
-                    tls_context=settings.tls,
+                    tls_context=thing_context(ca_file),
                 ) as thing,
             ):
                 assert "p@ss" not in notifier.name + repr(settings)
@@ -223,7 +229,9 @@ class TestBroker:
             known = parse_mqtt_url(url, {}, ca=tmp_path / "ca.pem", cert=cert, key=key)
             async with (
                 notifying(known) as notifier,
-                subscribed(running.port, tls_context=known.tls) as thing,
+                subscribed(
+                    running.port, tls_context=thing_context(tmp_path / "ca.pem", cert, key)
+                ) as thing,
             ):
                 await notifier.deliver(notification())
                 assert TOKEN.encode() in bytes((await receive(thing)).payload)
@@ -231,6 +239,13 @@ class TestBroker:
             async with notifying(stranger, timeout=1.0) as notifier:
                 with pytest.raises(NotifyFailed):
                     await notifier.deliver(notification())
+
+
+def thing_context(ca: Path, cert: Path | None = None, key: Path | None = None) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(ca))
+    if cert is not None:
+        context.load_cert_chain(cert, key)
+    return context
 
 
 def _tls_options(directory: Path, ca: trustme.CA) -> list[str]:
@@ -248,114 +263,84 @@ def _tls_options(directory: Path, ca: trustme.CA) -> list[str]:
 
 async def test_a_broker_that_says_nothing() -> None:
     """Something accepts the connection and stays silent."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        settings = MqttSettings("127.0.0.1", silent.getsockname()[1])
-        async with notifying(settings, timeout=0.2) as notifier:
-            with pytest.raises(NotifyFailed, match="timed out"):
+
+    async def script(peer: BrokerPeer) -> None:
+        await peer.to_end()
+
+    async with scripted_broker(script) as broker:
+        async with notifying(BrokerSettings("127.0.0.1", broker.port), timeout=0.2) as notifier:
+            with pytest.raises(NotifierDown, match=r"no answer to CONNECT within 0\.2 s"):
                 await notifier.deliver(notification())
 
 
 async def test_stopping_while_it_connects() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        settings = MqttSettings("127.0.0.1", silent.getsockname()[1])
-        notifier = MqttNotifier(settings, timeout=1.0)
+    arrived = asyncio.Event()
+
+    async def script(peer: BrokerPeer) -> None:
+        arrived.set()
+        await peer.to_end()
+
+    async with scripted_broker(script) as broker:
+        notifier = MqttNotifier(BrokerSettings("127.0.0.1", broker.port))
         delivery = asyncio.get_running_loop().create_task(notifier.deliver(notification()))
-        silent.settimeout(HANG)
-        accepted, _ = await asyncio.to_thread(silent.accept)
-        with accepted:
-            delivery.cancel()
-            await asyncio.wait([delivery])
-            assert delivery.cancelled()
-            await notifier.close()
+        await arrived.wait()
+        delivery.cancel()
+        await asyncio.wait([delivery])
+        assert delivery.cancelled()
+        await notifier.close()
 
 
 async def test_a_broker_that_dies_before_it_acknowledges() -> None:
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(1)
-        writer.write(bytes((0x20, 2, 0, 0)))
-        await reader.readuntil(b"notify")
-        writer.transport.abort()
+    async def script(peer: BrokerPeer) -> None:
+        await peer.connect()
+        await peer.expect(PUBLISH_1)
+        peer.abort()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        settings = MqttSettings("127.0.0.1", server.sockets[0].getsockname()[1])
+    async with scripted_broker(script) as broker:
+        settings = BrokerSettings("127.0.0.1", broker.port)
         async with notifying(settings, timeout=1e6) as notifier, asyncio.timeout(HANG):
-            with pytest.raises(NotifyFailed, match="lost"):
+            with pytest.raises(NotifyFailed, match=r"^the connection was (closed|lost)"):
                 await notifier.deliver(notification())
 
 
-class TestUrl:
-    @pytest.mark.parametrize(
-        ("url", "said"),
-        [
-            ("mqtt://broker", "mqtt://broker:1883"),
-            ("mqtts://broker", "mqtts://broker:8883"),
-            ("mqtt://u:p@[::1]:99/", "mqtt://[::1]:99"),
-        ],
-    )
-    def test_good_ones(self, url: str, said: str) -> None:
-        assert str(parse_mqtt_url(url, {})) == said
+async def test_a_broker_that_takes_a_message_and_says_nothing() -> None:
+    async def script(peer: BrokerPeer) -> None:
+        client = await peer.connect()
+        assert re.fullmatch("[0-9a-zA-Z]{1,23}", client.client_id)
+        assert client.clean_session
+        assert TOKEN.encode() in await peer.expect(PUBLISH_1)
+        await peer.to_end()
 
-    def test_credentials(self) -> None:
-        settings = parse_mqtt_url("mqtt://a%40b:c%3Ad@h", {"TAILRACE_MQTT_PASSWORD": "other"})
-        assert settings.user == "a@b"
-        assert settings.password == Secret("c:d")
-        environment = {"TAILRACE_MQTT_USER": "u", "TAILRACE_MQTT_PASSWORD": "p"}
-        settings = parse_mqtt_url("mqtt://h", environment)
-        assert (settings.user, settings.password) == ("u", Secret("p"))
-        settings = parse_mqtt_url("mqtt://h", {"TAILRACE_MQTT_USER": ""})
-        assert (settings.user, settings.password) == (None, None)
-
-    @pytest.mark.parametrize(
-        "url",
-        [
-            "",
-            "http://h",
-            "mqtt://",
-            "mqtt://:s3cret@",
-            "mqtt://u:s3cret@h:port",
-            "mqtt://h/topic",
-            "mqtt://h?x=s3cret",
-            "mqtt://[s3cret",
-        ],
-    )
-    def test_bad_ones(self, url: str) -> None:
-        with pytest.raises(ConfigurationError, match="mqtt_url") as caught:
-            parse_mqtt_url(url, {})
-        assert "s3cret" not in str(caught.value)
-
-    def test_a_password_without_a_user(self) -> None:
-        with pytest.raises(ConfigurationError, match="TAILRACE_MQTT_USER"):
-            parse_mqtt_url("mqtt://h", {"TAILRACE_MQTT_PASSWORD": "p"})
-
-    @pytest.mark.parametrize("option", ["ca", "cert", "key"])
-    def test_certificates_without_tls(self, option: str) -> None:
-        values: dict[str, Any] = {option: Path("x.pem")}
-        with pytest.raises(ConfigurationError, match=f"mqtt_{option} needs"):
-            parse_mqtt_url("mqtt://h", {}, **values)
-
-    def test_a_key_alone(self) -> None:
-        with pytest.raises(ConfigurationError, match="mqtt_cert"):
-            parse_mqtt_url("mqtts://h", {}, key=Path("key.pem"))
-
-    def test_files_that_are_none(self, tmp_path: Path) -> None:
-        junk = tmp_path / "junk.pem"
-        junk.write_text("junk")
-        for path in (junk, tmp_path / "missing.pem"):
-            with pytest.raises(ConfigurationError, match="mqtt_ca"):
-                parse_mqtt_url("mqtts://h", {}, ca=path)
-            with pytest.raises(ConfigurationError, match="mqtt_cert"):
-                parse_mqtt_url("mqtts://h", {}, cert=path)
-
-    def test_the_extra_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        import importlib.util
-
-        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-        with pytest.raises(ConfigurationError, match=r"needs the package aiomqtt: .*\[mqtt\]"):
-            parse_mqtt_url("mqtt://h", {})
+    async with scripted_broker(script) as broker:
+        settings = BrokerSettings("127.0.0.1", broker.port)
+        async with notifying(settings, timeout=0.2) as notifier:
+            with pytest.raises(NotifyFailed, match=r"no answer to PUBLISH within 0\.2 s"):
+                await notifier.deliver(notification())
+            assert notifier._publisher is None
 
 
-def test_packets_are_never_logged() -> None:
-    from tailrace.service.notify.mqtt import _quiet_logger
+@pytest.mark.parametrize("topic", [b"\xff\xfe", b"t"], ids=["not UTF-8", "good"])
+async def test_a_broker_that_publishes_to_the_publisher(topic: bytes) -> None:
+    """It subscribes to nothing, so this ends the connection: once, and with no endless loop."""
+    gone = asyncio.Event()
 
-    assert _quiet_logger().level == logging.ERROR
+    async def script(peer: BrokerPeer) -> None:
+        await peer.connect()
+        if peer.number == 0:
+            peer.send(message(topic, b"!") + message(topic, b"!"))
+            await peer.to_end()
+            gone.set()
+            return
+        body = await peer.expect(PUBLISH_1)
+        size = int.from_bytes(body[:2], "big")
+        peer.send(packet(0x40, body[2 + size : 4 + size]))
+        await peer.to_end()
+
+    async with scripted_broker(script) as broker:
+        async with notifying(BrokerSettings("127.0.0.1", broker.port)) as notifier:
+            publisher = await notifier._connected()
+            await asyncio.wait([publisher._listener], timeout=HANG)
+            assert publisher.lost
+            await notifier.deliver(notification())
+            await gone.wait()
+            assert broker.connections == 2

@@ -26,7 +26,9 @@ def notification(
     key: str = "AK",
     thing: str = "lamp",
 ) -> Notification:
-    return Notification(tunnel, key, thing, Secret(text), "us-east-1", ("SSH",), expires)
+    return Notification(
+        tunnel, key, thing, f"t/{thing}", Secret(text), "us-east-1", ("SSH",), expires
+    )
 
 
 class Recorder:
