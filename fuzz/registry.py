@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from .target import Target
-from .targets import api, configuration, devices, http, mqtt, operations, sessions, wire
+from .targets import agent, api, configuration, devices, http, mqtt, operations, sessions, wire
 
 __all__ = ["TARGETS"]
 
@@ -28,6 +28,8 @@ _ALL: Final[tuple[Target[Any], ...]] = (
     configuration.PORT_MAP,
     configuration.ADDRESSES,
     configuration.WEB_PROXY,
+    agent.DEVICE_CLIENT,
+    agent.SERVICES_TOML,
     api.AWS_JSON,
     api.SIGV4,
     operations.OPERATION_CALLS,

@@ -22,7 +22,7 @@ from support.tunnel import (
     tunnel_process,
 )
 from tailrace.cli.exit_codes import ExitCode
-from tailrace.common.addresses import ServiceMap, TCPAddress, UnixAddress
+from tailrace.common.addresses import ServiceAddresses, TCPAddress, UnixAddress
 from tailrace.common.secret import Secret
 from tailrace.testing.middlebox import middlebox
 from tailrace.wire import Side
@@ -123,7 +123,7 @@ async def test_a_busy_port_leaves_the_token_unused(service: ServiceProcess, tmp_
         socket.create_server(("127.0.0.1", 0)) as taken,
     ):
         port = taken.getsockname()[1]
-        wanted: ServiceMap = {"SSH": TCPAddress("", port)}
+        wanted: ServiceAddresses = {"SSH": TCPAddress("", port)}
         line = await failing(
             tmp_path,
             arguments_for(tunnel, Side.SOURCE, wanted),
@@ -256,7 +256,7 @@ async def test_a_tunnel_that_is_closed(service: ServiceProcess, tmp_path: Path):
     assert "open a new one" in line
 
 
-async def mismatch(tunnel: Tunnel, directory: Path, side: Side, services: ServiceMap) -> str:
+async def mismatch(tunnel: Tunnel, directory: Path, side: Side, services: ServiceAddresses) -> str:
     arguments = arguments_for(tunnel, side, services)
     return await failing(directory, arguments, ExitCode.PROTOCOL, tunnel.tokens[side])
 
@@ -265,7 +265,7 @@ async def mismatch(tunnel: Tunnel, directory: Path, side: Side, services: Servic
 async def test_other_service_ids_than_the_tunnel_has(
     service: ServiceProcess, tmp_path: Path, side: Side
 ):
-    wanted: ServiceMap = {name: TCPAddress("", free_port()) for name in ("VNC", "SSH")}
+    wanted: ServiceAddresses = {name: TCPAddress("", free_port()) for name in ("VNC", "SSH")}
     with tunnel_of(service, "SSH", "HTTP") as tunnel:
         line = await mismatch(tunnel, tmp_path, side, wanted)
     assert "the tunnel has the services [SSH, HTTP], you gave [VNC, SSH]" in line
@@ -273,7 +273,7 @@ async def test_other_service_ids_than_the_tunnel_has(
 
 async def test_one_address_for_two_services(service: ServiceProcess, tmp_path: Path):
     with tunnel_of(service, "SSH", "HTTP") as tunnel:
-        wanted: ServiceMap = {"": TCPAddress("", free_port())}
+        wanted: ServiceAddresses = {"": TCPAddress("", free_port())}
         line = await mismatch(tunnel, tmp_path, Side.SOURCE, wanted)
     assert "the tunnel has the services [SSH, HTTP]" in line
     assert "as in SSH=PORT,HTTP=PORT" in line
@@ -281,7 +281,7 @@ async def test_one_address_for_two_services(service: ServiceProcess, tmp_path: P
 
 async def test_service_ids_for_a_tunnel_without(service: ServiceProcess, tmp_path: Path):
     with tunnel_of(service) as tunnel:
-        wanted: ServiceMap = {"SSH": TCPAddress("", free_port())}
+        wanted: ServiceAddresses = {"SSH": TCPAddress("", free_port())}
         line = await mismatch(tunnel, tmp_path, Side.SOURCE, wanted)
     assert "the tunnel has no services, you gave [SSH]" in line
 

@@ -21,7 +21,7 @@ from support.processes.child import Process
 from support.service import ServiceProcess, service_process
 from support.tunnel import both_processes, tunnel_of
 from support.waiting import HANG, wait_until
-from tailrace.common.addresses import ServiceMap, TCPAddress
+from tailrace.common.addresses import ServiceAddresses, TCPAddress
 from tailrace.service.config import parse_address
 
 FLOOD = 100
@@ -124,7 +124,7 @@ def test_no_descriptors_left(service: ServiceProcess) -> None:
 
 
 async def test_applications_that_refuse(service: ServiceProcess, tmp_path: Path) -> None:
-    nowhere: ServiceMap = {"SSH": TCPAddress("127.0.0.1", free_port())}
+    nowhere: ServiceAddresses = {"SSH": TCPAddress("127.0.0.1", free_port())}
     with tunnel_of(service, "SSH") as tunnel:
         async with both_processes(tmp_path, tunnel, nowhere) as (_, destination, ports):
             for _ in range(FLOOD):

@@ -32,7 +32,7 @@ from support.service import ServiceProcess
 from support.tunnel import RunningProxy, Tunnel, running_proxy, tunnel_of
 from support.waiting import HANG, until
 from tailrace.cli.exit_codes import ExitCode
-from tailrace.common.addresses import LocalAddress, ServiceMap, TCPAddress
+from tailrace.common.addresses import LocalAddress, ServiceAddresses, TCPAddress
 from tailrace.localproxy.settings import PeerVersion
 from tailrace.wire import Side
 
@@ -78,7 +78,7 @@ each_v3_case = cases(*(name for name in CASES if "V3" in name))
 
 @contextmanager
 def reference(
-    directory: Path, tunnel: Tunnel, side: Side, services: ServiceMap, *options: str
+    directory: Path, tunnel: Tunnel, side: Side, services: ServiceAddresses, *options: str
 ) -> Iterator[Process]:
     """The C++ command at one end of a tunnel."""
     settings = directory / "settings.json"

@@ -74,6 +74,8 @@ API = """
     Secret
     Service
     ServiceIdMismatch
+    ServiceMap
+    ServiceRule
     ServiceUnavailable
     ServicesMapped
     Side

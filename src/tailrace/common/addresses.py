@@ -22,7 +22,7 @@ __all__ = [
     "AddressError",
     "AddressFault",
     "LocalAddress",
-    "ServiceMap",
+    "ServiceAddresses",
     "TCPAddress",
     "UnixAddress",
     "format_host",
@@ -89,7 +89,7 @@ class UnixAddress:
 
 LocalAddress: TypeAlias = TCPAddress | UnixAddress
 
-ServiceMap: TypeAlias = Mapping[str, LocalAddress]
+ServiceAddresses: TypeAlias = Mapping[str, LocalAddress]
 """Service id -> local address; the id "" stands for a lone address without a service id."""
 
 
@@ -252,7 +252,7 @@ def format_local_address(address: LocalAddress) -> str:
     return address.path if plain else _UNIX + address.path
 
 
-def format_service_map(services: ServiceMap) -> str:
+def format_service_map(services: ServiceAddresses) -> str:
     """Return ``ID=ADDRESS[,ID=ADDRESS...]``, or the address alone of the id ""."""
     return ",".join(
         f"{service_id}={format_local_address(address)}"

@@ -45,6 +45,10 @@ class Bucket:
         self._level -= amount
         return True
 
+    def level(self, now: float) -> float:
+        """Return what is left; negative while there is a debt."""
+        return self._fill(now)
+
     def is_empty(self, now: float) -> bool:
         """Say whether less than one is left."""
         return self._fill(now) < 1

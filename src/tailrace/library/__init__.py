@@ -24,12 +24,13 @@ from ..localproxy.events import (
     Started,
 )
 from ..localproxy.local_connection import ConnectionState
-from ..localproxy.settings import StreamHandler
+from ..localproxy.routes import StreamHandler
 from ..localproxy.status import ConnectionStatus, LinkPhase, LinkStatus, PeerPresence, TunnelStatus
 from ..wire import Side
+from .application import Application
 from .connector import connect
 from .event_stream import EventsDropped, TunnelEvent
-from .settings import Application
+from .service_map import ServiceMap, ServiceRule
 from .tunnel import DestinationTunnel, SourceTunnel, Tunnel, TunnelListener
 
 __all__ = [
@@ -56,6 +57,8 @@ __all__ = [
     "PeerPresence",
     "PeerSilent",
     "Reconnecting",
+    "ServiceMap",
+    "ServiceRule",
     "ServicesMapped",
     "Side",
     "SourceTunnel",

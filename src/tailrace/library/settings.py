@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from ..aws import find_joined
-from ..common.addresses import AddressError, TCPAddress, parse_local_address, refuse_url
 from ..common.secret import Secret, is_client_token
 from ..errors import ConfigurationError
 from ..link.proxy.settings import web_proxy_for
@@ -18,26 +17,14 @@ from ..localproxy.endpoints import (
     endpoint_of,
     parse_endpoint,
 )
-from ..localproxy.settings import (
-    LocalService,
-    PeerVersion,
-    ProxySettings,
-    SocketFactory,
-    StreamHandler,
-)
+from ..localproxy.routes import LocalService, SocketFactory
+from ..localproxy.settings import PeerVersion, ProxySettings
 from ..localproxy.validation import validate_region, validate_service_id
 from ..wire import Side
+from .application import Application, local_service
+from .service_map import ServiceMap
 
-__all__ = ["Application", "DialectName", "proxy_settings"]
-
-Application: TypeAlias = "str | int | StreamHandler"
-"""What serves the connections of a service at a destination.
-
-``"HOST:PORT"``, ``"[IPV6]:PORT"`` or ``"unix:PATH"``; a port of this machine, 1 to 65535; or
-``async def handler(reader, writer)``, which is called with asyncio streams for each connection.
-
-Example: ``{"SSH": 22, "HTTP": "camera.local:80", "CMD": handler}``
-"""
+__all__ = ["DialectName", "proxy_settings"]
 
 DialectName: TypeAlias = Literal["V1", "V2", "V3"]
 """A version of the tunnel protocol."""
@@ -48,7 +35,6 @@ _DIALECTS: Final[Mapping[str | None, PeerVersion]] = {
     "V2": PeerVersion.V2,
     "V3": PeerVersion.V3,
 }
-_MAX_PORT = 65_535
 
 
 def proxy_settings(
@@ -56,7 +42,7 @@ def proxy_settings(
     token: str | Secret,
     environ: Mapping[str, str],
     *,
-    services: Mapping[str, Application | SocketFactory] | None = None,
+    services: Mapping[str, Application | SocketFactory] | ServiceMap | None = None,
     region: str | None = None,
     endpoint: str | None = None,
     ca: str | os.PathLike[str] | None = None,
@@ -76,13 +62,19 @@ def proxy_settings(
     host, port, authority = _endpoint(region, endpoint, environ, control)
     if dialect not in _DIALECTS:
         raise ConfigurationError(f"dialect={dialect!r} is none of 'V1', 'V2' and 'V3'")
+    fixed, routes = None, None
+    if isinstance(services, ServiceMap):
+        routes = services
+    elif services is not None:
+        fixed = _local_services(services)
     return ProxySettings(
         side=side,
         host=host,
         port=port,
         access_token=_secret(token),
         client_token=_client_token(client_token),
-        services=None if services is None else _local_services(services),
+        services=fixed,
+        routes=routes,
         listen=False,
         peer_version=_DIALECTS[dialect],
         renewal_timeout=renewal_timeout,
@@ -142,20 +134,4 @@ def _local_services(services: Mapping[str, Application | SocketFactory]) -> dict
         raise ConfigurationError("a destination needs at least one service")
     for service_id in services:
         validate_service_id(service_id)
-    return {service_id: _local_service(each) for service_id, each in services.items()}
-
-
-def _local_service(application: Application | SocketFactory) -> LocalService:
-    if isinstance(application, int):
-        if not 1 <= application <= _MAX_PORT:
-            raise ConfigurationError(f"port {application} is not in 1..{_MAX_PORT}")
-        return TCPAddress("", application)
-    if not isinstance(application, str):
-        return application
-    refuse_url(application)
-    try:
-        return parse_local_address(application)
-    except AddressError as error:
-        raise ConfigurationError(
-            f"{error}; write HOST:PORT, [IPV6]:PORT, PORT or unix:PATH"
-        ) from None
+    return {service_id: local_service(each) for service_id, each in services.items()}

@@ -23,12 +23,15 @@ from ..errors import (
 from ..localproxy.events import ProxyEvent, ServicesMapped
 from ..localproxy.listener import Listener
 from ..localproxy.proxy import LocalProxy
-from ..localproxy.settings import ProxySettings, SocketFactory
+from ..localproxy.routes import SocketFactory
+from ..localproxy.settings import ProxySettings
 from ..localproxy.status import PeerPresence, TunnelStatus
 from ..wire import Side
 from .advice import NETWORK_ADVICE, advised, with_advice
+from .application import Application
 from .event_stream import EventStream, TunnelEvent
-from .settings import Application, DialectName, proxy_settings
+from .service_map import ServiceMap
+from .settings import DialectName, proxy_settings
 
 __all__ = ["DestinationTunnel", "SourceTunnel", "Tunnel", "TunnelListener"]
 
@@ -129,7 +132,7 @@ class Tunnel:
     @staticmethod
     def destination(
         token: str | Secret,
-        services: Mapping[str, Application | SocketFactory],
+        services: Mapping[str, Application | SocketFactory] | ServiceMap,
         *,
         region: str | None = None,
         endpoint: str | None = None,
@@ -147,7 +150,8 @@ class Tunnel:
             services: service id -> ``"HOST:PORT"``, a port of this machine, ``"unix:PATH"``, or
                 ``async def handler(reader, writer)``. A handler's connection ends when it returns;
                 when it raises anything but a ``ConnectionError``, that is logged and the connection
-                is reset. It is cancelled when the tunnel ends.
+                is reset. It is cancelled when the tunnel ends. Each service of the tunnel needs
+                one of them; a :class:`ServiceMap` may change, and serves only those that it has.
             region, endpoint, ca, client_token, timeout, renewal_timeout: as for :meth:`source`.
 
         Raises:

@@ -13,13 +13,15 @@ from ..common.addresses import (
     LocalAddress,
     TCPAddress,
 )
+from .capped_end import CappedEnd
 from .dialer import DialFailed, dial
 from .events import ConnectionOpened, ProxyEvent
 from .in_process import IN_PROCESS, Streams, new_streams
 from .local_connection import LocalConnection
 from .local_end import LocalEnd
 from .log import TunnelLog
-from .settings import LocalService, ProxySettings, SocketFactory, StreamHandler
+from .routes import LocalService, Route, SocketFactory, StreamHandler
+from .settings import ProxySettings
 from .sockets import SocketEnd
 
 __all__ = ["Applications", "name_of"]
@@ -71,7 +73,7 @@ class Applications:
         self._dials: dict[LocalConnection, asyncio.Task[None]] = {}
         self._dialing: Counter[str] = Counter()
         """How many are dialed for each service."""
-        self._queued: dict[str, OrderedDict[LocalConnection, _Dialed]] = {}
+        self._queued: dict[str, OrderedDict[LocalConnection, Route]] = {}
         """Those that wait to be dialed for each service, oldest first."""
         self._handlers: set[asyncio.Task[None]] = set()
 
@@ -80,17 +82,18 @@ class Applications:
         """The dials and handlers that are running."""
         return self._handlers.union(self._dials.values())
 
-    def reach(self, local: LocalConnection, service: LocalService) -> None:
+    def reach(self, local: LocalConnection, route: Route) -> None:
         """Attach the application of a new connection, as soon as there is one."""
+        service = route.service
         if isinstance(service, _Dialed):
             service_id = local.connection.service_id
             if self._dialing[service_id] < _DIALS:
-                self._begin_dial(local, service)
+                self._begin_dial(local, route)
             else:
-                self._queued.setdefault(service_id, OrderedDict())[local] = service
+                self._queued.setdefault(service_id, OrderedDict())[local] = route
         else:
             end, streams = new_streams(self._loop)
-            self._attach(local, end)
+            self._attach(local, end, route)
             task = self._loop.create_task(self._handle(local, service, streams))
             self._handlers.add(task)
             task.add_done_callback(self._handlers.discard)
@@ -113,11 +116,11 @@ class Applications:
             self.give_up(local)
             local.abort()
 
-    def _begin_dial(self, local: LocalConnection, address: _Dialed) -> None:
+    def _begin_dial(self, local: LocalConnection, route: Route) -> None:
         service_id = local.connection.service_id
-        self._log.debug("Attempting to establish tcp socket connection to: %s", address)
+        self._log.debug("Attempting to establish tcp socket connection to: %s", route.service)
         self._dialing[service_id] += 1
-        task = self._dials[local] = self._loop.create_task(self._dial(local, address))
+        task = self._dials[local] = self._loop.create_task(self._dial(local, route))
         task.add_done_callback(partial(self._dial_done, service_id))
 
     def _dial_done(self, service_id: str, _: object) -> None:
@@ -127,19 +130,23 @@ class Applications:
         if queue:
             self._begin_dial(*queue.popitem(last=False))
 
-    async def _dial(self, local: LocalConnection, address: _Dialed) -> None:
+    async def _dial(self, local: LocalConnection, route: Route) -> None:
+        address = route.service
+        assert isinstance(address, _Dialed)
         try:
-            sock = await dial(address, self._settings)
+            sock = await dial(address, self._settings, route.networks)
         except DialFailed as error:
             del self._dials[local]
             told = f"the destination could not reach {_told(address)} ({error.cause})"
             self._refuse(local, f"Could not connect to destination {error}", told)
             return
         del self._dials[local]
-        self._attach(local, SocketEnd(self._loop, sock))
+        self._attach(local, SocketEnd(self._loop, sock), route)
 
-    def _attach(self, local: LocalConnection, end: LocalEnd) -> None:
+    def _attach(self, local: LocalConnection, end: LocalEnd, route: Route) -> None:
         connection = local.connection
+        if route.bandwidth is not None:
+            end = CappedEnd(self._loop, end, route.bandwidth)
         self._emit(ConnectionOpened(connection.service_id, connection.connection_id, local.name))
         local.attach(end)
 

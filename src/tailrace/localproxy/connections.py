@@ -31,7 +31,8 @@ from .inbound import Inbound
 from .local_connection import ConnectionState, LocalConnection
 from .log import TunnelLog
 from .outbound import Outbound
-from .settings import LocalService, ProxySettings
+from .routes import Refusal, Route
+from .settings import ProxySettings
 
 __all__ = ["ConnectionTable"]
 
@@ -62,13 +63,15 @@ class ConnectionTable:
         self.inbound: Inbound[LocalConnection] = Inbound(
             loop, session, settings.stall_timeout, self._crowded, self._give_up
         )
-        self.applications = Applications(loop, settings, emit, self._refuse, log)
+        self.applications = Applications(loop, settings, emit, self._unreached, log)
         self._limit = settings.max_connections
         self._session = session
         self._clients = clients
         self._emit = emit
         self._live: dict[Connection, LocalConnection] = {}
         self._draining: set[LocalConnection] = set()
+        self._end_calls: dict[LocalConnection, Callable[[], None]] = {}
+        """Who is told of the end of a connection, where its route asks for it."""
         self._change: asyncio.Future[None] | None = None
         self._silence_timer: asyncio.TimerHandle | None = None
 
@@ -133,15 +136,23 @@ class ConnectionTable:
 
     # -- what the session says -----------------------------------------------------------------
 
-    def requested(self, connection: Connection, service: LocalService) -> None:
+    def requested(
+        self, connection: Connection, find_route: Callable[[str], Route | Refusal]
+    ) -> None:
         """Called when the peer has opened a connection to a service (destination)."""
-        local = LocalConnection(self, connection, name_of(service), lingers=False)
-        self._live[connection] = local
         if self._limit and self._session.count(connection.service_id) > self._limit:
             told = f"{self._limit_reached} at the destination"
-            self._refuse(local, self._limit_reached, told)
-        else:
-            self.applications.reach(local, service)
+            self._refuse(connection, self._limit_reached, told)
+            return
+        route = find_route(connection.service_id)
+        if isinstance(route, Refusal):
+            self._refuse(connection, route.reason, route.told)
+            return
+        local = LocalConnection(self, connection, name_of(route.service), lingers=False)
+        self._live[connection] = local
+        if route.ended is not None:
+            self._end_calls[local] = route.ended
+        self.applications.reach(local, route)
 
     def ended(self, connection: Connection, cause: str, failure: str) -> None:
         """Called when a connection has ended in the tunnel; ``failure`` if not in order."""
@@ -230,13 +241,16 @@ class ConnectionTable:
     def _limit_reached(self) -> str:
         return f"the limit of {self._limit} connections is reached"
 
-    def _refuse(self, local: LocalConnection, reason: str, told: str) -> None:
-        """End a connection whose application cannot be had; ``told`` is for the peer."""
-        connection = local.connection
-        self._emit(ConnectionRefused(connection.service_id, connection.connection_id, reason))
-        self._live.pop(connection, None)
-        self._session.refuse(connection, told)
+    def _unreached(self, local: LocalConnection, reason: str, told: str) -> None:
+        """End a connection whose application cannot be reached."""
+        self._live.pop(local.connection, None)
+        self._refuse(local.connection, reason, told)
         local.abort()
+
+    def _refuse(self, connection: Connection, reason: str, told: str) -> None:
+        """End a connection that gets no application; ``told`` is for the peer."""
+        self._emit(ConnectionRefused(connection.service_id, connection.connection_id, reason))
+        self._session.refuse(connection, told)
 
     def _crowded(self) -> bool:
         return len(self._live) + len(self._draining) > 1
@@ -273,6 +287,9 @@ class ConnectionTable:
         inner = connection.connection
         self._live.pop(inner, None)
         self._draining.discard(connection)
+        ended = self._end_calls.pop(connection, None)
+        if ended is not None:
+            ended()
         if connection.attached:
             self._emit(
                 ConnectionClosed(

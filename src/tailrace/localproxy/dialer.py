@@ -19,11 +19,13 @@ from ..common.addresses import (
 from ..errors import NameResolutionFailed
 from ..link.tcp import resolve
 from .allow_list import is_allowed
-from .settings import ProxySettings, SocketFactory
+from .routes import Network, SocketFactory, is_within
+from .settings import ProxySettings
 
 __all__ = ["DialFailed", "dial"]
 
 _NOT_ALLOWED: Final = "not in the allow-list"
+_OUTSIDE: Final = "not in the networks that the rule of the service allows"
 
 _SocketAddress = tuple[str, int]
 _AddressInfo = tuple[socket.AddressFamily, _SocketAddress]
@@ -40,8 +42,15 @@ class DialFailed(Exception):
         self.cause = cause
 
 
-async def dial(address: LocalAddress | SocketFactory, settings: ProxySettings) -> socket.socket:
+async def dial(
+    address: LocalAddress | SocketFactory,
+    settings: ProxySettings,
+    networks: Sequence[Network] | None = None,
+) -> socket.socket:
     """Return a connected, non-blocking socket to ``address``, or from what makes one.
+
+    With ``networks``, only to an IP address that one of them contains: a host name is judged by
+    what it resolves to.
 
     Every address of a host name is tried, each for at most ``settings.dial_timeout``
     seconds; all of them again ``settings.dial_retry_count`` times (-1: until one answers).
@@ -59,7 +68,7 @@ async def dial(address: LocalAddress | SocketFactory, settings: ProxySettings) -
     tries = 0
     while True:
         try:
-            return await _dial_once(address, settings)
+            return await _dial_once(address, settings, networks)
         except DialFailed:
             if tries == settings.dial_retry_count:
                 raise
@@ -67,7 +76,9 @@ async def dial(address: LocalAddress | SocketFactory, settings: ProxySettings) -
         await asyncio.sleep(settings.dial_retry_delay)
 
 
-async def _dial_once(address: LocalAddress, settings: ProxySettings) -> socket.socket:
+async def _dial_once(
+    address: LocalAddress, settings: ProxySettings, networks: Sequence[Network] | None
+) -> socket.socket:
     if isinstance(address, UnixAddress):
         return await _connect(socket.AF_UNIX, address.path, None, settings.dial_timeout)
     host = address.host or DEFAULT_APPLICATION_HOST
@@ -75,6 +86,9 @@ async def _dial_once(address: LocalAddress, settings: ProxySettings) -> socket.s
     local = await _resolve_local(settings)
     failures: list[DialFailed] = []
     for family, target in infos:
+        if not is_within(target[0], networks):
+            failures.append(DialFailed(f"{target[0]}: {_OUTSIDE}", _OUTSIDE))
+            continue
         source = next((a for f, a in local if f == family), None)
         if local and source is None:
             cause = "no local address of its family in the bind address"

@@ -21,12 +21,14 @@ from ..errors import ConfigurationError, LocalProtocolError, TailraceError, Toke
 from ..link import ClosedBy, ServiceEndpoint, SupervisorOutcome, TLSOptions
 from ..wire import Side
 from .clients import Clients
+from .destination import Destination
 from .events import Ended, Events, ServicesMapped, Started, Subscriber
 from .in_process import Streams
 from .listener import Listener
 from .log import TunnelLog
-from .service_map import address_of, destination_services, is_port_picked, source_addresses
-from .settings import LocalService, ProxySettings
+from .routes import LocalService
+from .service_map import address_of, is_port_picked, source_addresses
+from .settings import ProxySettings
 from .status import ConnectionStatus, LinkHistory, PeerPresence, TunnelStatus
 from .traffic import Traffic
 from .uplink import Uplink
@@ -63,6 +65,7 @@ class LocalProxy:
         self._events = Events(self._log)
         self._history = LinkHistory(target.authority)
         self._events.subscribe(self._history)
+        self._destination = Destination(settings, self._log)
         self._clients = Clients(settings.bind_address, self._events.emit, self._log)
         self._uplink = Uplink(
             settings,
@@ -222,9 +225,9 @@ class LocalProxy:
             if self._is_source:
                 self._let_clients_in(traffic, service_ids)
             else:
-                traffic.services = destination_services(self._settings, service_ids)
-                services = {name: address_of(to) for name, to in traffic.services.items()}
-                self._events.emit(ServicesMapped(services))
+                services, traffic.find_route = self._destination.settle(service_ids)
+                addresses = {name: address_of(to) for name, to in services.items()}
+                self._events.emit(ServicesMapped(addresses))
         except TailraceError as error:
             # Told as the end of the proxy: the link would take it for the end of the link.
             self._tunnel_failed(error)

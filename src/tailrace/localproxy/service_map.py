@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
 from ..common.addresses import LocalAddress, TCPAddress, UnixAddress
 from ..errors import ServiceIdMismatch
-from .settings import LocalService, ProxySettings
+from .settings import ProxySettings
 
-__all__ = ["address_of", "destination_services", "is_port_picked", "source_addresses"]
+if TYPE_CHECKING:
+    from .routes import LocalService
+
+__all__ = [
+    "address_of",
+    "destination_services",
+    "is_port_picked",
+    "missing_services",
+    "source_addresses",
+]
 
 
 def address_of(service: LocalService | None) -> LocalAddress | None:
@@ -41,13 +53,18 @@ def destination_services(
     found = {service_id: _given(settings, service_id) for service_id in service_ids}
     missing = [service_id for service_id, service in found.items() if service is None]
     if missing:
-        raise ServiceIdMismatch(
-            f"the tunnel has the services [{', '.join(service_ids)}], but there is no "
-            f"destination for [{', '.join(missing)}]",
-            setting="destinations",
-            service_ids=service_ids,
-        )
+        raise missing_services(service_ids, missing)
     return {service_id: service for service_id, service in found.items() if service is not None}
+
+
+def missing_services(service_ids: tuple[str, ...], missing: Iterable[str]) -> ServiceIdMismatch:
+    """Return the error of a tunnel for whose services there is no application."""
+    return ServiceIdMismatch(
+        f"the tunnel has the services [{', '.join(service_ids)}], but there is no "
+        f"destination for [{', '.join(missing)}]",
+        setting="destinations",
+        service_ids=service_ids,
+    )
 
 
 def _given(settings: ProxySettings, service_id: str) -> LocalService | None:

@@ -6,46 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-from ..common.addresses import LocalAddress, ServiceMap
+from ..common.addresses import LocalAddress, ServiceAddresses
 from ..common.secret import Secret
 from ..link.proxy.settings import WebProxy
 from ..wire import Side
 
 if TYPE_CHECKING:
-    import asyncio
-    import socket
-    from collections.abc import Awaitable, Callable
+    from .routes import LocalService, Routes
 
-__all__ = [
-    "Backend",
-    "LocalService",
-    "PeerVersion",
-    "ProxySettings",
-    "SocketFactory",
-    "StreamHandler",
-]
-
-StreamHandler: TypeAlias = "Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]"
-"""Destination: serves the connections of a service within this process."""
-
-
-@dataclass(frozen=True, slots=True)
-class SocketFactory:
-    """Destination: makes the sockets of a service whose application is within this process."""
-
-    connect: Callable[[], Awaitable[socket.socket]]
-    """Return a connected, non-blocking socket to the application, for each connection.
-
-    It is cancelled when the connection ends meanwhile, and raises ``OSError`` to refuse it.
-    """
-
-    def __str__(self) -> str:
-        return "in process"
-
-
-LocalService: TypeAlias = "LocalAddress | StreamHandler | SocketFactory"
+__all__ = ["Backend", "PeerVersion", "ProxySettings"]
 
 
 class PeerVersion(Enum):
@@ -80,9 +51,11 @@ class ProxySettings:
     services: Mapping[str, LocalService] | None = None
     """Where to listen for each service id (source), or where its application is (destination);
     ``None`` accepts any ids."""
+    routes: Routes | None = None
+    """Destination: asked for each connection, in place of ``services``."""
     listen: bool = True
     """Source: accept clients at the addresses of the services, not only from this process."""
-    fallback_services: ServiceMap = field(default_factory=dict)
+    fallback_services: ServiceAddresses = field(default_factory=dict)
     """Used for the ids of the tunnel when ``services`` is ``None``."""
     allowed: tuple[LocalAddress, ...] | None = None
     """Destination: the only addresses that are connected to; ``None``: those of the maps."""

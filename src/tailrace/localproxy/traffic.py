@@ -12,7 +12,7 @@ traffic of its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from ..link import CloseCode, LinkClosed
@@ -40,7 +40,8 @@ from .clients import Clients
 from .connections import ConnectionTable
 from .events import PeerDialectLearned, PeerJoined, PeerLeft, ProxyEvent
 from .log import TunnelLog
-from .settings import LocalService, PeerVersion, ProxySettings
+from .routes import Refusal, Route
+from .settings import PeerVersion, ProxySettings
 
 __all__ = ["Carrier", "Traffic"]
 
@@ -72,11 +73,15 @@ class Carrier(Protocol):
         """Note that the peer has asked for a connection, which takes its part of the turn."""
 
 
+def _no_routes(service_id: str) -> Route | Refusal:
+    raise AssertionError("a connection was requested before the tunnel was ready")
+
+
 class Traffic:
     """The session of one end of a tunnel and its local connections.
 
     ``ready`` is called with this and the service ids once they are known; at a destination it
-    has to set :attr:`services`.
+    has to set :attr:`find_route`.
     """
 
     def __init__(
@@ -96,8 +101,8 @@ class Traffic:
             _DIALECTS[settings.peer_version] if is_source else None,
         )
         self.connections = ConnectionTable(loop, settings, self.session, clients, emit, log)
-        self.services: Mapping[str, LocalService] = {}
-        """Destination: the application of each service id."""
+        self.find_route: Callable[[str], Route | Refusal] = _no_routes
+        """Destination: finds the route of a connection to a service."""
         self._carrier: Carrier | None = None
         self._ready = ready
         self._emit = emit
@@ -146,7 +151,7 @@ class Traffic:
             case ConnectionRequested(connection):
                 if self._carrier is not None:
                     self._carrier.count_request()
-                self.connections.requested(connection, self.services[connection.service_id])
+                self.connections.requested(connection, self.find_route)
             case ConnectionEnded(connection, cause, failure):
                 self.connections.ended(connection, cause.value, failure)
             case ConnectionPaused(connection):

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final, TypeAlias
 
 from ..errors import ConfigurationError
-from ..localproxy.settings import SocketFactory
+from ..localproxy.routes import SocketFactory
 from ..localproxy.socket_pair import socket_pair
 
 __all__ = ["Application", "Handlers", "SocketHandler"]

@@ -61,8 +61,11 @@ async def _streams(
         transport = await loop.start_tls(plain, protocol, tls, server_side=True)
         assert transport is not None
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-        yield reader, writer
-        writer.close()
-        await writer.wait_closed()
+        try:
+            yield reader, writer
+            writer.close()
+            await writer.wait_closed()
+        finally:
+            transport.abort()
     finally:
         plain.abort()

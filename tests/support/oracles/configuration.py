@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from tailrace.cli.localproxy.ini import Entry
 from tailrace.cli.localproxy.settings_json import PREFIX, FineSettings
-from tailrace.common.addresses import ServiceMap, format_local_address
+from tailrace.common.addresses import ServiceAddresses, format_local_address
 
 __all__ = ["format_config", "format_services", "format_settings"]
 
@@ -22,7 +22,7 @@ def _plain(value: str | int | float | bool) -> str:
     return format(Decimal(repr(value)), "f") if isinstance(value, float) else str(value)
 
 
-def format_services(services: ServiceMap) -> str:
+def format_services(services: ServiceAddresses) -> str:
     """Return the text of a file of ``--config-dir`` with these services."""
     return "".join(f"{name} = {format_local_address(where)}\n" for name, where in services.items())
 

@@ -31,7 +31,8 @@ from tailrace.localproxy.link_session import LinkSession
 from tailrace.localproxy.local_connection import LocalConnection
 from tailrace.localproxy.log import TunnelLog
 from tailrace.localproxy.outbound import Outbound
-from tailrace.localproxy.settings import LocalService, ProxySettings
+from tailrace.localproxy.routes import LocalService, Route
+from tailrace.localproxy.settings import ProxySettings
 from tailrace.localproxy.traffic import Traffic
 from tailrace.session import Connection, ConnectionRequested, Event, Session, TunnelReady
 from tailrace.wire import (
@@ -361,7 +362,8 @@ class Ready:
         self.events: list[ProxyEvent] = []
         self.failures: list[TailraceError] = []
         self.on_event: Callable[[ProxyEvent], object] = lambda _: None
-        self._services = services or {}
+        routes = {name: Route(service) for name, service in (services or {}).items()}
+        self._find_route = routes.__getitem__
         log = quiet_log(wanted.side)
         self.clients = Clients("127.0.0.1", self._emit, log)
         self.traffic = Traffic(loop, wanted, self.clients, self._ready, self._emit, log)
@@ -377,7 +379,7 @@ class Ready:
         self.on_event(event)
 
     def _ready(self, traffic: Traffic, ids: tuple[str, ...]) -> None:
-        traffic.services = self._services
+        traffic.find_route = self._find_route
         self.clients.tunnel_ready(ids, traffic.connections.serve)
 
     def come(self, peer: str = "client", service_id: str = "SSH") -> ScriptedEnd:

@@ -10,7 +10,7 @@ from pathlib import Path
 from support.processes.child import Process, clean_environment, installed, process
 from support.tunnel.tunnels import Tunnel
 from support.waiting import until
-from tailrace.common.addresses import LocalAddress, ServiceMap, TCPAddress, UnixAddress
+from tailrace.common.addresses import LocalAddress, ServiceAddresses, TCPAddress, UnixAddress
 from tailrace.common.secret import Secret
 from tailrace.wire import Side
 
@@ -73,7 +73,9 @@ def proxy_process(
         yield ProxyProcess(started, ready_file)
 
 
-def arguments_for(tunnel: Tunnel, side: Side, services: ServiceMap | None = None) -> list[str]:
+def arguments_for(
+    tunnel: Tunnel, side: Side, services: ServiceAddresses | None = None
+) -> list[str]:
     """Return the command line of a proxy of a tunnel, without its token."""
     arguments = ["-e", tunnel.endpoints.data_endpoint, "-c", tunnel.endpoints.ca_dir]
     if services is None:
@@ -89,7 +91,7 @@ def tunnel_process(
     directory: Path,
     tunnel: Tunnel,
     side: Side,
-    services: ServiceMap | None = None,
+    services: ServiceAddresses | None = None,
     *options: str,
     name: str = "",
     machine: Sequence[str] = (),
@@ -105,7 +107,7 @@ def tunnel_process(
 async def both_processes(
     directory: Path,
     tunnel: Tunnel,
-    applications: ServiceMap,
+    applications: ServiceAddresses,
     *options: str,
     machine: Sequence[str] = (),
 ) -> AsyncIterator[tuple[ProxyProcess, ProxyProcess, dict[str, LocalAddress]]]:

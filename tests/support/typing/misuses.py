@@ -31,6 +31,11 @@ async def misuse() -> None:
     tailrace.Tunnel.destination("token", {"SSH": plain})  # wrong
     tailrace.Tunnel.destination("token", {"SSH": alone})  # wrong
     tailrace.Tunnel.destination("token", {"SSH": 2.2})  # wrong
+    tailrace.ServiceMap({"SSH": plain})  # wrong
+    tailrace.ServiceMap(SSH=22)  # wrong
+    tailrace.ServiceMap({"SSH": 22}).rules["SSH"] = tailrace.ServiceRule(1)  # wrong
+    tailrace.ServiceRule(22, ["127.0.0.1"])  # wrong
+    tailrace.ServiceRule(22, bandwidth="1 MB/s")  # wrong
     with tailrace.Tunnel.source("token"):  # wrong
         pass
     async with tailrace.Tunnel.source("token") as source:

@@ -188,6 +188,13 @@ async def destination(token: str) -> None:
         await tunnel.wait_closed()
         tunnel.renew(tailrace.Secret("token"))
         await tunnel.close()
+    rule = tailrace.ServiceRule("camera.local:80", allow=["10.0.0.0/8"], max_connections=8)
+    live = tailrace.ServiceMap({"WEB": rule, "CMD": serve, "*": 22})
+    async with tailrace.Tunnel.destination(token, live):
+        live.replace({**live.rules, "WEB": tailrace.ServiceRule(80, bandwidth=500_000)})
+        found = live.find("WEB")
+        assert found is not None
+        assert_type(found.bandwidth, int | None)
 
 
 def show(tunnel: tailrace.Tunnel) -> None:

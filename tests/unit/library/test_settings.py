@@ -12,6 +12,7 @@ from tailrace.common.addresses import TCPAddress, UnixAddress
 from tailrace.common.enrolment import Role
 from tailrace.common.secret import Secret
 from tailrace.errors import ConfigurationError
+from tailrace.library.service_map import ServiceMap
 from tailrace.library.settings import proxy_settings
 from tailrace.localproxy.settings import PeerVersion, ProxySettings
 from tailrace.wire import Side
@@ -147,3 +148,11 @@ def test_the_joined_service_is_meant_where_nothing_else_is_said(tmp_path: Path):
     assert settings(environ, control="https://mine.example:7443").host == "mine.example"
     with pytest.raises(ConfigurationError, match="which service has the tunnel"):
         settings(environ, control="https://other.example")
+
+
+def test_a_map_that_changes_is_asked_and_not_read():
+    services = ServiceMap({"SSH": 22})
+    found = proxy_settings(Side.DESTINATION, "t0ken", {}, endpoint="h", services=services)
+    assert found.routes is services
+    assert found.services is None
+    assert settings(endpoint="h", services={"SSH": 22}).routes is None

@@ -168,7 +168,8 @@ async def test_a_certificate_that_is_not_trusted(
 
 async def test_a_service_that_is_not_there_is_given_up_in_time():
     endpoint = f"127.0.0.1:{free_port()}"
-    tunnel = Tunnel.source("t0ken", endpoint=endpoint, timeout=0.2)
+    # Enough for a first try on a busy machine.
+    tunnel = Tunnel.source("t0ken", endpoint=endpoint, timeout=2.0)
     with pytest.raises(TimedOut, match=f"{endpoint}: .*refused") as caught:
         async with tunnel:
             raise AssertionError
@@ -350,7 +351,9 @@ async def test_a_tunnel_goes_on_with_the_token_of_a_rotation(service: ServicePro
                 if isinstance(event, Connected):
                     break
             await source.wait_peer(timeout=HANG)
-            await check_echo(await source.open_connection("SSH"), b"hello")
+            streams = await source.open_connection("SSH")
+            await check_echo(streams, b"hello")
+            streams[1].close()
             drop_link(destination)
             async for event in events:
                 if isinstance(event, Connected):

@@ -21,7 +21,7 @@ from tailrace.localproxy.applications import name_of
 from tailrace.localproxy.dialer import DialFailed
 from tailrace.localproxy.events import ConnectionClosed, ConnectionOpened, ConnectionRefused
 from tailrace.localproxy.local_connection import ConnectionState
-from tailrace.localproxy.settings import SocketFactory, StreamHandler
+from tailrace.localproxy.routes import SocketFactory, StreamHandler
 from tailrace.localproxy.socket_pair import socket_pair
 from tailrace.wire import Message, MessageType, Side, encode_delimited
 
@@ -255,7 +255,7 @@ class Held:
         self.waiting: list[tuple[str, asyncio.Future[socket.socket]]] = []
         monkeypatch.setattr("tailrace.localproxy.applications.dial", self._dial)
 
-    async def _dial(self, address: TCPAddress, _: object) -> socket.socket:
+    async def _dial(self, address: TCPAddress, *_: object) -> socket.socket:
         future = asyncio.get_running_loop().create_future()
         self.waiting.append((str(address), future))
         return await future

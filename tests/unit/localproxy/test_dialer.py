@@ -6,6 +6,7 @@ import os
 import resource
 import socket
 import threading
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from support.network.sockets import black_hole
 from tailrace.common.addresses import TCPAddress, UnixAddress
 from tailrace.common.secret import Secret
 from tailrace.localproxy.dialer import DialFailed, dial
-from tailrace.localproxy.settings import ProxySettings, SocketFactory
+from tailrace.localproxy.routes import SocketFactory
+from tailrace.localproxy.settings import ProxySettings
 from tailrace.wire import Side
 
 
@@ -98,6 +100,22 @@ async def test_only_what_is_allowed_is_reached():
             await dial(address, other)
         listening.setblocking(False)
         listening.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            listening.accept()
+
+
+async def test_a_name_is_judged_by_what_it_resolves_to():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        networks = [ip_network("10.0.0.0/8"), ip_network("127.0.0.0/8")]
+        with await dial(TCPAddress("localhost", port), settings(), networks):
+            pass
+        listening.setblocking(False)
+        listening.accept()[0].close()
+        for host in ("localhost", "127.0.0.1", ""):
+            with pytest.raises(DialFailed, match=r"127\.0\.0\.1: not in the networks") as caught:
+                await dial(TCPAddress(host, port), settings(), networks[:1])
+            assert caught.value.cause == "not in the networks that the rule of the service allows"
         with pytest.raises(BlockingIOError):
             listening.accept()
 

@@ -29,7 +29,8 @@ from tailrace.localproxy.events import (
 from tailrace.localproxy.in_process import StreamEnd, new_streams
 from tailrace.localproxy.local_connection import ConnectionState
 from tailrace.localproxy.proxy import LocalProxy
-from tailrace.localproxy.settings import PeerVersion, StreamHandler
+from tailrace.localproxy.routes import StreamHandler
+from tailrace.localproxy.settings import PeerVersion
 from tailrace.wire import Side
 
 

@@ -1,6 +1,7 @@
-"""A local connection on real local ends: TCP sockets, and streams within this process.
+"""A local connection on real local ends: TCP sockets and streams within this process, and both
+behind a bandwidth cap.
 
-What a program on the other side sees and does is the same for both.
+What a program on the other side sees and does is the same for all.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import pytest
 from support.network.sockets import reset
 from support.tunnel.engine import Host
 from support.waiting import until
+from tailrace.localproxy.capped_end import Bandwidth, CappedEnd
 from tailrace.localproxy.in_process import new_streams
 from tailrace.localproxy.local_connection import ConnectionState, LocalConnection
 from tailrace.localproxy.local_end import LocalEnd
@@ -150,9 +152,12 @@ class Rig:
         self.program.close()
 
 
-@pytest.fixture(params=["socket", "streams"])
+@pytest.fixture(params=["socket", "streams", "capped socket", "capped streams"])
 async def program(request: pytest.FixtureRequest) -> Program:
-    return SocketProgram() if request.param == "socket" else StreamProgram()
+    program = SocketProgram() if "socket" in request.param else StreamProgram()
+    if "capped" in request.param:
+        program.end = CappedEnd(asyncio.get_running_loop(), program.end, Bandwidth(3_000_000))
+    return program
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 
 from support.waiting import HANG, until
 from tailrace.errors import ConfigurationError
-from tailrace.localproxy.settings import SocketFactory
+from tailrace.localproxy.routes import SocketFactory
 from tailrace.sync import handlers
 from tailrace.sync.handlers import Handlers, SocketHandler
 

@@ -17,7 +17,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
-from ...common.addresses import LocalAddress, ServiceMap
+from ...common.addresses import LocalAddress, ServiceAddresses
 from ...errors import ConfigurationError
 from ...localproxy.validation import validate_path, validate_service_id
 from ...wire import Side
@@ -184,7 +184,7 @@ def _service_entries(text: str) -> list[tuple[str, str, str]]:
     return list(entries.values())
 
 
-def read_services(directory: str, side: Side, *, strict: bool) -> ServiceMap:
+def read_services(directory: str, side: Side, *, strict: bool) -> ServiceAddresses:
     """Return the services in all files below ``directory``; the first file with an id counts.
 
     Files in another format are skipped with a warning, as are addresses that are not

@@ -23,7 +23,7 @@ from urllib.parse import quote
 from ...common.addresses import (
     DEFAULT_LISTEN_HOST,
     LocalAddress,
-    ServiceMap,
+    ServiceAddresses,
     format_local_address,
 )
 from ...common.event_loop import LoopChoice
@@ -375,7 +375,7 @@ class _Values:
 
     # -- services --------------------------------------------------------------------------
 
-    def services(self, side: Side) -> ServiceMap | None:
+    def services(self, side: Side) -> ServiceAddresses | None:
         name = "source-listen-port" if side is Side.SOURCE else "destination-app"
         given = self._inputs.text(name)
         services = parse_service_map(given.value, side) if given is not None else {}
@@ -383,7 +383,7 @@ class _Values:
             return None
         return self._note("services", services, given.origin)
 
-    def fallback_services(self, side: Side, *, needed: bool) -> ServiceMap:
+    def fallback_services(self, side: Side, *, needed: bool) -> ServiceAddresses:
         given = self._inputs.text("config-dir")
         directory = given.value if given is not None else _DEFAULT_CONFIG_DIR
         if given is not None:
@@ -399,7 +399,7 @@ class _Values:
         return self._note("fallback_services", found, origin)
 
     def allowed(
-        self, side: Side, services: ServiceMap, fallback_services: ServiceMap
+        self, side: Side, services: ServiceAddresses, fallback_services: ServiceAddresses
     ) -> tuple[LocalAddress, ...] | None:
         given = self._inputs.text("allow")
         if given is None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tailrace.cli.localproxy.error_hints import describe, explain
-from tailrace.common.addresses import ServiceMap, TCPAddress, UnixAddress
+from tailrace.common.addresses import ServiceAddresses, TCPAddress, UnixAddress
 from tailrace.common.installing import how_to_install
 from tailrace.common.secret import Secret
 from tailrace.errors import (
@@ -226,7 +226,7 @@ def test_a_port_that_cannot_be_bound_has_a_hint(number: int, service_id: str, hi
     ],
 )
 def test_a_busy_port_comes_with_the_option_to_write(
-    services: ServiceMap, service_id: str, number: int, option: str
+    services: ServiceAddresses, service_id: str, number: int, option: str
 ):
     address = services[service_id]
     assert isinstance(address, TCPAddress)
@@ -258,7 +258,7 @@ def test_a_busy_port_comes_with_the_option_to_write(
     ],
 )
 def test_other_service_ids_come_with_the_option_to_write(
-    side: Side, given: ServiceMap, tunnel: tuple[str, ...], option: str
+    side: Side, given: ServiceAddresses, tunnel: tuple[str, ...], option: str
 ):
     with pytest.raises(ServiceIdMismatch) as caught:
         match_service_ids(tuple(given), tunnel)
