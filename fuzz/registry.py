@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from .target import Target
-from .targets import agent, api, configuration, http, mqtt, operations, sessions, wire
+from .targets import agent, api, configuration, devices, http, mqtt, operations, sessions, wire
 
 __all__ = ["TARGETS"]
 
@@ -33,6 +33,8 @@ _ALL: Final[tuple[Target[Any], ...]] = (
     api.AWS_JSON,
     api.SIGV4,
     operations.OPERATION_CALLS,
+    devices.CERTIFICATE_PIN,
+    devices.EVENT_STREAM,
 )
 
 TARGETS: Final[Mapping[str, Target[Any]]] = {target.name: target for target in _ALL}

@@ -26,6 +26,7 @@ from tailrace.service.control import ControlPlane
 from tailrace.service.identity.policy import AccessKey, Policy
 from tailrace.service.limits import DEFAULT
 from tailrace.service.notify.announcer import Announcer
+from tailrace.service.notify.mailbox import Mailbox
 from tailrace.service.relay.switchboard import Switchboard
 from tailrace.service.tunnels.queries import TunnelQueries
 from tailrace.service.tunnels.rules import RandomIds, Tunnels
@@ -117,7 +118,7 @@ def _control() -> Iterator[ControlPlane]:
         tunnels = Tunnels(store, unstored, ids, DEFAULT)
         announcer = Announcer((), "r", AWS_TOPICS)
         yield ControlPlane(
-            tunnels, queries, Switchboard(), ids, lambda: 1.0, announcer, lambda: None
+            tunnels, queries, Switchboard(), ids, lambda: 1.0, announcer, Mailbox(), lambda: None
         )
 
 

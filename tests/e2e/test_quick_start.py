@@ -186,11 +186,10 @@ def test_a_second_machine(machine: Machine) -> None:
     machine.run_block(opening)
     machine.run_block(copy)
     machine.run_block(device)
-    machine.run(
-        "tailrace keys add --name laptop > key 2>/dev/null; echo set -a > keys; cat key >> keys"
-    )
-    machine.run("cp device/ca.pem .")
-    machine.run_block(operator, ". ./keys")
+    # Where root joins belongs to the machine of the test.
+    joined = "export TAILRACE_SERVICE_DIR=$HOME/joined"
+    machine.run(f"{joined}; tailrace invite operator laptop > line 2>/dev/null; sh ./line")
+    machine.run_block(operator, joined)
     output = machine.output()
     assert "copied device/destination.token" in output
     assert '"status": "OPEN"' in output

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..common.secret import Secret
 from .credentials import Credentials
+from .joined import JoinedService, find_joined
 from .profile import Profile, aws_endpoint, read_profile
 from .results import (
     OpenedTunnel,
@@ -32,6 +33,7 @@ __all__ = [
     "ControlAPI",
     "ControlClient",
     "Credentials",
+    "JoinedService",
     "OpenedTunnel",
     "Profile",
     "RotatedTokens",
@@ -41,6 +43,7 @@ __all__ = [
     "TunnelState",
     "TunnelSummary",
     "aws_endpoint",
+    "find_joined",
     "read_profile",
 ]
 

@@ -14,6 +14,7 @@ from ..errors import ConfigurationError, ControlError
 from ..wire import Side
 from .control_api import ControlAPI, CredentialSource, Document
 from .credentials import Credentials, find_credentials
+from .joined import unless_named
 from .profile import aws_endpoint, read_profile
 from .results import (
     OpenedTunnel,
@@ -36,7 +37,9 @@ class Client:
     """Opens, lists, describes, rotates and closes tunnels, of AWS or of ``tailrace serve``.
 
     What is not given is found as boto3 finds it: in the environment, which may be what
-    ``tailrace env`` prints, and in the profile of the AWS configuration files.
+    ``tailrace env`` prints, and in the profile of the AWS configuration files. Where neither
+    arguments nor the environment name a service, one that was joined comes before those files
+    (``tailrace join``).
 
     One TLS connection is kept between calls, for 20 s; calls at the same time take turns. A
     client belongs to one event loop; :meth:`aclose`, or ``async with``, closes its connection.
@@ -80,6 +83,11 @@ class Client:
         attempts: int = 3,
     ) -> None:
         bundle = None if ca is None else Path(ca)
+        is_told = profile or region or endpoint or credentials
+        joined = None if is_told else unless_named(os.environ)
+        if joined is not None:
+            region, endpoint, credentials = joined.region, joined.api_endpoint, joined.credentials
+            bundle = bundle or joined.ca_file
         if not (region and endpoint and credentials and bundle):
             found = read_profile(os.environ, profile)
             region = region or found.region

@@ -8,21 +8,20 @@ The only place where a request is signed and sent, and a response judged:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import re
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, TypeAlias
-from urllib.parse import urlsplit
 
 from .. import __version__
-from ..common.addresses import format_host, format_host_port
 from ..common.certificate_files import certificate_error_text
-from ..common.escaping import LONGEST_LINE, cut, escape
+from ..common.escaping import one_line
 from ..errors import (
     CallRefused,
     ConfigurationError,
@@ -39,7 +38,7 @@ from ..errors import (
 )
 from . import signing
 from .credentials import Credentials
-from .https import HTTPSHost, NoResponse, Response
+from .https import HTTPSHost, NoResponse, Response, Stream, https_place
 
 __all__ = ["ControlAPI", "CredentialSource", "Document"]
 
@@ -48,10 +47,8 @@ CredentialSource: TypeAlias = Callable[[], Credentials]
 """Called, in a thread, before each attempt for credentials that may change. May block."""
 
 _TARGET_PREFIX: Final = "IoTSecuredTunneling"
-_HTTPS_PORT: Final = 443
 _PAGE: Final = 100
 """Tunnels for which a page of a list is asked: the most that there may be."""
-_HOST: Final = re.compile(r"[A-Za-z0-9._:-]{1,253}")
 _REGION: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 _OPERATION: Final = re.compile(r"[A-Za-z]{1,64}")
 
@@ -111,7 +108,7 @@ class ControlAPI:
         attempts: int = 3,
         environment: Mapping[str, str],
     ) -> None:
-        host, port, self._host_header = _place(endpoint)
+        host, port, self._host_header = https_place(endpoint)
         if not _REGION.fullmatch(region):
             raise ConfigurationError(f"region {region!r} is not the name of a region")
         if not timeout > 0 or attempts < 1:
@@ -186,6 +183,28 @@ class ControlAPI:
                 raise ControlError("", f"ListTunnels at {self._endpoint}: a page names itself next")
             parameters["nextToken"] = token
 
+    @contextlib.asynccontextmanager
+    async def stream(
+        self, operation: str, path: str, query: str, silence: float
+    ) -> AsyncIterator[Stream]:
+        """Send a signed ``GET``; the body has the response, of status 200, as it comes.
+
+        ``silence`` are the seconds in which something has to come; ``operation`` names it all in
+        errors.
+
+        Raises:
+            ControlError, LinkError, ConfigurationError: as :meth:`call`, also while the body reads
+                the stream.
+        """
+        with self._faults_named(operation):
+            credentials = await self._current_credentials()
+            request = self._signed("GET", path, query, (), b"", credentials)
+            async with self._https.stream(request, silence) as stream:
+                if stream.status != HTTPStatus.OK:
+                    body = await stream.body()
+                    self._result(operation, Response(stream.status, stream.fields, body))
+                yield stream
+
     async def close(self) -> None:
         """Close the connection, if there is one; then another event loop may make calls."""
         await self._https.close()
@@ -193,13 +212,22 @@ class ControlAPI:
             self._turn = asyncio.Lock()  # the former belongs to the loop where calls have waited
 
     async def _send(self, operation: str, body: bytes) -> Response:
+        with self._faults_named(operation):
+            request = self._request(operation, body, await self._current_credentials())
+            return await self._https.request(request, repeatable=operation != _OPENS)
+
+    async def _current_credentials(self) -> Credentials:
         credentials = self._credentials
-        if not isinstance(credentials, Credentials):
-            credentials = await asyncio.to_thread(credentials)
+        if isinstance(credentials, Credentials):
+            return credentials
+        return await asyncio.to_thread(credentials)
+
+    @contextlib.contextmanager
+    def _faults_named(self, operation: str) -> Iterator[None]:
+        """Raise what goes wrong on the way as what a call raises."""
         call = f"{operation} at {self._endpoint}"
         try:
-            request = self._request(operation, body, credentials)
-            return await self._https.request(request, repeatable=operation != _OPENS)
+            yield
         except ssl.SSLCertVerificationError as error:
             raise ControlCertificateRejected(
                 "", f"{call}: the certificate does not verify: {error.verify_message}"
@@ -211,32 +239,51 @@ class ControlAPI:
             raise ControlError("", f"{call}: {error}") from None
 
     def _request(self, operation: str, body: bytes, credentials: Credentials) -> bytes:
-        """Return a signed request."""
-        date = signing.timestamp(time.time())
+        """Return a signed call."""
         fields = [
             ("content-type", "application/x-amz-json-1.1"),
-            ("host", self._host_header),
-            ("x-amz-date", date),
             ("x-amz-target", f"{_TARGET_PREFIX}.{operation}"),
         ]
+        return self._signed("POST", "/", "", fields, body, credentials)
+
+    def _signed(
+        self,
+        method: str,
+        path: str,
+        query: str,
+        fields: Sequence[tuple[str, str]],
+        body: bytes,
+        credentials: Credentials,
+    ) -> bytes:
+        """Return a signed request."""
+        date = signing.timestamp(time.time())
+        signed = [*fields, ("host", self._host_header), ("x-amz-date", date)]
         if credentials.session_token is not None:
-            fields.append(("x-amz-security-token", credentials.session_token.reveal()))
-        signed = signing.authorization(
+            signed.append(("x-amz-security-token", credentials.session_token.reveal()))
+        authorization = signing.authorization(
             credentials.access_key_id,
             credentials.secret_access_key,
             self._region,
             signing.SIGNING_NAME,
             date,
-            fields,
+            signed,
             body,
+            method=method,
+            path=path,
+            query=query,
         )
-        fields += [
-            ("authorization", signed),
+        all_fields = [
+            *signed,
+            ("authorization", authorization),
             ("content-length", str(len(body))),
             ("user-agent", f"tailrace/{__version__}"),
         ]
-        lines = ["POST / HTTP/1.1", *(f"{name}: {value}" for name, value in fields), "", ""]
-        return "\r\n".join(lines).encode("ascii") + body
+        target = f"{path}?{query}" if query else path
+        lines = [
+            f"{method} {target} HTTP/1.1",
+            *(f"{name}: {value}" for name, value in all_fields),
+        ]
+        return "\r\n".join([*lines, "", ""]).encode("ascii") + body
 
     def _result(self, operation: str, response: Response) -> Document:
         status = response.status
@@ -250,19 +297,14 @@ class ControlAPI:
             )
         if status == HTTPStatus.OK:
             return document
-        code = _shown(document.get("__type", status)).rpartition("#")[2]
+        code = one_line(document.get("__type", status)).rpartition("#")[2]
         message = document.get("message") or document.get("Message") or "no reason given"
         kind: type[ControlError] = ControlError
         if status == HTTPStatus.TOO_MANY_REQUESTS:
             kind = ControlThrottled
         elif status < HTTPStatus.INTERNAL_SERVER_ERROR:
             kind = _ERRORS.get(code, CallRefused)
-        raise kind(code, _shown(message))
-
-
-def _shown(said: object) -> str:
-    """Return on one line what the service says: it may be megabytes, or steer a terminal."""
-    return escape(cut(" ".join(str(said).split()), LONGEST_LINE))
+        raise kind(code, one_line(message))
 
 
 def _trust(ca: Path | None) -> ssl.SSLContext:
@@ -277,20 +319,3 @@ def _trust(ca: Path | None) -> ssl.SSLContext:
             text = certificate_error_text(error)
             raise ConfigurationError(f"CA file {ca}: {text}") from None
     return context
-
-
-def _place(endpoint: str) -> tuple[str, int, str]:
-    """Return host, port and ``Host`` header of an endpoint."""
-    try:
-        parts = urlsplit(endpoint)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
-    else:
-        if parts.scheme != "https" or parts.path not in ("", "/") or parts.query or "@" in endpoint:
-            host = None
-    if not host or not _HOST.fullmatch(host) or port == 0 or not endpoint.isprintable():
-        shown = endpoint.rpartition("@")[2]  # what stands before it may be a password
-        raise ConfigurationError(f"endpoint {shown!r} is not https://HOST or https://HOST:PORT")
-    header = format_host_port(host, port) if port else format_host(host)
-    return host, port or _HTTPS_PORT, header

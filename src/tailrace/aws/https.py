@@ -1,7 +1,8 @@
 """Requests to one HTTPS host, over one connection that is kept alive in between.
 
-Enough of HTTP/1.1 (RFC 9112) for an API whose requests and responses are small. What a server
-may send is bounded: 64 KiB of head, 16 MiB of body.
+Enough of HTTP/1.1 (RFC 9112) for an API whose requests and responses are small, and for streams of
+events (:meth:`HTTPSHost.stream`). What a server may send is bounded: 64 KiB of head, 16 MiB of
+body, of a stream 64 KiB in one piece.
 """
 
 from __future__ import annotations
@@ -10,21 +11,26 @@ import asyncio
 import contextlib
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
+from ..common.addresses import format_host, format_host_port
 from ..common.network_errors import network_error_text
+from ..errors import ConfigurationError
 from ..link import NetworkEndpoint, TLSOptions
 from ..link.proxy.settings import web_proxy_for
 from ..link.tcp import open_socket
 
-__all__ = ["HTTPSHost", "NoResponse", "Response"]
+__all__ = ["HTTPSHost", "NoResponse", "Response", "Stream", "https_place"]
 
 IDLE_SECONDS: Final = 20.0
 """How long a connection is kept for the next request: less than servers do."""
 
+_HTTPS_PORT: Final = 443
+_HOST: Final = re.compile(r"[A-Za-z0-9._:-]{1,253}")
 _MAX_HEAD: Final = 64 * 1024
 _MAX_FIELDS: Final = 100
 _MAX_BODY: Final = 16 * 1024 * 1024
@@ -128,6 +134,30 @@ class HTTPSHost:
         except _Closed as error:
             raise NoResponse(str(error)) from None
 
+    @contextlib.asynccontextmanager
+    async def stream(self, request: bytes, silence: float) -> AsyncIterator[Stream]:
+        """Send a request over a connection of its own; the body has the response as it comes.
+
+        ``silence`` are the seconds in which something has to come.
+
+        Raises:
+            NoResponse, ssl.SSLCertVerificationError, LinkError, ConfigurationError: as
+                :meth:`request`, also while the body reads the stream.
+        """
+        connection = await self._connect()
+        try:
+            with _faults_named(self._timeout):
+                async with asyncio.timeout(self._timeout):
+                    connection.writer.write(request)
+                    try:
+                        first = await _first_byte(connection)
+                    except _Closed as error:
+                        raise NoResponse(str(error)) from None
+                    _, status, fields = await _read_head(connection.reader, first)
+            yield Stream(connection.reader, status, fields, self._timeout, silence)
+        finally:
+            await _end(connection)
+
     async def close(self) -> None:
         """Close the connection, if there is one; that of a request under way ends with it."""
         self._closings += 1
@@ -188,25 +218,93 @@ class HTTPSHost:
     async def _exchange(self, connection: _Connection, request: bytes) -> Response:
         is_kept, closings = False, self._closings
         try:
-            async with asyncio.timeout(self._timeout):
-                connection.writer.write(request)
-                first = await _first_byte(connection)
-                response, may_stay = await _read_response(connection.reader, first)
+            with _faults_named(self._timeout):
+                async with asyncio.timeout(self._timeout):
+                    connection.writer.write(request)
+                    first = await _first_byte(connection)
+                    response, may_stay = await _read_response(connection.reader, first)
             is_kept = may_stay and closings == self._closings
-        except TimeoutError:
-            raise NoResponse(f"timed out after {self._timeout:g} s") from None
-        except asyncio.IncompleteReadError:
-            raise NoResponse("the response ended early") from None
-        except asyncio.LimitOverrunError:
-            raise NoResponse("the response has a head or a line that is too long") from None
-        except OSError as error:
-            raise NoResponse(f"the connection was lost: {network_error_text(error)}") from None
         finally:
             if is_kept:
                 self._keep(connection)
             else:
                 connection.writer.transport.abort()
         return response
+
+
+class Stream:
+    """A response that comes bit by bit."""
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        status: int,
+        fields: Mapping[str, str],
+        timeout: float,
+        silence: float,
+    ) -> None:
+        self.status = status
+        self.fields = fields
+        """Header fields, names in lower case."""
+        self._reader = reader
+        self._timeout = timeout
+        self._silence = silence
+
+    async def body(self) -> bytes:
+        """Return the whole body, of a response that is no stream after all.
+
+        Raises:
+            NoResponse: it does not come.
+        """
+        with _faults_named(self._timeout):
+            async with asyncio.timeout(self._timeout):
+                body, _ = await _read_body(self._reader, self.status, self.fields)
+        return body
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield what comes, in pieces of no meaning, until the server ends it.
+
+        Raises:
+            NoResponse: the connection was lost, nothing has come for too long, or this is not
+                HTTP.
+        """
+        coding = self.fields.get("transfer-encoding")
+        is_chunked = coding is not None
+        if coding is not None and coding.lower() != "chunked":
+            raise NoResponse("the response has a body of unknown length")
+        while True:
+            with _faults_named(self._silence):
+                async with asyncio.timeout(self._silence):
+                    read = self._read_chunk() if is_chunked else self._reader.read(_MAX_HEAD)
+                    piece = await read
+            if not piece:
+                return
+            yield piece
+
+    async def _read_chunk(self) -> bytes:
+        """Return the content of the next chunk, b"" for the last one."""
+        size = await _chunk_size(self._reader)
+        if size > _MAX_HEAD:
+            raise NoResponse("the response has a chunk that is too long")
+        piece = await self._reader.readexactly(size)
+        if size and await self._reader.readexactly(2) != b"\r\n":
+            raise NoResponse("the response has a chunk without an end")
+        return piece
+
+
+@contextlib.contextmanager
+def _faults_named(seconds: float) -> Iterator[None]:
+    """Raise what goes wrong with a response as :class:`NoResponse`."""
+    try:
+        yield
+    except TimeoutError:
+        raise NoResponse(f"timed out after {seconds:g} s") from None
+    except asyncio.IncompleteReadError:
+        raise NoResponse("the response ended early") from None
+    except asyncio.LimitOverrunError:
+        raise NoResponse("the response has a head or a line that is too long") from None
+    except OSError as error:
+        raise NoResponse(f"the connection was lost: {network_error_text(error)}") from None
 
 
 async def _end(connection: _Connection) -> None:
@@ -237,6 +335,17 @@ async def _read_response(reader: asyncio.StreamReader, start: bytes) -> tuple[Re
     Raises:
         NoResponse, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError: there is none.
     """
+    version, status, fields = await _read_head(reader, start)
+    body, is_delimited = await _read_body(reader, status, fields)
+    tokens = {token.strip().lower() for token in fields.get("connection", "").split(",")}
+    may_stay = is_delimited and version == b"1" and "close" not in tokens
+    return Response(status, fields, body), may_stay
+
+
+async def _read_head(
+    reader: asyncio.StreamReader, start: bytes
+) -> tuple[bytes, int, dict[str, str]]:
+    """Return minor version, status and fields of a response."""
     for _ in range(_MAX_INTERIM):
         head = start + await reader.readuntil(b"\r\n\r\n")
         start = b""
@@ -249,11 +358,7 @@ async def _read_response(reader: asyncio.StreamReader, start: bytes) -> tuple[Re
             break
     else:
         raise NoResponse("the response does not come to an end")
-    fields = _read_fields(lines)
-    body, is_delimited = await _read_body(reader, status, fields)
-    tokens = {token.strip().lower() for token in fields.get("connection", "").split(",")}
-    may_stay = is_delimited and found[1] == b"1" and "close" not in tokens
-    return Response(status, fields, body), may_stay
+    return found[1], status, _read_fields(lines)
 
 
 def _read_fields(lines: list[bytes]) -> dict[str, str]:
@@ -297,10 +402,7 @@ async def _read_body(
 async def _read_chunks(reader: asyncio.StreamReader) -> bytes:
     body = bytearray()
     while True:
-        found = _CHUNK.fullmatch(await reader.readuntil(b"\r\n"))
-        if found is None:
-            raise NoResponse("the response has a chunk without a length")
-        size = int(found[1], 16)
+        size = await _chunk_size(reader)
         _check_size(len(body) + size)
         if not size:
             break
@@ -315,6 +417,13 @@ async def _read_chunks(reader: asyncio.StreamReader) -> bytes:
     return bytes(body)
 
 
+async def _chunk_size(reader: asyncio.StreamReader) -> int:
+    found = _CHUNK.fullmatch(await reader.readuntil(b"\r\n"))
+    if found is None:
+        raise NoResponse("the response has a chunk without a length")
+    return int(found[1], 16)
+
+
 def _check_size(size: int) -> None:
     if size > _MAX_BODY:
         raise NoResponse(f"the response has more than {_MAX_BODY >> 20} MiB")
@@ -325,3 +434,24 @@ def _tls_failure(error: OSError) -> str:
         reason = getattr(error, "reason", None) or error.strerror or "unknown reason"
         return f"the TLS handshake failed: {reason.lower().replace('_', ' ')}"
     return f"the connection was lost during the TLS handshake: {network_error_text(error)}"
+
+
+def https_place(endpoint: str) -> tuple[str, int, str]:
+    """Return host, port and ``Host`` header of an endpoint.
+
+    Raises:
+        ConfigurationError: it is not an https URL of a host.
+    """
+    try:
+        parts = urlsplit(endpoint)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    else:
+        if parts.scheme != "https" or parts.path not in ("", "/") or parts.query or "@" in endpoint:
+            host = None
+    if not host or not _HOST.fullmatch(host) or port == 0 or not endpoint.isprintable():
+        shown = endpoint.rpartition("@")[2]  # what stands before it may be a password
+        raise ConfigurationError(f"endpoint {shown!r} is not https://HOST or https://HOST:PORT")
+    header = format_host_port(host, port) if port else format_host(host)
+    return host, port or _HTTPS_PORT, header

@@ -86,16 +86,27 @@ def signature(secret: Secret, scope: str, date: str, canonical: str) -> str:
 
 
 def authorization(
-    key_id: str, secret: Secret, region: str, service: str, date: str, headers: Headers, body: bytes
+    key_id: str,
+    secret: Secret,
+    region: str,
+    service: str,
+    date: str,
+    headers: Headers,
+    body: bytes,
+    *,
+    method: str = "POST",
+    path: str = "/",
+    query: str = "",
 ) -> str:
-    """Return the ``Authorization`` header of a ``POST /`` that signs all ``headers``.
+    """Return the ``Authorization`` header of a request that signs all ``headers``.
 
-    Header names are in lower case; ``date`` is the value of the header ``x-amz-date``.
+    Header names are in lower case; ``date`` is the value of the header ``x-amz-date``. Path and
+    query are given as they are sent.
     """
     signed = sorted({name for name, _ in headers})
     scope = f"{date[:8]}/{region}/{service}/aws4_request"
     body_hash = hashlib.sha256(body).hexdigest()
-    canonical = canonical_request("POST", "/", "", headers, signed, body_hash)
+    canonical = canonical_request(method, path, query, headers, signed, body_hash)
     return (
         f"{ALGORITHM} Credential={key_id}/{scope}, SignedHeaders={';'.join(signed)}, "
         f"Signature={signature(secret, scope, date, canonical)}"

@@ -15,11 +15,18 @@ from typing import Any, Final
 from ..errors import ConfigurationError
 from ..service.api.model import OPERATIONS
 from ..service.identity.key_store import KeyFile, credentials_file, new_key
-from ..service.identity.policy import AccessKey, Policy
+from ..service.identity.policy import RECEIVE, AccessKey, Policy
 from .arguments import Subparsers, add_state_dir, state_dir_of
 from .limits import add_quota_options, read_quotas
 
-__all__ = ["add_keys_parser", "run_keys"]
+__all__ = [
+    "add_keys_parser",
+    "add_policy_options",
+    "format_date",
+    "read_duration",
+    "read_policy",
+    "run_keys",
+]
 
 _UNITS: Final = {"m": 60, "h": 3600, "d": 86400}
 _DURATION: Final = re.compile(r"(\d{1,6})([mhd])", re.ASCII)
@@ -53,27 +60,32 @@ def _add_add_parser(actions: Subparsers) -> None:
         description="Create an access key and print it as the variables that AWS tools read.",
     )
     add.add_argument("--name", default="", help="what the key is for; list shows it")
-    add.add_argument(
-        "--read-only", action="store_true", help="allow describing and listing tunnels only"
-    )
-    add.add_argument(
-        "--operation",
-        metavar="NAME",
-        action="append",
-        help="allow only this operation, such as OpenTunnel; may be repeated",
-    )
-    add.add_argument(
-        "--thing",
-        metavar="PATTERN",
-        action="append",
-        help="allow only tunnels of things whose name matches, with * and ?; may be repeated",
-    )
+    add_policy_options(add)
     add.add_argument(
         "--valid-for",
         metavar="TIME",
         help="create a temporary key with a session token, valid for 90m, 12h or 30d, for example",
     )
     add_quota_options(add)
+
+
+def add_policy_options(parser: argparse._ActionsContainer) -> None:
+    """Add the options that limit a key; :func:`read_policy` reads them."""
+    parser.add_argument(
+        "--read-only", action="store_true", help="allow describing and listing tunnels only"
+    )
+    parser.add_argument(
+        "--operation",
+        metavar="NAME",
+        action="append",
+        help="allow only this operation, such as OpenTunnel; may be repeated",
+    )
+    parser.add_argument(
+        "--thing",
+        metavar="PATTERN",
+        action="append",
+        help="allow only tunnels of things whose name matches, with * and ?; may be repeated",
+    )
 
 
 def run_keys(args: argparse.Namespace) -> None:
@@ -91,8 +103,8 @@ def _add(file: KeyFile, args: argparse.Namespace) -> None:
             f"--name {args.name!r} must be at most 64 letters, digits, spaces or any of ._@+-"
         )
     now = time.time()
-    seconds = None if args.valid_for is None else _seconds(args.valid_for)
-    key = new_key(args.name, now, _policy(args), seconds, read_quotas(args))
+    seconds = None if args.valid_for is None else read_duration(args.valid_for)
+    key = new_key(args.name, now, read_policy(args), seconds, read_quotas(args))
     file.make_directory()
     file.add(key, now)
     print(f"AWS_ACCESS_KEY_ID={key.access_key_id}")
@@ -103,11 +115,17 @@ def _add(file: KeyFile, args: argparse.Namespace) -> None:
     print("Save it now: the secret is not shown again.", file=sys.stderr)
 
 
-def _policy(args: argparse.Namespace) -> Policy:
+def read_policy(args: argparse.Namespace) -> Policy:
+    """Return the policy that the options ask for.
+
+    Raises:
+        ConfigurationError: one of them is not valid.
+    """
+    known = {*OPERATIONS, RECEIVE}
     for name in args.operation or ():
-        if name not in OPERATIONS:
+        if name not in known:
             raise ConfigurationError(
-                f"--operation {name!r} is not one of {', '.join(sorted(OPERATIONS))}"
+                f"--operation {name!r} is not one of {', '.join(sorted(known))}"
             )
     for pattern in args.thing or ():
         if not _PATTERN.fullmatch(pattern):
@@ -121,12 +139,18 @@ def _unique(values: Iterable[str] | None) -> tuple[str, ...] | None:
     return None if values is None else tuple(dict.fromkeys(values))
 
 
-def _seconds(text: str) -> int:
+def read_duration(text: str, most: int = _LONGEST) -> int:
+    """Return the seconds that ``--valid-for`` says, ``most`` at most.
+
+    Raises:
+        ConfigurationError: it is no duration, or too long.
+    """
     parsed = _DURATION.fullmatch(text)
     seconds = int(parsed[1]) * _UNITS[parsed[2]] if parsed else 0
-    if not 0 < seconds <= _LONGEST:
+    if not 0 < seconds <= most:
+        longest = "ten years" if most == _LONGEST else f"{most // 86400} days"
         raise ConfigurationError(
-            f"--valid-for {text!r} is not a duration of at most ten years, such as 90m, 12h or 30d"
+            f"--valid-for {text!r} is not a duration of at most {longest}, such as 90m, 12h or 30d"
         )
     return seconds
 
@@ -146,9 +170,9 @@ def _list(file: KeyFile, args: argparse.Namespace) -> None:
         print(json.dumps({"keys": [_public(key) for key in keys]}, indent=2))
         return
     for key in keys:
-        until = "no expiry" if key.expires_at is None else f"until {_date(key.expires_at)}"
+        until = "no expiry" if key.expires_at is None else f"until {format_date(key.expires_at)}"
         print(
-            f"{key.access_key_id}  {_date(key.created_at)}  {until}  "
+            f"{key.access_key_id}  {format_date(key.created_at)}  {until}  "
             f"{_rights(key)}  {key.name}".rstrip()
         )
 
@@ -165,7 +189,8 @@ def _public(key: AccessKey) -> dict[str, Any]:
     return {name: value for name, value in key.to_document().items() if name not in hidden}
 
 
-def _date(seconds: float) -> str:
+def format_date(seconds: float) -> str:
+    """Format seconds since the epoch as ISO 8601 in UTC."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

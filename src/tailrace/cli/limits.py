@@ -80,6 +80,12 @@ _OPTIONS: Final = (
         "request_rate", RANGES["request_rate"], "N", "API requests per second of one access key"
     ),
     _Option(
+        "waiting_things",
+        RANGES["waiting_things"],
+        "N",
+        "connections on which things wait for notifications; half as many of one access key",
+    ),
+    _Option(
         "key_open_tunnels",
         RANGES["key_open_tunnels"],
         "N",

@@ -1,4 +1,4 @@
-"""``tailrace serve`` runs the tunneling service, ``tailrace env`` points a shell to it.
+"""``tailrace serve`` runs the tunneling service.
 
 Nothing of the extra ``[service]`` is imported before :func:`run_serve` needs it.
 """
@@ -19,13 +19,12 @@ from ..common.log_floods import telling_floods
 from ..common.queued_output import QueuedOutput
 from ..common.setting_errors import SettingsError
 from ..common.stray_exceptions import stray_exceptions_logged
-from ..errors import ConfigurationError, ListenError, TailraceError
+from ..errors import ListenError, TailraceError
 from ..service.config import (
     Endpoints,
     ServiceConfig,
     parse_address,
 )
-from ..service.environment import client_environment
 from ..service.extra import require_extra
 from .arguments import Subparsers, add_state_dir, state_dir_of
 from .limits import add_limit_options, read_limits
@@ -35,13 +34,12 @@ from .signals import signals_handled
 if TYPE_CHECKING:
     from ..service.tunneling_service import TunnelingService
 
-__all__ = ["add_env_parser", "add_serve_parser", "error_text", "run_env", "run_serve"]
+__all__ = [
+    "add_serve_parser",
+    "error_text",
+    "run_serve",
+]
 
-_OLD_CLIENTS: Final = (
-    "Clients that know no AWS_ENDPOINT_URL_*, such as boto3 before 1.28 and the AWS CLI before "
-    "1.29 and 2.13 (Debian 12 has 2.9), go to AWS itself."
-)
-_ENDPOINT_ARGUMENT: Final = '--endpoint-url "$AWS_ENDPOINT_URL_IOTSECURETUNNELING"'
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _OPTIONS: Final = {
     "api_listen": "--api-listen",
@@ -119,18 +117,6 @@ def add_serve_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     return parser
 
 
-def add_env_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
-    """Add the sub-command ``env``; its arguments go to :func:`run_env`."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "env",
-        help="print shell exports that point AWS tools and local proxies to a running service",
-        description='Use it as: eval "$(tailrace env)"',
-        epilog=f"{_OLD_CLIENTS} Give those the option or argument {_ENDPOINT_ARGUMENT}.",
-    )
-    add_state_dir(parser)
-    return parser
-
-
 @stray_exceptions_logged()
 def run_serve(args: argparse.Namespace) -> None:
     """Run a service until SIGTERM or SIGINT.
@@ -156,42 +142,6 @@ def error_text(error: TailraceError) -> str:
     return error.text(_OPTIONS) if isinstance(error, SettingsError) else str(error)
 
 
-def run_env(args: argparse.Namespace) -> None:
-    """Print shell exports for the running service.
-
-    Raises:
-        ConfigurationError: no service is running there.
-    """
-    state_dir = state_dir_of(args)
-    endpoints = _read_endpoints(state_dir)
-    _check_running(endpoints, state_dir)
-    variables = client_environment(endpoints, state_dir, os.environ)
-    for name, value in variables.items():
-        print(f"export {name}={shlex.quote(value)}")
-    if "AWS_SECRET_ACCESS_KEY" in variables:
-        # A token of other credentials would be sent along with ours, and refused.
-        print("unset AWS_SESSION_TOKEN")
-    else:
-        print(
-            f"tailrace env: the key {endpoints.access_key_id} is only in the environment of the "
-            "service; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY yourself",
-            file=sys.stderr,
-        )
-    # Behind all others, so that an eval without quotes, which makes one line of them, does no harm.
-    print(f"# {_OLD_CLIENTS} {_ENDPOINT_ARGUMENT}")
-
-
-def _read_endpoints(state_dir: Path) -> Endpoints:
-    path = ServiceConfig(state_dir).own_ready_file
-    try:
-        return Endpoints.read(path)
-    except ConfigurationError as error:
-        if path.exists():
-            raise
-        hint = f"start one with: tailrace serve --state-dir {state_dir}"
-        raise ConfigurationError(f"{error}; {hint}") from None
-
-
 def _config(args: argparse.Namespace) -> ServiceConfig:
     return ServiceConfig(
         state_dir=state_dir_of(args),
@@ -205,18 +155,6 @@ def _config(args: argparse.Namespace) -> ServiceConfig:
         operation=read_operation(args, os.environ),
         limits=read_limits(args),
     )
-
-
-def _check_running(endpoints: Endpoints, state_dir: Path) -> None:
-    try:
-        os.kill(endpoints.pid, 0)
-    except PermissionError:
-        pass
-    except OSError:
-        raise ConfigurationError(
-            f"the service in {state_dir} is no longer running (pid {endpoints.pid}); "
-            f"start it with: tailrace serve --state-dir {state_dir}"
-        ) from None
 
 
 async def _serve(config: ServiceConfig, out: QueuedOutput) -> None:

@@ -27,11 +27,15 @@ from .completion import (
     is_completion,
     run_completion,
 )
+from .env import add_env_parser, run_env
 from .exit_codes import BROKEN_PIPE, INTERRUPTED, ExitCode, exit_code_of
+from .invite import add_invite_parser, run_invite
+from .join import add_join_parser, run_join
 from .keys import add_keys_parser, run_keys
 from .parser import CommandParser
-from .serve import add_env_parser, add_serve_parser, error_text, run_env, run_serve
+from .serve import add_serve_parser, error_text, run_serve
 from .suggestions import closest_name
+from .things import add_things_parser, run_things
 from .tunnel import add_tunnel_parser, run_tunnel
 
 __all__ = ["main"]
@@ -99,6 +103,9 @@ def _parser() -> CommandParser:
     add_serve_parser(commands).set_defaults(run=run_serve)
     add_env_parser(commands).set_defaults(run=run_env)
     add_keys_parser(commands).set_defaults(run=run_keys)
+    add_invite_parser(commands).set_defaults(run=run_invite)
+    add_join_parser(commands).set_defaults(run=run_join)
+    add_things_parser(commands).set_defaults(run=run_things)
     add_tunnel_parser(commands).set_defaults(run=run_tunnel)
     add_agent_parser(commands).set_defaults(run=run_agent)
     _add_config_parser(commands)

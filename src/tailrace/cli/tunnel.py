@@ -18,7 +18,16 @@ from .arguments import Subparsers
 if TYPE_CHECKING:  # it takes an event loop, and usage errors take none
     from ..aws import Client, SideState
 
-__all__ = ["add_tunnel_parser", "run_tunnel"]
+__all__ = [
+    "add_client_options",
+    "add_tunnel_parser",
+    "client_of",
+    "format_time",
+    "print_json",
+    "print_table",
+    "run_tunnel",
+    "wants_json",
+]
 
 _Document: TypeAlias = dict[str, Any]
 
@@ -87,6 +96,12 @@ def _add_action(actions: Subparsers, name: str, text: str) -> argparse.ArgumentP
     parser: argparse.ArgumentParser = actions.add_parser(
         name, help=text, description=f"{text[0].upper()}{text[1:]}."
     )
+    add_client_options(parser)
+    return parser
+
+
+def add_client_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of what calls a control API; :func:`client_of` reads them."""
     parser.add_argument("--json", action="store_true", help="print JSON even on a terminal")
     parser.add_argument(
         "--endpoint-url",
@@ -106,7 +121,6 @@ def _add_action(actions: Subparsers, name: str, text: str) -> argparse.ArgumentP
         help="CA certificates to trust in addition to the system's (default: AWS_CA_BUNDLE or "
         "ca_bundle of the profile)",
     )
-    return parser
 
 
 def _add_destination(parser: argparse.ArgumentParser) -> None:
@@ -173,10 +187,20 @@ def run_tunnel(args: argparse.Namespace) -> None:
 
 
 async def _run(args: argparse.Namespace) -> None:
+    async with client_of(args) as client:
+        await _ACTIONS[args.action](args, client)
+
+
+def client_of(args: argparse.Namespace) -> Client:
+    """Return the client that the options ask for.
+
+    Raises:
+        ConfigurationError: an option or the environment is wrong.
+    """
     from ..aws.client import Client
 
     try:
-        client = Client(
+        return Client(
             profile=args.profile,
             region=args.region,
             endpoint=args.endpoint_url,
@@ -186,8 +210,6 @@ async def _run(args: argparse.Namespace) -> None:
         if error.setting != "region":
             raise
         raise ConfigurationError("no region: give --region or set AWS_REGION") from None
-    async with client:
-        await _ACTIONS[args.action](args, client)
 
 
 # Actions
@@ -215,20 +237,20 @@ async def _rotate(args: argparse.Namespace, client: Client) -> None:
 async def _list(args: argparse.Namespace, client: Client) -> None:
     if args.max is not None and args.max < 1:
         raise ConfigurationError("--max must be at least 1")
-    if _wants_json(args):
+    if wants_json(args):
         found = [each async for each in client.api.summaries(args.thing, args.max)]
-        _print_json({"tunnelSummaries": found})
+        print_json({"tunnelSummaries": found})
         return
     rows = [
-        (tunnel.tunnel_id, tunnel.state.value, _time(tunnel.opened), tunnel.description)
+        (tunnel.tunnel_id, tunnel.state.value, format_time(tunnel.opened), tunnel.description)
         async for tunnel in client.list(thing=args.thing, limit=args.max)
     ]
-    _print_table(("TUNNEL", "STATUS", "OPENED", "DESCRIPTION"), rows)
+    print_table(("TUNNEL", "STATUS", "OPENED", "DESCRIPTION"), rows)
 
 
 async def _describe(args: argparse.Namespace, client: Client) -> None:
-    if _wants_json(args):
-        _print_json(await client.api.call("DescribeTunnel", {"tunnelId": args.tunnel}))
+    if wants_json(args):
+        print_json(await client.api.call("DescribeTunnel", {"tunnelId": args.tunnel}))
         return
     tunnel = await client.describe(args.tunnel)
     rows = [
@@ -241,18 +263,18 @@ async def _describe(args: argparse.Namespace, client: Client) -> None:
         ("source", _connection(tunnel.source)),
         ("destination", _connection(tunnel.destination)),
         ("lifetime", f"{tunnel.lifetime // timedelta(minutes=1)} minutes"),
-        ("opened", _time(tunnel.opened)),
-        ("changed", _time(tunnel.changed)),
+        ("opened", format_time(tunnel.opened)),
+        ("changed", format_time(tunnel.changed)),
         *(("tag", f"{key}={value}") for key, value in tunnel.tags.items()),
     ]
-    _print_table((), [row for row in rows if row[1]])
+    print_table((), [row for row in rows if row[1]])
 
 
 async def _close(args: argparse.Namespace, client: Client) -> None:
     for tunnel in args.tunnel:
         await client.api.call("CloseTunnel", {"tunnelId": tunnel, "delete": args.delete})
-    if _wants_json(args):
-        _print_json({})
+    if wants_json(args):
+        print_json({})
 
 
 _ACTIONS: Final[Mapping[str, Callable[[argparse.Namespace, Client], Awaitable[None]]]] = {
@@ -322,8 +344,8 @@ def _save_tokens(directory: Path, document: _Document) -> dict[str, str]:
 
 def _show_tokens(args: argparse.Namespace, document: _Document) -> None:
     saved = _save_tokens(args.tokens_to, document) if args.tokens_to is not None else {}
-    if _wants_json(args):
-        _print_json(document)
+    if wants_json(args):
+        print_json(document)
         return
     names = {
         "tunnelId": "tunnel",
@@ -333,18 +355,20 @@ def _show_tokens(args: argparse.Namespace, document: _Document) -> None:
     }
     shown = document | saved
     rows = [(text, str(shown[name])) for name, text in names.items() if name in shown]
-    _print_table((), rows)
+    print_table((), rows)
 
 
-def _wants_json(args: argparse.Namespace) -> bool:
+def wants_json(args: argparse.Namespace) -> bool:
+    """Return whether to print JSON, as everywhere but on a terminal."""
     return bool(args.json) or not sys.stdout.isatty()
 
 
-def _print_json(document: _Document) -> None:
+def print_json(document: _Document) -> None:
+    """Print a document."""
     print(json.dumps(document, indent=2, ensure_ascii=False))
 
 
-def _print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print aligned columns; characters that could control a terminal become question marks."""
     lines = [
         ["".join(letter if letter.isprintable() else "?" for letter in str(cell)) for cell in line]
@@ -357,9 +381,9 @@ def _print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None
 
 def _connection(side: SideState) -> str:
     status = "CONNECTED" if side.is_connected else "DISCONNECTED"
-    return f"{status}, since {_time(side.since)}" if side.since is not None else status
+    return f"{status}, since {format_time(side.since)}" if side.since is not None else status
 
 
-def _time(moment: datetime) -> str:
+def format_time(moment: datetime) -> str:
     """Format a time in local time."""
     return moment.astimezone().isoformat(" ", "seconds")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["LONGEST_LINE", "cut", "escape", "escape_lines"]
+__all__ = ["LONGEST_LINE", "cut", "escape", "escape_lines", "one_line"]
 
 LONGEST_LINE: Final = 2000
 """Characters of one record of a log, or one line of a traceback, before they are escaped."""
@@ -24,6 +24,11 @@ def escape(text: str) -> str:
     start a line of its own nor steer a terminal nor turn the direction of text.
     """
     return text if text.isprintable() else "".join(map(_escape_character, text))
+
+
+def one_line(said: object) -> str:
+    """Return on one line what a peer says: it may be megabytes, or steer a terminal."""
+    return escape(cut(" ".join(str(said).split()), LONGEST_LINE))
 
 
 def escape_lines(text: str) -> str:

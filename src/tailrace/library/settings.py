@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
+from ..aws import find_joined
 from ..common.secret import Secret, is_client_token
 from ..errors import ConfigurationError
 from ..link.proxy.settings import web_proxy_for
@@ -48,13 +49,17 @@ def proxy_settings(
     client_token: str | Secret | None = None,
     dialect: DialectName | None = None,
     renewal_timeout: float = 0.0,
+    control: str | None = None,
 ) -> ProxySettings:
     """Return the settings of one end of a tunnel.
+
+    Where neither arguments nor the environment say which service has it, it is the one that this
+    machine has joined, unless the tunnel was made at another control API (``control``).
 
     Raises:
         ConfigurationError: an argument or a variable of the environment is not valid.
     """
-    host, port = _endpoint(region, endpoint, environ)
+    host, port, authority = _endpoint(region, endpoint, environ, control)
     if dialect not in _DIALECTS:
         raise ConfigurationError(f"dialect={dialect!r} is none of 'V1', 'V2' and 'V3'")
     fixed, routes = None, None
@@ -73,7 +78,7 @@ def proxy_settings(
         listen=False,
         peer_version=_DIALECTS[dialect],
         renewal_timeout=renewal_timeout,
-        capath=_authority(ca),
+        capath=_authority(ca) or authority,
         web_proxy=web_proxy_for(host, port, environ),
     )
 
@@ -84,9 +89,9 @@ def endpoint_in(environ: Mapping[str, str]) -> tuple[str | None, str | None]:
 
 
 def _endpoint(
-    region: str | None, endpoint: str | None, environ: Mapping[str, str]
-) -> tuple[str, int]:
-    """Return host and port; arguments go before the environment."""
+    region: str | None, endpoint: str | None, environ: Mapping[str, str], control: str | None
+) -> tuple[str, int, Path | None]:
+    """Return host, port and certificates; arguments go before the environment."""
     names = "region=", "endpoint="
     if region is None and endpoint is None:
         names = REGION_VARIABLE, ENDPOINT_VARIABLE
@@ -95,13 +100,16 @@ def _endpoint(
         raise ConfigurationError(f"{' and '.join(names)} exclude each other; leave out one")
     if region is not None:
         validate_region(region)
-        return parse_endpoint(endpoint_of(region))
+        return *parse_endpoint(endpoint_of(region)), None
     if endpoint is None:
+        joined = find_joined(environ)
+        if joined is not None and control in (None, joined.api_endpoint):
+            return *parse_endpoint(joined.data_endpoint), joined.ca_file
         raise ConfigurationError(
             "which service has the tunnel? give region= or endpoint=, or set "
             f"{ENDPOINT_VARIABLE}, which tailrace env prints"
         )
-    return parse_endpoint(endpoint)
+    return *parse_endpoint(endpoint), None
 
 
 def _secret(text: str | Secret) -> Secret:

@@ -187,6 +187,17 @@ class Endpoints:
     secret_access_key: str = field(repr=False)
     """Empty for a key from the service's environment, which is never written down."""
     pid: int = 0
+    api_listen: str = ""
+    """Where the control API listens; ``0.0.0.0`` and ``::`` are all addresses of the machine."""
+    data_listen: str = ""
+
+    def data_endpoint_for(self, host: str) -> str:
+        """Return where local proxies of a machine connect that reaches the API under ``host``."""
+        api, data = (
+            parse_address(text.removeprefix("https://"), "endpoint")
+            for text in (self.api_endpoint, self.data_endpoint)
+        )
+        return str(Address(host, data.port) if api.host == data.host else data)
 
     def to_json(self) -> bytes:
         """Return the ready file's content."""

@@ -8,6 +8,7 @@ from ..common.secret import Secret
 from ..wire import Side
 from .errors import EndNotStored
 from .notify.announcer import Announcer
+from .notify.mailbox import Mailbox
 from .relay.switchboard import Switchboard
 from .tunnels.patience import Patience
 from .tunnels.queries import TunnelQueries
@@ -44,9 +45,12 @@ class ControlPlane:
         ids: RandomIds,
         clock: Callable[[], float],
         announcer: Announcer,
+        mailbox: Mailbox,
         reschedule: Callable[[], None],
     ) -> None:
         self.queries = queries
+        self.mailbox = mailbox
+        """Notifications of things that wait at the service."""
         self.clock = clock
         self._tunnels = tunnels
         self._switchboard = switchboard

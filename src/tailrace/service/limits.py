@@ -70,6 +70,9 @@ class Limits:
     """Bytes in the body of an API request; the largest valid one has a third of the default."""
     request_rate: float = 2000.0
     """API requests per second of one access key, and refused ones of one address; 0: no limit."""
+    waiting_things: int = 10_000
+    """Connections on which things wait for notifications, half as many of one access key; an
+    eighth of the process' file descriptors is the limit in any case."""
     key_open_tunnels: int = 10_000
     key_opened_per_hour: int = 10_000
     key_stored_bytes: int = 64 * 1024**2
@@ -132,6 +135,7 @@ RANGES: Final = {
     "idle_seconds": Range(1, 10**6, can_be_off=True, is_whole=False),
     "request_bytes": Range(1024, 64 * 1024**2),
     "request_rate": Range(0.01, 10**6, can_be_off=True, is_whole=False),
+    "waiting_things": Range(1, 10**6),
     "key_open_tunnels": Range(1, 10**9, can_be_off=True),
     "key_opened_per_hour": Range(1, 10**9, can_be_off=True),
     "key_stored_bytes": Range(1000, 10**12, can_be_off=True),

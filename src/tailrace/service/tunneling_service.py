@@ -22,20 +22,24 @@ from ..common.periodic import every
 from ..common.uninterrupted import uninterrupted
 from ..errors import ConfigurationError
 from .api.app import ControlApi
+from .api.enrolment import Enrolment
 from .api.health import health_routes, metrics_routes
 from .api.model import SIGNING_NAME
 from .api.server import HttpServer
 from .api.sigv4 import Verifier
+from .api.waiting_room import WaitingRoom
 from .config import Address, Endpoints, ServiceConfig
 from .control import ControlPlane
 from .errors import SettingUnusable, StoreFailed
 from .expiry import Expiry
+from .identity.invitations import Invitation, InvitationBook, InvitationFile, invitations_file
 from .identity.key_store import KeyFile, KeyRing, credentials_file
 from .listening import bind
 from .loop_faults import early_leavers_counted
 from .notify.announcer import Announcer
 from .notify.base import Notifier
 from .notify.command import CommandNotifier
+from .notify.mailbox import Mailbox
 from .notify.mqtt import MqttNotifier
 from .notify.outbox import Outbox
 from .relay.data_listener import DataListener
@@ -63,6 +67,8 @@ _RENEWAL_SECONDS: Final = 3600.0
 """Interval in which the service looks whether its own certificate ends soon."""
 _AUDIT_SECONDS: Final = 60.0
 """Interval in which the audit log counts what there is too much of."""
+_LOOK_SECONDS: Final = 10.0
+"""Interval in which invitations that were made or revoked get into the audit log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,9 @@ class _State:
     """What the service keeps in files."""
 
     store: SqliteStore
+    key_file: KeyFile
     keys: KeyRing
+    invitations: InvitationBook
     tls: ServerTls
     audit: AuditLog
 
@@ -244,7 +252,7 @@ class TunnelingService:
         stack.callback(_reset_connections, control.tunnels, clock)
         stack.push_async_callback(listener.stop)
         await listener.start(data_socket, state.tls.context)
-        metrics = Metrics(counters, control.plane.queries, control.outboxes)
+        metrics = Metrics(counters, control.plane.queries, control.outboxes, control.plane.mailbox)
         routes = health_routes(control.plane.queries, lambda: self._accepting)
         metrics_address = await _start_metrics(stack, config, metrics, routes)
         verifier = Verifier(config.region, SIGNING_NAME, state.keys.find)
@@ -252,16 +260,22 @@ class TunnelingService:
         api_app = ControlApi(
             control.plane, verifier, counters, state.audit, config.limits, forwarders
         )
+        endpoints = _endpoints(config, state, api_socket, data_socket)
+        enrolment = _build_enrolment(config, state, control.plane, counters, endpoints)
+        stack.callback(enrolment.look)
+        stack.enter_context(every(loop, _LOOK_SECONDS, enrolment.look))
+        waiting = _build_waiting_room(config, state, control.plane, counters, api_app)
+        routes += [*enrolment.routes(), *waiting.routes()]
         api = HttpServer(
             api_app.application(routes), config.limits, state.tls.context, "API", forwarders
         )
         stack.push_async_callback(api.stop)
         await api.start(api_socket)
+        stack.callback(waiting.close)
         control.expiry.start()
         stack.callback(control.expiry.stop)
 
         self._accepting = True
-        endpoints = _endpoints(config, state, api_socket, data_socket)
         _publish(stack, config, endpoints)
         return _Parts(state, control.plane, control.expiry, api, endpoints, metrics_address)
 
@@ -278,11 +292,13 @@ def _open_state(stack: contextlib.AsyncExitStack, config: ServiceConfig, clock: 
             path=config.state_dir,
         ) from None
     store = stack.enter_context(contextlib.closing(SqliteStore.open(config.database)))
-    keys = KeyRing(KeyFile(credentials_file(config.state_dir)), config.environment, clock())
+    key_file = KeyFile(credentials_file(config.state_dir))
+    keys = KeyRing(key_file, config.environment, clock())
+    invitations = InvitationBook(InvitationFile(invitations_file(config.state_dir)))
     tls = ServerTls(lambda: _certificates(config, clock()))
     audit = AuditLog(config.operation.audit_log, clock)
     stack.callback(audit.close)
-    return _State(store, keys, tls, audit)
+    return _State(store, key_file, keys, invitations, tls, audit)
 
 
 def _certificates(config: ServiceConfig, now: float) -> Certificates:
@@ -312,13 +328,16 @@ def _build_control(
     if operation.notify_command:
         notifiers.append(CommandNotifier(operation.notify_command))
     outboxes = tuple(Outbox(notifier, clock) for notifier in notifiers)
-    announcer = Announcer(outboxes, config.region, operation.notify_topic)
+    mailbox = Mailbox()
+    announcer = Announcer((*outboxes, mailbox), config.region, operation.notify_topic)
     ids = RandomIds()
     unstored = Unstored()
     tunnels = Tunnels(state.store, unstored, ids, config.limits)
     queries = TunnelQueries(state.store, unstored, clock, config.region, config.account_id)
     expiry = Expiry(tunnels, switchboard, announcer, state.audit, clock)
-    plane = ControlPlane(tunnels, queries, switchboard, ids, clock, announcer, expiry.sweep_soon)
+    plane = ControlPlane(
+        tunnels, queries, switchboard, ids, clock, announcer, mailbox, expiry.sweep_soon
+    )
     return _Control(plane, tunnels, outboxes, expiry)
 
 
@@ -358,6 +377,55 @@ def _endpoints(
             "" if state.keys.own_is_given else state.keys.own.secret_access_key.reveal()
         ),
         pid=os.getpid(),
+        api_listen=config.api_listen.host,
+        data_listen=config.data_listen.host,
+    )
+
+
+def _build_enrolment(
+    config: ServiceConfig,
+    state: _State,
+    plane: ControlPlane,
+    counters: Counters,
+    endpoints: Endpoints,
+) -> Enrolment:
+    def places(invitation: Invitation) -> dict[str, object]:
+        data = endpoints.data_endpoint_for(invitation.host)
+        return {"region": config.region, "dataEndpoint": data}
+
+    return Enrolment(
+        state.invitations,
+        state.key_file,
+        places,
+        lambda: state.tls.authorities,
+        clock=plane.clock,
+        request_id=plane.request_id,
+        counters=counters,
+        audit=state.audit,
+        limits=config.limits,
+        forwarders=config.data.forwarders,
+    )
+
+
+def _build_waiting_room(
+    config: ServiceConfig,
+    state: _State,
+    plane: ControlPlane,
+    counters: Counters,
+    api: ControlApi,
+) -> WaitingRoom:
+    def count(operation: str, outcome: str) -> None:
+        counters.requests[operation, outcome] += 1
+
+    return WaitingRoom(
+        plane.mailbox,
+        api.judge,
+        state.keys.find,
+        clock=plane.clock,
+        request_id=plane.request_id,
+        count=count,
+        limits=config.limits,
+        forwarders=config.data.forwarders,
     )
 
 

@@ -19,6 +19,7 @@ from tailrace.service.config import DataSettings
 from tailrace.service.control import ControlPlane
 from tailrace.service.limits import Limits
 from tailrace.service.notify.announcer import Announcer
+from tailrace.service.notify.mailbox import Mailbox
 from tailrace.service.relay.data_listener import DataListener
 from tailrace.service.relay.switchboard import Switchboard
 from tailrace.service.telemetry.audit import AuditLog
@@ -66,7 +67,7 @@ class Plain:
         tunnels = Tunnels(self.store, unstored, ids, limits)
         announcer = Announcer((), "r", AWS_TOPICS)
         self.control = ControlPlane(
-            tunnels, self.queries, switchboard, ids, lambda: 1.0, announcer, lambda: None
+            tunnels, self.queries, switchboard, ids, lambda: 1.0, announcer, Mailbox(), lambda: None
         )
         counters, audit = Counters(time.monotonic), AuditLog(None, time.time)
         self.listener = DataListener(self.control, switchboard, settings, limits, counters, audit)

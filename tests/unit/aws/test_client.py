@@ -16,8 +16,10 @@ from support.network.certificates import Certificates
 from support.network.https_server import answer, scripted_https
 from support.network.web_proxies import proxy_server
 from support.service import config, dial, running
-from tailrace.aws import Client, Credentials
+from tailrace.aws import Client, Credentials, JoinedService
+from tailrace.aws.joined import write_joined
 from tailrace.aws.results import TunnelState
+from tailrace.common.enrolment import Role
 from tailrace.common.secret import Secret
 from tailrace.errors import (
     CallRefused,
@@ -60,6 +62,28 @@ async def client(endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch) -> Async
     monkeypatch.setenv("AWS_REGION", endpoints.region)
     async with tailrace.Client() as made:
         yield made
+
+
+async def test_the_joined_service_is_called(
+    endpoints: Endpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = Credentials(endpoints.access_key_id, Secret(endpoints.secret_access_key))
+    place = (endpoints.api_endpoint, endpoints.data_endpoint, endpoints.region)
+    service = JoinedService(Role.OPERATOR, "alice", *place, Path(), key)
+    write_joined(tmp_path / "joined", service, (tmp_path / "state/tls/ca.pem").read_bytes())
+    monkeypatch.setenv("TAILRACE_SERVICE_DIR", str(tmp_path / "joined"))
+    # Files of AWS tools come behind it, the environment before.
+    (tmp_path / "aws-config").write_text("[default]\nregion = eu-west-1\n")
+    async with tailrace.Client() as client:
+        assert (client.endpoint, client.region) == (endpoints.api_endpoint, endpoints.region)
+        assert [each async for each in client.list()] == []
+    async with tailrace.Client(region="eu-central-1", credentials=key) as client:
+        assert client.endpoint == "https://api.tunneling.iot.eu-central-1.amazonaws.com"
+    monkeypatch.setenv("AWS_REGION", "eu-north-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AK")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "SK")
+    async with tailrace.Client() as client:
+        assert client.endpoint == "https://api.tunneling.iot.eu-north-1.amazonaws.com"
 
 
 async def test_a_tunnel_from_open_to_close(endpoints: Endpoints, client: Client) -> None:

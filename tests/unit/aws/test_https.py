@@ -308,3 +308,67 @@ async def test_cancelled_in_the_response(server: ScriptedHTTPS, host: HTTPSHost)
     await cancel(task)
     await until(lambda: not server.open, "the end of the connection")
     assert (await host.request(REQUEST)).status == 200
+
+
+# -- streams ---------------------------------------------------------------------------------
+
+
+async def pieces_of(
+    server: ScriptedHTTPS,
+    host: HTTPSHost,
+    told: bytes | Close | Reset | Hang,
+    silence: float = HANG,
+) -> bytes:
+    server.answers = [told]
+    async with host.stream(REQUEST, silence) as stream:
+        assert stream.status == 200
+        return b"".join([piece async for piece in stream.pieces()])
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        CHUNKED + b"2\r\nab\r\n1;x=y\r\nc\r\n0\r\n\r\n",
+        Close(OK + b"\r\nabc"),
+        Close(b"HTTP/1.1 100 Continue\r\n\r\n" + OK + b"\r\nabc"),
+    ],
+)
+async def test_a_stream_to_its_end(
+    server: ScriptedHTTPS, host: HTTPSHost, told: bytes | Close
+) -> None:
+    assert await pieces_of(server, host, told) == b"abc"
+    await until(lambda: not server.open, "the end of the connection")
+    # It has a connection of its own.
+    assert host._idle is None
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (Close(), "was closed without a response"),
+        (Close(b"x"), "ended early"),
+        (Close(CHUNKED + b"2\r\na"), "ended early"),
+        (Close(CHUNKED + b"2\r\nabcd"), "a chunk without an end"),
+        (Close(CHUNKED + b"x\r\n"), "a chunk without a length"),
+        (Close(CHUNKED + b"fffffff\r\n"), "a chunk that is too long"),
+        (Close(OK + b"Transfer-Encoding: gzip\r\n\r\n"), "a body of unknown length"),
+        (Reset(CHUNKED + b"2\r\n"), "was lost|ended early"),
+    ],
+)
+async def test_streams_that_break(
+    server: ScriptedHTTPS, host: HTTPSHost, told: bytes | Close | Reset, said: str
+) -> None:
+    with pytest.raises(NoResponse, match=said):
+        await pieces_of(server, host, told)
+
+
+async def test_a_stream_that_falls_silent(server: ScriptedHTTPS, host: HTTPSHost) -> None:
+    with pytest.raises(NoResponse, match=r"timed out after 0\.05 s"):
+        await pieces_of(server, host, Hang(CHUNKED + b"1\r\na\r\n"), 0.05)
+    await until(lambda: not server.open, "the end of the connection")
+
+
+async def test_a_stream_that_is_none_after_all(server: ScriptedHTTPS, host: HTTPSHost) -> None:
+    server.answers = [answer({"a": 1}, 403)]
+    async with host.stream(REQUEST, HANG) as stream:
+        assert (stream.status, await stream.body()) == (403, b'{"a": 1}')

@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
+from tailrace.aws import Credentials, JoinedService
+from tailrace.aws.joined import write_joined
 from tailrace.common.addresses import TCPAddress, UnixAddress
+from tailrace.common.enrolment import Role
 from tailrace.common.secret import Secret
 from tailrace.errors import ConfigurationError
 from tailrace.library.service_map import ServiceMap
@@ -120,6 +123,31 @@ def test_secrets_are_taken_as_they_are():
         Side.SOURCE, Secret("t0ken"), {}, endpoint="h", client_token=Secret(CLIENT_TOKEN)
     )
     assert (found.access_token, found.client_token) == (Secret("t0ken"), Secret(CLIENT_TOKEN))
+
+
+def test_the_joined_service_is_meant_where_nothing_else_is_said(tmp_path: Path):
+    service = JoinedService(
+        Role.OPERATOR,
+        "alice",
+        "https://mine.example:7443",
+        "mine.example:7444",
+        "us-east-1",
+        Path(),
+        Credentials("AK", Secret("SK")),
+    )
+    joined = write_joined(tmp_path, service, b"PEM")
+    environ = {"TAILRACE_SERVICE_DIR": str(tmp_path)}
+    found = settings(environ)
+    assert (found.host, found.port, found.capath) == ("mine.example", 7444, joined.ca_file)
+    other = tmp_path / "ca.pem"
+    other.write_bytes(b"")
+    assert settings(environ, ca=other).capath == other
+    told = settings(environ | {"AWSIOT_TUNNEL_ENDPOINT": "other.example"})
+    assert (told.host, told.capath) == ("other.example", None)
+    # A token goes to no other service than that of the API that made it.
+    assert settings(environ, control="https://mine.example:7443").host == "mine.example"
+    with pytest.raises(ConfigurationError, match="which service has the tunnel"):
+        settings(environ, control="https://other.example")
 
 
 def test_a_map_that_changes_is_asked_and_not_read():

@@ -12,10 +12,12 @@ import pytest
 from support.service import config, running
 from support.service.data_plane import open_tunnel
 from tailrace.common.secret import Secret
+from tailrace.mqtt.topics import AWS_TOPICS
 from tailrace.service.config import DataSettings
 from tailrace.service.control import ControlPlane
 from tailrace.service.limits import DEFAULT
 from tailrace.service.notify.announcer import Announcer
+from tailrace.service.notify.mailbox import Mailbox
 from tailrace.service.relay.switchboard import Switchboard
 from tailrace.service.tunneling_service import TunnelingService
 from tailrace.service.tunnels.queries import TunnelQueries
@@ -63,7 +65,7 @@ class Announcements(Announcer):
     """Notes which things would be notified."""
 
     def __init__(self) -> None:
-        super().__init__((), "r")
+        super().__init__((), "r", AWS_TOPICS)
         self.announced: list[tuple[TunnelRecord, Secret]] = []
         self.withdrawn: list[str] = []
 
@@ -82,6 +84,7 @@ class Plane:
     now: float = 1000.0
     switchboard: ClosingSwitchboard = field(default_factory=ClosingSwitchboard)
     announcer: Announcements = field(default_factory=Announcements)
+    mailbox: Mailbox = field(default_factory=Mailbox)
     rescheduled: int = 0
 
     def __post_init__(self) -> None:
@@ -96,6 +99,7 @@ class Plane:
             ids,
             self.clock,
             self.announcer,
+            self.mailbox,
             self._reschedule,
         )
 

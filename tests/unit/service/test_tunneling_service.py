@@ -22,6 +22,7 @@ from websockets.exceptions import InvalidStatus
 
 from support.service import api, config, dial, running, trust
 from support.waiting import HANG, until
+from tailrace.common.secret import Secret
 from tailrace.errors import ConfigurationError, ListenError
 from tailrace.service.config import Address, Endpoints, OperationSettings
 from tailrace.service.errors import StoreFailed
@@ -55,6 +56,8 @@ async def test_ready_files(tmp_path: Path) -> None:
             "access_key_id",
             "secret_access_key",
             "pid",
+            "api_listen",
+            "data_listen",
         }
         assert stat.S_IMODE(ready.stat().st_mode) == 0o600
         assert document["pid"] == os.getpid()
@@ -393,11 +396,15 @@ async def test_things_are_notified(tmp_path: Path) -> None:
                 await asyncio.sleep(0.01)
         document = json.loads(saved.read_text())
         assert document["thingName"] == "lamp"
+        expires = service.queries.describe(opened["tunnelId"]).expires_at
         assert document["notification"] == {
             "clientAccessToken": opened["destinationAccessToken"],
             "clientMode": "destination",
             "region": "us-east-1",
             "services": ["SSH"],
+            "tunnelId": opened["tunnelId"],
+            "expiresAt": int(expires),
+            "tokenId": Secret(opened["destinationAccessToken"]).digest[:16],
         }
 
 

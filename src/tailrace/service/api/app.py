@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import logging
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -24,15 +22,17 @@ from ..control import ControlPlane
 from ..errors import StoreFailed, TunnelNotFound
 from ..identity.policy import AccessKey
 from ..limits import Limits, network
-from ..networks import Network, forwarded_client
+from ..networks import Network
 from ..telemetry.audit import OK, AuditLog
 from ..telemetry.counters import Counters
 from .authorization import authorize_operation
-from .body_budget import BodyBudget, BodyShare
+from .body_budget import BodyBudget
 from .dispatch import perform
 from .errors import ApiError, ErrorType
-from .model import OPERATIONS, SIGNING_NAME
+from .model import CALLS, SIGNING_NAME
 from .operations import Document
+from .request_body import address_of, check_length, read_body
+from .responses import error_response, json_response
 from .server import mark_known
 from .sigv4 import RequestHead, Verifier
 from .validation import read_parameters
@@ -42,7 +42,6 @@ __all__ = ["ControlApi"]
 _log = logging.getLogger(__name__)
 
 _TARGET_PREFIX: Final = f"{SIGNING_NAME}."
-_CONTENT_TYPE: Final = "application/x-amz-json-1.1"
 _LONGEST: Final = 200
 """Characters of what a client has sent in a line of the log."""
 
@@ -79,7 +78,7 @@ class ControlApi:
 
     async def _handle(self, request: Request) -> Response:
         request_id = self._control.request_id()
-        about = _About(self._address(request))
+        about = _About(address_of(request, self._forwarders))
         try:
             name, key, body = await self._receive(request, about)
             began = time.perf_counter()
@@ -97,17 +96,17 @@ class ControlApi:
             self._count(request, error.type)
             if error.quota:
                 self._counters.quotas[error.quota] += 1
-            return _error(error, request_id)
+            return error_response(error, request_id)
         except ClientDisconnect:
             return Response(status_code=400)
         except StoreFailed as failed:
             _log.error("request %s: %s; %s", request_id, failed, about)
             self._count(request, ErrorType.INTERNAL.code)
-            return _error(
+            return error_response(
                 ApiError(ErrorType.INTERNAL, "The service cannot reach its store"), request_id
             )
         self._count(request, OK)
-        return _json(document, 200, {"x-amzn-RequestId": request_id})
+        return json_response(document, 200, {"x-amzn-RequestId": request_id})
 
     async def _receive(self, request: Request, about: _About) -> tuple[str, AccessKey, bytearray]:
         """Return operation, signer and body of a request.
@@ -117,38 +116,53 @@ class ControlApi:
         """
         address = network(about.address)
         with self._throttle.of_address(address):
-            _check_length(request, self._limits)
+            check_length(request, self._limits.request_bytes)
             claim = self._verifier.judge(_head(request), self._control.clock())
             name = _operation_name(request)
-            if name not in OPERATIONS:
+            if name not in CALLS:
                 raise ApiError(ErrorType.UNKNOWN_OPERATION, "The operation is not known")
             if claim.body_hash is None:
                 share = self._strangers.share(address)
             else:
                 share = self._clients.share(claim.key.access_key_id)
             with share:
-                body = await _read_body(request, self._limits, share)
+                body = await read_body(request, self._limits.handshake_seconds, share)
             key = claim.prove(body)
         about.key, about.operation = key.access_key_id, name
         mark_known(request.scope)
         self._throttle.of_key(key)
         return name, key, body
 
+    def judge(self, request: Request, address: str) -> AccessKey:
+        """Return who has signed a request without a body that is no call.
+
+        Raises:
+            ApiError: the request is not signed as it must be, or there are too many.
+        """
+        owner = network(address)
+        with self._throttle.of_address(owner):
+            check_length(request, 0)
+            claim = self._verifier.judge(_head(request), self._control.clock())
+            key = claim.prove(b"")
+        mark_known(request.scope)
+        self._throttle.of_key(key)
+        return key
+
     async def _handle_other(self, _: Request, __: Exception) -> Response:
         """Answer requests for other paths and methods in the form that SDKs parse."""
         other = ApiError(ErrorType.UNKNOWN_OPERATION, "Requests must be POST /")
-        return _error(other, self._control.request_id())
+        return error_response(other, self._control.request_id())
 
     def _count(self, request: Request, outcome: str) -> None:
         # Only names that exist: a label for each made-up one would fill the memory.
         name = _operation_name(request)
-        self._counters.requests[name if name in OPERATIONS else "unknown", outcome] += 1
+        self._counters.requests[name if name in CALLS else "unknown", outcome] += 1
 
     async def _respond(
         self, name: str, key: AccessKey, body: bytearray, request_id: str, about: _About
     ) -> Document:
         """Carry out an operation for a key; what changes something is audited."""
-        operation = OPERATIONS[name]
+        operation = CALLS[name]
         outcome, parameters, document = ErrorType.INTERNAL.code, Document(), Document()
         try:
             # Before anything is spent on the parameters.
@@ -174,13 +188,6 @@ class ControlApi:
         about.tunnel = document.get("tunnelId", about.tunnel)
         _log.info("request %s: %s", request_id, about, extra=flood_kind(per=f"{name} {about.key}"))
         return document
-
-    def _address(self, request: Request) -> str:
-        """Return the host that a request comes from, as a proxy in between tells."""
-        if request.client is None:
-            return "unknown"
-        fields = request.headers.getlist("x-forwarded-for")
-        return forwarded_client(fields, request.client.host, self._forwarders)
 
     def _name_tunnel(self, about: _About, parameters: Document) -> None:
         """Note, before it may be gone, the tunnel that ``parameters`` name, and its thing."""
@@ -253,33 +260,6 @@ def _operation_name(request: Request) -> str:
     return request.headers.get("x-amz-target", "").removeprefix(_TARGET_PREFIX)
 
 
-def _check_length(request: Request, limits: Limits) -> None:
-    """Refuse a request by the length of its body.
-
-    Raises:
-        ApiError: it is too long, or does not say.
-    """
-    if "transfer-encoding" in request.headers:
-        raise ApiError(ErrorType.LENGTH_REQUIRED, "The request must have a Content-Length")
-    # A number: uvicorn answers others with 400.
-    if int(request.headers.get("content-length", 0)) > limits.request_bytes:
-        raise ApiError(
-            ErrorType.TOO_LARGE, f"The request body exceeds {limits.request_bytes} bytes"
-        )
-
-
-async def _read_body(request: Request, limits: Limits, share: BodyShare) -> bytearray:
-    body = bytearray()
-    try:
-        async with asyncio.timeout(limits.handshake_seconds):
-            async for chunk in request.stream():
-                share.grow(len(body) + len(chunk))
-                body += chunk
-    except TimeoutError:
-        raise ApiError(ErrorType.REQUEST_TIMEOUT, "The request body did not come in time") from None
-    return body
-
-
 def _head(request: Request) -> RequestHead:
     raw_path: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
     return RequestHead(
@@ -290,16 +270,4 @@ def _head(request: Request) -> RequestHead:
             (name.decode("latin-1").lower(), value.decode("utf-8", "surrogateescape"))
             for name, value in request.headers.raw
         ],
-    )
-
-
-def _json(document: Document, status: int, headers: dict[str, str]) -> Response:
-    return Response(json.dumps(document).encode(), status, headers, _CONTENT_TYPE)
-
-
-def _error(error: ApiError, request_id: str) -> Response:
-    return _json(
-        {"__type": error.type, "message": error.message},
-        error.status,
-        {"x-amzn-RequestId": request_id, "x-amzn-ErrorType": error.type},
     )

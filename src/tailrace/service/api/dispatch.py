@@ -7,7 +7,7 @@ from ..errors import EndNotStored, TunnelClosed, TunnelLimitReached, TunnelNotFo
 from ..identity.policy import AccessKey
 from .authorization import authorize
 from .errors import ApiError, ErrorType
-from .model import OPERATIONS
+from .model import CALLS
 from .operations import Call, Document
 
 __all__ = ["perform"]
@@ -25,7 +25,7 @@ async def perform(
         ApiError: a modelled error of the operation, or the key does not allow it.
         StoreFailed: the store cannot be read or written.
     """
-    operation = OPERATIONS[name]
+    operation = CALLS[name]
     call = Call(control, parameters, key)
 
     is_ended = False

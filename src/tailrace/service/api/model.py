@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from ..identity.policy import ACKNOWLEDGE
 from . import operations
 from .shapes import Boolean, Integer, Listing, Pattern, Structure, Text
 
-__all__ = ["OPERATIONS", "SIGNING_NAME", "Operation"]
+__all__ = ["CALLS", "EXTENSIONS", "OPERATIONS", "SIGNING_NAME", "Operation"]
 
 SIGNING_NAME: Final = "IoTSecuredTunneling"
 """Name of the service in signatures and in ``X-Amz-Target``."""
@@ -121,3 +122,25 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         handler=operations.untag,
     ),
 }
+
+EXTENSIONS: Final[Mapping[str, Operation]] = {
+    ACKNOWLEDGE: Operation(
+        Structure(
+            {"thingName": _THING_NAME, "tokenIds": Listing(Text(1, 128, _NAME), 1, 100)},
+            ("thingName", "tokenIds"),
+        ),
+        writes=True,
+        things=operations.thing_of_list,
+        handler=operations.acknowledge,
+    ),
+    "ListWaitingThings": Operation(
+        Structure({"thingName": _THING_NAME}),
+        writes=False,
+        things=operations.thing_of_list,
+        handler=operations.list_waiting,
+    ),
+}
+"""Operations that AWS does not have."""
+
+CALLS: Final[Mapping[str, Operation]] = {**OPERATIONS, **EXTENSIONS}
+"""All that a client may call."""

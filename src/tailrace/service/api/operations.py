@@ -23,10 +23,12 @@ __all__ = [
     "Document",
     "Handler",
     "ThingNames",
+    "acknowledge",
     "close_tunnel",
     "describe_tunnel",
     "list_tags",
     "list_tunnels",
+    "list_waiting",
     "open_tunnel",
     "rotate_tokens",
     "tag",
@@ -170,6 +172,39 @@ async def untag(call: Call) -> Document:
 async def list_tags(call: Call) -> Document:
     """List the tags of a tunnel."""
     return {"tags": _write_tags(call.control.queries.tags(_resource(call)))}
+
+
+async def acknowledge(call: Call) -> Document:
+    """Drop notifications that a thing has stored."""
+    call.control.mailbox.acknowledge(
+        call.parameters["thingName"], frozenset(call.parameters["tokenIds"])
+    )
+    return {}
+
+
+async def list_waiting(call: Call) -> Document:
+    """List the things that wait at the service, but for those that the policy hides."""
+    mailbox = call.control.mailbox
+    found = sorted(
+        (
+            waiter
+            for waiter in mailbox.waiters(call.parameters.get("thingName"))
+            if call.key.policy.allows_thing(waiter.thing_name)
+        ),
+        key=lambda waiter: (waiter.thing_name, waiter.since),
+    )
+    return {
+        "waitingThings": [
+            {
+                "thingName": waiter.thing_name,
+                "since": round(waiter.since, 3),
+                "address": waiter.address,
+                "accessKeyId": waiter.key_id,
+                "notifications": mailbox.pending(waiter.thing_name),
+            }
+            for waiter in found
+        ]
+    }
 
 
 # Thing names that a call concerns, before and after it; None for a tunnel without a thing

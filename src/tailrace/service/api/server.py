@@ -14,6 +14,7 @@ import re
 import socket
 import ssl
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Collection, MutableMapping
 from enum import Enum
@@ -34,7 +35,7 @@ from ..connection_limiter import ConnectionLimiter
 from ..limits import Limits
 from ..networks import Network
 
-__all__ = ["HttpServer", "mark_known"]
+__all__ = ["HttpServer", "hold_open", "mark_known"]
 
 _log = logging.getLogger(__name__)
 
@@ -67,11 +68,27 @@ _TLS_BUFFER: Final = 2 * (16 * 1024 + 64)
 """Bytes of ciphertext taken from, or given to, the system at once: 2 TLS records."""
 
 _KNOWN: Final = "known_client"
+_HOLD: Final = "hold_open"
+
+_GONE_MS: Final = 45_000
+"""Milliseconds after which a client is gone that acknowledges nothing of what it is sent."""
 
 
 def mark_known(scope: MutableMapping[str, Any]) -> None:
     """Note in the scope of a request that its signature is valid: the client may come back."""
     scope["state"][_KNOWN] = True
+
+
+def hold_open(scope: MutableMapping[str, Any]) -> None:
+    """Let the response to a request take as long as it likes; its client is known.
+
+    Its connection does not count among those of the listener any more: who answers bounds such
+    responses, sends something every 20 s or so, and does not wait for ever to be rid of it. A
+    client that has vanished meanwhile is noticed by the system, which ends the connection.
+    """
+    hold = scope["state"][_HOLD]()
+    if hold is not None:
+        hold()
 
 
 class HttpServer:
@@ -298,13 +315,15 @@ class _Phase(Enum):
     """Some of it has come."""
     REQUEST = "request"
     """Its head has come; it is read, carried out and answered."""
+    STREAM = "stream"
+    """It is answered for as long as the application likes."""
 
 
 class _Connection(H11Protocol):
     """One HTTP connection. In each phase it has a deadline, at which it is dropped."""
 
     def __init__(self, shared: _Shared, config: uvicorn.Config, state: ServerState) -> None:
-        super().__init__(config, state, {})
+        super().__init__(config, state, {_HOLD: weakref.WeakMethod(self._hold)})
         self._shared = shared
         self.logger = _log
         self.access_log = False
@@ -353,6 +372,15 @@ class _Connection(H11Protocol):
         self._enter(_Phase.REQUEST, self._shared.head_seconds + _ANSWER_SECONDS)
         self._stranger_requests += 1
 
+    def _hold(self) -> None:
+        self._phase = _Phase.STREAM
+        if self._deadline is not None:
+            self._deadline.cancel()
+        connection = self.transport.get_extra_info("socket")
+        self._shared.limiter.release(connection.fileno())
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _GONE_MS)
+
     def _data_wanted(self) -> bool:
         """Called when more of a body or a next request may be read; return whether it is."""
         if self._phase is _Phase.REQUEST and self._http.is_body_held:
@@ -376,7 +404,7 @@ class _Connection(H11Protocol):
 
     def shutdown(self) -> None:
         super().shutdown()
-        if self._phase is not _Phase.REQUEST:
+        if self._phase not in (_Phase.REQUEST, _Phase.STREAM):
             # Kept alive by the client, which would not answer the end of TLS.
             self.transport.abort()
 

@@ -1,34 +1,26 @@
 """The access keys that sign API requests: one from the environment, the others in a file.
 
 ``tailrace keys`` changes the file while a service runs, and a revoked key must not sign a
-single request more. So the service looks at the file with each request, but reads it only
-when its *signature* has changed: inode, mode, size and times of change, from one ``stat``. A
-key file is never changed in place. :class:`KeyFile` writes a new one and renames it over
-the old, which gives another inode each time; the others notice an editor that writes in
-place, and a change of mode. A file that could not be read is read again with each request
-until it can. Processes that change the file hold a lock of their own file, because the key file
-is another one after each change.
+single request more. So the service looks at the signature of the :class:`~.state_file.StateFile`
+with each request, but reads it only when that has changed. A file that could not be read is read
+again with each request until it can.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ...common.atomic_files import make_private_directory, write_file
-from ...common.file_lock import locked
-from ...common.private_files import OTHERS, open_private
 from ...common.secret import Secret
 from ...errors import ConfigurationError
 from ..limits import COMMON_QUOTAS, Quotas
 from .policy import EVERYTHING, AccessKey, Policy
+from .state_file import Signature, StateFile
 
 __all__ = [
     "ACCESS_KEY_VARIABLE",
@@ -38,6 +30,7 @@ __all__ = [
     "LoadedKeys",
     "credentials_file",
     "new_key",
+    "new_key_id",
 ]
 
 _log = logging.getLogger(__name__)
@@ -46,8 +39,6 @@ ACCESS_KEY_VARIABLE: Final = "TAILRACE_ACCESS_KEY_ID"
 SECRET_KEY_VARIABLE: Final = "TAILRACE_SECRET_ACCESS_KEY"  # noqa: S105 - a name
 
 _BASE32: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
-
-_Signature = tuple[int, int, int, int, int]
 
 
 def credentials_file(state_dir: Path) -> Path:
@@ -63,10 +54,8 @@ def new_key(
     quotas: Quotas = COMMON_QUOTAS,
 ) -> AccessKey:
     """Return a new random key; with ``seconds`` a temporary one."""
-    # The prefixes of AWS, which its tools and secret scanners know.
-    prefix = "AKIA" if seconds is None else "ASIA"
     return AccessKey(
-        access_key_id=prefix + "".join(secrets.choice(_BASE32) for _ in range(16)),
+        access_key_id=new_key_id(is_temporary=seconds is not None),
         secret_access_key=Secret(secrets.token_urlsafe(30)),
         session_token=None if seconds is None else Secret("trs_" + secrets.token_urlsafe(32)),
         expires_at=None if seconds is None else now + seconds,
@@ -77,36 +66,15 @@ def new_key(
     )
 
 
-class KeyFile:
-    """The key file, mode 0600; changed by one process at a time, and replaced atomically."""
+def new_key_id(*, is_temporary: bool = False) -> str:
+    """Return a new random id of a key."""
+    # The prefixes of AWS, which its tools and secret scanners know.
+    prefix = "ASIA" if is_temporary else "AKIA"
+    return prefix + "".join(secrets.choice(_BASE32) for _ in range(16))
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
 
-    def make_directory(self) -> None:
-        """Make the state directory, or see that no other user may write to it.
-
-        Root may look after the keys of a service that runs as another user.
-
-        Raises:
-            ConfigurationError: it cannot be used.
-        """
-        if not (_is_root() and self.path.parent.is_dir()):
-            make_private_directory(self.path.parent)
-
-    def signature(self) -> _Signature | None:
-        """Return a value that changes with the file, ``None`` when it does not exist."""
-        try:
-            found = self.path.lstat()
-        except OSError:
-            return None
-        return (
-            found.st_ino,
-            found.st_mode,
-            found.st_size,
-            found.st_mtime_ns,
-            found.st_ctime_ns,
-        )
+class KeyFile(StateFile):
+    """The key file."""
 
     def read(self) -> tuple[AccessKey, ...]:
         """Return all keys, none when the file does not exist.
@@ -115,13 +83,9 @@ class KeyFile:
             ConfigurationError: the file cannot be read, is open to other users, or is not
                 a key file.
         """
-        try:
-            with open(open_private(self.path, os.O_RDONLY, OTHERS), "rb") as file:
-                content = file.read()
-        except FileNotFoundError:
+        content = self.read_bytes()
+        if content is None:
             return ()
-        except OSError as error:
-            raise ConfigurationError(f"cannot read {self.path}: {error.strerror}") from error
         try:
             document = json.loads(content)
             return tuple(AccessKey.from_document(entry) for entry in _entries(document))
@@ -132,13 +96,18 @@ class KeyFile:
             ) from None
 
     def add(self, key: AccessKey, now: float) -> None:
-        """Add a key, and remove those that have expired.
+        """Add a key, in place of one with its id, and remove those that have expired.
 
         Raises:
             ConfigurationError: the file cannot be read or written.
         """
-        with self._locked():
-            self._write([*(k for k in self.read() if not k.has_expired(now)), key])
+        with self.locked():
+            kept = (
+                each
+                for each in self.read()
+                if not each.has_expired(now) and each.access_key_id != key.access_key_id
+            )
+            self._write([*kept, key])
 
     def revoke(self, access_key_id: str) -> AccessKey | None:
         """Remove a key and return it, ``None`` when it is not there.
@@ -146,7 +115,7 @@ class KeyFile:
         Raises:
             ConfigurationError: the file cannot be read or written.
         """
-        with self._locked():
+        with self.locked():
             keys = self.read()
             found = next((key for key in keys if key.access_key_id == access_key_id), None)
             if found is not None:
@@ -159,7 +128,7 @@ class KeyFile:
         Raises:
             ConfigurationError: the file cannot be read or written.
         """
-        with self._locked():
+        with self.locked():
             keys = self.read()
             for key in keys:
                 if key.is_privileged:
@@ -170,26 +139,7 @@ class KeyFile:
 
     def _write(self, keys: Sequence[AccessKey]) -> None:
         document = {"keys": [key.to_document() for key in keys]}
-        write_file(self.path, json.dumps(document, indent=2).encode() + b"\n")
-        _give_to_service(self.path)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        lock = self.path.with_name(self.path.name + ".lock")
-        with locked(lock, wait=True):
-            _give_to_service(lock)
-            yield
-
-
-def _give_to_service(path: Path) -> None:
-    """Let root's files in the state directory of another user belong to that user."""
-    if _is_root():
-        owner = path.parent.stat()
-        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
-
-
-def _is_root() -> bool:
-    return os.name == "posix" and os.geteuid() == 0
+        self.replace(json.dumps(document, indent=2).encode() + b"\n")
 
 
 def _entries(document: object) -> list[dict[str, object]]:
@@ -205,7 +155,7 @@ def _entries(document: object) -> list[dict[str, object]]:
 class LoadedKeys:
     """The keys in the file, by their id, and the file's signature."""
 
-    signature: _Signature | None
+    signature: Signature | None
     keys: Mapping[str, AccessKey]
 
 

@@ -9,7 +9,11 @@ from typing import Any, Final
 from ...common.secret import Secret
 from ..limits import COMMON_QUOTAS, Quotas
 
-__all__ = ["EVERYTHING", "AccessKey", "Policy"]
+__all__ = ["ACKNOWLEDGE", "EVERYTHING", "RECEIVE", "AccessKey", "Policy", "device_policy"]
+
+RECEIVE: Final = "ReceiveNotifications"
+ACKNOWLEDGE: Final = "AcknowledgeNotifications"
+"""Operations by which a thing waits for its notifications. They are none of AWS' control API."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,30 @@ class Policy:
             for pattern in self.things
         )
 
+    def to_document(self) -> dict[str, Any]:
+        """Return the members that forbid something, as a JSON object."""
+        document: dict[str, Any] = {}
+        if self.operations is not None:
+            document["operations"] = list(self.operations)
+        if self.things is not None:
+            document["things"] = list(self.things)
+        if self.read_only:
+            document["read_only"] = True
+        return document
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> Policy:
+        """Return the policy that :meth:`to_document` made ``document`` of.
+
+        Raises:
+            TypeError: it is none.
+        """
+        return cls(
+            _texts(document.get("operations")),
+            _texts(document.get("things")),
+            document.get("read_only", False) is not False,
+        )
+
     @property
     def is_unlimited(self) -> bool:
         """Whether nothing is forbidden."""
@@ -47,6 +75,12 @@ class Policy:
 
 
 EVERYTHING: Final = Policy()
+
+
+def device_policy(thing_name: str) -> Policy:
+    """Return what a device may do: wait for the notifications of its own thing."""
+    return Policy(operations=(RECEIVE, ACKNOWLEDGE), things=(thing_name,))
+
 
 _QUOTAS: Final = tuple(field.name for field in fields(Quotas))
 
@@ -89,12 +123,7 @@ class AccessKey:
             document["session_token"] = self.session_token.reveal()
         if self.expires_at is not None:
             document["expires_at"] = self.expires_at
-        if self.policy.operations is not None:
-            document["operations"] = list(self.policy.operations)
-        if self.policy.things is not None:
-            document["things"] = list(self.policy.things)
-        if self.policy.read_only:
-            document["read_only"] = True
+        document |= self.policy.to_document()
         for name in _QUOTAS:
             value = getattr(self.quotas, name)
             if value is not None:
@@ -116,11 +145,7 @@ class AccessKey:
                 expires_at=_number(document.get("expires_at")),
                 name=_text(document.get("name", "")),
                 created_at=_number(document.get("created_at")) or 0.0,
-                policy=Policy(
-                    _texts(document.get("operations")),
-                    _texts(document.get("things")),
-                    document.get("read_only", False) is not False,
-                ),
+                policy=Policy.from_document(document),
                 quotas=Quotas(**{name: _count(document.get(f"max_{name}")) for name in _QUOTAS}),
             )
         except (KeyError, TypeError, AttributeError):

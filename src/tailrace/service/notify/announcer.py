@@ -7,17 +7,18 @@ from collections.abc import Sequence
 from ...common.secret import Secret
 from ...mqtt.topics import TopicTemplate
 from ..tunnels.records import TunnelRecord
-from .base import Notification
-from .outbox import Outbox
+from .base import Notification, NotificationQueue
 
 __all__ = ["Announcer"]
 
 
 class Announcer:
-    """Puts the notifications of things into every outbox."""
+    """Puts the notifications of things into every queue."""
 
-    def __init__(self, outboxes: Sequence[Outbox], region: str, topics: TopicTemplate) -> None:
-        self._outboxes = tuple(outboxes)
+    def __init__(
+        self, queues: Sequence[NotificationQueue], region: str, topics: TopicTemplate
+    ) -> None:
+        self._queues = tuple(queues)
         self._region = region
         self._topics = topics
 
@@ -35,10 +36,10 @@ class Announcer:
             tunnel.services,
             tunnel.expires_at,
         )
-        for outbox in self._outboxes:
-            outbox.put(notification)
+        for queue in self._queues:
+            queue.put(notification)
 
     def withdraw(self, tunnel_id: str) -> None:
         """Drop the notification of a tunnel: it is closed, or the token has arrived."""
-        for outbox in self._outboxes:
-            outbox.cancel(tunnel_id)
+        for queue in self._queues:
+            queue.cancel(tunnel_id)

@@ -9,12 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from ...common.secret import Secret
 from ..errors import ServiceError
 
-__all__ = ["Notification", "Notifier", "NotifierDown", "NotifyFailed"]
+__all__ = ["Notification", "NotificationQueue", "Notifier", "NotifierDown", "NotifyFailed"]
+
+
+_TOKEN_ID: Final = 16
+"""Characters."""
 
 
 class NotifyFailed(ServiceError):
@@ -41,6 +45,11 @@ class Notification:
     expires_at: float
     """End of the tunnel, and so of the token, in seconds since the epoch."""
 
+    @property
+    def token_id(self) -> str:
+        """Name of the access token, which does not tell it: the beginning of its digest."""
+        return self.access_token.digest[:_TOKEN_ID]
+
     def document(self) -> dict[str, object]:
         """Return the content for the thing. It holds the token: keep it out of logs."""
         return {
@@ -48,6 +57,10 @@ class Notification:
             "clientMode": "destination",
             "region": self.region,
             "services": list(self.services),
+            # Not of AWS, whose clients pass over what they do not know.
+            "tunnelId": self.tunnel_id,
+            "expiresAt": int(self.expires_at),
+            "tokenId": self.token_id,
         }
 
     def payload(self) -> bytes:
@@ -74,3 +87,13 @@ class Notifier(Protocol):
 
     async def close(self) -> None:
         """Release connections, in bounded time."""
+
+
+class NotificationQueue(Protocol):
+    """Where notifications are left until they are delivered."""
+
+    def put(self, notification: Notification) -> None:
+        """Add a notification; it replaces a waiting one of the same tunnel."""
+
+    def cancel(self, tunnel_id: str) -> None:
+        """Drop the notification of a tunnel, if one waits."""

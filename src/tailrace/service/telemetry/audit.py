@@ -30,7 +30,9 @@ OK: Final = "ok"
 
 _log = logging.getLogger(__name__)
 
-_KEPT: Final = ("tunnelId", "resourceArn", "clientMode", "delete", "tagKeys")
+_KEPT: Final = (
+    *("tunnelId", "resourceArn", "clientMode", "delete", "tagKeys", "thingName", "tokenIds"),
+)
 _KEPT_OF_DESTINATION: Final = ("thingName", "services")
 _MOST_KEPT: Final = 200
 """Service ids or tag keys: more than any request may have that is not refused, by default."""
@@ -144,6 +146,16 @@ class AuditLog:
         """Write an event of the data plane, unless there are too many of its kind."""
         if self._handle >= 0 and self._floods.passes((event, *details.items())):
             self._write(event, dict(details) | {"address": address, "channel": channel})
+
+    def invitation(self, event: str, details: Mapping[str, str]) -> None:
+        """Record that somebody was ``invited`` or has ``joined``, or that it was revoked."""
+        self._write(event, details)
+
+    def join_refused(self, reason: str, invitation: str, address: str) -> None:
+        """Record that a machine with a bad code was refused; ``invitation`` is "" if unknown."""
+        details = {"reason": reason} | ({"invitation": invitation} if invitation else {})
+        if self._handle >= 0 and self._floods.passes(("join_refused", *details.items())):
+            self._write("join_refused", details | {"address": address})
 
     def expired(self, tunnel: str) -> None:
         """Record that a tunnel was closed because its lifetime had ended."""

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from ... import __version__
 from ..errors import StoreFailed
+from ..notify.mailbox import Mailbox
 from ..notify.outbox import Outbox
 from ..tunnels.queries import TunnelQueries
 from .counters import Counters, LoopLag
@@ -34,9 +35,10 @@ class Metrics:
         counters: Counters,
         queries: TunnelQueries,
         outboxes: Sequence[Outbox],
+        mailbox: Mailbox,
     ) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(_ServiceCollector(counters, queries, outboxes))
+        self._registry.register(_ServiceCollector(counters, queries, outboxes, mailbox))
         ProcessCollector(registry=self._registry)
         GCCollector(registry=self._registry)
 
@@ -47,11 +49,16 @@ class Metrics:
 
 class _ServiceCollector(Collector):
     def __init__(
-        self, counters: Counters, queries: TunnelQueries, outboxes: Sequence[Outbox]
+        self,
+        counters: Counters,
+        queries: TunnelQueries,
+        outboxes: Sequence[Outbox],
+        mailbox: Mailbox,
     ) -> None:
         self._counters = counters
         self._queries = queries
         self._outboxes = outboxes
+        self._mailbox = mailbox
 
     def describe(self) -> Iterator[Metric]:
         """Describe nothing, so that registering does not read the store."""
@@ -153,6 +160,16 @@ class _ServiceCollector(Collector):
         )
 
     def _notifications(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "tailrace_waiting_things",
+            "Things that wait for notifications at the service itself.",
+            self._mailbox.things,
+        )
+        yield CounterMetricFamily(
+            "tailrace_waiting_things_notified",
+            "Notifications that such things have acknowledged.",
+            self._mailbox.delivered,
+        )
         if not self._outboxes:
             return
         waiting = GaugeMetricFamily(

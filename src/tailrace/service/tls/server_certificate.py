@@ -95,6 +95,8 @@ class ServerTls:
         self.certificates = load()
         self.context = _context(self.certificates)
         self._shown = _pem(self.certificates)
+        self.authorities = _authorities(self.certificates)
+        """What clients have to trust, in PEM."""
 
     def renew(self) -> bool:
         """Load the certificates again; return whether the server has another one now.
@@ -128,6 +130,7 @@ class ServerTls:
         with _complaints(certificates):
             certificates.load_into(self.context)
         self.certificates, self._shown = certificates, _pem(certificates)
+        self.authorities = _authorities(certificates)
 
 
 def _context(certificates: Certificates) -> ssl.SSLContext:
@@ -138,6 +141,11 @@ def _context(certificates: Certificates) -> ssl.SSLContext:
 def _pem(certificates: Certificates) -> bytes:
     with _complaints(certificates):
         return certificates.server_file.read_bytes()
+
+
+def _authorities(certificates: Certificates) -> bytes:
+    with _complaints(certificates):
+        return certificates.ca_file.read_bytes()
 
 
 @contextmanager

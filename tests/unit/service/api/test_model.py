@@ -6,7 +6,7 @@ import botocore.loaders
 import pytest
 
 from tailrace.service.api.errors import ErrorType
-from tailrace.service.api.model import OPERATIONS
+from tailrace.service.api.model import CALLS, EXTENSIONS, OPERATIONS
 from tailrace.service.api.shapes import Boolean, Integer, Listing, Shape, Structure, Text
 
 MODEL: dict[str, Any] = botocore.loaders.Loader().load_service_model(
@@ -58,6 +58,11 @@ def from_table(shape: Shape) -> object:
 
 def test_all_operations_are_there() -> None:
     assert sorted(OPERATIONS) == sorted(MODEL["operations"])
+
+
+def test_what_is_added_bears_other_names() -> None:
+    assert not OPERATIONS.keys() & EXTENSIONS.keys()
+    assert CALLS.keys() == OPERATIONS.keys() | EXTENSIONS.keys()
 
 
 def test_modelled_errors_are_known() -> None:

@@ -15,6 +15,9 @@ def test_the_payload() -> None:
         "clientMode": "destination",
         "region": "eu-west-1",
         "services": ["SSH", "VNC"],
+        "tunnelId": "t1",
+        "expiresAt": 9,
+        "tokenId": Secret("token").digest[:16],
     }
 
 

@@ -76,12 +76,7 @@ class TestBroker:
         assert message.qos == 1
         assert not message.retain
         assert isinstance(message.payload, bytes)
-        assert json.loads(message.payload) == {
-            "clientAccessToken": TOKEN,
-            "clientMode": "destination",
-            "region": "us-east-1",
-            "services": ["SSH"],
-        }
+        assert json.loads(message.payload) == notification().document()
 
     async def test_many_at_once_share_one_connection(
         self, plain: Broker, monkeypatch: pytest.MonkeyPatch

@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tailrace.service.errors import StoreFailed
 from tailrace.service.limits import DEFAULT
+from tailrace.service.notify.mailbox import Mailbox
 from tailrace.service.telemetry.counters import Counters, ResetCause
 from tailrace.service.telemetry.prometheus import Metrics
 from tailrace.service.tunnels.queries import TunnelQueries
@@ -60,7 +61,7 @@ def test_everything(store: SqliteStore) -> None:
     counters.lag.record(0.002)
     counters.lag.record(9.0)
     queries = TunnelQueries(store, Unstored(), lambda: 1.0, "us-east-1", "0")
-    found = samples(Metrics(counters, queries, [Outbox()]))
+    found = samples(Metrics(counters, queries, [Outbox()], Mailbox()))
     expected = {
         "tailrace_tunnels open": 2,
         "tailrace_tunnels closed": 1,
@@ -97,7 +98,10 @@ def test_everything(store: SqliteStore) -> None:
 def test_nothing_has_happened(store: SqliteStore) -> None:
     found = samples(
         Metrics(
-            Counters(time.monotonic), TunnelQueries(store, Unstored(), lambda: 1.0, "r", "0"), []
+            Counters(time.monotonic),
+            TunnelQueries(store, Unstored(), lambda: 1.0, "r", "0"),
+            [],
+            Mailbox(),
         )
     )
     assert found["tailrace_tunnels open"] == 0
@@ -113,6 +117,6 @@ def test_a_failing_store_does_not_hide_the_rest(
 
     queries = TunnelQueries(store, Unstored(), lambda: 1.0, "us-east-1", "0")
     monkeypatch.setattr(queries, "usage", fail)
-    found = samples(Metrics(Counters(time.monotonic), queries, []))
+    found = samples(Metrics(Counters(time.monotonic), queries, [], Mailbox()))
     assert "tailrace_links source" in found
     assert "tailrace_tunnels open" not in found
