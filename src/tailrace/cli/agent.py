@@ -19,6 +19,7 @@ from ..common.stray_exceptions import stray_exceptions_logged
 from ..errors import ConfigurationError, TailraceError
 from .agent_broker import add_broker_options, read_broker
 from .agent_device_client import add_device_client_option, adopt_device_client
+from .agent_service import add_service_option, adopt_service
 from .arguments import Subparsers
 from .localproxy.files import default_state_dir, read_text
 from .signals import signals_handled
@@ -154,6 +155,7 @@ def add_agent_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
         if options is _WAYS_IN:
             add_broker_options(group)
             add_device_client_option(group)
+            add_service_option(group)
     once = _add_action(actions, "once", "serve one tunnel, and end with it", _once)
     once.add_argument(
         "token", metavar="TOKEN-FILE", help="file with a destination token, or a notification"
@@ -202,10 +204,13 @@ def _run(args: argparse.Namespace) -> None:
 
     adopted = adopt_device_client(args, os.environ)
     sources = _sources(args)
+    waiting = adopt_service(args, os.environ, has_other=bool(sources))
+    if waiting is not None:
+        sources.append(waiting)
     if not sources:
         raise ConfigurationError(
-            "no way in for notifications: give --endpoint or --broker, --notify-file, or "
-            "--notify-stdin"
+            "no way in for notifications: give --endpoint or --broker, --notify-file, "
+            "--notify-stdin or --service-url, or join a service with tailrace join"
         )
     services, file = _services(args, adopted.services)
     agent = Agent(

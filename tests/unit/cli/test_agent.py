@@ -27,6 +27,7 @@ from support.waiting import wait_until
 from tailrace.agent.sources import stdin
 from tailrace.agent.sources.base import Receive
 from tailrace.agent.sources.stdin import StdinSource
+from tailrace.aws import joined
 from tailrace.cli import agent as command
 from tailrace.cli.agent import add_agent_parser
 from tailrace.cli.exit_codes import ExitCode
@@ -54,6 +55,8 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("AWSIOT_TUNNEL_ENDPOINT", "AWSIOT_TUNNEL_REGION", "STATE_DIRECTORY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setattr(joined, "_SYSTEM", tmp_path / "none")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "none"))
 
 
 # -- mistakes -------------------------------------------------------------------------------------
