@@ -7,6 +7,7 @@ import logging
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
@@ -222,13 +223,15 @@ async def test_a_thing_learns_of_its_tokens_once_each(
                 assert (str(message.topic), message.qos) == ("$aws/things/lamp/tunnels/notify", 1)
                 assert isinstance(message.payload, bytes)
                 document = json.loads(message.payload)
-                assert document | {"clientAccessToken": ""} == {
-                    "clientAccessToken": "",
+                text: str = document.pop("clientAccessToken")
+                assert document.pop("tokenId") not in text
+                assert document.pop("expiresAt") > time.time()
+                assert document.pop("tunnelId")
+                assert document == {
                     "clientMode": "destination",
                     "region": served.endpoints.region,
                     "services": ["SSH"],
                 }
-                text: str = document["clientAccessToken"]
                 return text
 
             opened = await asyncio.to_thread(client.open_tunnel, destinationConfig=lamp)
