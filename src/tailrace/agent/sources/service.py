@@ -88,7 +88,9 @@ class ServiceSource:
         """Return whether the service is connected, and since when, or why not."""
         if self._since is not None:
             return f"waiting at {self._endpoint} for {self._now() - self._since:.0f} s"
-        return f"{self._endpoint} unreachable: {self._failure or 'not tried yet'}"
+        if not self._failure:
+            return "connecting"
+        return f"not connected: {self._failure}"
 
     async def run(self, receive: Receive) -> None:
         """Deliver notifications until cancelled."""
