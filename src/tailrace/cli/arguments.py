@@ -13,7 +13,7 @@ Subparsers: TypeAlias = "argparse._SubParsersAction[Any]"
 
 
 def add_state_dir(parser: argparse.ArgumentParser) -> None:
-    """Add ``--state-dir``, also behind the commands of the parser; :func:`state_dir_of` reads it."""
+    """Add ``--state-dir`` to a parser and its commands; :func:`state_dir_of` reads it."""
     for each in (parser, *subparsers_of(parser).values()):
         each.add_argument(
             "--state-dir",
