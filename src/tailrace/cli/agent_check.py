@@ -15,6 +15,7 @@ from .agent_device_client import adopt_device_client
 from .agent_options import NO_WAY_IN, add_run_options, agent_state_dir, capath_of, services_of
 from .agent_service import adopt_service
 from .arguments import Subparsers
+from .exit_codes import ChecksFailed
 
 if TYPE_CHECKING:
     from ..agent.sources.mqtt import MqttSourceSettings
@@ -54,7 +55,7 @@ def add_check_parser(actions: Subparsers) -> argparse.ArgumentParser:
 
 def _check(args: argparse.Namespace) -> None:
     from ..checks.findings import failed
-    from ..checks.report import raise_if_failed
+    from ..checks.report import failure_text
     from ..checks.runner import Check
 
     try:
@@ -66,7 +67,9 @@ def _check(args: argparse.Namespace) -> None:
             return finding
 
         checks = [Check("configuration", run)]
-    raise_if_failed(asyncio.run(_run(checks, _report(args, checks))))
+    failure = failure_text(asyncio.run(_run(checks, _report(args, checks))))
+    if failure:
+        raise ChecksFailed(failure)
 
 
 async def _run(checks: list[Check], report: TextReport | JsonReport) -> list[CheckResult]:
