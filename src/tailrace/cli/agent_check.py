@@ -7,7 +7,8 @@ import asyncio
 import os
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from ..errors import ConfigurationError
 from .agent_broker import read_broker
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from ..checks.server import Server
 
 __all__ = ["add_check_parser"]
+
+_ROOT: Final = Path("/")
 
 
 def add_check_parser(actions: Subparsers) -> argparse.ArgumentParser:
@@ -47,6 +50,12 @@ def add_check_parser(actions: Subparsers) -> argparse.ArgumentParser:
         action="store_true",
         help="connect to the broker although an agent runs, which loses its connection for some "
         "seconds",
+    )
+    parser.add_argument(
+        "--installed",
+        action="store_true",
+        help="take what no option says from the agent that tailrace agent install has set up; as "
+        "root",
     )
     add_run_options(parser)
     parser.set_defaults(run_action=_check)
@@ -100,6 +109,8 @@ def _checks(args: argparse.Namespace, environment: Mapping[str, str]) -> list[Ch
     from ..agent.check import AgentCheckSettings, agent_checks
     from ..agent.check_service import service_checks
 
+    if args.installed:
+        environment = {**environment, **_take_installed(args)}
     adopted = adopt_device_client(args, os.environ)
     broker = read_broker(args, environment)
     has_other = broker is not None or args.notify_file is not None or args.notify_stdin
@@ -120,6 +131,26 @@ def _checks(args: argparse.Namespace, environment: Mapping[str, str]) -> list[Ch
         warnings=adopted.warnings,
     )
     return agent_checks(settings)
+
+
+def _take_installed(args: argparse.Namespace) -> Mapping[str, str]:
+    """Put what the installed agent runs with in place of what was not given; return variables.
+
+    Raises:
+        ConfigurationError: none is installed, or its files cannot be read.
+    """
+    from ..agent.install import NAME, installed_agent
+    from .parser import CommandParser
+
+    installed = installed_agent(_ROOT)
+    parser = CommandParser(prog="tailrace agent run", add_help=False)
+    add_run_options(parser)
+    found, defaults = parser.parse(installed.words), parser.parse([])
+    found.state_dir = Path(f"/var/lib/{NAME}")
+    for name, value in vars(found).items():
+        if getattr(args, name, None) == getattr(defaults, name, None):
+            setattr(args, name, value)
+    return installed.variables
 
 
 def _tunnels(
