@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from ..agent.sources.base import NotificationSource
+    from ..agent.sources.service import ServiceSource
 
 __all__ = ["add_service_option", "adopt_service"]
 
@@ -26,7 +26,7 @@ def add_service_option(container: argparse._ActionsContainer) -> None:
 
 def adopt_service(
     args: argparse.Namespace, environment: Mapping[str, str], *, has_other: bool
-) -> NotificationSource | None:
+) -> ServiceSource | None:
     """Return the source for the service to wait at, ``None`` if there is none.
 
     What the joined service tells takes the place of options that are not given: the thing, the

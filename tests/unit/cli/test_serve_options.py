@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -109,6 +110,26 @@ def test_the_formats_of_the_log(capsys: pytest.CaptureFixture[str]) -> None:
     finally:
         root.handlers[:] = before
         root.setLevel(level)
+
+
+def test_records_in_the_journal_have_priorities(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    root, stderr = logging.getLogger(), (tmp_path / "err").open("w+")
+    before, level = list(root.handlers), root.level
+    found = os.fstat(stderr.fileno())
+    monkeypatch.setattr(sys, "stderr", stderr)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+    try:
+        root.handlers.clear()
+        start_logging(parse())
+        logging.getLogger("tailrace.test").warning("careful")
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+    stderr.seek(0)
+    assert stderr.read().startswith("<4>")
+    stderr.close()
 
 
 MAIN = """
