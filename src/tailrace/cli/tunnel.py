@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from ..common.atomic_files import write_atomically
 from ..errors import ConfigurationError
 from .arguments import Subparsers
+from .client_options import add_client_options, client_of
 
 if TYPE_CHECKING:  # it takes an event loop, and usage errors take none
     from ..aws import Client, SideState
 
 __all__ = [
-    "add_client_options",
     "add_tunnel_parser",
-    "client_of",
     "format_time",
     "print_json",
     "print_table",
@@ -96,31 +95,9 @@ def _add_action(actions: Subparsers, name: str, text: str) -> argparse.ArgumentP
     parser: argparse.ArgumentParser = actions.add_parser(
         name, help=text, description=f"{text[0].upper()}{text[1:]}."
     )
+    parser.add_argument("--json", action="store_true", help="print JSON even on a terminal")
     add_client_options(parser)
     return parser
-
-
-def add_client_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of what calls a control API; :func:`client_of` reads them."""
-    parser.add_argument("--json", action="store_true", help="print JSON even on a terminal")
-    parser.add_argument(
-        "--endpoint-url",
-        metavar="URL",
-        help="control API to call (default: AWS_ENDPOINT_URL_IOTSECURETUNNELING, "
-        "AWS_ENDPOINT_URL, endpoint_url of the profile, or that of AWS in the region)",
-    )
-    parser.add_argument(
-        "--region",
-        help="AWS region (default: AWS_REGION, AWS_DEFAULT_REGION or that of the profile)",
-    )
-    parser.add_argument("--profile", help="profile in the AWS configuration files")
-    parser.add_argument(
-        "--ca-bundle",
-        metavar="FILE",
-        type=Path,
-        help="CA certificates to trust in addition to the system's (default: AWS_CA_BUNDLE or "
-        "ca_bundle of the profile)",
-    )
 
 
 def _add_destination(parser: argparse.ArgumentParser) -> None:
@@ -189,27 +166,6 @@ def run_tunnel(args: argparse.Namespace) -> None:
 async def _run(args: argparse.Namespace) -> None:
     async with client_of(args) as client:
         await _ACTIONS[args.action](args, client)
-
-
-def client_of(args: argparse.Namespace) -> Client:
-    """Return the client that the options ask for.
-
-    Raises:
-        ConfigurationError: an option or the environment is wrong.
-    """
-    from ..aws.client import Client
-
-    try:
-        return Client(
-            profile=args.profile,
-            region=args.region,
-            endpoint=args.endpoint_url,
-            ca=args.ca_bundle,
-        )
-    except ConfigurationError as error:
-        if error.setting != "region":
-            raise
-        raise ConfigurationError("no region: give --region or set AWS_REGION") from None
 
 
 # Actions
