@@ -43,8 +43,8 @@ FORBIDDEN = {
     "aws": {"session", "flow"},
     # It has nothing to do with tunnels: of link it uses the way through the network.
     "mqtt": {"wire", "session"},
-    # Nor have the checks.
-    "checks": {"wire", "session", "flow"},
+    # What a tunnel carries is of no concern to the checks.
+    "checks": {"session", "flow"},
     # The service speaks the protocol's messages but is neither end of a tunnel.
     "service": {"session", "link", "localproxy"},
     # What it needs of a tunnel, the engine and the control API's client offer.
