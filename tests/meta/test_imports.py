@@ -32,6 +32,7 @@ FLOORS = {
     "library": 8,
     "sync": 9,
     "agent": 10,
+    "operator": 10,
     "demo": 10,
     "testing": 10,
     "cli": 11,
@@ -53,6 +54,7 @@ FORBIDDEN = {
     "sync": {"session", "flow", "link"},
     # Tunnels come from the library alone.
     "agent": {"session", "flow", "localproxy", "service"},
+    "operator": {"session", "flow", "link", "localproxy", "service"},
 }
 
 OFFERED = {"errors", "aws", "library", "service", "agent", "sync"}
@@ -191,6 +193,7 @@ def test_every_room_of_the_package_is_known() -> None:
         ("tailrace.library.tunnel", "from ..sync import Tunnel"),
         ("tailrace.sync.tunnel", "from ..link import Link"),
         ("tailrace.agent.tunnels", "from ..localproxy.proxy import LocalProxy"),
+        ("tailrace.operator.doctor.subject", "from ...link.endpoint import NetworkEndpoint"),
         ("tailrace.checks.server", "from ..mqtt.settings import BrokerSettings"),
         ("tailrace", "from .wire import Message"),
         ("tailrace.shed.tools", "import json"),

@@ -27,6 +27,7 @@ from .completion import (
     is_completion,
     run_completion,
 )
+from .doctor import add_doctor_parser, run_doctor
 from .env import add_env_parser, add_exec_parser, run_env, run_exec
 from .exit_codes import BROKEN_PIPE, INTERRUPTED, ExitCode, exit_code_of
 from .invite import add_invite_parser, run_invite
@@ -108,6 +109,7 @@ def _parser() -> CommandParser:
     add_join_parser(commands).set_defaults(run=run_join)
     add_things_parser(commands).set_defaults(run=run_things)
     add_tunnel_parser(commands).set_defaults(run=run_tunnel)
+    add_doctor_parser(commands).set_defaults(run=run_doctor)
     add_agent_parser(commands).set_defaults(run=run_agent)
     _add_config_parser(commands)
     demo = commands.add_parser(

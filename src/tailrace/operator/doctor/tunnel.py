@@ -1,0 +1,133 @@
+"""What the control API says of a tunnel: whether it is open, its services, who is connected."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from typing import Final
+
+from ...aws import Client, SideState, TunnelDescription, TunnelState, TunnelSummary
+from ...checks.findings import Finding, failed, ok, skipped, warning
+from ...errors import AccessRefused, ServiceIdMismatch
+from ...library import Side
+
+__all__ = ["TokenUseless", "TunnelChecks", "ago"]
+
+_MOST: Final = 100
+"""Tunnels of a thing that are looked at, newest first."""
+_SOON: Final = timedelta(minutes=10)
+"""Time before a tunnel ends in which that is worth a warning."""
+
+
+class TokenUseless(AccessRefused):
+    """The service would refuse the access token, as is known without asking it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(HTTPStatus.BAD_REQUEST, HTTPStatus.BAD_REQUEST.phrase, text)
+
+
+class TunnelChecks:
+    """Checks of one tunnel; :meth:`check_tunnel` has to be the first."""
+
+    def __init__(
+        self, client: Client, thing: str | None, tunnel_id: str | None, asked: Sequence[str]
+    ) -> None:
+        """Check the tunnel ``tunnel_id``, or the newest open one of ``thing``.
+
+        ``asked`` are service ids that it is to have.
+        """
+        self._client = client
+        self._thing = thing
+        self._tunnel_id = tunnel_id
+        self._asked = asked
+        self.found: TunnelDescription | None = None
+        """The tunnel, open or closed, if there is one."""
+
+    async def check_tunnel(self) -> Finding:
+        """Find the tunnel."""
+        more = ""
+        tunnel_id = self._tunnel_id
+        if tunnel_id is None:
+            tunnels = [each async for each in self._client.list(thing=self._thing, limit=_MOST)]
+            open_ones = [each for each in tunnels if each.state is TunnelState.OPEN]
+            if not open_ones:
+                return self._none(tunnels)
+            tunnel_id = open_ones[0].tunnel_id
+            if len(open_ones) > 1:
+                more = f"; the newest of {len(open_ones)} that are open"
+        tunnel = self.found = await self._client.describe(tunnel_id)
+        now = datetime.now(UTC)
+        of_thing = f" of {tunnel.thing}" if tunnel.thing else ""
+        text = f"{tunnel.tunnel_id}{of_thing} was opened {ago(now - tunnel.opened)} ago"
+        if tunnel.state is not TunnelState.OPEN:
+            text += f" and closed, or expired, {ago(now - tunnel.changed)} ago"
+            fix = f"open another one: tailrace tunnel open{self._options(tunnel)}"
+            return failed(text, fix, cause=TokenUseless(text))
+        left = tunnel.opened + tunnel.lifetime - now
+        text += f", {ago(left)} left{more}"
+        if left < _SOON:
+            return warning(text, "open another one before it ends: a rotation does not extend it")
+        return ok(text)
+
+    async def check_services(self) -> Finding:
+        """Check that the tunnel has the services that are asked for."""
+        tunnel = self.found
+        if tunnel is None:
+            return skipped("no tunnel")
+        shown = ", ".join(tunnel.services)
+        missing = [each for each in self._asked if each not in tunnel.services]
+        if not missing:
+            return ok(shown or "none: one service without a name")
+        text = f"the tunnel has {shown or 'no service ids'}, and not {', '.join(missing)}"
+        fix = f"use what it has; or open another one: tailrace tunnel open{self._options(tunnel)}"
+        by_case = {each.lower(): each for each in tunnel.services}
+        near = [by_case[each.lower()] for each in missing if each.lower() in by_case]
+        if near:
+            fix = f"write {', '.join(near)}: upper and lower case differ"
+        return failed(text, fix, cause=ServiceIdMismatch(text, service_ids=tunnel.services))
+
+    async def check_side(self, side: Side) -> Finding:
+        """Check who is connected."""
+        tunnel = self.found
+        if tunnel is None or tunnel.state is not TunnelState.OPEN:
+            return skipped("no open tunnel")
+        state = tunnel.source if side is Side.SOURCE else tunnel.destination
+        if state.is_connected:
+            return ok(f"connected{_since(state)}")
+        text = f"not connected{_since(state)}"
+        if side is Side.SOURCE:
+            return ok(f"{text}: the place is free")
+        return warning(
+            text,
+            "see whether the device is online and its agent runs (tailrace agent check); to tell it"
+            f" again: tailrace tunnel rotate {tunnel.tunnel_id} --mode destination",
+        )
+
+    def _none(self, tunnels: list[TunnelSummary]) -> Finding:
+        services = "".join(f" --service {each}" for each in self._asked) or " --service ID"
+        fix = f"open one: tailrace tunnel open --thing {self._thing}{services}"
+        if not tunnels:
+            text = f"no tunnel to {self._thing} is known, nor one that was closed lately"
+            return skipped(text, f"check the name of the thing; {fix}")
+        last = ago(datetime.now(UTC) - tunnels[0].changed)
+        return skipped(f"{self._thing} has no open tunnel; the last one ended {last} ago", fix)
+
+    def _options(self, tunnel: TunnelDescription) -> str:
+        thing = f" --thing {tunnel.thing}" if tunnel.thing else ""
+        return thing + "".join(
+            f" --service {each}" for each in dict.fromkeys((*tunnel.services, *self._asked))
+        )
+
+
+def ago(passed: timedelta) -> str:
+    """Return a time in the largest unit that it has one of, as in "3 days"."""
+    seconds = int(passed.total_seconds())
+    for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= size:
+            return f"{seconds // size} {unit}{'s' if seconds >= 2 * size else ''}"
+    return f"{max(0, seconds)} s"
+
+
+def _since(state: SideState) -> str:
+    return "" if state.since is None else f", for {ago(datetime.now(UTC) - state.since)}"
