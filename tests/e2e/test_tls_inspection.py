@@ -121,7 +121,7 @@ async def test_doctor_tells_what_is_wrong(
     name: str,
 ) -> None:
     with inspecting(kind, tmp_path, service) as proxy:
-        options = ["--ca", str(proxy.ca_file)] if is_trusted else []
+        options = ["--ca-bundle", str(proxy.ca_file)] if is_trusted else []
         ended, found = await examined(service, proxy, *options)
     assert ended == code, found
     failed = [each for each, result in found.items() if result["verdict"] == "failed"]

@@ -57,14 +57,14 @@ _SOON: Final = timedelta(days=14)
 """Time before a server's certificate expires in which that is worth a warning."""
 _MAX_SKEW: Final = 300.0
 """Seconds by which two clocks may differ."""
-_SHOWN_ADDRESSES: Final = 4
+_SHOWN_ADDRESSES: Final = 16
 _SLOW: Final = 2.0
 """Seconds from which on a name server makes people wait."""
 _PATIENCE: Final = 3.0
 """Seconds for the other addresses once one has accepted a connection."""
 _SILENCE: Final = f"no answer within {_PATIENCE:g} s"
 _AWS: Final = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
-_AUTHORITIES_OF_AWS: Final = ("Amazon", "Starfield", "Digicert", "DigiCert", "GlobalSign")
+_AUTHORITIES_OF_AWS: Final = ("Amazon", "Starfield", "DigiCert")
 """Whose certificates AWS has had."""
 
 T = TypeVar("T")

@@ -133,7 +133,7 @@ async def _check_packets(server: Server) -> Finding:
     endpoint, known = server.endpoint, ""
     padding = "x" * _PADDING
     request = (
-        f"GET / HTTP/1.1\r\nHost: {endpoint.authority}\r\nX-Padding: {padding}\r\n"
+        f"GET /healthz HTTP/1.1\r\nHost: {endpoint.authority}\r\nX-Padding: {padding}\r\n"
         f"User-Agent: {user_agent()}\r\nConnection: close\r\n\r\n"
     ).encode()
 

@@ -50,12 +50,12 @@ def add_doctor_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     )
     parser.add_argument("--profile", help="profile in the AWS configuration files")
     parser.add_argument(
-        "--ca",
+        "--ca-bundle",
         metavar="FILE",
         type=Path,
         help="CA certificates to trust in addition to the system's",
     )
-    parser.add_argument("--tunnel", metavar="ID", help="also look at this tunnel")
+    parser.add_argument("--tunnel", metavar="TUNNEL_ID", help="also look at this tunnel")
     parser.add_argument(
         "--service",
         metavar="ID",
@@ -171,7 +171,7 @@ def _settings(args: argparse.Namespace) -> DoctorSettings:
         endpoint=args.proxy_endpoint,
         control=args.endpoint_url,
         profile=args.profile,
-        ca=args.ca,
+        ca=args.ca_bundle,
         token_file=args.access_token_file,
         side=Side(args.mode),
         state_dir=default_state_dir(os.environ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -178,6 +179,31 @@ def test_keys_that_are_refused(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) 
     assert failures(found) == ["control API rights"]
 
 
+def test_a_key_with_few_rights(
+    shell: ServiceProcess,
+    doctor: Doctor,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    state_dir = Path(shell.endpoints.ca_file).parents[1]
+    keys = ["keys", "--state-dir", str(state_dir)]
+    assert main([*keys, "add", "--operation", "OpenTunnel"]) == ExitCode.OK
+    printed = dict(re.findall(r"(?m)^(?:export )?(AWS\w+)=(\S+)$", capsys.readouterr().out))
+    for name, value in printed.items():
+        monkeypatch.setenv(name, value)
+    try:
+        found = doctor()
+        assert found["control API rights"]["verdict"] == "warning"
+        assert "may not ListTunnels, DescribeTunnel" in found["control API rights"]["figure"]
+        # Who asks for a thing needs them.
+        found = doctor("pump-7", code=ExitCode.USAGE)
+        assert failures(found) == ["control API rights"]
+        assert found["tunnel"]["figure"] == "not without: control API rights"
+    finally:
+        main([*keys, "revoke", printed["AWS_ACCESS_KEY_ID"]])
+        capsys.readouterr()
+
+
 @pytest.mark.usefixtures("no_environment")
 def test_no_service(doctor: Doctor) -> None:
     found = doctor(code=ExitCode.USAGE)
@@ -217,7 +243,7 @@ def test_what_may_stand_in_between(
     shown = expired if certificate == "expired" else getattr(certificates, certificate)
     with ScriptedService(certificates, script, cert=shown) as server:
         endpoint = f"localhost:{server.port}"
-        given = ["-e", endpoint, "--ca", str(certificates.ca_file), "--timeout", "5"]
+        given = ["-e", endpoint, "--ca-bundle", str(certificates.ca_file), "--timeout", "5"]
         found = doctor(*given, code=code or ExitCode.NETWORK)
     assert failures(found)[0] == (name or "service upgrade")
 

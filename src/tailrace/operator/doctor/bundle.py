@@ -52,7 +52,8 @@ _USER_IN_URL: Final = re.compile(r"(?:(?<=://)|^)[^/@\s]*(?:@[^/@\s]*)*@")
 _LONG: Final = re.compile(r"[A-Za-z0-9+/=_-]{40,}")
 """As access tokens, keys and signatures; ids of tunnels have 36 characters."""
 _RANDOM: Final = re.compile(
-    r"(?=.*[0-9])(?:.{20,}|(?=.*[a-z])(?=.*[A-Z]).{8,})|.*[+=].*|[A-Za-z]{40,}"
+    r"(?=.*[0-9])(?:.{20,}|(?=.*[a-z])(?=.*[A-Z]).{8,})|(?=.*[a-z])(?=.*[A-Z]).{20,}|.*[+=].*"
+    r"|[A-Za-z]{40,}"
 )
 """What is no word between the slashes of a path."""
 _LABELLED: Final = re.compile(
@@ -201,7 +202,9 @@ class _Redactor:
 
 def _long(match: re.Match[str]) -> str:
     """Return a long text as it is if it is made of words, as the path of a file is."""
-    return _REDACTED if any(map(_RANDOM.fullmatch, match[0].split("/"))) else match[0]
+    text = match[0]
+    is_relative = "/" in text and not text.startswith("/")  # or a token
+    return _REDACTED if is_relative or any(map(_RANDOM.fullmatch, text.split("/"))) else text
 
 
 def _is_secret(name: str) -> bool:

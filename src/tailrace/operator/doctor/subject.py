@@ -85,10 +85,7 @@ def find_subject(settings: DoctorSettings, environment: Mapping[str, str]) -> Su
         data = _find_data(settings, client, environment)
         finding = _judge(data, control)
     except ConfigurationError as error:
-        # The library words it for programs.
-        text = (
-            str(error).replace("region=", "-r").replace("endpoint=", "-e").replace("ca=", "--ca ")
-        )
+        text = _in_options(str(error))
         finding = failed(text, _WHICH, cause=error)
     return Subject(data, control, client, finding, no_control)
 
@@ -139,7 +136,7 @@ def _find_data(
         ca=found.capath,
         timeout=settings.timeout,
         address_option="-r or -e",
-        trust_option="--ca FILE",
+        trust_option="--ca-bundle FILE",
     )
 
 
@@ -155,7 +152,7 @@ def _control_server(
         ca=client.ca,
         timeout=settings.timeout,
         address_option="--endpoint-url",
-        trust_option="--ca FILE, or AWS_CA_BUNDLE",
+        trust_option="--ca-bundle FILE, or AWS_CA_BUNDLE",
     )
 
 
@@ -173,6 +170,13 @@ def _judge(data: Server, control: Server | None) -> Finding:
         return warning(f"{text}: one is of AWS, the other is not", fix)
     text = f"{text}: of two regions, {regions[0]} and {regions[1]}"
     return failed(text, fix, cause=ConfigurationError(text))
+
+
+def _in_options(text: str) -> str:
+    """Word for a command line what the library words for programs."""
+    for argument, option in (("region=", "-r"), ("endpoint=", "-e"), ("ca=", "--ca-bundle ")):
+        text = text.replace(argument, option)
+    return text
 
 
 def _region_in(host: str) -> str | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import platform
+import random
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -164,3 +167,14 @@ def test_a_system_without_a_name(bundled: Any, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(platform, "freedesktop_os_release", none)
     assert bundled({})[0]["platform"]["distribution"] == ""
+
+
+def test_tokens_of_any_make_are_cut_out(bundled: Any) -> None:
+    chance = random.Random(7)
+    made = [chance.randbytes(size) for size in (30, 32, 45, 150) for _ in range(300)]
+    forms = (base64.b64encode, base64.urlsafe_b64encode, binascii.hexlify)
+    tokens = [form(each).decode() for each in made for form in forms]
+    for start in range(0, len(tokens), 500):
+        part = tokens[start : start + 500]
+        document, _ = bundled({}, [f"sent {each}." for each in part])
+        assert set(document["log"]) == {"sent <redacted>."}
