@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import re
@@ -18,7 +19,9 @@ from support.network.certificates import Certificates
 from support.network.ports import free_port
 from support.network.scripted_service import Peer, Script, ScriptedService, refuse
 from support.network.sockets import black_hole
+from support.repository import ROOT
 from support.service import ServiceProcess
+from tailrace.cli.doctor import add_doctor_parser
 from tailrace.cli.exit_codes import ExitCode
 from tailrace.cli.tailrace import main
 
@@ -295,3 +298,14 @@ def test_times_that_cannot_be(text: str, capsys: pytest.CaptureFixture[str]) -> 
         main(["doctor", "--timeout", text])
     assert ended.value.code == ExitCode.USAGE
     assert f"'{text}' is no number of seconds up to 300" in capsys.readouterr().err
+
+
+def test_the_page_has_each_option() -> None:
+    parser = argparse.ArgumentParser()
+    options = add_doctor_parser(parser.add_subparsers())._option_string_actions
+    page = (ROOT / "docs" / "doctor.md").read_text()
+    named = {each for each in options if each.startswith("--") and each != "--help"}
+    written = set(re.findall(r"(?<![\w-])--[a-z-]+", page))
+    assert named - {"--region", "--proxy-endpoint"} <= written
+    assert "`-r REGION`" in page
+    assert "`-e HOST[:PORT]`" in page

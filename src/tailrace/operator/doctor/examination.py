@@ -39,12 +39,12 @@ def doctor_checks(settings: DoctorSettings, subject: Subject) -> list[Check]:
     checks += [*ways, *controls]
     if tunnel is not None:
         checks += [
-            Check(_TUNNEL, tunnel.check_tunnel, rights),
+            Check(_TUNNEL, tunnel.check_tunnel, rights, _STEPS * settings.timeout),
             Check("service ids", tunnel.check_services, (_TUNNEL,)),
             Check("source", lambda: tunnel.check_side(Side.SOURCE), (_TUNNEL,)),
             Check("destination", lambda: tunnel.check_side(Side.DESTINATION), (_TUNNEL,)),
         ]
-    checks += _token_checks(settings, tunnel)
+    checks += _token_checks(settings, tunnel, rights)
     if settings.measure:
         needs = (*rights, *(each.name for each in ways[-2:-1]))
         checks += _measurements(settings, subject, tunnel, needs)
@@ -79,9 +79,9 @@ def _control_checks(
         needed |= {"ListTunnels", "DescribeTunnel"}
     if settings.tunnel_id is not None:
         needed.add("DescribeTunnel")
-    path = [_bounded(each, control) for each in path_checks(control)]
+    path = path_checks(control)
     rights = Check(_RIGHTS, lambda: check_rights(client, settings.thing, needed), (path[-1].name,))
-    return [*path, rights], (_RIGHTS,)
+    return [_bounded(each, control) for each in (*path, rights)], (_RIGHTS,)
 
 
 _CREDENTIALS: Final = (
@@ -98,14 +98,16 @@ def _tunnel(settings: DoctorSettings, subject: Subject) -> TunnelChecks | None:
     return TunnelChecks(subject.client, settings.thing, settings.tunnel_id, settings.services)
 
 
-def _token_checks(settings: DoctorSettings, tunnel: TunnelChecks | None) -> list[Check]:
+def _token_checks(
+    settings: DoctorSettings, tunnel: TunnelChecks | None, rights: tuple[str, ...]
+) -> list[Check]:
     if settings.token_file is None:
         return []
     token = TokenChecks(settings.token_file, settings.side, settings.state_dir, tunnel)
     file = "token file"
     return [
         Check(file, token.check_file),
-        Check("token", token.check_token, (file, "source", "destination")),
+        Check("token", token.check_token, (file, *(rights if tunnel is not None else ()))),
     ]
 
 

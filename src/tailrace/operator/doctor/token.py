@@ -75,7 +75,7 @@ class TokenChecks:
 
     async def check_token(self) -> Finding:
         """Compare the token with what is known of its tunnel."""
-        tunnel = None if self._tunnel is None else self._tunnel.found
+        tunnel = None if self._tunnel is None else await self._tunnel.settled()
         used = "localproxy has a client token for it here, with which it is good again"
         if tunnel is None:
             if self._is_kept:

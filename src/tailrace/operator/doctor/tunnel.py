@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
@@ -16,6 +17,8 @@ __all__ = ["TokenUseless", "TunnelChecks", "ago"]
 
 _MOST: Final = 100
 """Tunnels of a thing that are looked at, newest first."""
+_MOST_DESCRIBED: Final = 5
+"""Open tunnels of a thing that are looked at for the services that are asked for."""
 _SOON: Final = timedelta(minutes=10)
 """Time before a tunnel ends in which that is worth a warning."""
 
@@ -41,22 +44,43 @@ class TunnelChecks:
         self._thing = thing
         self._tunnel_id = tunnel_id
         self._asked = asked
+        self._is_settled = asyncio.Event()
         self.found: TunnelDescription | None = None
         """The tunnel, open or closed, if there is one."""
 
     async def check_tunnel(self) -> Finding:
         """Find the tunnel."""
-        more = ""
-        tunnel_id = self._tunnel_id
-        if tunnel_id is None:
+        try:
+            if self._tunnel_id is not None:
+                self.found = await self._client.describe(self._tunnel_id)
+                return self._judge(self.found, "")
             tunnels = [each async for each in self._client.list(thing=self._thing, limit=_MOST)]
             open_ones = [each for each in tunnels if each.state is TunnelState.OPEN]
             if not open_ones:
                 return self._none(tunnels)
-            tunnel_id = open_ones[0].tunnel_id
-            if len(open_ones) > 1:
-                more = f"; the newest of {len(open_ones)} that are open"
-        tunnel = self.found = await self._client.describe(tunnel_id)
+            self.found = await self._choose(open_ones)
+            more = f"; one of {len(open_ones)} that are open" if len(open_ones) > 1 else ""
+            return self._judge(self.found, more)
+        finally:
+            self._is_settled.set()
+
+    async def settled(self) -> TunnelDescription | None:
+        """Wait for the end of :meth:`check_tunnel`, and return what it has found."""
+        await self._is_settled.wait()
+        return self.found
+
+    async def _choose(self, tunnels: list[TunnelSummary]) -> TunnelDescription:
+        """Return the newest tunnel with the services that are asked for, or just the newest."""
+        newest = await self._client.describe(tunnels[0].tunnel_id)
+        if set(self._asked) <= set(newest.services):
+            return newest
+        for each in tunnels[1:_MOST_DESCRIBED]:
+            tunnel = await self._client.describe(each.tunnel_id)
+            if set(self._asked) <= set(tunnel.services):
+                return tunnel
+        return newest
+
+    def _judge(self, tunnel: TunnelDescription, more: str) -> Finding:
         now = datetime.now(UTC)
         of_thing = f" of {tunnel.thing}" if tunnel.thing else ""
         text = f"{tunnel.tunnel_id}{of_thing} was opened {ago(now - tunnel.opened)} ago"

@@ -65,6 +65,17 @@ async def test_a_tunnel_with_its_token(subject: Subject, tmp_path: Path) -> None
     assert found["token"].finding.verdict is Verdict.OK
 
 
+async def test_a_token_of_a_closed_tunnel(subject: Subject, tmp_path: Path) -> None:
+    assert subject.client is not None
+    opened = await subject.client.open(services=["SSH"])
+    await subject.client.close(opened.tunnel_id)
+    path = tmp_path / "token"
+    path.write_text(opened.source_token.reveal())
+    found = await examined(subject, tunnel_id=opened.tunnel_id, token_file=path)
+    assert found["source"].finding.verdict is Verdict.SKIPPED
+    assert found["token"].finding.figure == "it is refused: its tunnel is closed"
+
+
 async def test_measurements(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tailrace.operator.doctor.measure._ENOUGH", 0.01)
     found = await examined(subject, measure=True)

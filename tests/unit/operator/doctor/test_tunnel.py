@@ -31,7 +31,7 @@ async def test_a_thing_with_an_open_tunnel(client: Client, thing: str) -> None:
     assert finding.figure.startswith(
         f"{new.tunnel_id} of {thing} was opened 0 s ago, 11 hours left"
     )
-    assert finding.figure.endswith("the newest of 2 that are open")
+    assert finding.figure.endswith("; one of 2 that are open")
     assert old.tunnel_id not in finding.figure
     assert (await checks.check_services()).figure == "SSH, HTTP"
     source = await checks.check_side(Side.SOURCE)
@@ -136,3 +136,13 @@ async def test_a_service_that_does_not_say_since_when(client: Client) -> None:
 )
 def test_times_in_their_largest_unit(seconds: int, text: str) -> None:
     assert ago(timedelta(seconds=seconds)) == text
+
+
+async def test_the_tunnel_that_has_what_is_asked_for(client: Client, thing: str) -> None:
+    old = await client.open(thing=thing, services=["VNC"])
+    new = await client.open(thing=thing, services=["SSH"])
+    for asked, opened in (("VNC", old), ("SSH", new), ("HTTP", new)):
+        checks = TunnelChecks(client, thing, None, [asked])
+        await checks.check_tunnel()
+        assert checks.found is not None
+        assert checks.found.tunnel_id == opened.tunnel_id
