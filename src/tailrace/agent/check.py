@@ -44,6 +44,8 @@ class AgentCheckSettings:
     notify_stdin: bool = False
     tunnels: Server | None = None
     """Data endpoint of the tunnels; ``None``: each notification says which."""
+    send_test: Callable[[], Awaitable[None]] | None = None
+    """Has the service send a notification over the broker; ``None``: it is not known."""
     account: str | None = None
     """Number of the AWS account."""
     take_over: bool = False
@@ -67,7 +69,9 @@ def agent_checks(settings: AgentCheckSettings) -> list[Check]:
         busy = ""
         if not settings.take_over and is_running(settings.state_dir):
             busy = "an agent runs with this client id, and would be thrown out"
-        checks += broker_checks(BrokerCheckSettings(settings.broker, settings.account, busy))
+        checks += broker_checks(
+            BrokerCheckSettings(settings.broker, settings.account, settings.send_test, busy)
+        )
     checks += settings.service
     if settings.notify_file is not None:
         checks.append(Check("notify file", _local(partial(_check_file, settings.notify_file))))

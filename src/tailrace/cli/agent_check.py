@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -126,11 +126,25 @@ def _checks(args: argparse.Namespace, environment: Mapping[str, str]) -> list[Ch
         notify_file=args.notify_file,
         notify_stdin=args.notify_stdin,
         tunnels=_tunnels(args, broker, environment),
+        send_test=_sender_of_tests(broker, environment),
         account=args.account,
         take_over=args.take_over,
         warnings=adopted.warnings,
     )
     return agent_checks(settings)
+
+
+def _sender_of_tests(
+    broker: MqttSourceSettings | None, environment: Mapping[str, str]
+) -> Callable[[], Awaitable[None]] | None:
+    """Return how to have a notification sent over the broker, ``None`` if there is no way."""
+    from ..agent.check_service import sender_of_tests
+    from ..aws import find_joined
+
+    if broker is None or broker.broker.is_aws:
+        return None
+    joined = find_joined(environment)
+    return None if joined is None else sender_of_tests(joined, broker.thing_name, environment)
 
 
 def _take_installed(args: argparse.Namespace) -> Mapping[str, str]:
