@@ -29,8 +29,10 @@ FLOORS = {
     "localproxy": 7,
     "service": 7,
     "library": 8,
+    "control": 8,
     "sync": 9,
     "agent": 10,
+    "operator": 10,
     "demo": 10,
     "testing": 10,
     "cli": 11,
@@ -50,6 +52,9 @@ FORBIDDEN = {
     "sync": {"session", "flow", "link"},
     # Tunnels come from the library alone.
     "agent": {"session", "flow", "localproxy", "service"},
+    "operator": {"session", "flow", "link", "localproxy", "service"},
+    # It tells what the engine counts.
+    "control": {"session", "flow", "link", "aws", "mqtt", "service"},
 }
 
 OFFERED = {"errors", "aws", "library", "service", "agent", "sync"}
