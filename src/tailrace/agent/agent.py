@@ -7,6 +7,7 @@ import logging
 import os
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from .sources.base import Delivery, NotificationSource
 from .state import AgentState, KeptTunnel
 from .tunnels import MAX_TUNNELS, ServedStatus, Tunnels
 
-__all__ = ["Agent", "AgentStatus"]
+__all__ = ["Agent", "AgentStatus", "status_text"]
 
 _SWITCH_PERIOD: Final = 1.0
 """Seconds between two looks at the kill switch."""
@@ -40,6 +41,9 @@ _HEARTBEAT_PERIOD: Final = 3600.0
 """Seconds between two lines that say that all is well, or what is not."""
 _SOURCE_DELAY: Final = 10.0
 """Seconds after which a way in that has failed is tried again."""
+_RATE_PERIOD: Final = 100.0
+"""Seconds in which at most 100 tunnels start, or five for each that there may be."""
+_LEAST_RATE: Final = 100
 _SHOWN: Final = 200
 """Characters of a list of service ids in a text."""
 _UNUSED_TOKEN: Final = Secret("none")
@@ -131,6 +135,8 @@ class Agent:
         self._sources: list[NotificationSource] = []
         self._stack = AsyncExitStack()
         self._receiving = asyncio.Lock()
+        self._started: deque[float] = deque(maxlen=max(_LEAST_RATE, 5 * max_tunnels))
+        """When the latest tunnels started, by the clock of the loop."""
         self._entered = False
         self._since = 0.0
         self._switch = KillSwitch.OFF
@@ -197,7 +203,8 @@ class Agent:
             except NotificationIgnored as error:
                 level = logging.INFO if error.expected else logging.WARNING
                 text = "a notification is ignored: %s"
-                _log.log(level, text, error, extra=flood_kind(str(error)))
+                # What stands behind a colon is the sender's choice.
+                _log.log(level, text, error, extra=flood_kind(str(error).partition(":")[0]))
                 return None
             except NotificationNotStored as error:
                 _log.error("%s", error)
@@ -234,13 +241,7 @@ class Agent:
 
         Example: ``loop.add_signal_handler(signal.SIGUSR1, agent.log_status)``
         """
-        status = self.status()
-        up = sum(each.phase == "up" for each in status.tunnels)
-        parts = [f"{up} of {len(status.tunnels)} tunnels up, {status.max_tunnels} allowed"]
-        parts += [f"{name}: {text}" for name, text in status.sources.items()]
-        if self._switch is not KillSwitch.OFF:
-            parts.append(f"disabled: {self._switch.value}")
-        _log.info("status: %s", "; ".join(parts))
+        _log.info("status: %s", status_text(self.status()))
 
     def subscribe(self, subscriber: Callable[[], None]) -> Callable[[], None]:
         """Call ``subscriber`` when :meth:`status` tells something new; return what ends that.
@@ -292,6 +293,7 @@ class Agent:
             )
         self._judge(kept)
         kept = self._tunnels.admit(kept)
+        self._check_rate()
         await self._state.keep(kept)
         self._tunnels.start(kept)
         return notification
@@ -321,6 +323,23 @@ class Agent:
             names = _listed(notification.services)
             reason = f"no service of it is mapped: {names}" if names else "it names no services"
             raise NotificationIgnored(reason)
+
+    def _check_rate(self) -> None:
+        """Count a tunnel that is to be stored and started.
+
+        Tokens that the service refuses make room for others at once: without a bound, anybody who
+        may publish at the broker could wear out the flash memory, and have the service called.
+
+        Raises:
+            NotificationIgnored: there were too many.
+        """
+        now = asyncio.get_running_loop().time()
+        started = self._started
+        if len(started) == started.maxlen and now - started[0] < _RATE_PERIOD:
+            raise NotificationIgnored(
+                f"there were {started.maxlen} tunnels in the last {_RATE_PERIOD:g} s"
+            )
+        started.append(now)
 
     def _check_settings(self) -> None:
         """Raise what every destination would."""
@@ -356,6 +375,16 @@ class Agent:
     def _changed(self) -> None:
         for subscriber in list(self._subscribers.values()):
             subscriber()
+
+
+def status_text(status: AgentStatus) -> str:
+    """Return a status in one line."""
+    up = sum(each.phase == "up" for each in status.tunnels)
+    parts = [f"{up} of {len(status.tunnels)} tunnels up, {status.max_tunnels} allowed"]
+    parts += [f"{name}: {text}" for name, text in status.sources.items()]
+    if status.kill_switch != KillSwitch.OFF.value:
+        parts.append(f"disabled: {status.kill_switch}")
+    return "; ".join(parts)
 
 
 def _listed(service_ids: Iterable[str]) -> str:
