@@ -34,6 +34,7 @@ from .join import add_join_parser, run_join
 from .keys import add_keys_parser, run_keys
 from .parser import CommandParser
 from .serve import add_serve_parser, error_text, run_serve
+from .status import add_status_parser, add_watch_parser, run_status, run_watch
 from .suggestions import closest_name
 from .things import add_things_parser, run_things
 from .tunnel import add_tunnel_parser, run_tunnel
@@ -109,6 +110,8 @@ def _parser() -> CommandParser:
     add_things_parser(commands).set_defaults(run=run_things)
     add_tunnel_parser(commands).set_defaults(run=run_tunnel)
     add_agent_parser(commands).set_defaults(run=run_agent)
+    add_status_parser(commands).set_defaults(run=run_status)
+    add_watch_parser(commands).set_defaults(run=run_watch)
     _add_config_parser(commands)
     demo = commands.add_parser(
         "demo",

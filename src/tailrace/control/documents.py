@@ -10,10 +10,12 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .. import __version__
-from ..localproxy.status import TunnelStatus
+
+if TYPE_CHECKING:
+    from ..localproxy.status import TunnelStatus
 
 __all__ = ["FORMAT", "Document", "process_document", "tunnel_document"]
 
@@ -30,6 +32,8 @@ def process_document(kind: str, since: float, details: Mapping[str, Any]) -> Doc
 
     Args:
         kind: the command, as ``localproxy``.
+        details: ``tunnels``, a list of :func:`tunnel_document`; ``summary``, a line of what else
+            people should know; and whatever there is to that.
         since: when it started, in seconds since the epoch.
     """
     return {

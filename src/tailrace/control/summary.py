@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from ..common.escaping import cut, escape
 
-__all__ = ["duration", "link_text", "process_text", "size", "summary_lines"]
+__all__ = ["duration", "failures_text", "round_trip_text", "size", "summary_lines"]
 
 _MOST_TUNNELS: Final = 50
 _LONGEST: Final = 600
@@ -20,19 +20,19 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 def summary_lines(document: Mapping[str, Any]) -> list[str]:
     """Return what a document says: a line for the process, and one for each tunnel."""
     tunnels = document.get("tunnels", [])
-    lines = [process_text(document)]
+    lines = [_process_text(document)]
     lines += [_tunnel_line(each, document["time"]) for each in tunnels[:_MOST_TUNNELS]]
     if len(tunnels) > _MOST_TUNNELS:
         lines.append(f"and {len(tunnels) - _MOST_TUNNELS} more tunnels")
     return [escape(cut(line, _LONGEST)) for line in lines]
 
 
-def process_text(document: Mapping[str, Any]) -> str:
+def _process_text(document: Mapping[str, Any]) -> str:
     """Return what a process is, and what it does besides its tunnels."""
     age = duration(document["time"] - document["since"])
     text = f"{document['kind']} {document['pid']}, up {age}"
-    facts = ", ".join(f"{name} {value}" for name, value in document.get("facts", {}).items())
-    return f"{text}: {facts}" if facts else text
+    summary = document.get("summary", "")
+    return f"{text}: {summary}" if summary else text
 
 
 def _tunnel_line(tunnel: Mapping[str, Any], now: float) -> str:
@@ -40,26 +40,36 @@ def _tunnel_line(tunnel: Mapping[str, Any], now: float) -> str:
     parts = [
         f"tunnel {tunnel['tunnel']}",
         f"{tunnel['side']} of {services}",
-        link_text(tunnel, now),
+        _link_text(tunnel, now),
         f"{tunnel['open']} of {tunnel['opened']} connections open",
         f"{size(tunnel['bytes_in'])} in, {size(tunnel['bytes_out'])} out",
     ]
     return "; ".join(parts)
 
 
-def link_text(tunnel: Mapping[str, Any], now: float) -> str:
+def _link_text(tunnel: Mapping[str, Any], now: float) -> str:
     """Return how the link of a tunnel stands, how often it was lost, and why."""
     parts = [f"{tunnel['phase']} to {tunnel['endpoint']}"]
     if tunnel["round_trip"] is not None:
-        parts.append(f"round trip {tunnel['round_trip'] * 1000:.1f} ms")
+        parts.append(f"round trip {round_trip_text(tunnel['round_trip'])}")
     if tunnel["peer"] in ("absent", "connected"):
         parts.append(f"peer {tunnel['peer']}")
     if tunnel["failures"]:
-        causes = ", ".join(f"{name} {count}" for name, count in tunnel["failures"].items())
-        ago = duration(now - tunnel["last_failure"])
-        cause = cut(tunnel["last_cause"], _LONGEST_CAUSE)
-        parts.append(f"{tunnel['reconnects']} reconnects ({causes}; last {ago} ago: {cause})")
+        parts.append(failures_text(tunnel, now))
     return ", ".join(parts)
+
+
+def failures_text(tunnel: Mapping[str, Any], now: float) -> str:
+    """Return how often the link of a tunnel was lost or could not be set up, and why."""
+    causes = ", ".join(f"{name} {count:d}" for name, count in tunnel["failures"].items())
+    ago = duration(now - tunnel["last_failure"])
+    cause = cut(tunnel["last_cause"], _LONGEST_CAUSE)
+    return f"reconnects: {tunnel['reconnects']:d} ({causes}; last {ago} ago: {cause})"
+
+
+def round_trip_text(seconds: float | None) -> str:
+    """Return a round trip for people, "" if there is none."""
+    return "" if seconds is None else f"{seconds * 1000:.1f} ms"
 
 
 def size(count: float) -> str:

@@ -137,10 +137,10 @@ async def test_clients_do_not_hold_up_the_end(tmp_path: Path):
 async def test_the_signal_writes_it_to_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.INFO)
     before = signal.getsignal(signal.SIGUSR1)
-    async with told("kind", lambda: {"facts": {"lamps": 3}}, {}, at_socket=False):
+    async with told("kind", lambda: {"summary": "3 lamps"}, {}, at_socket=False):
         os.kill(os.getpid(), signal.SIGUSR1)
         await until(lambda: bool(caplog.messages), "the log")
-    assert caplog.messages == [f"kind {os.getpid()}, up 0 s: lamps 3"]
+    assert caplog.messages == [f"kind {os.getpid()}, up 0 s: 3 lamps"]
     assert signal.getsignal(signal.SIGUSR1) == before
 
 

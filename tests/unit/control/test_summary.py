@@ -29,7 +29,7 @@ def test_a_process_and_its_tunnels():
     assert summary_lines(PROCESS | {"tunnels": [TUNNEL, quiet]}) == [
         "localproxy 4711, up 1 min 40 s",
         "tunnel #ab; source of SSH, WEB; connected to host:443, round trip 12.3 ms, peer connected,"
-        " 2 reconnects (ConnectFailed 3, LinkError 1; last 1 min 0 s ago: cannot connect);"
+        " reconnects: 2 (ConnectFailed 3, LinkError 1; last 1 min 0 s ago: cannot connect);"
         " 1 of 7 connections open; 1.2 MB in, 12 B out",
         "tunnel #ab; source of no service yet; connected to host:443; 1 of 7 connections open;"
         " 1.2 MB in, 12 B out",
@@ -37,9 +37,8 @@ def test_a_process_and_its_tunnels():
 
 
 def test_a_process_without_tunnels():
-    facts = {"tunnels open": 3, "sources": 2}
-    assert summary_lines(PROCESS | {"facts": facts}) == [
-        "localproxy 4711, up 1 min 40 s: tunnels open 3, sources 2"
+    assert summary_lines(PROCESS | {"summary": "3 tunnels"}) == [
+        "localproxy 4711, up 1 min 40 s: 3 tunnels"
     ]
 
 
