@@ -150,6 +150,7 @@ async def _serve(
     file: MapFile | None,
     args: argparse.Namespace,
 ) -> None:
+    from ..agent.idle import released_when_idle
     from ..agent.status_file import status_shown
 
     loop, manager = asyncio.get_running_loop(), ServiceManager(os.environ)
@@ -173,6 +174,7 @@ async def _serve(
                     if path is not None:
                         stack.enter_context(status_shown(agent, path))
                 stack.enter_context(_told_to_systemd(agent, manager, loop))
+                stack.enter_context(released_when_idle(agent))
                 await _first_of(running, stopping)
 
 
