@@ -25,7 +25,7 @@ from ..errors import (
     NotificationIgnored,
     NotificationNotStored,
 )
-from ..library import Application, ServiceMap, ServiceRule, endpoint_in
+from ..library import Application, ServiceMap, ServiceRule, TunnelStatus, endpoint_in
 from .kill_switch import KillSwitch
 from .notification import Notification, parse_notification
 from .served_tunnel import DestinationSettings, destination
@@ -235,6 +235,15 @@ class Agent:
             kill_switch=self._switch.value,
             since=self._since,
         )
+
+    def destinations(self) -> Mapping[str, TunnelStatus]:
+        """Return the status of each tunnel's destination, by the tunnel's name. Never waits.
+
+        One that has failed, and is yet to be made anew, is missing.
+
+        Example: ``for name, tunnel in agent.destinations().items(): print(name, tunnel.link)``
+        """
+        return self._tunnels.destinations()
 
     def log_status(self) -> None:
         """Log in one line what the agent is doing; it does so itself once an hour.

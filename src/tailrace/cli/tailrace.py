@@ -200,6 +200,8 @@ _COMMANDS: Final[Mapping[str, Callable[[Subparsers], None]]] = {
     "tunnel": _of_module("tunnel", "tunnel"),
     "things": _of_module("things", "things"),
     "doctor": _of_module("doctor", "doctor"),
+    "status": _of_module("status", "status"),
+    "watch": _of_module("status", "watch"),
     "serve": _of_module("serve", "serve"),
     "env": _of_module("env", "env"),
     "exec": _of_module("env", "exec"),

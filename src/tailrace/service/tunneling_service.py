@@ -11,7 +11,7 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
@@ -47,6 +47,7 @@ from .relay.switchboard import Switchboard
 from .telemetry.audit import AuditLog
 from .telemetry.counters import Counters
 from .telemetry.prometheus import Metrics
+from .telemetry.status import service_status
 from .tls.authority import Certificates, certificate_names, ensure_certificates
 from .tls.server_certificate import ServerTls, given_certificates
 from .tunnels.checkpoints import Checkpoints
@@ -99,6 +100,7 @@ class _Parts:
 
     state: _State
     control: ControlPlane
+    counters: Counters
     expiry: Expiry
     api: HttpServer
     endpoints: Endpoints
@@ -133,6 +135,11 @@ class TunnelingService:
     def queries(self) -> TunnelQueries:
         """Reads of the service's state."""
         return self._running.control.queries
+
+    def status(self) -> dict[str, Any]:
+        """Return what the service does, for JSON: counts, endpoints, and a summary of them."""
+        parts = self._running
+        return service_status(parts.counters, parts.control.queries, parts.endpoints)
 
     @property
     def tls_context(self) -> ssl.SSLContext:
@@ -277,7 +284,9 @@ class TunnelingService:
 
         self._accepting = True
         _publish(stack, config, endpoints)
-        return _Parts(state, control.plane, control.expiry, api, endpoints, metrics_address)
+        return _Parts(
+            state, control.plane, counters, control.expiry, api, endpoints, metrics_address
+        )
 
 
 def _open_state(stack: contextlib.AsyncExitStack, config: ServiceConfig, clock: _Clock) -> _State:

@@ -85,6 +85,8 @@ async def test_a_notification_has_its_tunnel_served(
             assert notification is not None
             assert notification.services == ("SSH",)
             await up(agent)
+            (destination,) = agent.destinations().values()
+            assert (destination.side, destination.service_ids) == (Side.DESTINATION, ("SSH",))
             await check_served(opened)
             await asyncio.to_thread(opened.close)
             await until(lambda: count(agent) == 0)
