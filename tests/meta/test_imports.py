@@ -31,6 +31,7 @@ FLOORS = {
     "library": 8,
     "sync": 9,
     "agent": 10,
+    "operator": 10,
     "demo": 10,
     "testing": 10,
     "cli": 11,
@@ -50,6 +51,7 @@ FORBIDDEN = {
     "sync": {"session", "flow", "link"},
     # Tunnels come from the library alone.
     "agent": {"session", "flow", "localproxy", "service"},
+    "operator": {"session", "flow", "link", "localproxy", "service"},
 }
 
 OFFERED = {"errors", "aws", "library", "service", "agent", "sync"}
