@@ -17,27 +17,15 @@ from support.processes.two_machines import SERVER, TwoMachines, two_machines
 from support.service import ServiceProcess, service_process
 from support.waiting import HANG, wait_until
 
-DEVICE = """
-import asyncio, json, os, signal, sys, tailrace
-from tailrace.agent.sources.service import service_source
+ECHO = """
+import socketserver
 
-async def echo(reader, writer):
-    writer.write(b"pump-7: " + await reader.readline())
-    await writer.drain()
+class Echo(socketserver.StreamRequestHandler):
+    def handle(self):
+        self.wfile.write(b"pump-7: " + self.rfile.readline())
 
-async def serve(token):
-    async with tailrace.Tunnel.destination(token, {"ECHO": echo}) as tunnel:
-        await tunnel.wait_closed()
-
-async def main():
-    async with asyncio.TaskGroup() as tunnels:
-        async def receive(delivery):
-            notification = json.loads(delivery.payload)
-            print(notification["tunnelId"], flush=True)
-            tunnels.create_task(serve(notification["clientAccessToken"]))
-        await service_source(None, None, os.environ).run(receive)
-
-asyncio.run(main())
+with socketserver.TCPServer(("127.0.0.1", 7777), Echo) as server:
+    server.serve_forever()
 """
 OPERATOR = """
 import asyncio, tailrace
@@ -90,10 +78,20 @@ def invite(tmp_path: Path, *argv: str) -> list[str]:
 @contextmanager
 def waiting(machines: TwoMachines, tmp_path: Path) -> Iterator[Process]:
     """A device that waits."""
-    environment = clean_environment(TAILRACE_SERVICE_DIR=str(tmp_path / "device"))
-    command = [*machines.device, sys.executable, "-c", DEVICE]
-    with process("device", command, tmp_path, environment) as device:
-        yield device
+    environment = clean_environment(
+        TAILRACE_SERVICE_DIR=str(tmp_path / "device"), XDG_STATE_HOME=str(tmp_path / "kept")
+    )
+    command = [installed("tailrace"), "agent", "run", "--service", "ECHO=7777"]
+    with process("agent", [*machines.device, *command], tmp_path, environment) as agent:
+        yield agent
+
+
+@pytest.fixture(autouse=True)
+def echo(machines: TwoMachines, tmp_path: Path) -> Iterator[None]:
+    """The application of the device."""
+    command = [*machines.device, sys.executable, "-c", ECHO]
+    with process("echo", command, tmp_path, clean_environment()):
+        yield
 
 
 def test_two_machines(machines: TwoMachines, service: ServiceProcess, tmp_path: Path) -> None:
@@ -102,6 +100,13 @@ def test_two_machines(machines: TwoMachines, service: ServiceProcess, tmp_path: 
     def things() -> list[str]:
         document = json.loads(run(machines.server, operator, tailrace, "things"))
         return [each["thingName"] for each in document["waitingThings"]]
+
+    def connected(tunnel: str) -> bool:
+        document = json.loads(
+            run(machines.server, operator, tailrace, "tunnel", "describe", tunnel)
+        )
+        state: str = document["tunnel"]["destinationConnectionState"]["status"]
+        return state == "CONNECTED"
 
     out = run(machines.server, operator, *invite(tmp_path, "operator", "alice"))
     assert f"joined https://{SERVER}:" in out
@@ -118,12 +123,9 @@ def test_two_machines(machines: TwoMachines, service: ServiceProcess, tmp_path: 
     wait_until(lambda: things() == [], "the service to notice that it is gone")
     open_ = ("tunnel", "open", "--thing", "pump-7", "--service", "ECHO")
     tunnel = json.loads(run(machines.server, operator, tailrace, *open_))["tunnelId"]
-    with waiting(machines, tmp_path) as device:
-        wait_until(lambda: tunnel in device.output, "the tunnel from before")
-        wait_until(
-            lambda: "AcknowledgeNotifications" in (tmp_path / "audit").read_text(),
-            "the acknowledgement",
-        )
+    with waiting(machines, tmp_path) as agent:
+        wait_until(lambda: f"tunnel {tunnel}" in agent.log, "the tunnel from before")
+        wait_until(lambda: connected(tunnel), "the device in the tunnel")
     for secret in (tmp_path / "device" / "service.json", operator / "service.json"):
         key = json.loads(secret.read_text())["secret_access_key"]
         for path in (*tmp_path.glob("*.log"), tmp_path / "audit"):
@@ -136,10 +138,10 @@ def test_a_cable_that_is_out_for_a_moment(
     run(machines.device, tmp_path / "device", *invite(tmp_path, "device", "pump-7"))
     operator, tailrace = tmp_path / "operator", installed("tailrace")
     run(machines.server, operator, *invite(tmp_path, "operator", "alice"))
-    with waiting(machines, tmp_path) as device:
+    with waiting(machines, tmp_path) as agent:
         wait_until(lambda: "thing pump-7 waits" in service.process.log, "the device to wait")
         machines.unplug()
         open_ = ("tunnel", "open", "--thing", "pump-7", "--service", "ECHO")
         tunnel = json.loads(run(machines.server, operator, tailrace, *open_))["tunnelId"]
         machines.plug()
-        wait_until(lambda: tunnel in device.output, "the tunnel")
+        wait_until(lambda: f"tunnel {tunnel}" in agent.log, "the tunnel")

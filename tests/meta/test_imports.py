@@ -25,6 +25,7 @@ FLOORS = {
     "flow": 4,
     "link": 5,
     "aws": 6,
+    "checks": 6,
     "mqtt": 6,
     "localproxy": 7,
     "service": 7,
@@ -43,6 +44,8 @@ FORBIDDEN = {
     "aws": {"session", "flow"},
     # It has nothing to do with tunnels: of link it uses the way through the network.
     "mqtt": {"wire", "session"},
+    # Nor have the checks.
+    "checks": {"wire", "session", "flow"},
     # The service speaks the protocol's messages but is neither end of a tunnel.
     "service": {"session", "link", "localproxy"},
     # What it needs of a tunnel, the engine and the control API's client offer.
@@ -190,6 +193,7 @@ def test_every_room_of_the_package_is_known() -> None:
         ("tailrace.library.tunnel", "from ..sync import Tunnel"),
         ("tailrace.sync.tunnel", "from ..link import Link"),
         ("tailrace.agent.tunnels", "from ..localproxy.proxy import LocalProxy"),
+        ("tailrace.checks.server", "from ..mqtt.settings import BrokerSettings"),
         ("tailrace", "from .wire import Message"),
         ("tailrace.shed.tools", "import json"),
     ],

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tailrace.cli.agent import add_agent_parser
 from tailrace.cli.serve import add_serve_parser
 
 PACKAGING = Path(__file__).resolve().parents[2] / "packaging"
@@ -22,7 +23,9 @@ DOCKERFILE = PACKAGING / "docker" / "Dockerfile"
 def parsed(words: list[str]) -> argparse.Namespace:
     assert Path(words[0]).name == "tailrace"
     parser = argparse.ArgumentParser()
-    add_serve_parser(parser.add_subparsers())
+    commands = parser.add_subparsers()
+    add_serve_parser(commands)
+    add_agent_parser(commands)
     return parser.parse_args(words[1:])
 
 
@@ -76,3 +79,22 @@ def test_the_image_starts_the_service_without_rights() -> None:
     (ports,) = re.findall(r"(?m)^EXPOSE (.*)", last)
     listening = (args.api_listen, args.data_listen, args.metrics_listen)
     assert ports.split() == [address.rpartition(":")[2] for address in listening]
+
+
+def test_the_image_of_the_agent_runs_it_without_rights() -> None:
+    text = DOCKERFILE.read_text().replace("\\\n", " ")
+    stage = text[text.index(" AS agent\n") :].partition("\nFROM ")[0]
+    (user,) = re.findall(r"(?m)^USER (\S+)", stage)
+    assert not user.startswith(("0", "root"))
+    (entry,) = re.findall(r"(?m)^ENTRYPOINT (\[.*\])", stage)
+    args = parsed(json.loads(entry))
+    assert str(args.state_dir) == "/state"
+    assert re.search(r"(?m)^VOLUME /state$", stage)
+    # What the health check looks at.
+    (health,) = re.findall(r"(?m)^HEALTHCHECK .* CMD (\[.*\])", stage)
+    assert f"'{args.status_file}'" in json.loads(health)[2]
+
+
+def test_systemd_is_told_by_the_service() -> None:
+    unit = settings(UNIT.read_text())
+    assert (unit["Type"], unit["WatchdogSec"]) == ("notify", "60")

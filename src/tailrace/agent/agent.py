@@ -32,7 +32,7 @@ from .sources.base import Delivery, NotificationSource
 from .state import AgentState, KeptTunnel
 from .tunnels import MAX_TUNNELS, ServedStatus, Tunnels
 
-__all__ = ["Agent", "AgentStatus"]
+__all__ = ["Agent", "AgentStatus", "status_text"]
 
 _SWITCH_PERIOD: Final = 1.0
 """Seconds between two looks at the kill switch."""
@@ -234,13 +234,7 @@ class Agent:
 
         Example: ``loop.add_signal_handler(signal.SIGUSR1, agent.log_status)``
         """
-        status = self.status()
-        up = sum(each.phase == "up" for each in status.tunnels)
-        parts = [f"{up} of {len(status.tunnels)} tunnels up, {status.max_tunnels} allowed"]
-        parts += [f"{name}: {text}" for name, text in status.sources.items()]
-        if self._switch is not KillSwitch.OFF:
-            parts.append(f"disabled: {self._switch.value}")
-        _log.info("status: %s", "; ".join(parts))
+        _log.info("status: %s", status_text(self.status()))
 
     def subscribe(self, subscriber: Callable[[], None]) -> Callable[[], None]:
         """Call ``subscriber`` when :meth:`status` tells something new; return what ends that.
@@ -356,6 +350,16 @@ class Agent:
     def _changed(self) -> None:
         for subscriber in list(self._subscribers.values()):
             subscriber()
+
+
+def status_text(status: AgentStatus) -> str:
+    """Return a status in one line."""
+    up = sum(each.phase == "up" for each in status.tunnels)
+    parts = [f"{up} of {len(status.tunnels)} tunnels up, {status.max_tunnels} allowed"]
+    parts += [f"{name}: {text}" for name, text in status.sources.items()]
+    if status.kill_switch != KillSwitch.OFF.value:
+        parts.append(f"disabled: {status.kill_switch}")
+    return "; ".join(parts)
 
 
 def _listed(service_ids: Iterable[str]) -> str:

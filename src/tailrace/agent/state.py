@@ -26,6 +26,7 @@ from ..common.atomic_files import make_private_directory, write_atomically
 from ..common.file_lock import locked
 from ..common.private_files import OTHERS, open_private
 from ..common.secret import Secret, is_client_token
+from ..common.wall_clock import CLOCK_SET
 from ..errors import ConfigurationError, NotificationIgnored, NotificationNotStored
 from .kill_switch import KillSwitch, read_kill_switch
 from .notification import LIFETIME, MAX_PAYLOAD, Notification, parse_notification
@@ -41,8 +42,6 @@ _MAX_KEPT: Final = 1000
 _MAX_FILE: Final = 4 * MAX_PAYLOAD
 _MAX_JOURNAL: Final = 4 * 80 * _MAX_SEEN
 _DIGEST: Final = 64
-_CLOCK_SET: Final = 1_767_225_600
-"""2026-01-01, in seconds since the epoch: a clock that shows an earlier time is not set."""
 
 _log = logging.getLogger("tailrace.agent")
 
@@ -72,10 +71,10 @@ class KeptTunnel:
         A clock that was not set tells nothing, neither now nor when the notification came.
         """
         left = LIFETIME
-        if min(now, self.received_at) >= _CLOCK_SET:
+        if min(now, self.received_at) >= CLOCK_SET:
             left = min(left, self.received_at + LIFETIME - now)
         expires_at = self.notification.expires_at
-        if expires_at is not None and now >= _CLOCK_SET:
+        if expires_at is not None and now >= CLOCK_SET:
             left = min(left, expires_at - now)
         return left
 
@@ -212,7 +211,7 @@ class AgentState:
             _log.warning("%s: %d lines are corrupt", self._journal, len(lines) - len(found))
         now = self._now()
         for digest, received_at in found:
-            if received_at < _CLOCK_SET or now - received_at < _REMEMBERED:
+            if received_at < CLOCK_SET or now - received_at < _REMEMBERED:
                 self._remember(digest, received_at)
         if len(self._seen) < len(lines):
             with suppress(OSError):

@@ -13,13 +13,16 @@ Subparsers: TypeAlias = "argparse._SubParsersAction[Any]"
 
 
 def add_state_dir(parser: argparse.ArgumentParser) -> None:
-    """Add ``--state-dir``; :func:`state_dir_of` reads it."""
-    parser.add_argument(
-        "--state-dir",
-        metavar="DIR",
-        type=Path,
-        help="directory of the service's files (default: ~/.local/state/tailrace)",
-    )
+    """Add ``--state-dir`` to a parser and its commands; :func:`state_dir_of` reads it."""
+    for each in (parser, *subparsers_of(parser).values()):
+        each.add_argument(
+            "--state-dir",
+            metavar="DIR",
+            type=Path,
+            # Behind a command, its absence says nothing about what was in front of it.
+            default=None if each is parser else argparse.SUPPRESS,
+            help="directory of the service's files (default: ~/.local/state/tailrace)",
+        )
 
 
 def state_dir_of(args: argparse.Namespace) -> Path:

@@ -8,6 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -126,7 +127,7 @@ def _write_files(state_dir: Path, endpoints: Endpoints, args: argparse.Namespace
     reach = find_reach(state_dir, endpoints, args.host)
     policy = device_policy(args.name) if role is Role.DEVICE else read_policy(args)
     now = time.time()
-    key = new_key(args.name, now, policy)
+    key = replace(new_key(args.name, now, policy), joined=True)
     service = JoinedService(
         role,
         args.name,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import Final
 
+from ..checks.findings import ChecksFailed
 from ..errors import (
     AccessRefused,
     CallRefused,
@@ -48,6 +49,8 @@ class ExitCode(IntEnum):
     """The service or the peer broke the protocol, or the service ids do not match."""
     ALTERED = 8
     """Something between local proxy and service changed the upgrade request."""
+    CHECK_FAILED = 9
+    """A check has failed: each line says what, and what to do."""
 
 
 _EXIT_CODES: Final[Mapping[type[BaseException], ExitCode]] = {
@@ -63,6 +66,7 @@ _EXIT_CODES: Final[Mapping[type[BaseException], ExitCode]] = {
     ListenError: ExitCode.LISTEN,
     CertificateRejected: ExitCode.TLS,
     ControlCertificateRejected: ExitCode.TLS,
+    ChecksFailed: ExitCode.CHECK_FAILED,
 }
 """Errors that are not here have the code of their nearest base class."""
 

@@ -51,7 +51,6 @@ def add_invite_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
         description="Print one line that makes another machine a client of tailrace serve. It is "
         "good once, and for some minutes.",
     )
-    add_state_dir(parser)
     actions = parser.add_subparsers(dest="action", metavar="ACTION")
     device = actions.add_parser(
         "device",
@@ -79,6 +78,7 @@ def add_invite_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     listing.add_argument("--json", action="store_true", help="print a JSON document")
     revoke = actions.add_parser("revoke", help="revoke an invitation that was not used yet")
     revoke.add_argument("invitation_id", metavar="INVITATION")
+    add_state_dir(parser)
     return parser
 
 

@@ -43,13 +43,13 @@ def add_keys_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
         description="Manage the access keys of tailrace serve. Changes apply to a running service "
         "immediately.",
     )
-    add_state_dir(parser)
     actions = parser.add_subparsers(dest="action", metavar="ACTION")
     _add_add_parser(actions)
     listing = actions.add_parser("list", help="list keys, without their secrets")
     listing.add_argument("--json", action="store_true", help="print a JSON document")
     revoke = actions.add_parser("revoke", help="revoke a key immediately")
     revoke.add_argument("access_key_id", metavar="KEY_ID")
+    add_state_dir(parser)
     return parser
 
 

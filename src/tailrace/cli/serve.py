@@ -19,6 +19,7 @@ from ..common.log_floods import telling_floods
 from ..common.queued_output import QueuedOutput
 from ..common.setting_errors import SettingsError
 from ..common.stray_exceptions import stray_exceptions_logged
+from ..common.systemd import ServiceManager
 from ..errors import ListenError, TailraceError
 from ..service.config import (
     Endpoints,
@@ -160,22 +161,28 @@ def _config(args: argparse.Namespace) -> ServiceConfig:
 async def _serve(config: ServiceConfig, out: QueuedOutput) -> None:
     from ..service.tunneling_service import TunnelingService
 
+    loop, manager = asyncio.get_running_loop(), ServiceManager(os.environ)
     service = TunnelingService(config)
     started, stopping = asyncio.Event(), asyncio.Event()
 
     def reload() -> None:
         if started.is_set():
-            _reload(service)
+            with manager.reloading():
+                _reload(service)
 
-    with telling_floods(asyncio.get_running_loop()), signals_handled(stopping.set, reload):
+    with telling_floods(loop), signals_handled(stopping.set, reload):
         await service.start()
         started.set()
         if hasattr(os, "geteuid") and os.geteuid() == 0:
             _log.warning("Running as root; this command needs no privileges")
         try:
             _announce(service.endpoints, config.state_dir, out)
-            await _wait(service, stopping)
+            endpoints = service.endpoints
+            manager.ready(f"API {endpoints.api_endpoint}, local proxies {endpoints.data_endpoint}")
+            with manager.watchdog(loop):
+                await _wait(service, stopping)
         finally:
+            manager.stopping()
             await service.stop()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Final
 
 from ..common.log_floods import FloodFilter
 from ..common.queued_output import QueuedHandler
+from ..common.systemd import JournalFormatter, is_journal
 from ..mqtt.topics import AWS_TEMPLATE
 from ..service.config import DataSettings, OperationSettings, parse_address
 from ..service.networks import parse_network
@@ -135,7 +137,8 @@ def data_settings(args: argparse.Namespace) -> DataSettings:
 def start_logging(args: argparse.Namespace) -> None:
     """Log to standard error as the options say."""
     handler = QueuedHandler(sys.stderr)
-    json_wanted = args.log_format == "json"
-    handler.setFormatter(JsonFormatter() if json_wanted else TextFormatter())
+    formatter = JsonFormatter() if args.log_format == "json" else TextFormatter()
+    in_journal = is_journal(sys.stderr, os.environ)
+    handler.setFormatter(JournalFormatter(formatter) if in_journal else formatter)
     handler.addFilter(FloodFilter(logging.INFO))
     logging.basicConfig(level=args.log_level.upper(), handlers=[handler])

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Final
 
+from ..common.wall_clock import is_clock_set
 from ..errors import CertificateFault, CertificateRejected
 from .errors import BrokerError, BrokerFault
 from .session import SessionSettings
 from .settings import BrokerSettings
 
-__all__ = ["is_clock_wrong", "takeover_verdict", "verdict"]
-
-_RELEASE_YEAR: Final = 2026
-"""A clock in an earlier year is wrong: this program did not exist then."""
+__all__ = ["is_clock_wrong", "remedy", "takeover_verdict", "verdict"]
 
 
 def verdict(
@@ -23,10 +20,10 @@ def verdict(
     if is_clock_wrong(error, now):
         today = datetime.fromtimestamp(now, UTC)
         return f"the clock of this machine is wrong, it says {today:%Y-%m-%d}: {error}"
-    remedy = _remedy(error.fault, broker, settings)
-    if remedy is None and isinstance(error.__cause__, CertificateRejected):
+    advice = remedy(error.fault, broker, settings)
+    if advice is None and isinstance(error.__cause__, CertificateRejected):
         return _certificate_verdict(error, error.__cause__, now)
-    return f"{error}; {remedy}" if remedy else str(error)
+    return f"{error}; {advice}" if advice else str(error)
 
 
 def is_clock_wrong(error: BrokerError, now: float) -> bool:
@@ -35,7 +32,7 @@ def is_clock_wrong(error: BrokerError, now: float) -> bool:
     return (
         isinstance(cause, CertificateRejected)
         and cause.fault is CertificateFault.OUT_OF_DATE
-        and datetime.fromtimestamp(now, UTC).year < _RELEASE_YEAR
+        and not is_clock_set(now)
     )
 
 
@@ -59,7 +56,8 @@ def _certificate_verdict(error: BrokerError, cause: CertificateRejected, now: fl
             return f"{error}; trust the authority that issued it"
 
 
-def _remedy(fault: BrokerFault, broker: BrokerSettings, settings: SessionSettings) -> str | None:
+def remedy(fault: BrokerFault, broker: BrokerSettings, settings: SessionSettings) -> str | None:
+    """Return what to do about a kind of failure, ``None`` where its text says all."""
     client, topic = settings.client_id, settings.topic
     match fault:
         case BrokerFault.CLOSED_EARLY if broker.is_aws:

@@ -34,14 +34,14 @@ class Terminal:
         """Wait until the text is shown."""
         deadline = time.monotonic() + HANG
         while text not in self.shown:
-            assert time.monotonic() < deadline, self.shown
+            self._check(deadline)
             assert self._read(0.1) or text in self.shown, self.shown
 
     def end(self) -> int:
         """Return the exit status, as a shell does, once the command has ended."""
         deadline = time.monotonic() + HANG
         while self._read(0.1):
-            assert time.monotonic() < deadline, self.shown
+            self._check(deadline)
         if self._status is None:
             code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
             self._status = code if code >= 0 else 128 - code
@@ -52,6 +52,10 @@ class Terminal:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
             self.end()
+
+    def _check(self, deadline: float) -> None:
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited in vain: {self.shown}")
 
     def _read(self, patience: float) -> bool:
         """Read what is there; return whether there may be more."""

@@ -19,6 +19,7 @@ import pytest
 from support.network.ports import free_port
 from support.plugins.fixtures import session_service
 from support.processes.child import Process, clean_environment, installed, process
+from support.processes.systemd import Systemd
 from support.repository import ROOT
 from support.service.process import ServiceProcess
 from support.tunnel import tunnel_of
@@ -27,7 +28,8 @@ from support.waiting import wait_until
 from tailrace.agent.sources import stdin
 from tailrace.agent.sources.base import Receive
 from tailrace.agent.sources.stdin import StdinSource
-from tailrace.cli import agent as command
+from tailrace.aws import joined
+from tailrace.cli import agent_options
 from tailrace.cli.agent import add_agent_parser
 from tailrace.cli.exit_codes import ExitCode
 from tailrace.cli.parser import CommandParser
@@ -54,6 +56,8 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("AWSIOT_TUNNEL_ENDPOINT", "AWSIOT_TUNNEL_REGION", "STATE_DIRECTORY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setattr(joined, "_SYSTEM", tmp_path / "none")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "none"))
 
 
 # -- mistakes -------------------------------------------------------------------------------------
@@ -106,7 +110,7 @@ def test_a_file_without_a_token_is_one_line(
 def test_a_user_without_a_home_is_told(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "default_state_dir", lambda environ, name: None)
+    monkeypatch.setattr(agent_options, "default_state_dir", lambda environ, name: None)
     assert "give --state-dir DIR" in result(capsys, *RUN)[2]
 
 
@@ -124,7 +128,10 @@ def test_each_option_is_documented() -> None:
         for option in each.option_strings
         if option.startswith("--") and option != "--help"
     }
-    pages = [(ROOT / "docs" / name).read_text() for name in ("agent.md", "agent-mqtt.md")]
+    pages = [
+        (ROOT / "docs" / name).read_text()
+        for name in ("agent.md", "agent-install.md", "agent-mqtt.md")
+    ]
     documented = set(re.findall(r"`(--[a-z-]+)", "\n".join(pages)))
     assert options - documented == set()
 
@@ -214,6 +221,24 @@ def test_it_ends_with_standard_input(tmp_path: Path) -> None:
     assert "a notification is ignored: it is not valid JSON" in messages
     assert "a notification is ignored: no service of it is mapped: NOPE" in messages
     assert messages[-1] == "standard input has ended; no more notifications come from there"
+
+
+def test_systemd_is_told(start: Start, tmp_path: Path) -> None:
+    systemd = Systemd(str(tmp_path / "notify.sock"))
+    broker = ["--broker", f"mqtt://127.0.0.1:{free_port()}", "--thing-name", "pump-7"]
+    agent = start("run", *broker, **systemd.environment, WATCHDOG_USEC="60000000")
+    # Whatever the broker does: a device may start without a network.
+    status = systemd.hears("READY=1")
+    assert status.startswith(
+        "READY=1\nSTATUS=0 of 0 tunnels up, 20 allowed; broker mqtt://127.0.0.1"
+    )
+    assert systemd.hears("WATCHDOG=1")
+    agent.signal(signal.SIGHUP)
+    assert systemd.hears("READY=1")
+    agent.terminate()
+    assert agent.wait() == ExitCode.OK
+    assert systemd.told()[-1] == "STOPPING=1"
+    systemd.close()
 
 
 def test_one_tunnel_alone(start: Start, tmp_path: Path, session_service: ServiceProcess) -> None:

@@ -25,3 +25,18 @@ def test_the_state_directory_is_absolute(tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_default_is_that_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert read() == tmp_path / "tailrace"
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["--state-dir", "/x", "list"], "/x"),
+        (["list", "--state-dir", "/y"], "/y"),
+        (["--state-dir", "/x", "list", "--state-dir", "/y"], "/y"),
+    ],
+)
+def test_it_stands_before_or_behind_a_command(argv: list[str], expected: str) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_subparsers().add_parser("list")
+    add_state_dir(parser)
+    assert state_dir_of(parser.parse_args(argv)) == Path(expected)

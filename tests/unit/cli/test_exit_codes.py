@@ -12,6 +12,7 @@ from tailrace.errors import TailraceError
 from tailrace.service.errors import ServiceError, SettingsError
 
 CODES = {
+    "tailrace.checks.findings.ChecksFailed": ExitCode.CHECK_FAILED,
     "tailrace.cli.localproxy.ini.NotAnIniFile": ExitCode.USAGE,
     "tailrace.cli.localproxy.values.UsageError": ExitCode.USAGE,
     "tailrace.common.addresses.AddressError": ExitCode.USAGE,
@@ -110,4 +111,5 @@ def test_codes_are_those_of_the_documentation() -> None:
         "TLS": 6,
         "PROTOCOL": 7,
         "ALTERED": 8,
+        "CHECK_FAILED": 9,
     }

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from support.processes.systemd import Systemd
 from support.service import api, dial
 from support.waiting import HANG, wait_until
 from tailrace.cli import serve as command
@@ -35,7 +36,7 @@ MAIN = "import sys; from tailrace.cli.tailrace import main; sys.exit(main())"
 class Served:
     """A ``serve`` process."""
 
-    def __init__(self, tmp_path: Path, *options: str) -> None:
+    def __init__(self, tmp_path: Path, *options: str, **variables: str) -> None:
         self.state_dir = tmp_path / "state"
         self.ready_file = tmp_path / "ready"
         self.ready_file.unlink(missing_ok=True)
@@ -45,7 +46,11 @@ class Served:
             if option not in options:
                 command += [option, "127.0.0.1:0"]
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **variables},
         )
 
     def wait_ready(self) -> Endpoints:
@@ -70,8 +75,8 @@ Serve = Callable[..., Served]
 def serve(tmp_path: Path) -> Iterator[Serve]:
     processes: list[Served] = []
 
-    def start(*options: str) -> Served:
-        processes.append(Served(tmp_path, *options))
+    def start(*options: str, **variables: str) -> Served:
+        processes.append(Served(tmp_path, *options, **variables))
         return processes[-1]
 
     yield start
@@ -117,6 +122,22 @@ def test_signals_end_it_with_status_0(serve: Serve, loop: str, number: signal.Si
     assert "Traceback" not in err
     assert ("Running as root; this command needs no privileges" in err) is (os.geteuid() == 0)
     assert not served.ready_file.exists()
+
+
+def test_systemd_is_told(serve: Serve, tmp_path: Path) -> None:
+    systemd = Systemd(str(tmp_path / "notify"))
+    served = serve(**systemd.environment, WATCHDOG_USEC="60000000")
+    status = systemd.hears("READY=1")
+    endpoints = served.wait_ready()
+    assert status == (
+        f"READY=1\nSTATUS=API {endpoints.api_endpoint}, local proxies {endpoints.data_endpoint}"
+    )
+    assert systemd.hears("WATCHDOG=1")
+    served.process.send_signal(signal.SIGHUP)
+    assert systemd.hears("READY=1")  # RELOADING=1 came before
+    assert served.end(signal.SIGTERM)[0] == ExitCode.OK
+    assert systemd.told() == ["STOPPING=1"]
+    systemd.close()
 
 
 async def test_kill_9_loses_nothing(serve: Serve) -> None:

@@ -4,9 +4,11 @@ import argparse
 import asyncio
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
@@ -108,6 +110,26 @@ def test_the_formats_of_the_log(capsys: pytest.CaptureFixture[str]) -> None:
     finally:
         root.handlers[:] = before
         root.setLevel(level)
+
+
+def test_records_in_the_journal_have_priorities(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    root, stderr = logging.getLogger(), (tmp_path / "err").open("w+")
+    before, level = list(root.handlers), root.level
+    found = os.fstat(stderr.fileno())
+    monkeypatch.setattr(sys, "stderr", stderr)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+    try:
+        root.handlers.clear()
+        start_logging(parse())
+        logging.getLogger("tailrace.test").warning("careful")
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+    stderr.seek(0)
+    assert stderr.read().startswith("<4>")
+    stderr.close()
 
 
 MAIN = """
@@ -222,13 +244,15 @@ async def test_a_thing_learns_of_its_tokens_once_each(
                 assert (str(message.topic), message.qos) == ("$aws/things/lamp/tunnels/notify", 1)
                 assert isinstance(message.payload, bytes)
                 document = json.loads(message.payload)
-                assert document | {"clientAccessToken": ""} == {
-                    "clientAccessToken": "",
+                text: str = document.pop("clientAccessToken")
+                assert document.pop("tokenId") not in text
+                assert document.pop("expiresAt") > time.time()
+                assert document.pop("tunnelId")
+                assert document == {
                     "clientMode": "destination",
                     "region": served.endpoints.region,
                     "services": ["SSH"],
                 }
-                text: str = document["clientAccessToken"]
                 return text
 
             opened = await asyncio.to_thread(client.open_tunnel, destinationConfig=lamp)

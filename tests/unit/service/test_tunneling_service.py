@@ -24,6 +24,7 @@ from support.service import api, config, dial, running, trust
 from support.waiting import HANG, until
 from tailrace.common.secret import Secret
 from tailrace.errors import ConfigurationError, ListenError
+from tailrace.mqtt.settings import BrokerSettings
 from tailrace.service.config import Address, Endpoints, OperationSettings
 from tailrace.service.errors import StoreFailed
 from tailrace.service.identity.key_store import (
@@ -32,7 +33,6 @@ from tailrace.service.identity.key_store import (
     KeyFile,
     credentials_file,
 )
-from tailrace.service.notify.mqtt import MqttSettings
 from tailrace.service.tunneling_service import TunnelingService
 from tailrace.service.tunnels.rules import TunnelSpec
 from tailrace.service.tunnels.sqlite_store import SqliteStore
@@ -382,7 +382,7 @@ async def test_things_are_notified(tmp_path: Path) -> None:
     saved = tmp_path / "saved"
     operation = OperationSettings(
         notify_command=("/bin/sh", "-c", f"cat > {saved}.new; mv {saved}.new {saved}"),
-        mqtt=MqttSettings("127.0.0.1", 1),
+        mqtt=BrokerSettings("127.0.0.1", 1),
     )
     async with running(config(tmp_path / "state", operation=operation)) as service:
         client = api(service.endpoints)

@@ -69,6 +69,8 @@ class ServiceSource:
     ) -> None:
         self._endpoint = endpoint
         self._thing_name = thing_name
+        self._query = f"thing={quote(thing_name, safe='')}"
+        self.ca = ca
         self._api = ControlAPI(endpoint, region, credentials, ca, environment=environment)
         self._now = now
         self._backoff = Backoff(_FIRST_SECONDS, _MOST_SECONDS, random.Random())  # noqa: S311
@@ -88,7 +90,21 @@ class ServiceSource:
         """Return whether the service is connected, and since when, or why not."""
         if self._since is not None:
             return f"waiting at {self._endpoint} for {self._now() - self._since:.0f} s"
-        return f"{self._endpoint} unreachable: {self._failure or 'not tried yet'}"
+        if not self._failure:
+            return "connecting"
+        return f"not connected: {self._failure}"
+
+    async def try_once(self) -> str:
+        """Begin to wait, and leave: nothing is taken. Return the name of the thing.
+
+        Raises:
+            TailraceError: the service cannot be reached, or does not let this thing wait.
+        """
+        try:
+            async with self._api.stream(_WAIT, STREAM_PATH, self._query, _SILENCE):
+                return self._thing_name
+        finally:
+            await self._api.close()
 
     async def run(self, receive: Receive) -> None:
         """Deliver notifications until cancelled."""
@@ -105,10 +121,9 @@ class ServiceSource:
 
     async def _attempt(self, receive: Receive) -> float:
         """Deliver as long as a stream lasts; return the seconds until the next one."""
-        query = f"thing={quote(self._thing_name, safe='')}"
         began = self._now()
         try:
-            async with self._api.stream(_WAIT, STREAM_PATH, query, _SILENCE) as stream:
+            async with self._api.stream(_WAIT, STREAM_PATH, self._query, _SILENCE) as stream:
                 began = self._since = self._now()
                 _log.info("waiting at %s for tunnels of %s", self._endpoint, self._thing_name)
                 self._failure = ""

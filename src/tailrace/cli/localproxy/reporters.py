@@ -7,7 +7,6 @@ import errno
 import json
 import logging
 import os
-import socket
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +21,7 @@ from ...common.addresses import (
 from ...common.atomic_files import write_atomically
 from ...common.log_floods import flood_kind
 from ...common.queued_output import QueuedOutput
+from ...common.systemd import ServiceManager
 from ...errors import ConfigurationError
 from ...localproxy.events import (
     Connected,
@@ -330,27 +330,18 @@ class ReadyFile:
 
 
 class SystemdNotifier:
-    """Tells systemd about readiness through the socket named in ``NOTIFY_SOCKET``."""
+    """Tells systemd about readiness."""
 
-    def __init__(self, address: str) -> None:
-        self._address = "\0" + address[1:] if address.startswith("@") else address
+    def __init__(self, manager: ServiceManager) -> None:
+        self._manager = manager
 
     def __call__(self, event: ProxyEvent) -> None:
         match event:
             case ServicesMapped():
-                self._send("READY=1\nSTATUS=Connected")
+                self._manager.ready("Connected")
             case Reconnecting(cause, _):
-                self._send(f"STATUS=Reconnecting: {describe(cause)}".replace("\n", " "))
+                self._manager.status(f"Reconnecting: {describe(cause)}")
             case Ended():
-                self._send("STOPPING=1")
+                self._manager.stopping()
             case _:
                 pass
-
-    def _send(self, state: str) -> None:
-        # A manager that cannot be reached must not end the proxy.
-        with (
-            contextlib.suppress(OSError),
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock,
-        ):
-            sock.setblocking(False)  # nor one that reads nothing hold it up
-            sock.sendto(state.encode(), self._address)

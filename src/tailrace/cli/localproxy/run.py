@@ -19,6 +19,7 @@ from ...common.queued_output import QueuedOutput
 from ...common.redaction import register_secrets
 from ...common.secret import Secret
 from ...common.stray_exceptions import stray_exceptions_logged
+from ...common.systemd import ServiceManager
 from ...errors import AccessRefused, ConfigurationError, HandshakeAltered
 from ...localproxy.client_token import kept_client_token
 from ...localproxy.proxy import LocalProxy
@@ -66,9 +67,9 @@ async def _serve(settings: CommandSettings, reporter: JSONReporter) -> None:
     ready = ReadyFile(settings.ready_file, side) if settings.ready_file else None
     if ready is not None:
         proxy.subscribe(ready)
-    notify_socket = os.environ.get("NOTIFY_SOCKET")
-    if notify_socket:
-        proxy.subscribe(SystemdNotifier(notify_socket))
+    manager = ServiceManager(os.environ)
+    if manager.is_there:
+        proxy.subscribe(SystemdNotifier(manager))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         # Windows loops have no signal handlers; there Ctrl-C cancels the task.

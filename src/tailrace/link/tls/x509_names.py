@@ -1,16 +1,18 @@
-"""The subject and the issuer of a certificate, read from its DER form.
+"""Subject, issuer and dates of a certificate, read from its DER form.
 
-The standard library shows the names of a certificate only after it has been verified, and the
-names matter most when that failed. Just enough of X.509 (RFC 5280 section 4.1) for one line.
+The standard library shows them only after a certificate has been verified, and they matter most
+when that failed; of our own it shows nothing. Just enough of X.509 (RFC 5280 section 4.1) for one
+line.
 """
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any, Final
 
-__all__ = ["describe", "presented_certificates"]
+__all__ = ["describe", "end_of_validity", "leaf_certificate", "presented_certificates"]
 
 _SEQUENCE: Final = 0x30
 _VERSION: Final = 0xA0
@@ -25,6 +27,8 @@ _ATTRIBUTES: Final = {
     b"\x55\x04\x0b": "OU",
 }
 _UTF16_STRING: Final = 0x1E
+_UTC_TIME: Final = 0x17
+"""With two digits for the year: 50 is 1950 (RFC 5280 section 4.1.2.5.1)."""
 
 
 def describe(der: bytes) -> str:
@@ -44,12 +48,34 @@ def presented_certificates(tls: object) -> list[str]:
 
     ``tls`` is the TLS object of either kind of transport, after a handshake or a failed one.
     """
+    found = _chain(tls)
+    more = [f"{len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
+    return [describe(_der(each)) for each in found[:_SHOWN]] + more
+
+
+def leaf_certificate(tls: object) -> bytes | None:
+    """Return the other side's own certificate in DER, ``None`` if it cannot be known."""
+    found = _chain(tls)
+    return _der(found[0]) if found else None
+
+
+def end_of_validity(der: bytes) -> datetime | None:
+    """Return when a certificate expires, ``None`` if that cannot be read."""
+    try:
+        tag, digits = list(_elements(_fields(der)[2]))[1]
+        text = digits.decode("ascii")
+        if tag == _UTC_TIME:
+            text = ("20" if text < "50" else "19") + text
+        return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
+    except (IndexError, StopIteration, ValueError):
+        return None
+
+
+def _chain(tls: object) -> list[Any]:
     # Public since Python 3.13; before that a method of the C object behind it.
     holder = tls if hasattr(tls, "get_unverified_chain") else getattr(tls, "_sslobj", None)
     chain: Callable[[], list[Any] | None] | None = getattr(holder, "get_unverified_chain", None)
-    found = (chain() if chain else None) or []
-    more = [f"{len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
-    return [describe(_der(each)) for each in found[:_SHOWN]] + more
+    return (chain() if chain else None) or []
 
 
 def _der(certificate: Any) -> bytes:
@@ -59,15 +85,16 @@ def _der(certificate: Any) -> bytes:
 
 
 def _names(der: bytes) -> tuple[str, str]:
-    certificate = _content(der)
-    fields = _elements(_content(certificate))
+    _, issuer, _, subject = _fields(der)
+    return _name(subject), _name(issuer)
+
+
+def _fields(der: bytes) -> list[bytes]:
+    """Return algorithm, issuer, validity and subject."""
+    fields = _elements(_content(_content(der)))
     if next(fields)[0] == _VERSION:  # absent in version 1, which begins with the serial number
         next(fields)
-    next(fields)  # the signature's algorithm
-    issuer = next(fields)[1]
-    next(fields)  # the validity
-    subject = next(fields)[1]
-    return _name(subject), _name(issuer)
+    return [next(fields)[1] for _ in range(4)]
 
 
 def _name(name: bytes) -> str:

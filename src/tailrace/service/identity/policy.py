@@ -101,6 +101,8 @@ class AccessKey:
     created_at: float = 0.0
     policy: Policy = EVERYTHING
     quotas: Quotas = COMMON_QUOTAS
+    joined: bool = False
+    """Whether it was made for another machine: then the service does not use it as its own."""
 
     @property
     def is_privileged(self) -> bool:
@@ -124,6 +126,8 @@ class AccessKey:
         if self.expires_at is not None:
             document["expires_at"] = self.expires_at
         document |= self.policy.to_document()
+        if self.joined:
+            document["joined"] = True
         for name in _QUOTAS:
             value = getattr(self.quotas, name)
             if value is not None:
@@ -147,6 +151,7 @@ class AccessKey:
                 created_at=_number(document.get("created_at")) or 0.0,
                 policy=Policy.from_document(document),
                 quotas=Quotas(**{name: _count(document.get(f"max_{name}")) for name in _QUOTAS}),
+                joined=document.get("joined", False) is not False,
             )
         except (KeyError, TypeError, AttributeError):
             raise ValueError("not an access key") from None

@@ -145,7 +145,7 @@ async def test_a_service_that_comes_and_goes(
         async with listening(at.source) as got:
             await until(lambda: at.mailbox.things == 1, "the stream")
             await at.service.stop()
-            await until(lambda: "unreachable: " in at.source.status(), "the end of the stream")
+            await until(lambda: "not connected: " in at.source.status(), "the end of the stream")
             await until(lambda: "cannot connect" in at.source.status(), "another attempt")
             await until(lambda: at.source._backoff._failures > 3, "some attempts")
             told = [each for each in caplog.messages if "cannot connect" in each]
@@ -250,7 +250,7 @@ async def test_the_joined_service_is_the_default(
         source = service_source(url, thing, environment)
         assert source.name == "https://mine.example:7443"
         assert source._thing_name == (thing or "pump-7")
-        assert "not tried yet" in source.status()
+        assert source.status() == "connecting"
     environment["TAILRACE_SERVICE_DIR"] = str(tmp_path / "operator")
     assert service_source(None, "pump-8", environment)._thing_name == "pump-8"
     with pytest.raises(ConfigurationError, match="which thing waits at https://mine"):

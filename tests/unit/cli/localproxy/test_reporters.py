@@ -21,6 +21,7 @@ from tailrace.cli.localproxy.reporters import (
 )
 from tailrace.common.addresses import TCPAddress, UnixAddress
 from tailrace.common.queued_output import QueuedOutput
+from tailrace.common.systemd import ServiceManager
 from tailrace.errors import ConfigurationError, ConnectFailed, LinkError
 from tailrace.localproxy.events import (
     Connected,
@@ -387,7 +388,7 @@ def test_systemd_is_told(tmp_path: Path, abstract: bool):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind("\0" + address[1:] if abstract else address)
         manager.settimeout(5)
-        notify = SystemdNotifier(address)
+        notify = SystemdNotifier(ServiceManager({"NOTIFY_SOCKET": address}))
         for event in SOURCE_RUN:
             notify(event)
         told = [manager.recv(1000).decode() for _ in range(3)]
@@ -407,9 +408,9 @@ def test_a_manager_that_reads_nothing_holds_up_nobody(tmp_path: Path):
             with contextlib.suppress(BlockingIOError):
                 while True:
                     other.sendto(b"x", address)
-        SystemdNotifier(address)(Ended(1000, ""))
+        SystemdNotifier(ServiceManager({"NOTIFY_SOCKET": address}))(Ended(1000, ""))
         assert manager.recv(1000) == b"x"
 
 
 def test_a_missing_manager_is_no_reason_to_stop(tmp_path: Path):
-    SystemdNotifier(str(tmp_path / "gone"))(Ended(1000, ""))
+    SystemdNotifier(ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "gone")}))(Ended(1000, ""))

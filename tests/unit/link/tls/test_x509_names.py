@@ -18,7 +18,12 @@ from hypothesis import strategies as st
 from support.network.certificates import Certificates, handshake
 from tailrace.link.endpoint import TLSOptions
 from tailrace.link.tls.context import build_trust
-from tailrace.link.tls.x509_names import describe, presented_certificates
+from tailrace.link.tls.x509_names import (
+    describe,
+    end_of_validity,
+    leaf_certificate,
+    presented_certificates,
+)
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 
@@ -163,3 +168,30 @@ def test_a_long_chain_is_not_shown_in_full(certificates: Certificates) -> None:
     der = ssl.PEM_cert_to_DER_cert(certificates.ca_file.read_text())
     shown = presented_certificates(Modern([der] * 120))
     assert shown == [*presented_certificates(Modern([der] * 5)), "115 more"]
+
+
+@pytest.mark.parametrize("year", [1999, 2026, 2049, 2050, 2100])
+def test_the_end_of_validity(year: int) -> None:
+    end = datetime(year, 12, 31, 23, 59, 58, tzinfo=UTC)
+    builder = x509.CertificateBuilder(
+        issuer_name=x509.Name([]),
+        subject_name=x509.Name([]),
+        public_key=KEY.public_key(),
+        serial_number=7,
+        not_valid_before=datetime(1990, 1, 1, tzinfo=UTC),
+        not_valid_after=end,
+    )
+    der = builder.sign(KEY, hashes.SHA256()).public_bytes(Encoding.DER)
+    assert end_of_validity(der) == end
+
+
+@given(st.binary(max_size=200))
+def test_what_is_no_certificate_has_no_end(der: bytes) -> None:
+    assert end_of_validity(der) is None
+
+
+def test_the_leaf_of_a_handshake(certificates: Certificates) -> None:
+    trust = build_trust(TLSOptions(authorities=certificates.ca_file)).context
+    tls = handshake(trust, certificates.server_context())
+    assert leaf_certificate(tls) == tls.getpeercert(binary_form=True)
+    assert leaf_certificate(object()) is None

@@ -1,0 +1,110 @@
+"""The results of checks, for people as they come, and for programs in the end."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final, TextIO
+
+from ..common.escaping import escape
+from .findings import CheckResult, ChecksFailed, Verdict
+
+__all__ = ["JsonReport", "TextReport", "raise_if_failed"]
+
+_WORDS: Final = {
+    Verdict.OK: "ok",
+    Verdict.WARNING: "warn",
+    Verdict.FAILED: "FAIL",
+    Verdict.SKIPPED: "skip",
+}
+_WIDTH: Final = 4
+"""Of the longest word."""
+_ERASE: Final = "\r\x1b[K"
+
+
+class TextReport:
+    """Prints a line for each result; on a terminal also, meanwhile, what is being checked."""
+
+    def __init__(self, stream: TextIO, width: int) -> None:
+        """Print to ``stream``; names have up to ``width`` characters."""
+        self._stream = stream
+        self._width = width
+        self._is_terminal = stream.isatty()
+
+    def begin(self, name: str) -> None:
+        """Say that a check has begun."""
+        if self._is_terminal:
+            self._print(f"{'...':{_WIDTH}}  {name}", end="")
+
+    def add(self, result: CheckResult) -> None:
+        """Print a result."""
+        finding = result.finding
+        erase = _ERASE if self._is_terminal else ""
+        word = _WORDS[finding.verdict]
+        line = f"{word:{_WIDTH}}  {result.name:{self._width}}  {escape(finding.figure)}"
+        self._print(erase + line.rstrip())
+        indent = " " * (_WIDTH + self._width + 4)
+        if finding.fix:
+            self._print(f"{indent}-> {escape(finding.fix)}")
+        for each in finding.example.splitlines():
+            self._print(f"{indent}   {each}")
+
+    def end(self) -> None:
+        """There is nothing left to print."""
+
+    def _print(self, text: str, end: str = "\n") -> None:
+        print(text, end=end, file=self._stream, flush=True)
+
+
+class JsonReport:
+    """Prints one document with all results in the end."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._results: list[CheckResult] = []
+
+    def begin(self, name: str) -> None:
+        """Say nothing."""
+
+    def add(self, result: CheckResult) -> None:
+        """Keep a result."""
+        self._results.append(result)
+
+    def end(self) -> None:
+        """Print the document."""
+        document = {
+            "ok": not _count(self._results)[Verdict.FAILED],
+            "checks": [_document(each) for each in self._results],
+        }
+        print(json.dumps(document, indent=2), file=self._stream, flush=True)
+
+
+def raise_if_failed(results: Iterable[CheckResult]) -> None:
+    """Return if no check has failed.
+
+    Raises:
+        ChecksFailed: one has; the text says how many.
+    """
+    count = _count(results)
+    if count[Verdict.FAILED]:
+        text = f"{count[Verdict.FAILED]} of {count.total()} checks failed"
+        if count[Verdict.SKIPPED]:
+            text += f", {count[Verdict.SKIPPED]} skipped"
+        raise ChecksFailed(text)
+
+
+def _count(results: Iterable[CheckResult]) -> Counter[Verdict]:
+    return Counter(each.finding.verdict for each in results)
+
+
+def _document(result: CheckResult) -> dict[str, str]:
+    finding = result.finding
+    texts = {
+        "name": result.name,
+        "verdict": finding.verdict.value,
+        "figure": finding.figure,
+        "fix": finding.fix,
+        "example": finding.example,
+    }
+    return {key: text for key, text in texts.items() if text or key in ("name", "verdict")}

@@ -1,0 +1,85 @@
+"""Checks run in order; what builds on a failure is skipped, and errors are findings."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from support.plugins.clock import ClockLoop
+from tailrace.checks.findings import CheckResult, Finding, Verdict, failed, ok, skipped
+from tailrace.checks.runner import Check, run_checks
+from tailrace.errors import ControlThrottled
+
+
+def finds(finding: Finding) -> Callable[[], Awaitable[Finding]]:
+    async def run() -> Finding:
+        return finding
+
+    return run
+
+
+def raises(error: Exception) -> Callable[[], Awaitable[Finding]]:
+    async def run() -> Finding:
+        raise error
+
+    return run
+
+
+async def results(*checks: Check) -> list[CheckResult]:
+    return [each async for each in run_checks(checks)]
+
+
+async def test_what_builds_on_a_failure_is_skipped() -> None:
+    begun: list[str] = []
+    checks = [
+        Check("a", finds(failed("broken"))),
+        Check("b", finds(ok("never")), needs=("a",)),
+        Check("c", finds(ok("never")), needs=("x", "b")),
+        Check("d", finds(ok("fine"))),
+        Check("e", finds(ok("fine")), needs=("d",)),
+    ]
+    found = [each async for each in run_checks(checks, begun.append)]
+    assert [(each.name, each.finding) for each in found] == [
+        ("a", failed("broken")),
+        ("b", skipped("not without: a")),
+        ("c", skipped("not without: b")),
+        ("d", ok("fine")),
+        ("e", ok("fine")),
+    ]
+    assert begun == ["a", "d", "e"]
+
+
+async def test_what_does_not_apply_holds_up_nothing() -> None:
+    none, after = await results(
+        Check("proxy", finds(skipped("none"))), Check("TLS", finds(ok("fine")), needs=("proxy",))
+    )
+    assert none.finding.verdict is Verdict.SKIPPED
+    assert after.finding == ok("fine")
+
+
+async def test_errors_are_findings() -> None:
+    found = await results(
+        Check("ours", raises(ControlThrottled("ThrottlingException", "too much"))),
+        Check("system", raises(ConnectionRefusedError(111, "as told"))),
+    )
+    assert [each.finding for each in found] == [
+        failed("ThrottlingException: too much", "call less often; AWS allows a few calls a second"),
+        failed("Connection refused"),
+    ]
+
+
+async def test_a_bug_is_none() -> None:
+    with pytest.raises(ZeroDivisionError):
+        await results(Check("bug", raises(ZeroDivisionError())))
+
+
+def test_nothing_takes_for_ever() -> None:
+    async def hang() -> Finding:
+        await asyncio.Event().wait()
+        return ok("never")
+
+    with asyncio.Runner(loop_factory=ClockLoop) as runner:
+        (found,) = runner.run(results(Check("slow", hang, timeout=7)))
+    assert found.finding == failed("no answer within 7 s")
