@@ -40,8 +40,11 @@ TARGETS ?=
 SOAK_MINUTES ?= 10
 SOAK_ARGS ?=
 
+# Rounds of `make soak-agent`, which takes SOAK_ARGS, too.
+SOAK_ROUNDS ?= 100
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test conformance check audit cover bench bench-publish bench-must-hold bench-micro bench-instructions fuzz soak apt apt-bench clean
+.PHONY: help setup demo test conformance check audit cover bench bench-publish bench-must-hold bench-micro bench-instructions fuzz soak soak-agent apt apt-bench clean
 
 help:
 	@echo "make setup        make the virtual environment $(VENV)"
@@ -58,6 +61,7 @@ help:
 	@echo "make bench-instructions  machine instructions of the hot paths, for noisy machines"
 	@echo "make fuzz         made-up inputs for FUZZ_MINUTES=10 of CPU time; TARGETS='codec sigv4' narrows it down"
 	@echo "make soak         20 tunnels under load and random faults for SOAK_MINUTES=10"
+	@echo "make soak-agent   the device agent through SOAK_ROUNDS=100 restarts, drops and rotations"
 	@echo "make apt          install Debian packages for tests with real servers (as root)"
 	@echo "make apt-bench    install Debian packages for the benchmark (as root)"
 	@echo "make clean        remove everything made here, the virtual environment too"
@@ -135,6 +139,9 @@ fuzz: $(READY)
 
 soak: $(READY)
 	@PYTHONPATH=tests $(BIN)/python -m soak --minutes $(SOAK_MINUTES) $(SOAK_ARGS)
+
+soak-agent: $(READY)
+	@PYTHONPATH=tests $(BIN)/python -m soak.agent --rounds $(SOAK_ROUNDS) $(SOAK_ARGS)
 
 apt: PACKAGES := $(TEST_PACKAGES)
 apt-bench: PACKAGES := $(BENCH_PACKAGES)

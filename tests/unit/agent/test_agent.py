@@ -231,6 +231,22 @@ async def test_fifty_at_once(caplog: pytest.LogCaptureFixture) -> None:  # vecto
     assert caplog.text.count("20 tunnels are served, and no more may be") == 30
 
 
+async def test_tokens_that_are_refused_do_not_come_without_end(
+    service: ServiceProcess, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_LEAST_RATE", 3)
+    endpoint = service.endpoints.data_endpoint
+    async with Agent(SERVICES, endpoint=endpoint, max_tunnels=1) as agent:
+        taken = 0
+        for number in range(8):
+            taken += await agent.receive(payload(f"{TOKEN}{number}")) is not None
+            await until(lambda: count(agent) == 0)
+        assert taken == 5
+        monkeypatch.setattr(module, "_RATE_PERIOD", 0.0)
+        assert await agent.receive(payload(f"{TOKEN}9")) is not None
+    assert caplog.text.count("there were 5 tunnels in the last 100 s") == 3
+
+
 async def test_what_the_cap_has_refused_may_come_again(service: ServiceProcess) -> None:
     with tunnel_of(service, "SSH") as opened:
         async with agent_of(opened, max_tunnels=1) as agent:
