@@ -6,12 +6,11 @@ import os
 import pty
 import select
 import signal
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from support.waiting import HANG
+from support.waiting import POLL, wait_until
 
 __all__ = ["Terminal", "on_terminal"]
 
@@ -32,16 +31,12 @@ class Terminal:
 
     def wait_for(self, text: str) -> None:
         """Wait until the text is shown."""
-        deadline = time.monotonic() + HANG
-        while text not in self.shown:
-            self._check(deadline)
-            assert self._read(0.1) or text in self.shown, self.shown
+        wait_until(lambda: not self._read() or text in self.shown, f"{text!r} on the terminal")
+        assert text in self.shown, self.shown
 
     def end(self) -> int:
         """Return the exit status, as a shell does, once the command has ended."""
-        deadline = time.monotonic() + HANG
-        while self._read(0.1):
-            self._check(deadline)
+        wait_until(lambda: not self._read(), "the end of the command")
         if self._status is None:
             code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
             self._status = code if code >= 0 else 128 - code
@@ -53,13 +48,9 @@ class Terminal:
                 os.kill(self.pid, signal.SIGKILL)
             self.end()
 
-    def _check(self, deadline: float) -> None:
-        if time.monotonic() > deadline:
-            raise AssertionError(f"waited in vain: {self.shown}")
-
-    def _read(self, patience: float) -> bool:
+    def _read(self) -> bool:
         """Read what is there; return whether there may be more."""
-        if select.select([self._master], [], [], patience)[0]:
+        if select.select([self._master], [], [], POLL)[0]:
             try:
                 data = os.read(self._master, 65536)
             except OSError:  # EIO: nobody has the terminal open any more

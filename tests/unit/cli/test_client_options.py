@@ -1,46 +1,43 @@
-"""Which control API is called, and as whom."""
+from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import pytest
 
-from support.service.shell import clear_environment
 from tailrace.cli.client_options import add_client_options, client_of, client_words
+from tailrace.cli.parser import CommandParser
 from tailrace.errors import ConfigurationError
 
 
-def parse(*words: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
+def parse(*words: str):
+    parser = CommandParser()
     add_client_options(parser)
-    return parser.parse_args(words)
+    return parser.parse(words)
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    clear_environment(monkeypatch, tmp_path)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKEXAMPLE")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_DEFAULT_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
 
 
-def test_a_client() -> None:
-    client = client_of(parse("--region", "eu-west-1", "--endpoint-url", "https://here.example"))
-    assert (client.region, client.endpoint) == ("eu-west-1", "https://here.example")
+async def test_a_client_as_the_options_say() -> None:
+    async with client_of(parse("--region", "eu-west-1", "--endpoint-url", "https://h")) as client:
+        assert (client.region, client.endpoint) == ("eu-west-1", "https://h")
 
 
-def test_no_region() -> None:
+def test_what_is_missing_or_wrong() -> None:
     with pytest.raises(ConfigurationError, match="no region: give --region or set AWS_REGION"):
         client_of(parse())
+    with pytest.raises(ConfigurationError, match="profile 'x' is not in"):
+        client_of(parse("--profile", "x"))
 
 
-def test_other_mistakes() -> None:
-    with pytest.raises(ConfigurationError, match="nobody"):
-        client_of(parse("--profile", "nobody"))
-
-
-def test_the_words_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_options_anywhere_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    given = ("--endpoint-url", "https://x", "--region", "r", "--ca-bundle", "ca.pem")
-    words = client_words(parse(*given))
-    assert words == [*given[:-1], str(tmp_path / "ca.pem")]
+    words = client_words(parse("--ca-bundle", "ca.pem", "--profile", "p"))
+    assert words == ["--profile", "p", "--ca-bundle", str(tmp_path / "ca.pem")]
     assert client_words(parse()) == []
