@@ -281,11 +281,11 @@ def _signals(end: Callable[[int], None]) -> Iterator[None]:
             remove()
         end(number)
 
-    with suppress(NotImplementedError):  # loops of Windows have none
+    with suppress(NotImplementedError, RuntimeError, ValueError):  # Windows; another thread
         for number in numbers:
             loop.add_signal_handler(number, handle, number)
     try:
         yield
     finally:
-        with suppress(NotImplementedError):
+        with suppress(NotImplementedError, RuntimeError, ValueError):
             remove()
