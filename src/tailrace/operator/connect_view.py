@@ -55,6 +55,11 @@ def headline(picture: Picture) -> list[tuple[str, Style]]:
     """Return how the tunnel is."""
     if picture.outcome:
         return [(f"{picture.label}: ", Style.NAME), (picture.outcome, Style.PLAIN)]
+    if picture.places and picture.state.phase is Phase.RECONNECTING:
+        seconds = max(0, round(picture.state.retry_at - picture.now))
+        # The cause may be long, and the line is cut.
+        text = f"reconnecting in {seconds} s: {picture.state.cause}"
+        return [(f"{picture.label}: ", Style.NAME), (text, Style.BAD)]
     if picture.state.phase is not Phase.READY or not picture.places:
         return progress_line(picture.label, picture.state, picture.started, picture.now)
     line = [(f"{picture.label}: ", Style.NAME), ("device connected", Style.GOOD)]

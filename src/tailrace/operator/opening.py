@@ -22,6 +22,7 @@ from ..library import (
     LinkPhase,
     PeerJoined,
     PeerLeft,
+    PeerPresence,
     Reconnecting,
     SourceTunnel,
     TunnelEvent,
@@ -230,12 +231,17 @@ class Opening(ConnectObserver):
             case PeerJoined() if self._is_ready:
                 self._become_ready()
             case _ if self.state.phase is Phase.RECONNECTING:
-                if tunnel.status().link.phase is not LinkPhase.CONNECTED:
+                status = tunnel.status()
+                if status.link.phase is not LinkPhase.CONNECTED:
                     return
-                if self._is_ready:
-                    self._become_ready()
-                else:
+                if not self._is_ready:
                     self._become(phase=Phase.WAITING, cause="")
+                elif status.peer is PeerPresence.ABSENT:
+                    self._become(
+                        phase=Phase.WAITING, cause="the device was lost", waiting_since=now
+                    )
+                else:
+                    self._become_ready()
             case _:
                 pass
 

@@ -91,10 +91,7 @@ def test_a_table(screen: Screen) -> None:
         READY.state, phase=Phase.RECONNECTING, cause="connection reset", retry_at=READY.now + 4
     )
     view.show(replace(READY, state=lost))
-    assert (
-        screen.lines()[0]
-        == "pump-7: tunnel 0233… opened · notified · connection reset; again in 4 s"
-    )
+    assert screen.lines()[0] == "pump-7: reconnecting in 4 s: connection reset"
     view.show(replace(READY, outcome="tunnel 0233… closed"))
     view.close()
     assert screen.lines()[0] == "pump-7: tunnel 0233… closed"

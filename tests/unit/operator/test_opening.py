@@ -1,18 +1,18 @@
 """The way to a device, as it is told: a real service, a device in this process."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from support.service.devices import device_of, service_client
-from support.service.process import ServiceProcess, service_process
+from support.service.process import ServiceProcess
 from support.waiting import HANG, until
 from tailrace.aws import Client, RotatedTokens, TunnelState
-from tailrace.errors import AccessRefused
-from tailrace.library import ConnectionOpened, Tunnel
+from tailrace.errors import AccessRefused, LinkError
+from tailrace.library import ConnectionOpened, PeerJoined, Reconnecting, ServicesMapped, Tunnel
 from tailrace.operator import opening as module
 from tailrace.operator.ledger import LedgerEntry
 from tailrace.operator.opening import Opening, WantedTunnel
@@ -45,21 +45,13 @@ class Way:
         return found
 
 
-@asynccontextmanager
-async def way_to(
-    service: ServiceProcess, ledger: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Way]:
-    monkeypatch.setenv("AWSIOT_TUNNEL_ENDPOINT", service.endpoints.data_endpoint)
-    async with service_client(service) as client:
-        yield Way(client, ledger)
-
-
 @pytest.fixture
 async def way(
     service: ServiceProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Way]:
-    async with way_to(service, tmp_path / "opened", monkeypatch) as way:
-        yield way
+    monkeypatch.setenv("AWSIOT_TUNNEL_ENDPOINT", service.endpoints.data_endpoint)
+    async with service_client(service) as client:
+        yield Way(client, tmp_path / "opened")
 
 
 async def test_a_device_that_goes_and_comes_back(service: ServiceProcess, way: Way) -> None:
@@ -83,40 +75,32 @@ async def test_a_device_that_goes_and_comes_back(service: ServiceProcess, way: W
     assert list(way.ledger.iterdir()) == []
 
 
-async def test_a_service_that_is_restarted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with service_process(tmp_path) as own:
-        monkeypatch.setenv("SSL_CERT_FILE", own.endpoints.ca_file)
-        async with way_to(own, tmp_path / "opened", monkeypatch) as way:
-            async with device_of(own, way.client, "pump", "SSH"):
-                async with way.opening.tunnel(way.client, way.wanted("pump")) as tunnel:
-                    await asyncio.to_thread(own.restart)
-                    lost = next(s for s in way.states if s.phase is Phase.RECONNECTING)
-                    assert lost.cause
-                    await way.until(Phase.READY)
-                    assert tunnel.status().link.reconnects == 1
-            assert way.opening.state.cause == ""
-
-
-async def test_a_link_that_is_lost_while_the_device_is_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with service_process(tmp_path) as own:
-        monkeypatch.setenv("SSL_CERT_FILE", own.endpoints.ca_file)
-        async with way_to(own, tmp_path / "opened", monkeypatch) as way:
-
-            async def reach() -> None:
-                async with way.opening.tunnel(way.client, way.wanted("pump")):
-                    raise AssertionError("there is no device")
-
-            reaching = asyncio.get_running_loop().create_task(reach())
-            await way.until(Phase.WAITING)
-            await asyncio.to_thread(own.restart)
-            await until(lambda: Phase.RECONNECTING in way.phases())
-            state = await way.until(Phase.WAITING)
-            assert state.cause == ""
-            reaching.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await reaching
+async def test_a_link_that_is_lost(service: ServiceProcess, way: Way) -> None:
+    """As the events tell it; tests/e2e/test_connect.py really loses one."""
+    lost = Reconnecting(LinkError("reset"), 3.0)
+    joined = PeerJoined(Side.DESTINATION)
+    async with device_of(service, way.client, "lost", "SSH"):
+        entering = way.opening.tunnel(way.client, way.wanted("lost"))
+        reaching = asyncio.get_running_loop().create_task(entering.__aenter__())
+        await until(lambda: way.opening.state.phase is Phase.WAITING)
+        tunnel = await reaching
+        assert way.opening.state.phase is Phase.READY
+        way.opening._follow(lost, tunnel)
+        assert way.opening.state.phase is Phase.RECONNECTING
+        assert way.opening.state.cause == "reset"
+        assert way.opening.state.retry_at > time.monotonic()
+        way.opening._follow(joined, tunnel)
+        assert (way.opening.state.phase, way.opening.state.cause) == (Phase.READY, "")
+    await way.until(Phase.WAITING)
+    way.opening._follow(lost, tunnel)
+    way.opening._follow(ServicesMapped({}), tunnel)
+    assert way.opening.state.phase is Phase.WAITING
+    assert way.opening.state.cause == "the device was lost"
+    await entering.__aexit__(None, None, None)
+    # Once it has ended, there is no link to wait for.
+    way.opening._follow(lost, tunnel)
+    way.opening._follow(ServicesMapped({}), tunnel)
+    assert way.opening.state.phase is Phase.RECONNECTING
 
 
 async def test_what_is_known_of_a_device_that_does_not_come(
