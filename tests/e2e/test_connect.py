@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.processes.notified_device import notified_device, notify_command
 
 from support.network.applications import application, check_echo, client, echo
 from support.processes.child import installed, process
-from support.processes.notified_device import notified_device, notify_command
 from support.processes.terminals import Terminal, on_terminal
 from support.service.process import ServiceProcess, service_process
 from support.waiting import until

@@ -22,7 +22,7 @@ from .reach import add_tunnel_options, device_patience
 if TYPE_CHECKING:  # it takes an event loop, and usage errors take none
     from ..operator.connect import Connecting, ServiceWish
 
-__all__ = ["add_connect_parser", "run_connect"]
+__all__ = ["add_connect_parser", "parse_services", "run_connect"]
 
 _SIGNALLED: Final = 128
 """What a shell adds to the number of the signal that has ended a command."""

@@ -200,6 +200,7 @@ _COMMANDS: Final[Mapping[str, Callable[[Subparsers], None]]] = {
     "connect": _of_module("connect", "connect"),
     "tunnel": _of_module("tunnel", "tunnel"),
     "things": _of_module("things", "things"),
+    "doctor": _of_module("doctor", "doctor"),
     "serve": _of_module("serve", "serve"),
     "env": _of_module("env", "env"),
     "exec": _of_module("env", "exec"),

@@ -27,7 +27,7 @@ from .device import wait_for_device
 from .settings import DialectName, proxy_settings
 from .tunnel import SourceTunnel
 
-__all__ = ["ConnectObserver", "connect", "connect_observed"]
+__all__ = ["ConnectObserver", "connect", "connect_observed", "region_of"]
 
 _LOG = logging.getLogger("tailrace")
 _MOST_REUSED: Final = 100
@@ -157,7 +157,7 @@ def connect_observed(
             Side.SOURCE,
             Secret(""),
             os.environ,
-            region=region or (None if endpoint else _region(client)),
+            region=region or (None if endpoint else region_of(client)),
             endpoint=endpoint,
             ca=ca,
             client_token=client_token,
@@ -331,7 +331,7 @@ class _Lease:
         return None
 
 
-def _region(client: Client) -> str | None:
+def region_of(client: Client) -> str | None:
     """Return the region of a client of AWS, unless the environment says which service it is.
 
     A token of another service never goes to AWS.

@@ -51,7 +51,7 @@ class Picture:
     """What has become of the tunnel, once it is over."""
 
 
-def headline(picture: Picture) -> list[tuple[str, Style]]:
+def _headline(picture: Picture) -> list[tuple[str, Style]]:
     """Return how the tunnel is."""
     if picture.outcome:
         return [(f"{picture.label}: ", Style.NAME), (picture.outcome, Style.PLAIN)]
@@ -68,7 +68,7 @@ def headline(picture: Picture) -> list[tuple[str, Style]]:
     return line
 
 
-def summary(picture: Picture) -> str:
+def _summary(picture: Picture) -> str:
     """Return the traffic of all services in a few words."""
     all_of_it = picture.traffic.values()
     count = sum(each.is_open for each in all_of_it)
@@ -79,7 +79,7 @@ def summary(picture: Picture) -> str:
     )
 
 
-def table_rows(picture: Picture) -> list[tuple[str, ...]]:
+def _table_rows(picture: Picture) -> list[tuple[str, ...]]:
     """Return a row for each service, in the order of the headings."""
     rows: list[tuple[str, ...]] = []
     for place in picture.places:
@@ -151,9 +151,9 @@ class LineView:
         self._line.clear()
 
     def _text(self, picture: Picture) -> list[tuple[str, Style]]:
-        line = headline(picture)
+        line = _headline(picture)
         if picture.state.phase is Phase.READY and picture.places:
-            line.append((f" · {summary(picture)}", Style.PLAIN))
+            line.append((f" · {_summary(picture)}", Style.PLAIN))
         return line
 
 
@@ -173,7 +173,7 @@ class TableView:
     def show(self, picture: Picture) -> None:
         """Show how it is."""
         if not picture.places:
-            self._line.show(headline(picture))
+            self._line.show(_headline(picture))
         elif not self._is_gone:
             with self._watched():
                 self._show_table(picture)
@@ -257,9 +257,9 @@ def _drawn(picture: Picture) -> Any:
     for heading in _HEADINGS:
         right = heading in ("SENT", "RECEIVED", "RATE")
         table.add_column(heading, justify="right" if right else "left", no_wrap=True)
-    for row in table_rows(picture):
+    for row in _table_rows(picture):
         table.add_row(*(Text(_printable(cell)) for cell in row))
-    head = _text(headline(picture))
+    head = _text(_headline(picture))
     head.no_wrap, head.overflow = True, "ellipsis"
     return Group(head, table)
 
