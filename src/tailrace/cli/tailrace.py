@@ -197,6 +197,7 @@ _COMMANDS: Final[Mapping[str, Callable[[Subparsers], None]]] = {
     "ssh": _of_module("reach", "ssh"),
     "proxy": _of_module("reach", "proxy"),
     "ssh-config": _of_module("reach", "ssh_config"),
+    "connect": _of_module("connect", "connect"),
     "tunnel": _of_module("tunnel", "tunnel"),
     "things": _of_module("things", "things"),
     "doctor": _of_module("doctor", "doctor"),
