@@ -24,6 +24,7 @@ from ..errors import (
     NotificationIgnored,
     NotificationNotStored,
 )
+from ..flow.token_bucket import Bucket
 from ..library import Application, ServiceMap, ServiceRule, endpoint_in
 from .kill_switch import KillSwitch
 from .notification import Notification, parse_notification
@@ -40,6 +41,8 @@ _HEARTBEAT_PERIOD: Final = 3600.0
 """Seconds between two lines that say that all is well, or what is not."""
 _SOURCE_DELAY: Final = 10.0
 """Seconds after which a way in that has failed is tried again."""
+_RATE, _BURST = 10.0, 100.0
+"""Tunnels and new tokens that are taken in a second, and at once."""
 _SHOWN: Final = 200
 """Characters of a list of service ids in a text."""
 _UNUSED_TOKEN: Final = Secret("none")
@@ -131,6 +134,8 @@ class Agent:
         self._sources: list[NotificationSource] = []
         self._stack = AsyncExitStack()
         self._receiving = asyncio.Lock()
+        self._starts = Bucket(_RATE, _BURST, 0.0)
+        """Tunnels that may be started now."""
         self._entered = False
         self._since = 0.0
         self._switch = KillSwitch.OFF
@@ -285,10 +290,25 @@ class Agent:
                 kept.label,
             )
         self._judge(kept)
+        self._tunnels.admit(kept)
+        await self._pace()
+        # Tunnels have come and gone meanwhile.
         kept = self._tunnels.admit(kept)
         await self._state.keep(kept)
         self._tunnels.start(kept)
         return notification
+
+    async def _pace(self) -> None:
+        """Wait while tunnels start faster than any operator opens them.
+
+        Each costs two writes to the disk and a TLS connection, and whoever may publish at the
+        broker can send tokens that are none. What comes next stays where it is.
+        """
+        delay = self._starts.take(1, asyncio.get_running_loop().time())
+        if delay > 0:
+            text = "notifications come faster than %g a second: they are taken one by one"
+            _log.warning(text, _RATE, extra=flood_kind(text))
+            await asyncio.sleep(delay)
 
     def _is_for_another(self, thing_name: str | None) -> bool:
         if thing_name is None or self._thing_name is None:
