@@ -24,7 +24,6 @@ from ..errors import (
     NotificationIgnored,
     NotificationNotStored,
 )
-from ..flow.token_bucket import Bucket
 from ..library import Application, ServiceMap, ServiceRule, endpoint_in
 from .kill_switch import KillSwitch
 from .notification import Notification, parse_notification
@@ -134,8 +133,8 @@ class Agent:
         self._sources: list[NotificationSource] = []
         self._stack = AsyncExitStack()
         self._receiving = asyncio.Lock()
-        self._starts = Bucket(_RATE, _BURST, 0.0)
-        """Tunnels that may be started now."""
+        self._paced_until = 0.0
+        """When the tunnels that were started have used up what they may, in time of the loop."""
         self._entered = False
         self._since = 0.0
         self._switch = KillSwitch.OFF
@@ -304,7 +303,9 @@ class Agent:
         Each costs two writes to the disk and a TLS connection, and whoever may publish at the
         broker can send tokens that are none. What comes next stays where it is.
         """
-        delay = self._starts.take(1, asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
+        self._paced_until = max(self._paced_until, now - _BURST / _RATE) + 1 / _RATE
+        delay = self._paced_until - now
         if delay > 0:
             text = "notifications come faster than %g a second: they are taken one by one"
             _log.warning(text, _RATE, extra=flood_kind(text))
