@@ -6,7 +6,18 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from .target import Target
-from .targets import agent, api, configuration, devices, http, mqtt, operations, sessions, wire
+from .targets import (
+    agent,
+    api,
+    configuration,
+    devices,
+    http,
+    mqtt,
+    notifications,
+    operations,
+    sessions,
+    wire,
+)
 
 __all__ = ["TARGETS"]
 
@@ -30,6 +41,8 @@ _ALL: Final[tuple[Target[Any], ...]] = (
     configuration.WEB_PROXY,
     agent.DEVICE_CLIENT,
     agent.SERVICES_TOML,
+    notifications.NOTIFICATION,
+    notifications.NOTIFICATION_DOCUMENTS,
     api.AWS_JSON,
     api.SIGV4,
     operations.OPERATION_CALLS,

@@ -237,3 +237,40 @@ async def test_tunnels_stay_up_while_the_broker_is_away(tmp_path: Path) -> None:
                     await pump.serves(2)
                     await check(source)
                 assert "Traceback" not in pump.agent.log
+
+
+@needs_mosquitto
+async def test_a_program_hands_on_what_its_mqtt_client_receives(tmp_path: Path) -> None:
+    """As docs/agent.md shows it for paho, whose callbacks run in a thread of its own."""
+    from paho.mqtt.client import CallbackAPIVersion, Client
+
+    loop, subscribed = asyncio.get_running_loop(), asyncio.Event()
+    with broker(tmp_path) as running:
+        url = f"mqtt://127.0.0.1:{running.port}"
+        with service_process(tmp_path, "--mqtt-url", url) as service:
+            endpoints = service.endpoints
+            async with tailrace.Agent(
+                {"SSH": echo}, endpoint=endpoints.data_endpoint, ca=endpoints.ca_dir
+            ) as agent:
+
+                def on_message(client: Any, userdata: Any, message: Any) -> None:
+                    received = agent.receive(message.payload, retained=message.retain)
+                    asyncio.run_coroutine_threadsafe(received, loop).result()
+
+                def on_connect(client: Any, *_: Any) -> None:
+                    client.subscribe("$aws/things/pump-7/tunnels/notify", qos=1)
+
+                client = Client(CallbackAPIVersion.VERSION2)
+                client.on_connect, client.on_message = on_connect, on_message
+                client.on_subscribe = lambda *_: loop.call_soon_threadsafe(subscribed.set)
+                client.connect_async("127.0.0.1", running.port)
+                client.loop_start()
+                try:
+                    await subscribed.wait()
+                    opened = await open_tunnel(service)
+                    async with source_of(service, opened) as source:
+                        await check(source)
+                    assert len(agent.status().tunnels) == 1
+                finally:
+                    client.disconnect()
+                    await asyncio.to_thread(client.loop_stop)

@@ -26,8 +26,13 @@ from support.processes.child import server_process
 from support.repository import ROOT
 from support.service import api, config, dial, running, trust
 from support.tunnel.processes import proxy_process
+from support.waiting import HANG, until
+from tailrace.agent.sources.base import Delivery
+from tailrace.agent.sources.service import ServiceSource
+from tailrace.aws import Credentials
 from tailrace.cli.exit_codes import ExitCode
 from tailrace.common.secret import Secret
+from tailrace.service.api import waiting_room
 from tailrace.service.config import DataSettings, Endpoints, OperationSettings
 from tailrace.service.tunneling_service import TunnelingService
 from tailrace.wire import Message, MessageType
@@ -174,6 +179,41 @@ async def test_what_is_documented_works(tmp_path: Path, kind: str) -> None:
         event["side"]: event["address"] for event in events if event["event"] == "connected"
     }
     assert addresses == {"source": "127.0.0.9", "destination": "127.0.0.8"}
+
+
+@pytest.mark.parametrize("kind", ["nginx", "haproxy", "caddy"])
+async def test_a_thing_waits_behind_each(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is sent to it is not kept back, and the service notices that it has left."""
+    # HAProxy notices it when it is to pass on something.
+    monkeypatch.setattr(waiting_room, "KEEP_ALIVE_SECONDS", 0.1)
+    certificates = Certificates(tmp_path)
+    got: asyncio.Queue[Delivery] = asyncio.Queue()
+    async with running(config(tmp_path / "state")) as service:
+        with front(kind, documented(kind), tmp_path, service, certificates) as proxy:
+            place = proxy.endpoints
+            source = ServiceSource(
+                place.api_endpoint,
+                place.region,
+                Credentials(place.access_key_id, Secret(place.secret_access_key)),
+                "pump-7",
+                Path(place.ca_file),
+                {},
+            )
+            waiting = asyncio.get_running_loop().create_task(source.run(got.put))
+            mailbox = service._running.control.mailbox
+            await until(lambda: mailbox.things == 1, "the thing to wait")
+            client = api(place)
+            destination = {"thingName": "pump-7", "services": ["SSH"]}
+            await asyncio.to_thread(client.open_tunnel, destinationConfig=destination)
+            client.close()
+            async with asyncio.timeout(HANG):
+                assert b"clientAccessToken" in (await got.get()).payload
+            await until(lambda: not len(mailbox), "the acknowledgement")
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            await until(lambda: not mailbox.things, "the thing to have left")
 
 
 async def test_a_proxy_that_changes_the_host_of_the_api(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -40,8 +41,9 @@ _HEARTBEAT_PERIOD: Final = 3600.0
 """Seconds between two lines that say that all is well, or what is not."""
 _SOURCE_DELAY: Final = 10.0
 """Seconds after which a way in that has failed is tried again."""
-_RATE, _BURST = 10.0, 100.0
-"""Tunnels and new tokens that are taken in a second, and at once."""
+_RATE_PERIOD: Final = 100.0
+"""Seconds in which at most 100 tunnels start, or five for each that there may be."""
+_LEAST_RATE: Final = 100
 _SHOWN: Final = 200
 """Characters of a list of service ids in a text."""
 _UNUSED_TOKEN: Final = Secret("none")
@@ -133,8 +135,8 @@ class Agent:
         self._sources: list[NotificationSource] = []
         self._stack = AsyncExitStack()
         self._receiving = asyncio.Lock()
-        self._paced_until = 0.0
-        """When the tunnels that were started have used up what they may, in time of the loop."""
+        self._started: deque[float] = deque(maxlen=max(_LEAST_RATE, 5 * max_tunnels))
+        """When the latest tunnels started, by the clock of the loop."""
         self._entered = False
         self._since = 0.0
         self._switch = KillSwitch.OFF
@@ -201,7 +203,8 @@ class Agent:
             except NotificationIgnored as error:
                 level = logging.INFO if error.expected else logging.WARNING
                 text = "a notification is ignored: %s"
-                _log.log(level, text, error, extra=flood_kind(str(error)))
+                # What stands behind a colon is the sender's choice.
+                _log.log(level, text, error, extra=flood_kind(str(error).partition(":")[0]))
                 return None
             except NotificationNotStored as error:
                 _log.error("%s", error)
@@ -289,27 +292,11 @@ class Agent:
                 kept.label,
             )
         self._judge(kept)
-        self._tunnels.admit(kept)
-        await self._pace()
-        # Tunnels have come and gone meanwhile.
         kept = self._tunnels.admit(kept)
+        self._check_rate()
         await self._state.keep(kept)
         self._tunnels.start(kept)
         return notification
-
-    async def _pace(self) -> None:
-        """Wait while tunnels start faster than any operator opens them.
-
-        Each costs two writes to the disk and a TLS connection, and whoever may publish at the
-        broker can send tokens that are none. What comes next stays where it is.
-        """
-        now = asyncio.get_running_loop().time()
-        self._paced_until = max(self._paced_until, now - _BURST / _RATE) + 1 / _RATE
-        delay = self._paced_until - now
-        if delay > 0:
-            text = "notifications come faster than %g a second: they are taken one by one"
-            _log.warning(text, _RATE, extra=flood_kind(text))
-            await asyncio.sleep(delay)
 
     def _is_for_another(self, thing_name: str | None) -> bool:
         if thing_name is None or self._thing_name is None:
@@ -336,6 +323,23 @@ class Agent:
             names = _listed(notification.services)
             reason = f"no service of it is mapped: {names}" if names else "it names no services"
             raise NotificationIgnored(reason)
+
+    def _check_rate(self) -> None:
+        """Count a tunnel that is to be stored and started.
+
+        Tokens that the service refuses make room for others at once: without a bound, anybody who
+        may publish at the broker could wear out the flash memory, and have the service called.
+
+        Raises:
+            NotificationIgnored: there were too many.
+        """
+        now = asyncio.get_running_loop().time()
+        started = self._started
+        if len(started) == started.maxlen and now - started[0] < _RATE_PERIOD:
+            raise NotificationIgnored(
+                f"there were {started.maxlen} tunnels in the last {_RATE_PERIOD:g} s"
+            )
+        started.append(now)
 
     def _check_settings(self) -> None:
         """Raise what every destination would."""

@@ -114,6 +114,8 @@ class ServedTunnel:
         """The cause that was logged last, so that it is not logged at every attempt."""
         # Not a secret: it spreads the load of many devices over time.
         self._jitter = Random()  # noqa: S311
+        self._delay = _FIRST_DELAY
+        """Seconds before a destination that fails now is made anew, at most."""
         self.phase = TunnelPhase.CONNECTING
         self.was_up = False
         """Whether it has been connected."""
@@ -163,7 +165,6 @@ class ServedTunnel:
             return "its lifetime is over"
 
     async def _serve(self) -> str:
-        delay = _FIRST_DELAY
         while True:
             kept = self.kept
             try:
@@ -175,8 +176,8 @@ class ServedTunnel:
             except TailraceError as error:
                 self._tell(str(error), error.advice)
             self._enter(TunnelPhase.WAITING)
+            delay, self._delay = self._delay, min(2 * self._delay, _LONGEST_DELAY)
             await asyncio.sleep(self._jitter.uniform(delay / 2, delay))
-            delay = min(2 * delay, _LONGEST_DELAY)
 
     def _has_another(self, kept: KeptTunnel, error: TailraceError) -> bool:
         """Return whether there is another token to try after one has failed."""
@@ -218,6 +219,7 @@ class ServedTunnel:
 
     def _is_up(self) -> None:
         self.was_up = True
+        self._delay = _FIRST_DELAY
         self._enter(TunnelPhase.UP)
         while len(self._tokens) > 1:
             self._released(self._tokens.pop(0))

@@ -5,11 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from ..errors import TailraceError
-
 __all__ = [
     "CheckResult",
-    "ChecksFailed",
     "Finding",
     "Verdict",
     "failed",
@@ -49,10 +46,6 @@ class CheckResult:
 
     name: str
     finding: Finding
-
-
-class ChecksFailed(TailraceError):
-    """At least one check has failed."""
 
 
 def ok(figure: str) -> Finding:

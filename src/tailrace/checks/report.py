@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from typing import Final, TextIO
 
 from ..common.escaping import escape
-from .findings import CheckResult, ChecksFailed, Verdict
+from .findings import CheckResult, Verdict
 
-__all__ = ["JsonReport", "TextReport", "raise_if_failed"]
+__all__ = ["JsonReport", "TextReport", "failure_text"]
 
 _WORDS: Final = {
     Verdict.OK: "ok",
@@ -80,18 +80,13 @@ class JsonReport:
         print(json.dumps(document, indent=2), file=self._stream, flush=True)
 
 
-def raise_if_failed(results: Iterable[CheckResult]) -> None:
-    """Return if no check has failed.
-
-    Raises:
-        ChecksFailed: one has; the text says how many.
-    """
+def failure_text(results: Iterable[CheckResult]) -> str:
+    """Return how many checks have failed, "" if none has."""
     count = _count(results)
-    if count[Verdict.FAILED]:
-        text = f"{count[Verdict.FAILED]} of {count.total()} checks failed"
-        if count[Verdict.SKIPPED]:
-            text += f", {count[Verdict.SKIPPED]} skipped"
-        raise ChecksFailed(text)
+    if not count[Verdict.FAILED]:
+        return ""
+    skipped = f", {count[Verdict.SKIPPED]} skipped" if count[Verdict.SKIPPED] else ""
+    return f"{count[Verdict.FAILED]} of {count.total()} checks failed{skipped}"
 
 
 def _count(results: Iterable[CheckResult]) -> Counter[Verdict]:

@@ -242,6 +242,7 @@ def _sources(args: argparse.Namespace) -> list[NotificationSource]:
 
 @stray_exceptions_logged()
 def _once(args: argparse.Namespace) -> None:
+    from ..agent.kill_switch import KillSwitch, read_kill_switch
     from ..agent.notification import LIFETIME
     from ..agent.served_tunnel import ServedTunnel
     from ..agent.state import KeptTunnel
@@ -249,8 +250,12 @@ def _once(args: argparse.Namespace) -> None:
 
     notification = _notification(args.token)
     settings = _destination_settings(args, notification)
-    directory = agent_state_dir(args) / "once"
-    with kept_client_token(directory, notification.access_token) as client_token:
+    directory = agent_state_dir(args)
+    if read_kill_switch(directory) is not KillSwitch.OFF:
+        raise ConfigurationError(
+            f"tunnels are disabled in {directory}; to allow them: tailrace agent enable"
+        )
+    with kept_client_token(directory / "once", notification.access_token) as client_token:
         kept = KeptTunnel(notification, client_token, time.time())
         served = ServedTunnel(kept, settings, LIFETIME, lambda kept: None, lambda: None)
         _start(args, lambda: _serve_one(served.run))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
@@ -72,7 +73,7 @@ def answer_completion(parser: argparse.ArgumentParser) -> None:
     except ImportError:
         raise SystemExit(1) from None
     _set_completers(parser)
-    argcomplete.autocomplete(parser, always_complete_options="long")
+    argcomplete.autocomplete(parser, always_complete_options="long", exit_method=sys.exit)
 
 
 def _set_completers(parser: argparse.ArgumentParser) -> None:

@@ -1,15 +1,18 @@
-"""``tailrace env`` points a shell, or another machine, to a service."""
+"""``tailrace env`` points a shell or another machine to a service, ``tailrace exec`` a command."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
+import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from ..aws.credentials import Credentials
 from ..aws.joined import JoinedService, find_joined, write_joined
@@ -17,7 +20,7 @@ from ..common.atomic_files import make_private_directory
 from ..common.enrolment import Role
 from ..errors import ConfigurationError
 from ..service.config import Endpoints, ServiceConfig
-from ..service.environment import client_environment
+from ..service.environment import VARIABLES, client_environment
 from ..service.extra import require_extra
 from ..service.identity.key_store import KeyFile, credentials_file, new_key
 from ..service.identity.policy import device_policy
@@ -26,13 +29,38 @@ from .invite import add_host, check_name
 from .keys import add_policy_options, read_policy
 from .running import running_endpoints
 
-__all__ = ["add_env_parser", "run_env"]
+__all__ = ["add_env_parser", "add_exec_parser", "run_env", "run_exec"]
 
 _OLD_CLIENTS: Final = (
     "Clients that know no AWS_ENDPOINT_URL_*, such as boto3 before 1.28 and the AWS CLI before "
     "1.29 and 2.13 (Debian 12 has 2.9), go to AWS itself."
 )
 _ENDPOINT_ARGUMENT: Final = '--endpoint-url "$AWS_ENDPOINT_URL_IOTSECURETUNNELING"'
+_SECRET: Final = "AWS_SECRET_ACCESS_KEY"  # noqa: S105 - a name
+_SESSION: Final = "AWS_SESSION_TOKEN"
+"""Belongs to other credentials; it would be sent along with ours, and refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Shell:
+    """How a shell is told of a variable."""
+
+    export: str
+    unset: str
+    quote: Callable[[str], str]
+
+
+_SHELLS: Final = {
+    "sh": _Shell("export {}={}", "unset {}", shlex.quote),
+    "fish": _Shell(
+        "set -gx {} {}", "set -e {}", lambda text: "'" + re.sub(r"([\\'])", r"\\\1", text) + "'"
+    ),
+    "pwsh": _Shell(
+        "$env:{} = {}",
+        "Remove-Item -ErrorAction SilentlyContinue Env:{}",
+        lambda text: "'" + text.replace("'", "''") + "'",
+    ),
+}
 
 
 def add_env_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
@@ -44,6 +72,15 @@ def add_env_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
         epilog=f"{_OLD_CLIENTS} Give those the option or argument {_ENDPOINT_ARGUMENT}.",
     )
     add_state_dir(parser)
+    parser.add_argument(
+        "--shell",
+        choices=list(_SHELLS),
+        default="sh",
+        help="syntax to print; sh is for bash, zsh and the like (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--unset", action="store_true", help="print what takes the variables away again"
+    )
     group = parser.add_argument_group(
         "for another machine", "Write files to copy there, with a new key of its own."
     )
@@ -61,24 +98,85 @@ def add_env_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     return parser
 
 
+def add_exec_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
+    """Add the sub-command ``exec``; its arguments go to :func:`run_exec`."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "exec",
+        help="run a command with the environment of tailrace env",
+        description="Run a command that finds the service, such as an AWS tool, and end with its "
+        "exit status.",
+        usage="tailrace exec [-h] [--state-dir DIR] -- COMMAND [ARGUMENT ...]",
+    )
+    add_state_dir(parser)
+    parser.add_argument("argv", metavar="COMMAND", nargs=argparse.REMAINDER, help="what to run")
+    return parser
+
+
 def run_env(args: argparse.Namespace) -> None:
     """Print shell exports for the running service, or for the joined one where none runs.
 
     Raises:
         ConfigurationError: no service is running there.
     """
+    if args.role is not None or args.out is not None:
+        state_dir = state_dir_of(args)
+        _write_files(state_dir, running_endpoints(state_dir), args)
+        return
+    shell = _SHELLS[args.shell]
+    if args.unset:
+        for name in VARIABLES:
+            print(shell.unset.format(name))
+        return
+    endpoints, variables = _found(args)
+    for name, value in variables.items():
+        print(shell.export.format(name, shell.quote(value)))
+    if _SECRET in variables:
+        print(shell.unset.format(_SESSION))
+    else:
+        print(
+            f"tailrace env: the key {endpoints.access_key_id} is only in the environment of the "
+            "service; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY yourself",
+            file=sys.stderr,
+        )
+    # Behind all others, so that an eval without quotes, which makes one line of them, does no harm.
+    print(f"# {_OLD_CLIENTS} {_ENDPOINT_ARGUMENT}")
+
+
+def run_exec(args: argparse.Namespace) -> NoReturn:
+    """Become a command that finds the service.
+
+    Raises:
+        ConfigurationError: no service is running there, or the command cannot be run.
+    """
+    argv = args.argv[1:] if args.argv[:1] == ["--"] else args.argv
+    if not argv:
+        raise ConfigurationError("no command: write it behind --, as: tailrace exec -- aws help")
+    _, variables = _found(args)
+    environment = {**os.environ, **variables}
+    if _SECRET in variables:
+        environment.pop(_SESSION, None)
+    try:
+        if os.name == "nt":  # where a process cannot become another one
+            sys.exit(subprocess.call(argv, env=environment))
+        os.execvpe(argv[0], argv, environment)  # noqa: S606 - what the user wrote
+    except OSError as error:
+        raise ConfigurationError(f"cannot run {argv[0]}: {error.strerror}") from None
+
+
+def _found(args: argparse.Namespace) -> tuple[Endpoints, dict[str, str]]:
+    """Return the running service, or the joined one where none runs, and its variables.
+
+    Raises:
+        ConfigurationError: there is neither.
+    """
     state_dir = state_dir_of(args)
     if args.state_dir is None and not ServiceConfig(state_dir).own_ready_file.exists():
         joined = find_joined(os.environ)
-        if joined is not None and args.role is None and args.out is None:
+        if joined is not None:
             endpoints, state_dir = _endpoints_of(joined), joined.ca_file.parent
-            _print_exports(endpoints, client_environment(endpoints, state_dir, {}))
-            return
+            return endpoints, client_environment(endpoints, state_dir, {})
     endpoints = running_endpoints(state_dir)
-    if args.role is not None or args.out is not None:
-        _write_files(state_dir, endpoints, args)
-        return
-    _print_exports(endpoints, client_environment(endpoints, state_dir, os.environ))
+    return endpoints, client_environment(endpoints, state_dir, os.environ)
 
 
 def _endpoints_of(joined: JoinedService) -> Endpoints:
@@ -93,22 +191,6 @@ def _endpoints_of(joined: JoinedService) -> Endpoints:
         access_key_id=joined.credentials.access_key_id,
         secret_access_key=joined.credentials.secret_access_key.reveal(),
     )
-
-
-def _print_exports(endpoints: Endpoints, variables: Mapping[str, str]) -> None:
-    for name, value in variables.items():
-        print(f"export {name}={shlex.quote(value)}")
-    if "AWS_SECRET_ACCESS_KEY" in variables:
-        # A token of other credentials would be sent along with ours, and refused.
-        print("unset AWS_SESSION_TOKEN")
-    else:
-        print(
-            f"tailrace env: the key {endpoints.access_key_id} is only in the environment of the "
-            "service; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY yourself",
-            file=sys.stderr,
-        )
-    # Behind all others, so that an eval without quotes, which makes one line of them, does no harm.
-    print(f"# {_OLD_CLIENTS} {_ENDPOINT_ARGUMENT}")
 
 
 def _write_files(state_dir: Path, endpoints: Endpoints, args: argparse.Namespace) -> None:
@@ -126,7 +208,7 @@ def _write_files(state_dir: Path, endpoints: Endpoints, args: argparse.Namespace
     reach = find_reach(state_dir, endpoints, args.host)
     policy = device_policy(args.name) if role is Role.DEVICE else read_policy(args)
     now = time.time()
-    key = new_key(args.name, now, policy)
+    key = replace(new_key(args.name, now, policy), joined=True)
     service = JoinedService(
         role,
         args.name,

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import Final
 
-from ..checks.findings import ChecksFailed
 from ..errors import (
     AccessRefused,
     CallRefused,
@@ -22,7 +21,7 @@ from ..errors import (
     TokenRotated,
 )
 
-__all__ = ["BROKEN_PIPE", "INTERRUPTED", "ExitCode", "exit_code_of"]
+__all__ = ["BROKEN_PIPE", "INTERRUPTED", "ChecksFailed", "ExitCode", "exit_code_of"]
 
 INTERRUPTED: Final = 130
 """128 + SIGINT: what a shell reports for a command that Ctrl-C has ended."""
@@ -51,6 +50,10 @@ class ExitCode(IntEnum):
     """Something between local proxy and service changed the upgrade request."""
     CHECK_FAILED = 9
     """A check has failed: each line says what, and what to do."""
+
+
+class ChecksFailed(TailraceError):
+    """A command has checked something, and not all is well."""
 
 
 _EXIT_CODES: Final[Mapping[type[BaseException], ExitCode]] = {

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from pathlib import Path
 
 from ..aws.joined import (
+    DIRECTORY_VARIABLE,
     default_directory,
     forget_pending,
     pending_secret_key,
@@ -101,6 +103,8 @@ def run_join(args: argparse.Namespace) -> None:
     what = "waits for tunnels of" if joined.role is Role.DEVICE else "opens tunnels as"
     print(f"joined {joined.api_endpoint}: this machine {what} {joined.name}")
     print(f"written to {directory}")
+    if args.dir is not None:
+        print(f"to find it there: export {DIRECTORY_VARIABLE}={shlex.quote(str(directory))}")
     if joined.role is Role.DEVICE:
         print("to wait for tunnels: tailrace agent run --service SSH=22")
     if former not in ("", joined.credentials.access_key_id):

@@ -27,7 +27,7 @@ from .completion import (
     is_completion,
     run_completion,
 )
-from .env import add_env_parser, run_env
+from .env import add_env_parser, add_exec_parser, run_env, run_exec
 from .exit_codes import BROKEN_PIPE, INTERRUPTED, ExitCode, exit_code_of
 from .invite import add_invite_parser, run_invite
 from .join import add_join_parser, run_join
@@ -102,6 +102,7 @@ def _parser() -> CommandParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     add_serve_parser(commands).set_defaults(run=run_serve)
     add_env_parser(commands).set_defaults(run=run_env)
+    add_exec_parser(commands).set_defaults(run=run_exec)
     add_keys_parser(commands).set_defaults(run=run_keys)
     add_invite_parser(commands).set_defaults(run=run_invite)
     add_join_parser(commands).set_defaults(run=run_join)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from ..aws import find_joined
+from ..aws import find_joined, find_running
 from ..common.secret import Secret, is_client_token
 from ..errors import ConfigurationError
 from ..link.proxy.settings import web_proxy_for
@@ -54,7 +54,8 @@ def proxy_settings(
     """Return the settings of one end of a tunnel.
 
     Where neither arguments nor the environment say which service has it, it is the one that this
-    machine has joined, unless the tunnel was made at another control API (``control``).
+    machine has joined, or that this user runs here, unless the tunnel was made at another control
+    API (``control``).
 
     Raises:
         ConfigurationError: an argument or a variable of the environment is not valid.
@@ -102,9 +103,9 @@ def _endpoint(
         validate_region(region)
         return *parse_endpoint(endpoint_of(region)), None
     if endpoint is None:
-        joined = find_joined(environ)
-        if joined is not None and control in (None, joined.api_endpoint):
-            return *parse_endpoint(joined.data_endpoint), joined.ca_file
+        found = find_joined(environ) or find_running(environ)
+        if found is not None and control in (None, found.api_endpoint):
+            return *parse_endpoint(found.data_endpoint), found.ca_file
         raise ConfigurationError(
             "which service has the tunnel? give region= or endpoint=, or set "
             f"{ENDPOINT_VARIABLE}, which tailrace env prints"

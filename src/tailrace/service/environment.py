@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from .config import Endpoints
 from .identity.key_store import ACCESS_KEY_VARIABLE, SECRET_KEY_VARIABLE
 from .tls.ca_bundle import write_bundle
 
-__all__ = ["client_environment"]
+__all__ = ["VARIABLES", "client_environment"]
+
+VARIABLES: Final = (
+    "AWS_ENDPOINT_URL_IOTSECURETUNNELING",
+    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+    "AWS_CA_BUNDLE",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWSIOT_TUNNEL_ENDPOINT",
+    "SSL_CERT_FILE",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+)
+"""All that :func:`client_environment` may return."""
 
 
 def client_environment(

@@ -231,31 +231,20 @@ async def test_fifty_at_once(caplog: pytest.LogCaptureFixture) -> None:  # vecto
     assert caplog.text.count("20 tunnels are served, and no more may be") == 30
 
 
-async def test_a_flood_of_new_tokens_is_taken_one_by_one(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+async def test_tokens_that_are_refused_do_not_come_without_end(
+    service: ServiceProcess, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "_RATE", 50.0)
-    monkeypatch.setattr(module, "_BURST", 2.0)
-    slept: list[float] = []
-
-    async def sleep(delay: float) -> None:
-        slept.append(delay)
-
-    async with lost(max_tunnels=5) as agent:
-        with monkeypatch.context() as patched:
-            patched.setattr(asyncio, "sleep", sleep)
-            await agent.receive(payload(f"{TOKEN}0"))
-            await agent.receive(payload(f"{TOKEN}0"))  # costs nothing, as it is known
-            await agent.receive(payload(f"{TOKEN}1"))
-            assert slept == []
-            assert "one by one" not in caplog.text
-            for number in range(2, 9):
-                await agent.receive(payload(f"{TOKEN}{number}"))
-        # Those that are refused because there are five cost nothing, either.
-        assert len(slept) == 3
-        assert all(0 < delay <= 3 / 50 for delay in slept)
-        assert "notifications come faster than 50 a second" in caplog.text
-        assert count(agent) == 5
+    monkeypatch.setattr(module, "_LEAST_RATE", 3)
+    endpoint = service.endpoints.data_endpoint
+    async with Agent(SERVICES, endpoint=endpoint, max_tunnels=1) as agent:
+        taken = 0
+        for number in range(8):
+            taken += await agent.receive(payload(f"{TOKEN}{number}")) is not None
+            await until(lambda: count(agent) == 0)
+        assert taken == 5
+        monkeypatch.setattr(module, "_RATE_PERIOD", 0.0)
+        assert await agent.receive(payload(f"{TOKEN}9")) is not None
+    assert caplog.text.count("there were 5 tunnels in the last 100 s") == 3
 
 
 async def test_what_the_cap_has_refused_may_come_again(service: ServiceProcess) -> None:

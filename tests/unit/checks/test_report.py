@@ -5,18 +5,14 @@ from __future__ import annotations
 import io
 import json
 
-import pytest
-
 from tailrace.checks.findings import (
     CheckResult,
-    ChecksFailed,
-    Finding,
     failed,
     ok,
     skipped,
     warning,
 )
-from tailrace.checks.report import JsonReport, TextReport, raise_if_failed
+from tailrace.checks.report import JsonReport, TextReport, failure_text
 
 RESULTS = [
     CheckResult("clock", ok("12:00 UTC")),
@@ -83,9 +79,7 @@ def test_programs_are_told_that_all_is_well() -> None:
     assert json.loads(stream.getvalue())["ok"] is True
 
 
-def test_a_failure_is_an_error() -> None:
-    with pytest.raises(ChecksFailed, match=r"^1 of 4 checks failed, 1 skipped$"):
-        raise_if_failed(RESULTS)
-    with pytest.raises(ChecksFailed, match=r"^1 of 1 checks failed$"):
-        raise_if_failed(RESULTS[3:])
-    raise_if_failed([CheckResult("a", Finding(each.finding.verdict, "")) for each in RESULTS[:3]])
+def test_failures_are_counted() -> None:
+    assert failure_text(RESULTS) == "1 of 4 checks failed, 1 skipped"
+    assert failure_text(RESULTS[3:]) == "1 of 1 checks failed"
+    assert failure_text(RESULTS[:3]) == ""

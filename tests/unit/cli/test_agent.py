@@ -148,6 +148,15 @@ def test_the_kill_switch_is_a_file(capsys: pytest.CaptureFixture[str], tmp_path:
         assert (switch.read_text() if switch.exists() else None) == content
 
 
+def test_one_tunnel_alone_heeds_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    (tmp_path / "disabled").touch()
+    argv = ["once", str(tmp_path / "token"), "--service", "SSH=22", "--region", "eu-west-1"]
+    status, _, err = result(capsys, *argv, "--state-dir", str(tmp_path))
+    assert (status, err.count("\n")) == (ExitCode.USAGE, 1)
+    assert "to allow them: tailrace agent enable" in err
+
+
 # -- processes ------------------------------------------------------------------------------------
 
 Start = Callable[..., Process]

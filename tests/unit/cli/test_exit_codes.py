@@ -12,7 +12,7 @@ from tailrace.errors import TailraceError
 from tailrace.service.errors import ServiceError, SettingsError
 
 CODES = {
-    "tailrace.checks.findings.ChecksFailed": ExitCode.CHECK_FAILED,
+    "tailrace.cli.exit_codes.ChecksFailed": ExitCode.CHECK_FAILED,
     "tailrace.cli.localproxy.ini.NotAnIniFile": ExitCode.USAGE,
     "tailrace.cli.localproxy.values.UsageError": ExitCode.USAGE,
     "tailrace.common.addresses.AddressError": ExitCode.USAGE,

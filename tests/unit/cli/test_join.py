@@ -72,6 +72,7 @@ def test_a_device_joins(
     assert main([*words, "--dir", str(directory)]) == ExitCode.OK
     out, err = capsys.readouterr()
     assert "opens tunnels as alice" in out
+    assert f"to find it there: export TAILRACE_SERVICE_DIR={directory}" in out.splitlines()
     assert f"tailrace keys revoke {first.credentials.access_key_id}" in err
     second = read_joined(directory)
     assert second is not None

@@ -94,6 +94,7 @@ def test_version(capsys: pytest.CaptureFixture[str], option: str) -> None:
         [],
         ["serve"],
         ["env"],
+        ["exec"],
         ["keys"],
         *(["keys", action] for action in ("add", "list", "revoke")),
         ["tunnel"],

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tailrace.aws import Credentials, JoinedService
+from tailrace.aws import Credentials, JoinedService, joined
 from tailrace.aws.joined import write_joined
 from tailrace.common.addresses import TCPAddress, UnixAddress
 from tailrace.common.enrolment import Role
@@ -146,6 +148,30 @@ def test_the_joined_service_is_meant_where_nothing_else_is_said(tmp_path: Path):
     assert (told.host, told.capath) == ("other.example", None)
     # A token goes to no other service than that of the API that made it.
     assert settings(environ, control="https://mine.example:7443").host == "mine.example"
+    with pytest.raises(ConfigurationError, match="which service has the tunnel"):
+        settings(environ, control="https://other.example")
+
+
+def test_the_service_that_runs_here_is_meant_where_none_was_joined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(joined, "_SYSTEM", tmp_path / "none")
+    ready = {
+        "api_endpoint": "https://localhost:7443",
+        "data_endpoint": "localhost:7444",
+        "ca_file": "/ca.pem",
+        "region": "us-east-1",
+        "access_key_id": "AK",
+        "secret_access_key": "SK",
+        "pid": os.getpid(),
+    }
+    (tmp_path / "tailrace").mkdir()
+    path = tmp_path / "tailrace" / "ready.json"
+    path.write_text(json.dumps(ready))
+    path.chmod(0o600)
+    environ = {"XDG_STATE_HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / "none")}
+    found = settings(environ)
+    assert (found.host, found.port, found.capath) == ("localhost", 7444, Path("/ca.pem"))
     with pytest.raises(ConfigurationError, match="which service has the tunnel"):
         settings(environ, control="https://other.example")
 

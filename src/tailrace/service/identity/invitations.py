@@ -107,7 +107,12 @@ class Invitation:
     def key(self, secret_key: Secret, now: float) -> AccessKey:
         """Return the access key of the machine."""
         return AccessKey(
-            self.access_key_id, secret_key, name=self.name, created_at=now, policy=self.policy
+            self.access_key_id,
+            secret_key,
+            name=self.name,
+            created_at=now,
+            policy=self.policy,
+            joined=True,
         )
 
     def to_document(self) -> dict[str, Any]:

@@ -123,7 +123,9 @@ class KeyFile(StateFile):
             return found
 
     def ensure_own(self, now: float) -> AccessKey:
-        """Return the service's own key, made if need be: the first without any restriction.
+        """Return the service's own key, made if need be.
+
+        It is the first without any restriction that is not of another machine.
 
         Raises:
             ConfigurationError: the file cannot be read or written.
@@ -131,7 +133,7 @@ class KeyFile(StateFile):
         with self.locked():
             keys = self.read()
             for key in keys:
-                if key.is_privileged:
+                if key.is_privileged and not key.joined:
                     return key
             own = new_key("default", now)
             self._write([*keys, own])

@@ -9,11 +9,21 @@ from typing import Any, Final
 from ...common.secret import Secret
 from ..limits import COMMON_QUOTAS, Quotas
 
-__all__ = ["ACKNOWLEDGE", "EVERYTHING", "RECEIVE", "AccessKey", "Policy", "device_policy"]
+__all__ = [
+    "ACKNOWLEDGE",
+    "EVERYTHING",
+    "RECEIVE",
+    "SEND_TEST",
+    "AccessKey",
+    "Policy",
+    "device_policy",
+]
 
 RECEIVE: Final = "ReceiveNotifications"
 ACKNOWLEDGE: Final = "AcknowledgeNotifications"
-"""Operations by which a thing waits for its notifications. They are none of AWS' control API."""
+SEND_TEST: Final = "SendTestNotification"
+"""Operations by which a thing waits for its notifications, and finds out whether it would get any.
+They are none of AWS' control API."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +89,7 @@ EVERYTHING: Final = Policy()
 
 def device_policy(thing_name: str) -> Policy:
     """Return what a device may do: wait for the notifications of its own thing."""
-    return Policy(operations=(RECEIVE, ACKNOWLEDGE), things=(thing_name,))
+    return Policy(operations=(RECEIVE, ACKNOWLEDGE, SEND_TEST), things=(thing_name,))
 
 
 _QUOTAS: Final = tuple(field.name for field in fields(Quotas))
@@ -101,6 +111,8 @@ class AccessKey:
     created_at: float = 0.0
     policy: Policy = EVERYTHING
     quotas: Quotas = COMMON_QUOTAS
+    joined: bool = False
+    """Whether it was made for another machine: then the service does not use it as its own."""
 
     @property
     def is_privileged(self) -> bool:
@@ -124,6 +136,8 @@ class AccessKey:
         if self.expires_at is not None:
             document["expires_at"] = self.expires_at
         document |= self.policy.to_document()
+        if self.joined:
+            document["joined"] = True
         for name in _QUOTAS:
             value = getattr(self.quotas, name)
             if value is not None:
@@ -147,6 +161,7 @@ class AccessKey:
                 created_at=_number(document.get("created_at")) or 0.0,
                 policy=Policy.from_document(document),
                 quotas=Quotas(**{name: _count(document.get(f"max_{name}")) for name in _QUOTAS}),
+                joined=document.get("joined", False) is not False,
             )
         except (KeyError, TypeError, AttributeError):
             raise ValueError("not an access key") from None

@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,14 @@ def test_a_key_is_made_once(file: KeyFile) -> None:
     assert made.secret_access_key.reveal() not in repr(made)
     assert open_ring(file).own == made
     assert open_ring(KeyFile(file.path.with_name("other"))).own != made
+
+
+def test_a_key_of_another_machine_is_not_the_services_own(file: KeyFile) -> None:
+    file.add(replace(new_key("alice", 1.0), joined=True), 1.0)
+    own = open_ring(file).own
+    assert own.name == "default"
+    assert [(key.name, key.joined) for key in file.read()] == [("alice", True), ("default", False)]
+    assert open_ring(file).own == own
 
 
 def test_new_keys_differ_and_temporary_ones_end() -> None:
