@@ -184,11 +184,12 @@ async def refused(source: SourceTunnel, service_id: str) -> str:
     events = source.events()
     reader, writer = await source.open_connection(service_id)
     async with asyncio.timeout(HANG):
-        with pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError) as raised:
             await reader.read()
         async for event in events:
             if isinstance(event, ConnectionCut):
                 writer.close()
+                assert str(raised.value).endswith(f": {event.reason}")
                 return event.reason
     raise AssertionError("the tunnel has ended")
 
