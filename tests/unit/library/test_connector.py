@@ -259,6 +259,12 @@ async def test_a_tunnel_that_is_taken_stays_open():
 # -- arguments ----------------------------------------------------------------------------------
 
 
+def test_what_is_no_client_is_not_asked_to_open_a_tunnel():
+    client: Any = object()
+    with pytest.raises(ConfigurationError, match=r"is no tailrace\.Client"):
+        connect("pump-7", services=["SSH"], client=client)
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -269,6 +275,7 @@ async def test_a_tunnel_that_is_taken_stays_open():
         ({"thing": None, "tunnel_id": "i", "services": (), "reuse": True}, "leave out"),
         ({"client_token": Secret("short")}, "client_token= is not"),
         ({"endpoint": None}, "which service has the tunnel"),
+        ({"timeout": "30"}, "timeout='30' is not a number of seconds"),
     ],
 )
 async def test_what_cannot_be_is_said_before_a_tunnel_is_opened(

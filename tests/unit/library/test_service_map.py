@@ -56,6 +56,12 @@ def test_rules_are_shown_and_do_not_change():
     assert repr(ServiceMap({})) == "<ServiceMap of nothing>"
 
 
+def test_what_comes_without_what_serves_it_is_no_map():
+    services: Any = ["SSH"]
+    with pytest.raises(ConfigurationError, match="services are a dictionary"):
+        ServiceMap(services)
+
+
 @pytest.mark.parametrize(
     ("rules", "sentence"),
     [
