@@ -28,6 +28,8 @@ __all__ = [
     "add_proxy_parser",
     "add_ssh_config_parser",
     "add_ssh_parser",
+    "add_tunnel_options",
+    "device_patience",
     "run_proxy",
     "run_ssh",
     "run_ssh_config",
@@ -55,7 +57,7 @@ def add_ssh_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument(
         "--service", metavar="ID", help=f"service of the device (default: {USUAL_SERVICE})"
     )
-    _add_tunnel_options(parser)
+    add_tunnel_options(parser)
     add_client_options(parser)
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser
@@ -76,7 +78,7 @@ def add_proxy_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
         nargs="?",
         help=f"service of the device (default: {USUAL_SERVICE})",
     )
-    _add_tunnel_options(parser)
+    add_tunnel_options(parser)
     add_client_options(parser)
     return parser
 
@@ -101,7 +103,8 @@ def add_ssh_config_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_tunnel_options(parser: argparse.ArgumentParser) -> None:
+def add_tunnel_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a tunnel to a thing."""
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--new", action="store_true", help="open a tunnel even if there is one that is free"
@@ -141,6 +144,12 @@ def _seconds(text: str) -> float:
     if not 0 < seconds < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
     return seconds
+
+
+def device_patience(args: argparse.Namespace) -> float | None:
+    """Return for how many seconds the device is waited for; ``None``: for ever."""
+    timeout: float | None = args.timeout
+    return _UNSEEN_PATIENCE if timeout is None and not sys.stderr.isatty() else timeout
 
 
 def run_ssh(args: argparse.Namespace) -> int:
@@ -218,9 +227,6 @@ def _wish(args: argparse.Namespace, host: Host, service: str | None) -> Wish:
         raise ConfigurationError("this system has no unix sockets and no fork, which this takes")
     if not host.thing:
         raise ConfigurationError(f"{args.thing!r} names no thing")
-    timeout = args.timeout
-    if timeout is None and not sys.stderr.isatty():
-        timeout = _UNSEEN_PATIENCE
     return Wish(
         host.thing,
         service or host.service or USUAL_SERVICE,
@@ -231,7 +237,7 @@ def _wish(args: argparse.Namespace, host: Host, service: str | None) -> Wish:
         new=args.new,
         keep=args.keep,
         lifetime=args.lifetime,
-        timeout=timeout,
+        timeout=device_patience(args),
     )
 
 

@@ -14,7 +14,7 @@ from typing import Final, TextIO, TypeAlias
 
 from .state import HolderState, Origin, Phase
 
-__all__ = ["Line", "Style", "TerminalLine", "progress_line"]
+__all__ = ["Line", "Style", "TerminalLine", "progress_line", "short_id"]
 
 _PATIENCE: Final = 5.0
 """Seconds for which a device may take to come before that is called waiting."""
@@ -44,7 +44,7 @@ def progress_line(thing: str, state: HolderState, started: float, now: float) ->
 
 def _body(state: HolderState, started: float, now: float) -> Line:
     if state.phase is Phase.CLOSING:
-        return [(f"closing tunnel {_short(state.tunnel_id)}", Style.PLAIN)]
+        return [(f"closing tunnel {short_id(state.tunnel_id)}", Style.PLAIN)]
     waited = now - state.waiting_since
     if state.phase is Phase.WAITING and (state.cause or waited >= _PATIENCE):
         return _nobody(state, int(waited))
@@ -52,7 +52,8 @@ def _body(state: HolderState, started: float, now: float) -> Line:
     if state.origin is None:
         steps.append(("opening a tunnel", Style.PLAIN))
     else:
-        steps.append((f"tunnel {_short(state.tunnel_id)} {state.origin.value}", Style.PLAIN))
+        tunnel = f"tunnel {short_id(state.tunnel_id)} {state.origin.value}"
+        steps.append((tunnel if state.tunnel_id else "source token", Style.PLAIN))
         if state.origin is Origin.OPENED:
             steps.append((" · notified", Style.PLAIN))
     match state.phase:
@@ -83,7 +84,8 @@ def _nobody(state: HolderState, seconds: int) -> Line:
     return [(f"{said}{hint}.", Style.BAD), (f" Ctrl-C {closes}.", Style.PLAIN)]
 
 
-def _short(tunnel_id: str) -> str:
+def short_id(tunnel_id: str) -> str:
+    """Return the beginning of a tunnel's id."""
     return f"{tunnel_id[:_ID_SHOWN]}…" if len(tunnel_id) > _ID_SHOWN else tunnel_id
 
 
@@ -99,8 +101,9 @@ class TerminalLine:
         self._stream = stream
         self.is_shown = stream.isatty()
         """Whether somebody may see it."""
-        self._is_dumb = environment.get("TERM", "") in ("", "dumb")
-        self._has_colors = not environment.get("NO_COLOR") and not self._is_dumb
+        self.is_dumb = environment.get("TERM", "") in ("", "dumb")
+        """Whether the terminal has no cursor to move."""
+        self._has_colors = not environment.get("NO_COLOR") and not self.is_dumb
         self._shown: Line = []
 
     def show(self, line: Line) -> None:
@@ -108,7 +111,7 @@ class TerminalLine:
         if not self.is_shown or line == self._shown:
             return
         # A terminal without a cursor would get a line each second.
-        if not self._is_dumb:
+        if not self.is_dumb:
             self._write(f"{self._back()}{self._text(line)}")
         elif not self._shown or _first_word(line) != _first_word(self._shown):
             self._write("".join(text for text, _ in line) + "\n")
@@ -119,12 +122,12 @@ class TerminalLine:
         if not self.is_shown:
             return
         text = "".join(self._styled(*piece) for piece in line)
-        self._write(f"{text}\n" if self._is_dumb else f"{self._back()}{text}\n")
+        self._write(f"{text}\n" if self.is_dumb else f"{self._back()}{text}\n")
         self._shown = []
 
     def clear(self) -> None:
         """Remove the line."""
-        if self.is_shown and self._shown and not self._is_dumb:
+        if self.is_shown and self._shown and not self.is_dumb:
             self._write(self._back())
         self._shown = []
 

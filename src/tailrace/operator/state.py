@@ -31,6 +31,8 @@ class Origin(Enum):
     OPENED = "opened"
     TAKEN = "taken"
     """It was open, and nobody used its source."""
+    GIVEN = "given"
+    """Nothing is known of it but its source token."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,10 +29,12 @@ class Terminal:
         """Write as the keyboard does; ``\\x03`` is Ctrl-C."""
         os.write(self._master, text.encode())
 
-    def wait_for(self, text: str) -> None:
-        """Wait until the text is shown."""
-        wait_until(lambda: not self._read() or text in self.shown, f"{text!r} on the terminal")
-        assert text in self.shown, self.shown
+    def wait_for(self, text: str, after: int = 0) -> None:
+        """Wait until the text is shown, behind the first ``after`` characters."""
+        wait_until(
+            lambda: not self._read() or text in self.shown[after:], f"{text!r} on the terminal"
+        )
+        assert text in self.shown[after:], self.shown
 
     def end(self) -> int:
         """Return the exit status, as a shell does, once the command has ended."""

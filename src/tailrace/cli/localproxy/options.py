@@ -296,6 +296,11 @@ _OUTPUT: Final = (
         metavar="FILE",
         help="Create FILE once the tunnel can be used; it holds the addresses as JSON",
     ),
+    Option(
+        name="no-control",
+        help="Open no control socket: 'tailrace status' does not see this command",
+        kind=Kind.SWITCH,
+    ),
 )
 _FILES: Final = (
     Option(

@@ -503,6 +503,7 @@ class _Values:
             ready_file=self._path("ready-file", "ready_file"),
             state_dir=state_dir,
             state_needed="state_dir" in self.origins and state_dir is not None,
+            control=self._control(),
             loop=LoopChoice(choose("loop", LoopChoice.AUTO.value, inputs.text("loop"))),
             verbosity=choose("verbosity", DEFAULT_VERBOSITY, inputs.get("verbose", int)),
         )
@@ -527,6 +528,10 @@ class _Values:
                 " directory (--no-state asks for none)"
             )
         return found
+
+    def _control(self) -> bool:
+        given = self._inputs.get("no-control", bool)
+        return True if given is None else self._note("control", not given.value, given.origin)
 
     def _path(self, option: str, field: str) -> Path | None:
         given = self._inputs.text(option)

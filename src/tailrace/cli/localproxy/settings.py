@@ -26,5 +26,7 @@ class CommandSettings:
     """Where the generated client token of an access token outlives the process (0600)."""
     state_needed: bool = False
     """Whether a state directory that cannot be used is an error: somebody has asked for it."""
+    control: bool = True
+    """Whether ``tailrace status`` may ask this process."""
     verbosity: int = DEFAULT_VERBOSITY
     """What is logged: the value of ``--verbose``."""

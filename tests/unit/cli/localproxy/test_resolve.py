@@ -244,6 +244,7 @@ CASES = [
 ]
 SWITCHES = [
     ("json", "json_events", True),
+    ("no-control", "control", False),
     ("no-ssl-host-verify", "verify_tls", False),
     ("no-state", "state_dir", None),
 ]
