@@ -37,6 +37,8 @@ __all__ = ["Agent", "AgentStatus", "status_text"]
 
 _SWITCH_PERIOD: Final = 1.0
 """Seconds between two looks at the kill switch."""
+_SOURCES_PERIOD: Final = 1.0
+"""Seconds between two looks at the ways in."""
 _HEARTBEAT_PERIOD: Final = 3600.0
 """Seconds between two lines that say that all is well, or what is not."""
 _SOURCE_DELAY: Final = 10.0
@@ -133,6 +135,7 @@ class Agent:
         self._state = AgentState(None if state_dir is None else Path(state_dir), time.time)
         self._tunnels = Tunnels(self._settings, max_tunnels, self._state, time.time, self._changed)
         self._sources: list[NotificationSource] = []
+        self._sources_doing: tuple[str, ...] = ()
         self._stack = AsyncExitStack()
         self._receiving = asyncio.Lock()
         self._started: deque[float] = deque(maxlen=max(_LEAST_RATE, 5 * max_tunnels))
@@ -159,6 +162,7 @@ class Agent:
             await self._resume(kept)
             if self._state.is_durable:
                 stack.enter_context(every(loop, _SWITCH_PERIOD, self._look_at_switch))
+            stack.enter_context(every(loop, _SOURCES_PERIOD, self._look_at_sources))
             stack.enter_context(every(loop, _HEARTBEAT_PERIOD, self.log_status))
             self._stack = stack.pop_all()
         return self
@@ -380,6 +384,13 @@ class Agent:
         if switch is KillSwitch.NONE:
             self._tunnels.end_all("the agent is disabled")
         self._changed()
+
+    def _look_at_sources(self) -> None:
+        # The first word is what it is doing: how long, and why, is behind it.
+        doing = tuple(source.status().partition(" ")[0] for source in self._sources)
+        if doing != self._sources_doing:
+            self._sources_doing = doing
+            self._changed()
 
     def _changed(self) -> None:
         for subscriber in list(self._subscribers.values()):

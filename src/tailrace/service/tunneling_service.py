@@ -38,11 +38,12 @@ from .identity.key_store import KeyFile, KeyRing, credentials_file
 from .listening import bind
 from .loop_faults import early_leavers_counted
 from .notify.announcer import Announcer
-from .notify.base import Notifier
+from .notify.base import NotificationQueue
 from .notify.command import CommandNotifier
 from .notify.mailbox import Mailbox
 from .notify.mqtt import MqttNotifier
 from .notify.outbox import Outbox
+from .notify.reminders import Reminders
 from .relay.data_listener import DataListener
 from .relay.switchboard import Switchboard
 from .telemetry.audit import AuditLog
@@ -92,6 +93,7 @@ class _Control:
     plane: ControlPlane
     tunnels: Tunnels
     outboxes: tuple[Outbox, ...]
+    reminders: tuple[Reminders, ...]
     expiry: Expiry
 
 
@@ -253,6 +255,8 @@ class TunnelingService:
         for outbox in control.outboxes:
             outbox.start()
             stack.push_async_callback(outbox.stop)
+        for reminders in control.reminders:
+            stack.callback(reminders.stop)
         checkpoints = Checkpoints(config.database)
         checkpoints.start()
         stack.push_async_callback(checkpoints.stop)
@@ -334,14 +338,15 @@ def _build_control(
     config: ServiceConfig, clock: _Clock, state: _State, switchboard: Switchboard
 ) -> _Control:
     operation = config.operation
-    notifiers: list[Notifier] = []
-    if operation.mqtt is not None:
-        notifiers.append(MqttNotifier(operation.mqtt))
+    by_broker = [] if operation.mqtt is None else [Outbox(MqttNotifier(operation.mqtt), clock)]
+    by_command = []
     if operation.notify_command:
-        notifiers.append(CommandNotifier(operation.notify_command))
-    outboxes = tuple(Outbox(notifier, clock) for notifier in notifiers)
+        by_command.append(Outbox(CommandNotifier(operation.notify_command), clock))
+    # A command has handed it to the thing when it ends; a broker has only taken it.
+    reminders = tuple(map(Reminders, by_broker))
     mailbox = Mailbox()
-    announcer = Announcer((*outboxes, mailbox), config.region, operation.notify_topic)
+    queues: tuple[NotificationQueue, ...] = (*reminders, *by_command, mailbox)
+    announcer = Announcer(queues, config.region, operation.notify_topic)
     ids = RandomIds()
     unstored = Unstored()
     tunnels = Tunnels(state.store, unstored, ids, config.limits)
@@ -350,7 +355,7 @@ def _build_control(
     plane = ControlPlane(
         tunnels, queries, switchboard, ids, clock, announcer, mailbox, expiry.sweep_soon
     )
-    return _Control(plane, tunnels, outboxes, expiry)
+    return _Control(plane, tunnels, (*by_broker, *by_command), reminders, expiry)
 
 
 async def _start_metrics(

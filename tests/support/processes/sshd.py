@@ -53,6 +53,7 @@ def sshd(directory: Path, port: int, host: str, home: Path) -> Iterator[None]:
         # The directory of a test may be below one that others can write to.
         "StrictModes no",
         "UsePAM no",
+        "Subsystem sftp internal-sftp",
     )
     configuration.write_text("".join(f"{line}\n" for line in lines))
     with server_process("sshd", [_PROGRAM, "-D", "-e", "-f", str(configuration)], directory, port):

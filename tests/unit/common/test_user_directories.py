@@ -9,22 +9,27 @@ from tailrace.common.user_directories import runtime_directory, state_directory
 from tailrace.errors import ConfigurationError
 
 
-def nobody() -> Path:
-    raise RuntimeError("no home")
+def test_where_the_variables_say() -> None:
+    environment = {"XDG_STATE_HOME": "/s", "XDG_RUNTIME_DIR": "/r"}
+    assert state_directory(environment) == Path("/s/tailrace")
+    assert runtime_directory(environment) == Path("/r/tailrace")
 
 
-def test_what_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/mary")
-    assert state_directory({"XDG_STATE_HOME": "/s"}) == Path("/s/tailrace")
-    assert state_directory({"XDG_STATE_HOME": "s"}) == Path("/home/mary/.local/state/tailrace")
-    assert runtime_directory({"XDG_RUNTIME_DIR": "/r"}) == Path("/r/tailrace")
-
-
-def test_what_is_so_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert runtime_directory({"XDG_RUNTIME_DIR": ""}) == Path("/run/tailrace")
+@pytest.mark.parametrize("base", [None, "", "relative"])
+def test_without_them(base: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {"XDG_STATE_HOME": base, "XDG_RUNTIME_DIR": base} if base is not None else {}
+    monkeypatch.setattr(Path, "home", lambda: Path("/h"))
+    assert state_directory(environment) == Path("/h/.local/state/tailrace")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert runtime_directory({"XDG_STATE_HOME": "/s"}) == Path("/s/tailrace/run")
-    monkeypatch.setattr(Path, "home", nobody)
+    assert runtime_directory(environment) == Path("/h/.local/state/tailrace/run")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert runtime_directory(environment) == Path("/run/tailrace")
+
+
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError
+
+    monkeypatch.setattr(Path, "home", nowhere)
     with pytest.raises(ConfigurationError, match="set HOME or XDG_STATE_HOME"):
-        runtime_directory({})
+        state_directory({})

@@ -1,12 +1,23 @@
-"""Documents as processes tell them."""
-
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support.plugins.fixtures import service, session_service
 from tailrace.control.documents import FORMAT
+
+__all__ = ["service", "session_service"]
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A directory with a name short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix="tailrace-") as name:
+        yield Path(name)
 
 
 @pytest.fixture
@@ -46,7 +57,7 @@ def proxy(tunnel: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture
-def service() -> dict[str, Any]:
+def serve() -> dict[str, Any]:
     sides = {"source": {"links": 2, "bytes": 5000}, "destination": {"links": 3, "bytes": 0}}
     return {
         "format": FORMAT,

@@ -13,11 +13,11 @@ def later(document: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return copy.deepcopy(document) | {"clock": document["clock"] + 2.0} | changes
 
 
-def test_bytes_by_the_time_between_two_readings(proxy: dict[str, Any], service: dict[str, Any]):
-    then = [later(proxy), later(service)]
+def test_bytes_by_the_time_between_two_readings(proxy: dict[str, Any], serve: dict[str, Any]):
+    then = [later(proxy), later(serve)]
     then[0]["tunnels"][0]["bytes_in"] += 3000
     then[1]["service"]["sides"]["source"]["bytes"] += 10
-    assert rates_between([proxy, service], then) == {
+    assert rates_between([proxy, serve], then) == {
         (*TUNNEL, "bytes_in"): 1500.0,
         (*TUNNEL, "bytes_out"): 0.0,
         (12, "serve", 0.0, "", "source", "bytes_in"): 5.0,

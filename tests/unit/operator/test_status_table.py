@@ -9,12 +9,12 @@ from tailrace.operator.status_table import fitted, plain_lines, status_table
 PROCESS = (4711, "localproxy", 0.0)
 
 
-def test_plain_text(proxy: dict[str, Any], service: dict[str, Any], tunnel: dict[str, Any]):
+def test_plain_text(proxy: dict[str, Any], serve: dict[str, Any], tunnel: dict[str, Any]):
     quiet = tunnel | {"tunnel": "", "services": {}, "failures": {}, "round_trip": None}
     proxy["tunnels"].append(quiet)
     agent = proxy | {"kind": "agent", "pid": 1, "tunnels": [], "summary": "all is well"}
     rates = {(*PROCESS, "0233abcd-1234", "source", "bytes_in"): 1500.0}
-    assert plain_lines(status_table([agent, service, proxy], rates)) == [
+    assert plain_lines(status_table([agent, serve, proxy], rates)) == [
         "PROCESS                  UP  TUNNEL         SIDE         SERVICES  LINK           RTT"
         "  PEER       CONN      IN   OUT    IN/s  OUT/s  LOST",
         "agent 1          1 min 40 s  -              -            -         -                -"

@@ -31,6 +31,7 @@ from ...common.addresses import (
 )
 from ...common.event_loop import LoopChoice
 from ...common.secret import Secret, is_client_token
+from ...common.suggestions import did_you_mean
 from ...errors import ConfigurationError
 from ...link.proxy.settings import WebProxy, web_proxy_for, web_proxy_variable
 from ...localproxy.allow_list import is_allowed
@@ -46,7 +47,6 @@ from ...localproxy.validation import (
 )
 from ...wire import Side
 from ...wire.protocol import SUBPROTOCOL_V3, SUBPROTOCOLS
-from ..suggestions import did_you_mean
 from .addresses import parse_bind_address, parse_service_map
 from .allow_list import format_allow_list, parse_allow_list
 from .argv import CommandKind, parse_argv
