@@ -68,6 +68,18 @@ class ServiceRule:
             )
 
 
+def check_mapping(services: object) -> None:
+    """Refuse services that come without what serves them.
+
+    Raises:
+        ConfigurationError: they are not a mapping.
+    """
+    if not isinstance(services, Mapping):
+        raise ConfigurationError(
+            "services are a dictionary of service ids and what serves them, as {'SSH': 22}"
+        )
+
+
 def _networks(texts: Sequence[str]) -> tuple[Network, ...]:
     if isinstance(texts, str) or not texts:
         raise ConfigurationError("allow= is a list of networks or addresses, at least one")
@@ -161,6 +173,7 @@ class ServiceMap:
 
         Example: ``services.replace({"SSH": 2222})``
         """
+        check_mapping(rules)
         entries = {key: self._entry(key, each) for key, each in rules.items()}
         prefixes = [key.removesuffix(_ANY) for key in entries if key.endswith(_ANY)]
         self._prefixes = tuple(sorted(prefixes, key=len, reverse=True))
