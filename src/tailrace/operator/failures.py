@@ -10,6 +10,8 @@ __all__ = ["CommandFailed", "Terminated"]
 class CommandFailed(TailraceError):
     """The command cannot go on; ``status`` is what to end with, ``None`` if nobody has said."""
 
+    status: int | None = None
+
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status

@@ -54,6 +54,7 @@ CODES = {
     "tailrace.errors.TunnelNotFound": ExitCode.USAGE,
     "tailrace.localproxy.validation.RejectedInput": ExitCode.USAGE,
     "tailrace.mqtt.errors.BrokerError": ExitCode.PROTOCOL,
+    "tailrace.operator.failures.CommandFailed": ExitCode.NETWORK,
     "tailrace.operator.doctor.tunnel.TokenUseless": ExitCode.TOKEN_REFUSED,
 }
 
