@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 import signal
 import subprocess
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,12 @@ def run(*arguments: str) -> str:
     return ended.stdout
 
 
+def fetch(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=HANG) as answer:
+        text: str = answer.read().decode()
+        return text
+
+
 def processes() -> dict[int, dict[str, Any]]:
     """Return what runs, by process id."""
     return {each["pid"]: each for each in json.loads(run("status", "--json"))["processes"]}
@@ -50,8 +59,9 @@ async def test_what_runs_is_told_by_all_of_it(tmp_path: Path, monkeypatch: pytes
         command += ["--proxy-endpoint", endpoints.data_endpoint, "--capath", endpoints.ca_dir]
         async with (
             application(mirror) as where,
-            both_processes(tmp_path, tunnel, {"SSH": where}) as (source, destination, ports),
+            both_processes(tmp_path, tunnel, {"SSH": where}, "--metrics-listen", "0") as ends,
         ):
+            source, destination, ports = ends
             with process("agent", command, tmp_path, clean_environment()) as agent:
                 await agent.said("status: ")
                 await exchange(ports["SSH"], SIZE)
@@ -70,6 +80,10 @@ async def test_what_runs_is_told_by_all_of_it(tmp_path: Path, monkeypatch: pytes
                     assert (end["opened"], end["peer"]) == (1, "connected")
                     assert min(end["bytes_in"], end["bytes_out"]) >= SIZE
                     assert tunnel.tokens[side].reveal() not in json.dumps(found)
+
+                (url,) = re.findall(r"metrics at (http://\S+)", source.log)
+                metrics = await asyncio.to_thread(fetch, url)
+                assert 'tailrace_proxy_bytes_total{direction="in",side="source",' in metrics
 
                 looks = run("watch", "--count", "2", "--interval", "0.1").split("\n\n")
                 assert [look.count("localproxy ") for look in looks[:2]] == [2, 2]

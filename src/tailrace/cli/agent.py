@@ -35,6 +35,7 @@ from .agent_options import (
     agent_state_dir,
     capath_of,
     max_tunnels_of,
+    metrics_listen_of,
     services_of,
 )
 from .agent_service import adopt_service
@@ -163,7 +164,13 @@ async def _serve(
             agent.log_status()
 
     with telling_floods(loop), signals_handled(stopping.set, reload):
-        async with agent, told("agent", lambda: _details(agent), os.environ):
+        telling = told(
+            "agent",
+            lambda: _details(agent),
+            os.environ,
+            metrics_listen=metrics_listen_of(args),
+        )
+        async with agent, telling:
             with ExitStack() as stack:
                 if file is not None:
                     stack.callback(loop.create_task(file.watch()).cancel)

@@ -17,6 +17,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
 from ..common.atomic_files import make_private_directory, write_file
+from ..common.exposition import Exposition
 from ..common.file_lock import locked
 from ..common.periodic import every
 from ..common.uninterrupted import uninterrupted
@@ -47,7 +48,7 @@ from .relay.data_listener import DataListener
 from .relay.switchboard import Switchboard
 from .telemetry.audit import AuditLog
 from .telemetry.counters import Counters
-from .telemetry.prometheus import Metrics
+from .telemetry.prometheus import service_metrics
 from .telemetry.status import service_status
 from .tls.authority import Certificates, certificate_names, ensure_certificates
 from .tls.server_certificate import ServerTls, given_certificates
@@ -263,7 +264,9 @@ class TunnelingService:
         stack.callback(_reset_connections, control.tunnels, clock)
         stack.push_async_callback(listener.stop)
         await listener.start(data_socket, state.tls.context)
-        metrics = Metrics(counters, control.plane.queries, control.outboxes, control.plane.mailbox)
+        metrics = service_metrics(
+            counters, control.plane.queries, control.outboxes, control.plane.mailbox
+        )
         routes = health_routes(control.plane.queries, lambda: self._accepting)
         metrics_address = await _start_metrics(stack, config, metrics, routes)
         verifier = Verifier(config.region, SIGNING_NAME, state.keys.find)
@@ -358,7 +361,7 @@ def _build_control(
 async def _start_metrics(
     stack: contextlib.AsyncExitStack,
     config: ServiceConfig,
-    metrics: Metrics,
+    metrics: Exposition,
     routes: list[BaseRoute],
 ) -> Address | None:
     """Serve metrics and ``routes`` on an address of their own, or add metrics to ``routes``."""

@@ -73,57 +73,6 @@ async def test_what_is_no_request(tmp_path: Path, request_: bytes):
         assert json.loads(answer)["error"].startswith("not a request")
 
 
-async def test_who_says_nothing_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "_PATIENCE", 0.01)
-    async with asked(tmp_path) as path:
-        assert await ask(path, b"sta") == b""
-
-
-async def test_who_does_not_read_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "_PATIENCE", 0.01)
-    async with asked(tmp_path, {"text": 10_000_000 * "x"}) as path:
-        with connected(path) as sock:
-            sock.send(REQUEST)
-            await asyncio.sleep(0.1)
-            sock.settimeout(60)
-            received = 0
-            try:
-                while data := sock.recv(1_000_000):
-                    received += len(data)
-            except ConnectionError:
-                pass
-            assert received < 10_000_000
-
-
-async def test_there_is_an_end_to_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "_MOST_CLIENTS", 2)
-    async with asked(tmp_path) as path:
-        first = [await asyncio.open_unix_connection(sock=connected(path)) for _ in range(2)]
-        await asyncio.sleep(0)
-        with suppress(ConnectionError):
-            assert await ask(path, REQUEST) == b""
-        reader, writer = first[0]
-        writer.write(REQUEST)
-        assert await reader.read()
-        await until(lambda: reader.at_eof(), "room")
-        writer.close()
-        assert await ask(path, REQUEST)
-        first[1][1].close()
-
-
-async def test_documents_are_not_made_more_often_than_needed(tmp_path: Path):
-    made = []
-
-    def details() -> dict[str, Any]:
-        made.append(1)
-        return {}
-
-    async with told("kind", details, {"XDG_RUNTIME_DIR": str(tmp_path)}):
-        path = tmp_path / "tailrace" / f"{os.getpid()}-kind.sock"
-        await asyncio.gather(*(ask(path, REQUEST) for _ in range(10)))
-    assert len(made) < 10
-
-
 async def test_clients_do_not_hold_up_the_end(tmp_path: Path):
     async with asked(tmp_path) as path:
         reader, writer = await asyncio.open_unix_connection(sock=connected(path))

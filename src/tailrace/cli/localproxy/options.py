@@ -297,6 +297,11 @@ _OUTPUT: Final = (
         help="Create FILE once the tunnel can be used; it holds the addresses as JSON",
     ),
     Option(
+        name="metrics-listen",
+        metavar="[HOST:]PORT",
+        help="Serve metrics for Prometheus at http://HOST:PORT/metrics (HOST: localhost)",
+    ),
+    Option(
         name="no-control",
         help="Open no control socket: 'tailrace status' does not see this command",
         kind=Kind.SWITCH,

@@ -82,7 +82,13 @@ async def _serve(settings: CommandSettings, tunnel: str, reporter: JSONReporter)
         return {"tunnels": [tunnel_document(tunnel, proxy.status())]}
 
     try:
-        async with told("localproxy", details, os.environ, at_socket=settings.control):
+        async with told(
+            "localproxy",
+            details,
+            os.environ,
+            at_socket=settings.control,
+            metrics_listen=settings.metrics_listen,
+        ):
             with telling_floods(loop):
                 await proxy.run()
     except (AccessRefused, HandshakeAltered) as error:
