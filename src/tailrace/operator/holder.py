@@ -46,6 +46,7 @@ from .hints import absence_hint
 from .ledger import LedgerEntry, close_orphans
 from .messages import MessageReader, encode_message
 from .state import HolderState, Origin, Phase
+from .telling import tunnel_told
 from .wish import Wish
 
 __all__ = ["Holder", "hold"]
@@ -225,7 +226,8 @@ class Holder(ConnectObserver):
                 if wish.keep and self._entry is not None:
                     self._entry.remove()
                     self._entry = None
-                await tunnel.wait_closed()
+                async with tunnel_told("proxy", tunnel, wish.thing):
+                    await tunnel.wait_closed()
                 raise TunnelClosed("the tunnel was closed, or its lifetime is over")
         finally:
             if self._watching is not None:
