@@ -74,6 +74,13 @@ class TailraceError(Exception):
         super().__init__(*args)
         self.setting = setting
 
+    def explain(self) -> str:
+        """Return what happened and, where there is advice, what to do: for people, in one line.
+
+        Example: ``except tailrace.TailraceError as error: sys.exit(error.explain())``
+        """
+        return f"{self}. {self.advice[0].upper()}{self.advice[1:]}" if self.advice else str(self)
+
 
 class ConfigurationError(TailraceError):
     """The command line, a configuration file or the environment is wrong.

@@ -19,6 +19,17 @@ from tailrace.errors import (
     TailraceError,
 )
 
+
+@pytest.mark.parametrize(
+    ("advice", "line"),
+    [("", "no route"), ("check it", "no route. Check it"), ("Call back", "no route. Call back")],
+)
+def test_an_error_and_its_advice_in_one_line(advice: str, line: str):
+    error = TailraceError("no route")
+    error.advice = advice
+    assert error.explain() == line
+
+
 TREE = {
     "AccessRefused": "HandshakeFailed",
     "CallRefused": "ControlError",
