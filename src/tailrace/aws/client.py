@@ -90,6 +90,8 @@ class Client:
         """The AWS region, given or found."""
         self.endpoint = endpoint
         """The control API that is called, an ``https`` URL."""
+        self.ca = bundle
+        """CA certificates that are trusted in addition to the system's, ``None`` if none are."""
         self.api = ControlAPI(
             endpoint,
             region,

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final, TextIO
 
-from ..common.escaping import escape
+from ..common.escaping import LONGEST_LINE, cut, escape
 from .findings import CheckResult, Verdict
 
 __all__ = ["JsonReport", "TextReport", "failure_text"]
@@ -42,7 +42,8 @@ class TextReport:
         finding = result.finding
         erase = _ERASE if self._is_terminal else ""
         word = _WORDS[finding.verdict]
-        line = f"{word:{_WIDTH}}  {result.name:{self._width}}  {escape(finding.figure)}"
+        figure = escape(cut(finding.figure, LONGEST_LINE))
+        line = f"{word:{_WIDTH}}  {result.name:{self._width}}  {figure}"
         self._print(erase + line.rstrip())
         indent = " " * (_WIDTH + self._width + 4)
         if finding.fix:
@@ -98,7 +99,7 @@ def _document(result: CheckResult) -> dict[str, str]:
     texts = {
         "name": result.name,
         "verdict": finding.verdict.value,
-        "figure": finding.figure,
+        "figure": cut(finding.figure, LONGEST_LINE),
         "fix": finding.fix,
         "example": finding.example,
     }

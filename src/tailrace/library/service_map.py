@@ -17,7 +17,7 @@ from ..localproxy.routes import LocalService, Network, Refusal, Route, is_within
 from ..localproxy.validation import validate_service_id
 from .application import Application, local_service
 
-__all__ = ["MIN_BANDWIDTH", "ServiceMap", "ServiceRule"]
+__all__ = ["MIN_BANDWIDTH", "ServiceMap", "ServiceRule", "check_mapping"]
 
 _ANY: Final = "*"
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
+
+import pytest
 
 from tailrace.checks.findings import (
     CheckResult,
@@ -83,3 +86,15 @@ def test_failures_are_counted() -> None:
     assert failure_text(RESULTS) == "1 of 4 checks failed, 1 skipped"
     assert failure_text(RESULTS[3:]) == "1 of 1 checks failed"
     assert failure_text(RESULTS[:3]) == ""
+
+
+@pytest.mark.parametrize("kind", [JsonReport, lambda stream: TextReport(stream, 4)])
+def test_what_a_server_says_is_bounded(
+    kind: Callable[[io.StringIO], JsonReport | TextReport],
+) -> None:
+    stream = io.StringIO()
+    report = kind(stream)
+    report.add(CheckResult("long", failed("x" * 1_000_000)))
+    report.end()
+    assert "xxx..." in stream.getvalue()
+    assert len(stream.getvalue()) < 3000

@@ -88,6 +88,9 @@ def test_ids_and_things(environment: dict[str, str], service: ServiceProcess) ->
     tunnel_id = control_client(service.endpoints).call("OpenTunnel", parameters)["tunnelId"]
     assert tunnel_id in in_bash(f"tailrace tunnel close {tunnel_id[:6]}", **environment)
     assert in_bash("tailrace tunnel list --thing comp", **environment) == ["completed-thing"]
+    assert in_bash("tailrace connect comp", **environment) == ["completed-thing"]
+    assert in_bash("tailrace connect completed-thing S", **environment) == ["SSH"]
+    assert in_bash("tailrace proxy completed-thing S", **environment) == ["SSH"]
 
 
 def test_a_service_that_does_not_answer_offers_nothing(environment: dict[str, str]) -> None:
