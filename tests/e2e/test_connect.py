@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.processes.notified_device import notified_device, notify_command
 
 from support.network.applications import application, check_echo, client, echo
 from support.processes.child import installed, process
+from support.processes.joined_device import joined_device
 from support.processes.terminals import Terminal, on_terminal
 from support.service.process import ServiceProcess, service_process
 from support.waiting import until
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs terminals
 
 @dataclass(frozen=True)
 class Site:
-    """A service that notifies devices, and a user."""
+    """A service, and a user."""
 
     service: ServiceProcess
     directory: Path
@@ -46,7 +46,7 @@ class Site:
 
 @contextmanager
 def running_site(directory: Path) -> Iterator[Site]:
-    with service_process(directory, "--notify-command", notify_command(directory)) as service:
+    with service_process(directory) as service:
         own = {
             "TERM": "xterm",
             "XDG_RUNTIME_DIR": str(directory / "run"),
@@ -80,9 +80,7 @@ async def test_on_a_terminal(own_site: Site) -> None:
     script.chmod(0o755)
     environment = {**site.environment, "BROWSER": str(script)}
     async with application(echo) as far:
-        with notified_device(
-            site.directory, "pump-1", site.environment, WEB=far.port, SSH=far.port
-        ):
+        with joined_device(site.service, site.directory, "pump-1", WEB=far.port, SSH=far.port):
             command = [*COMMAND, "pump-1", "WEB", "SSH", "--open"]
             with on_terminal(command, environment, site.directory) as terminal:
                 await shown(terminal, "CONNECTIONS")
@@ -112,9 +110,7 @@ async def test_on_a_terminal(own_site: Site) -> None:
 async def test_in_a_pipe(site: Site) -> None:
     """Addresses and nothing else; a killed command leaves a tunnel, and the next one closes it."""
     async with application(echo) as far:
-        with notified_device(
-            site.directory, "pump-2", site.environment, WEB=far.port, SSH=far.port
-        ):
+        with joined_device(site.service, site.directory, "pump-2", WEB=far.port, SSH=far.port):
             with process(
                 "first", [*COMMAND, "pump-2", "SSH"], site.directory, site.environment
             ) as it:
@@ -152,7 +148,7 @@ async def test_a_token_alone(site: Site) -> None:
     """What ``tailrace tunnel open --tokens-to`` writes is enough, twice, and the tunnel stays."""
     words = ["--thing", "pump-3", "--service", "SSH", "--tokens-to", "my tokens"]
     async with application(echo) as far:
-        with notified_device(site.directory, "pump-3", site.environment, SSH=far.port):
+        with joined_device(site.service, site.directory, "pump-3", SSH=far.port):
             command = [installed("tailrace"), "tunnel", "open", *words]
             with process("open", command, site.directory, site.environment) as opening:
                 assert await opening.exit_code() == 0, opening.log

@@ -23,6 +23,7 @@ from ..common.setting_errors import SettingsError
 from ..common.standard_streams import discard, open_standard_streams
 from ..common.suggestions import closest_name
 from ..errors import ConfigurationError, TailraceError
+from ..operator.failures import CommandFailed
 from .arguments import Subparsers, subparsers_of
 from .completion import answer_completion, is_completion
 from .exit_codes import BROKEN_PIPE, INTERRUPTED, ExitCode, exit_code_of
@@ -66,7 +67,7 @@ def _run(argv: Sequence[str] | None) -> int:
     except TailraceError as error:
         action = f" {args.action}" if "action" in args else ""
         write_briefly(sys.stderr, f"tailrace {args.command}{action}: {_text(error)}\n")
-        return exit_code_of(error)
+        return error.status if isinstance(error, CommandFailed) else exit_code_of(error)
     return ExitCode.OK if status is None else status
 
 

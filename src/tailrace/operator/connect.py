@@ -19,6 +19,7 @@ from ..library import SourceTunnel, TunnelListener
 from .connect_view import Picture, Place, View
 from .failures import Terminated
 from .opening import Opening
+from .telling import tunnel_told
 from .traffic import TrafficMeter
 
 __all__ = ["Connecting", "ServiceWish", "browsable", "check_ports"]
@@ -152,7 +153,8 @@ class Connecting:
                     print(place.service, place.address, file=self._out, flush=True)
             browsing = asyncio.get_running_loop().create_task(self._open_browser())
             try:
-                await self._until_ended(tunnel)
+                async with tunnel_told("connect", tunnel):
+                    await self._until_ended(tunnel)
             finally:
                 browsing.cancel()
                 await asyncio.wait([browsing])

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import time
@@ -30,6 +31,8 @@ from ..aws import Client
 from ..common.escaping import cut
 from ..common.event_loop import LoopChoice, loop_factory
 from ..common.file_lock import locked
+from ..control.documents import tunnel_document
+from ..control.server import told
 from ..errors import (
     AccessRefused,
     ConfigurationError,
@@ -67,7 +70,9 @@ def hold(wish: Wish, listening: socket.socket, path: Path, lock: Path) -> None:
     """
 
     async def run() -> None:
-        await Holder(wish, listening, path, lock).run()
+        holder = Holder(wish, listening, path, lock)
+        async with told("holder", holder.details, os.environ):
+            await holder.run()
 
     with asyncio.Runner(loop_factory=loop_factory(LoopChoice.AUTO)) as runner:
         runner.run(run())
@@ -115,6 +120,12 @@ class Holder(ConnectObserver):
         """Set when no command is there that still uses the tunnel."""
         self._watching: asyncio.Task[None] | None = None
         self._terminated = False
+
+    def details(self) -> dict[str, Any]:
+        """Return what ``tailrace status`` shows of this process."""
+        if self._tunnel is None:
+            return {"tunnels": []}
+        return {"tunnels": [tunnel_document(self._wish.thing, self._tunnel.status())]}
 
     async def run(self) -> None:
         """Serve until nobody is there any more, or the tunnel has ended."""
