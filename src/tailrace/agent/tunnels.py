@@ -178,9 +178,10 @@ class Tunnels:
         try:
             reason = await served.run()
         except TailraceError as error:
-            hint = f". {error.advice}" if error.advice else ""
             kind = flood_kind(type(error).__name__)
-            _log.warning("tunnel %s: cannot be served: %s%s", served.label, error, hint, extra=kind)
+            _log.warning(
+                "tunnel %s: cannot be served: %s", served.label, error.explain(), extra=kind
+            )
         except Exception as error:
             _log.error("tunnel %s: failed", served.label, exc_info=error)
         else:
