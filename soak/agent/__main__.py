@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -59,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.seed,
         tuple(options.fault or ()),
     )
+    # No process is left behind by a run that is ended from outside.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     directory = options.keep or Path(tempfile.mkdtemp(prefix="tailrace-soak-"))
     directory.mkdir(parents=True, exist_ok=True)
     try:

@@ -153,7 +153,10 @@ def _device(
 
 
 def _broker_options(directory: Path) -> list[str]:
-    """Return the settings of a broker that knows its clients, and keeps their sessions."""
+    """Return the settings of a broker that knows its clients.
+
+    It keeps their sessions when it is ended, and has lost them when it was killed.
+    """
     ca = trustme.CA(organization_name="Soak")
     ca.cert_pem.write_to_path(str(directory / "broker-ca.pem"))
     ca.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(
@@ -169,7 +172,6 @@ def _broker_options(directory: Path) -> list[str]:
         *(f"keyfile {directory}/broker.pem", "require_certificate true"),
         "use_identity_as_username true",
         *("persistence true", f"persistence_location {directory}/"),
-        *("autosave_on_changes true", "autosave_interval 1"),
     ]
 
 

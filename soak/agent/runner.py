@@ -25,6 +25,8 @@ _MOST_GROWTH: Final = 1.10
 """Memory after the second half of the rounds, as a multiple of that after the first."""
 _MOST_MEMORY: Final = 40 * 1024 * 1024
 """Bytes of an agent without tunnels."""
+_FEW: Final = 10
+"""Rounds of which the halves are not worth comparing."""
 _REST: Final = 3.0
 _MIB: Final = 1 << 20
 
@@ -135,7 +137,7 @@ async def _rounds(
     clock = asyncio.get_running_loop().time
     begun, halfway = clock(), before
     for number in range(plan.rounds):
-        if number == plan.rounds // 2 and number:
+        if number == plan.rounds // 2 and plan.rounds >= _FEW:
             halfway = await _calm(rounds, built, outcome, before)
             rounds.spares_agents = True
         name = await rounds.run_one()
@@ -157,8 +159,9 @@ async def _calm(
     await rounds.close(0)
     for device in built.devices:
         await device.waiting()
-    # Memory is released a moment after the last tunnel has ended.
-    await asyncio.sleep(_REST)
+    if before:
+        # Memory is released a moment after the last tunnel has ended.
+        await asyncio.sleep(_REST)
     for device, then in before.items():
         with contextlib.suppress(AssertionError):
             await until(partial(_has_released, device, then), "calm", PATIENCE)

@@ -121,14 +121,14 @@ class Site:
     def no_tunnels(self) -> bool:
         """Return whether no tunnel is open, and nothing of one is left with the user."""
         left = [
-            *Path(self.environment["XDG_RUNTIME_DIR"]).glob("tailrace/*.sock"),
+            *Path(self.environment["XDG_RUNTIME_DIR"]).glob("tailrace/tunnel-*.sock"),
             *Path(self.environment["XDG_STATE_HOME"]).glob("tailrace/opened/*"),
         ]
         return not self.tunnels() and not left
 
     def holder(self) -> int:
         """Return the process that holds a tunnel."""
-        (path,) = Path(self.environment["XDG_RUNTIME_DIR"]).glob("tailrace/*.sock")
+        (path,) = Path(self.environment["XDG_RUNTIME_DIR"]).glob("tailrace/tunnel-*.sock")
         with socket.socket(socket.AF_UNIX) as sock:
             sock.connect(str(path))
             raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
@@ -480,7 +480,7 @@ def test_json_of_nothing(site: Site) -> None:
     session = site.start(*site.ssh(THING, "echo started; read line"))
     assert session.stdout is not None
     assert session.stdout.readline() == b"started\n"
-    (path,) = Path(site.environment["XDG_RUNTIME_DIR"]).glob("tailrace/*.sock")
+    (path,) = Path(site.environment["XDG_RUNTIME_DIR"]).glob("tailrace/tunnel-*.sock")
     assert path.stat().st_mode & 0o777 == 0o600
     for text in (b"no json\n", b"[]\n", json.dumps({"what": 1}).encode() + b"\n", b"{" * 300_000):
         with socket.socket(socket.AF_UNIX) as sock:

@@ -30,6 +30,7 @@ FLOORS = {
     "localproxy": 7,
     "service": 7,
     "library": 8,
+    "control": 8,
     "sync": 9,
     "agent": 10,
     "operator": 10,
@@ -55,6 +56,8 @@ FORBIDDEN = {
     # Tunnels come from the library alone.
     "agent": {"session", "flow", "localproxy", "service"},
     "operator": {"session", "flow", "link", "localproxy", "service"},
+    # It tells what the engine counts.
+    "control": {"session", "flow", "link", "aws", "mqtt", "service"},
 }
 
 OFFERED = {"errors", "aws", "library", "service", "agent", "sync"}

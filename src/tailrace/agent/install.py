@@ -375,6 +375,8 @@ User={NAME}
 Group={NAME}
 StateDirectory={NAME}
 StateDirectoryMode=0700
+RuntimeDirectory={NAME}
+RuntimeDirectoryMode=0700
 UMask=0077
 
 {_SANDBOX}
@@ -390,8 +392,6 @@ def _joined_text(directory: PurePosixPath | None) -> str:
     copy = f"/usr/bin/install -m 0600 -o {NAME} {directory}/service.json {directory}/ca-*.pem"
     return f"""\
 # What tailrace join has written is root's; this copy is the agent's, and gone when it ends.
-RuntimeDirectory={NAME}
-RuntimeDirectoryMode=0700
 ExecStartPre=+/bin/sh -c '{copy} "$RUNTIME_DIRECTORY"'
 Environment=TAILRACE_SERVICE_DIR=%t/{NAME}
 """

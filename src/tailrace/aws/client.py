@@ -228,6 +228,10 @@ class Client:
 
             rotated = await client.rotate(tunnel_id, Side.SOURCE)
         """
+        if side is not None and not isinstance(side, Side):
+            raise ConfigurationError(
+                f"side {side!r} is not a tailrace.Side, as Side.SOURCE", setting="side"
+            )
         mode = "ALL" if side is None else side.name
         parameters = {"tunnelId": tunnel_id, "clientMode": mode} | _destination(thing, services)
         return await self._call("RotateTunnelAccessToken", parameters, rotated_tokens)
@@ -334,6 +338,11 @@ def _several(name: str, values: Iterable[str]) -> tuple[str, ...]:
 
 
 def _minutes(lifetime: timedelta) -> int:
+    if not isinstance(lifetime, timedelta):
+        raise ConfigurationError(
+            f"lifetime {lifetime!r} is not a timedelta: give timedelta(minutes=60), for example",
+            setting="lifetime",
+        )
     minutes, rest = divmod(lifetime, timedelta(minutes=1))
     if rest or minutes < 1:
         raise ConfigurationError(

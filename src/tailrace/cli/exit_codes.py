@@ -20,7 +20,6 @@ from ..errors import (
     TimedOut,
     TokenRotated,
 )
-from ..operator.failures import CommandFailed
 
 __all__ = ["BROKEN_PIPE", "INTERRUPTED", "ChecksFailed", "ExitCode", "exit_code_of"]
 
@@ -73,16 +72,13 @@ _EXIT_CODES: Final[Mapping[type[BaseException], ExitCode]] = {
     ListenError: ExitCode.LISTEN,
     CertificateRejected: ExitCode.TLS,
     ControlCertificateRejected: ExitCode.TLS,
-    CommandFailed: ExitCode.NETWORK,
     ChecksFailed: ExitCode.CHECK_FAILED,
 }
 """Errors that are not here have the code of their nearest base class."""
 
 
-def exit_code_of(error: TailraceError) -> int:
+def exit_code_of(error: TailraceError) -> ExitCode:
     """Return the exit code of a command that ends with ``error``."""
-    if isinstance(error, CommandFailed) and error.status is not None:
-        return error.status
     if isinstance(error, ChecksFailed) and error.first is not None:
         return exit_code_of(error.first)
     return next(_EXIT_CODES[kind] for kind in type(error).__mro__ if kind in _EXIT_CODES)

@@ -23,6 +23,7 @@ from ..common.setting_errors import SettingsError
 from ..common.standard_streams import discard, open_standard_streams
 from ..common.suggestions import closest_name
 from ..errors import ConfigurationError, TailraceError
+from ..operator.failures import CommandFailed
 from .arguments import Subparsers, subparsers_of
 from .completion import answer_completion, is_completion
 from .exit_codes import BROKEN_PIPE, INTERRUPTED, ExitCode, exit_code_of
@@ -66,7 +67,7 @@ def _run(argv: Sequence[str] | None) -> int:
     except TailraceError as error:
         action = f" {args.action}" if "action" in args else ""
         write_briefly(sys.stderr, f"tailrace {args.command}{action}: {_text(error)}\n")
-        return exit_code_of(error)
+        return error.status if isinstance(error, CommandFailed) else exit_code_of(error)
     return ExitCode.OK if status is None else status
 
 
@@ -201,6 +202,8 @@ _COMMANDS: Final[Mapping[str, Callable[[Subparsers], None]]] = {
     "tunnel": _of_module("tunnel", "tunnel"),
     "things": _of_module("things", "things"),
     "doctor": _of_module("doctor", "doctor"),
+    "status": _of_module("status", "status"),
+    "watch": _of_module("status", "watch"),
     "serve": _of_module("serve", "serve"),
     "env": _of_module("env", "env"),
     "exec": _of_module("env", "exec"),

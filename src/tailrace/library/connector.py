@@ -24,7 +24,7 @@ from ..localproxy.endpoints import ENDPOINT_VARIABLE, REGION_VARIABLE
 from ..localproxy.settings import ProxySettings
 from ..wire import Side
 from .device import wait_for_device
-from .settings import DialectName, proxy_settings
+from .settings import DialectName, check_seconds, proxy_settings
 from .tunnel import SourceTunnel
 
 __all__ = ["ConnectObserver", "connect", "connect_observed", "region_of"]
@@ -149,6 +149,9 @@ def connect_observed(
     """Do as :func:`connect`, and tell an observer about it."""
     if isinstance(services, str):
         raise ConfigurationError(f"services is {services!r}: give a list, [{services!r}]")
+    if client is not None and not isinstance(client, Client):
+        raise ConfigurationError(f"client={client!r} is no tailrace.Client")
+    check_seconds("timeout", timeout)
     wanted = _Wanted(thing, tunnel_id, tuple(services), reuse, keep, lifetime)
     wanted.check()
 

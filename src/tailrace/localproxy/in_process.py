@@ -13,7 +13,7 @@ reader and the writer that a program uses as if they were those of a TCP connect
   Unlike a socket, the end knows at once that the program has closed, so the connection does not
   linger for an answer that cannot be delivered.
 * The program reads an end of file where a socket would. Where the connection was reset, it reads
-  what came before, and then gets ``ConnectionResetError``.
+  what came before, and then gets ``ConnectionResetError``, whose text says why if that is known.
 """
 
 from __future__ import annotations
@@ -271,9 +271,10 @@ class StreamEnd:
         """Give up the stream; the program gets an end of file, if it has had none."""
         self._lose(None)
 
-    def reset(self) -> None:
-        """Give up the stream; the program gets ``ConnectionResetError``."""
-        self._lose(ConnectionResetError(errno.ECONNRESET, _RESET))
+    def reset(self, reason: str = "") -> None:
+        """Give up the stream; the program gets ``ConnectionResetError``, and the reason in it."""
+        text = f"{_RESET}: {reason}" if reason else _RESET
+        self._lose(ConnectionResetError(errno.ECONNRESET, text))
 
     def _can_read(self) -> bool:
         return bool(self._written) or self._eof

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from ..errors import TailraceError
 
 __all__ = ["CommandFailed", "Terminated"]
 
+_LOST: Final = 4
+"""The status of a command whose way to the service has failed; see ``docs/exit-codes.md``."""
+
 
 class CommandFailed(TailraceError):
-    """The command cannot go on; ``status`` is what to end with, ``None`` if nobody has said."""
+    """The command cannot go on; ``status`` is what to end with."""
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    def __init__(self, message: str, status: int = _LOST) -> None:
         super().__init__(message)
         self.status = status
 

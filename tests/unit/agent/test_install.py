@@ -66,7 +66,8 @@ def test_the_unit() -> None:
     assert values(unit, "RestrictAddressFamilies") == ["AF_INET AF_INET6 AF_UNIX"]
     assert "PrivateNetwork" not in unit
     assert "IPAddressDeny" not in unit
-    assert "RuntimeDirectory" not in unit
+    assert values(unit, "RuntimeDirectory") == [NAME]
+    assert "RUNTIME_DIRECTORY" not in unit
 
 
 def test_the_options() -> None:

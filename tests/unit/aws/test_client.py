@@ -183,6 +183,8 @@ async def test_calls_at_the_same_time(client: Client) -> None:
         (lambda client: client.open(lifetime=timedelta(seconds=90)), "number of whole minutes"),
         (lambda client: client.open(lifetime=timedelta(0)), "number of whole minutes"),
         (lambda client: client.open(lifetime=-timedelta(minutes=1)), "number of whole minutes"),
+        (lambda client: client.open(lifetime=60), "is not a timedelta: give timedelta(minutes=60)"),
+        (lambda client: client.rotate("id", "SOURCE"), "is not a tailrace.Side, as Side.SOURCE"),
     ],
 )
 async def test_wrong_arguments(client: Client, call: Any, said: str) -> None:

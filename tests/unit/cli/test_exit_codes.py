@@ -54,6 +54,8 @@ CODES = {
     "tailrace.errors.TunnelNotFound": ExitCode.USAGE,
     "tailrace.localproxy.validation.RejectedInput": ExitCode.USAGE,
     "tailrace.mqtt.errors.BrokerError": ExitCode.PROTOCOL,
+    # It brings the status with it.
+    "tailrace.operator.failures.CommandFailed": ExitCode.PROTOCOL,
     "tailrace.operator.doctor.tunnel.TokenUseless": ExitCode.TOKEN_REFUSED,
 }
 

@@ -225,6 +225,12 @@ async def test_an_observer_is_told_in_order():
 # -- arguments ----------------------------------------------------------------------------------
 
 
+def test_what_is_no_client_is_not_asked_to_open_a_tunnel():
+    client: Any = object()
+    with pytest.raises(ConfigurationError, match=r"is no tailrace\.Client"):
+        connect("pump-7", services=["SSH"], client=client)
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -235,6 +241,7 @@ async def test_an_observer_is_told_in_order():
         ({"thing": None, "tunnel_id": "i", "services": (), "reuse": True}, "leave out"),
         ({"client_token": Secret("short")}, "client_token= is not"),
         ({"endpoint": None}, "which service has the tunnel"),
+        ({"timeout": "30"}, "timeout='30' is not a number of seconds"),
     ],
 )
 async def test_what_cannot_be_is_said_before_a_tunnel_is_opened(

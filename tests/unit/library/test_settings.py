@@ -109,6 +109,12 @@ def test_an_application_is_an_address_a_port_or_a_handler():
         ({}, {"endpoint": "h", "services": {"A": 0}}, "port 0 is not in 1..65535"),
         ({}, {"endpoint": "h", "services": {"A": "http://h:1"}}, "is a URL; write h:1"),
         ({}, {"endpoint": "h", "services": {"A": "h"}}, "has no port; write HOST:PORT"),
+        ({}, {"endpoint": "h", "services": ["A"]}, "services are a dictionary"),
+        ({}, {"endpoint": "h", "ca": 1}, "ca=1 is not a path"),
+        ({}, {"endpoint": 7444}, "endpoint=7444 is not a string"),
+        ({}, {"region": b"eu-west-1"}, "region=b'eu-west-1' is not a string"),
+        ({}, {"endpoint": "h", "renewal_timeout": "5"}, "renewal_timeout='5' is not a number"),
+        ({}, {"endpoint": "h", "client_token": b"t0p"}, "client_token is of type bytes: give a"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(
@@ -118,6 +124,13 @@ def test_what_cannot_be_is_said_in_one_line(
         settings(environ, **changes)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("token", "given"), [(None, "None"), (b"t0ken", "of type bytes")])
+def test_a_token_that_is_no_text_is_not_shown(token: Any, given: str):
+    with pytest.raises(ConfigurationError) as caught:
+        proxy_settings(Side.SOURCE, token, {}, endpoint="h")
+    assert str(caught.value) == f"token is {given}: give a string or a tailrace.Secret"
 
 
 def test_secrets_are_taken_as_they_are():

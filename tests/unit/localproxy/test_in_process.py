@@ -6,6 +6,7 @@ import asyncio
 import errno
 import hashlib
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -282,6 +283,17 @@ async def test_a_program_that_is_there_has_no_error_pending(sides: Sides):
 
 
 # -- the connection leaves -----------------------------------------------------------------------
+
+
+async def test_a_program_learns_why_its_connection_was_reset(sides: Sides):
+    sides.end.reset("the application reset the connection")
+    for call in (sides.reader.read, sides.writer.drain):
+        with pytest.raises(ConnectionResetError) as raised:
+            await call()
+        assert raised.value.errno == errno.ECONNRESET
+        assert raised.value.strerror == (
+            f"{os.strerror(errno.ECONNRESET)}: the application reset the connection"
+        )
 
 
 async def test_a_program_learns_that_bytes_were_lost(sides: Sides):

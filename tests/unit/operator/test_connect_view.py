@@ -124,8 +124,8 @@ def test_without_rich(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
         "pump-7: tunnel 0233… opened · notified · device connected (1.2 s)",
         "WEB http://127.0.0.1:8080/",
         "SSH 127.0.0.1:2222",
-        "pump-7: device connected · round trip 23 ms · 2 connections · sent 1.2 kB, "
-        "received 3.0 MB",
+        "pump-7: device connected · round trip 23 ms · 2 connections · "
+        "sent 1.2 kB, received 3.0 MB",
     ]
     view.note("pump-7", "no browser")
     view.show(replace(READY, outcome="tunnel 0233… closed"))

@@ -22,9 +22,12 @@ from urllib.parse import quote
 
 from ...common.addresses import (
     DEFAULT_LISTEN_HOST,
+    AddressError,
     LocalAddress,
     ServiceAddresses,
+    TCPAddress,
     format_local_address,
+    parse_tcp_address,
 )
 from ...common.event_loop import LoopChoice
 from ...common.secret import Secret, is_client_token
@@ -503,6 +506,8 @@ class _Values:
             ready_file=self._path("ready-file", "ready_file"),
             state_dir=state_dir,
             state_needed="state_dir" in self.origins and state_dir is not None,
+            control=self._control(),
+            metrics_listen=self._metrics_listen(),
             loop=LoopChoice(choose("loop", LoopChoice.AUTO.value, inputs.text("loop"))),
             verbosity=choose("verbosity", DEFAULT_VERBOSITY, inputs.get("verbose", int)),
         )
@@ -527,6 +532,20 @@ class _Values:
                 " directory (--no-state asks for none)"
             )
         return found
+
+    def _control(self) -> bool:
+        given = self._inputs.get("no-control", bool)
+        return True if given is None else self._note("control", not given.value, given.origin)
+
+    def _metrics_listen(self) -> TCPAddress | None:
+        given = self._inputs.text("metrics-listen")
+        if given is None:
+            return None
+        try:
+            address = parse_tcp_address(given.value, DEFAULT_LISTEN_HOST, minimum_port=0)
+        except AddressError as error:
+            raise ConfigurationError(f"--metrics-listen: {error}") from None
+        return self._note("metrics_listen", address, given.origin)
 
     def _path(self, option: str, field: str) -> Path | None:
         given = self._inputs.text(option)

@@ -15,7 +15,8 @@ from ...common.secret import Secret
 from ...common.special_files import is_special
 from ...errors import ConfigurationError
 from ...library import Side
-from .tunnel import TokenUseless, TunnelChecks, ago
+from ..hints import ago
+from .tunnel import TokenUseless, TunnelChecks
 
 __all__ = ["TokenChecks"]
 

@@ -10,10 +10,12 @@ from typing import Final
 
 from ...aws import Client, SideState, TunnelDescription, TunnelState, TunnelSummary
 from ...checks.findings import Finding, failed, ok, skipped, warning
+from ...common.suggestions import closest_name
 from ...errors import AccessRefused, ServiceIdMismatch
 from ...library import Side
+from ..hints import ago
 
-__all__ = ["TokenUseless", "TunnelChecks", "ago"]
+__all__ = ["TokenUseless", "TunnelChecks"]
 
 _MOST: Final = 100
 """Tunnels of a thing that are looked at, newest first."""
@@ -105,10 +107,11 @@ class TunnelChecks:
             return ok(shown or "none: one service without a name")
         text = f"the tunnel has {shown or 'no service ids'}, and not {', '.join(missing)}"
         fix = f"use what it has; or open another one: tailrace tunnel open{self._options(tunnel)}"
-        by_case = {each.lower(): each for each in tunnel.services}
-        near = [by_case[each.lower()] for each in missing if each.lower() in by_case]
-        if near:
-            fix = f"write {', '.join(near)}: upper and lower case differ"
+        named = {each.lower(): each for each in tunnel.services}
+        guesses = [closest_name(each.lower(), named) for each in missing]
+        if any(guesses):
+            meant = ", ".join(named[each] for each in guesses if each)
+            fix = f"write {meant}, if that is meant: upper and lower case differ"
         return failed(text, fix, cause=ServiceIdMismatch(text, service_ids=tunnel.services))
 
     async def check_side(self, side: Side) -> Finding:
@@ -142,15 +145,6 @@ class TunnelChecks:
         return thing + "".join(
             f" --service {each}" for each in dict.fromkeys((*tunnel.services, *self._asked))
         )
-
-
-def ago(passed: timedelta) -> str:
-    """Return a time in the largest unit that it has one of, as in "3 days"."""
-    seconds = int(passed.total_seconds())
-    for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
-        if seconds >= size:
-            return f"{seconds // size} {unit}{'s' if seconds >= 2 * size else ''}"
-    return f"{max(0, seconds)} s"
 
 
 def _since(state: SideState) -> str:
