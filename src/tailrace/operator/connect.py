@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import sys
@@ -10,10 +11,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 from ..common.addresses import format_host_port
 from ..common.suggestions import closest_name
+from ..control.documents import tunnel_document
+from ..control.server import told
 from ..errors import ConfigurationError, ListenError, TailraceError
 from ..library import SourceTunnel, TunnelListener
 from .connect_view import Picture, Place, View
@@ -124,7 +127,8 @@ class Connecting:
         drawing = loop.create_task(self._keep_drawing())
         with _signals(lambda number: self._end(using, number)):
             try:
-                await using
+                async with told("connect", self._details, os.environ):
+                    await using
             except asyncio.CancelledError as error:
                 self._interrupted(error)
             finally:
@@ -170,6 +174,12 @@ class Connecting:
             for each in waits:
                 each.cancel()
             await asyncio.wait(waits)
+
+    def _details(self) -> dict[str, Any]:
+        """Return what others are told of this process."""
+        if self._tunnel is None:
+            return {"tunnels": []}
+        return {"tunnels": [tunnel_document(self._label, self._tunnel.status())]}
 
     # Signals
 
