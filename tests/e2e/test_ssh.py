@@ -121,14 +121,14 @@ class Site:
     def no_tunnels(self) -> bool:
         """Return whether no tunnel is open, and nothing of one is left with the user."""
         left = [
-            *Path(self.environment["XDG_RUNTIME_DIR"]).glob("tailrace/tunnel-*.sock"),
+            *Path(self.environment["XDG_RUNTIME_DIR"]).glob("tailrace/*.holder"),
             *Path(self.environment["XDG_STATE_HOME"]).glob("tailrace/opened/*"),
         ]
         return not self.tunnels() and not left
 
     def holder(self) -> int:
         """Return the process that holds a tunnel."""
-        (path,) = Path(self.environment["XDG_RUNTIME_DIR"]).glob("tailrace/tunnel-*.sock")
+        (path,) = Path(self.environment["XDG_RUNTIME_DIR"]).glob("tailrace/*.holder")
         with socket.socket(socket.AF_UNIX) as sock:
             sock.connect(str(path))
             raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
@@ -475,12 +475,30 @@ def test_no_service_to_ask(site: Site) -> None:
     assert done.stderr == b"tailrace ssh: no region: give --region or set AWS_REGION\n"
 
 
+def test_status_shows_who_holds_a_tunnel(site: Site) -> None:
+    session = site.start(*site.ssh(THING, "echo started; read line"))
+    assert session.stdout is not None
+    assert session.stdout.readline() == b"started\n"
+    shown = site.run(TAILRACE, "status", "--json")
+    processes = json.loads(shown.stdout)["processes"]
+    assert not any("problem" in each for each in processes)
+    (holder,) = (each for each in processes if each["kind"] == "holder")
+    assert holder["pid"] == site.holder()
+    (tunnel,) = holder["tunnels"]
+    assert (tunnel["tunnel"], tunnel["services"], tunnel["peer"]) == (
+        THING,
+        {"SSH": 1},
+        "connected",
+    )
+    assert session.communicate(b"\n", timeout=HANG) == (b"", b"")
+
+
 def test_json_of_nothing(site: Site) -> None:
     """Whatever is asked of the holder by somebody else of this user ends only that connection."""
     session = site.start(*site.ssh(THING, "echo started; read line"))
     assert session.stdout is not None
     assert session.stdout.readline() == b"started\n"
-    (path,) = Path(site.environment["XDG_RUNTIME_DIR"]).glob("tailrace/tunnel-*.sock")
+    (path,) = Path(site.environment["XDG_RUNTIME_DIR"]).glob("tailrace/*.holder")
     assert path.stat().st_mode & 0o777 == 0o600
     for text in (b"no json\n", b"[]\n", json.dumps({"what": 1}).encode() + b"\n", b"{" * 300_000):
         with socket.socket(socket.AF_UNIX) as sock:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import stat
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ from ..errors import ConfigurationError
 
 __all__ = [
     "HAS_SOCKETS",
+    "SOCKET_NAME",
     "connected",
     "control_directory",
     "listening_socket",
@@ -33,6 +35,9 @@ __all__ = [
 
 HAS_SOCKETS: Final = hasattr(socket, "AF_UNIX")
 """Whether this system has unix sockets."""
+
+SOCKET_NAME: Final = re.compile(r"(\d{1,10})-([a-z-]{1,20}?)(?:-\d)?\.sock")
+"""Process id and kind; the number at the end is for processes of the same id."""
 
 _LONGEST_ADDRESS: Final = 100
 """Bytes of an address that every system takes: Linux has 107, others 103."""
@@ -115,7 +120,7 @@ def _listen(sock: socket.socket, directory: Path, kind: str) -> Path:
 
 
 def socket_files(directory: Path) -> list[Path]:
-    """Return the sockets of a directory, a thousand at most, in the order of their names.
+    """Return the control sockets of a directory, a thousand at most, in the order of their names.
 
     Raises:
         OSError: it cannot be read; ``FileNotFoundError``: it does not exist.
@@ -126,8 +131,8 @@ def socket_files(directory: Path) -> list[Path]:
 
 
 def _is_socket(entry: os.DirEntry[str]) -> bool:
-    if not entry.name.endswith(_SUFFIX):
-        return False
+    if not SOCKET_NAME.fullmatch(entry.name):
+        return False  # others keep sockets of their own there
     with suppress(OSError):  # it has gone meanwhile
         return stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode)
     return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 import sys
@@ -11,17 +10,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final, TextIO
+from typing import Final, TextIO
 
 from ..common.addresses import format_host_port
 from ..common.suggestions import closest_name
-from ..control.documents import tunnel_document
-from ..control.server import told
 from ..errors import ConfigurationError, ListenError, TailraceError
 from ..library import SourceTunnel, TunnelListener
 from .connect_view import Picture, Place, View
 from .failures import Terminated
 from .opening import Opening
+from .telling import tunnel_told
 from .traffic import TrafficMeter
 
 __all__ = ["Connecting", "ServiceWish", "browsable", "check_ports"]
@@ -127,8 +125,7 @@ class Connecting:
         drawing = loop.create_task(self._keep_drawing())
         with _signals(lambda number: self._end(using, number)):
             try:
-                async with told("connect", self._details, os.environ):
-                    await using
+                await using
             except asyncio.CancelledError as error:
                 self._interrupted(error)
             finally:
@@ -156,7 +153,8 @@ class Connecting:
                     print(place.service, place.address, file=self._out, flush=True)
             browsing = asyncio.get_running_loop().create_task(self._open_browser())
             try:
-                await self._until_ended(tunnel)
+                async with tunnel_told("connect", tunnel):
+                    await self._until_ended(tunnel)
             finally:
                 browsing.cancel()
                 await asyncio.wait([browsing])
@@ -174,12 +172,6 @@ class Connecting:
             for each in waits:
                 each.cancel()
             await asyncio.wait(waits)
-
-    def _details(self) -> dict[str, Any]:
-        """Return what others are told of this process."""
-        if self._tunnel is None:
-            return {"tunnels": []}
-        return {"tunnels": [tunnel_document(self._label, self._tunnel.status())]}
 
     # Signals
 

@@ -16,6 +16,7 @@ is in a session of its own, so that no terminal ends it; when it dies, all socke
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 from contextlib import suppress
@@ -24,6 +25,8 @@ from typing import Any, Final
 
 from ..common.event_loop import LoopChoice, loop_factory
 from ..common.file_lock import locked
+from ..control.documents import tunnel_document
+from ..control.server import told
 from ..errors import (
     ConfigurationError,
     OpenFailed,
@@ -51,7 +54,9 @@ def hold(wish: Wish, listening: socket.socket, path: Path, lock: Path) -> None:
     """
 
     async def run() -> None:
-        await Holder(wish, listening, path, lock).run()
+        holder = Holder(wish, listening, path, lock)
+        async with told("holder", holder.details, os.environ):
+            await holder.run()
 
     with asyncio.Runner(loop_factory=loop_factory(LoopChoice.AUTO)) as runner:
         runner.run(run())
@@ -96,6 +101,12 @@ class Holder:
         self._left = asyncio.Event()
         """Set when no command is there that still uses the tunnel."""
         self._terminated = False
+
+    def details(self) -> dict[str, Any]:
+        """Return what ``tailrace status`` shows of this process."""
+        if self._tunnel is None:
+            return {"tunnels": []}
+        return {"tunnels": [tunnel_document(self._wish.thing, self._tunnel.status())]}
 
     async def run(self) -> None:
         """Serve until nobody is there any more, or the tunnel has ended."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +18,14 @@ from typing import Any, Final
 
 from ..common.escaping import cut, escape
 from ..control.documents import FORMAT
-from ..control.places import HAS_SOCKETS, connected, control_directory, remove_stale, socket_files
+from ..control.places import (
+    HAS_SOCKETS,
+    SOCKET_NAME,
+    connected,
+    control_directory,
+    remove_stale,
+    socket_files,
+)
 from ..control.server import REQUEST
 from ..errors import ConfigurationError
 from .status_table import status_table
@@ -34,7 +40,6 @@ _MOST: Final = 1000
 """Processes that are asked."""
 _AT_ONCE: Final = 32
 _LONGEST_TEXT: Final = 1000
-_NAME: Final = re.compile(r"(\d{1,10})-([a-z-]{1,20}?)(?:-\d)?\.sock")
 _OF_ALL_USERS: Final = ("run/tailrace", "run/*/tailrace", "run/*/*/tailrace")
 """Where the sockets of root, of units and of sessions are."""
 
@@ -105,9 +110,8 @@ def _sockets(directory: Path) -> Iterator[Path]:
 
 
 async def _ask(path: Path, asking: asyncio.Semaphore) -> Reading | None:
-    match = _NAME.fullmatch(path.name)
-    if match is None:
-        return None
+    match = SOCKET_NAME.fullmatch(path.name)
+    assert match is not None
     pid, kind = int(match[1]), match[2]
     try:
         async with asking, asyncio.timeout(_PATIENCE):

@@ -28,6 +28,8 @@ __all__ = ["Membership", "fork_holder", "join", "share_name"]
 
 _GOODBYE: Final = 15.0
 """Seconds to wait for a tunnel to be closed."""
+_SUFFIX: Final = ".holder"
+"""Of the names of sockets: what ends with ``.sock`` in their directory is a control socket."""
 _RECEIVED: Final = 65_536
 _SECRETS: Final = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _SETTINGS: Final = ("AWS_", "AWSIOT_", "TAILRACE_", "SSL_CERT_", "HOME", "XDG_CONFIG_HOME")
@@ -67,7 +69,7 @@ def join(
         ConfigurationError: the directory cannot be used.
     """
     make_private_directory(directory)
-    path, lock = directory / f"tunnel-{name}.sock", directory / "tunnels.lock"
+    path, lock = directory / f"{name}{_SUFFIX}", directory / "tunnels.lock"
     listening = None
     sock = socket.socket(socket.AF_UNIX)
     try:
@@ -92,7 +94,7 @@ def join(
 
 def _remove_dead(directory: Path) -> None:
     """Remove the sockets of holders that were killed."""
-    for path in directory.glob("tunnel-*.sock"):
+    for path in directory.glob(f"*{_SUFFIX}"):
         with socket.socket(socket.AF_UNIX) as sock:
             try:
                 sock.connect(str(path))

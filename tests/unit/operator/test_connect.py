@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import os
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -18,7 +17,6 @@ from support.service.process import ServiceProcess
 from support.waiting import HANG, until
 from tailrace.aws import Client, TunnelState
 from tailrace.common.addresses import TCPAddress
-from tailrace.control.places import control_directory
 from tailrace.errors import ConfigurationError, ControlError, ListenError, TailraceError
 from tailrace.library import Tunnel
 from tailrace.operator import connect as module
@@ -26,7 +24,6 @@ from tailrace.operator.connect import Connecting, ServiceWish, browsable, check_
 from tailrace.operator.connect_view import Picture
 from tailrace.operator.failures import Terminated
 from tailrace.operator.opening import WantedTunnel
-from tailrace.operator.processes import read_processes
 from tailrace.operator.state import Phase
 
 
@@ -95,11 +92,6 @@ async def bench(
         yield Bench(client, tmp_path / "opened")
 
 
-async def _own_documents() -> list[dict[str, object]]:
-    found = await read_processes([control_directory(os.environ)])
-    return [each.document for each in found if each.pid == os.getpid() and each.document]
-
-
 async def test_from_opening_to_closing(service: ServiceProcess, bench: Bench) -> None:
     async with device_of(service, bench.client, "connect-used", "SSH", "WEB"):
         running = bench.start("connect-used", "SSH", "WEB")
@@ -114,11 +106,6 @@ async def test_from_opening_to_closing(service: ServiceProcess, bench: Bench) ->
         assert picture.traffic["WEB"].opened == 0
         assert [place.url != "" for place in picture.places] == [False, True]
         assert picture.state.phase is Phase.READY
-        # `tailrace status` is told, too.
-        (told,) = await _own_documents()
-        assert told["kind"] == "connect"
-        assert told["tunnels"][0]["tunnel"] == "connect-used"
-        assert told["tunnels"][0]["opened"] == 1
         signal.raise_signal(signal.SIGTERM)
         await running
     assert await bench.states("connect-used") == [TunnelState.CLOSED]

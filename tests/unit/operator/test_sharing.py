@@ -49,7 +49,7 @@ def test_the_first_starts_a_holder_and_others_find_it(short: Path) -> None:
     starts.listening[2].close()
     # Sockets of the dead are removed by whoever comes next.
     fourth = join(short / "run", "c", starts)
-    assert [path.name for path in (short / "run").glob("*.sock")] == ["tunnel-c.sock"]
+    assert [path.name for path in (short / "run").glob("*.holder")] == ["c.holder"]
     for each in (first, second, third, other, fourth):
         each.close()
     starts.close()
