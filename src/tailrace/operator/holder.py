@@ -16,51 +16,35 @@ is in a session of its own, so that no terminal ends it; when it dies, all socke
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import socket
-import time
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from ..aws import Client
-from ..common.escaping import cut
 from ..common.event_loop import LoopChoice, loop_factory
 from ..common.file_lock import locked
 from ..control.documents import tunnel_document
 from ..control.server import told
 from ..errors import (
-    AccessRefused,
     ConfigurationError,
-    CredentialsRefused,
     OpenFailed,
     TailraceError,
     TimedOut,
-    TokenRotated,
     TunnelClosed,
 )
-from ..library import PeerJoined, PeerLeft, Reconnecting, SourceTunnel
-from ..library.connector import ConnectObserver, connect_observed
-from .hints import absence_hint
-from .ledger import LedgerEntry, close_orphans
+from ..library import SourceTunnel
 from .messages import MessageReader, encode_message
-from .state import HolderState, Origin, Phase
+from .opening import Opening, WantedTunnel
+from .state import HolderState
 from .wish import Wish
 
 __all__ = ["Holder", "hold"]
 
 _RETRY: Final = 0.05
 """Seconds until the lock is tried again."""
-_HINT_AFTER: Final = 3.0
-"""Seconds for which a device may take to come before anybody is asked about it."""
 _RECEIVED: Final = 65_536
-_MOST_NOTES: Final = 50
-_LONGEST_NOTE: Final = 1_000
-_TAKEN_FROM_US: Final = (AccessRefused, TokenRotated)
 
 
 def hold(wish: Wish, listening: socket.socket, path: Path, lock: Path) -> None:
@@ -96,7 +80,7 @@ class _Client:
                 self.sock.shutdown(socket.SHUT_RDWR)
 
 
-class Holder(ConnectObserver):
+class Holder:
     """Holds one tunnel as long as there are commands at its socket.
 
     Args:
@@ -110,15 +94,12 @@ class Holder(ConnectObserver):
         self._listening = listening
         self._path = path
         self._lock = lock
-        self._state = HolderState(waiting_since=time.monotonic())
+        self._opening = Opening(self._tell)
         self._clients: set[_Client] = set()
         self._serving: set[asyncio.Task[None]] = set()
         self._tunnel: SourceTunnel | None = None
-        self._api: Client | None = None
-        self._entry: LedgerEntry | None = None
         self._left = asyncio.Event()
         """Set when no command is there that still uses the tunnel."""
-        self._watching: asyncio.Task[None] | None = None
         self._terminated = False
 
     def details(self) -> dict[str, Any]:
@@ -137,15 +118,12 @@ class Holder(ConnectObserver):
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             with suppress(RuntimeError, ValueError):  # not in the main thread
                 loop.add_signal_handler(number, self._terminate)
-        handler = _NoteHandler(self._note)
-        logging.getLogger("tailrace").addHandler(handler)
         holding = loop.create_task(self._hold())
         leaving = loop.create_task(self._until_left())
         try:
             await asyncio.wait([holding, leaving], return_when=asyncio.FIRST_COMPLETED)
             failure = await self._finish(holding, leaving)
         finally:
-            logging.getLogger("tailrace").removeHandler(handler)
             tasks = [accepting, leaving, *self._serving]
             for task in tasks:
                 task.cancel()
@@ -160,8 +138,7 @@ class Holder(ConnectObserver):
         if not leaving.done():
             await self._shut_out(even_if_used=True)
         if not holding.done():
-            if self._state.origin is Origin.OPENED:
-                self._become(phase=Phase.CLOSING)
+            self._opening.closing()
             holding.cancel()
         try:
             await holding
@@ -179,8 +156,8 @@ class Holder(ConnectObserver):
             message = encode_message("ended", True)
         else:
             text = _words(failure)
-            if isinstance(failure, TimedOut) and self._state.hint:
-                text += f" ({self._state.hint})"
+            if isinstance(failure, TimedOut) and self._opening.state.hint:
+                text += f" ({self._opening.state.hint})"
             message = encode_message("failed", text, status=self._wish.exit_status(failure))
         for client in self._clients:
             client.send(message)
@@ -198,135 +175,30 @@ class Holder(ConnectObserver):
         Raises:
             TailraceError: it cannot be had, or has ended.
         """
-        async with self._wish.make_client() as self._api:
-            for note in await close_orphans(self._wish.ledger, self._api):
-                self._note(note)
-            reuse = self._wish.tunnel_id is None and not self._wish.new
-            try:
-                await self._connect(reuse=reuse)
-            except (*_TAKEN_FROM_US, CredentialsRefused) as error:
-                if not (reuse and self._may_open_instead(error)):
-                    raise
-                await self._connect(reuse=False)
-
-    def _may_open_instead(self, error: TailraceError) -> bool:
-        """Return whether only the search for an open tunnel has failed."""
-        if isinstance(error, CredentialsRefused):
-            return self._state.origin is None  # they may open tunnels, and not list them
-        # Another command has found the same free tunnel, and was later.
-        return self._state.origin is Origin.TAKEN and self._tunnel is None
-
-    async def _connect(self, *, reuse: bool) -> None:
         wish = self._wish
-        one = wish.tunnel_id is not None
-        try:
-            async with connect_observed(
-                self,
-                None if one else wish.thing,
-                tunnel_id=wish.tunnel_id,
-                services=() if one else (wish.service,),
-                reuse=reuse,
-                keep=wish.keep,
-                lifetime=wish.lifetime,
-                timeout=wish.timeout,
-                client=self._api,
-            ) as tunnel:
-                self._tunnel = tunnel
-                self._become(phase=Phase.READY, cause="", hint="")
-                if wish.keep and self._entry is not None:
-                    self._entry.remove()
-                    self._entry = None
-                await tunnel.wait_closed()
-                raise TunnelClosed("the tunnel was closed, or its lifetime is over")
-        finally:
-            if self._watching is not None:
-                self._watching.cancel()
-                await asyncio.wait([self._watching])
-            if self._entry is not None:
-                self._entry.leave()
-                self._entry = None
-
-    def opening(self, description: str) -> None:
-        assert self._api is not None
-        self._entry = LedgerEntry(self._wish.ledger, self._api, self._wish.thing, description)
-
-    def opened(self, tunnel_id: str) -> None:
-        assert self._entry is not None
-        self._entry.opened(tunnel_id)
-        self._found(Origin.OPENED, tunnel_id)
-
-    def taken(self, tunnel_id: str) -> None:
-        self._found(Origin.TAKEN, tunnel_id)
-
-    def closed(self, tunnel_id: str) -> None:
-        if self._entry is not None:
-            self._entry.remove()
-            self._entry = None
-
-    def entering(self, tunnel: SourceTunnel) -> None:
-        self._watching = asyncio.get_running_loop().create_task(self._watch(tunnel))
-
-    def waiting(self) -> None:
-        self._become(phase=Phase.WAITING)
-
-    def _found(self, origin: Origin, tunnel_id: str) -> None:
-        self._become(
-            phase=Phase.CONNECTING,
-            origin=origin,
-            tunnel_id=tunnel_id,
-            waiting_since=time.monotonic(),
+        wanted = WantedTunnel(
+            wish.thing,
+            (wish.service,),
+            wish.ledger,
+            tunnel_id=wish.tunnel_id,
+            new=wish.new,
+            keep=wish.keep,
+            lifetime=wish.lifetime,
+            timeout=wish.timeout,
         )
-
-    async def _watch(self, tunnel: SourceTunnel) -> None:
-        """Follow the link and the device; ask about a device that does not come."""
-        asking = asyncio.get_running_loop().create_task(self._ask())
-        try:
-            async for event in tunnel.events():
-                now = time.monotonic()
-                match event:
-                    case Reconnecting(cause, delay):
-                        self._become(
-                            phase=Phase.RECONNECTING, cause=str(cause), retry_at=now + delay
-                        )
-                    case PeerLeft() if self._tunnel is not None:
-                        self._become(
-                            phase=Phase.WAITING,
-                            cause="the device has disconnected",
-                            waiting_since=now,
-                        )
-                    case PeerJoined() if self._tunnel is not None:
-                        self._become(phase=Phase.READY)
-                    case _ if self._state.phase is Phase.RECONNECTING:
-                        if tunnel.status().link.phase.value == "connected":
-                            ready = self._tunnel is not None
-                            self._become(phase=Phase.READY if ready else Phase.WAITING)
-                    case _:
-                        pass
-        finally:
-            asking.cancel()
-            await asyncio.wait([asking])
-
-    async def _ask(self) -> None:
-        """Say what is known of a device that takes its time."""
-        wish, state = self._wish, self._state
-        while state.phase is not Phase.WAITING and self._tunnel is None:
-            await asyncio.sleep(_HINT_AFTER)
-            state = self._state
-        if self._api is not None and self._tunnel is None:
-            hint = await absence_hint(self._api, wish.thing, wish.service, state.tunnel_id)
-            self._become(hint=hint)
+        async with (
+            wish.make_client() as client,
+            self._opening.tunnel(client, wanted) as self._tunnel,
+        ):
+            await self._tunnel.wait_closed()
+            raise TunnelClosed("the tunnel was closed, or its lifetime is over")
 
     # -- the commands -----------------------------------------------------------------------
 
-    def _become(self, **changes: Any) -> None:
-        self._state = replace(self._state, **changes)
-        message = encode_message("state", self._state.to_document())
+    def _tell(self, state: HolderState) -> None:
+        message = encode_message("state", state.to_document())
         for client in self._clients:
             client.send(message)
-
-    def _note(self, text: str) -> None:
-        if len(self._state.notes) < _MOST_NOTES:
-            self._become(notes=(*self._state.notes, cut(text, _LONGEST_NOTE)))
 
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
@@ -338,7 +210,7 @@ class Holder(ConnectObserver):
         sock.setblocking(False)
         client = _Client(sock)
         self._clients.add(client)
-        client.send(encode_message("state", self._state.to_document()))
+        client.send(encode_message("state", self._opening.state.to_document()))
         task = asyncio.get_running_loop().create_task(self._serve(client))
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
@@ -425,14 +297,3 @@ def _words(error: TailraceError) -> str:
     if not advice or "=" in advice:
         return str(error)
     return f"{error}. {advice[0].upper()}{advice[1:]}"
-
-
-class _NoteHandler(logging.Handler):
-    """Brings warnings of the library to the commands."""
-
-    def __init__(self, note: Callable[[str], None]) -> None:
-        super().__init__(logging.WARNING)
-        self._bring = note
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._bring(record.getMessage())

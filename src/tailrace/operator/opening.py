@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..aws import Client
-from ..errors import AccessRefused, TokenRotated
+from ..common.escaping import cut
+from ..errors import AccessRefused, CredentialsRefused, TailraceError, TokenRotated
 from ..library import (
     LinkPhase,
     PeerJoined,
@@ -37,6 +38,8 @@ __all__ = ["Opening", "WantedTunnel"]
 
 _HINT_AFTER: Final = 3.0
 """Seconds for which a device may take to come before anybody is asked about it."""
+_MOST_NOTES: Final = 50
+_LONGEST_NOTE: Final = 1_000
 _TAKEN_FROM_US: Final = (AccessRefused, TokenRotated)
 
 
@@ -98,13 +101,19 @@ class Opening(ConnectObserver):
             may_reuse = wanted.tunnel_id is None and not wanted.new
             try:
                 tunnel = await stack.enter_async_context(self._connected(reuse=may_reuse))
-            except _TAKEN_FROM_US:
-                # Another command has found the same free tunnel, and was later.
-                if self.state.origin is not Origin.TAKEN or not may_reuse:
+            except (*_TAKEN_FROM_US, CredentialsRefused) as error:
+                if not (may_reuse and self._may_open_instead(error)):
                     raise
                 tunnel = await stack.enter_async_context(self._connected(reuse=False))
             self._become_ready()
             yield tunnel
+
+    def _may_open_instead(self, error: TailraceError) -> bool:
+        """Return whether only the search for an open tunnel has failed."""
+        if isinstance(error, CredentialsRefused):
+            return self.state.origin is None  # they may open tunnels, and not list them
+        # Another command has found the same free tunnel, and was later.
+        return self.state.origin is Origin.TAKEN
 
     @asynccontextmanager
     async def tunnel_of_token(
@@ -139,7 +148,8 @@ class Opening(ConnectObserver):
 
     def note(self, text: str) -> None:
         """Add what else a person should know."""
-        self._become(notes=(*self.state.notes, text))
+        if len(self.state.notes) < _MOST_NOTES:
+            self._become(notes=(*self.state.notes, cut(text, _LONGEST_NOTE)))
 
     def closing(self) -> None:
         """Note that the tunnel is about to be left."""
@@ -246,13 +256,18 @@ class Opening(ConnectObserver):
                 pass
 
     async def _ask(self) -> None:
-        await asyncio.sleep(_HINT_AFTER)
-        if self.state.phase is Phase.WAITING and self.state.origin is not Origin.GIVEN:
+        """Say what is known of a device that takes its time."""
+        if self.state.origin is Origin.GIVEN:
+            return
+        phase = self.state.phase
+        while phase is not Phase.WAITING and not self._is_ready:
+            await asyncio.sleep(_HINT_AFTER)
+            phase = self.state.phase
+        if not self._is_ready:
             wanted = self._wanted
             service = wanted.services[0] if wanted.services else ""
-            self._become(
-                hint=await absence_hint(self._client, wanted.thing, service, self.state.tunnel_id)
-            )
+            hint = await absence_hint(self._client, wanted.thing, service, self.state.tunnel_id)
+            self._become(hint=hint)
 
     def _become_ready(self) -> None:
         self._is_ready = True

@@ -93,8 +93,8 @@ async def bench(
 
 
 async def test_from_opening_to_closing(service: ServiceProcess, bench: Bench) -> None:
-    async with device_of(service, bench.client, "used", "SSH", "WEB"):
-        running = bench.start("used", "SSH", "WEB")
+    async with device_of(service, bench.client, "connect-used", "SSH", "WEB"):
+        running = bench.start("connect-used", "SSH", "WEB")
         found = await bench.addresses(running, 2)
         async with connection(found["SSH"]) as streams:
             await check_echo(streams, b"hello")
@@ -108,7 +108,7 @@ async def test_from_opening_to_closing(service: ServiceProcess, bench: Bench) ->
         assert picture.state.phase is Phase.READY
         signal.raise_signal(signal.SIGTERM)
         await running
-    assert await bench.states("used") == [TunnelState.CLOSED]
+    assert await bench.states("connect-used") == [TunnelState.CLOSED]
     assert bench.view.closed == 1
     assert bench.view.pictures[-1].outcome.endswith("… closed")
     assert Phase.CLOSING in {each.state.phase for each in bench.view.pictures}
@@ -116,17 +116,17 @@ async def test_from_opening_to_closing(service: ServiceProcess, bench: Bench) ->
 
 
 async def test_a_kept_tunnel_that_somebody_closes(service: ServiceProcess, bench: Bench) -> None:
-    async with device_of(service, bench.client, "kept", "SSH"):
-        running = bench.start("kept", "SSH", keep=True)
+    async with device_of(service, bench.client, "connect-kept", "SSH"):
+        running = bench.start("connect-kept", "SSH", keep=True)
         await bench.addresses(running, 1)
         signal.raise_signal(signal.SIGINT)
         await running
         assert bench.view.pictures[-1].outcome.endswith("… stays open")
-        (tunnel,) = [each async for each in bench.client.list(thing="kept")]
+        (tunnel,) = [each async for each in bench.client.list(thing="connect-kept")]
         assert tunnel.state is TunnelState.OPEN
 
         again = Bench(bench.client, bench.directory)
-        running = again.start("kept", tunnel_id=tunnel.tunnel_id)
+        running = again.start("connect-kept", tunnel_id=tunnel.tunnel_id)
         await again.addresses(running, 1)
         await bench.client.close(tunnel.tunnel_id)
         await running
@@ -134,13 +134,13 @@ async def test_a_kept_tunnel_that_somebody_closes(service: ServiceProcess, bench
 
 
 async def test_a_signal_while_the_device_is_waited_for(bench: Bench) -> None:
-    running = bench.start("never", "SSH")
+    running = bench.start("connect-never", "SSH")
     await until(lambda: any(p.state.phase is Phase.WAITING for p in bench.view.pictures))
     signal.raise_signal(signal.SIGINT)
     with pytest.raises(Terminated) as caught:
         await running
     assert caught.value.number == signal.SIGINT
-    assert await bench.states("never") == [TunnelState.CLOSED]
+    assert await bench.states("connect-never") == [TunnelState.CLOSED]
     assert bench.out.getvalue() == ""
     assert bench.view.closed == 1
 
@@ -176,8 +176,8 @@ async def test_a_second_signal_does_not_wait(
         await close(tunnel_id)
 
     monkeypatch.setattr(bench.client, "close", slow)
-    async with device_of(service, bench.client, "twice", "SSH"):
-        running = bench.start("twice", "SSH")
+    async with device_of(service, bench.client, "connect-twice", "SSH"):
+        running = bench.start("connect-twice", "SSH")
         await bench.addresses(running, 1)
         signal.raise_signal(signal.SIGTERM)
         await closing.wait()
@@ -186,16 +186,16 @@ async def test_a_second_signal_does_not_wait(
         await asyncio.sleep(0)
         may_close.set()
         await running
-    assert await bench.states("twice") == [TunnelState.CLOSED]
+    assert await bench.states("connect-twice") == [TunnelState.CLOSED]
 
 
 async def test_who_runs_it_may_cancel_it(bench: Bench) -> None:
-    running = bench.start("cancelled", "SSH")
+    running = bench.start("connect-cancelled", "SSH")
     await until(lambda: any(p.state.phase is Phase.WAITING for p in bench.view.pictures))
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert await bench.states("cancelled") == [TunnelState.CLOSED]
+    assert await bench.states("connect-cancelled") == [TunnelState.CLOSED]
 
 
 async def test_services_that_the_tunnel_does_not_have(

@@ -21,7 +21,7 @@ from tailrace.aws import Client, Credentials, Secret, TunnelState
 from tailrace.common.file_lock import locked
 from tailrace.errors import AccessRefused, ConfigurationError, CredentialsRefused, TailraceError
 from tailrace.library import Tunnel
-from tailrace.operator import holder as module
+from tailrace.operator import opening as module
 from tailrace.operator.failures import CommandFailed
 from tailrace.operator.holder import Holder, hold
 from tailrace.operator.sharing import Membership
@@ -312,10 +312,10 @@ async def test_a_command_that_does_not_read(wish: Wish, short: Path) -> None:
         await news(member, Phase.WAITING)
         await until(lambda: len(bench.holder._clients) == 2, "both commands")
         for count in range(1, 51):
-            bench.holder._note("x" * 2_000)
+            bench.holder._opening.note("x" * 2_000)
             while len(member.state.notes) < count:
                 await asyncio.to_thread(member.receive, HANG)
-        bench.holder._note("one too many")
+        bench.holder._opening.note("one too many")
         await until(lambda: len(bench.holder._clients) == 1, "the end of one of them")
         await leave(member)
 

@@ -55,12 +55,12 @@ async def way(
 
 
 async def test_a_device_that_goes_and_comes_back(service: ServiceProcess, way: Way) -> None:
-    async with device_of(service, way.client, "back", "SSH"):
-        entering = way.opening.tunnel(way.client, way.wanted("back"))
+    async with device_of(service, way.client, "opening-back", "SSH"):
+        entering = way.opening.tunnel(way.client, way.wanted("opening-back"))
         tunnel = await entering.__aenter__()
     gone = await way.until(Phase.WAITING)
     assert gone.cause == "the device has disconnected"
-    async with device_of(service, way.client, "back", "SSH"):
+    async with device_of(service, way.client, "opening-back", "SSH"):
         back = await way.until(Phase.READY)
         assert (back.cause, back.origin, back.tunnel_id) == ("", Origin.OPENED, tunnel.tunnel_id)
         await tunnel.open_connection("SSH")
@@ -79,11 +79,9 @@ async def test_a_link_that_is_lost(service: ServiceProcess, way: Way) -> None:
     """As the events tell it; tests/e2e/test_connect.py really loses one."""
     lost = Reconnecting(LinkError("reset"), 3.0)
     joined = PeerJoined(Side.DESTINATION)
-    async with device_of(service, way.client, "lost", "SSH"):
-        entering = way.opening.tunnel(way.client, way.wanted("lost"))
-        reaching = asyncio.get_running_loop().create_task(entering.__aenter__())
-        await until(lambda: way.opening.state.phase is Phase.WAITING)
-        tunnel = await reaching
+    async with device_of(service, way.client, "opening-lost", "SSH"):
+        entering = way.opening.tunnel(way.client, way.wanted("opening-lost"))
+        tunnel = await entering.__aenter__()
         assert way.opening.state.phase is Phase.READY
         earliest = time.monotonic()
         way.opening._follow(lost, tunnel)
@@ -161,21 +159,23 @@ async def test_another_command_was_quicker(
 
 
 async def test_what_a_killed_command_has_left(service: ServiceProcess, way: Way) -> None:
-    left = await way.client.open(thing="left", services=["SSH"], description="of a killed one")
-    entry = LedgerEntry(way.ledger, way.client, "left", "of a killed one")
+    left = await way.client.open(
+        thing="opening-left", services=["SSH"], description="of a killed one"
+    )
+    entry = LedgerEntry(way.ledger, way.client, "opening-left", "of a killed one")
     entry.opened(left.tunnel_id)
     entry.leave()
-    async with device_of(service, way.client, "left-2", "SSH"):
-        async with way.opening.tunnel(way.client, way.wanted("left-2", new=True)):
+    async with device_of(service, way.client, "opening-left-2", "SSH"):
+        async with way.opening.tunnel(way.client, way.wanted("opening-left-2", new=True)):
             pass
     (note,) = way.opening.state.notes
-    assert note.startswith(f"closed tunnel {left.tunnel_id} to left")
+    assert note.startswith(f"closed tunnel {left.tunnel_id} to opening-left")
     assert (await way.client.describe(left.tunnel_id)).state is TunnelState.CLOSED
 
 
 async def test_a_tunnel_that_is_to_stay_open(service: ServiceProcess, way: Way) -> None:
-    async with device_of(service, way.client, "stays", "SSH"):
-        wanted = way.wanted("stays", new=True, keep=True)
+    async with device_of(service, way.client, "opening-stays", "SSH"):
+        wanted = way.wanted("opening-stays", new=True, keep=True)
         async with way.opening.tunnel(way.client, wanted) as tunnel:
             assert list(way.ledger.iterdir()) == []
             way.opening.closing()
@@ -185,8 +185,8 @@ async def test_a_tunnel_that_is_to_stay_open(service: ServiceProcess, way: Way) 
 
 
 async def test_a_source_token(service: ServiceProcess, way: Way) -> None:
-    opened = await way.client.open(thing="token", services=["SSH"])
-    async with device_of(service, way.client, "token", "SSH"):
+    opened = await way.client.open(thing="opening-token", services=["SSH"])
+    async with device_of(service, way.client, "opening-token", "SSH"):
         source = Tunnel.source(opened.source_token)
         async with way.opening.tunnel_of_token(source, HANG):
             assert way.opening.state.origin is Origin.GIVEN
