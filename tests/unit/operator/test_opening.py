@@ -63,8 +63,9 @@ async def test_a_device_that_goes_and_comes_back(service: ServiceProcess, way: W
     async with device_of(service, way.client, "opening-back", "SSH"):
         back = await way.until(Phase.READY)
         assert (back.cause, back.origin, back.tunnel_id) == ("", Origin.OPENED, tunnel.tunnel_id)
-        await tunnel.open_connection("SSH")
+        _, writer = await tunnel.open_connection("SSH")
         await until(lambda: any(isinstance(each, ConnectionOpened) for each in way.events))
+        writer.close()
         way.opening.closing()
         await entering.__aexit__(None, None, None)
     assert way.phases() == [
