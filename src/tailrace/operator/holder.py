@@ -44,6 +44,7 @@ __all__ = ["Holder", "hold"]
 
 _RETRY: Final = 0.05
 """Seconds until the lock is tried again."""
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _RECEIVED: Final = 65_536
 
 
@@ -115,7 +116,7 @@ class Holder:
         # Once more, so that systems name this process where they are asked who listens.
         self._listening.listen()
         accepting = loop.create_task(self._accept())
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in _SIGNALS:
             with suppress(RuntimeError, ValueError):  # not in the main thread
                 loop.add_signal_handler(number, self._terminate)
         holding = loop.create_task(self._hold())
@@ -125,6 +126,9 @@ class Holder:
             failure = await self._finish(holding, leaving)
         finally:
             tasks = [accepting, leaving, *self._serving]
+            for number in _SIGNALS:
+                with suppress(RuntimeError, ValueError):
+                    loop.remove_signal_handler(number)
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
