@@ -107,10 +107,9 @@ class WaitingRoom:
             waiter = self._admit(request, address)
         except ApiError as error:
             _log.warning(
-                "a thing at %s may not wait: %s: %s",
+                "a thing at %s may not wait: %s",
                 address,
-                error.type,
-                error.message,
+                error.shown,
                 extra=flood_kind(error.type),
             )
             self._count(RECEIVE, error.type)
