@@ -5,9 +5,9 @@ certificates of the service beside it, and every program finds it there. It is l
 ``TAILRACE_SERVICE_DIR`` if that is set, and otherwise in the user's directory
 (``$XDG_CONFIG_HOME/tailrace``, ``~/.config/tailrace``), then in ``/etc/tailrace``.
 
-The certificates have a name that tells their content, and are written first: whoever reads
-``service.json``, old or new, finds those that belong to it. Their path is relative, so that the
-directory can be copied to another machine.
+The certificates have a name that tells their content, and are written first: a program
+that reads ``service.json``, old or new, finds those that belong to it. Their path is relative, so
+that the directory can be copied to another machine.
 """
 
 from __future__ import annotations
