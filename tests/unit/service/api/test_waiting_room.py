@@ -264,6 +264,17 @@ async def test_a_stream_ends_with_its_key(at: Office, monkeypatch: pytest.Monkey
         await second.end()
 
 
+async def test_a_revoked_key_gets_no_token_more(at: Office) -> None:
+    revoked, key = at.client(device_policy("pump-7"))
+    async with listening(revoked) as listener:
+        at.keys.revoke(key.access_key_id)
+        # What wakes the stream is what it must not send.
+        await at.open_tunnel()
+        with pytest.raises(StopAsyncIteration):
+            await listener.event()
+    assert len(at.mailbox) == 1
+
+
 async def test_streams_are_kept_alive_and_end_after_a_while(
     at: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
