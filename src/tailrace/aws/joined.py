@@ -125,7 +125,7 @@ def find_joined(environment: Mapping[str, str]) -> JoinedService | None:
     found = None if directory is None else read_joined(directory)
     if found is None:
         try:
-            found = read_joined(_SYSTEM)
+            found = _read(_SYSTEM)
         except PermissionError:
             found = None  # it is the one of root
     return found
@@ -143,6 +143,18 @@ def read_joined(directory: Path) -> JoinedService | None:
 
     Raises:
         ConfigurationError: they cannot be read, are open to other users, or are not valid.
+    """
+    try:
+        return _read(directory)
+    except PermissionError as error:
+        raise ConfigurationError(f"cannot read {directory / _FILE}: {error.strerror}") from None
+
+
+def _read(directory: Path) -> JoinedService | None:
+    """Do what :func:`read_joined` does.
+
+    Raises:
+        ConfigurationError: as there.
         PermissionError: this user may not look into the directory.
     """
     path = directory / _FILE

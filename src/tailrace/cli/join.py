@@ -152,6 +152,6 @@ def _code(args: argparse.Namespace) -> Secret:
 def _former_key(directory: Path) -> str:
     try:
         former = read_joined(directory)
-    except (ConfigurationError, PermissionError):
+    except ConfigurationError:
         former = None
     return "" if former is None else former.credentials.access_key_id
