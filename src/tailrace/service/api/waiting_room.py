@@ -37,6 +37,7 @@ from ..limits import Limits
 from ..networks import Network
 from ..notify.mailbox import Mailbox, Waiter
 from .errors import ApiError, ErrorType
+from .model import is_thing_name
 from .request_body import address_of
 from .responses import error_response
 from .server import hold_open
@@ -125,7 +126,7 @@ class WaitingRoom:
         """
         key = self._judge(request, address)
         names = request.query_params.getlist("thing")
-        if len(names) != 1 or not 0 < len(names[0]) <= 128:
+        if len(names) != 1 or not is_thing_name(names[0]):
             raise ApiError(ErrorType.VALIDATION, "The query must name one thing")
         if not self._allows(key, names[0]):
             raise ApiError(
