@@ -19,11 +19,13 @@ def write_atomically(
     *,
     durable: bool = True,
     exclusive: bool = False,
+    despite_umask: bool = False,
 ) -> None:
     """Put ``content`` at ``path`` in one step, with ``mode`` from the first moment.
 
     A ``durable`` file survives a power failure right after; an ``exclusive`` one replaces
-    nothing.
+    nothing. ``despite_umask`` gives it all of ``mode``: the umask of an administrator may be
+    narrow.
 
     Raises:
         FileExistsError: ``exclusive``, and there is something at ``path``.
@@ -33,6 +35,9 @@ def write_atomically(
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         with open(handle, "wb") as file:
+            if despite_umask and os.chmod in os.supports_fd:
+                # Not by name: others who may write to the directory could put a link there.
+                os.chmod(file.fileno(), mode)
             file.write(content)
             if durable:
                 file.flush()
