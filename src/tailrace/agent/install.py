@@ -137,7 +137,7 @@ class Installed:
 
 @dataclass(frozen=True, slots=True)
 class InstallSettings:
-    """Answers of whoever installs."""
+    """What the options of the installation say."""
 
     program: PurePosixPath
     """The command ``tailrace``."""
@@ -248,7 +248,7 @@ def _words(text: str, name: str) -> list[str]:
         raise ConfigurationError(f"{_OPTIONS_FILE}: {name} has a quote without its end") from None
 
 
-# -- what is there --------------------------------------------------------------------------------
+# -- how they stand --------------------------------------------------------------------------------
 
 
 def _state(file: InstalledFile, path: Path) -> State:

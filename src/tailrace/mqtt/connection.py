@@ -246,7 +246,7 @@ class Connection(asyncio.Protocol):
         self._flush()
 
     def _fail(self, error: BrokerError) -> None:
-        """Remember why the connection ended, unless that is known; wake whoever waits."""
+        """Remember why the connection ended, unless that is known; wake what waits."""
         self._failure = self._failure or error
         if self._timer is not None:
             self._timer.cancel()

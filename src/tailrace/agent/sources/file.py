@@ -1,7 +1,7 @@
 """Notifications in a file that another program writes.
 
 The file holds one notification, or one on each line; it is replaced, or lines are appended. It may
-be missing for now. Whoever may write to it may have this device serve a tunnel, so a file that
+be missing for now. Anybody who may write to it may have this device serve a tunnel, so a file that
 other users may write to is not read.
 """
 
