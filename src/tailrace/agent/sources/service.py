@@ -24,6 +24,7 @@ from ...aws import ControlAPI, Credentials, find_joined, find_running, read_prof
 from ...aws.event_stream import Event, EventReader
 from ...common.enrolment import Role
 from ...common.notification_stream import EVENT, KEEP_ALIVE_SECONDS, STREAM_PATH
+from ...control.summary import duration
 from ...errors import ConfigurationError, TailraceError
 from ...link.backoff import Backoff
 from ..notification import MAX_PAYLOAD
@@ -96,7 +97,7 @@ class ServiceSource:
     def status(self) -> str:
         """Return whether the service is connected, and since when, or why not."""
         if self._since is not None:
-            return f"waiting at {self._endpoint} for {self._now() - self._since:.0f} s"
+            return f"waiting at {self._endpoint} for {duration(self._now() - self._since)}"
         if not self._failure:
             return "connecting"
         return f"not connected: {self._failure}"
