@@ -20,11 +20,13 @@ def write_atomically(
     durable: bool = True,
     exclusive: bool = False,
     owner: tuple[int, int] | None = None,
+    despite_umask: bool = False,
 ) -> None:
     """Put ``content`` at ``path`` in one step, with ``mode`` from the first moment.
 
     It belongs to user and group of ``owner``, which is for root. A ``durable`` file survives a
-    power failure right after; an ``exclusive`` one replaces nothing.
+    power failure right after; an ``exclusive`` one replaces nothing. ``despite_umask`` gives it
+    all of ``mode``: the umask of an administrator may be narrow.
 
     Raises:
         FileExistsError: ``exclusive``, and there is something at ``path``.
@@ -36,6 +38,9 @@ def write_atomically(
         with open(handle, "wb") as file:
             if owner is not None:
                 os.fchown(file.fileno(), *owner)
+            if despite_umask and os.chmod in os.supports_fd:
+                # Not by name: others who may write to the directory could put a link there.
+                os.chmod(file.fileno(), mode)
             file.write(content)
             if durable:
                 file.flush()

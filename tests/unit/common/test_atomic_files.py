@@ -59,6 +59,16 @@ def test_a_file_has_its_owner_before_its_name(
     assert (found.st_uid, found.st_gid, path.read_bytes()) == (12345, 54321, b"new")
 
 
+@pytest.mark.parametrize(("despite_umask", "mode"), [(False, 0o600), (True, 0o644)])
+def test_a_narrow_umask(tmp_path: Path, despite_umask: bool, mode: int) -> None:
+    previous = os.umask(0o077)
+    try:
+        write_atomically(tmp_path / "f", b"x", 0o644, despite_umask=despite_umask)
+    finally:
+        os.umask(previous)
+    assert stat.S_IMODE((tmp_path / "f").stat().st_mode) == mode
+
+
 @pytest.mark.parametrize("name", ["/", "missing/f"])
 def test_a_place_where_no_file_can_be(tmp_path: Path, name: str) -> None:
     with pytest.raises(OSError):
