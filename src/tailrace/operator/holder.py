@@ -36,7 +36,7 @@ from ..errors import (
 )
 from ..library import SourceTunnel
 from .messages import MessageReader, encode_message
-from .opening import Opening, WantedTunnel
+from .opening import Opening
 from .state import HolderState
 from .wish import Wish
 
@@ -107,7 +107,7 @@ class Holder:
         """Return what ``tailrace status`` shows of this process."""
         if self._tunnel is None:
             return {"tunnels": []}
-        return {"tunnels": [tunnel_document(self._wish.thing, self._tunnel.status())]}
+        return {"tunnels": [tunnel_document(self._wish.tunnel.thing, self._tunnel.status())]}
 
     async def run(self) -> None:
         """Serve until nobody is there any more, or the tunnel has ended."""
@@ -180,19 +180,9 @@ class Holder:
             TailraceError: it cannot be had, or has ended.
         """
         wish = self._wish
-        wanted = WantedTunnel(
-            wish.thing,
-            (wish.service,),
-            wish.ledger,
-            tunnel_id=wish.tunnel_id,
-            new=wish.new,
-            keep=wish.keep,
-            lifetime=wish.lifetime,
-            timeout=wish.timeout,
-        )
         async with (
             wish.make_client() as client,
-            self._opening.tunnel(client, wanted) as self._tunnel,
+            self._opening.tunnel(client, wish.tunnel) as self._tunnel,
         ):
             await self._tunnel.wait_closed()
             raise TunnelClosed("the tunnel was closed, or its lifetime is over")

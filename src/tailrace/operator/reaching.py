@@ -39,17 +39,18 @@ def reached(wish: Wish, line: TerminalLine) -> Iterator[Membership]:
         ConfigurationError: the socket of the tunnel cannot be.
     """
     started = time.monotonic()
+    tunnel = wish.tunnel
     # What a later command would want to be the same, to be served by the same tunnel.
-    wanted = (wish.thing, wish.service, wish.tunnel_id, wish.keep, wish.lifetime)
-    own = os.urandom(16).hex() if wish.new else ""
+    wanted = (tunnel.thing, tunnel.services, tunnel.tunnel_id, tunnel.keep, tunnel.lifetime)
+    own = os.urandom(16).hex() if tunnel.new else ""
     name = share_name(repr((wanted, own)), os.environ)
     membership = join(runtime_directory(os.environ), name, fork_holder(wish))
     try:
-        _wait(membership, wish.thing, line, started)
+        _wait(membership, tunnel.thing, line, started)
         yield membership
     finally:
         try:
-            _leave(membership, wish.thing, line)
+            _leave(membership, tunnel.thing, line)
         finally:
             membership.close()
 

@@ -23,8 +23,8 @@ from tailrace.operator import connect as module
 from tailrace.operator.connect import Connecting, ServiceWish, browsable, check_ports
 from tailrace.operator.connect_view import Picture
 from tailrace.operator.failures import Terminated
-from tailrace.operator.opening import WantedTunnel
 from tailrace.operator.state import Phase
+from tailrace.operator.wish import WantedTunnel
 
 
 @dataclass

@@ -21,7 +21,7 @@ from tailrace.operator.messages import MessageReader, encode_message
 from tailrace.operator.progress import TerminalLine
 from tailrace.operator.reaching import reached, terminable
 from tailrace.operator.state import HolderState, Origin, Phase
-from tailrace.operator.wish import Wish
+from tailrace.operator.wish import WantedTunnel, Wish
 
 STATE = HolderState(Phase.CONNECTING, Origin.OPENED, "0233a1b2")
 
@@ -87,7 +87,8 @@ def played(short: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     def play(part: Play) -> Wish:
         parts.append(part)
         monkeypatch.setattr(reaching, "fork_holder", lambda wish: part)
-        return Wish("pump-7", "SSH", ScriptedClient, lambda error: 3, short / "ledger")
+        wanted = WantedTunnel("pump-7", ("SSH",), short / "ledger")
+        return Wish(wanted, ScriptedClient, lambda error: 3)
 
     yield play
     for part in parts:
@@ -155,10 +156,11 @@ def test_nothing_is_said_in_a_pipe(played: Any) -> None:
 
 def test_other_wishes_have_other_holders(played: Any, line: TerminalLine) -> None:
     paths = set()
-    changes: list[dict[str, Any]] = [{}, {"new": True}, {"new": True}, {"service": "ADMIN"}]
+    changes: list[dict[str, Any]] = [{}, {"new": True}, {"new": True}, {"services": ("ADMIN",)}]
     for each in changes:
         part = Play(state(phase=Phase.READY))
-        with reached(replace(played(part), **each), line):
+        wish = played(part)
+        with reached(replace(wish, tunnel=replace(wish.tunnel, **each)), line):
             paths.add(part.paths[0])
     assert len(paths) == 4
 

@@ -16,7 +16,7 @@ from tailrace.operator.failures import CommandFailed
 from tailrace.operator.messages import encode_message
 from tailrace.operator.sharing import Membership, fork_holder, join, share_name
 from tailrace.operator.state import HolderState, Phase
-from tailrace.operator.wish import Wish
+from tailrace.operator.wish import WantedTunnel, Wish
 
 
 class Starts:
@@ -157,7 +157,8 @@ def test_a_holder_that_does_not_answer(
 
 
 def wish(short: Path) -> Wish:
-    return Wish("pump-7", "SSH", ScriptedClient, lambda error: 9, short / "ledger", timeout=0.2)
+    wanted = WantedTunnel("pump-7", ("SSH",), short / "ledger", timeout=0.2)
+    return Wish(wanted, ScriptedClient, lambda error: 9)
 
 
 def test_a_holder_of_its_own(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
