@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -150,3 +151,32 @@ async def test_directories_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match=r"cannot read .*: Not a directory"):
         await read_processes([tmp_path / "file"])
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [{"clock": None}, {"clock": "now"}, {"tunnel": 7}, {"side": ["source"]}, {"peer": {"a": 1}}],
+)
+async def test_what_could_not_be_shown(
+    tmp_path: Path, proxy: dict[str, Any], broken: dict[str, Any]
+):
+    document = proxy | {name: value for name, value in broken.items() if name in proxy}
+    tunnel = proxy["tunnels"][0]
+    document["tunnels"] = [tunnel | {k: v for k, v in broken.items() if k in tunnel}]
+    assert document != proxy
+    async with answering(tmp_path, json.dumps(document).encode() + b"\n"):
+        (found,) = await read_processes([tmp_path])
+    assert (found.document, found.problem) == (None, "cannot be asked: its answer makes no sense")
+
+
+async def test_answers_that_are_too_long_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: dict[str, Any]
+):
+    answer = json.dumps(proxy).encode() + b"\n"
+    monkeypatch.setattr(module, "_LARGEST_SUM", 2 * len(answer) - 1)
+    async with answering(tmp_path, answer), answering(tmp_path, answer):
+        found = await read_processes([tmp_path])
+    assert sorted(each.problem for each in found) == [
+        "",
+        "cannot be asked: those before it have answered too much",
+    ]
