@@ -66,7 +66,7 @@ def add_connect_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
         "--bind",
         metavar="ADDRESS",
         default="127.0.0.1",
-        help="local address to listen on; whoever reaches it can use the tunnel "
+        help="local address to listen on; anybody who reaches it can use the tunnel "
         "(default: %(default)s)",
     )
     parser.add_argument(

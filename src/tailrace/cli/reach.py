@@ -111,7 +111,7 @@ def add_tunnel_options(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--tunnel",
         metavar="TUNNEL_ID",
-        help="use this tunnel of the thing; whoever is connected as its source is disconnected",
+        help="use this tunnel of the thing; a source that is connected to it is disconnected",
     )
     parser.add_argument("--keep", action="store_true", help="leave the tunnel open that was opened")
     parser.add_argument(
