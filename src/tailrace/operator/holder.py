@@ -43,7 +43,7 @@ from .wish import Wish
 __all__ = ["Holder", "hold"]
 
 _RETRY: Final = 0.05
-"""Seconds until the lock is tried again."""
+"""Seconds until the lock, or a command that comes, is tried again."""
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _RECEIVED: Final = 65_536
 
@@ -86,7 +86,7 @@ class Holder:
 
     Args:
         listening: a listening unix socket; closed by this.
-        path: the name of the socket, which is removed in the end; ``None`` if it has none.
+        path: the name of the socket, which is removed in the end.
         lock: the file whose lock those hold who connect to ``path``.
     """
 
@@ -100,7 +100,7 @@ class Holder:
         self._serving: set[asyncio.Task[None]] = set()
         self._tunnel: SourceTunnel | None = None
         self._left = asyncio.Event()
-        """Set when no command is there that still uses the tunnel."""
+        """Set when no command uses the tunnel any more."""
         self._terminated = False
 
     def details(self) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class Holder:
         return {"tunnels": [tunnel_document(self._wish.tunnel.thing, self._tunnel.status())]}
 
     async def run(self) -> None:
-        """Serve until nobody is there any more, or the tunnel has ended."""
+        """Serve until no command uses the tunnel any more, or it has ended."""
         loop = asyncio.get_running_loop()
         self._listening.setblocking(False)
         # Once more, so that systems name this process where they are asked who listens.
@@ -197,8 +197,12 @@ class Holder:
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            sock, _ = await loop.sock_accept(self._listening)
-            self._welcome(sock)
+            try:
+                sock, _ = await loop.sock_accept(self._listening)
+            except OSError:  # as without descriptors: some of them will be closed
+                await asyncio.sleep(_RETRY)
+            else:
+                self._welcome(sock)
 
     def _welcome(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -219,7 +223,7 @@ class Holder:
                     await self._obey(client, message)
         except (OSError, ValueError):
             pass
-        # Cancelled is only who is to be told how it ends.
+        # Where this is cancelled, the command is still to be told how the tunnel has ended.
         self._clients.discard(client)
         client.sock.close()
         self._check_left()

@@ -69,7 +69,9 @@ def _wait(membership: Membership, thing: str, line: TerminalLine, started: float
                 line.keep(shown)
                 return
             line.show(shown)
-            is_news = membership.receive(_TICK if line.is_shown else _UNSEEN)
+            # A holder that says nothing at all is given up in time.
+            is_short = line.is_shown or noted < 0
+            is_news = membership.receive(_TICK if is_short else _UNSEEN)
             if noted < 0 and is_news:
                 noted = len(membership.state.notes)
     except BaseException:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import signal
@@ -323,6 +324,27 @@ async def test_a_command_that_does_not_read(wish: Wish, short: Path) -> None:
         bench.holder._opening.note("one too many")
         await until(lambda: len(bench.holder._clients) == 1, "the end of one of them")
         await leave(member)
+
+
+async def test_no_descriptor_for_a_command(
+    wish: Wish, short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits until there is one."""
+    loop = asyncio.get_running_loop()
+    accept = loop.sock_accept
+    failures = iter([OSError(errno.EMFILE, "too many open files")] * 2)
+
+    async def scarce(sock: socket.socket) -> Any:
+        for failure in failures:
+            raise failure
+        return await accept(sock)
+
+    monkeypatch.setattr(loop, "sock_accept", scarce)
+    async with running(but(wish, thing="scarce"), short) as bench:
+        member = bench.command()
+        await news(member, Phase.WAITING)
+        await leave(member)
+    assert list(failures) == []
 
 
 # -- without a service ----------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import pytest
 
 from support.service.scripted_client import ScriptedClient
 from support.waiting import HANG, wait_until
-from tailrace.operator import reaching
+from tailrace.operator import reaching, sharing
 from tailrace.operator.failures import CommandFailed, Terminated
 from tailrace.operator.messages import MessageReader, encode_message
 from tailrace.operator.progress import TerminalLine
@@ -144,6 +144,16 @@ def test_a_device_that_does_not_come(played: Any, line: TerminalLine) -> None:
         raise AssertionError("nobody is there")
     assert caught.value.status == 4
     assert shown(line).endswith("\r\x1b[J")
+
+
+def test_a_holder_that_says_nothing(played: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody sees it, nothing else would end the wait."""
+    monkeypatch.setattr(sharing, "_SILENCE", 0.0)
+    with (
+        pytest.raises(CommandFailed, match="does not answer"),
+        reached(played(Play()), TerminalLine(io.StringIO(), {})),
+    ):
+        raise AssertionError("there is no tunnel")
 
 
 def test_nothing_is_said_in_a_pipe(played: Any) -> None:
