@@ -241,8 +241,7 @@ def _check_services(wishes: Sequence[ServiceWish], known: Sequence[str]) -> None
     """Raise :class:`ConfigurationError` if the tunnel does not have all services."""
     for wish in wishes:
         if wish.service not in known:
-            named = {each.lower(): each for each in known}
-            guess = named.get(closest_name(wish.service, named))
+            guess = closest_name(wish.service, known)
             hint = f"; did you mean {guess}?" if guess else ""
             raise ConfigurationError(
                 f"the tunnel has no service {wish.service!r}{hint or '.'} It has {', '.join(known)}"

@@ -51,8 +51,7 @@ def _other_service(earlier: list[TunnelDescription], service: str) -> str:
     known = {each for tunnel in earlier for each in tunnel.services}
     if service in known:
         return ""
-    named = {each.lower(): each for each in known}
-    guess = named.get(closest_name(service, named))
+    guess = closest_name(service, known)
     return f"did you mean service {guess}?" if guess else ""
 
 
