@@ -74,12 +74,20 @@ def directories(
         return found
     if os.geteuid() == 0:
         for pattern in _OF_ALL_USERS:
-            found += islice(root.glob(pattern), _MOST)
+            found += filter(_is_readable, islice(root.glob(pattern), _MOST))
     with suppress(ConfigurationError):
         found.append(control_directory(environment))
     if not found:
         raise ConfigurationError("this user has no directory for sockets: set XDG_RUNTIME_DIR")
     return list(dict.fromkeys(found))
+
+
+def _is_readable(directory: Path) -> bool:
+    """Return whether a directory can be read; any user may have put something else there."""
+    with suppress(OSError):
+        os.scandir(directory).close()
+        return True
+    return False
 
 
 async def read_processes(places: Iterable[Path]) -> list[Reading]:

@@ -112,12 +112,17 @@ def test_where_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert directories(given, [Path("/a"), Path("/b")]) == [Path("/a"), Path("/b")]
     for place in ("run/tailrace", "run/unit/tailrace", "run/user/1000/tailrace"):
         (tmp_path / place).mkdir(parents=True)
+    (tmp_path / "run/user/1001").mkdir()
+    (tmp_path / "run/user/1001/tailrace").touch()
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert {*directories(given, root=tmp_path)} >= {
+    found = {*directories(given, root=tmp_path)}
+    assert found >= {
         tmp_path / "run/tailrace",
         tmp_path / "run/unit/tailrace",
         tmp_path / "run/user/1000/tailrace",
     }
+    # What a user has put there holds up no look at the others.
+    assert tmp_path / "run/user/1001/tailrace" not in found
     monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid or 4711)
     os.chown(tmp_path, os.geteuid(), -1) if os.getuid() == 0 else None
     assert directories(given, root=tmp_path) == [own]
