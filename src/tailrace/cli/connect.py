@@ -87,7 +87,7 @@ def run_connect(args: argparse.Namespace) -> None:
     """
     import asyncio
 
-    from ..common.event_loop import LoopChoice, loop_factory
+    from ..common.event_loop import LoopChoice, loop_factory, raise_descriptor_limit
     from ..operator.connect import browsable, check_ports
 
     words = [args.thing, *args.services] if args.thing is not None else []
@@ -104,6 +104,7 @@ def run_connect(args: argparse.Namespace) -> None:
     if args.open and len(wishes) > 1 and not any(browsable(each.service) for each in wishes):
         raise ConfigurationError("--open: no service has a name that begins with HTTP or WEB")
     check_ports(args.bind, wishes)
+    raise_descriptor_limit()
     try:
         with asyncio.Runner(loop_factory=loop_factory(LoopChoice.AUTO)) as runner:
             runner.run(_run(args, wishes))

@@ -23,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from ..common.event_loop import LoopChoice, loop_factory
+from ..common.event_loop import LoopChoice, loop_factory, raise_descriptor_limit
 from ..common.file_lock import locked
 from ..control.documents import tunnel_document
 from ..control.server import told
@@ -59,6 +59,7 @@ def hold(wish: Wish, listening: socket.socket, path: Path, lock: Path) -> None:
         async with told("holder", holder.details, os.environ):
             await holder.run()
 
+    raise_descriptor_limit()
     with asyncio.Runner(loop_factory=loop_factory(LoopChoice.AUTO)) as runner:
         runner.run(run())
 

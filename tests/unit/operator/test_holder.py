@@ -4,6 +4,7 @@ import asyncio
 import errno
 import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -434,7 +435,13 @@ def test_a_loop_of_its_own(short: Path, monkeypatch: pytest.MonkeyPatch) -> None
     client.faults["list"] = ConfigurationError("asked")
     bench = Bench(scripted(client, short), short)
     member = bench.command()
-    hold(scripted(client, short), bench.listening, bench.path, bench.lock)
+    before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+    try:
+        hold(scripted(client, short), bench.listening, bench.path, bench.lock)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))
     with pytest.raises(CommandFailed, match="asked"):
         member.check()
     bench.close()
