@@ -88,7 +88,7 @@ class Holder:
     Args:
         listening: a listening unix socket; closed by this.
         path: the name of the socket, which is removed in the end.
-        lock: the file whose lock those hold who connect to ``path``.
+        lock: the file that commands lock while they connect to ``path``.
     """
 
     def __init__(self, wish: Wish, listening: socket.socket, path: Path, lock: Path) -> None:
@@ -272,7 +272,7 @@ class Holder:
     async def _shut_out(self, *, even_if_used: bool) -> bool:
         """Remove the socket; return ``False`` if a command has come meanwhile.
 
-        Who connects holds the lock: so none of them finds a socket that nobody will accept from.
+        A command holds the lock while it connects: so none finds a socket where nobody accepts.
         """
         while True:
             try:

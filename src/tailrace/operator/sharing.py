@@ -69,7 +69,7 @@ def join(
     Args:
         directory: of sockets; made with mode 0700 if it does not exist.
         start: makes a holder if there is none; gets a listening socket, its path, and the file
-            that is locked by who connects.
+            that commands lock while they connect.
 
     Raises:
         CommandFailed: the holder takes no more connections.
