@@ -1,8 +1,8 @@
 """The service that this user runs on this machine, for programs that are told of no other one.
 
 ``tailrace serve`` without ``--state-dir`` writes a ready file where every program of the same user
-finds it. It is the last place to look: whoever has named AWS, a service or a region anywhere does
-not mean one that happens to run here.
+finds it. It is the last place to look: a user who has named AWS, a service or a region anywhere
+does not mean one that happens to run here.
 """
 
 from __future__ import annotations
