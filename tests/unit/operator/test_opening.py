@@ -15,8 +15,9 @@ from tailrace.errors import AccessRefused, LinkError
 from tailrace.library import ConnectionOpened, PeerJoined, Reconnecting, ServicesMapped, Tunnel
 from tailrace.operator import opening as module
 from tailrace.operator.ledger import LedgerEntry
-from tailrace.operator.opening import Opening, WantedTunnel
+from tailrace.operator.opening import Opening
 from tailrace.operator.state import HolderState, Origin, Phase
+from tailrace.operator.wish import WantedTunnel
 from tailrace.wire import Side
 
 
