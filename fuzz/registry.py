@@ -13,13 +13,14 @@ from .targets import (
     devices,
     http,
     mqtt,
+    native,
     notifications,
     operations,
     sessions,
     wire,
 )
 
-__all__ = ["TARGETS"]
+__all__ = ["NATIVE", "TARGETS"]
 
 _ALL: Final[tuple[Target[Any], ...]] = (
     wire.CODEC,
@@ -48,6 +49,10 @@ _ALL: Final[tuple[Target[Any], ...]] = (
     operations.OPERATION_CALLS,
     devices.CERTIFICATE_PIN,
     devices.EVENT_STREAM,
+    native.RELAY_GATE,
 )
 
 TARGETS: Final[Mapping[str, Target[Any]]] = {target.name: target for target in _ALL}
+
+NATIVE: Final = frozenset({native.RELAY_GATE.name})
+"""Targets that find nothing without the compiled extension."""

@@ -74,6 +74,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from ..common.counts import Meter
+
 __all__ = ["PATIENCE", "QUEUE_DELAY", "SendWindow"]
 
 QUEUE_DELAY: Final = 0.06
@@ -134,7 +136,7 @@ class _Ping:
     """Bytes in flight when it was sent."""
 
 
-class SendWindow:
+class SendWindow(Meter):
     """The bytes in flight on one link, and the bound on them.
 
     Add what is sent to :attr:`sent`; when that reaches :attr:`mark`, call
@@ -159,8 +161,6 @@ class SendWindow:
         "_starting",
         "_suspended",
         "_used_up_at",
-        "mark",
-        "sent",
     )
 
     def __init__(self) -> None:

@@ -41,12 +41,15 @@ T = TypeVar("T")
 class ConnectionIndex(Generic[T]):
     """What belongs to the connections whose DATA messages are known. Values are not ``None``."""
 
-    __slots__ = ("_prefixes", "_sizes")
+    __slots__ = ("prefixes", "sizes")
 
     def __init__(self) -> None:
-        self._prefixes: dict[bytes, dict[bytes, T]] = {}
-        """Prefix -> tail -> value. Connections of one stream share the ascending prefix."""
-        self._sizes: tuple[int, ...] = ()
+        self.prefixes: dict[bytes, dict[bytes, T]] = {}
+        """Prefix -> tail -> value. Connections of one stream share the ascending prefix.
+
+        The extension looks into this object and :attr:`sizes`, which stay the same ones.
+        """
+        self.sizes: list[int] = []
 
     def add(self, body: memoryview, message: Message, value: T) -> DataKey | None:
         """Remember ``value`` for messages like ``body``, which was decoded to ``message``.
@@ -64,36 +67,36 @@ class ConnectionIndex(Generic[T]):
             prefix = fields + _PAYLOAD_TAG
             header = prefix + length
             if body[: len(header)] == header and body[len(header) + len(payload) :] == tail:
-                if len(prefix) not in self._sizes:
-                    if len(self._sizes) == _MAX_SIZES:
+                if len(prefix) not in self.sizes:
+                    if len(self.sizes) == _MAX_SIZES:
                         return None
-                    self._sizes = (*self._sizes, len(prefix))
-                self._prefixes.setdefault(prefix, {})[tail] = value
+                    self.sizes.append(len(prefix))
+                self.prefixes.setdefault(prefix, {})[tail] = value
                 return prefix, tail
         return None
 
     def remove(self, key: DataKey | None) -> None:
         """Forget what was remembered under ``key``, if anything was."""
-        if key is None or key[0] not in self._prefixes:
+        if key is None or key[0] not in self.prefixes:
             return
         prefix, tail = key
-        tails = self._prefixes[prefix]
+        tails = self.prefixes[prefix]
         tails.pop(tail, None)
         if not tails:
-            del self._prefixes[prefix]
+            del self.prefixes[prefix]
 
     def clear(self) -> None:
         """Forget everything."""
-        self._prefixes.clear()
-        self._sizes = ()
+        self.prefixes.clear()
+        self.sizes.clear()
 
     def find(self, body: memoryview) -> tuple[T, int, int] | None:
         """Return what was remembered for a message, and where its payload begins and ends.
 
         ``None`` for a message that is not known, or not valid: decode it to be told why.
         """
-        for size in self._sizes:
-            tails = self._prefixes.get(body[:size].tobytes())
+        for size in self.sizes:
+            tails = self.prefixes.get(body[:size].tobytes())
             if tails is not None:
                 break
         else:

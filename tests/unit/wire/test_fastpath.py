@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.session.messages import varint
+from tailrace.common.extension import load
 from tailrace.errors import DecodeError
 from tailrace.wire import (
     MAX_PAYLOAD,
@@ -48,6 +49,8 @@ def add(index: ConnectionIndex[str], body: bytes, value: str) -> DataKey | None:
 
 def found(index: ConnectionIndex[str], body: bytes) -> tuple[str, bytes] | None:
     hit = index.find(memoryview(body))
+    if fast := load():  # which looks into the same index
+        assert fast.Heads(index).look_up(body) == hit
     return None if hit is None else (hit[0], body[hit[1] : hit[2]])
 
 
@@ -102,7 +105,7 @@ def test_what_is_removed_is_unknown(write: Write) -> None:
     assert found(index, one) == ("again", b"hello")
     assert found(index, other) == ("other", b"hello")
     index.remove(key)
-    assert len(index._prefixes) == 1
+    assert len(index.prefixes) == 1
     index.clear()
     index.remove(key)
     # Not even when the size of the prefix is tried again.

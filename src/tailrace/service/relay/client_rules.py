@@ -57,7 +57,6 @@ class ClientRules:
     """The rules for the client on one side of a tunnel that has ``services``."""
 
     __slots__ = (
-        "_index",
         "_peer_omits_ids",
         "_seen_routings",
         "_services",
@@ -65,6 +64,7 @@ class ClientRules:
         "_started",
         "_streams",
         "find",
+        "known",
     )
 
     def __init__(self, side: Side, services: Iterable[str]) -> None:
@@ -76,10 +76,11 @@ class ClientRules:
         """The services that have had a stream."""
         self._peer_omits_ids = False
         """Whether the client has left out the service id, as version 1 does."""
-        self._index: ConnectionIndex[bool] = ConnectionIndex()
+        self.known: ConnectionIndex[bool] = ConnectionIndex()
+        """The connections whose messages may pass without being judged."""
         self._seen_routings: dict[tuple[int, str, int], bool] = {}
         """The connections that have sent data -> whether their form can be recognised."""
-        self.find = self._index.find
+        self.find = self.known.find
         """Tell whether a message may pass without being judged: not ``None`` if so."""
 
     @property
@@ -189,8 +190,8 @@ class ClientRules:
                 self._unlearn()
             self._seen_routings[routing] = True
         elif self._seen_routings[routing]:
-            self._seen_routings[routing] = self._index.add(body, message, True) is not None
+            self._seen_routings[routing] = self.known.add(body, message, True) is not None
 
     def _unlearn(self) -> None:
-        self._index.clear()
+        self.known.clear()
         self._seen_routings.clear()

@@ -30,12 +30,13 @@ starts meanwhile are held back, and their number is limited.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from ...errors import RemoteProtocolError
 from ...wire import (
     FLOW_MESSAGES,
     PEER_LISTENS,
+    ConnectionIndex,
     Message,
     MessageSplitter,
     MessageType,
@@ -109,6 +110,7 @@ class RelayEnd:
         "_traffic",
         "_turn_budget",
         "_write_blocked",
+        "gate",
         "is_tailrace",
     )
 
@@ -130,6 +132,8 @@ class RelayEnd:
         self._traffic = counters.traffic[side]
         self._turn_budget = turn_budget
         self._rules = ClientRules(side, services)
+        self.gate: Any = None
+        """Where messages pass without Python (``tailrace._fast.RelayGate``), if anywhere."""
         self._attachment: Attachment | None = None
         """The place in the tunnel; ``None`` before it is taken and once it is lost."""
         self._splitter = MessageSplitter()
@@ -144,6 +148,11 @@ class RelayEnd:
         """The streams to be refused when the client reads again -> connection ids."""
         self._presence_pending = False
         """Whether the client is to be told of the other side when it reads again."""
+
+    @property
+    def known(self) -> ConnectionIndex[bool]:
+        """The connections whose messages are passed on unseen."""
+        return self._rules.known
 
     @property
     def has_backlog(self) -> bool:
@@ -193,6 +202,9 @@ class RelayEnd:
             self._traffic.messages += 1
             self._traffic.bytes += len(frame)
             self._forward(frame, None)
+            if self.gate is not None and self._attachment is not None and not self._fence.is_up:
+                # The next ones may pass by themselves, until something else comes.
+                self.gate.open(self._attachment.peer_gate)
             return
         at = self._take(frame)
         if at < len(frame):
@@ -378,6 +390,8 @@ class RelayEnd:
         self._tell_presence()
 
     def peer_left(self) -> None:
+        if self.gate is not None:
+            self.gate.shut()
         streams = self._rules.end_streams()
         self._counters.resets[ResetCause.PEER_LEFT] += len(streams)
         for key, connection_id in streams.items():
@@ -412,6 +426,8 @@ class RelayEnd:
 
     def _lose_place(self) -> None:
         """Pass nothing on any more, and owe nothing."""
+        if self.gate is not None:
+            self.gate.shut()
         self._attachment = None
         self._backlog = bytearray()
         self._backlog_at = 0
