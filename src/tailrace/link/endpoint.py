@@ -19,6 +19,8 @@ __all__ = ["NetworkEndpoint", "ServiceEndpoint", "TLSOptions", "user_agent"]
 
 _HTTPS_PORT = 443
 _HOST_NAME = re.compile(r"(?=.{1,254}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
+_AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu", ".api.aws")
+"""Of AWS' endpoints in all public partitions, those of VPCs and with IPv6 included."""
 _HTTP_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_TEXT = re.compile(r"[\x20-\x7e]+")
 
@@ -102,6 +104,11 @@ class ServiceEndpoint(NetworkEndpoint):
     def host_header(self) -> str:
         """The ``Host`` header: with any port but the default (RFC 9110 section 7.2)."""
         return format_host(self.host) if self.port == _HTTPS_PORT else self.authority
+
+    @property
+    def is_aws(self) -> bool:
+        """Return whether the service is AWS' own, by its name."""
+        return self.server_name.lower().endswith(_AWS_DOMAINS)
 
     @property
     def secrets(self) -> tuple[Secret, ...]:

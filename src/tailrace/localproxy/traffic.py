@@ -33,7 +33,7 @@ from ..session import (
     Session,
     TunnelReady,
 )
-from ..wire import Side
+from ..wire import Capabilities, Side
 from ..wire.messages import FLOW_MESSAGES
 from .applications import Applications
 from .clients import Clients
@@ -57,8 +57,8 @@ class Carrier(Protocol):
     """An open link, as far as what it carries is concerned."""
 
     @property
-    def flow_messages(self) -> bool:
-        """Whether the service passes on flow messages."""
+    def capabilities(self) -> Capabilities:
+        """What the service passes on."""
 
     def send_control(self, frame: bytes) -> None:
         """Send one control message in a frame of its own."""
@@ -111,7 +111,7 @@ class Traffic:
     def attach(self, carrier: Carrier) -> None:
         """Let an open link carry this; frames for the session may follow at once."""
         self._carrier = carrier
-        self.session.may_pause = carrier.flow_messages
+        self.session.capabilities = carrier.capabilities
         self.connections.outbound.attach(carrier.send_data)
         self.connections.inbound.attach(carrier.set_reading)
 

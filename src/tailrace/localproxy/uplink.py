@@ -18,6 +18,7 @@ from ..link import (
     ServiceEndpoint,
     SupervisorOutcome,
 )
+from ..wire import Capability
 from .clients import Clients
 from .events import Connected, Connecting, ProxyEvent, Reconnecting
 from .link_session import LinkSession
@@ -123,7 +124,8 @@ class Uplink:
         assert self._session is not None
         self._session.link_opened(link)
         info = link.info
-        self._emit(Connected(self._endpoint, info.channel_id, info.backend, info.flow_messages))
+        tells_presence = Capability.FLOW in info.capabilities
+        self._emit(Connected(self._endpoint, info.channel_id, info.backend, tells_presence))
 
     def link_down(self, closed: LinkClosed) -> None:
         """Accept no clients until there is a link again: they wait in the backlog."""

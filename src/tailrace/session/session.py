@@ -21,7 +21,10 @@ from typing import Final, TypeAlias
 
 from ..errors import LocalProtocolError, RemoteProtocolError, ServiceIdMismatch
 from ..wire import (
+    FLOW,
+    NO_CAPABILITIES,
     PEER_LISTENS,
+    Capability,
     ConnectionIndex,
     Message,
     MessageSplitter,
@@ -113,13 +116,13 @@ class Session:
         self.side = side
         self.state = SessionState.AWAITING_SERVICE_IDS
         self.dialect = dialect or V3
-        self.may_pause = False
-        """Whether flow messages may be sent: the service has said that it passes them on, and
-        only to clients that understand them. Set it before the first frame."""
+        self.capabilities = NO_CAPABILITIES
+        """What the service has said that it passes on, and only to clients that can do the same.
+        Set it before the first frame."""
         self._peer_present: bool | None = None
         """Whether the other side is connected; ``None`` as long as the service has not said."""
-        self._peer_listens = False
-        """Whether the service has said that the other side understands flow messages."""
+        self._peer_capabilities = NO_CAPABILITIES
+        """What the service has said that the other side can do."""
         self._may_learn = dialect is None and side is Side.SOURCE
         self._configured = configured
         self._handler = handler
@@ -211,7 +214,7 @@ class Session:
         else:
             kind = MessageType.STREAM_START
             stream.wire_name = self._wire_name(service_id)
-            stream.begin(stream.next_stream_id(), self._peer_listens)
+            stream.begin(stream.next_stream_id(), self._peer_capabilities)
         connection = stream.add(stream.next_connection_id(), has_connection_id)
         self._send(kind, connection)
         if kind is MessageType.STREAM_START:
@@ -290,10 +293,11 @@ class Session:
     def _note_peer(self, message: Message) -> None:
         """Note what a service of this project says about the other side of the tunnel."""
         present = message.type == MessageType.PEER_JOINED
-        if not self.may_pause:
+        if not self._has_flow:
             self._ignore(message, "the service does not tell of peers")
             return
-        self._peer_listens = present and message.payload == PEER_LISTENS
+        listens = present and message.payload == PEER_LISTENS
+        self._peer_capabilities = FLOW if listens else NO_CAPABILITIES
         if present is not self._peer_present:
             self._peer_present = present
             self._handler.event_occurred(PeerChanged(present))
@@ -369,7 +373,7 @@ class Session:
 
     def _open_stream(self, stream: Stream, message: Message, standing: Standing) -> None:
         self._end_stream(stream, EndCause.STREAM_REPLACED)
-        stream.begin(message.stream_id, self._peer_listens)
+        stream.begin(message.stream_id, self._peer_capabilities)
         stream.wire_name = message.service_id
         self._announce_flow(self._request(stream, message))
 
@@ -435,13 +439,23 @@ class Session:
 
     # -- flow messages -----------------------------------------------------------------
 
+    @property
+    def _has_flow(self) -> bool:
+        """Return whether the service passes on flow messages."""
+        return Capability.FLOW in self.capabilities
+
+    def _heard_flow(self, stream: Stream) -> None:
+        """Note that the peer of a stream has sent a flow message."""
+        if self._has_flow:
+            stream.peer_capabilities |= FLOW
+
     def _note_flow(self, stream: Stream, message: Message, standing: Standing) -> None:
         """Note that the peer understands flow messages, although this one comes too late."""
-        stream.peer_listens = self.may_pause
+        self._heard_flow(stream)
         self._do_nothing(stream, message, standing)
 
     def _pause_or_resume(self, stream: Stream, message: Message, standing: Standing) -> None:
-        stream.peer_listens = self.may_pause
+        self._heard_flow(stream)
         connection = self._named(stream, message)
         paused = message.type == MessageType.CONNECTION_PAUSE
         if connection.is_paused is paused:
@@ -453,7 +467,7 @@ class Session:
 
     def _announce_flow(self, connection: Connection) -> None:
         """Show the peer of a new stream, by a resume, that flow messages are understood here."""
-        if self.may_pause and connection.is_open:
+        if self._has_flow and connection.is_open:
             self._send_flow(MessageType.CONNECTION_RESUME, connection)
 
     # -- ending and sending ------------------------------------------------------------
@@ -480,7 +494,7 @@ class Session:
 
     def _failure_in(self, message: Message) -> str:
         """Return what a reset says about why; empty from a peer that may mean something else."""
-        if not self.may_pause:
+        if not self._has_flow:
             return ""
         text = bytes(message.payload[:_MAX_FAILURE]).decode(errors="replace")
         return "".join(c if c.isprintable() else "?" for c in text)
@@ -488,7 +502,11 @@ class Session:
     @staticmethod
     def _failure_for(stream: Stream, failure: str) -> bytes:
         """Return what a reset tells the peer about why: nothing that it would not understand."""
-        return failure.encode(errors="replace")[:_MAX_FAILURE] if stream.peer_listens else b""
+        return (
+            failure.encode(errors="replace")[:_MAX_FAILURE]
+            if Capability.FLOW in stream.peer_capabilities
+            else b""
+        )
 
     def _reset_stream(self, connection: Connection, failure: str) -> None:
         """Reset the stream of a connection that this side ends; any others end with it."""

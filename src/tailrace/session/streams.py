@@ -6,7 +6,15 @@ from enum import Enum
 from typing import Protocol
 
 from ..errors import LocalProtocolError
-from ..wire import MAX_CONNECTION_ID, MAX_STREAM_ID, DataHeader, DataKey
+from ..wire import (
+    MAX_CONNECTION_ID,
+    MAX_STREAM_ID,
+    NO_CAPABILITIES,
+    Capabilities,
+    Capability,
+    DataHeader,
+    DataKey,
+)
 
 __all__ = ["Connection", "DataSink", "Stream", "StreamState"]
 
@@ -76,7 +84,7 @@ class Connection:
     @property
     def can_pause(self) -> bool:
         """Whether the peer does what it is asked with a pause."""
-        return self.stream.peer_listens
+        return Capability.FLOW in self.stream.peer_capabilities
 
     def data_header(self, size: int) -> bytes:
         """Return what must stand in front of ``size`` bytes (1..64512) of data.
@@ -106,7 +114,7 @@ class Stream:
         "ended_stream_id",
         "first",
         "last_connection_id",
-        "peer_listens",
+        "peer_capabilities",
         "service_id",
         "state",
         "stream_id",
@@ -125,16 +133,16 @@ class Stream:
         self.first: Connection | None = None
         """The connection that STREAM_START opened; data without an id is its."""
         self.last_connection_id = 0
-        self.peer_listens = False
-        """Whether the peer has shown that it understands flow messages."""
+        self.peer_capabilities = NO_CAPABILITIES
+        """What the peer is known to be able to do."""
 
-    def begin(self, stream_id: int, peer_listens: bool = False) -> None:
+    def begin(self, stream_id: int, peer_capabilities: Capabilities = NO_CAPABILITIES) -> None:
         """Open the stream under ``stream_id``."""
         self.state = StreamState.OPEN
         self.stream_id = stream_id
         self.ended_stream_id = 0
         self.first = None
-        self.peer_listens = peer_listens
+        self.peer_capabilities = peer_capabilities
 
     def next_stream_id(self) -> int:
         """Return the id of the next stream of this service: 1, 2, ... 2**31-1, 1."""

@@ -3,6 +3,18 @@
 May import nothing of this package but :mod:`tailrace.errors`.
 """
 
+from .capabilities import (
+    CAPABILITIES_FIELD,
+    FLOW,
+    FLOW_FIELD,
+    NO_CAPABILITIES,
+    OFFER,
+    PASSED_ON,
+    Capabilities,
+    Capability,
+    format_capabilities,
+    parse_capabilities,
+)
 from .codec import DataHeader, decode, encode, encode_delimited
 from .fastpath import ConnectionIndex, DataKey
 from .framing import MessageSplitter
@@ -21,18 +33,26 @@ from .protocol import (
 from .side import Side
 
 __all__ = [
+    "CAPABILITIES_FIELD",
+    "FLOW",
+    "FLOW_FIELD",
     "FLOW_MESSAGES",
     "MAX_CONNECTION_ID",
     "MAX_FRAME",
     "MAX_MESSAGE",
     "MAX_PAYLOAD",
     "MAX_STREAM_ID",
+    "NO_CAPABILITIES",
+    "OFFER",
+    "PASSED_ON",
     "PEER_LISTENS",
     "PEER_MESSAGES",
     "SUBPROTOCOLS",
     "SUBPROTOCOL_V1",
     "SUBPROTOCOL_V2",
     "SUBPROTOCOL_V3",
+    "Capabilities",
+    "Capability",
     "ConnectionIndex",
     "DataHeader",
     "DataKey",
@@ -43,4 +63,6 @@ __all__ = [
     "decode",
     "encode",
     "encode_delimited",
+    "format_capabilities",
+    "parse_capabilities",
 ]

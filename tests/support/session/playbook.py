@@ -37,7 +37,7 @@ from tailrace.session import (
     Session,
     TunnelReady,
 )
-from tailrace.wire import Message, MessageType, Side, decode, encode_delimited
+from tailrace.wire import FLOW, Message, MessageType, Side, decode, encode_delimited
 
 __all__ = [
     "Data",
@@ -273,7 +273,8 @@ class Playbook:
         may_pause: bool = False,
     ) -> None:
         self.session = Session(side, self, configured, dialect)
-        self.session.may_pause = may_pause
+        if may_pause:
+            self.session.capabilities = FLOW
         self.react = react
         self.requested: list[Connection] = []
         """Connections the peer opened, oldest first."""

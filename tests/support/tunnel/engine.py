@@ -36,6 +36,9 @@ from tailrace.localproxy.settings import ProxySettings
 from tailrace.localproxy.traffic import Traffic
 from tailrace.session import Connection, ConnectionRequested, Event, Session, TunnelReady
 from tailrace.wire import (
+    FLOW,
+    NO_CAPABILITIES,
+    Capabilities,
     DataHeader,
     Message,
     MessageSplitter,
@@ -238,9 +241,9 @@ class ScriptedEnd:
 class NullLink:
     """An open link to nowhere; notes what was asked of it."""
 
-    def __init__(self, *, flow_messages: bool = False) -> None:
+    def __init__(self, capabilities: Capabilities = NO_CAPABILITIES) -> None:
         self.info = SimpleNamespace(
-            flow_messages=flow_messages, channel_id="channel", backend="picows"
+            capabilities=capabilities, channel_id="channel", backend="picows"
         )
         self.sent = bytearray()
         self.messages: list[Message] = []
@@ -368,7 +371,7 @@ class Ready:
         self.clients = Clients("127.0.0.1", self._emit, log)
         self.traffic = Traffic(loop, wanted, self.clients, self._ready, self._emit, log)
         self.table = self.traffic.connections
-        self.link = NullLink(flow_messages=flow_messages)
+        self.link = NullLink(FLOW if flow_messages else NO_CAPABILITIES)
         self.link_session = LinkSession(loop, self.traffic, self.failures.append)
         self.link_session.link_opened(self.link)
         self.link_session.frame_received(service_ids(*ids))

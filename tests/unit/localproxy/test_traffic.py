@@ -16,7 +16,7 @@ from tailrace.localproxy.events import ConnectionClosed, ConnectionCut, PeerDial
 from tailrace.localproxy.local_connection import ConnectionState
 from tailrace.localproxy.settings import PeerVersion
 from tailrace.session import V1, V2, V3
-from tailrace.wire import Message, MessageType, Side, encode_delimited
+from tailrace.wire import FLOW, Message, MessageType, Side, encode_delimited
 
 PAUSE, RESUME = MessageType.CONNECTION_PAUSE, MessageType.CONNECTION_RESUME
 
@@ -129,7 +129,7 @@ def test_it_can_be_attached_to_another_link(loop: ClockLoop):
     other = NullLink()
 
     class Other:
-        flow_messages = True
+        capabilities = FLOW
         reading: list[bool] = []
 
         def send_control(self, sent: bytes) -> None:
@@ -147,7 +147,7 @@ def test_it_can_be_attached_to_another_link(loop: ClockLoop):
     assert source.link.data == b""
     assert other.data == b"hello"
     assert other.control == [(MessageType.CONNECTION_RESET, 1)]
-    assert source.traffic.session.may_pause
+    assert source.traffic.session.capabilities == FLOW
     source.close()
 
 

@@ -18,7 +18,7 @@ follows from the stream id, for a destination see :mod:`.fence`.
 **Turns.** In one turn of the event loop an end handles as many messages as its
 :class:`~.turn_budget.TurnBudget` allows, and keeps the rest in its backlog, as bytes.
 
-**Flow messages** (docs/flow-messages.md) pass between two proxies of this project only.
+**Flow messages** (docs/flow-messages.md) pass between two clients with that capability only.
 From and for all others they are unknown messages, which are dropped.
 
 **Back-pressure.** A client that takes in too little (:meth:`RelayEnd.write_blocked`) blocks
@@ -36,6 +36,8 @@ from ...errors import RemoteProtocolError
 from ...wire import (
     FLOW_MESSAGES,
     PEER_LISTENS,
+    Capabilities,
+    Capability,
     Message,
     MessageSplitter,
     MessageType,
@@ -109,7 +111,7 @@ class RelayEnd:
         "_traffic",
         "_turn_budget",
         "_write_blocked",
-        "is_tailrace",
+        "capabilities",
     )
 
     def __init__(
@@ -119,13 +121,12 @@ class RelayEnd:
         services: Iterable[str],
         counters: Counters,
         turn_budget: TurnBudget,
-        *,
-        is_tailrace: bool,
+        capabilities: Capabilities,
     ) -> None:
         self._link = link
         self._side = side
-        self.is_tailrace = is_tailrace
-        """Whether the client is a proxy of this project, which understands flow messages."""
+        self.capabilities = capabilities
+        """What the client can do."""
         self._counters = counters
         self._traffic = counters.traffic[side]
         self._turn_budget = turn_budget
@@ -319,9 +320,14 @@ class RelayEnd:
         elif message.type in _FLOW_TYPES and self._passes_flow(key):
             self._forward(raw, message)
 
+    @property
+    def _has_flow(self) -> bool:
+        """Return whether the client understands flow messages."""
+        return Capability.FLOW in self.capabilities
+
     def _passes_flow(self, key: StreamKey) -> bool:
         """Return whether the client's flow messages for a stream are passed on, as its data is."""
-        return self.is_tailrace and (self._side is Side.DESTINATION or self._rules.is_open(key))
+        return self._has_flow and (self._side is Side.DESTINATION or self._rules.is_open(key))
 
     def _answer_reset(self, key: StreamKey, connection_id: int) -> None:
         """Refuse a stream; to a client that does not read, later."""
@@ -338,13 +344,13 @@ class RelayEnd:
         return f"no {self._side.other.value} is connected"
 
     def _send_reset(self, key: StreamKey, connection_id: int, why: str) -> None:
-        """Tell the client that a stream is over, and one of this project why.
+        """Tell the client that a stream is over, and why if it understands that.
 
         The connection id of the stream's start is kept: peers on protocol 3.0 exist
         that drop the link over a reset without one, and the others ignore it.
         """
         service_id, stream_id = key
-        payload = why.encode() if self.is_tailrace else b""
+        payload = why.encode() if self._has_flow else b""
         self._link.send(
             encode_delimited(
                 Message(MessageType.STREAM_RESET, stream_id, service_id, connection_id, payload)
@@ -359,19 +365,20 @@ class RelayEnd:
                 self._rules.stream_started(control)
             elif control.type == _STREAM_RESET:
                 self._rules.stream_ended((control.service_id, control.stream_id))
-            elif not self.is_tailrace:
+            elif not self._has_flow:
                 return
         self._link.send(messages)
 
     def _tell_presence(self) -> None:
-        """Tell a proxy of this project whether the other side is connected, and what it is."""
+        """Tell a client that understands it whether the other side is connected, and what it is."""
         self._presence_pending = self._write_blocked
-        if self._attachment is None or not self.is_tailrace or self._write_blocked:
+        if self._attachment is None or not self._has_flow or self._write_blocked:
             return
         kind, payload = MessageType.PEER_LEFT, b""
         if self._attachment.peer_present:
             kind = MessageType.PEER_JOINED
-            payload = PEER_LISTENS if self._attachment.peer_is_tailrace else b""
+            listens = Capability.FLOW in self._attachment.peer_capabilities
+            payload = PEER_LISTENS if listens else b""
         self._link.send(encode_delimited(Message(kind, payload=payload, ignorable=True)))
 
     def peer_joined(self) -> None:

@@ -18,7 +18,9 @@ from tailrace.service.relay.turn_budget import (
 )
 from tailrace.service.telemetry.counters import Counters, ResetCause
 from tailrace.wire import (
+    FLOW,
     MAX_PAYLOAD,
+    NO_CAPABILITIES,
     PEER_MESSAGES,
     DataHeader,
     Message,
@@ -85,18 +87,19 @@ class Tunnel:
         self.source, self.source_link = self.connect(Side.SOURCE)
         self.destination, self.destination_link = self.connect(Side.DESTINATION)
 
-    def connect(self, side: Side, *, is_tailrace: bool = False) -> tuple[RelayEnd, Recorder]:
+    def connect(self, side: Side, *, has_flow: bool = False) -> tuple[RelayEnd, Recorder]:
         link = Recorder()
-        end = new_end(link, side, self.counters, is_tailrace=is_tailrace)
+        end = new_end(link, side, self.counters, has_flow=has_flow)
         end.join(self.switchboard, "t", 1e9)
         return end, link
 
 
 def new_end(
-    link: Recorder, side: Side, counters: Counters | None = None, *, is_tailrace: bool = False
+    link: Recorder, side: Side, counters: Counters | None = None, *, has_flow: bool = False
 ) -> RelayEnd:
     counters = counters or Counters(lambda: 0.0)
-    return RelayEnd(link, side, ("A", "B"), counters, TurnBudget(), is_tailrace=is_tailrace)
+    capabilities = FLOW if has_flow else NO_CAPABILITIES
+    return RelayEnd(link, side, ("A", "B"), counters, TurnBudget(), capabilities)
 
 
 @pytest.fixture
@@ -646,9 +649,9 @@ class TestFlowMessages:
     def tunnel(self, source: bool, destination: bool) -> Tunnel:
         """Return a tunnel with a stream; say which of its clients are ours."""
         tunnel = Tunnel()
-        tunnel.source, tunnel.source_link = tunnel.connect(Side.SOURCE, is_tailrace=source)
+        tunnel.source, tunnel.source_link = tunnel.connect(Side.SOURCE, has_flow=source)
         tunnel.destination, tunnel.destination_link = tunnel.connect(
-            Side.DESTINATION, is_tailrace=destination
+            Side.DESTINATION, has_flow=destination
         )
         feed(tunnel.source, start())
         assert tunnel.destination_link.take() == [start()]
@@ -695,13 +698,13 @@ class TestFlowMessages:
         tunnel = self.tunnel(True, True)
         tunnel.destination.leave()
         feed(tunnel.source, self.PAUSE)
-        _, link = tunnel.connect(Side.DESTINATION, is_tailrace=True)
+        _, link = tunnel.connect(Side.DESTINATION, has_flow=True)
         feed(tunnel.source, self.PAUSE, self.RESUME)
         assert link.take() == []
 
     def test_those_of_an_old_source_s_streams_do_not_reach_a_new_one(self) -> None:
         tunnel = self.tunnel(True, True)
-        source, link = tunnel.connect(Side.SOURCE, is_tailrace=True)
+        source, link = tunnel.connect(Side.SOURCE, has_flow=True)
         feed(source, start())
         feed(tunnel.destination, self.PAUSE)
         assert link.take() == []
@@ -709,17 +712,17 @@ class TestFlowMessages:
         feed(tunnel.destination, self.PAUSE)
         assert link.take() == [self.PAUSE]
 
-    @pytest.mark.parametrize("is_tailrace", [True, False])
-    def test_one_that_is_not_ignorable_is_refused(self, is_tailrace: bool) -> None:
-        tunnel = self.tunnel(is_tailrace, is_tailrace)
+    @pytest.mark.parametrize("has_flow", [True, False])
+    def test_one_that_is_not_ignorable_is_refused(self, has_flow: bool) -> None:
+        tunnel = self.tunnel(has_flow, has_flow)
         with pytest.raises(RemoteProtocolError, match="type 1001"):
             feed(tunnel.source, self.PAUSE._replace(ignorable=False))
 
-    @pytest.mark.parametrize("is_tailrace", [True, False])
+    @pytest.mark.parametrize("has_flow", [True, False])
     def test_one_that_names_nothing_is_as_harmless_as_any_unknown_message(
-        self, is_tailrace: bool
+        self, has_flow: bool
     ) -> None:
-        tunnel = self.tunnel(is_tailrace, is_tailrace)
+        tunnel = self.tunnel(has_flow, has_flow)
         for odd in (
             Message(1001, ignorable=True),
             Message(1001, -1, "A", ignorable=True),
@@ -747,13 +750,13 @@ class TestPresence:
         tunnel = Tunnel()
         tunnel.source.leave()
         tunnel.destination.leave()
-        _, link = tunnel.connect(side, is_tailrace=True)
+        _, link = tunnel.connect(side, has_flow=True)
         assert self.told(link) == [self.NOBODY]
         stranger, far = tunnel.connect(side.other)
         assert self.told(link) == [self.STRANGER]
         stranger.leave()
         assert self.told(link) == [self.NOBODY]
-        _, ours = tunnel.connect(side.other, is_tailrace=True)
+        _, ours = tunnel.connect(side.other, has_flow=True)
         assert self.told(link) == [self.OURS]
         assert self.told(ours) == [self.OURS]
         tunnel.connect(side.other)
@@ -762,7 +765,7 @@ class TestPresence:
 
     def test_one_that_does_not_read_is_told_the_latest_once_it_does(self) -> None:
         tunnel = Tunnel()
-        source, link = tunnel.connect(Side.SOURCE, is_tailrace=True)
+        source, link = tunnel.connect(Side.SOURCE, has_flow=True)
         source.write_blocked()
         for _ in range(1000):
             tunnel.connect(Side.DESTINATION)
@@ -773,10 +776,10 @@ class TestPresence:
         source.write_unblocked()
         assert self.told(link) == []
 
-    @pytest.mark.parametrize("is_tailrace", [True, False])
-    def test_no_client_may_say_so(self, is_tailrace: bool) -> None:
+    @pytest.mark.parametrize("has_flow", [True, False])
+    def test_no_client_may_say_so(self, has_flow: bool) -> None:
         tunnel = Tunnel()
-        source, _ = tunnel.connect(Side.SOURCE, is_tailrace=is_tailrace)
+        source, _ = tunnel.connect(Side.SOURCE, has_flow=has_flow)
         with pytest.raises(RemoteProtocolError, match="type 1003"):
             feed(source, self.OURS)
 
@@ -785,12 +788,12 @@ class TestWhy:
     """Resets tell proxies of this project why; to all others they are what they were."""
 
     @pytest.mark.parametrize(
-        ("is_tailrace", "why"), [(True, b"no destination is connected"), (False, b"")]
+        ("has_flow", "why"), [(True, b"no destination is connected"), (False, b"")]
     )
-    def test_a_start_without_a_peer(self, is_tailrace: bool, why: bytes) -> None:
+    def test_a_start_without_a_peer(self, has_flow: bool, why: bytes) -> None:
         tunnel = Tunnel()
         tunnel.destination.leave()
-        source, link = tunnel.connect(Side.SOURCE, is_tailrace=is_tailrace)
+        source, link = tunnel.connect(Side.SOURCE, has_flow=has_flow)
         feed(source, start())
         assert link.take() == [reset(connection=1)._replace(payload=why)]
         source.write_blocked()
@@ -798,10 +801,10 @@ class TestWhy:
         source.write_unblocked()
         assert link.take() == [reset(2, connection=1)._replace(payload=why)]
 
-    @pytest.mark.parametrize(("is_tailrace", "why"), [(True, b"the source has left"), (False, b"")])
-    def test_a_peer_that_leaves(self, is_tailrace: bool, why: bytes) -> None:
+    @pytest.mark.parametrize(("has_flow", "why"), [(True, b"the source has left"), (False, b"")])
+    def test_a_peer_that_leaves(self, has_flow: bool, why: bytes) -> None:
         tunnel = Tunnel()
-        tunnel.destination, link = tunnel.connect(Side.DESTINATION, is_tailrace=is_tailrace)
+        tunnel.destination, link = tunnel.connect(Side.DESTINATION, has_flow=has_flow)
         feed(tunnel.source, start())
         assert link.take() == [start()]
         tunnel.source.leave()
