@@ -18,7 +18,14 @@ from .capabilities import (
 from .codec import DataHeader, decode, encode, encode_delimited
 from .fastpath import ConnectionIndex, DataKey
 from .framing import MessageSplitter
-from .messages import FLOW_MESSAGES, PEER_LISTENS, PEER_MESSAGES, Message, MessageType
+from .messages import (
+    FLOW_MESSAGES,
+    PEER_LISTENS,
+    PEER_MESSAGES,
+    RESUME_MESSAGES,
+    Message,
+    MessageType,
+)
 from .protocol import (
     MAX_CONNECTION_ID,
     MAX_FRAME,
@@ -30,6 +37,20 @@ from .protocol import (
     SUBPROTOCOL_V3,
     SUBPROTOCOLS,
 )
+from .resumption import (
+    MAX_OFFER,
+    NOBODY,
+    SESSION_ID_SIZE,
+    Place,
+    Progress,
+    SessionOffer,
+    decode_fin,
+    decode_offer,
+    decode_progress,
+    encode_fin,
+    encode_offer,
+    encode_progress,
+)
 from .side import Side
 
 __all__ = [
@@ -40,13 +61,17 @@ __all__ = [
     "MAX_CONNECTION_ID",
     "MAX_FRAME",
     "MAX_MESSAGE",
+    "MAX_OFFER",
     "MAX_PAYLOAD",
     "MAX_STREAM_ID",
+    "NOBODY",
     "NO_CAPABILITIES",
     "OFFER",
     "PASSED_ON",
     "PEER_LISTENS",
     "PEER_MESSAGES",
+    "RESUME_MESSAGES",
+    "SESSION_ID_SIZE",
     "SUBPROTOCOLS",
     "SUBPROTOCOL_V1",
     "SUBPROTOCOL_V2",
@@ -59,10 +84,19 @@ __all__ = [
     "Message",
     "MessageSplitter",
     "MessageType",
+    "Place",
+    "Progress",
+    "SessionOffer",
     "Side",
     "decode",
+    "decode_fin",
+    "decode_offer",
+    "decode_progress",
     "encode",
     "encode_delimited",
+    "encode_fin",
+    "encode_offer",
+    "encode_progress",
     "format_capabilities",
     "parse_capabilities",
 ]

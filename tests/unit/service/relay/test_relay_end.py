@@ -22,6 +22,7 @@ from tailrace.wire import (
     MAX_PAYLOAD,
     NO_CAPABILITIES,
     PEER_MESSAGES,
+    RESUME_MESSAGES,
     DataHeader,
     Message,
     MessageSplitter,
@@ -711,6 +712,19 @@ class TestFlowMessages:
         tunnel.destination.pong_received(tunnel.destination_link.pings[-1])
         feed(tunnel.destination, self.PAUSE)
         assert link.take() == [self.PAUSE]
+
+    @pytest.mark.parametrize("kind", sorted(RESUME_MESSAGES))
+    def test_those_of_resumption_are_unknown(self, kind: MessageType) -> None:
+        """No service has said yet that it passes them on."""
+        tunnel = self.tunnel(True, True)
+        odd = Message(kind, 1, "A", 1, b"payload", ignorable=True)
+        for message in (odd, odd._replace(stream_id=0, service_id="", connection_id=0)):
+            feed(tunnel.source, message, data())
+            assert tunnel.destination_link.take() == [data()]
+            feed(tunnel.destination, message)
+            assert tunnel.source_link.take() == []
+        with pytest.raises(RemoteProtocolError, match=f"type {kind}"):
+            feed(tunnel.source, odd._replace(ignorable=False))
 
     @pytest.mark.parametrize("has_flow", [True, False])
     def test_one_that_is_not_ignorable_is_refused(self, has_flow: bool) -> None:
