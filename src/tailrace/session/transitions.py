@@ -18,7 +18,7 @@ What pauses and resumes a connection is our own (docs/flow-messages.md).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum
+from enum import Enum, unique
 from typing import Final
 
 from ..wire import FLOW_MESSAGES, PEER_MESSAGES, Message, MessageType
@@ -28,12 +28,17 @@ from .streams import Stream, StreamState
 __all__ = [
     "DESTINATION",
     "ENDINGS",
+    "RESUMPTION",
     "SESSION",
     "SOURCE",
     "STREAM_MESSAGES",
     "Action",
     "Ending",
     "MessageKind",
+    "ResumptionAction",
+    "ResumptionEvent",
+    "ResumptionState",
+    "ResumptionTable",
     "SessionAction",
     "SessionState",
     "SessionTable",
@@ -216,6 +221,78 @@ ENDINGS: Final[Mapping[EndCause, Ending]] = {
     EndCause.LINK_LOST: Ending.FAILURE,
     EndCause.TUNNEL_ENDED: Ending.FAILURE,
 }
+
+
+class ResumptionState(_Entry):
+    """How far the two ends agree on which connections go on, and where."""
+
+    DOWN = "no link"
+    OFFERED = "link, no agreement"
+    LIVE = "agreed"
+
+
+@unique
+class ResumptionEvent(_Entry):
+    """What brings an agreement about, or ends it."""
+
+    LINK_UP = "a link has come up"
+    LINK_LOST = "the link was lost"
+    PEER_LEFT = "PEER_LEFT"
+    OFFER_UNAWARE = "SESSION_OFFER that does not name this incarnation"
+    OFFER_UNAWARE_NEW = "SESSION_OFFER that does not name it, of an incarnation not heard before"
+    OFFER_AWARE = "SESSION_OFFER that names this incarnation"
+    OFFER_AWARE_NEW = "SESSION_OFFER that names it, of an incarnation not heard before"
+
+
+class ResumptionAction(Enum):
+    """What an event does to an agreement."""
+
+    NOTHING = "nothing"
+    SUSPEND = "send nothing more"
+    RENEW = "begin an incarnation"
+    RENEW_AND_OFFER = "begin an incarnation, offer"
+    OFFER = "offer"
+    AGREE = "go on"
+    OFFER_AND_AGREE = "offer, go on"
+
+
+ResumptionTable = Mapping[
+    tuple[ResumptionState, ResumptionEvent], tuple[ResumptionAction, ResumptionState]
+]
+
+
+def _resumption(
+    rows: Mapping[ResumptionEvent, tuple[tuple[ResumptionAction, ResumptionState], ...]],
+) -> ResumptionTable:
+    """Return the table whose rows have one entry for each :class:`ResumptionState`, in order."""
+    return {
+        (state, event): entry
+        for event, entries in rows.items()
+        for state, entry in zip(ResumptionState, entries, strict=True)
+    }
+
+
+_STAY_DOWN: Final = (ResumptionAction.NOTHING, ResumptionState.DOWN)
+_STAY_LIVE: Final = (ResumptionAction.NOTHING, ResumptionState.LIVE)
+_BEGIN: Final = (ResumptionAction.RENEW_AND_OFFER, ResumptionState.OFFERED)
+_SUSPEND: Final = (ResumptionAction.SUSPEND, ResumptionState.DOWN)
+_RENEW: Final = (ResumptionAction.RENEW, ResumptionState.OFFERED)
+_OFFER: Final = (ResumptionAction.OFFER, ResumptionState.OFFERED)
+_AGREE: Final = (ResumptionAction.AGREE, ResumptionState.LIVE)
+_OFFER_AND_AGREE: Final = (ResumptionAction.OFFER_AND_AGREE, ResumptionState.LIVE)
+
+RESUMPTION: Final[ResumptionTable] = _resumption(
+    {
+        ResumptionEvent.LINK_UP: (_BEGIN, _BEGIN, _BEGIN),
+        ResumptionEvent.LINK_LOST: (_STAY_DOWN, _SUSPEND, _SUSPEND),
+        # No offer: there is nobody to read it, and whoever comes makes the first one.
+        ResumptionEvent.PEER_LEFT: (_STAY_DOWN, _RENEW, _RENEW),
+        ResumptionEvent.OFFER_UNAWARE: (_STAY_DOWN, _OFFER, _STAY_LIVE),
+        ResumptionEvent.OFFER_UNAWARE_NEW: (_STAY_DOWN, _OFFER, _OFFER),
+        ResumptionEvent.OFFER_AWARE: (_STAY_DOWN, _AGREE, _STAY_LIVE),
+        ResumptionEvent.OFFER_AWARE_NEW: (_STAY_DOWN, _OFFER_AND_AGREE, _OFFER_AND_AGREE),
+    }
+)
 
 _OURS: Final = FLOW_MESSAGES | PEER_MESSAGES
 
