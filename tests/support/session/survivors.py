@@ -106,6 +106,7 @@ class _End:
     def __post_init__(self) -> None:
         session_id = next(self.world.processes).to_bytes(16, "big")
         self.resumption = Resumption(self.side, session_id, self)
+        self.world.by_id[session_id] = self
 
     def _send(self, kind: MessageType, ledger: Ledger | None = None, payload: bytes = b"") -> None:
         assert self.send is not None
@@ -126,7 +127,7 @@ class _End:
 
     def resumed(self) -> None:
         self.world.agreements += 1
-        self.agreed_with = self.world.ends[self.side.other]
+        self.agreed_with = self.world.by_id[self.resumption._peer_id]
         for half in list(self.halves.values()):
             self.settle(half)
 
@@ -222,6 +223,8 @@ class World:
 
     def __init__(self) -> None:
         self.processes = itertools.count(1)
+        self.by_id: dict[bytes, _End] = {}
+        """All processes that there have been, by session id."""
         self.hops: dict[Side, _Hop | None] = dict.fromkeys(Side)
         self.halves: list[Half] = []
         self.excused: set[int] = set()
