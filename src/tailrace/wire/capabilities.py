@@ -39,6 +39,9 @@ class Capability(StrEnum):
     PINGS = "pings"
     """May be pinged at any time: C++ proxies answer from within whatever they are writing."""
 
+    RESUME = "resume"
+    """Goes on with its connections over lost links (:mod:`tailrace.session.resumption`)."""
+
     # Looked up for each buffered piece of data, and Enum hashes names in Python.
     __hash__ = str.__hash__
 
@@ -48,9 +51,9 @@ Capabilities: TypeAlias = frozenset[Capability]
 NO_CAPABILITIES: Final[Capabilities] = frozenset()
 FLOW: Final[Capabilities] = frozenset({Capability.FLOW})
 """That and nothing more."""
-OFFER: Final[Capabilities] = frozenset(Capability)
+OFFER: Final[Capabilities] = frozenset({Capability.FLOW, Capability.PINGS})
 """What a proxy of this version offers."""
-PASSED_ON: Final = FLOW
+PASSED_ON: Final[Capabilities] = frozenset({Capability.FLOW, Capability.RESUME})
 """What a service of this version passes on between two ends; the rest concerns its own link."""
 
 

@@ -10,7 +10,7 @@ from tailrace.wire import OFFER, PASSED_ON, Capability, format_capabilities, par
 def test_the_field_to_the_byte() -> None:
     """Both ends and the service may be of different versions: the names stay."""
     assert format_capabilities(OFFER) == "flow, pings"
-    assert format_capabilities(PASSED_ON) == "flow"
+    assert format_capabilities(PASSED_ON) == "flow, resume"
 
 
 @pytest.mark.parametrize(

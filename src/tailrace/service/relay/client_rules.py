@@ -53,7 +53,7 @@ _CLIENT_TYPES: Final = (
     - RESUME_MESSAGES
 )
 _DROPPED_TYPES: Final = _FLOW_TYPES | frozenset(map(int, RESUME_MESSAGES))
-"""Ours, which are fit to be dropped as unknown ones are."""
+"""Ours, which pass between some clients; from all others they are dropped as unknown ones are."""
 _SOURCE_ONLY: Final = frozenset({MessageType.STREAM_START, MessageType.CONNECTION_START})
 
 

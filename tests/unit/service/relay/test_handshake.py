@@ -99,6 +99,7 @@ def test_a_proxy_of_this_project_that_makes_no_offer(agent: str, is_tailrace: bo
     [
         ("flow, pings", {"flow", "pings"}, "flow"),
         ("juggling,flow", {"flow"}, "flow"),
+        ("resume, pings, flow", {"flow", "pings", "resume"}, "flow, resume"),
         ("pings", {"pings"}, ""),
         ("", set(), ""),
     ],

@@ -21,8 +21,10 @@ from tailrace.wire import (
     FLOW,
     MAX_PAYLOAD,
     NO_CAPABILITIES,
+    PASSED_ON,
     PEER_MESSAGES,
     RESUME_MESSAGES,
+    Capabilities,
     DataHeader,
     Message,
     MessageSplitter,
@@ -88,18 +90,26 @@ class Tunnel:
         self.source, self.source_link = self.connect(Side.SOURCE)
         self.destination, self.destination_link = self.connect(Side.DESTINATION)
 
-    def connect(self, side: Side, *, has_flow: bool = False) -> tuple[RelayEnd, Recorder]:
+    def connect(
+        self, side: Side, *, has_flow: bool = False, capabilities: Capabilities | None = None
+    ) -> tuple[RelayEnd, Recorder]:
         link = Recorder()
-        end = new_end(link, side, self.counters, has_flow=has_flow)
+        end = new_end(link, side, self.counters, has_flow=has_flow, capabilities=capabilities)
         end.join(self.switchboard, "t", 1e9)
         return end, link
 
 
 def new_end(
-    link: Recorder, side: Side, counters: Counters | None = None, *, has_flow: bool = False
+    link: Recorder,
+    side: Side,
+    counters: Counters | None = None,
+    *,
+    has_flow: bool = False,
+    capabilities: Capabilities | None = None,
 ) -> RelayEnd:
     counters = counters or Counters(lambda: 0.0)
-    capabilities = FLOW if has_flow else NO_CAPABILITIES
+    if capabilities is None:
+        capabilities = FLOW if has_flow else NO_CAPABILITIES
     return RelayEnd(link, side, ("A", "B"), counters, TurnBudget(), capabilities)
 
 
@@ -715,7 +725,7 @@ class TestFlowMessages:
 
     @pytest.mark.parametrize("kind", sorted(RESUME_MESSAGES))
     def test_those_of_resumption_are_unknown(self, kind: MessageType) -> None:
-        """No service has said yet that it passes them on."""
+        """To clients that have not offered to go on over lost links."""
         tunnel = self.tunnel(True, True)
         odd = Message(kind, 1, "A", 1, b"payload", ignorable=True)
         for message in (odd, odd._replace(stream_id=0, service_id="", connection_id=0)):
@@ -882,3 +892,108 @@ class TestCounting:
             ResetCause.PEER_LEFT: 2,
             ResetCause.PEER_ABSENT: 1,
         }
+
+
+class TestResumption:
+    """Two clients that go on over lost links by themselves."""
+
+    OFFER = Message(MessageType.SESSION_OFFER, payload=b"an offer", ignorable=True)
+    ACK = Message(MessageType.CONNECTION_ACK, 1, "A", 1, b"so far", ignorable=True)
+    FIN = ACK._replace(type=MessageType.CONNECTION_FIN)
+    LEFT = Message(MessageType.PEER_LEFT, ignorable=True)
+
+    def tunnel(self, destination: Capabilities = PASSED_ON) -> Tunnel:
+        """Return a tunnel with a stream, whose source goes on."""
+        tunnel = Tunnel()
+        tunnel.source, tunnel.source_link = tunnel.connect(Side.SOURCE, capabilities=PASSED_ON)
+        tunnel.destination, tunnel.destination_link = tunnel.connect(
+            Side.DESTINATION, capabilities=destination
+        )
+        feed(tunnel.source, start())
+        assert tunnel.destination_link.take() == [start()]
+        return tunnel
+
+    def test_their_messages_pass_in_their_place(self) -> None:
+        tunnel = self.tunnel()
+        feed(tunnel.source, data(), self.OFFER, self.ACK, data(), self.FIN)
+        sent = [data(), self.OFFER, self.ACK, data(), self.FIN]
+        assert tunnel.destination_link.take() == sent
+        feed(tunnel.destination, *sent)
+        assert tunnel.source_link.take() == sent
+
+    @pytest.mark.parametrize("others", [NO_CAPABILITIES, FLOW])
+    def test_nobody_else_sees_or_sends_any(self, others: Capabilities) -> None:
+        tunnel = self.tunnel(others)
+        messages = (self.OFFER, self.ACK, self.FIN)
+        feed(tunnel.source, *messages)
+        assert tunnel.destination_link.frames == []
+        feed(tunnel.destination, *messages)
+        assert tunnel.source_link.take() == []
+
+    def test_those_of_a_stream_that_is_over_are_dropped(self) -> None:
+        tunnel = self.tunnel()
+        feed(tunnel.source, self.ACK._replace(stream_id=9), self.OFFER)
+        assert tunnel.destination_link.take() == [self.OFFER]
+
+    def test_a_peer_that_leaves_is_told_of_and_no_stream_is_reset(self) -> None:
+        tunnel = self.tunnel()
+        tunnel.source_link.take()
+        tunnel.source_link.told.clear()
+        tunnel.destination.leave()
+        assert tunnel.source_link.take() == []
+        assert tunnel.source_link.told == [self.LEFT]
+        assert not tunnel.counters.resets[ResetCause.PEER_LEFT]
+        # The stream is forgotten: its data goes nowhere, and it can be started again.
+        _, link = tunnel.connect(Side.DESTINATION, capabilities=PASSED_ON)
+        feed(tunnel.source, data(), self.ACK)
+        assert link.take() == []
+        feed(tunnel.source, start(), data())
+        assert link.take() == [start(), data()]
+
+    @pytest.mark.parametrize("others", [NO_CAPABILITIES, FLOW])
+    def test_streams_with_anybody_else_are_reset(self, others: Capabilities) -> None:
+        tunnel = self.tunnel(others)
+        tunnel.destination.leave()
+        assert [each.type for each in tunnel.source_link.take()] == [MessageType.STREAM_RESET]
+        assert tunnel.counters.resets[ResetCause.PEER_LEFT] == 1
+
+    def test_a_source_that_leaves_puts_up_the_fence(self) -> None:
+        tunnel = self.tunnel()
+        tunnel.destination_link.take()
+        source, link = tunnel.connect(Side.SOURCE, capabilities=PASSED_ON)
+        assert tunnel.destination_link.take() == []
+        assert tunnel.destination_link.told[-2] == self.LEFT
+        feed(tunnel.destination, self.OFFER, data())
+        assert link.take() == []
+        tunnel.destination.pong_received(tunnel.destination_link.pings[-1])
+        feed(tunnel.destination, self.OFFER)
+        assert link.take() == [self.OFFER]
+        feed(source, self.OFFER)
+        assert tunnel.destination_link.take() == [self.OFFER]
+
+    def test_who_does_not_read_is_told_ahead_of_what_the_next_peer_sends(self) -> None:
+        tunnel = self.tunnel()
+        tunnel.destination_link.take()
+        tunnel.destination_link.told.clear()
+        tunnel.destination.write_blocked()
+        source, _ = tunnel.connect(Side.SOURCE, capabilities=PASSED_ON)
+        assert tunnel.destination_link.take() == []
+        assert tunnel.destination_link.told == [self.LEFT]
+        feed(source, self.OFFER)
+        assert tunnel.destination_link.take() == [self.OFFER]
+        tunnel.destination.write_unblocked()
+        tunnel.destination_link.take()
+        assert [each.type for each in tunnel.destination_link.told] == [
+            MessageType.PEER_LEFT,
+            MessageType.PEER_JOINED,
+        ]
+
+    @pytest.mark.parametrize(
+        ("peer", "words"), [(PASSED_ON, b"flow, resume"), (FLOW, b"flow"), (NO_CAPABILITIES, b"")]
+    )
+    def test_they_are_told_what_the_other_side_can_do(
+        self, peer: Capabilities, words: bytes
+    ) -> None:
+        tunnel = self.tunnel(peer)
+        tunnel.source_link.take()
+        assert tunnel.source_link.told[-1].payload == words
