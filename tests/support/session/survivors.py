@@ -119,6 +119,10 @@ class _End:
         self._send(MessageType.SESSION_OFFER, None, payload)
 
     def send_start(self, ledger: Ledger, *, first: bool) -> None:
+        peer = self.world.by_id[self.resumption._peer_id]
+        if peer is not self.world.ends[self.side.other] and ledger in self.halves:
+            # It was killed, which is not known here yet: the connection counts as lost with it.
+            self.world.excused.add(self.halves[ledger].tag // 2)
         kind = MessageType.STREAM_START if first else MessageType.CONNECTION_START
         self._send(kind, ledger)
 
@@ -250,8 +254,6 @@ class World:
         self.halves.append(half)
         if ledger.is_open:
             source.send_start(ledger, first=is_first)
-            if source.agreed_with is not self.ends[Side.DESTINATION]:
-                self.excused.add(half.tag // 2)  # it is not known yet that the peer was killed
         return half
 
     def connected(self, end: _End, ledger: Ledger) -> Half:
