@@ -57,11 +57,11 @@ class Ledger:
         "at",
         "connection_id",
         "consumed",
+        "credit",
         "fin_seen",
         "half",
         "has_begun",
         "is_open",
-        "limit",
         "received",
         "replay",
         "service_id",
@@ -85,8 +85,8 @@ class Ledger:
         self.replay = ReplayBuffer()
         self.at = 0
         """How far the peer has been sent everything, on this link or an earlier one."""
-        self.limit = FIRST_LIMIT
-        """How much the peer allows to be sent in all."""
+        self.credit = FIRST_LIMIT
+        """Bytes that may be recorded now: what the peer allows, and none behind the end."""
         self.half = SendingHalf.OPEN
         self.received = 0
         self.consumed = 0
@@ -117,11 +117,6 @@ class Ledger:
     # -- sending ------------------------------------------------------------------------------
 
     @property
-    def credit(self) -> int:
-        """Bytes that may be recorded now."""
-        return self.limit - self.replay.end
-
-    @property
     def unsent(self) -> int:
         """Bytes that are recorded, and have to be sent on this link before any others."""
         return self.replay.end - self.at
@@ -132,8 +127,10 @@ class Ledger:
         Raises:
             LocalProtocolError: it is more than the credit, or behind the end.
         """
-        if len(data) > self.credit or self.half is not SendingHalf.OPEN:
-            raise LocalProtocolError(f"{len(data)} bytes are more than may be sent for {self}")
+        size = len(data)
+        if size > self.credit:
+            raise LocalProtocolError(f"{size} bytes are more than may be sent for {self}")
+        self.credit -= size
         self.replay.append(data)
 
     def next_unsent(self, limit: int) -> bytes:
@@ -146,6 +143,7 @@ class Ledger:
         """Note that the local end has sent its last byte."""
         if self.half is SendingHalf.OPEN:
             self.half = SendingHalf.ENDED
+            self.credit = 0
 
     @property
     def fin_is_due(self) -> bool:
@@ -171,7 +169,8 @@ class Ledger:
         if fin_seen and (self.half is SendingHalf.OPEN or received != replay.end):
             raise RemoteProtocolError(f"an end acknowledged that was not sent for {self}")
         replay.trim(received)
-        self.limit = max(self.limit, limit)
+        if self.half is SendingHalf.OPEN:
+            self.credit = max(self.credit, limit - replay.end)
         if fin_seen:
             self.half = SendingHalf.ACKNOWLEDGED
 

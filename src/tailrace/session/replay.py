@@ -24,7 +24,7 @@ _BLOCK: Final = MAX_PAYLOAD
 class ReplayBuffer:
     """What has been sent in one direction of a connection and may have to be sent again."""
 
-    __slots__ = ("_blocks", "_skipped", "base", "end")
+    __slots__ = ("_blocks", "_last", "_room", "_skipped", "base", "end")
 
     def __init__(self) -> None:
         self.base = 0
@@ -33,6 +33,10 @@ class ReplayBuffer:
         """The offset behind the last byte."""
         self._blocks: deque[bytearray] = deque()
         self._skipped = 0
+        self._last = bytearray()
+        """The latest block, if it is among them."""
+        self._room = 0
+        """Bytes that may still be added to it."""
 
     def __len__(self) -> int:
         """Return the number of bytes that are not acknowledged."""
@@ -40,13 +44,15 @@ class ReplayBuffer:
 
     def append(self, data: memoryview) -> None:
         """Keep a copy of ``data`` (at most 64,512 bytes)."""
-        blocks = self._blocks
         size = len(data)
         self.end += size
-        if blocks and len(blocks[-1]) + size <= _BLOCK:
-            blocks[-1] += data
+        self._room -= size
+        if self._room >= 0:
+            self._last += data
         else:
-            blocks.append(bytearray(data))
+            self._last = bytearray(data)
+            self._room = _BLOCK - size
+            self._blocks.append(self._last)
 
     def trim(self, offset: int) -> None:
         """Drop what is acknowledged: everything before ``offset`` (base..end)."""
@@ -55,6 +61,9 @@ class ReplayBuffer:
         blocks = self._blocks
         while blocks and len(blocks[0]) <= at:
             at -= len(blocks.popleft())
+        if not blocks:
+            self._last = bytearray()
+            self._room = 0
         self._skipped = at
         self.base = offset
 
