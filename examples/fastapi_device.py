@@ -56,7 +56,7 @@ def main() -> None:
     except OSError as error:
         sys.exit(str(error))
     except tailrace.TailraceError as error:
-        sys.exit(f"{error}. {error.advice}")
+        sys.exit(error.explain())
 
 
 if __name__ == "__main__":

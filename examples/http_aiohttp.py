@@ -67,7 +67,7 @@ def main() -> None:
     try:
         asyncio.run(fetch(args.thing, args.url, args.ca, args.timeout))
     except tailrace.TailraceError as error:
-        sys.exit(f"{error}. {error.advice}")
+        sys.exit(error.explain())
     except (OSError, aiohttp.ClientError) as error:
         sys.exit(f"{args.url}: {error}")
 

@@ -73,7 +73,7 @@ def main() -> None:
     try:
         asyncio.run(fetch(args.thing, args.url, args.ca, args.timeout))
     except tailrace.TailraceError as error:
-        sys.exit(f"{error}. {error.advice}")
+        sys.exit(error.explain())
     except (OSError, httpx.HTTPError, httpx.InvalidURL) as error:
         sys.exit(f"{args.url}: {str(error).partition(chr(10))[0] or type(error).__name__}")
 

@@ -58,7 +58,7 @@ def main() -> None:
     except KeyboardInterrupt:
         pass
     except tailrace.TailraceError as error:
-        sys.exit(f"{error}. {error.advice}")
+        sys.exit(error.explain())
     except OSError as error:
         sys.exit(f"{args.service} of {args.thing}: {error}")
 

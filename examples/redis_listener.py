@@ -43,7 +43,7 @@ def main() -> None:
     try:
         asyncio.run(count(args.thing, args.key, args.timeout))
     except tailrace.TailraceError as error:
-        sys.exit(f"{error}. {error.advice}")
+        sys.exit(error.explain())
     except redis.RedisError as error:
         sys.exit(f"Redis of {args.thing}: {error}")
 

@@ -40,7 +40,7 @@ def main() -> int:
     try:
         return asyncio.run(run(args.thing, args.command, args.user, args.timeout))
     except tailrace.TailraceError as error:
-        sys.exit(f"{error}. {error.advice}")
+        sys.exit(error.explain())
     except (OSError, asyncssh.Error) as error:
         sys.exit(f"SSH to {args.thing}: {error}")
 

@@ -50,7 +50,7 @@ def main() -> int:
     try:
         return run(args.thing, args.command, args.user, args.timeout)
     except tailrace.TailraceError as error:
-        sys.exit(f"{error}. {error.advice}")
+        sys.exit(error.explain())
     except (OSError, EOFError, paramiko.SSHException) as error:
         sys.exit(f"SSH to {args.thing}: {error}")
 

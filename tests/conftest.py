@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Generator, Mapping
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
 import hypothesis
@@ -35,6 +36,19 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         (name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections
     ]
     return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _runtime_directory() -> Iterator[None]:
+    """Keep the sockets of commands apart from those of this machine's, and their paths short."""
+    before = os.environ.get("XDG_RUNTIME_DIR")
+    with tempfile.TemporaryDirectory(prefix="tailrace-run-") as directory:
+        os.environ["XDG_RUNTIME_DIR"] = directory
+        yield
+    if before is None:
+        del os.environ["XDG_RUNTIME_DIR"]
+    else:
+        os.environ["XDG_RUNTIME_DIR"] = before
 
 
 @pytest.hookimpl(optionalhook=True)

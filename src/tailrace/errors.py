@@ -16,6 +16,10 @@ Three rules hold for every class below:
 from __future__ import annotations
 
 from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = [
     "AccessRefused",
@@ -73,6 +77,26 @@ class TailraceError(Exception):
     def __init__(self, *args: object, setting: str = "") -> None:
         super().__init__(*args)
         self.setting = setting
+
+    def __reduce__(self) -> tuple[Callable[..., TailraceError], tuple[object, ...]]:
+        """Let it be copied, and pass between processes, whatever its class is made with."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+    def explain(self) -> str:
+        """Return what happened and, where there is advice, what to do: for people, in one line.
+
+        Example: ``except tailrace.TailraceError as error: sys.exit(error.explain())``
+        """
+        return f"{self}. {self.advice[0].upper()}{self.advice[1:]}" if self.advice else str(self)
+
+
+def _restored(
+    kind: type[TailraceError], args: tuple[object, ...], attributes: dict[str, object]
+) -> TailraceError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
 
 
 class ConfigurationError(TailraceError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from support.processes.child import clean_environment
+from support.processes.sshd import configure_sshd, needs_sshd
 from support.repository import ROOT
 from support.waiting import HANG
 
@@ -60,6 +62,7 @@ for file in files:
 
 READY = {
     "tailrace serve": "^for a shell: ",
+    "tailrace agent run": "waiting at ",
     "-d SSH=localhost:22": "Successfully established websocket connection",
     "-s SSH=5555": "Listening for new connection on port 5555",
 }
@@ -169,6 +172,25 @@ def unshare() -> list[str]:
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
+
+
+@needs_sshd
+@pytest.mark.skipif(os.geteuid() != 0, reason="port 22, where the device has its server, is root's")
+def test_from_a_clone_to_a_shell_in_four_commands(machine: Machine, tmp_path: Path) -> None:
+    """With the commands as they are installed, and a real server."""
+    setup, serve, agent, ssh = blocks("tailrace")[0].commands.splitlines()
+    assert setup == "make setup"
+    server = configure_sshd(tmp_path, 22, "pump-7.tunnel", tmp_path)
+    machine.run(f"kill $!; {shlex.join(server)} &")
+    (tmp_path / ".venv").symlink_to(Path(sys.executable).parent.parent)
+    for command in (serve, agent):
+        assert command.endswith(" &")
+        machine.run_block(Block(command.removesuffix(" &"), ""))
+    assert ssh == ".venv/bin/tailrace ssh pump-7"
+    (tmp_path / "bin" / "ssh").unlink()
+    found = f"-i {tmp_path}/.ssh/id_ed25519 -o UserKnownHostsFile={tmp_path}/.ssh/known_hosts"
+    machine.run(f"echo 'echo in a shell of $USER' | {ssh} -T {found}")
+    assert "in a shell of root" in machine.output()
 
 
 def test_without_aws(machine: Machine) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.network.ports import free_port
+from support.processes.child import clean_environment, installed
 from support.processes.inspection import InspectingProxy, mitmproxy, squid
 from support.service import ServiceProcess
 from support.tunnel.processes import ProxyProcess, proxy_process
@@ -82,3 +85,46 @@ async def test_a_proxy_that_passes_no_upgrades(tmp_path: Path, service: ServiceP
         # The token was not used up.
         with source(tmp_path, tunnel, proxy, "-k") as again:
             assert await again.exit_code() == ExitCode.ALTERED
+
+
+async def examined(
+    service: ServiceProcess, proxy: InspectingProxy, *options: str
+) -> tuple[int, dict[str, dict[str, str]]]:
+    """Return exit code and results of ``tailrace doctor`` behind a proxy."""
+    endpoint = service.endpoints.data_endpoint.replace("127.0.0.1", "localhost")
+    environment = clean_environment() | {"https_proxy": f"http://127.0.0.1:{proxy.port}"}
+    process = await asyncio.create_subprocess_exec(
+        *(installed("tailrace"), "doctor", "--json", "-e", endpoint, *options),
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    out, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, {each["name"]: each for each in json.loads(out)["checks"]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_trusted", "code", "name"),
+    [
+        ("mitmproxy", True, ExitCode.OK, ""),
+        ("mitmproxy", False, ExitCode.TLS, "service TLS"),
+        ("squid as it is", True, ExitCode.ALTERED, "service upgrade"),
+    ],
+)
+async def test_doctor_tells_what_is_wrong(
+    tmp_path: Path,
+    service: ServiceProcess,
+    kind: str,
+    is_trusted: bool,
+    code: ExitCode,
+    name: str,
+) -> None:
+    with inspecting(kind, tmp_path, service) as proxy:
+        options = ["--ca-bundle", str(proxy.ca_file)] if is_trusted else []
+        ended, found = await examined(service, proxy, *options)
+    assert ended == code, found
+    failed = [each for each, result in found.items() if result["verdict"] == "failed"]
+    assert failed == ([name] if name else [])
+    if is_trusted:
+        assert "no token was spent" in found["service upgrade"]["figure"] or name

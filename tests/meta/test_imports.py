@@ -30,8 +30,10 @@ FLOORS = {
     "localproxy": 7,
     "service": 7,
     "library": 8,
+    "control": 8,
     "sync": 9,
     "agent": 10,
+    "operator": 10,
     "demo": 10,
     "testing": 10,
     "cli": 11,
@@ -43,8 +45,8 @@ FORBIDDEN = {
     "aws": {"session", "flow"},
     # It has nothing to do with tunnels: of link it uses the way through the network.
     "mqtt": {"wire", "session"},
-    # Nor have the checks.
-    "checks": {"wire", "session", "flow"},
+    # What a tunnel carries is of no concern to the checks.
+    "checks": {"session", "flow"},
     # The service speaks the protocol's messages but is neither end of a tunnel.
     "service": {"session", "link", "localproxy"},
     # What it needs of a tunnel, the engine and the control API's client offer.
@@ -53,6 +55,9 @@ FORBIDDEN = {
     "sync": {"session", "flow", "link"},
     # Tunnels come from the library alone.
     "agent": {"session", "flow", "localproxy", "service"},
+    "operator": {"session", "flow", "link", "localproxy", "service"},
+    # It tells what the engine counts.
+    "control": {"session", "flow", "link", "aws", "mqtt", "service"},
 }
 
 OFFERED = {"errors", "aws", "library", "service", "agent", "sync"}
@@ -191,6 +196,7 @@ def test_every_room_of_the_package_is_known() -> None:
         ("tailrace.library.tunnel", "from ..sync import Tunnel"),
         ("tailrace.sync.tunnel", "from ..link import Link"),
         ("tailrace.agent.tunnels", "from ..localproxy.proxy import LocalProxy"),
+        ("tailrace.operator.doctor.subject", "from ...link.endpoint import NetworkEndpoint"),
         ("tailrace.checks.server", "from ..mqtt.settings import BrokerSettings"),
         ("tailrace", "from .wire import Message"),
         ("tailrace.shed.tools", "import json"),

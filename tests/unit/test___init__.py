@@ -154,6 +154,7 @@ SIGNATURES = {
     "SourceTunnel.open_socket": "self, service",
     "SourceTunnel.listen": "self, service, host='127.0.0.1', port=0",
     "TunnelListener.close": "self",
+    "Agent.destinations": "self",
     "Agent.receive": "self, payload, *, thing_name=None, retained=False",
     "Agent.run": "self, *sources",
     "Agent.status": "self",

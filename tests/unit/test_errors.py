@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
+from collections.abc import Callable
 
 import pytest
 
@@ -18,6 +21,41 @@ from tailrace.errors import (
     ListenError,
     TailraceError,
 )
+
+
+@pytest.mark.parametrize(
+    "again", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))]
+)
+@pytest.mark.parametrize(
+    "error",
+    [
+        AccessRefused(403, "Forbidden", "no"),
+        ControlError("ThrottlingException", "slow down"),
+        ListenError("taken", service_id="SSH", port=22),
+        errors.HandshakeAltered("altered", 400, "Bad Request", "upgrade"),
+        errors.TimedOut("late"),
+        CertificateRejected("expired", fault=CertificateFault.OUT_OF_DATE),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_passes_between_processes(
+    error: TailraceError, again: Callable[[TailraceError], TailraceError]
+):
+    error.add_note("as seen by a worker")
+    found = again(error)
+    assert type(found) is type(error)
+    assert (str(found), found.args, vars(found)) == (str(error), error.args, vars(error))
+
+
+@pytest.mark.parametrize(
+    ("advice", "line"),
+    [("", "no route"), ("check it", "no route. Check it"), ("Call back", "no route. Call back")],
+)
+def test_an_error_and_its_advice_in_one_line(advice: str, line: str):
+    error = TailraceError("no route")
+    error.advice = advice
+    assert error.explain() == line
+
 
 TREE = {
     "AccessRefused": "HandshakeFailed",

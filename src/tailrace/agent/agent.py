@@ -25,7 +25,7 @@ from ..errors import (
     NotificationIgnored,
     NotificationNotStored,
 )
-from ..library import Application, ServiceMap, ServiceRule, endpoint_in
+from ..library import Application, ServiceMap, ServiceRule, TunnelStatus, endpoint_in
 from .kill_switch import KillSwitch
 from .notification import Notification, parse_notification
 from .served_tunnel import DestinationSettings, destination
@@ -37,6 +37,8 @@ __all__ = ["Agent", "AgentStatus", "status_text"]
 
 _SWITCH_PERIOD: Final = 1.0
 """Seconds between two looks at the kill switch."""
+_SOURCES_PERIOD: Final = 1.0
+"""Seconds between two looks at the ways in."""
 _HEARTBEAT_PERIOD: Final = 3600.0
 """Seconds between two lines that say that all is well, or what is not."""
 _SOURCE_DELAY: Final = 10.0
@@ -133,6 +135,7 @@ class Agent:
         self._state = AgentState(None if state_dir is None else Path(state_dir), time.time)
         self._tunnels = Tunnels(self._settings, max_tunnels, self._state, time.time, self._changed)
         self._sources: list[NotificationSource] = []
+        self._sources_doing: tuple[str, ...] = ()
         self._stack = AsyncExitStack()
         self._receiving = asyncio.Lock()
         self._started: deque[float] = deque(maxlen=max(_LEAST_RATE, 5 * max_tunnels))
@@ -159,6 +162,7 @@ class Agent:
             await self._resume(kept)
             if self._state.is_durable:
                 stack.enter_context(every(loop, _SWITCH_PERIOD, self._look_at_switch))
+            stack.enter_context(every(loop, _SOURCES_PERIOD, self._look_at_sources))
             stack.enter_context(every(loop, _HEARTBEAT_PERIOD, self.log_status))
             self._stack = stack.pop_all()
         return self
@@ -235,6 +239,15 @@ class Agent:
             kill_switch=self._switch.value,
             since=self._since,
         )
+
+    def destinations(self) -> Mapping[str, TunnelStatus]:
+        """Return the status of each tunnel's destination, by the tunnel's name. Never waits.
+
+        One that has failed, and is yet to be made anew, is missing.
+
+        Example: ``for name, tunnel in agent.destinations().items(): print(name, tunnel.link)``
+        """
+        return self._tunnels.destinations()
 
     def log_status(self) -> None:
         """Log in one line what the agent is doing; it does so itself once an hour.
@@ -371,6 +384,13 @@ class Agent:
         if switch is KillSwitch.NONE:
             self._tunnels.end_all("the agent is disabled")
         self._changed()
+
+    def _look_at_sources(self) -> None:
+        # The first word is what it is doing: how long, and why, is behind it.
+        doing = tuple(source.status().partition(" ")[0] for source in self._sources)
+        if doing != self._sources_doing:
+            self._sources_doing = doing
+            self._changed()
 
     def _changed(self) -> None:
         for subscriber in list(self._subscribers.values()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +16,7 @@ from ..checks.server import Server, http_check, path_checks
 from ..checks.targets import check_target
 from ..common.addresses import TCPAddress, UnixAddress
 from ..common.file_lock import locked
-from ..common.private_files import why_not_private
+from ..common.private_files import OTHERS_MAY_WRITE, why_not_private
 from ..errors import ConfigurationError, TailraceError
 from ..library.application import local_service
 from ..library.service_map import ServiceRule
@@ -43,6 +44,8 @@ class AgentCheckSettings:
     notify_stdin: bool = False
     tunnels: Server | None = None
     """Data endpoint of the tunnels; ``None``: each notification says which."""
+    send_test: Callable[[], Awaitable[None]] | None = None
+    """Has the service send a notification over the broker; ``None``: it is not known."""
     account: str | None = None
     """Number of the AWS account."""
     take_over: bool = False
@@ -66,7 +69,9 @@ def agent_checks(settings: AgentCheckSettings) -> list[Check]:
         busy = ""
         if not settings.take_over and is_running(settings.state_dir):
             busy = "an agent runs with this client id, and would be thrown out"
-        checks += broker_checks(BrokerCheckSettings(settings.broker, settings.account, busy))
+        checks += broker_checks(
+            BrokerCheckSettings(settings.broker, settings.account, settings.send_test, busy)
+        )
     checks += settings.service
     if settings.notify_file is not None:
         checks.append(Check("notify file", _local(partial(_check_file, settings.notify_file))))
@@ -103,7 +108,7 @@ def _check_state(directory: Path) -> Finding:
     try:
         if not directory.exists():
             return ok(f"{directory} will be made by the agent")
-        reason = why_not_private(directory)
+        reason = _why_not_private(directory)
         kept = sum(each.suffix == ".json" for each in (directory / "tunnels").glob("*"))
     except PermissionError:
         return skipped(f"{directory} belongs to another user", "run this as the user of the agent")
@@ -111,6 +116,14 @@ def _check_state(directory: Path) -> Finding:
         return failed(f"{directory}: {reason}", "or choose another with --state-dir")
     runs = "an agent runs" if is_running(directory) else "no agent runs"
     return ok(f"{directory}: {runs}, {kept} tunnels kept")
+
+
+def _why_not_private(directory: Path) -> str:
+    """Return what is wrong with a state directory; root may look at that of another user."""
+    found = directory.stat()
+    if os.geteuid() == 0 and not found.st_mode & OTHERS_MAY_WRITE:
+        return ""
+    return why_not_private(directory)
 
 
 def _check_switch(directory: Path) -> Finding:

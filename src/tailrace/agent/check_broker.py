@@ -9,6 +9,7 @@ and no message is acknowledged.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar, cast
@@ -17,6 +18,7 @@ from ..checks.findings import Finding, failed, ok, skipped, warning
 from ..checks.machine import check_certificate
 from ..checks.runner import Check
 from ..checks.server import Server, path_checks
+from ..errors import TailraceError
 from ..link.endpoint import NetworkEndpoint
 from ..mqtt.connection import Connection, open_connection
 from ..mqtt.errors import BrokerError, BrokerFault
@@ -28,6 +30,8 @@ from .sources.mqtt import MqttSourceSettings
 __all__ = ["BrokerCheckSettings", "broker_checks"]
 
 _TLS_TIMEOUT: Final = 15.0
+_ARRIVES: Final = 5.0
+"""Seconds for a notification to come from the service over the broker."""
 _STAYS: Final = 2.0
 """Seconds in which another client with the same id would be back."""
 
@@ -50,6 +54,8 @@ class BrokerCheckSettings:
     """As the agent has it."""
     account: str | None = None
     """Number of the AWS account, for the policy that is shown; ``None``: not known."""
+    send_test: Callable[[], Awaitable[None]] | None = None
+    """Has the service send the thing a notification; ``None``: the service is not known."""
     busy: str = ""
     """Why the broker is not to be connected to, such as an agent that runs; "" if it is."""
 
@@ -130,6 +136,8 @@ class _Steps:
     async def _subscribe(self) -> Finding:
         event = await self._event(Subscribed, Received)
         if isinstance(event, Subscribed):
+            if self._settings.send_test is not None:
+                return await self._prove(self._settings.send_test)
             try:
                 async with asyncio.timeout(_STAYS):
                     await self._event(Received)
@@ -139,6 +147,28 @@ class _Steps:
                 fix = takeover_verdict(self._source.broker, self._session)
                 return failed(f"granted, but then {error}", fix)
         return ok("a notification that was kept for the agent has come; it is still kept")
+
+    async def _prove(self, send_test: Callable[[], Awaitable[None]]) -> Finding:
+        """See whether a notification comes that the service has sent."""
+        thing_name, topic = self._source.thing_name, cast(str, self._session.topic)
+        try:
+            await send_test()
+        except TailraceError as error:
+            return warning(
+                f"granted; the service could not be asked for a test: {error}", error.advice
+            )
+        try:
+            async with asyncio.timeout(_ARRIVES):
+                await self._event(Received)
+        except TimeoutError:
+            return failed(
+                f"granted, but a notification that the service sent has not come within"
+                f" {_ARRIVES:g} s",
+                "let the service reach this broker (--mqtt-url), with the same --notify-topic, and"
+                f" the broker deliver the topic to {thing_name}",
+                mosquitto_acl(self._source.broker.user or self._session.client_id, topic),
+            )
+        return ok("proven: a notification that the service sent has come")
 
     def _granted(self, qos: int) -> Finding:
         if qos == 0:

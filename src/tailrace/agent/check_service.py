@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
+from ..aws import ControlAPI, JoinedService
 from ..checks.findings import Finding, ok
 from ..checks.runner import Check
 from ..checks.server import Server, path_checks
@@ -13,9 +14,26 @@ from ..link.endpoint import NetworkEndpoint, TLSOptions
 from ..link.proxy.settings import web_proxy_for
 from .sources.service import ServiceSource
 
-__all__ = ["service_checks"]
+__all__ = ["sender_of_tests", "service_checks"]
 
 _HTTPS_PORT: Final = 443
+_SEND_TEST: Final = "SendTestNotification"
+
+
+def sender_of_tests(
+    joined: JoinedService, thing_name: str, environment: Mapping[str, str]
+) -> Callable[[], Awaitable[None]]:
+    """Return what has a service send a thing a notification that only shows that it arrives."""
+
+    async def send() -> None:
+        place = (joined.api_endpoint, joined.region, joined.credentials, joined.ca_file)
+        api = ControlAPI(*place, environment=environment)
+        try:
+            await api.call(_SEND_TEST, {"thingName": thing_name})
+        finally:
+            await api.close()
+
+    return send
 
 
 def service_checks(source: ServiceSource, environment: Mapping[str, str]) -> list[Check]:

@@ -31,9 +31,11 @@ __all__ = [
     "UNIT_FILE",
     "Change",
     "InstallSettings",
+    "Installed",
     "InstalledFile",
     "State",
     "agent_files",
+    "installed_agent",
     "plan_changes",
     "write_changes",
 ]
@@ -125,6 +127,15 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Installed:
+    """What an agent that was installed runs with."""
+
+    words: Sequence[str]
+    """Options of ``tailrace agent run``."""
+    variables: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class InstallSettings:
     """Answers of whoever installs."""
 
@@ -201,6 +212,40 @@ def write_changes(changes: Iterable[Change]) -> None:
             path.chmod(change.file.mode)  # the umask of an administrator may be narrow
         except OSError as error:
             raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error
+
+
+def installed_agent(root: Path) -> Installed:
+    """Return how the agent below ``root`` is run.
+
+    Raises:
+        ConfigurationError: none is installed, or its files cannot be read.
+    """
+    variables = {}
+    for line in _text(root, _OPTIONS_FILE).splitlines():
+        name, equals, value = line.partition("=")
+        if equals and not line.startswith("#"):
+            variables[name.strip()] = " ".join(_words(value, name))
+    words = _words(variables.pop("AGENT_OPTIONS", ""), "AGENT_OPTIONS")
+    for name, path in re.findall(r"(?m)^LoadCredential=([a-z-]+):(.+)$", _text(root, UNIT_FILE)):
+        words += [f"--{name}", path]
+    return Installed(words, variables)
+
+
+def _text(root: Path, name: PurePosixPath) -> str:
+    path = root / name.relative_to("/")
+    try:
+        return path.read_text(errors="replace")
+    except FileNotFoundError:
+        raise ConfigurationError(f"no agent is installed: there is no {path}") from None
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _words(text: str, name: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:
+        raise ConfigurationError(f"{_OPTIONS_FILE}: {name} has a quote without its end") from None
 
 
 # -- what is there --------------------------------------------------------------------------------
@@ -330,6 +375,8 @@ User={NAME}
 Group={NAME}
 StateDirectory={NAME}
 StateDirectoryMode=0700
+RuntimeDirectory={NAME}
+RuntimeDirectoryMode=0700
 UMask=0077
 
 {_SANDBOX}
@@ -345,8 +392,6 @@ def _joined_text(directory: PurePosixPath | None) -> str:
     copy = f"/usr/bin/install -m 0600 -o {NAME} {directory}/service.json {directory}/ca-*.pem"
     return f"""\
 # What tailrace join has written is root's; this copy is the agent's, and gone when it ends.
-RuntimeDirectory={NAME}
-RuntimeDirectoryMode=0700
 ExecStartPre=+/bin/sh -c '{copy} "$RUNTIME_DIRECTORY"'
 Environment=TAILRACE_SERVICE_DIR=%t/{NAME}
 """

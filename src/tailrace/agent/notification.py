@@ -133,6 +133,8 @@ def _check_mode(document: dict[str, Any], warnings: list[str]) -> None:
     mode = document["clientMode"]
     if mode == "source":
         raise NotificationIgnored("it is for a source (clientMode)", expected=True)
+    if mode == "test":
+        raise NotificationIgnored("it is a test", expected=True)
     if mode != "destination":
         raise NotificationIgnored("clientMode is not destination")
 

@@ -27,6 +27,7 @@ from ..library import (
     ServicesMapped,
     Tunnel,
     TunnelEvent,
+    TunnelStatus,
 )
 from .state import KeptTunnel
 
@@ -138,7 +139,12 @@ class ServedTunnel:
     @property
     def connections(self) -> int:
         """Connections that are open now."""
-        return 0 if self._tunnel is None else len(self._tunnel.status().connections)
+        status = self.status()
+        return 0 if status is None else len(status.connections)
+
+    def status(self) -> TunnelStatus | None:
+        """Return the status of the destination, ``None`` while there is none."""
+        return None if self._tunnel is None else self._tunnel.status()
 
     def renew(self, kept: KeptTunnel) -> None:
         """Go on with the token of a rotation; the link is not touched."""

@@ -150,10 +150,11 @@ class AgentState:
         if self._directory is None:
             return
         async with self._writing:
-            with suppress(OSError):
+            try:
                 await asyncio.to_thread(self._forget, tunnel)
-                return
-        _log.warning("tunnel %s: it cannot be removed from %s", tunnel.label, self._tunnels)
+            except OSError as error:
+                text = "tunnel %s: its end cannot be written down in %s: %s"
+                _log.warning(text, tunnel.label, self._directory, error.strerror)
 
     # -- files --------------------------------------------------------------------------------
 

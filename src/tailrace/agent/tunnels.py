@@ -18,6 +18,7 @@ from typing import Final
 
 from ..common.log_floods import flood_kind
 from ..errors import NotificationIgnored, TailraceError
+from ..library import TunnelStatus
 from .notification import Notification
 from .served_tunnel import DestinationSettings, ServedTunnel
 from .state import AgentState, KeptTunnel
@@ -92,6 +93,11 @@ class Tunnels:
             )
             for each in self._tasks
         )
+
+    def destinations(self) -> dict[str, TunnelStatus]:
+        """Return the status of each destination, by the name of its tunnel."""
+        found = ((each.label, each.status()) for each in self._tasks)
+        return {name: status for name, status in found if status is not None}
 
     def admit(self, kept: KeptTunnel) -> KeptTunnel:
         """Return a tunnel as it is to be stored and started, if there is room for it.
@@ -172,9 +178,10 @@ class Tunnels:
         try:
             reason = await served.run()
         except TailraceError as error:
-            hint = f". {error.advice}" if error.advice else ""
             kind = flood_kind(type(error).__name__)
-            _log.warning("tunnel %s: cannot be served: %s%s", served.label, error, hint, extra=kind)
+            _log.warning(
+                "tunnel %s: cannot be served: %s", served.label, error.explain(), extra=kind
+            )
         except Exception as error:
             _log.error("tunnel %s: failed", served.label, exc_info=error)
         else:

@@ -22,6 +22,7 @@ from .results import (
     TunnelState,
     TunnelSummary,
 )
+from .running import find_running
 
 if TYPE_CHECKING:
     from .client import Client
@@ -44,6 +45,7 @@ __all__ = [
     "TunnelSummary",
     "aws_endpoint",
     "find_joined",
+    "find_running",
     "read_profile",
 ]
 

@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from ..common.escaping import LONGEST_LINE, cut
 from ..errors import ConfigurationError, ControlError
 from ..wire import Side
 from .control_api import ControlAPI, CredentialSource, Document
 from .credentials import Credentials, find_credentials
-from .joined import unless_named
+from .joined import JoinedService, find_joined, unless_named
 from .profile import aws_endpoint, read_profile
 from .results import (
     OpenedTunnel,
@@ -27,6 +27,7 @@ from .results import (
     tunnel_description,
     tunnel_summary,
 )
+from .running import find_running
 
 __all__ = ["Client"]
 
@@ -39,7 +40,8 @@ class Client:
     What is not given is found as boto3 finds it: in the environment, which may be what
     ``tailrace env`` prints, and in the profile of the AWS configuration files. Where neither
     arguments nor the environment name a service, one that was joined comes before those files
-    (``tailrace join``).
+    (``tailrace join``), and one that this user runs here (``tailrace serve``) where they name no
+    region either.
 
     One TLS connection is kept between calls, for 20 s; calls at the same time take turns. A
     client belongs to one event loop; :meth:`aclose`, or ``async with``, closes its connection.
@@ -82,24 +84,14 @@ class Client:
         timeout: float = 30.0,
         attempts: int = 3,
     ) -> None:
-        bundle = None if ca is None else Path(ca)
-        is_told = profile or region or endpoint or credentials
-        joined = None if is_told else unless_named(os.environ)
-        if joined is not None:
-            region, endpoint, credentials = joined.region, joined.api_endpoint, joined.credentials
-            bundle = bundle or joined.ca_file
-        if not (region and endpoint and credentials and bundle):
-            found = read_profile(os.environ, profile)
-            region = region or found.region
-            if not region:
-                raise ConfigurationError("no region: give one, or set AWS_REGION", setting="region")
-            endpoint = endpoint or found.endpoint or aws_endpoint(region)
-            credentials = credentials or find_credentials(found, profile)
-            bundle = bundle or found.ca_bundle
+        target = _target(profile, region, endpoint, credentials, None if ca is None else Path(ca))
+        region, endpoint, credentials, bundle = target
         self.region = region
         """The AWS region, given or found."""
         self.endpoint = endpoint
         """The control API that is called, an ``https`` URL."""
+        self.ca = bundle
+        """CA certificates that are trusted in addition to the system's, ``None`` if none are."""
         self.api = ControlAPI(
             endpoint,
             region,
@@ -236,6 +228,10 @@ class Client:
 
             rotated = await client.rotate(tunnel_id, Side.SOURCE)
         """
+        if side is not None and not isinstance(side, Side):
+            raise ConfigurationError(
+                f"side {side!r} is not a tailrace.Side, as Side.SOURCE", setting="side"
+            )
         mode = "ALL" if side is None else side.name
         parameters = {"tunnelId": tunnel_id, "clientMode": mode} | _destination(thing, services)
         return await self._call("RotateTunnelAccessToken", parameters, rotated_tokens)
@@ -342,6 +338,11 @@ def _several(name: str, values: Iterable[str]) -> tuple[str, ...]:
 
 
 def _minutes(lifetime: timedelta) -> int:
+    if not isinstance(lifetime, timedelta):
+        raise ConfigurationError(
+            f"lifetime {lifetime!r} is not a timedelta: give timedelta(minutes=60), for example",
+            setting="lifetime",
+        )
     minutes, rest = divmod(lifetime, timedelta(minutes=1))
     if rest or minutes < 1:
         raise ConfigurationError(
@@ -352,3 +353,45 @@ def _minutes(lifetime: timedelta) -> int:
 
 def _tags(tags: Mapping[str, str]) -> tuple[Document, ...]:
     return tuple({"key": key, "value": value} for key, value in tags.items())
+
+
+_Target: TypeAlias = tuple[str, str, Credentials | CredentialSource, Path | None]
+"""Region, control API, credentials, and certificates to trust besides the system's."""
+
+
+def _target(
+    profile: str | None,
+    region: str | None,
+    endpoint: str | None,
+    credentials: Credentials | CredentialSource | None,
+    bundle: Path | None,
+) -> _Target:
+    """Return what is called, and how: as given, and the rest as it is found.
+
+    Raises:
+        ConfigurationError: there is no region, or something that was found is not valid.
+    """
+    is_told = bool(profile or region or endpoint or credentials)
+    joined = None if is_told else unless_named(os.environ, find_joined)
+    if joined is not None:
+        return _target_of(joined, bundle)
+    if region and endpoint and credentials and bundle:
+        return region, endpoint, credentials, bundle
+    found = read_profile(os.environ, profile)
+    region = region or found.region
+    if not (is_told or region or found.endpoint):
+        running = unless_named(os.environ, find_running)
+        if running is not None:
+            return _target_of(running, bundle)
+    if not region:
+        raise ConfigurationError("no region: give one, or set AWS_REGION", setting="region")
+    return (
+        region,
+        endpoint or found.endpoint or aws_endpoint(region),
+        credentials or find_credentials(found, profile),
+        bundle or found.ca_bundle,
+    )
+
+
+def _target_of(service: JoinedService, bundle: Path | None) -> _Target:
+    return service.region, service.api_endpoint, service.credentials, bundle or service.ca_file

@@ -111,8 +111,9 @@ class ControlAPI:
         host, port, self._host_header = https_place(endpoint)
         if not _REGION.fullmatch(region):
             raise ConfigurationError(f"region {region!r} is not the name of a region")
-        if not timeout > 0 or attempts < 1:
-            raise ConfigurationError("timeout and attempts have to be more than 0")
+        numbers = isinstance(timeout, int | float) and isinstance(attempts, int)
+        if not (numbers and timeout > 0 and attempts >= 1):
+            raise ConfigurationError("timeout and attempts have to be numbers of more than 0")
         self._endpoint = endpoint
         self._region = region
         self._credentials = credentials

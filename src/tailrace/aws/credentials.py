@@ -53,9 +53,9 @@ class Credentials:
 
     def __post_init__(self) -> None:
         _check("access key id", self.access_key_id)
-        _check("secret access key", self.secret_access_key.reveal())
+        _check("secret access key", _revealed("secret_access_key", self.secret_access_key))
         if self.session_token is not None:
-            _check("session token", self.session_token.reveal())
+            _check("session token", _revealed("session_token", self.session_token))
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Credentials:
@@ -181,6 +181,13 @@ def _from_section(section: Mapping[str, object]) -> Credentials:
     )
     key_id, secret, token = (*(str(section[name]) for name in names), str(next(tokens, "")))
     return Credentials(key_id, Secret(secret), Secret(token) if token else None)
+
+
+def _revealed(name: str, secret: Secret) -> str:
+    if not isinstance(secret, Secret):
+        # Not shown: it is the secret itself.
+        raise ConfigurationError(f"{name} is not a tailrace.Secret: give tailrace.Secret(text)")
+    return secret.reveal()
 
 
 def _check(what: str, text: str) -> None:

@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -131,15 +131,11 @@ def find_joined(environment: Mapping[str, str]) -> JoinedService | None:
     return found
 
 
-def unless_named(environment: Mapping[str, str]) -> JoinedService | None:
-    """Return the joined service, unless the environment says which control API is meant.
-
-    Raises:
-        ConfigurationError: as :func:`find_joined`.
-    """
-    if any(environment.get(name) for name in _NAMING):
-        return None
-    return find_joined(environment)
+def unless_named(
+    environment: Mapping[str, str], find: Callable[[Mapping[str, str]], JoinedService | None]
+) -> JoinedService | None:
+    """Return what ``find`` finds, unless the environment says which control API is meant."""
+    return None if any(environment.get(name) for name in _NAMING) else find(environment)
 
 
 def read_joined(directory: Path) -> JoinedService | None:

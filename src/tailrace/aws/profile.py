@@ -156,8 +156,18 @@ def _read(name: str) -> dict[str, _Section]:
     except UnicodeError:
         raise ConfigurationError(f"{path} is not UTF-8") from None
     except (configparser.Error, ValueError) as error:
-        text = " ".join(str(error).split())
-        raise ConfigurationError(f"{path} is not valid: {text}") from None
+        raise ConfigurationError(f"{path} is not valid: {_fault(error)}") from None
+
+
+def _fault(error: configparser.Error | ValueError) -> str:
+    """Return what is wrong with a file, without any line of it, which may be a secret key."""
+    match error:
+        case configparser.MissingSectionHeaderError():
+            return f"line {error.lineno} stands before the first [section]"
+        case configparser.ParsingError():
+            number, _ = error.errors[0]
+            return f"line {number} is neither a [section] nor NAME = VALUE"
+    return " ".join(str(error).split())
 
 
 def _value(text: str) -> str | dict[str, str]:
@@ -169,6 +179,6 @@ def _value(text: str) -> str | dict[str, str]:
         if line.strip():
             name, equals, value = line.partition("=")
             if not equals:
-                raise ValueError(f"no '=' in the line {line.strip()!r}")
+                raise ValueError("an indented line has no '='")
             nested[name.strip()] = value.strip()
     return nested

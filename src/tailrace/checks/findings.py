@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from ..errors import TailraceError
 
 __all__ = [
     "CheckResult",
-    "ChecksFailed",
     "Finding",
     "Verdict",
     "failed",
@@ -41,6 +40,8 @@ class Finding:
     """What to do about it, on one line."""
     example: str = ""
     """What belongs to the fix and has several lines, such as a policy."""
+    cause: TailraceError | None = field(default=None, compare=False)
+    """The error behind a failure, where there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +50,6 @@ class CheckResult:
 
     name: str
     finding: Finding
-
-
-class ChecksFailed(TailraceError):
-    """At least one check has failed."""
 
 
 def ok(figure: str) -> Finding:
@@ -65,9 +62,11 @@ def warning(figure: str, fix: str) -> Finding:
     return Finding(Verdict.WARNING, figure, fix)
 
 
-def failed(figure: str, fix: str = "", example: str = "") -> Finding:
+def failed(
+    figure: str, fix: str = "", example: str = "", cause: TailraceError | None = None
+) -> Finding:
     """Return the finding that something does not work."""
-    return Finding(Verdict.FAILED, figure, fix, example)
+    return Finding(Verdict.FAILED, figure, fix, example, cause)
 
 
 def skipped(figure: str, fix: str = "") -> Finding:

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final, TextIO
 
-from ..common.escaping import escape
-from .findings import CheckResult, ChecksFailed, Verdict
+from ..common.escaping import LONGEST_LINE, cut, escape
+from .findings import CheckResult, Verdict
 
-__all__ = ["JsonReport", "TextReport", "raise_if_failed"]
+__all__ = ["JsonReport", "TextReport", "failure_text"]
 
 _WORDS: Final = {
     Verdict.OK: "ok",
@@ -42,7 +42,8 @@ class TextReport:
         finding = result.finding
         erase = _ERASE if self._is_terminal else ""
         word = _WORDS[finding.verdict]
-        line = f"{word:{_WIDTH}}  {result.name:{self._width}}  {escape(finding.figure)}"
+        figure = escape(cut(finding.figure, LONGEST_LINE))
+        line = f"{word:{_WIDTH}}  {result.name:{self._width}}  {figure}"
         self._print(erase + line.rstrip())
         indent = " " * (_WIDTH + self._width + 4)
         if finding.fix:
@@ -80,18 +81,13 @@ class JsonReport:
         print(json.dumps(document, indent=2), file=self._stream, flush=True)
 
 
-def raise_if_failed(results: Iterable[CheckResult]) -> None:
-    """Return if no check has failed.
-
-    Raises:
-        ChecksFailed: one has; the text says how many.
-    """
+def failure_text(results: Iterable[CheckResult]) -> str:
+    """Return how many checks have failed, "" if none has."""
     count = _count(results)
-    if count[Verdict.FAILED]:
-        text = f"{count[Verdict.FAILED]} of {count.total()} checks failed"
-        if count[Verdict.SKIPPED]:
-            text += f", {count[Verdict.SKIPPED]} skipped"
-        raise ChecksFailed(text)
+    if not count[Verdict.FAILED]:
+        return ""
+    skipped = f", {count[Verdict.SKIPPED]} skipped" if count[Verdict.SKIPPED] else ""
+    return f"{count[Verdict.FAILED]} of {count.total()} checks failed{skipped}"
 
 
 def _count(results: Iterable[CheckResult]) -> Counter[Verdict]:
@@ -103,7 +99,7 @@ def _document(result: CheckResult) -> dict[str, str]:
     texts = {
         "name": result.name,
         "verdict": finding.verdict.value,
-        "figure": finding.figure,
+        "figure": cut(finding.figure, LONGEST_LINE),
         "fix": finding.fix,
         "example": finding.example,
     }

@@ -17,6 +17,8 @@ from ..common.log_floods import telling_floods
 from ..common.periodic import every
 from ..common.stray_exceptions import stray_exceptions_logged
 from ..common.systemd import ServiceManager
+from ..control.documents import tunnel_document
+from ..control.server import told
 from ..errors import ConfigurationError, TailraceError
 from .agent_broker import read_broker
 from .agent_check import add_check_parser
@@ -33,6 +35,7 @@ from .agent_options import (
     agent_state_dir,
     capath_of,
     max_tunnels_of,
+    metrics_listen_of,
     services_of,
 )
 from .agent_service import adopt_service
@@ -44,7 +47,7 @@ if TYPE_CHECKING:
     from ..agent.agent import Agent
     from ..agent.map_file import MapFile
     from ..agent.notification import Notification
-    from ..agent.served_tunnel import DestinationSettings
+    from ..agent.served_tunnel import DestinationSettings, ServedTunnel
     from ..agent.sources.base import NotificationSource
 
 __all__ = ["add_agent_parser", "run_agent"]
@@ -148,6 +151,7 @@ async def _serve(
     file: MapFile | None,
     args: argparse.Namespace,
 ) -> None:
+    from ..agent.idle import released_when_idle
     from ..agent.status_file import status_shown
 
     loop, manager = asyncio.get_running_loop(), ServiceManager(os.environ)
@@ -160,7 +164,13 @@ async def _serve(
             agent.log_status()
 
     with telling_floods(loop), signals_handled(stopping.set, reload):
-        async with agent:
+        telling = told(
+            "agent",
+            lambda: _details(agent),
+            os.environ,
+            metrics_listen=metrics_listen_of(args),
+        )
+        async with agent, telling:
             with ExitStack() as stack:
                 if file is not None:
                     stack.callback(loop.create_task(file.watch()).cancel)
@@ -171,7 +181,23 @@ async def _serve(
                     if path is not None:
                         stack.enter_context(status_shown(agent, path))
                 stack.enter_context(_told_to_systemd(agent, manager, loop))
+                stack.enter_context(released_when_idle(agent))
                 await _first_of(running, stopping)
+
+
+def _details(agent: Agent) -> dict[str, Any]:
+    from ..agent.agent import status_text
+
+    status = agent.status()
+    return {
+        "summary": status_text(status),
+        "agent": {
+            "sources": dict(status.sources),
+            "kill_switch": status.kill_switch,
+            "max_tunnels": status.max_tunnels,
+        },
+        "tunnels": [tunnel_document(name, each) for name, each in agent.destinations().items()],
+    }
 
 
 @contextmanager
@@ -256,18 +282,23 @@ def _once(args: argparse.Namespace) -> None:
     with kept_client_token(directory / "once", notification.access_token) as client_token:
         kept = KeptTunnel(notification, client_token, time.time())
         served = ServedTunnel(kept, settings, LIFETIME, lambda kept: None, lambda: None)
-        _start(args, lambda: _serve_one(served.run))
+        _start(args, lambda: _serve_one(served))
 
 
-async def _serve_one(serve: Callable[[], Any]) -> None:
+async def _serve_one(served: ServedTunnel) -> None:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
 
     async def run() -> None:
-        _log.info("the tunnel has ended: %s", await serve())
+        _log.info("the tunnel has ended: %s", await served.run())
+
+    def details() -> dict[str, Any]:
+        status = served.status()
+        return {"tunnels": [] if status is None else [tunnel_document(served.label, status)]}
 
     with telling_floods(loop), signals_handled(stopping.set, lambda: None):
-        await _first_of(loop.create_task(run()), stopping)
+        async with told("agent", details, os.environ):
+            await _first_of(loop.create_task(run()), stopping)
 
 
 def _notification(path: str) -> Notification:

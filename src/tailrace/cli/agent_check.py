@@ -6,8 +6,9 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from ..errors import ConfigurationError
 from .agent_broker import read_broker
@@ -15,6 +16,7 @@ from .agent_device_client import adopt_device_client
 from .agent_options import NO_WAY_IN, add_run_options, agent_state_dir, capath_of, services_of
 from .agent_service import adopt_service
 from .arguments import Subparsers
+from .exit_codes import ChecksFailed
 
 if TYPE_CHECKING:
     from ..agent.sources.mqtt import MqttSourceSettings
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from ..checks.server import Server
 
 __all__ = ["add_check_parser"]
+
+_ROOT: Final = Path("/")
 
 
 def add_check_parser(actions: Subparsers) -> argparse.ArgumentParser:
@@ -47,6 +51,12 @@ def add_check_parser(actions: Subparsers) -> argparse.ArgumentParser:
         help="connect to the broker although an agent runs, which loses its connection for some "
         "seconds",
     )
+    parser.add_argument(
+        "--installed",
+        action="store_true",
+        help="take what no option says from the agent that tailrace agent install has set up; as "
+        "root",
+    )
     add_run_options(parser)
     parser.set_defaults(run_action=_check)
     return parser
@@ -54,7 +64,7 @@ def add_check_parser(actions: Subparsers) -> argparse.ArgumentParser:
 
 def _check(args: argparse.Namespace) -> None:
     from ..checks.findings import failed
-    from ..checks.report import raise_if_failed
+    from ..checks.report import failure_text
     from ..checks.runner import Check
 
     try:
@@ -66,7 +76,9 @@ def _check(args: argparse.Namespace) -> None:
             return finding
 
         checks = [Check("configuration", run)]
-    raise_if_failed(asyncio.run(_run(checks, _report(args, checks))))
+    failure = failure_text(asyncio.run(_run(checks, _report(args, checks))))
+    if failure:
+        raise ChecksFailed(failure)
 
 
 async def _run(checks: list[Check], report: TextReport | JsonReport) -> list[CheckResult]:
@@ -97,6 +109,8 @@ def _checks(args: argparse.Namespace, environment: Mapping[str, str]) -> list[Ch
     from ..agent.check import AgentCheckSettings, agent_checks
     from ..agent.check_service import service_checks
 
+    if args.installed:
+        environment = {**environment, **_take_installed(args)}
     adopted = adopt_device_client(args, os.environ)
     broker = read_broker(args, environment)
     has_other = broker is not None or args.notify_file is not None or args.notify_stdin
@@ -112,11 +126,45 @@ def _checks(args: argparse.Namespace, environment: Mapping[str, str]) -> list[Ch
         notify_file=args.notify_file,
         notify_stdin=args.notify_stdin,
         tunnels=_tunnels(args, broker, environment),
+        send_test=_sender_of_tests(broker, environment),
         account=args.account,
         take_over=args.take_over,
         warnings=adopted.warnings,
     )
     return agent_checks(settings)
+
+
+def _sender_of_tests(
+    broker: MqttSourceSettings | None, environment: Mapping[str, str]
+) -> Callable[[], Awaitable[None]] | None:
+    """Return how to have a notification sent over the broker, ``None`` if there is no way."""
+    from ..agent.check_service import sender_of_tests
+    from ..aws import find_joined
+
+    if broker is None or broker.broker.is_aws:
+        return None
+    joined = find_joined(environment)
+    return None if joined is None else sender_of_tests(joined, broker.thing_name, environment)
+
+
+def _take_installed(args: argparse.Namespace) -> Mapping[str, str]:
+    """Put what the installed agent runs with in place of what was not given; return variables.
+
+    Raises:
+        ConfigurationError: none is installed, or its files cannot be read.
+    """
+    from ..agent.install import NAME, installed_agent
+    from .parser import CommandParser
+
+    installed = installed_agent(_ROOT)
+    parser = CommandParser(prog="tailrace agent run", add_help=False)
+    add_run_options(parser)
+    found, defaults = parser.parse(installed.words), parser.parse([])
+    found.state_dir = Path(f"/var/lib/{NAME}")
+    for name, value in vars(found).items():
+        if getattr(args, name, None) == getattr(defaults, name, None):
+            setattr(args, name, value)
+    return installed.variables
 
 
 def _tunnels(

@@ -78,15 +78,13 @@ def add_install_parser(actions: Subparsers) -> argparse.ArgumentParser:
 def _install(args: argparse.Namespace) -> None:
     from ..agent.install import agent_files, plan_changes, write_changes
 
+    if args.root is None and not args.dry_run:
+        _check_machine()
     files = agent_files(_settings(args, os.environ))
     if args.dry_run:
         _print(files)
         return
-    root = args.root
-    if root is None:
-        _check_machine()
-        root = _ROOT
-    changes = plan_changes(files, root)
+    changes = plan_changes(files, args.root or _ROOT)
     _check_unchanged(changes, args.force)
     write_changes(changes)
     for change in changes:

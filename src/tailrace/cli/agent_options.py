@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from ..common.addresses import DEFAULT_LISTEN_HOST, AddressError, TCPAddress, parse_tcp_address
 from ..common.event_loop import LoopChoice
 from ..errors import ConfigurationError
 from .agent_broker import add_broker_options
@@ -31,6 +32,7 @@ __all__ = [
     "agent_state_dir",
     "capath_of",
     "max_tunnels_of",
+    "metrics_listen_of",
     "services_of",
 ]
 
@@ -113,6 +115,11 @@ _RUNNING: Final = (
         "--status-file",
         "keep the status in FILE, in JSON, while the agent runs",
         {"metavar": "FILE", "type": Path},
+    ),
+    Option(
+        "--metrics-listen",
+        "serve metrics for Prometheus at http://HOST:PORT/metrics (HOST: localhost)",
+        {"metavar": "[HOST:]PORT"},
     ),
 )
 PROCESS: Final = (
@@ -200,6 +207,20 @@ def capath_of(args: argparse.Namespace) -> Path | None:
     if path is not None and not path.exists():
         raise ConfigurationError(f"--capath {path}: there is no such file or directory")
     return path
+
+
+def metrics_listen_of(args: argparse.Namespace) -> TCPAddress | None:
+    """Return where Prometheus finds metrics.
+
+    Raises:
+        ConfigurationError: that is no address.
+    """
+    if args.metrics_listen is None:
+        return None
+    try:
+        return parse_tcp_address(args.metrics_listen, DEFAULT_LISTEN_HOST, minimum_port=0)
+    except AddressError as error:
+        raise ConfigurationError(f"--metrics-listen: {error}") from None
 
 
 def max_tunnels_of(args: argparse.Namespace) -> int:

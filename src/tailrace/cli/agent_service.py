@@ -20,7 +20,7 @@ def add_service_option(container: argparse._ActionsContainer) -> None:
         "--service-url",
         metavar="URL",
         help="wait at the tailrace serve whose control API this is (default: the service that "
-        "tailrace join has joined, where no other way in is given)",
+        "tailrace join has joined, or that this user runs here, where no other way in is given)",
     )
 
 
@@ -36,7 +36,7 @@ def adopt_service(
         ConfigurationError: something is missing, or cannot be used.
     """
     from ..agent.sources.service import service_source
-    from ..aws import find_joined
+    from ..aws import find_joined, find_running
     from ..common.enrolment import Role
     from ..library import endpoint_in
 
@@ -44,7 +44,11 @@ def adopt_service(
     if url is None and has_other:
         return None
     joined = find_joined(environment)
-    if url is None and (joined is None or joined.role is not Role.DEVICE):
+    if joined is None and (url is not None or args.thing_name is not None):
+        joined = find_running(environment)
+    elif url is None and (joined is None or joined.role is not Role.DEVICE):
+        return None
+    if url is None and joined is None:
         return None
     source = service_source(url, args.thing_name, environment)
     if joined is not None and joined.role is Role.DEVICE:

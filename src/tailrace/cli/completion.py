@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Mapping
-from typing import Final, TypeAlias
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from ..common.installing import how_to_install_extra
 from ..errors import ConfigurationError, TailraceError
 from .arguments import Subparsers, subparsers_of
+
+if TYPE_CHECKING:  # it takes an event loop, and usage errors take none
+    from ..aws import Client, TunnelDescription
 
 __all__ = ["add_completion_parser", "answer_completion", "is_completion", "run_completion"]
 
@@ -30,6 +34,7 @@ _MOST_DESCRIBED: Final = 20
 _Found: TypeAlias = "Mapping[str, str]"
 """Words that can stand there -> what each is."""
 _Completer: TypeAlias = "Callable[..., _Found]"
+_Question: TypeAlias = "Callable[[Client, argparse.Namespace], Awaitable[_Found]]"
 
 
 def add_completion_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
@@ -72,7 +77,7 @@ def answer_completion(parser: argparse.ArgumentParser) -> None:
     except ImportError:
         raise SystemExit(1) from None
     _set_completers(parser)
-    argcomplete.autocomplete(parser, always_complete_options="long")
+    argcomplete.autocomplete(parser, always_complete_options="long", exit_method=sys.exit)
 
 
 def _set_completers(parser: argparse.ArgumentParser) -> None:
@@ -86,32 +91,38 @@ def _set_completers(parser: argparse.ArgumentParser) -> None:
 
 
 def _tunnels(parsed_args: argparse.Namespace, **_: object) -> _Found:
-    return _ask(parsed_args, with_things=False)
+    return _ask(parsed_args, _known_tunnels)
 
 
 def _things(parsed_args: argparse.Namespace, **_: object) -> _Found:
-    return _ask(parsed_args, with_things=True)
+    return _ask(parsed_args, _known_things)
+
+
+def _services(parsed_args: argparse.Namespace, **_: object) -> _Found:
+    return _ask(parsed_args, _known_services)
 
 
 _COMPLETERS: Final[Mapping[tuple[str, str], _Completer]] = {
     ("tunnel", "TUNNEL_ID"): _tunnels,
     ("thing", "NAME"): _things,
     ("thing", "THING"): _things,
+    ("service", "SERVICE"): _services,
+    ("services", "SERVICE[=PORT]"): _services,
 }
 """Name and metavar of an argument -> what completes it."""
 
 
-def _ask(args: argparse.Namespace, *, with_things: bool) -> _Found:
+def _ask(args: argparse.Namespace, known: _Question) -> _Found:
     """Return what the service knows; nothing when it does not answer, or not in time."""
     import asyncio
 
     try:
-        return asyncio.run(_answer(args, with_things=with_things))
+        return asyncio.run(_answer(args, known))
     except (TailraceError, TimeoutError):
         return {}
 
 
-async def _answer(args: argparse.Namespace, *, with_things: bool) -> _Found:
+async def _answer(args: argparse.Namespace, known: _Question) -> _Found:
     import asyncio
 
     from ..aws.client import Client
@@ -124,10 +135,28 @@ async def _answer(args: argparse.Namespace, *, with_things: bool) -> _Found:
         ca=getattr(args, "ca_bundle", None),
     )
     async with asyncio.timeout(_PATIENCE), client:
-        listed = [tunnel async for tunnel in client.list(limit=_MOST)]
-        if not with_things:
-            return {each.tunnel_id: f"{each.state.value} {each.description}" for each in listed}
-        found = await asyncio.gather(
-            *(client.describe(each.tunnel_id) for each in listed[:_MOST_DESCRIBED])
-        )
-        return {each.thing: each.state.value for each in reversed(found) if each.thing}
+        return await known(client, args)
+
+
+async def _known_tunnels(client: Client, args: argparse.Namespace) -> _Found:
+    listed = [tunnel async for tunnel in client.list(limit=_MOST)]
+    return {each.tunnel_id: f"{each.state.value} {each.description}" for each in listed}
+
+
+async def _known_things(client: Client, args: argparse.Namespace) -> _Found:
+    found = await _described(client, None)
+    return {each.thing: each.state.value for each in reversed(found) if each.thing}
+
+
+async def _known_services(client: Client, args: argparse.Namespace) -> _Found:
+    """Return the services of all tunnels that the thing has had lately."""
+    thing = getattr(args, "thing", None)
+    found = await _described(client, thing) if thing else []
+    return {service: f"of {thing}" for each in found for service in each.services}
+
+
+async def _described(client: Client, thing: str | None) -> list[TunnelDescription]:
+    import asyncio
+
+    listed = [tunnel async for tunnel in client.list(thing=thing, limit=_MOST_DESCRIBED)]
+    return await asyncio.gather(*(client.describe(each.tunnel_id) for each in listed))

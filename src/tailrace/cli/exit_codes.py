@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import Final
 
-from ..checks.findings import ChecksFailed
 from ..errors import (
     AccessRefused,
     CallRefused,
@@ -22,7 +21,7 @@ from ..errors import (
     TokenRotated,
 )
 
-__all__ = ["BROKEN_PIPE", "INTERRUPTED", "ExitCode", "exit_code_of"]
+__all__ = ["BROKEN_PIPE", "INTERRUPTED", "ChecksFailed", "ExitCode", "exit_code_of"]
 
 INTERRUPTED: Final = 130
 """128 + SIGINT: what a shell reports for a command that Ctrl-C has ended."""
@@ -53,6 +52,13 @@ class ExitCode(IntEnum):
     """A check has failed: each line says what, and what to do."""
 
 
+class ChecksFailed(TailraceError):
+    """A command has checked something, and not all is well."""
+
+    first: TailraceError | None = None
+    """The error behind the first failure, for a command that ends as with that one."""
+
+
 _EXIT_CODES: Final[Mapping[type[BaseException], ExitCode]] = {
     TailraceError: ExitCode.PROTOCOL,
     ConfigurationError: ExitCode.USAGE,
@@ -73,4 +79,6 @@ _EXIT_CODES: Final[Mapping[type[BaseException], ExitCode]] = {
 
 def exit_code_of(error: TailraceError) -> ExitCode:
     """Return the exit code of a command that ends with ``error``."""
+    if isinstance(error, ChecksFailed) and error.first is not None:
+        return exit_code_of(error.first)
     return next(_EXIT_CODES[kind] for kind in type(error).__mro__ if kind in _EXIT_CODES)

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from ..errors import ConfigurationError
-from ..service.api.model import OPERATIONS
 from ..service.identity.key_store import KeyFile, credentials_file, new_key
 from ..service.identity.policy import RECEIVE, AccessKey, Policy
 from .arguments import Subparsers, add_state_dir, state_dir_of
@@ -121,6 +120,9 @@ def read_policy(args: argparse.Namespace) -> Policy:
     Raises:
         ConfigurationError: one of them is not valid.
     """
+    # It takes much with it, which no other command needs.
+    from ..service.api.model import OPERATIONS
+
     known = {*OPERATIONS, RECEIVE}
     for name in args.operation or ():
         if name not in known:

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, NoReturn
 
 from ..common.escaping import escape
+from ..common.suggestions import closest_name
 from .exit_codes import ExitCode
-from .suggestions import closest_name
 
 __all__ = ["CommandParser"]
 
@@ -25,9 +25,11 @@ class CommandParser(argparse.ArgumentParser):
         # Of the commands on a line, the last one knows what may follow.
         self.set_defaults(parser=self)
 
-    def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
-        """Return the arguments; a usage error ends the process."""
-        args, unknown = self.parse_known_args(argv)
+    def parse(
+        self, argv: Sequence[str] | None, known: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        """Return the arguments, added to those ``known``; a usage error ends the process."""
+        args, unknown = self.parse_known_args(argv, known)
         parser: CommandParser = args.parser
         if unknown:
             options = parser._option_string_actions

@@ -20,6 +20,7 @@ from ..common.queued_output import QueuedOutput
 from ..common.setting_errors import SettingsError
 from ..common.stray_exceptions import stray_exceptions_logged
 from ..common.systemd import ServiceManager
+from ..control.server import told
 from ..errors import ListenError, TailraceError
 from ..service.config import (
     Endpoints,
@@ -180,7 +181,8 @@ async def _serve(config: ServiceConfig, out: QueuedOutput) -> None:
             endpoints = service.endpoints
             manager.ready(f"API {endpoints.api_endpoint}, local proxies {endpoints.data_endpoint}")
             with manager.watchdog(loop):
-                await _wait(service, stopping)
+                async with told("serve", service.status, os.environ):
+                    await _wait(service, stopping)
         finally:
             manager.stopping()
             await service.stop()

@@ -18,7 +18,6 @@ from ..service.config import DataSettings, OperationSettings, parse_address
 from ..service.networks import parse_network
 from ..service.notify.command import parse_command
 from ..service.operation import operation_settings
-from ..service.relay.handshake import parse_origin
 from ..service.telemetry.log_format import JsonFormatter, TextFormatter
 
 __all__ = ["add_operation_options", "data_settings", "read_operation", "start_logging"]
@@ -127,6 +126,9 @@ def data_settings(args: argparse.Namespace) -> DataSettings:
     Raises:
         ConfigurationError: one of them is not valid.
     """
+    # It takes much with it, which agents do not need.
+    from ..service.relay.handshake import parse_origin
+
     return DataSettings(
         proxies=tuple(parse_network(text, "--proxy-protocol") for text in args.proxy_protocol),
         forwarders=tuple(parse_network(text, "--forwarded-for") for text in args.forwarded_for),

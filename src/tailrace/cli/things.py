@@ -8,14 +8,8 @@ from typing import Any, Final
 
 from ..errors import ControlError
 from .arguments import Subparsers
-from .tunnel import (
-    add_client_options,
-    client_of,
-    format_time,
-    print_json,
-    print_table,
-    wants_json,
-)
+from .client_options import add_client_options, client_of
+from .tables import add_json_option, format_time, print_json, print_table, wants_json
 
 __all__ = ["add_things_parser", "run_things"]
 
@@ -31,6 +25,7 @@ def add_things_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
         "when, and from where. Things that are notified in another way are not among them.",
     )
     parser.add_argument("thing", metavar="THING", nargs="?", help="list this thing only")
+    add_json_option(parser)
     add_client_options(parser)
     return parser
 

@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import re
-import sys
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ..common.atomic_files import write_atomically
 from ..errors import ConfigurationError
 from .arguments import Subparsers
+from .client_options import add_client_options, client_of
+from .tables import (
+    add_json_option,
+    format_time,
+    print_json,
+    print_lines,
+    print_table,
+    wants_json,
+)
+from .tunnel_list import add_list_options, list_tunnels
 
 if TYPE_CHECKING:  # it takes an event loop, and usage errors take none
     from ..aws import Client, SideState
 
-__all__ = [
-    "add_client_options",
-    "add_tunnel_parser",
-    "client_of",
-    "format_time",
-    "print_json",
-    "print_table",
-    "run_tunnel",
-    "wants_json",
-]
+__all__ = ["add_tunnel_parser", "run_tunnel"]
 
 _Document: TypeAlias = dict[str, Any]
 
@@ -38,6 +38,7 @@ _TOKENS: Final = {
 """Token in an answer -> its file in the directory of ``--tokens-to``."""
 _PROBE: Final = bytes(4096)
 """More than any token."""
+_WHICH: Final = "its id, or as much of its beginning as no other tunnel has"
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -68,14 +69,11 @@ def add_tunnel_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     )
     _add_tokens_to(opening)
     listing = _add_action(actions, "list", "list tunnels, newest first")
-    listing.add_argument("--thing", metavar="NAME", help="list only tunnels of this thing")
-    listing.add_argument(
-        "--max", metavar="COUNT", type=_count, help="list at most COUNT tunnels (default: all)"
-    )
+    add_list_options(listing, _count)
     describing = _add_action(actions, "describe", "show one tunnel")
-    describing.add_argument("tunnel", metavar="TUNNEL_ID")
+    describing.add_argument("tunnel", metavar="TUNNEL_ID", help=_WHICH)
     rotating = _add_action(actions, "rotate", "replace access tokens with new ones")
-    rotating.add_argument("tunnel", metavar="TUNNEL_ID")
+    rotating.add_argument("tunnel", metavar="TUNNEL_ID", help=_WHICH)
     rotating.add_argument(
         "--mode",
         choices=("source", "destination", "all"),
@@ -85,7 +83,7 @@ def add_tunnel_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     _add_destination(rotating)
     _add_tokens_to(rotating)
     closing = _add_action(actions, "close", "close tunnels")
-    closing.add_argument("tunnel", metavar="TUNNEL_ID", nargs="+")
+    closing.add_argument("tunnel", metavar="TUNNEL_ID", nargs="+", help=_WHICH)
     closing.add_argument(
         "--delete", action="store_true", help="also delete their records immediately"
     )
@@ -96,31 +94,9 @@ def _add_action(actions: Subparsers, name: str, text: str) -> argparse.ArgumentP
     parser: argparse.ArgumentParser = actions.add_parser(
         name, help=text, description=f"{text[0].upper()}{text[1:]}."
     )
+    add_json_option(parser)
     add_client_options(parser)
     return parser
-
-
-def add_client_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of what calls a control API; :func:`client_of` reads them."""
-    parser.add_argument("--json", action="store_true", help="print JSON even on a terminal")
-    parser.add_argument(
-        "--endpoint-url",
-        metavar="URL",
-        help="control API to call (default: AWS_ENDPOINT_URL_IOTSECURETUNNELING, "
-        "AWS_ENDPOINT_URL, endpoint_url of the profile, or that of AWS in the region)",
-    )
-    parser.add_argument(
-        "--region",
-        help="AWS region (default: AWS_REGION, AWS_DEFAULT_REGION or that of the profile)",
-    )
-    parser.add_argument("--profile", help="profile in the AWS configuration files")
-    parser.add_argument(
-        "--ca-bundle",
-        metavar="FILE",
-        type=Path,
-        help="CA certificates to trust in addition to the system's (default: AWS_CA_BUNDLE or "
-        "ca_bundle of the profile)",
-    )
 
 
 def _add_destination(parser: argparse.ArgumentParser) -> None:
@@ -191,27 +167,6 @@ async def _run(args: argparse.Namespace) -> None:
         await _ACTIONS[args.action](args, client)
 
 
-def client_of(args: argparse.Namespace) -> Client:
-    """Return the client that the options ask for.
-
-    Raises:
-        ConfigurationError: an option or the environment is wrong.
-    """
-    from ..aws.client import Client
-
-    try:
-        return Client(
-            profile=args.profile,
-            region=args.region,
-            endpoint=args.endpoint_url,
-            ca=args.ca_bundle,
-        )
-    except ConfigurationError as error:
-        if error.setting != "region":
-            raise
-        raise ConfigurationError("no region: give --region or set AWS_REGION") from None
-
-
 # Actions
 
 
@@ -224,35 +179,57 @@ async def _open(args: argparse.Namespace, client: Client) -> None:
     if args.tag:
         parameters["tags"] = [_tag(text) for text in args.tag]
     _check_tokens_to(args)
-    _show_tokens(args, await client.api.call("OpenTunnel", parameters))
+    shown = _show_tokens(args, await client.api.call("OpenTunnel", parameters))
+    if not wants_json(args):
+        print_lines(["", *_next_steps(args, client, shown)])
+
+
+def _next_steps(args: argparse.Namespace, client: Client, shown: _Document) -> list[str]:
+    from ..aws import aws_endpoint, find_joined
+    from ..operator.next_steps import NewTunnel, next_steps, place_words
+
+    region = client.region if client.endpoint == aws_endpoint(client.region) else None
+    joined = None if region else find_joined(os.environ)
+    if joined is not None and joined.api_endpoint != client.endpoint:
+        joined = None
+    place = place_words(os.environ, region, joined.data_endpoint if joined else None)
+    ca = os.environ.get("SSL_CERT_FILE") or (str(joined.ca_file) if joined else None)
+    source, destination = (str(shown.get(name, "TOKEN")) for name in _TOKENS)
+    new = NewTunnel(
+        source,
+        destination,
+        in_files=args.tokens_to is not None,
+        services=args.service,
+        thing=args.thing,
+        ca=None if region else ca,
+    )
+    return next_steps(new, place)
 
 
 async def _rotate(args: argparse.Namespace, client: Client) -> None:
-    parameters = {"tunnelId": args.tunnel, "clientMode": args.mode.upper()} | _destination(args)
+    from ..operator.tunnels import call_with_tunnel
+
+    parameters = {"clientMode": args.mode.upper()} | _destination(args)
     _check_tokens_to(args)
-    document = await client.api.call("RotateTunnelAccessToken", parameters)
-    _show_tokens(args, {"tunnelId": args.tunnel} | document)
 
+    async def rotate(tunnel_id: str) -> _Document:
+        this = {"tunnelId": tunnel_id}
+        return this | await client.api.call("RotateTunnelAccessToken", this | parameters)
 
-async def _list(args: argparse.Namespace, client: Client) -> None:
-    if args.max is not None and args.max < 1:
-        raise ConfigurationError("--max must be at least 1")
-    if wants_json(args):
-        found = [each async for each in client.api.summaries(args.thing, args.max)]
-        print_json({"tunnelSummaries": found})
-        return
-    rows = [
-        (tunnel.tunnel_id, tunnel.state.value, format_time(tunnel.opened), tunnel.description)
-        async for tunnel in client.list(thing=args.thing, limit=args.max)
-    ]
-    print_table(("TUNNEL", "STATUS", "OPENED", "DESCRIPTION"), rows)
+    _show_tokens(args, await call_with_tunnel(client, args.tunnel, rotate, only_open=True))
 
 
 async def _describe(args: argparse.Namespace, client: Client) -> None:
+    from ..operator.tunnels import call_with_tunnel, time_left
+
+    async def document(tunnel_id: str) -> _Document:
+        return await client.api.call("DescribeTunnel", {"tunnelId": tunnel_id})
+
     if wants_json(args):
-        print_json(await client.api.call("DescribeTunnel", {"tunnelId": args.tunnel}))
+        print_json(await call_with_tunnel(client, args.tunnel, document))
         return
-    tunnel = await client.describe(args.tunnel)
+    tunnel = await call_with_tunnel(client, args.tunnel, client.describe)
+    left = time_left(tunnel, datetime.now(UTC))
     rows = [
         ("tunnel", tunnel.tunnel_id),
         ("arn", tunnel.arn),
@@ -263,6 +240,7 @@ async def _describe(args: argparse.Namespace, client: Client) -> None:
         ("source", _connection(tunnel.source)),
         ("destination", _connection(tunnel.destination)),
         ("lifetime", f"{tunnel.lifetime // timedelta(minutes=1)} minutes"),
+        ("left", left),
         ("opened", format_time(tunnel.opened)),
         ("changed", format_time(tunnel.changed)),
         *(("tag", f"{key}={value}") for key, value in tunnel.tags.items()),
@@ -271,15 +249,23 @@ async def _describe(args: argparse.Namespace, client: Client) -> None:
 
 
 async def _close(args: argparse.Namespace, client: Client) -> None:
-    for tunnel in args.tunnel:
-        await client.api.call("CloseTunnel", {"tunnelId": tunnel, "delete": args.delete})
+    from ..operator.tunnels import call_with_tunnel
+
+    async def close(tunnel_id: str) -> str:
+        await client.close(tunnel_id, delete=args.delete)
+        return tunnel_id
+
+    for text in args.tunnel:
+        closed = await call_with_tunnel(client, text, close, only_open=not args.delete)
+        if closed != text and not wants_json(args):
+            print(f"closed {closed}")
     if wants_json(args):
         print_json({})
 
 
 _ACTIONS: Final[Mapping[str, Callable[[argparse.Namespace, Client], Awaitable[None]]]] = {
     "open": _open,
-    "list": _list,
+    "list": list_tunnels,
     "describe": _describe,
     "rotate": _rotate,
     "close": _close,
@@ -342,11 +328,12 @@ def _save_tokens(directory: Path, document: _Document) -> dict[str, str]:
     return saved
 
 
-def _show_tokens(args: argparse.Namespace, document: _Document) -> None:
+def _show_tokens(args: argparse.Namespace, document: _Document) -> _Document:
+    """Print an answer; return it with the names of files where its tokens are in files."""
     saved = _save_tokens(args.tokens_to, document) if args.tokens_to is not None else {}
     if wants_json(args):
         print_json(document)
-        return
+        return document
     names = {
         "tunnelId": "tunnel",
         "tunnelArn": "arn",
@@ -356,34 +343,9 @@ def _show_tokens(args: argparse.Namespace, document: _Document) -> None:
     shown = document | saved
     rows = [(text, str(shown[name])) for name, text in names.items() if name in shown]
     print_table((), rows)
-
-
-def wants_json(args: argparse.Namespace) -> bool:
-    """Return whether to print JSON, as everywhere but on a terminal."""
-    return bool(args.json) or not sys.stdout.isatty()
-
-
-def print_json(document: _Document) -> None:
-    """Print a document."""
-    print(json.dumps(document, indent=2, ensure_ascii=False))
-
-
-def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print aligned columns; characters that could control a terminal become question marks."""
-    lines = [
-        ["".join(letter if letter.isprintable() else "?" for letter in str(cell)) for cell in line]
-        for line in ([headings, *rows] if headings else rows)
-    ]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        print("  ".join(map(str.ljust, line, widths)).rstrip())
+    return shown
 
 
 def _connection(side: SideState) -> str:
     status = "CONNECTED" if side.is_connected else "DISCONNECTED"
     return f"{status}, since {format_time(side.since)}" if side.since is not None else status
-
-
-def format_time(moment: datetime) -> str:
-    """Format a time in local time."""
-    return moment.astimezone().isoformat(" ", "seconds")

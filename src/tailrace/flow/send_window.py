@@ -32,7 +32,10 @@ Rules.
    acknowledges, so it trebles with each round trip (BBR: 2.89 times). Start-up ends for good with
    the first sign of a queue, half of QUEUE_DELAY above the shortest round trip: slow start that
    is left because of the delay, as in HyStart++ (RFC 9406). Before, no rate makes the window
-   smaller.
+   smaller. A window also holds data back that is never full: turns are a part of it, and where a
+   round trip is no longer than a few turns of the loop, as it is within one machine, pongs come
+   before as many turns as fill it. So a turn that was used up counts as well (as in Linux, whose
+   slow start goes on with half a window in flight: ``tcp_is_cwnd_limited``).
 2. Rate. A sample spans a round trip at least, from before its ping was sent: what was on its
    way by then says nothing about the path. And it spans 0.2 s at least: over less, what buffers
    swallow at the beginning looks like a fast path.
@@ -40,7 +43,8 @@ Rules.
    the path carries. Such a sample may raise the window but not lower it (BBR's rule for
    app-limited samples), unless a queue of twice QUEUE_DELAY has built up all the same; and
    then not to less than 16 KiB, as a pause of a processor is no slow path. And after silence,
-   or when the window was not full, measuring starts again with the next ping.
+   or when neither the window was full nor a turn used up, measuring starts again with the next
+   ping.
 4. Round-trip probe. If no round trip as short as the shortest was seen for ten seconds (or
    twenty round trips), a queue that never empties may hide what the path has become. The
    window is narrowed to its minimum until a ping has travelled with no more than that in
@@ -154,6 +158,7 @@ class SendWindow:
         "_size",
         "_starting",
         "_suspended",
+        "_used_up_at",
         "mark",
         "sent",
     )
@@ -181,6 +186,8 @@ class SendWindow:
         self._limited_at = -1
         """Value of :attr:`sent` when the window was last seen full: what was sent up to there
         was held back by the window and not by a lack of data."""
+        self._used_up_at = -1
+        """Value of :attr:`sent` when a turn was last used up: there may have been more to send."""
         self._rates: deque[tuple[float, float]] = deque()
         """Times and rates, ascending in time and descending in rate: the first is the highest,
         and what is both older and lower than another can never be."""
@@ -211,6 +218,10 @@ class SendWindow:
     def quantum(self) -> int:
         """Bytes that one of many senders may send before it is the next one's turn."""
         return max(_MIN_QUANTUM, self.size // _PINGS)
+
+    def turn_used_up(self) -> None:
+        """Note that as many bytes were sent at once as a turn has; before :meth:`mark_reached`."""
+        self._used_up_at = self.sent
 
     def begin(self, now: float) -> bytes:
         """Return the payload of a ping to send before the first bytes (rule 1)."""
@@ -305,7 +316,8 @@ class SendWindow:
     def _start_measuring(self, now: float) -> None:
         """Start to measure again, unless only the window has held data back (rule 3)."""
         was_idle = now - self._last_news > max(QUEUE_DELAY, 2 * self._round_trip)
-        if was_idle or not self._history or self._limited_at < self._acked:
+        held_back_at = max(self._limited_at, self._used_up_at)
+        if was_idle or not self._history or held_back_at < self._acked:
             # What is under way counts as read: it is only what this ping follows.
             self._history.clear()
             self._history.append((now, self.sent))
@@ -350,7 +362,7 @@ class SendWindow:
         """Treble the window with each round trip until a queue shows (RFC 9406)."""
         if queued > QUEUE_DELAY / 2:
             self._starting = False
-        elif self._acked <= self._limited_at:
+        elif self._acked <= max(self._limited_at, self._used_up_at):
             self._size = min(_CEILING, self._size + 2 * max(0, ping.position - self._acked))
 
     def _sample_begin(self, ping: _Ping, now: float) -> tuple[float, int] | None:

@@ -61,10 +61,12 @@ class WindowDriver:
         self._ping(self.window.begin(_now()))
 
     def count(self, size: int) -> None:
-        """Count bytes that have just been sent."""
+        """Count bytes that have just been sent, at once."""
         window = self.window
         window.sent += size
         if window.sent >= window.mark:
+            if size >= window.quantum:
+                window.turn_used_up()
             self._proceed(window.mark_reached(_now()))
 
     def pong_received(self, payload: bytes) -> None:

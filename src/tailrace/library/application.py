@@ -8,6 +8,7 @@ from ..common.addresses import (
     AddressError,
     LocalAddress,
     TCPAddress,
+    UnixAddress,
     parse_local_address,
     refuse_url,
 )
@@ -27,6 +28,7 @@ Example: ``{"SSH": 22, "HTTP": "camera.local:80", "CMD": handler}``
 """
 
 _MAX_PORT: Final = 65_535
+_KINDS: Final = (TCPAddress, UnixAddress, SocketFactory)
 
 
 def local_service(application: Application | SocketFactory) -> LocalService:
@@ -40,6 +42,10 @@ def local_service(application: Application | SocketFactory) -> LocalService:
     if isinstance(application, TCPAddress) and not 1 <= application.port <= _MAX_PORT:
         raise ConfigurationError(f"port {application.port} is not in 1..{_MAX_PORT}")
     if not isinstance(application, str):
+        if not (isinstance(application, _KINDS) or callable(application)):
+            raise ConfigurationError(
+                f"{application!r} is neither an address nor a port nor a handler"
+            )
         return application
     refuse_url(application)
     try:

@@ -24,14 +24,40 @@ from ..localproxy.endpoints import ENDPOINT_VARIABLE, REGION_VARIABLE
 from ..localproxy.settings import ProxySettings
 from ..wire import Side
 from .device import wait_for_device
-from .settings import DialectName, proxy_settings
+from .settings import DialectName, check_seconds, proxy_settings
 from .tunnel import SourceTunnel
 
-__all__ = ["connect"]
+__all__ = ["ConnectObserver", "connect", "connect_observed", "region_of"]
 
 _LOG = logging.getLogger("tailrace")
 _MOST_REUSED: Final = 100
 """How many tunnels of a thing are looked at for one to reuse, newest first."""
+_OWNED: Final = "tailrace.connect "
+"""How the description of a tunnel begins that a program has opened and will close."""
+_KEPT: Final = "tailrace.connect, kept "
+"""The same of one that stays open, and so may be reused by anybody."""
+
+
+class ConnectObserver:
+    """Is told what :func:`connect_observed` does; this one ignores it."""
+
+    def opening(self, description: str) -> None:
+        """Called before a tunnel is opened, which its description will tell from all others."""
+
+    def opened(self, tunnel_id: str) -> None:
+        """Called when a tunnel was opened, and its thing told."""
+
+    def taken(self, tunnel_id: str) -> None:
+        """Called when a tunnel that was open was taken instead."""
+
+    def entering(self, tunnel: SourceTunnel) -> None:
+        """Called before the source connects; its events tell how that goes."""
+
+    def waiting(self) -> None:
+        """Called when the source is connected, and its device is waited for."""
+
+    def closed(self, tunnel_id: str) -> None:
+        """Called when a tunnel that was opened is closed again."""
 
 
 def connect(
@@ -85,9 +111,48 @@ def connect(
         async with tailrace.connect("pump-7", services=["SSH"]) as tunnel:
             reader, writer = await tunnel.open_connection("SSH")
     """
+    return connect_observed(
+        ConnectObserver(),
+        thing,
+        tunnel_id=tunnel_id,
+        services=services,
+        reuse=reuse,
+        keep=keep,
+        lifetime=lifetime,
+        timeout=timeout,
+        client=client,
+        client_token=client_token,
+        region=region,
+        endpoint=endpoint,
+        ca=ca,
+        dialect=dialect,
+    )
+
+
+def connect_observed(
+    observer: ConnectObserver,
+    thing: str | None = None,
+    *,
+    tunnel_id: str | None = None,
+    services: Iterable[str] = (),
+    reuse: bool = False,
+    keep: bool = False,
+    lifetime: timedelta | None = None,
+    timeout: float | None = 30.0,
+    client: Client | None = None,
+    client_token: str | Secret | None = None,
+    region: str | None = None,
+    endpoint: str | None = None,
+    ca: str | os.PathLike[str] | None = None,
+    dialect: DialectName | None = None,
+) -> AbstractAsyncContextManager[SourceTunnel]:
+    """Do as :func:`connect`, and tell an observer about it."""
     if isinstance(services, str):
         raise ConfigurationError(f"services is {services!r}: give a list, [{services!r}]")
-    wanted = _Wanted(thing, tunnel_id, tuple(services), reuse, lifetime)
+    if client is not None and not isinstance(client, Client):
+        raise ConfigurationError(f"client={client!r} is no tailrace.Client")
+    check_seconds("timeout", timeout)
+    wanted = _Wanted(thing, tunnel_id, tuple(services), reuse, keep, lifetime)
     wanted.check()
 
     def settings(client: Client) -> ProxySettings:
@@ -95,14 +160,14 @@ def connect(
             Side.SOURCE,
             Secret(""),
             os.environ,
-            region=region or (None if endpoint else _region(client)),
+            region=region or (None if endpoint else region_of(client)),
             endpoint=endpoint,
             ca=ca,
             client_token=client_token,
             dialect=dialect,
         )
 
-    return _connected(wanted, client, settings, keep=keep, timeout=timeout)
+    return _connected(observer, wanted, client, settings, timeout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +178,7 @@ class _Wanted:
     tunnel_id: str | None
     services: tuple[str, ...]
     reuse: bool
+    keep: bool
     lifetime: timedelta | None
 
     def check(self) -> None:
@@ -131,11 +197,10 @@ class _Wanted:
 
 @asynccontextmanager
 async def _connected(
+    observer: ConnectObserver,
     wanted: _Wanted,
     client: Client | None,
     settings: Callable[[Client], ProxySettings],
-    *,
-    keep: bool,
     timeout: float | None,
 ) -> AsyncIterator[SourceTunnel]:
     """Have the tunnel for as long as the block lasts; ``client`` is made if there is none."""
@@ -145,13 +210,15 @@ async def _connected(
             stack.push_async_callback(used.aclose)
         # All that can be wrong is found before a tunnel is opened.
         ready = settings(used)
-        lease = _Lease(used, wanted)
+        lease = _Lease(observer, used, wanted)
         stack.push_async_exit(lease.end)
         taken = await lease.begin()
         tunnel = SourceTunnel(replace(ready, access_token=taken.token), timeout, taken.tunnel_id)
+        observer.entering(tunnel)
         await stack.enter_async_context(tunnel)
+        observer.waiting()
         await wait_for_device(tunnel, used, taken.tunnel_id, timeout)
-        lease.keep = keep
+        lease.keep = wanted.keep
         yield tunnel
 
 
@@ -168,6 +235,7 @@ class _Taken:
 class _Lease:
     """A tunnel at the service; the end closes it if it was opened here and is not to be kept."""
 
+    observer: ConnectObserver
     client: Client
     wanted: _Wanted
     keep: bool = False
@@ -186,12 +254,13 @@ class _Lease:
         rotated = await self.client.rotate(tunnel_id, Side.SOURCE)
         if rotated.source_token is None:
             raise ControlError("", f"the service returned no source token of tunnel {tunnel_id}")
+        self.observer.taken(tunnel_id)
         return _Taken(tunnel_id, rotated.source_token)
 
     async def _reuse(self) -> _Taken | None:
         """Return a tunnel that nobody uses, with a new source token; ``None`` if there is none."""
         async for each in self.client.list(thing=self.wanted.thing, limit=_MOST_REUSED):
-            if each.state is not TunnelState.OPEN:
+            if each.state is not TunnelState.OPEN or each.description.startswith(_OWNED):
                 continue
             try:
                 tunnel = await self.client.describe(each.tunnel_id)
@@ -216,7 +285,8 @@ class _Lease:
 
     async def _call_open(self) -> _Taken:
         # By this, a tunnel is found whose id was in a response that was lost.
-        description = f"tailrace.connect {uuid4()}"
+        description = f"{_KEPT if self.wanted.keep else _OWNED}{uuid4()}"
+        self.observer.opening(description)
         try:
             opened = await self.client.open(
                 thing=self.wanted.thing,
@@ -233,6 +303,7 @@ class _Lease:
                 error.add_note(f"a tunnel may be open; its description is {description!r}")
             raise
         self.opened = opened.tunnel_id
+        self.observer.opened(opened.tunnel_id)
         return _Taken(opened.tunnel_id, opened.source_token)
 
     async def end(
@@ -252,18 +323,18 @@ class _Lease:
     async def _close(self, tunnel_id: str) -> TailraceError | None:
         """Close a tunnel; return why that failed, which is logged even if nobody takes it."""
         try:
-            await self.client.close(tunnel_id)
-        except TunnelNotFound:
-            return None
+            with suppress(TunnelNotFound):
+                await self.client.close(tunnel_id)
         except TailraceError as failure:
             note = f"the tunnel {tunnel_id} may still be open: {failure}"
             _LOG.warning("%s", note)
             failure.add_note(note)
             return failure
+        self.observer.closed(tunnel_id)
         return None
 
 
-def _region(client: Client) -> str | None:
+def region_of(client: Client) -> str | None:
     """Return the region of a client of AWS, unless the environment says which service it is.
 
     A token of another service never goes to AWS.

@@ -17,7 +17,7 @@ from ..localproxy.routes import LocalService, Network, Refusal, Route, is_within
 from ..localproxy.validation import validate_service_id
 from .application import Application, local_service
 
-__all__ = ["MIN_BANDWIDTH", "ServiceMap", "ServiceRule"]
+__all__ = ["MIN_BANDWIDTH", "ServiceMap", "ServiceRule", "check_mapping"]
 
 _ANY: Final = "*"
 
@@ -66,6 +66,18 @@ class ServiceRule:
             raise ConfigurationError(
                 f"bandwidth={self.bandwidth} is less than {MIN_BANDWIDTH} bytes a second"
             )
+
+
+def check_mapping(services: object) -> None:
+    """Refuse services that come without what serves them.
+
+    Raises:
+        ConfigurationError: they are not a mapping.
+    """
+    if not isinstance(services, Mapping):
+        raise ConfigurationError(
+            "services are a dictionary of service ids and what serves them, as {'SSH': 22}"
+        )
 
 
 def _networks(texts: Sequence[str]) -> tuple[Network, ...]:
@@ -161,6 +173,7 @@ class ServiceMap:
 
         Example: ``services.replace({"SSH": 2222})``
         """
+        check_mapping(rules)
         entries = {key: self._entry(key, each) for key, each in rules.items()}
         prefixes = [key.removesuffix(_ANY) for key in entries if key.endswith(_ANY)]
         self._prefixes = tuple(sorted(prefixes, key=len, reverse=True))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from ..aws import find_joined
+from ..aws import find_joined, find_running
 from ..common.secret import Secret, is_client_token
 from ..errors import ConfigurationError
 from ..link.proxy.settings import web_proxy_for
@@ -22,9 +23,9 @@ from ..localproxy.settings import PeerVersion, ProxySettings
 from ..localproxy.validation import validate_region, validate_service_id
 from ..wire import Side
 from .application import Application, local_service
-from .service_map import ServiceMap
+from .service_map import ServiceMap, check_mapping
 
-__all__ = ["DialectName", "endpoint_in", "proxy_settings"]
+__all__ = ["DialectName", "check_seconds", "endpoint_in", "proxy_settings", "secret"]
 
 DialectName: TypeAlias = Literal["V1", "V2", "V3"]
 """A version of the tunnel protocol."""
@@ -54,12 +55,14 @@ def proxy_settings(
     """Return the settings of one end of a tunnel.
 
     Where neither arguments nor the environment say which service has it, it is the one that this
-    machine has joined, unless the tunnel was made at another control API (``control``).
+    machine has joined, or that this user runs here, unless the tunnel was made at another control
+    API (``control``).
 
     Raises:
         ConfigurationError: an argument or a variable of the environment is not valid.
     """
     host, port, authority = _endpoint(region, endpoint, environ, control)
+    check_seconds("renewal_timeout", renewal_timeout)
     if dialect not in _DIALECTS:
         raise ConfigurationError(f"dialect={dialect!r} is none of 'V1', 'V2' and 'V3'")
     fixed, routes = None, None
@@ -71,7 +74,7 @@ def proxy_settings(
         side=side,
         host=host,
         port=port,
-        access_token=_secret(token),
+        access_token=secret("token", token),
         client_token=_client_token(client_token),
         services=fixed,
         routes=routes,
@@ -81,6 +84,16 @@ def proxy_settings(
         capath=_authority(ca) or authority,
         web_proxy=web_proxy_for(host, port, environ),
     )
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Refuse what is no number of seconds; ``None`` is for ever.
+
+    Raises:
+        ConfigurationError: it is none, such as a text of the environment.
+    """
+    if value is not None and (not isinstance(value, int | float) or math.isnan(value)):
+        raise ConfigurationError(f"{name}={value!r} is not a number of seconds")
 
 
 def endpoint_in(environ: Mapping[str, str]) -> tuple[str | None, str | None]:
@@ -93,6 +106,8 @@ def _endpoint(
 ) -> tuple[str, int, Path | None]:
     """Return host, port and certificates; arguments go before the environment."""
     names = "region=", "endpoint="
+    _check_text("region", region)
+    _check_text("endpoint", endpoint)
     if region is None and endpoint is None:
         names = REGION_VARIABLE, ENDPOINT_VARIABLE
         region, endpoint = endpoint_in(environ)
@@ -102,9 +117,9 @@ def _endpoint(
         validate_region(region)
         return *parse_endpoint(endpoint_of(region)), None
     if endpoint is None:
-        joined = find_joined(environ)
-        if joined is not None and control in (None, joined.api_endpoint):
-            return *parse_endpoint(joined.data_endpoint), joined.ca_file
+        found = find_joined(environ) or find_running(environ)
+        if found is not None and control in (None, found.api_endpoint):
+            return *parse_endpoint(found.data_endpoint), found.ca_file
         raise ConfigurationError(
             "which service has the tunnel? give region= or endpoint=, or set "
             f"{ENDPOINT_VARIABLE}, which tailrace env prints"
@@ -112,22 +127,39 @@ def _endpoint(
     return *parse_endpoint(endpoint), None
 
 
-def _secret(text: str | Secret) -> Secret:
-    return text if isinstance(text, Secret) else Secret(text)
+def secret(name: str, text: object) -> Secret:
+    """Return a secret argument, which no error shows.
+
+    Raises:
+        ConfigurationError: it is neither a string nor a secret, as a variable that is not set.
+    """
+    if isinstance(text, Secret):
+        return text
+    if not isinstance(text, str):
+        given = "None" if text is None else f"of type {type(text).__name__}"
+        raise ConfigurationError(f"{name} is {given}: give a string or a tailrace.Secret")
+    return Secret(text)
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str | None):
+        raise ConfigurationError(f"{name}={value!r} is not a string")
 
 
 def _client_token(text: str | Secret | None) -> Secret | None:
     if text is None:
         return None
-    secret = _secret(text)
-    if not is_client_token(secret.reveal()):
+    token = secret("client_token", text)
+    if not is_client_token(token.reveal()):
         raise ConfigurationError("client_token= is not 32 to 128 letters, digits and hyphens")
-    return secret
+    return token
 
 
 def _authority(ca: str | os.PathLike[str] | None) -> Path | None:
     if ca is None:
         return None
+    if not isinstance(ca, str | os.PathLike):
+        raise ConfigurationError(f"ca={ca!r} is not a path")
     path = Path(ca)
     if not path.exists():
         raise ConfigurationError(f"ca={str(path)!r}: there is no such file or directory")
@@ -135,6 +167,7 @@ def _authority(ca: str | os.PathLike[str] | None) -> Path | None:
 
 
 def _local_services(services: Mapping[str, Application | SocketFactory]) -> dict[str, LocalService]:
+    check_mapping(services)
     if not services:
         raise ConfigurationError("a destination needs at least one service")
     for service_id in services:

@@ -31,7 +31,7 @@ from .advice import NETWORK_ADVICE, advised, with_advice
 from .application import Application
 from .event_stream import EventStream, TunnelEvent
 from .service_map import ServiceMap
-from .settings import DialectName, proxy_settings
+from .settings import DialectName, check_seconds, proxy_settings, secret
 
 __all__ = ["DestinationTunnel", "SourceTunnel", "Tunnel", "TunnelListener"]
 
@@ -62,6 +62,7 @@ class Tunnel:
     """
 
     def __init__(self, settings: ProxySettings, timeout: float | None) -> None:
+        check_seconds("timeout", timeout)
         self._settings = settings
         self._timeout = timeout
         self._proxy = LocalProxy(settings)
@@ -252,7 +253,7 @@ class Tunnel:
         Example: ``tunnel.renew(rotated.destination_token)``
         """
         self._require_open()
-        self._proxy.renew(token if isinstance(token, Secret) else Secret(token))
+        self._proxy.renew(secret("token", token))
 
     async def wait_peer(self, timeout: float | None = None) -> None:
         """Wait until the other side of the tunnel is connected.
@@ -269,6 +270,7 @@ class Tunnel:
 
         Example: ``await tunnel.wait_peer(timeout=30)``
         """
+        check_seconds("timeout", timeout)
         try:
             await self._until(self._is_peer_there, timeout)
         except TimeoutError:
@@ -498,10 +500,10 @@ class SourceTunnel(Tunnel):
             print(f"http://{server.host}:{server.port}/")
         """
         self._require_open()
-        if not (is_host_name(host) or is_ipv6(host)):
+        if not isinstance(host, str) or not (is_host_name(host) or is_ipv6(host)):
             raise ConfigurationError(f"host={host!r} is neither an IP address nor a host name")
-        if not 0 <= port <= _MAX_PORT:
-            raise ConfigurationError(f"port={port} is not in 0..{_MAX_PORT}")
+        if not isinstance(port, int) or not 0 <= port <= _MAX_PORT:
+            raise ConfigurationError(f"port={port!r} is not a number in 0..{_MAX_PORT}")
         try:
             listener = self._proxy.listen(service, TCPAddress(host, port))
         except OpenFailed as error:

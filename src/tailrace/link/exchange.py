@@ -24,18 +24,18 @@ from typing import NoReturn, Protocol, TypeVar, cast
 from ..common.network_errors import network_error_text
 from ..errors import LinkError
 
-__all__ = ["Exchange", "Handover", "ResponseParser", "run_exchange"]
+__all__ = ["Accepted", "Exchange", "Handover", "ResponseParser", "run_exchange"]
 
 
-class _Accepted(Protocol):
+class Accepted(Protocol):
     """A response after which the connection speaks another protocol."""
 
     @property
     def leftover(self) -> bytes: ...
 
 
-T = TypeVar("T", bound=_Accepted)
-T_co = TypeVar("T_co", bound=_Accepted, covariant=True)
+T = TypeVar("T", bound=Accepted)
+T_co = TypeVar("T_co", bound=Accepted, covariant=True)
 
 
 class ResponseParser(Protocol[T_co]):

@@ -262,9 +262,9 @@ class CappedEnd:
         """Give up both halves."""
         self._end.close()
 
-    def reset(self) -> None:
+    def reset(self, reason: str = "") -> None:
         """Give up both halves, so that the other end sees a failure."""
-        self._end.reset()
+        self._end.reset(reason)
 
 
 def _allowed(direction: _Direction) -> int:

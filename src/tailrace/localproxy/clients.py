@@ -59,7 +59,7 @@ class Client:
 
     def refuse(self, reason: str, kind: type[OpenFailed] = OpenFailed) -> None:
         """Send it away."""
-        self.end.reset()
+        self.end.reset(reason)
         if self.opened is not None and not self.opened.done():
             self.opened.set_exception(kind(reason))
 

@@ -121,7 +121,7 @@ class ConnectionTable:
         """
         self._session.reset_all(failure)
         for local in list(self._live.values()):
-            self._detach(local, cut=True)
+            self._detach(local, cut=failure)
 
     def abort(self) -> None:
         """Close every local end at once."""
@@ -162,7 +162,7 @@ class ConnectionTable:
             if failure:
                 about = (connection.service_id, connection.connection_id, local.name)
                 self._emit(ConnectionCut(*about, local.bytes_out, failure))
-            self._detach(local, cut=bool(failure))
+            self._detach(local, cut=failure)
             self._service_freed(connection)
 
     def paused(self, connection: Connection) -> None:
@@ -179,8 +179,8 @@ class ConnectionTable:
             self.log.debug("%s: resumed by the peer", local.name)
             local.resume()
 
-    def _detach(self, local: LocalConnection, *, cut: bool) -> None:
-        """Have a connection that has ended in the tunnel drain by itself."""
+    def _detach(self, local: LocalConnection, *, cut: str) -> None:
+        """Have a connection that has ended in the tunnel drain by itself; ``cut`` says why."""
         if self._live.pop(local.connection, None) is None:
             return
         self._draining.add(local)

@@ -13,7 +13,7 @@ reader and the writer that a program uses as if they were those of a TCP connect
   Unlike a socket, the end knows at once that the program has closed, so the connection does not
   linger for an answer that cannot be delivered.
 * The program reads an end of file where a socket would. Where the connection was reset, it reads
-  what came before, and then gets ``ConnectionResetError``.
+  what came before, and then gets ``ConnectionResetError``, whose text says why if that is known.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ IN_PROCESS: Final = "in process"
 """How events and records name a local end of this kind."""
 
 _HIGH: Final = 64 * 1024
-"""Unread bytes of the program over which ``drain`` waits, as asyncio has it for sockets."""
-_LOW: Final = _HIGH // 4
+"""Unread bytes of the program over which ``drain`` waits, as asyncio has it for sockets; it ends at
+a quarter of them, unless the program sets other limits."""
 _FULL: Final = 512 * 1024
 """Bytes a reader may hold. What a link brings in one turn of the loop goes in, so that a program
 that keeps up with it is never one that holds it up."""
@@ -186,6 +186,7 @@ class StreamEnd:
         self._loop = loop
         self._protocol = protocol
         self._written = ByteQueue()
+        self._low, self._high = _HIGH // 4, _HIGH
         self._eof = False
         """Whether the program will write no more."""
         self._failure: OSError | None = None
@@ -212,7 +213,7 @@ class StreamEnd:
         written = self._written
         if written:
             size = written.take_into(buffer, limit)
-            if self._writer_full and len(written) <= _LOW:
+            if self._writer_full and len(written) <= self._low:
                 self._writer_full = False
                 self._protocol.resume_writing()
             if self._failure is not None and not written:
@@ -271,9 +272,10 @@ class StreamEnd:
         """Give up the stream; the program gets an end of file, if it has had none."""
         self._lose(None)
 
-    def reset(self) -> None:
-        """Give up the stream; the program gets ``ConnectionResetError``."""
-        self._lose(ConnectionResetError(errno.ECONNRESET, _RESET))
+    def reset(self, reason: str = "") -> None:
+        """Give up the stream; the program gets ``ConnectionResetError``, and the reason in it."""
+        text = f"{_RESET}: {reason}" if reason else _RESET
+        self._lose(ConnectionResetError(errno.ECONNRESET, text))
 
     def _can_read(self) -> bool:
         return bool(self._written) or self._eof
@@ -304,6 +306,18 @@ class StreamEnd:
         """Bytes the program has written that the connection has not read."""
         return len(self._written)
 
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Unread bytes of the program at which ``drain`` ends, and over which it waits."""
+        return self._low, self._high
+
+    @limits.setter
+    def limits(self, limits: tuple[int, int]) -> None:
+        self._low, self._high = limits
+        if len(self._written) > self._high and not self._writer_full:
+            self._writer_full = True
+            self._protocol.pause_writing()
+
     def program_wrote(self, data: bytes | bytearray | memoryview) -> None:
         """Called with what the program sends."""
         if self.is_closing:
@@ -311,7 +325,7 @@ class StreamEnd:
         if self._eof:
             raise RuntimeError("write() after write_eof()")
         self._written.put(data)
-        if len(self._written) > _HIGH and not self._writer_full:
+        if len(self._written) > self._high and not self._writer_full:
             self._writer_full = True
             self._protocol.pause_writing()
         self._readability.check()
@@ -372,3 +386,15 @@ class _ProgramTransport(asyncio.Transport):
 
     def get_write_buffer_size(self) -> int:
         return self._end.unsent
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        return self._end.limits
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        if high is None:
+            high = _HIGH if low is None else 4 * low
+        if low is None:
+            low = high // 4
+        if not high >= low >= 0:
+            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+        self._end.limits = low, high

@@ -212,8 +212,8 @@ class LocalConnection:
         self._last_delivery = 0.0
         self._answered = False
         self._broken: OSError | None = None
-        self._cut = False
-        """Whether it has ended in the tunnel other than in order."""
+        self._cut = ""
+        """Why it has ended in the tunnel other than in order; empty as long as it has not."""
         connection.sink = self
 
     @property
@@ -305,10 +305,10 @@ class LocalConnection:
         if self.state is _FLUSHING:
             self._flush()
 
-    def tunnel_ended(self, *, cut: bool = False) -> None:
+    def tunnel_ended(self, *, cut: str = "") -> None:
         """Deliver what was received, then close: the connection ended in the tunnel.
 
-        One that was ``cut``, and has not ended in order, is reset instead.
+        One that was ``cut``, which says why, has not ended in order and is reset instead.
         """
         self._cut = self._cut or cut
         if self.state in _LIVE:
@@ -377,14 +377,14 @@ class LocalConnection:
         """Close the local end at once; what still waits is lost, which a reset tells of."""
         if self.state is _CLOSED:
             return
-        cut = self._cut or self.state in _LIVE or bool(self._pieces)
+        cut = bool(self._cut) or self.state in _LIVE or bool(self._pieces)
         self._enter(_CLOSED)
         self._outbound.forget(self)
         if self._end is not None:
             if self._pieces:
                 self._end.stop_writing()
             if cut:
-                self._end.reset()
+                self._end.reset(self._cut)
             else:
                 self._end.close()
         self._inbound.removed(self)

@@ -56,8 +56,9 @@ class LocalEnd(Protocol):
     def close(self) -> None:
         """Give up both halves, after what was started was stopped."""
 
-    def reset(self) -> None:
+    def reset(self, reason: str = "", /) -> None:
         """Give up both halves, so that the other end sees a failure and no end of file.
 
-        What has not reached the other end is lost. Not every kind of end can be reset.
+        What has not reached the other end is lost. Not every kind of end can be reset, and only
+        one within this process can tell the ``reason``.
         """

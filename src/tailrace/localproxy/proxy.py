@@ -29,7 +29,7 @@ from .log import TunnelLog
 from .routes import LocalService
 from .service_map import address_of, is_port_picked, source_addresses
 from .settings import ProxySettings
-from .status import ConnectionStatus, LinkHistory, PeerPresence, TunnelStatus
+from .status import ConnectionStatus, PeerPresence, TunnelHistory, TunnelStatus
 from .traffic import Traffic
 from .uplink import Uplink
 
@@ -63,7 +63,7 @@ class LocalProxy:
         target = _target(settings)
         self._log = TunnelLog(settings.side, target.authority, target.secrets)
         self._events = Events(self._log)
-        self._history = LinkHistory(target.authority)
+        self._history = TunnelHistory(target.authority)
         self._events.subscribe(self._history)
         self._destination = Destination(settings, self._log)
         self._clients = Clients(settings.bind_address, self._events.emit, self._log)
@@ -103,16 +103,15 @@ class LocalProxy:
 
     def status(self) -> TunnelStatus:
         """Return what the proxy is doing; cheap, and possible at any time."""
-        return TunnelStatus(
-            side=self._settings.side,
-            service_ids=self._service_ids,
-            link=self._history.status(self._uplink.round_trip),
-            peer=self._history.peer,
-            connections=tuple(
+        return self._history.status(
+            self._settings.side,
+            self._service_ids,
+            self._uplink.round_trip,
+            [
                 ConnectionStatus.of(local)
                 for traffic in self._uplink.traffics
                 for local in traffic.connections
-            ),
+            ],
         )
 
     async def open_connection(self, service_id: str) -> Streams:

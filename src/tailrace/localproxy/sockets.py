@@ -83,7 +83,7 @@ class SocketEnd:
         self._end_in_order()
         self._sock.close()
 
-    def reset(self) -> None:
+    def reset(self, reason: str = "") -> None:
         """Close the socket with RST; what has not been delivered is lost."""
         self._sock.close()
 

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 
 from ..wire import Side
-from .events import Connected, Connecting, PeerJoined, PeerLeft, ProxyEvent, Reconnecting
+from .events import (
+    Connected,
+    Connecting,
+    ConnectionClosed,
+    ConnectionOpened,
+    PeerJoined,
+    PeerLeft,
+    ProxyEvent,
+    Reconnecting,
+)
 from .local_connection import ConnectionState, LocalConnection
 
 __all__ = [
     "ConnectionStatus",
-    "LinkHistory",
     "LinkPhase",
     "LinkStatus",
     "PeerPresence",
+    "TunnelHistory",
     "TunnelStatus",
 ]
 
@@ -101,6 +112,8 @@ class LinkStatus:
     """Why it was lost or could not be set up last, ``None`` if it never was."""
     last_failure: float | None
     """When that was, in seconds since the epoch."""
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """How often it was lost or could not be set up, by the class of the error, as ``LinkError``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +130,16 @@ class TunnelStatus:
     peer: PeerPresence
     connections: tuple[ConnectionStatus, ...]
     """Open ones, and those that still drain."""
+    opened: int = 0
+    """Connections that have been open so far, also those that have ended."""
+    bytes_in: int = 0
+    """Read from all of their local ends, sent into the tunnel."""
+    bytes_out: int = 0
+    """Received from the tunnel for all of them."""
 
 
-class LinkHistory:
-    """What became of the link and of the peer so far, gathered from the events of a proxy."""
+class TunnelHistory:
+    """What became of link, peer and connections so far, gathered from the events of a proxy."""
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint
@@ -128,6 +147,11 @@ class LinkHistory:
         self._links = 0
         self._last_cause: str | None = None
         self._last_failure: float | None = None
+        self._failures: Counter[str] = Counter()
+        self._opened = 0
+        self._closed_in = 0
+        self._closed_out = 0
+        """Bytes of connections that have ended."""
         self.peer = PeerPresence.UNKNOWN
         """Whether the other side is connected."""
 
@@ -150,6 +174,12 @@ class LinkHistory:
                 self.peer = PeerPresence.UNKNOWN
                 self._last_cause = str(event.cause)
                 self._last_failure = time.time()
+                self._failures[type(event.cause).__name__] += 1
+            case ConnectionOpened():
+                self._opened += 1
+            case ConnectionClosed():
+                self._closed_in += event.bytes_in
+                self._closed_out += event.bytes_out
             case _:
                 pass
 
@@ -158,7 +188,26 @@ class LinkHistory:
         self._phase = LinkPhase.ENDED
         self.peer = PeerPresence.UNKNOWN
 
-    def status(self, round_trip: float | None) -> LinkStatus:
+    def status(
+        self,
+        side: Side,
+        service_ids: tuple[str, ...],
+        round_trip: float | None,
+        connections: Sequence[ConnectionStatus],
+    ) -> TunnelStatus:
+        """Return the status of the tunnel, given what is so at the moment."""
+        return TunnelStatus(
+            side=side,
+            service_ids=service_ids,
+            link=self.link_status(round_trip),
+            peer=self.peer,
+            connections=tuple(connections),
+            opened=self._opened,
+            bytes_in=self._closed_in + sum(each.bytes_in for each in connections),
+            bytes_out=self._closed_out + sum(each.bytes_out for each in connections),
+        )
+
+    def link_status(self, round_trip: float | None) -> LinkStatus:
         """Return the status of the link, given the round trip of the open one."""
         return LinkStatus(
             phase=self._phase,
@@ -167,4 +216,5 @@ class LinkHistory:
             reconnects=max(0, self._links - 1),
             last_cause=self._last_cause,
             last_failure=self._last_failure,
+            failures=dict(self._failures),
         )

@@ -71,6 +71,10 @@ class ControlPlane:
         self._reschedule()
         return opened
 
+    def send_test(self, thing_name: str, key_id: str) -> str:
+        """Send a thing a notification that only shows that it arrives; return its token id."""
+        return self._announcer.test(thing_name, key_id, self.clock())
+
     def close_tunnel(self, tunnel_id: str, *, delete: bool) -> None:
         """Close a tunnel and disconnect both its sides.
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
@@ -35,6 +39,27 @@ _MAX_PORT: Final = 65535
 
 _ARGUMENTS: Final = {"api_listen": "api_port", "data_listen": "data_port"}
 """Settings as the errors of the service name them -> arguments, where those differ."""
+
+
+@contextlib.contextmanager
+def _temporary_directory() -> Iterator[Path]:
+    """A directory that is removed at the end of the block, or of the program.
+
+    Not by a process that was forked inside of the block: the service goes on in the other one.
+    """
+    path = Path(tempfile.mkdtemp(prefix="tailrace-"))
+    remove = partial(_remove, path, os.getpid())
+    atexit.register(remove)
+    try:
+        yield path
+    finally:
+        atexit.unregister(remove)
+        remove()
+
+
+def _remove(path: Path, owner: int) -> None:
+    if os.getpid() == owner:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +213,7 @@ class Service:
 
         state_dir = self._state_dir
         if state_dir is None:
-            state_dir = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="tailrace-")))
+            state_dir = undo.enter_context(_temporary_directory())
         service = TunnelingService(replace(self._config, state_dir=state_dir))
         await service.start()
         return _Running(service, state_dir, undo.pop_all())

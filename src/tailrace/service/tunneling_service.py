@@ -11,12 +11,13 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
 from ..common.atomic_files import make_private_directory, write_file
+from ..common.exposition import Exposition
 from ..common.file_lock import locked
 from ..common.periodic import every
 from ..common.uninterrupted import uninterrupted
@@ -37,16 +38,18 @@ from .identity.key_store import KeyFile, KeyRing, credentials_file
 from .listening import bind
 from .loop_faults import early_leavers_counted
 from .notify.announcer import Announcer
-from .notify.base import Notifier
+from .notify.base import NotificationQueue
 from .notify.command import CommandNotifier
 from .notify.mailbox import Mailbox
 from .notify.mqtt import MqttNotifier
 from .notify.outbox import Outbox
+from .notify.reminders import Reminders
 from .relay.data_listener import DataListener
 from .relay.switchboard import Switchboard
 from .telemetry.audit import AuditLog
 from .telemetry.counters import Counters
-from .telemetry.prometheus import Metrics
+from .telemetry.prometheus import service_metrics
+from .telemetry.status import service_status
 from .tls.authority import Certificates, certificate_names, ensure_certificates
 from .tls.server_certificate import ServerTls, given_certificates
 from .tunnels.checkpoints import Checkpoints
@@ -90,6 +93,7 @@ class _Control:
     plane: ControlPlane
     tunnels: Tunnels
     outboxes: tuple[Outbox, ...]
+    reminders: tuple[Reminders, ...]
     expiry: Expiry
 
 
@@ -99,6 +103,7 @@ class _Parts:
 
     state: _State
     control: ControlPlane
+    counters: Counters
     expiry: Expiry
     api: HttpServer
     endpoints: Endpoints
@@ -133,6 +138,11 @@ class TunnelingService:
     def queries(self) -> TunnelQueries:
         """Reads of the service's state."""
         return self._running.control.queries
+
+    def status(self) -> dict[str, Any]:
+        """Return what the service does, for JSON: counts, endpoints, and a summary of them."""
+        parts = self._running
+        return service_status(parts.counters, parts.control.queries, parts.endpoints)
 
     @property
     def tls_context(self) -> ssl.SSLContext:
@@ -245,6 +255,8 @@ class TunnelingService:
         for outbox in control.outboxes:
             outbox.start()
             stack.push_async_callback(outbox.stop)
+        for reminders in control.reminders:
+            stack.callback(reminders.stop)
         checkpoints = Checkpoints(config.database)
         checkpoints.start()
         stack.push_async_callback(checkpoints.stop)
@@ -252,7 +264,9 @@ class TunnelingService:
         stack.callback(_reset_connections, control.tunnels, clock)
         stack.push_async_callback(listener.stop)
         await listener.start(data_socket, state.tls.context)
-        metrics = Metrics(counters, control.plane.queries, control.outboxes, control.plane.mailbox)
+        metrics = service_metrics(
+            counters, control.plane.queries, control.outboxes, control.plane.mailbox
+        )
         routes = health_routes(control.plane.queries, lambda: self._accepting)
         metrics_address = await _start_metrics(stack, config, metrics, routes)
         verifier = Verifier(config.region, SIGNING_NAME, state.keys.find)
@@ -277,7 +291,9 @@ class TunnelingService:
 
         self._accepting = True
         _publish(stack, config, endpoints)
-        return _Parts(state, control.plane, control.expiry, api, endpoints, metrics_address)
+        return _Parts(
+            state, control.plane, counters, control.expiry, api, endpoints, metrics_address
+        )
 
 
 def _open_state(stack: contextlib.AsyncExitStack, config: ServiceConfig, clock: _Clock) -> _State:
@@ -322,14 +338,15 @@ def _build_control(
     config: ServiceConfig, clock: _Clock, state: _State, switchboard: Switchboard
 ) -> _Control:
     operation = config.operation
-    notifiers: list[Notifier] = []
-    if operation.mqtt is not None:
-        notifiers.append(MqttNotifier(operation.mqtt))
+    by_broker = [] if operation.mqtt is None else [Outbox(MqttNotifier(operation.mqtt), clock)]
+    by_command = []
     if operation.notify_command:
-        notifiers.append(CommandNotifier(operation.notify_command))
-    outboxes = tuple(Outbox(notifier, clock) for notifier in notifiers)
+        by_command.append(Outbox(CommandNotifier(operation.notify_command), clock))
+    # A command has handed it to the thing when it ends; a broker has only taken it.
+    reminders = tuple(map(Reminders, by_broker))
     mailbox = Mailbox()
-    announcer = Announcer((*outboxes, mailbox), config.region, operation.notify_topic)
+    queues: tuple[NotificationQueue, ...] = (*reminders, *by_command, mailbox)
+    announcer = Announcer(queues, config.region, operation.notify_topic)
     ids = RandomIds()
     unstored = Unstored()
     tunnels = Tunnels(state.store, unstored, ids, config.limits)
@@ -338,13 +355,13 @@ def _build_control(
     plane = ControlPlane(
         tunnels, queries, switchboard, ids, clock, announcer, mailbox, expiry.sweep_soon
     )
-    return _Control(plane, tunnels, outboxes, expiry)
+    return _Control(plane, tunnels, (*by_broker, *by_command), reminders, expiry)
 
 
 async def _start_metrics(
     stack: contextlib.AsyncExitStack,
     config: ServiceConfig,
-    metrics: Metrics,
+    metrics: Exposition,
     routes: list[BaseRoute],
 ) -> Address | None:
     """Serve metrics and ``routes`` on an address of their own, or add metrics to ``routes``."""

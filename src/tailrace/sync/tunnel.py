@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from .. import library
 from ..aws import Secret
-from ..errors import TimedOut
+from ..errors import ConfigurationError, TimedOut
 from ..library import TunnelEvent, TunnelStatus
-from ..library.settings import DialectName
+from ..library.service_map import check_mapping
+from ..library.settings import DialectName, check_seconds
 from .block import Block
 from .handlers import Application, Handlers
 
@@ -131,6 +132,9 @@ class Tunnel:
             with tailrace.sync.Tunnel.destination(token, {"SSH": "localhost:22"}) as tunnel:
                 tunnel.wait_closed()
         """
+        if isinstance(services, library.ServiceMap):
+            raise ConfigurationError("a ServiceMap belongs to an event loop: give a dictionary")
+        check_mapping(services)
         handlers = Handlers(max_threads)
         tunnel = library.Tunnel.destination(
             token,
@@ -535,6 +539,7 @@ async def _within(
     Raises:
         TimedOut: it is not; ``what`` is how the text begins.
     """
+    check_seconds("timeout", timeout)
     try:
         async with asyncio.timeout(timeout) as bound:
             return await work()

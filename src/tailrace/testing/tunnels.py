@@ -243,6 +243,8 @@ class LocalTunnel:
         self._loop.run(wait())
 
     def _chosen(self, side: Side | None) -> list[LocalEnd]:
+        if side is not None and side not in self._ends:
+            raise ConfigurationError(f"side {side!r} is not a tailrace.Side, as Side.SOURCE")
         return [end for end in self._ends.values() if side in (None, end.side)]
 
     def _boxes(self, side: Side | None) -> list[Middlebox]:

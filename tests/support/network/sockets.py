@@ -51,12 +51,13 @@ async def hang_up(writer: asyncio.StreamWriter, patience: float = HANG) -> None:
 
 
 @contextmanager
-def black_hole() -> Iterator[int]:
+def black_hole(host: str = "127.0.0.1") -> Iterator[int]:
     """A port that answers nothing: its queue of connections is full, so SYNs are dropped."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with contextlib.ExitStack() as stack:
-        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        listening = stack.enter_context(socket.create_server((host, 0), family=family, backlog=0))
         for _ in range(_QUEUE):
-            filler = stack.enter_context(socket.socket())
+            filler = stack.enter_context(socket.socket(family))
             filler.setblocking(False)
             filler.connect_ex(listening.getsockname())
         yield listening.getsockname()[1]

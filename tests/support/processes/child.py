@@ -159,5 +159,6 @@ def server_process(
         wait_until(lambda: is_listening(port) or not started.running, f"{name} on port {port}")
         assert started.running, started.log
         yield started
-        started.terminate()  # which takes its own children along, unlike SIGKILL
-        started.wait()
+        if started.running:
+            started.terminate()  # which takes its own children along, unlike SIGKILL
+            started.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,12 +15,18 @@ import pytest
 from support.network.ports import free_port
 from support.processes.child import Process, server_process
 
-__all__ = ["Broker", "broker", "needs_mosquitto", "started"]
+__all__ = ["Broker", "broker", "is_installed", "needs_mosquitto", "started"]
 
 _PROGRAM = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
+
+def is_installed() -> bool:
+    """Return whether there is a mosquitto."""
+    return _PROGRAM is not None
+
+
 needs_mosquitto = pytest.mark.skipif(
-    _PROGRAM is None, reason="mosquitto is not installed: make apt installs it"
+    not is_installed(), reason="mosquitto is not installed: make apt installs it"
 )
 
 
@@ -46,9 +53,14 @@ class Broker:
             server_process("mosquitto", command, self._directory, self.port)
         )
 
-    def stop(self) -> None:
-        """Kill it; clients see their connection die."""
-        self._process.kill()
+    def stop(self, number: int = signal.SIGKILL) -> None:
+        """End it with a signal; clients see their connection die."""
+        self._process.signal(number)
+        self._process.wait()
+        self.close()
+
+    def close(self) -> None:
+        """End it if it runs."""
         self._running.close()
 
 
@@ -60,7 +72,7 @@ def broker(directory: Path, options: Sequence[str] = ("allow_anonymous true",)) 
     try:
         yield running
     finally:
-        running.stop()
+        running.close()
 
 
 async def started(running: Broker) -> None:

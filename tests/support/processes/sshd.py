@@ -13,7 +13,7 @@ import pytest
 
 from support.processes.child import server_process
 
-__all__ = ["needs_sshd", "sshd"]
+__all__ = ["configure_sshd", "needs_sshd", "sshd"]
 
 _PROGRAM = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 _ROOT_DIRECTORY = Path("/run/sshd")
@@ -32,9 +32,8 @@ def _make_key(file: Path) -> str:
     return file.with_name(f"{file.name}.pub").read_text().strip()
 
 
-@contextmanager
-def sshd(directory: Path, port: int, host: str, home: Path) -> Iterator[None]:
-    """A running server; ``home`` gets the files of a user who may log in and knows ``host``."""
+def configure_sshd(directory: Path, port: int, host: str, home: Path) -> list[str]:
+    """Return the command of a server; ``home`` gets the files of a user who knows ``host``."""
     assert _PROGRAM is not None
     if os.geteuid() == 0:
         _ROOT_DIRECTORY.mkdir(mode=0o755, exist_ok=True)
@@ -53,7 +52,15 @@ def sshd(directory: Path, port: int, host: str, home: Path) -> Iterator[None]:
         # The directory of a test may be below one that others can write to.
         "StrictModes no",
         "UsePAM no",
+        "Subsystem sftp internal-sftp",
     )
     configuration.write_text("".join(f"{line}\n" for line in lines))
-    with server_process("sshd", [_PROGRAM, "-D", "-e", "-f", str(configuration)], directory, port):
+    return [_PROGRAM, "-D", "-e", "-f", str(configuration)]
+
+
+@contextmanager
+def sshd(directory: Path, port: int, host: str, home: Path) -> Iterator[None]:
+    """A running server; ``home`` gets the files of a user who may log in and knows ``host``."""
+    command = configure_sshd(directory, port, host, home)
+    with server_process("sshd", command, directory, port):
         yield

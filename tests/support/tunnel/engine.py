@@ -134,6 +134,7 @@ class ScriptedEnd:
         self.gone = False
         """Whether it has given up both halves, as far as can be known."""
         self.was_reset = False
+        self.reset_reason = ""
         self.end_is_near = False
         """Whether it knows that nothing is to come but what waits."""
         self.reads: list[int] = []
@@ -228,8 +229,9 @@ class ScriptedEnd:
     def is_gone(self) -> bool:
         return self.gone or bool(self.error)
 
-    def reset(self) -> None:
+    def reset(self, reason: str = "") -> None:
         self.was_reset = True
+        self.reset_reason = reason
         self.close()
 
     def close(self) -> None:

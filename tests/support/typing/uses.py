@@ -330,8 +330,9 @@ async def agent() -> None:
         source: tailrace.NotificationSource = tailrace.FileSource(Path("tunnel.json"))
         await entered.run(source, tailrace.StdinSource())
         status: tailrace.AgentStatus = entered.status()
+        ends: Mapping[str, tailrace.TunnelStatus] = entered.destinations()
         tunnels: tuple[tailrace.ServedStatus, ...] = status.tunnels
-        print(*(tunnel.name for tunnel in tunnels), *status.sources.values())
+        print(*(tunnel.name for tunnel in tunnels), *status.sources.values(), *ends)
         entered.subscribe(entered.log_status)()
     async for notification in tailrace.notifications(source):
         notified(notification)

@@ -85,6 +85,8 @@ async def test_a_notification_has_its_tunnel_served(
             assert notification is not None
             assert notification.services == ("SSH",)
             await up(agent)
+            (destination,) = agent.destinations().values()
+            assert (destination.side, destination.service_ids) == (Side.DESTINATION, ("SSH",))
             await check_served(opened)
             await asyncio.to_thread(opened.close)
             await until(lambda: count(agent) == 0)
@@ -398,6 +400,8 @@ class Source:
         self._deliveries = deliveries
         self._then = then
         self.runs = 0
+        self.looks = 0
+        self.doing = ""
         self.acknowledged = 0
 
     @property
@@ -405,7 +409,8 @@ class Source:
         return "test"
 
     def status(self) -> str:
-        return f"run {self.runs}"
+        self.looks += 1
+        return self.doing or f"run {self.runs}"
 
     async def run(self, receive: Receive) -> None:
         self.runs += 1
@@ -431,6 +436,23 @@ async def running(agent: Agent, *sources: Source) -> AsyncIterator[asyncio.Task[
     finally:
         task.cancel()
         await asyncio.wait([task])
+
+
+async def test_subscribers_are_told_of_ways_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SOURCES_PERIOD", 0.01)
+    told: list[str] = []
+    source = Source(then=forever)
+    async with lost() as agent:
+        agent.subscribe(lambda: told.append(agent.status().sources["test"]))
+        async with running(agent, source):
+            await until(lambda: told == ["run 1"])
+            source.doing = "rests for 1 s"
+            await until(lambda: told == ["run 1", "rests for 1 s"])
+            # How long is nothing new.
+            source.doing = "rests for 2 s"
+            source.looks = 0
+            await until(lambda: source.looks > 2)
+            assert told == ["run 1", "rests for 1 s"]
 
 
 async def test_it_runs_until_sources_and_tunnels_have_ended(service: ServiceProcess) -> None:

@@ -65,6 +65,14 @@ async def test_a_state_directory_that_others_may_write_to(tmp_path: Path) -> Non
     assert "chmod 755" in finding.figure
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+async def test_root_looks_at_the_state_of_another_user(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    os.mkdir(state, 0o700)
+    os.chown(state, 12345, 12345)
+    assert (await checked(AgentCheckSettings(state, ())))["state"].verdict is Verdict.OK
+
+
 async def test_a_lock_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "lock").mkdir()
     assert not is_running(tmp_path)

@@ -8,18 +8,24 @@ from pathlib import Path
 
 import pytest
 
+import tailrace
 from support.network.certificates import Certificates
 from support.network.scripted_broker import BrokerPeer, message, scripted_broker
 from support.processes.mosquitto import broker as mosquitto
 from support.processes.mosquitto import needs_mosquitto
 from tailrace.agent import check_broker as module
 from tailrace.agent.check_broker import BrokerCheckSettings, broker_checks
+from tailrace.agent.check_service import sender_of_tests
 from tailrace.agent.sources.mqtt import MqttSourceSettings
+from tailrace.aws import Credentials, JoinedService
 from tailrace.checks.findings import Finding, Verdict
 from tailrace.checks.runner import run_checks
+from tailrace.common.enrolment import Role
 from tailrace.common.secret import Secret
+from tailrace.errors import CredentialsRefused
 from tailrace.link.endpoint import TLSOptions
 from tailrace.mqtt.settings import BrokerSettings
+from tailrace.mqtt.topics import AWS_TEMPLATE
 
 TOPIC = "$aws/things/pump-7/tunnels/notify"
 
@@ -36,22 +42,32 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 
 async def checked(
-    broker: BrokerSettings, busy: str = "", account: str | None = None
+    broker: BrokerSettings,
+    busy: str = "",
+    account: str | None = None,
+    send_test: Callable[[], Awaitable[None]] | None = None,
 ) -> dict[str, Finding]:
-    settings = BrokerCheckSettings(MqttSourceSettings(broker, "pump-7"), account, busy)
+    settings = BrokerCheckSettings(MqttSourceSettings(broker, "pump-7"), account, send_test, busy)
     return {each.name: each.finding async for each in run_checks(broker_checks(settings))}
 
 
-async def scripted(
-    script: Callable[[BrokerPeer], Awaitable[None]], *, is_aws: bool = False, busy: str = ""
-) -> dict[str, Finding]:
-    """Check a broker; its first connection is that of the step ``TCP``."""
+def serving(
+    script: Callable[[BrokerPeer], Awaitable[None]],
+) -> Callable[[BrokerPeer], Awaitable[None]]:
+    """Return the script of a broker whose first connection is that of the step ``TCP``."""
 
     async def serve(peer: BrokerPeer) -> None:
         if peer.number:
             await script(peer)
 
-    async with scripted_broker(serve) as running:
+    return serve
+
+
+async def scripted(
+    script: Callable[[BrokerPeer], Awaitable[None]], *, is_aws: bool = False, busy: str = ""
+) -> dict[str, Finding]:
+    """Check a broker."""
+    async with scripted_broker(serving(script)) as running:
         at = BrokerSettings("127.0.0.1", running.port, is_aws=is_aws)
         return await checked(at, busy, "123456789012" if is_aws else None)
 
@@ -242,3 +258,41 @@ async def test_mosquitto_with_a_wrong_password(tmp_path: Path) -> None:
         finding = (await checked(at))["client id"]
     assert finding.verdict is Verdict.FAILED
     assert "guess" not in repr(finding)
+
+
+async def test_the_service_cannot_be_asked() -> None:
+    async def send() -> None:
+        raise CredentialsRefused("AccessDeniedException", "not this key")
+
+    async with scripted_broker(serving(stays)) as running:
+        at = BrokerSettings("127.0.0.1", running.port)
+        finding = (await checked(at, send_test=send))["subscription"]
+    assert finding.verdict is Verdict.WARNING
+    assert finding.figure.endswith("asked for a test: AccessDeniedException: not this key")
+    assert finding.fix.startswith("check access key")
+
+
+@needs_mosquitto
+@pytest.mark.parametrize("topic", [AWS_TEMPLATE, "other/{thing}"])
+async def test_a_service_proves_the_subscription(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, topic: str
+) -> None:
+    with mosquitto(tmp_path) as broker:
+        url = f"mqtt://127.0.0.1:{broker.port}"
+        async with tailrace.Service(mqtt_url=url, notify_topic=topic) as service:
+            endpoints = service.endpoints
+            key = (endpoints.access_key_id, Secret(endpoints.secret_access_key))
+            place = (endpoints.api_endpoint, endpoints.data_endpoint, endpoints.region)
+            ca = Path(endpoints.ca_file)
+            joined = JoinedService(Role.OPERATOR, "me", *place, ca, Credentials(*key))
+            send = sender_of_tests(joined, "pump-7", {})
+            if topic != AWS_TEMPLATE:
+                monkeypatch.setattr(module, "_ARRIVES", 0.5)
+            at = BrokerSettings("127.0.0.1", broker.port)
+            finding = (await checked(at, send_test=send))["subscription"]
+    if topic == AWS_TEMPLATE:
+        assert finding.verdict is Verdict.OK
+        assert finding.figure.startswith("proven")
+    else:
+        assert finding.verdict is Verdict.FAILED
+        assert "--notify-topic" in finding.fix

@@ -17,6 +17,7 @@ from tailrace.agent.install import (
     InstallSettings,
     State,
     agent_files,
+    installed_agent,
     plan_changes,
     write_changes,
 )
@@ -65,7 +66,8 @@ def test_the_unit() -> None:
     assert values(unit, "RestrictAddressFamilies") == ["AF_INET AF_INET6 AF_UNIX"]
     assert "PrivateNetwork" not in unit
     assert "IPAddressDeny" not in unit
-    assert "RuntimeDirectory" not in unit
+    assert values(unit, "RuntimeDirectory") == [NAME]
+    assert "RUNTIME_DIRECTORY" not in unit
 
 
 def test_the_options() -> None:
@@ -180,6 +182,34 @@ def test_files_that_somebody_has_changed_are_known(tmp_path: Path, old: str, new
     services = tmp_path / "etc/tailrace-agent/services.toml"
     services.write_text(services.read_text().replace(old, new))
     assert states(SETTINGS, tmp_path)["services.toml"] is State.FOREIGN
+
+
+def test_how_an_installed_agent_is_run(tmp_path: Path) -> None:
+    write_changes(plan_changes(agent_files(SETTINGS), tmp_path))
+    with (tmp_path / "etc/tailrace-agent/agent.env").open("a") as file:
+        file.write("TAILRACE_MQTT_PASSWORD='a b'\nhttps_proxy=http://proxy.example:3128\n")
+    installed = installed_agent(tmp_path)
+    words = list(installed.words)
+    for option, value in SETTINGS.options:
+        at = words.index(option)
+        assert value in ("", words[at + 1])
+    assert "/etc/tailrace-agent/services.toml" in words
+    assert installed.variables == {
+        "TAILRACE_MQTT_PASSWORD": "a b",
+        "https_proxy": "http://proxy.example:3128",
+    }
+
+
+def test_how_an_agent_is_run_that_cannot_be_read(tmp_path: Path) -> None:
+    write_changes(plan_changes(agent_files(SETTINGS), tmp_path))
+    options = tmp_path / "etc/tailrace-agent/agent.env"
+    options.write_text('AGENT_OPTIONS="--x \'y"\n')
+    with pytest.raises(ConfigurationError, match="AGENT_OPTIONS has a quote without its end"):
+        installed_agent(tmp_path)
+    options.unlink()
+    options.mkdir()
+    with pytest.raises(ConfigurationError, match="cannot read"):
+        installed_agent(tmp_path)
 
 
 def test_what_cannot_be_read_or_written(tmp_path: Path) -> None:

@@ -72,6 +72,12 @@ def test_a_service_id_of_128_characters_is_taken() -> None:
     assert parse_notification(payload(services=["S" * 128])).services == ("S" * 128,)
 
 
+def test_a_test_is_ignored_as_expected() -> None:
+    error = ignored(b'{"clientMode": "test", "tokenId": "5eed4606717aaa56"}')
+    assert error.expected
+    assert str(error) == "it is a test"
+
+
 def test_one_for_a_source_is_ignored_as_expected() -> None:  # vector 10
     error = ignored(payload(clientMode="source"))
     assert error.expected

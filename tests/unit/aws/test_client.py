@@ -16,7 +16,7 @@ from support.network.certificates import Certificates
 from support.network.https_server import answer, scripted_https
 from support.network.web_proxies import proxy_server
 from support.service import config, dial, running
-from tailrace.aws import Client, Credentials, JoinedService
+from tailrace.aws import Client, Credentials, JoinedService, joined
 from tailrace.aws.joined import write_joined
 from tailrace.aws.results import TunnelState
 from tailrace.common.enrolment import Role
@@ -84,6 +84,27 @@ async def test_the_joined_service_is_called(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "SK")
     async with tailrace.Client() as client:
         assert client.endpoint == "https://api.tunneling.iot.eu-north-1.amazonaws.com"
+
+
+async def test_the_service_that_runs_here_is_called_where_nothing_else_is_named(
+    endpoints: Endpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joined, "_SYSTEM", tmp_path / "none")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "none"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "tailrace").symlink_to(tmp_path / "state")
+    async with tailrace.Client() as client:
+        assert client.endpoint == endpoints.api_endpoint
+        assert [each async for each in client.list()] == []
+    with pytest.raises(ConfigurationError, match="no region"):
+        tailrace.Client(credentials=Credentials("AK", Secret("SK")))
+    (tmp_path / "aws-config").write_text("[default]\nregion = eu-west-1\n")
+    key = {"AWS_ACCESS_KEY_ID": "AK", "AWS_SECRET_ACCESS_KEY": "SK"}
+    for name, value in key.items():
+        monkeypatch.setenv(name, value)
+    async with tailrace.Client() as client:
+        assert client.endpoint == "https://api.tunneling.iot.eu-west-1.amazonaws.com"
 
 
 async def test_a_tunnel_from_open_to_close(endpoints: Endpoints, client: Client) -> None:
@@ -162,6 +183,8 @@ async def test_calls_at_the_same_time(client: Client) -> None:
         (lambda client: client.open(lifetime=timedelta(seconds=90)), "number of whole minutes"),
         (lambda client: client.open(lifetime=timedelta(0)), "number of whole minutes"),
         (lambda client: client.open(lifetime=-timedelta(minutes=1)), "number of whole minutes"),
+        (lambda client: client.open(lifetime=60), "is not a timedelta: give timedelta(minutes=60)"),
+        (lambda client: client.rotate("id", "SOURCE"), "is not a tailrace.Side, as Side.SOURCE"),
     ],
 )
 async def test_wrong_arguments(client: Client, call: Any, said: str) -> None:

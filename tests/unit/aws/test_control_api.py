@@ -331,7 +331,9 @@ async def test_an_operation_that_is_none(api: ControlAPI, operation: str) -> Non
         await api.call(operation, {})
 
 
-@pytest.mark.parametrize("changes", [{"timeout": 0}, {"attempts": 0}, {"timeout": float("nan")}])
+@pytest.mark.parametrize(
+    "changes", [{"timeout": 0}, {"attempts": 0}, {"timeout": float("nan")}, {"timeout": None}]
+)
 def test_figures_that_make_no_sense(changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="more than 0"):
         api_at("https://localhost", **changes)

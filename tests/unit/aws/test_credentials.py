@@ -72,6 +72,14 @@ def test_what_cannot_be_sent_is_refused_and_not_shown(name: str, text: str) -> N
     assert text.strip() not in str(caught.value).replace("a blank", "")
 
 
+@pytest.mark.parametrize("name", ["secret_access_key", "session_token"])
+def test_a_secret_as_plain_text_is_refused_and_not_shown(name: str) -> None:
+    parts: dict[str, Any] = {"access_key_id": "AKIA", "secret_access_key": Secret("s")}
+    with pytest.raises(ConfigurationError) as caught:
+        Credentials(**parts | {name: "pl4in"})
+    assert str(caught.value) == f"{name} is not a tailrace.Secret: give tailrace.Secret(text)"
+
+
 def test_no_part_may_be_empty() -> None:
     with pytest.raises(ConfigurationError, match="secret access key"):
         Credentials("AKID", Secret(""))

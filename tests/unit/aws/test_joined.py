@@ -137,8 +137,8 @@ def test_a_directory_that_may_not_be_looked_into(
 @pytest.mark.parametrize("name", ["AWS_REGION", "AWS_PROFILE", "AWS_ENDPOINT_URL"])
 def test_the_environment_comes_first(system: Path, name: str) -> None:
     write_joined(system, service(), b"")
-    assert unless_named({name: ""}) is not None
-    assert unless_named({name: "x"}) is None
+    assert unless_named({name: ""}, find_joined) is not None
+    assert unless_named({name: "x"}, find_joined) is None
 
 
 def test_where_users_join(tmp_path: Path, system: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -191,9 +191,11 @@ def test_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("region = x\n", "is not valid: File contains no section headers"),
+        ("region = x\n", "is not valid: line 1 stands before the first [section]"),
+        ("[default]\npl4in\n", "is not valid: line 2 is neither a [section] nor NAME = VALUE"),
+        ("[default]\n=pl4in\n", "is not valid: line 2 is neither a [section] nor NAME = VALUE"),
         ("[default]\nregion = x\n[default]\n", "is not valid: While reading"),
-        ("[default]\na =\n  no equals sign\n", "is not valid: no '=' in the line"),
+        ("[default]\na =\n  pl4in\n", "is not valid: an indented line has no '='"),
         ("[default]\nregion = \xe9\n", "is not UTF-8"),
     ],
 )
@@ -204,6 +206,7 @@ def test_files_that_are_not_valid(
     with pytest.raises(ConfigurationError) as caught:
         read_profile(files)
     assert said in str(caught.value)
+    assert "pl4in" not in str(caught.value)
     assert str(tmp_path / "config") in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 
 import pytest
+import trustme
 
 from support.network.applications import application
 from support.network.certificates import Certificates
-from support.network.ports import free_port
-from support.network.sockets import hang_up
-from support.network.web_proxies import proxy_server
-from tailrace.checks.findings import CheckResult, Verdict
+from support.network.ports import free_port, needs_ipv6
+from support.network.scripted_service import Peer, ScriptedService
+from support.network.sockets import black_hole, hang_up
+from support.network.web_proxies import RunningWebProxy, http_greeting, proxy_server
+from tailrace.checks import server as server_checks
+from tailrace.checks.findings import CheckResult, Finding, Verdict
 from tailrace.checks.runner import run_checks
-from tailrace.checks.server import Server, http_check, path_checks
+from tailrace.checks.server import Server, http_check, path_checks, server_at
 from tailrace.common.addresses import TCPAddress
+from tailrace.errors import ConnectFailed
 from tailrace.link.endpoint import NetworkEndpoint, TLSOptions
 from tailrace.link.proxy.settings import WebProxy
+from tailrace.link.tcp import SocketAddress
 from tailrace.link.tls import transport
 
 RESPONSE = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n"
@@ -112,6 +119,115 @@ async def test_a_port_that_is_closed(certificates: Certificates) -> None:
     assert finding.verdict is Verdict.FAILED
     assert "Connection refused" in finding.figure
     assert finding.fix.endswith(f"lets this machine out to port {port}")
+
+
+async def several(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch, *others: SocketAddress
+) -> Finding:
+    """Check a server that is alive at one of several addresses."""
+    async with server(certificates.server_context()) as port:
+        found = [SocketAddress(socket.AF_INET, ("127.0.0.1", port)), *others]
+
+        async def resolve(*_: object) -> list[SocketAddress]:
+            return found
+
+        monkeypatch.setattr(server_checks, "resolve", resolve)
+        return (await checked(settings(certificates, port)))["broker TCP"].finding
+
+
+async def test_an_address_that_refuses_costs_nothing(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = SocketAddress(socket.AF_INET, ("127.0.0.2", free_port()))
+    finding = await several(certificates, monkeypatch, refused)
+    assert finding.verdict is Verdict.OK
+    assert finding.figure.endswith("; 127.0.0.2: Connection refused")
+
+
+async def test_every_address_is_tried(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with server(None) as port:
+        other = SocketAddress(socket.AF_INET, ("127.0.0.2", port))
+        with socket.create_server(("127.0.0.2", port)):
+            finding = await several(certificates, monkeypatch, other)
+    assert finding.verdict is Verdict.OK
+    assert "; 127.0.0.2 (" in finding.figure
+
+
+async def test_an_address_that_is_silent(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_checks, "_PATIENCE", 0.05)
+    with black_hole("127.0.0.2") as port:
+        silent = SocketAddress(socket.AF_INET, ("127.0.0.2", port))
+        finding = await several(certificates, monkeypatch, silent)
+    assert finding.verdict is Verdict.WARNING
+    assert "; 127.0.0.2: no answer within " in finding.figure
+    assert finding.fix.startswith("let this machine out to these addresses")
+
+
+@needs_ipv6
+async def test_ipv6_that_leads_nowhere(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_checks, "_PATIENCE", 0.05)
+    with black_hole("::1") as port:
+        silent = SocketAddress(socket.AF_INET6, ("::1", port, 0, 0))
+        finding = await several(certificates, monkeypatch, silent)
+    assert finding.verdict is Verdict.WARNING
+    assert finding.fix.startswith("IPv6 leads nowhere from here")
+
+
+async def test_a_server_that_is_silent(certificates: Certificates) -> None:
+    with black_hole() as port:
+        endpoint = NetworkEndpoint(host="127.0.0.1", port=port, connect_timeout=0.05)
+        found = await checked(Server("broker", endpoint))
+    finding = found["broker TCP"].finding
+    assert finding.verdict is Verdict.FAILED
+    assert "no answer within 0.05 s" in finding.figure
+    assert isinstance(finding.cause, ConnectFailed)
+
+
+async def test_a_name_server_that_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_checks, "_SLOW", -1.0)
+    at = Server("broker", NetworkEndpoint(host="localhost", port=1), is_encrypted=False)
+    finding = (await checked(at))["broker name"].finding
+    assert finding.verdict is Verdict.WARNING
+    assert finding.fix.startswith("the name server is slow")
+
+
+async def test_tls_that_does_not_come_through(certificates: Certificates) -> None:
+    with ScriptedService(certificates, Peer.stay_silent, plain=True) as service:
+        endpoint = NetworkEndpoint(host="localhost", port=service.port, connect_timeout=0.1)
+        found = await checked(Server("broker", endpoint))
+    assert found["broker TLS"].finding.fix.endswith("drops large packets: a lower MTU shows")
+
+
+@pytest.mark.parametrize("is_of_aws", [False, True])
+async def test_tls_that_is_inspected(
+    certificates: Certificates, is_of_aws: bool, tmp_path: Path
+) -> None:
+    """A host of AWS has no certificate of just any authority, also where that is trusted."""
+    host = "data.tunneling.iot.us-east-1.amazonaws.com"
+    authority = trustme.CA(organization_name="Amazon") if is_of_aws else certificates.ca
+    trusted = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(trusted))
+    async with server(certificates.server_context(authority.issue_cert(host))) as port:
+
+        async def greet(
+            proxy: RunningWebProxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        ) -> tuple[str, int]:
+            await http_greeting(proxy, reader, writer)
+            return "127.0.0.1", port
+
+        async with proxy_server(greet) as proxy:
+            environment = {"https_proxy": f"http://127.0.0.1:{proxy.port}"}
+            at = server_at("service", host, 443, environment, ca=trusted)
+            found = await checked(at)
+    finding = found["service TLS"].finding
+    assert finding.verdict is (Verdict.OK if is_of_aws else Verdict.WARNING)
+    assert finding.fix.startswith("TLS is inspected on the way") is not is_of_aws
 
 
 async def test_a_certificate_of_a_stranger(certificates: Certificates) -> None:

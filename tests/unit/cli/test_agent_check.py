@@ -151,3 +151,35 @@ def test_a_joined_service(
     assert status == ExitCode.CHECK_FAILED
     assert found["service TCP"]["verdict"] == found["tunnels TCP"]["verdict"] == "failed"
     assert found["key"]["verdict"] == "skipped"
+
+
+def install(root: Path, *argv: str) -> None:
+    program = ("--program", "/opt/tailrace/bin/tailrace")
+    assert main(["agent", "install", "--root", str(root), *program, *argv]) == ExitCode.OK
+
+
+def test_an_installed_agent(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(command, "_ROOT", tmp_path)
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+    services = tmp_path / "services.toml"
+    services.write_text("[services]\nSSH = '/nonexistent'\n")
+    notify = str(tmp_path / "notify")
+    install(tmp_path, "--notify-file", notify, "--services-file", str(services))
+    monkeypatch.delenv("https_proxy")
+    capsys.readouterr()
+    status, found = checked(capsys, "--installed", "--region", "nowhere-1")
+    assert status == ExitCode.CHECK_FAILED
+    assert found["state"]["figure"].startswith("/var/lib/tailrace-agent ")
+    assert found["notify file"]["figure"] == f"{notify} is waited for"
+    assert found["service SSH"]["verdict"] == "failed"
+    assert "proxy.example" in found["tunnels web proxy"]["figure"]
+
+
+def test_no_installed_agent(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(command, "_ROOT", tmp_path)
+    figure = checked(capsys, "--installed")[1]["configuration"]["figure"]
+    assert figure == (f"no agent is installed: there is no {tmp_path}/etc/tailrace-agent/agent.env")

@@ -138,6 +138,8 @@ def test_a_machine_that_joins_a_service(capsys: pytest.CaptureFixture[str], tmp_
 def test_a_machine_that_has_joined_none(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(command, "_SYSTEMD", tmp_path)
     monkeypatch.setattr(joined, "_SYSTEM", tmp_path / "none")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "none"))
     assert "no way in" in result(capsys, *RUN[:2], "--service", "SSH=22")[2]
@@ -159,6 +161,7 @@ def test_a_machine_that_has_joined_one(
     assert f"{tmp_path}/etc-tailrace/service.json" in unit
 
 
+@pytest.mark.usefixtures("commands")
 def test_on_this_machine_the_files_are_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
     broker = ["--broker", "mqtts://b", "--thing-name", "pump-7", "--ca", "/nonexistent"]
     status, _, err = result(capsys, *SSH, *broker)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.network.certificates import Certificates
+from support.service import config, running
 from tailrace.agent.sources.service import ServiceSource
 from tailrace.aws import Credentials, JoinedService
 from tailrace.aws import joined as joined_module
@@ -89,3 +90,24 @@ async def test_another_service_needs_its_data_endpoint(environment: dict[str, st
     source = adopt_service(args, environment | KEY, has_other=False)
     assert source is not None
     assert source.name == OTHER
+
+
+async def test_the_service_that_runs_here_needs_the_name_of_the_thing(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    state_dir = tmp_path / "home" / "tailrace"
+    state_dir.parent.mkdir()
+    del environment["TAILRACE_SERVICE_DIR"]
+    environment["XDG_CONFIG_HOME"] = str(tmp_path / "none")
+    environment["XDG_STATE_HOME"] = str(tmp_path / "home")
+    async with running(config(state_dir)) as service:
+        endpoints = service.endpoints
+        assert adopt_service(options(), environment, has_other=False) is None
+        assert adopt_service(options(thing_name="pump-7"), environment, has_other=True) is None
+        for url in (None, endpoints.api_endpoint):
+            args = options(thing_name="pump-7", service_url=url)
+            source = adopt_service(args, environment, has_other=False)
+            assert source is not None
+            assert source.name == endpoints.api_endpoint
+            assert args.proxy_endpoint == endpoints.data_endpoint
+            assert args.capath == Path(endpoints.ca_file)

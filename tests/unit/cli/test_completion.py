@@ -25,6 +25,8 @@ def shell(name: str, script: str, **environment: str) -> list[str]:
     if program is None:
         pytest.skip(f"{name} is not installed")
     found = clean_environment(AWS_CONFIG_FILE="/dev/null", **environment)
+    # Nothing else runs this code: it answers by descriptors that a shell has set up.
+    found |= {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
     found["PATH"] = f"{Path(installed('tailrace')).parent}:{os.environ['PATH']}"
     done = subprocess.run(
         [program, "-c", script],
@@ -86,6 +88,9 @@ def test_ids_and_things(environment: dict[str, str], service: ServiceProcess) ->
     tunnel_id = control_client(service.endpoints).call("OpenTunnel", parameters)["tunnelId"]
     assert tunnel_id in in_bash(f"tailrace tunnel close {tunnel_id[:6]}", **environment)
     assert in_bash("tailrace tunnel list --thing comp", **environment) == ["completed-thing"]
+    assert in_bash("tailrace connect comp", **environment) == ["completed-thing"]
+    assert in_bash("tailrace connect completed-thing S", **environment) == ["SSH"]
+    assert in_bash("tailrace proxy completed-thing S", **environment) == ["SSH"]
 
 
 def test_a_service_that_does_not_answer_offers_nothing(environment: dict[str, str]) -> None:

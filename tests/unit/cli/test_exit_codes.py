@@ -7,12 +7,12 @@ import importlib
 import pytest
 
 from support.repository import MODULES
-from tailrace.cli.exit_codes import ExitCode, exit_code_of
-from tailrace.errors import TailraceError
+from tailrace.cli.exit_codes import ChecksFailed, ExitCode, exit_code_of
+from tailrace.errors import CertificateRejected, TailraceError
 from tailrace.service.errors import ServiceError, SettingsError
 
 CODES = {
-    "tailrace.checks.findings.ChecksFailed": ExitCode.CHECK_FAILED,
+    "tailrace.cli.exit_codes.ChecksFailed": ExitCode.CHECK_FAILED,
     "tailrace.cli.localproxy.ini.NotAnIniFile": ExitCode.USAGE,
     "tailrace.cli.localproxy.values.UsageError": ExitCode.USAGE,
     "tailrace.common.addresses.AddressError": ExitCode.USAGE,
@@ -54,6 +54,9 @@ CODES = {
     "tailrace.errors.TunnelNotFound": ExitCode.USAGE,
     "tailrace.localproxy.validation.RejectedInput": ExitCode.USAGE,
     "tailrace.mqtt.errors.BrokerError": ExitCode.PROTOCOL,
+    # It brings the status with it.
+    "tailrace.operator.failures.CommandFailed": ExitCode.PROTOCOL,
+    "tailrace.operator.doctor.tunnel.TokenUseless": ExitCode.TOKEN_REFUSED,
 }
 
 
@@ -99,6 +102,13 @@ def test_the_most_specific_class_counts() -> None:
         pass
 
     assert exit_code_of(Unlisted("x")) is ExitCode.PROTOCOL
+
+
+def test_checks_may_end_as_what_they_have_found() -> None:
+    error = ChecksFailed("2 of 9 checks failed")
+    assert exit_code_of(error) is ExitCode.CHECK_FAILED
+    error.first = CertificateRejected("of a stranger")
+    assert exit_code_of(error) is ExitCode.TLS
 
 
 def test_codes_are_those_of_the_documentation() -> None:

@@ -21,40 +21,14 @@ from support.network.ports import free_port
 from support.network.web_proxies import proxy_server, socks_greeting
 from support.processes.child import installed
 from support.service import config, dial, running
+from support.service.shell import Shell, clear_environment, use_service
 from tailrace.cli.exit_codes import ExitCode
-from tailrace.cli.tailrace import main
 from tailrace.service.tunneling_service import TunnelingService
-
-VARIABLES = (
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "AWS_REGION",
-    "AWS_DEFAULT_REGION",
-    "AWS_PROFILE",
-    "AWS_DEFAULT_PROFILE",
-    "AWS_CA_BUNDLE",
-    "AWS_ENDPOINT_URL",
-    "AWS_ENDPOINT_URL_IOTSECURETUNNELING",
-    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
-    "https_proxy",
-    "HTTPS_PROXY",
-    "no_proxy",
-    "NO_PROXY",
-)
-
-
-def tunnel(*argv: str) -> int:
-    return main(["tunnel", *argv])
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "aws-config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "aws-credentials"))
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    clear_environment(monkeypatch, tmp_path)
 
 
 @pytest.fixture
@@ -62,40 +36,8 @@ async def service(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[TunnelingService]:
     async with running(config(tmp_path / "state")) as service:
-        endpoints = service.endpoints
-        monkeypatch.setenv("AWS_ENDPOINT_URL_IOTSECURETUNNELING", endpoints.api_endpoint)
-        monkeypatch.setenv("AWS_CA_BUNDLE", endpoints.ca_file)
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", endpoints.access_key_id)
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", endpoints.secret_access_key)
-        monkeypatch.setenv("AWS_REGION", endpoints.region)
+        use_service(monkeypatch, service.endpoints)
         yield service
-
-
-class Shell:
-    """Runs the command in a thread, as the service is in this process too."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-
-    async def __call__(self, *argv: str, status: ExitCode = ExitCode.OK) -> str:
-        self._capsys.readouterr()
-        try:
-            ended = await asyncio.to_thread(tunnel, *argv)
-        except SystemExit as end:
-            ended = int(end.code or 0)
-        captured = self._capsys.readouterr()
-        assert ended == status, captured.err
-        if status is ExitCode.OK:
-            assert captured.err == ""
-            return captured.out
-        assert captured.out == ""
-        (line,) = captured.err.splitlines()
-        assert line.startswith(f"tailrace tunnel {argv[0]}: ")
-        return line
-
-    async def json(self, *argv: str) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads(await self(*argv))
-        return document
 
 
 @pytest.fixture
@@ -204,16 +146,53 @@ class TestService:
         assert "destination token  trt_" in out
         out = await shell("list")
         heads, first, second = out.splitlines()
-        assert heads.split() == ["TUNNEL", "STATUS", "OPENED", "DESCRIPTION"]
+        assert heads.split()[:3] == ["TUNNEL", "STATUS", "THING"]
         assert first.endswith("  the lamp")
-        assert second.startswith(f"{tunnel_id}  OPEN    20")
+        assert second.startswith(f"{tunnel_id[:8]}  OPEN    -      SSH")
         out = await shell("describe", tunnel_id)
         assert "services     SSH" in out
         assert "tag          k=v" in out
         assert "source       DISCONNECTED, since 20" in out
+        assert "left         11 h 59 min" in out
         assert "thing" not in out
         assert await shell("close", tunnel_id) == ""
         assert json.loads(await shell("list", "--json"))["tunnelSummaries"]
+
+    async def test_the_beginning_of_an_id(
+        self, service: TunnelingService, monkeypatch: pytest.MonkeyPatch, shell: Shell
+    ) -> None:
+        ids = [(await shell.json("open", "--service", "SSH"))["tunnelId"] for _ in range(2)]
+        short = [each[:8] for each in ids]
+        described = await shell.json("describe", short[0])
+        assert described["tunnel"]["tunnelId"] == ids[0]
+        rotated = await shell.json("rotate", short[0], "--mode", "source")
+        assert rotated["tunnelId"] == ids[0]
+        assert "sourceAccessToken" in rotated
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        first, *_ = (await shell("describe", short[0])).splitlines()
+        assert first.split() == ["tunnel", ids[0]]
+        assert await shell("close", *short) == f"closed {ids[0]}\nclosed {ids[1]}\n"
+        line = await shell("describe", "xyz", status=ExitCode.USAGE)
+        assert line.endswith("Tunnel xyz does not exist; none begins so, no tunnel is open")
+
+    async def test_what_to_do_next(
+        self, service: TunnelingService, monkeypatch: pytest.MonkeyPatch, shell: Shell
+    ) -> None:
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        out = await shell("open", "--service", "SSH", "--thing", "pump-7")
+        token = re.search(r"^source token +(\S+)$", out, re.MULTILINE)[1]
+        blank, here, source, there, destination, hint = out.splitlines()[-6:]
+        assert (blank, here) == ("", "Next, on this machine:")
+        assert source == (
+            f"  AWSIOT_TUNNEL_ACCESS_TOKEN={token} localproxy -e HOST:PORT -s SSH=5555"
+        )
+        assert there.startswith("and on pump-7, unless its agent")
+        assert destination.endswith(" localproxy -e HOST:PORT -d SSH=localhost:22")
+        assert hint == "HOST:PORT is the data endpoint of the service."
+        monkeypatch.setenv("AWSIOT_TUNNEL_ENDPOINT", "tunnel.example:7444")
+        monkeypatch.setenv("SSL_CERT_FILE", "/my certs.pem")
+        out = await shell("open")
+        assert out.count("localproxy -e tunnel.example:7444 -c '/my certs.pem' -") == 2
 
     async def test_what_the_service_refuses(self, service: TunnelingService, shell: Shell) -> None:
         line = await shell("describe", "unknown", status=ExitCode.USAGE)

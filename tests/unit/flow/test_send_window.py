@@ -40,6 +40,8 @@ class Path:
         self.delays.append((self.now, self._free - self.now))
         self.window.sent += size
         if self.window.sent >= self.window.mark:
+            if size >= self.window.quantum:
+                self.window.turn_used_up()
             self._answer(self.window.mark_reached(self.now))
 
     def _answer(self, ping: bytes | None) -> None:
@@ -110,6 +112,33 @@ def test_a_fast_path_does_not_feel_it() -> None:
     path = Path(constant(2.5e8), 0.0002)
     assert path.bulk(0.25) > 0.95
     assert path.window.quantum > CHUNK
+
+
+@pytest.mark.parametrize("after_queue", [False, True])
+def test_a_round_trip_that_is_over_before_the_next_turn(after_queue: bool) -> None:
+    """As within one event loop: the window is never full, and yet it is what holds data back."""
+    path = Path(constant(1e9), 0.0001)
+    if after_queue:
+        path.back = lambda now: 0.05 if now < 100.1 else 0.0
+        path.window.pong_received(path.window.begin(99.9), 99.9001)
+    for _ in range(4000):
+        if not path.window.full:
+            path.send(min(CHUNK, path.window.quantum))
+        path.now += 0.0005
+        while path._pongs and path._pongs[0][0] <= path.now:
+            path.next_pong()
+    assert path.window.quantum >= CHUNK
+
+
+def test_bursts_smaller_than_a_turn_do_not_widen_the_window() -> None:
+    path = Path(constant(1e9), 0.0001)
+    size = path.window.size
+    for _ in range(4000):
+        path.send(path.window.quantum - 1)
+        path.now += 0.0005
+        while path._pongs and path._pongs[0][0] <= path.now:
+            path.next_pong()
+    assert path.window.size == size
 
 
 def test_a_path_that_becomes_slow() -> None:

@@ -43,6 +43,21 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"tailrace.{module}.PATIENCE", 0.05)
 
 
+@pytest.mark.parametrize(("missing", "grows"), [(0, True), (1, False)])
+async def test_turns_that_are_used_up_widen_a_window_that_is_never_full(
+    link: Link, missing: int, grows: bool
+) -> None:
+    link.driver.start()
+    link.driver.pong_received(link.pings.pop())
+    before = link.driver.quantum
+    for _ in range(20):
+        link.driver.count(link.driver.quantum - missing)
+        assert not link.driver.full
+        while link.pings:
+            link.driver.pong_received(link.pings.pop(0))
+    assert (link.driver.quantum > before) is grows
+
+
 async def test_pings_go_out_and_a_pong_opens_the_window(link: Link) -> None:
     link.driver.start()
     assert len(link.pings) == 1

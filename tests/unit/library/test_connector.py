@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from support.network.applications import check_echo, echo
 from support.service.process import ServiceProcess
+from support.service.scripted_client import BUSY, FREE, ScriptedClient, tunnel
 from support.waiting import HANG, until
 from tailrace.aws import (
     Client,
     Credentials,
-    OpenedTunnel,
-    RotatedTokens,
     Secret,
-    SideState,
-    TunnelDescription,
     TunnelState,
-    TunnelSummary,
 )
 from tailrace.errors import (
     AccessRefused,
@@ -35,85 +29,11 @@ from tailrace.errors import (
     TimedOut,
     TunnelNotFound,
 )
-from tailrace.library import Tunnel, connect
+from tailrace.library import SourceTunnel, Tunnel, connect
+from tailrace.library.connector import ConnectObserver, connect_observed
 from tailrace.wire import Side
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
-FREE, BUSY = SideState(is_connected=False), SideState(is_connected=True)
 NOWHERE = "127.0.0.1:1"
-
-
-def tunnel(tunnel_id: str, **changes: Any) -> TunnelDescription:
-    """A tunnel that can be reused."""
-    plain = TunnelDescription(
-        *(tunnel_id, f"arn:{tunnel_id}", TunnelState.OPEN, "", NOW, NOW),
-        source=FREE,
-        destination=BUSY,
-        thing="t",
-        services=("SSH",),
-        lifetime=timedelta(hours=1),
-        tags={},
-    )
-    return replace(plain, **changes)
-
-
-class ScriptedClient(Client):
-    """Records its calls; each may fail or wait, as it was told."""
-
-    def __init__(self, *tunnels: TunnelDescription) -> None:
-        super().__init__(
-            region="eu-west-1",
-            endpoint="https://localhost",
-            credentials=Credentials("AKID", Secret("s")),
-        )
-        self.tunnels = list(tunnels)
-        self.calls: list[str] = []
-        self.faults: dict[str, Exception] = {}
-        self.gates: dict[str, asyncio.Event] = {}
-
-    async def _called(self, name: str, what: str = "") -> None:
-        self.calls.append(f"{name} {what}".strip())
-        if name in self.gates:
-            await self.gates[name].wait()
-        if name in self.faults:
-            raise self.faults[name]
-
-    async def open(
-        self,
-        *,
-        thing: str | None = None,
-        services: Iterable[str] = (),
-        description: str | None = None,
-        **others: Any,
-    ) -> OpenedTunnel:
-        self.tunnels.append(tunnel("new", thing=thing, description=description, destination=FREE))
-        await self._called("open", " ".join(services))
-        return OpenedTunnel("new", "arn:new", Secret("s3cret"), Secret("d3stination"))
-
-    async def list(
-        self, *, thing: str | None = None, limit: int | None = None
-    ) -> AsyncIterator[TunnelSummary]:
-        await self._called("list")
-        for each in self.tunnels:
-            yield each
-
-    async def describe(self, tunnel_id: str) -> TunnelDescription:
-        await self._called("describe", tunnel_id)
-        (found,) = (each for each in self.tunnels if each.tunnel_id == tunnel_id)
-        return found
-
-    async def rotate(
-        self, tunnel_id: str, side: Side | None = None, **others: Any
-    ) -> RotatedTokens:
-        assert side is Side.SOURCE
-        await self._called("rotate", tunnel_id)
-        return RotatedTokens("arn", Secret("r0tated"), None)
-
-    async def close(self, tunnel_id: str, *, delete: bool = False) -> None:
-        await self._called("close", tunnel_id)
-
-    async def aclose(self) -> None:
-        await self._called("aclose")
 
 
 @pytest.fixture(autouse=True)
@@ -256,7 +176,59 @@ async def test_a_tunnel_that_is_taken_stays_open():
     assert client.calls == ["rotate mine"]
 
 
+async def test_a_tunnel_that_its_opener_will_close_is_not_reused():
+    client = ScriptedClient(
+        tunnel("owned", description="tailrace.connect 1"),
+        tunnel("kept", description="tailrace.connect, kept 1"),
+    )
+    with pytest.raises(TimedOut):
+        await enter(client, reuse=True, timeout=0.01)
+    assert client.calls == ["list", "describe kept", "rotate kept"]
+
+
+async def test_an_observer_is_told_in_order():
+    told: list[str] = []
+
+    class Observer(ConnectObserver):
+        def opening(self, description: str) -> None:
+            told.append(description.rpartition(" ")[0])
+
+        def opened(self, tunnel_id: str) -> None:
+            told.append(f"opened {tunnel_id}")
+
+        def taken(self, tunnel_id: str) -> None:
+            told.append(f"taken {tunnel_id}")
+
+        def entering(self, source: SourceTunnel) -> None:
+            told.append(f"entering {source.tunnel_id}")
+
+        def closed(self, tunnel_id: str) -> None:
+            told.append(f"closed {tunnel_id}")
+
+    client = ScriptedClient(tunnel("free"))
+    options: dict[str, Any] = {"client": client, "endpoint": NOWHERE, "timeout": 0.01}
+    for keep in (False, True):
+        with pytest.raises(TimedOut):
+            async with connect_observed(Observer(), "t", services=["SSH"], keep=keep, **options):
+                raise AssertionError("nobody is there")
+    with pytest.raises(TimedOut):
+        async with connect_observed(Observer(), tunnel_id="free", **options):
+            raise AssertionError("nobody is there")
+    opened = ["opened new", "entering new", "closed new"]
+    assert told == [
+        *("tailrace.connect", *opened),
+        *("tailrace.connect, kept", *opened),
+        *("taken free", "entering free"),
+    ]
+
+
 # -- arguments ----------------------------------------------------------------------------------
+
+
+def test_what_is_no_client_is_not_asked_to_open_a_tunnel():
+    client: Any = object()
+    with pytest.raises(ConfigurationError, match=r"is no tailrace\.Client"):
+        connect("pump-7", services=["SSH"], client=client)
 
 
 @pytest.mark.parametrize(
@@ -269,6 +241,7 @@ async def test_a_tunnel_that_is_taken_stays_open():
         ({"thing": None, "tunnel_id": "i", "services": (), "reuse": True}, "leave out"),
         ({"client_token": Secret("short")}, "client_token= is not"),
         ({"endpoint": None}, "which service has the tunnel"),
+        ({"timeout": "30"}, "timeout='30' is not a number of seconds"),
     ],
 )
 async def test_what_cannot_be_is_said_before_a_tunnel_is_opened(

@@ -56,6 +56,12 @@ def test_rules_are_shown_and_do_not_change():
     assert repr(ServiceMap({})) == "<ServiceMap of nothing>"
 
 
+def test_what_comes_without_what_serves_it_is_no_map():
+    services: Any = ["SSH"]
+    with pytest.raises(ConfigurationError, match="services are a dictionary"):
+        ServiceMap(services)
+
+
 @pytest.mark.parametrize(
     ("rules", "sentence"),
     [
@@ -184,11 +190,12 @@ async def refused(source: SourceTunnel, service_id: str) -> str:
     events = source.events()
     reader, writer = await source.open_connection(service_id)
     async with asyncio.timeout(HANG):
-        with pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError) as raised:
             await reader.read()
         async for event in events:
             if isinstance(event, ConnectionCut):
                 writer.close()
+                assert str(raised.value).endswith(f": {event.reason}")
                 return event.reason
     raise AssertionError("the tunnel has ended")
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tailrace.aws import Credentials, JoinedService
+from tailrace.aws import Credentials, JoinedService, joined
 from tailrace.aws.joined import write_joined
 from tailrace.common.addresses import TCPAddress, UnixAddress
 from tailrace.common.enrolment import Role
@@ -107,6 +109,12 @@ def test_an_application_is_an_address_a_port_or_a_handler():
         ({}, {"endpoint": "h", "services": {"A": 0}}, "port 0 is not in 1..65535"),
         ({}, {"endpoint": "h", "services": {"A": "http://h:1"}}, "is a URL; write h:1"),
         ({}, {"endpoint": "h", "services": {"A": "h"}}, "has no port; write HOST:PORT"),
+        ({}, {"endpoint": "h", "services": ["A"]}, "services are a dictionary"),
+        ({}, {"endpoint": "h", "ca": 1}, "ca=1 is not a path"),
+        ({}, {"endpoint": 7444}, "endpoint=7444 is not a string"),
+        ({}, {"region": b"eu-west-1"}, "region=b'eu-west-1' is not a string"),
+        ({}, {"endpoint": "h", "renewal_timeout": "5"}, "renewal_timeout='5' is not a number"),
+        ({}, {"endpoint": "h", "client_token": b"t0p"}, "client_token is of type bytes: give a"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(
@@ -116,6 +124,13 @@ def test_what_cannot_be_is_said_in_one_line(
         settings(environ, **changes)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("token", "given"), [(None, "None"), (b"t0ken", "of type bytes")])
+def test_a_token_that_is_no_text_is_not_shown(token: Any, given: str):
+    with pytest.raises(ConfigurationError) as caught:
+        proxy_settings(Side.SOURCE, token, {}, endpoint="h")
+    assert str(caught.value) == f"token is {given}: give a string or a tailrace.Secret"
 
 
 def test_secrets_are_taken_as_they_are():
@@ -146,6 +161,30 @@ def test_the_joined_service_is_meant_where_nothing_else_is_said(tmp_path: Path):
     assert (told.host, told.capath) == ("other.example", None)
     # A token goes to no other service than that of the API that made it.
     assert settings(environ, control="https://mine.example:7443").host == "mine.example"
+    with pytest.raises(ConfigurationError, match="which service has the tunnel"):
+        settings(environ, control="https://other.example")
+
+
+def test_the_service_that_runs_here_is_meant_where_none_was_joined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(joined, "_SYSTEM", tmp_path / "none")
+    ready = {
+        "api_endpoint": "https://localhost:7443",
+        "data_endpoint": "localhost:7444",
+        "ca_file": "/ca.pem",
+        "region": "us-east-1",
+        "access_key_id": "AK",
+        "secret_access_key": "SK",
+        "pid": os.getpid(),
+    }
+    (tmp_path / "tailrace").mkdir()
+    path = tmp_path / "tailrace" / "ready.json"
+    path.write_text(json.dumps(ready))
+    path.chmod(0o600)
+    environ = {"XDG_STATE_HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / "none")}
+    found = settings(environ)
+    assert (found.host, found.port, found.capath) == ("localhost", 7444, Path("/ca.pem"))
     with pytest.raises(ConfigurationError, match="which service has the tunnel"):
         settings(environ, control="https://other.example")
 

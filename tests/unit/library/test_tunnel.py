@@ -263,6 +263,16 @@ async def test_what_cannot_be_sent_is_no_token():
         Tunnel.source("t0ken\n", endpoint="localhost")
 
 
+@pytest.mark.parametrize("timeout", ["30", float("nan")])
+async def test_what_is_no_time_to_wait(service: ServiceProcess, timeout: Any):
+    with pytest.raises(ConfigurationError, match="is not a number of seconds"):
+        Tunnel.source("t0ken", endpoint="localhost", timeout=timeout)
+    with tunnel_of(service, "SSH") as opened:
+        async with near(opened) as source:
+            with pytest.raises(ConfigurationError, match="is not a number of seconds"):
+                await source.wait_peer(timeout)
+
+
 # -- the peer and the end -------------------------------------------------------------------------
 
 
@@ -533,9 +543,10 @@ async def test_a_listener_lets_clients_in_until_it_is_closed(service: ServicePro
 
 
 @pytest.mark.parametrize(
-    ("host", "port"), [("", 0), ("[::1]", 0), ("a b", 0), ("::1", -1), ("x", 65_536)]
+    ("host", "port"),
+    [("", 0), ("[::1]", 0), ("a b", 0), ("::1", -1), ("x", 65_536), (None, 0), ("x", "80")],
 )
-async def test_an_address_that_cannot_be_listened_at(service: ServiceProcess, host: str, port: int):
+async def test_an_address_that_cannot_be_listened_at(service: ServiceProcess, host: Any, port: Any):
     with tunnel_of(service, "SSH") as opened:
         async with near(opened) as source:
             with pytest.raises(ConfigurationError, match=r"is n(ot|either)"):

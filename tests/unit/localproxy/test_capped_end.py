@@ -179,8 +179,9 @@ def test_one_that_stops_in_its_turn_is_not_watched(loop: ClockLoop):
     pass_time(loop, 1.0)
     assert calls["all"] == 2
     assert reader.inner.readable is None
-    reader.end.reset()
+    reader.end.reset("it was stopped")
     assert reader.inner.was_reset
+    assert reader.inner.reset_reason == "it was stopped"
 
 
 def test_at_the_end_what_waits_is_delivered_at_once(loop: ClockLoop):

@@ -191,6 +191,7 @@ def test_reset_all_ends_in_order_of_age_and_abort_at_once(source: Ready):
     source.table.reset_all("it was stopped")
     assert source.link.control[3:] == [(CONNECTION_RESET, number) for number in (1, 2, 3)]
     assert all(end.was_reset and not end.shut for end in ends)
+    assert [end.reset_reason for end in ends] == ["it was stopped"] * 3
     ends = [source.come(), source.come()]
     source.link_session.frame_received(ended(5))
     source.table.abort()

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import hashlib
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -282,6 +283,46 @@ async def test_a_program_that_is_there_has_no_error_pending(sides: Sides):
 
 
 # -- the connection leaves -----------------------------------------------------------------------
+
+
+async def test_drain_waits_between_the_limits_that_a_program_sets(sides: Sides):
+    transport = sides.writer.transport
+    assert transport.get_write_buffer_limits() == (16_384, 65_536)
+    sides.writer.write(bytes(100))
+    await sides.writer.drain()
+    transport.set_write_buffer_limits(high=80, low=10)
+    draining = asyncio.get_running_loop().create_task(sides.writer.drain())
+    memory = memoryview(bytearray(100))
+    for size in (50, 39):
+        assert sides.end.recv_into(memory, size) == size
+        await asyncio.sleep(0)
+        assert not draining.done()
+    assert sides.end.recv_into(memory, 1) == 1
+    await draining
+
+
+@pytest.mark.parametrize(
+    ("high", "low", "limits"),
+    [(None, None, (16_384, 65_536)), (80, None, (20, 80)), (None, 10, (10, 40)), (0, 0, (0, 0))],
+)
+async def test_limits_are_those_of_asyncio(
+    sides: Sides, high: int | None, low: int | None, limits: tuple[int, int]
+):
+    sides.writer.transport.set_write_buffer_limits(high, low)
+    assert sides.writer.transport.get_write_buffer_limits() == limits
+    with pytest.raises(ValueError, match="must be >= low"):
+        sides.writer.transport.set_write_buffer_limits(1, 2)
+
+
+async def test_a_program_learns_why_its_connection_was_reset(sides: Sides):
+    sides.end.reset("the application reset the connection")
+    for call in (sides.reader.read, sides.writer.drain):
+        with pytest.raises(ConnectionResetError) as raised:
+            await call()
+        assert raised.value.errno == errno.ECONNRESET
+        assert raised.value.strerror == (
+            f"{os.strerror(errno.ECONNRESET)}: the application reset the connection"
+        )
 
 
 async def test_a_program_learns_that_bytes_were_lost(sides: Sides):

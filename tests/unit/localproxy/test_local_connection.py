@@ -56,7 +56,7 @@ class Rig:
 
     def tunnel_ends(self, *, cut: bool = False) -> None:
         self.host.connection.stream.remove(self.host.connection)
-        self.local.tunnel_ended(cut=cut)
+        self.local.tunnel_ended(cut="the link is lost" if cut else "")
 
     @property
     def resets(self) -> int:
@@ -682,6 +682,7 @@ def test_what_was_cut_is_reset_once_everything_is_delivered(client: Rig):
     client.end.take()
     assert client.end.taken == b"last words"
     assert client.end.was_reset
+    assert client.end.reset_reason == "the link is lost"
     assert not client.end.shut
     assert client.host.events == ["closed"]
     assert client.resets == 0

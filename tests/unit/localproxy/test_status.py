@@ -26,10 +26,10 @@ from tailrace.localproxy.local_connection import ConnectionState, LocalConnectio
 from tailrace.localproxy.proxy import LocalProxy
 from tailrace.localproxy.status import (
     ConnectionStatus,
-    LinkHistory,
     LinkPhase,
     LinkStatus,
     PeerPresence,
+    TunnelHistory,
     TunnelStatus,
 )
 from tailrace.wire import Side
@@ -48,7 +48,7 @@ def test_a_status_is_frozen_and_slotted(kind: type):
 
 
 def test_a_link_is_told_by_its_events():
-    history = LinkHistory(ENDPOINT)
+    history = TunnelHistory(ENDPOINT)
     told: list[tuple[LinkPhase, int, str | None]] = []
     lost = LinkError("the link was closed by the network (1006)")
     before = time.time()
@@ -63,10 +63,10 @@ def test_a_link_is_told_by_its_events():
         Connected(ENDPOINT, "channel", "picows"),
         Ended(1000, ""),
     ]
-    assert history.status(None) == IDLE
+    assert history.link_status(None) == IDLE
     for event in events:
         history(event)
-        status = history.status(0.5)
+        status = history.link_status(0.5)
         assert (status.endpoint, status.round_trip) == (ENDPOINT, 0.5)
         told.append((status.phase, status.reconnects, status.last_cause))
     assert told == [
@@ -80,15 +80,16 @@ def test_a_link_is_told_by_its_events():
         (LinkPhase.CONNECTED, 1, str(lost)),
         (LinkPhase.CONNECTED, 1, str(lost)),
     ]
-    failed = history.status(None).last_failure
+    assert history.link_status(None).failures == {"ConnectFailed": 1, "LinkError": 1}
+    failed = history.link_status(None).last_failure
     assert failed is not None
     assert before <= failed <= time.time()
     history.end()
-    assert history.status(None).phase is LinkPhase.ENDED
+    assert history.link_status(None).phase is LinkPhase.ENDED
 
 
 def test_the_peer_is_told_by_events_where_the_service_tells():
-    history = LinkHistory(ENDPOINT)
+    history = TunnelHistory(ENDPOINT)
     told = []
     events: list[ProxyEvent] = [
         Connecting(ENDPOINT),
@@ -155,6 +156,8 @@ async def test_the_status_of_a_proxy_in_each_phase_of_its_life(service: ServiceP
             await reader.readexactly(5)
             (mine,) = proxy.status().connections
             (its,) = ends.destination.proxy.status().connections
+            counted = proxy.status()
+            assert (counted.opened, counted.bytes_in, counted.bytes_out) == (1, 5, 5)
             for each in (mine, its):
                 assert (each.service_id, each.connection_id) == ("SSH", 1)
                 assert (each.peer, each.state) == ("in process", ConnectionState.OPEN)
@@ -177,6 +180,7 @@ async def test_the_status_of_a_proxy_in_each_phase_of_its_life(service: ServiceP
             assert status.link.phase is LinkPhase.ENDED
             assert status.connections == ()
             assert status.service_ids == ("SSH",)
+            assert (status.opened, status.bytes_in, status.bytes_out) == (1, 5, 5)
 
 
 async def test_the_status_of_a_proxy_that_cannot_go_on(service: ServiceProcess):

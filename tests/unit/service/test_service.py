@@ -18,11 +18,12 @@ from typing import Any
 import pytest
 
 import tailrace
+from support.processes.forks import run_forked
 from support.service import control_client, dial, trust
 from support.waiting import HANG
 from tailrace.aws import ControlClient
 from tailrace.errors import CallRefused, ConfigurationError, ListenError
-from tailrace.service.service import Service
+from tailrace.service.service import Service, _temporary_directory
 from tailrace.wire import SUBPROTOCOL_V3
 
 
@@ -65,6 +66,18 @@ async def test_its_client() -> None:
         token = opened.source_token.reveal()
         async with dial(service.endpoints, "source", token, expect_ids=["SSH"]):
             pass
+
+
+def test_a_forked_process_leaves_the_state_to_the_service(temporary: Path) -> None:
+    directory = _temporary_directory()
+
+    def leave() -> None:
+        directory.__exit__(None, None, None)
+
+    with directory as path:
+        run_forked(leave)
+        assert path.is_dir()
+    assert contents(temporary) == []
 
 
 async def test_a_state_directory_outlives_it(tmp_path: Path, temporary: Path) -> None:

@@ -125,6 +125,12 @@ def test_arguments_that_cannot_be():
         Tunnel.destination("token", {"SSH": echo}, endpoint="localhost", max_threads=0)
     with pytest.raises(ConfigurationError, match="Service ID must contain"):
         Tunnel.destination("token", {"SSH=22": 22}, endpoint="localhost")
+    services: Any = tailrace.ServiceMap({"SSH": 22})
+    with pytest.raises(ConfigurationError, match="a ServiceMap belongs to an event loop"):
+        Tunnel.destination("token", services, endpoint="localhost")
+    services = ["SSH"]
+    with pytest.raises(ConfigurationError, match="services are a dictionary"):
+        Tunnel.destination("token", services, endpoint="localhost")
 
 
 def test_ctrl_c_while_connecting():

@@ -332,6 +332,12 @@ def test_new_links_are_refused_for_a_while(
     assert ask(tunnel, "A") == b"HELLO"
 
 
+def test_a_side_that_a_tunnel_does_not_have(open_tunnel: TunnelFactory, echo: int) -> None:
+    side: Any = "SOURCE"
+    with pytest.raises(ConfigurationError, match=r"side 'SOURCE' is not a tailrace\.Side"):
+        open_tunnel(A=echo).cut(side)
+
+
 @pytest.mark.parametrize("side", Side)
 def test_a_refused_token_is_the_end(open_tunnel: TunnelFactory, echo: int, side: Side) -> None:
     tunnel = open_tunnel(A=echo)

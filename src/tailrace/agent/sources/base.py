@@ -50,7 +50,10 @@ class NotificationSource(Protocol):
         """Name for logs and the status; holds no credentials."""
 
     def status(self) -> str:
-        """Return what it is doing, in a few words: ``connected to broker.example:8883``."""
+        """Return what it is doing, in a few words: ``connected to broker.example:8883``.
+
+        Subscribers of the agent are told within a second when the first one has changed.
+        """
 
     async def run(self, receive: Receive) -> None:
         """Deliver notifications until cancelled; never give up.

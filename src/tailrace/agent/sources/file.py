@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from ...common.private_files import OTHERS, OTHERS_MAY_WRITE, open_private
+from ...common.wall_clock import CLOCK_SET
 from ...errors import NotificationNotStored
 from ..notification import LIFETIME
 from .base import Receive
@@ -113,7 +114,8 @@ class FileSource:
             self._unfinished = version
             return b""
         self._version = version
-        if self._now() - found.st_mtime > LIFETIME:
+        # What was written before the clock was set tells no age.
+        if found.st_mtime >= CLOCK_SET and self._now() - found.st_mtime > LIFETIME:
             _log.info("%s is older than any tunnel: passed over", self.name)
             return b""
         return content

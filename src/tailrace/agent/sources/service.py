@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from ...aws import ControlAPI, Credentials, find_joined, read_profile
+from ...aws import ControlAPI, Credentials, find_joined, find_running, read_profile
 from ...aws.event_stream import Event, EventReader
 from ...common.enrolment import Role
 from ...common.notification_stream import EVENT, KEEP_ALIVE_SECONDS, STREAM_PATH
@@ -178,13 +178,14 @@ def service_source(
 ) -> ServiceSource:
     """Return the source for the service at ``url``, with the key that there is for it.
 
-    That is the one that this machine has joined, or what the environment says as for every AWS
-    tool. Without ``url`` and ``thing_name`` they are those of the joined service.
+    That is the one that this machine has joined, that of the service that this user runs here, or
+    what the environment says as for every AWS tool. Without ``url`` and ``thing_name`` they are
+    those of the joined service.
 
     Raises:
         ConfigurationError: something is missing, or cannot be used.
     """
-    joined = find_joined(environment)
+    joined = find_joined(environment) or find_running(environment)
     endpoint = url.rstrip("/") if url else ""
     if joined is not None:
         endpoint = endpoint or joined.api_endpoint

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from ..suggestions import did_you_mean
+from ...common.suggestions import did_you_mean
 from .options import OPTIONS, Option, option_named
 from .values import UsageError, Value, parse_value, printable
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
 
-from ...common.addresses import format_service_map
+from ...common.addresses import TCPAddress, format_service_map
 from ...common.secret import Secret
 from ...link.proxy.settings import WebProxy
 from .allow_list import format_allow_list
@@ -50,7 +50,7 @@ def _text(value: object) -> str:
             return "true" if value else "false"
         case Enum():
             return str(value.value)
-        case WebProxy() | Secret() | str() | int() | Path():
+        case WebProxy() | Secret() | str() | int() | Path() | TCPAddress():
             return str(value)
         case float():
             return f"{value:g}"

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ...common.addresses import LocalAddress, ServiceAddresses
+from ...common.suggestions import did_you_mean
 from ...errors import ConfigurationError
 from ...localproxy.validation import validate_path, validate_service_id
 from ...wire import Side
-from ..suggestions import did_you_mean
 from .addresses import parse_local_address
 from .files import read_text, regular_files
 from .options import OPTIONS, Option, option_named

@@ -296,6 +296,16 @@ _OUTPUT: Final = (
         metavar="FILE",
         help="Create FILE once the tunnel can be used; it holds the addresses as JSON",
     ),
+    Option(
+        name="metrics-listen",
+        metavar="[HOST:]PORT",
+        help="Serve metrics for Prometheus at http://HOST:PORT/metrics (HOST: localhost)",
+    ),
+    Option(
+        name="no-control",
+        help="Open no control socket: 'tailrace status' does not see this command",
+        kind=Kind.SWITCH,
+    ),
 )
 _FILES: Final = (
     Option(

@@ -22,12 +22,16 @@ from urllib.parse import quote
 
 from ...common.addresses import (
     DEFAULT_LISTEN_HOST,
+    AddressError,
     LocalAddress,
     ServiceAddresses,
+    TCPAddress,
     format_local_address,
+    parse_tcp_address,
 )
 from ...common.event_loop import LoopChoice
 from ...common.secret import Secret, is_client_token
+from ...common.suggestions import did_you_mean
 from ...errors import ConfigurationError
 from ...link.proxy.settings import WebProxy, web_proxy_for, web_proxy_variable
 from ...localproxy.allow_list import is_allowed
@@ -43,7 +47,6 @@ from ...localproxy.validation import (
 )
 from ...wire import Side
 from ...wire.protocol import SUBPROTOCOL_V3, SUBPROTOCOLS
-from ..suggestions import did_you_mean
 from .addresses import parse_bind_address, parse_service_map
 from .allow_list import format_allow_list, parse_allow_list
 from .argv import CommandKind, parse_argv
@@ -503,6 +506,8 @@ class _Values:
             ready_file=self._path("ready-file", "ready_file"),
             state_dir=state_dir,
             state_needed="state_dir" in self.origins and state_dir is not None,
+            control=self._control(),
+            metrics_listen=self._metrics_listen(),
             loop=LoopChoice(choose("loop", LoopChoice.AUTO.value, inputs.text("loop"))),
             verbosity=choose("verbosity", DEFAULT_VERBOSITY, inputs.get("verbose", int)),
         )
@@ -527,6 +532,20 @@ class _Values:
                 " directory (--no-state asks for none)"
             )
         return found
+
+    def _control(self) -> bool:
+        given = self._inputs.get("no-control", bool)
+        return True if given is None else self._note("control", not given.value, given.origin)
+
+    def _metrics_listen(self) -> TCPAddress | None:
+        given = self._inputs.text("metrics-listen")
+        if given is None:
+            return None
+        try:
+            address = parse_tcp_address(given.value, DEFAULT_LISTEN_HOST, minimum_port=0)
+        except AddressError as error:
+            raise ConfigurationError(f"--metrics-listen: {error}") from None
+        return self._note("metrics_listen", address, given.origin)
 
     def _path(self, option: str, field: str) -> Path | None:
         given = self._inputs.text(option)

@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ...common.event_loop import loop_factory, raise_descriptor_limit
 from ...common.log_floods import telling_floods
@@ -20,6 +20,8 @@ from ...common.redaction import register_secrets
 from ...common.secret import Secret
 from ...common.stray_exceptions import stray_exceptions_logged
 from ...common.systemd import ServiceManager
+from ...control.documents import tunnel_document
+from ...control.server import told
 from ...errors import AccessRefused, ConfigurationError, HandshakeAltered
 from ...localproxy.client_token import kept_client_token
 from ...localproxy.proxy import LocalProxy
@@ -54,10 +56,10 @@ def run(settings: CommandSettings) -> None:
         out = QueuedOutput(sys.stdout, partial(dropped_events, tunnel))
         stack.callback(out.close)
         runner = asyncio.Runner(loop_factory=loop_factory(settings.loop))
-        stack.enter_context(runner).run(_serve(settings, JSONReporter(out, tunnel)))
+        stack.enter_context(runner).run(_serve(settings, tunnel, JSONReporter(out, tunnel)))
 
 
-async def _serve(settings: CommandSettings, reporter: JSONReporter) -> None:
+async def _serve(settings: CommandSettings, tunnel: str, reporter: JSONReporter) -> None:
     side = settings.proxy.side
     proxy = LocalProxy(settings.proxy)
     register_secrets(proxy.client_token)
@@ -75,9 +77,20 @@ async def _serve(settings: CommandSettings, reporter: JSONReporter) -> None:
         # Windows loops have no signal handlers; there Ctrl-C cancels the task.
         with suppress(NotImplementedError):
             loop.add_signal_handler(number, _end, proxy, number)
+
+    def details() -> dict[str, Any]:
+        return {"tunnels": [tunnel_document(tunnel, proxy.status())]}
+
     try:
-        with telling_floods(loop):
-            await proxy.run()
+        async with told(
+            "localproxy",
+            details,
+            os.environ,
+            at_socket=settings.control,
+            metrics_listen=settings.metrics_listen,
+        ):
+            with telling_floods(loop):
+                await proxy.run()
     except (AccessRefused, HandshakeAltered) as error:
         logger.error(
             'Proxy server rejected web socket upgrade request: (HTTP/1.1 %d %s) "%s"',

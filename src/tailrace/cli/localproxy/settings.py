@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...common.addresses import TCPAddress
 from ...common.event_loop import LoopChoice
 from ...localproxy.settings import ProxySettings
 from .layers import DEFAULT_VERBOSITY
@@ -26,5 +27,9 @@ class CommandSettings:
     """Where the generated client token of an access token outlives the process (0600)."""
     state_needed: bool = False
     """Whether a state directory that cannot be used is an error: somebody has asked for it."""
+    control: bool = True
+    """Whether ``tailrace status`` may ask this process."""
+    metrics_listen: TCPAddress | None = None
+    """Where Prometheus finds metrics."""
     verbosity: int = DEFAULT_VERBOSITY
     """What is logged: the value of ``--verbose``."""

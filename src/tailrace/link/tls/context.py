@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import ssl
+import threading
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -74,7 +75,10 @@ def build_trust(options: TLSOptions) -> Trust:
     if options.authorities is not None or options.certificate is not None or options.alpn:
         return _build(options)  # for a connection that is rarely made, and not to be kept
     states = _states(options)
-    return _build(options) if states is None else _build_once(options, states)
+    if states is None:
+        return _build(options)
+    with _building:  # twenty links at once build it once
+        return _build_once(options, states)
 
 
 def _named_places(options: TLSOptions) -> Iterator[tuple[str, Path]]:
@@ -104,6 +108,9 @@ def _directories_of_variables() -> list[tuple[str, str]]:
     """Return the variable and each directory in it: there may be several, as in PATH."""
     name = ssl.get_default_verify_paths().openssl_capath_env
     return [(name, path) for path in os.environ.get(name, "").split(os.pathsep) if path]
+
+
+_building: Final = threading.Lock()
 
 
 # Only the latest is kept: it takes two megabytes, and a reconnecting proxy needs no other.

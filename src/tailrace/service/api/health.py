@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from ...common.exposition import CONTENT_TYPE, Exposition
 from ..errors import StoreFailed
-from ..telemetry.prometheus import CONTENT_TYPE, Metrics
 from ..tunnels.queries import TunnelQueries
 
 __all__ = ["health_routes", "metrics_routes"]
@@ -40,7 +40,7 @@ def health_routes(queries: TunnelQueries, accepting: Callable[[], bool]) -> list
     return [Route("/healthz", health), Route("/readyz", ready)]
 
 
-def metrics_routes(metrics: Metrics) -> list[BaseRoute]:
+def metrics_routes(metrics: Exposition) -> list[BaseRoute]:
     """Return ``/metrics``, in the text format of Prometheus."""
 
     async def show(_: Request) -> Response:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from ..identity.policy import ACKNOWLEDGE
+from ..identity.policy import ACKNOWLEDGE, SEND_TEST
 from . import operations
 from .shapes import Boolean, Integer, Listing, Pattern, Structure, Text
 
@@ -132,6 +132,12 @@ EXTENSIONS: Final[Mapping[str, Operation]] = {
         writes=True,
         things=operations.thing_of_list,
         handler=operations.acknowledge,
+    ),
+    SEND_TEST: Operation(
+        Structure({"thingName": _THING_NAME}, ("thingName",)),
+        writes=True,
+        things=operations.thing_of_list,
+        handler=operations.send_test,
     ),
     "ListWaitingThings": Operation(
         Structure({"thingName": _THING_NAME}),

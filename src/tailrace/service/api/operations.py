@@ -31,6 +31,7 @@ __all__ = [
     "list_waiting",
     "open_tunnel",
     "rotate_tokens",
+    "send_test",
     "tag",
     "thing_of_list",
     "thing_of_new_tunnel",
@@ -180,6 +181,12 @@ async def acknowledge(call: Call) -> Document:
         call.parameters["thingName"], frozenset(call.parameters["tokenIds"])
     )
     return {}
+
+
+async def send_test(call: Call) -> Document:
+    """Send a thing a notification that only shows that it arrives."""
+    thing_name, key_id = call.parameters["thingName"], call.key.access_key_id
+    return {"tokenId": call.control.send_test(thing_name, key_id)}
 
 
 async def list_waiting(call: Call) -> Document:

@@ -9,11 +9,21 @@ from typing import Any, Final
 from ...common.secret import Secret
 from ..limits import COMMON_QUOTAS, Quotas
 
-__all__ = ["ACKNOWLEDGE", "EVERYTHING", "RECEIVE", "AccessKey", "Policy", "device_policy"]
+__all__ = [
+    "ACKNOWLEDGE",
+    "EVERYTHING",
+    "RECEIVE",
+    "SEND_TEST",
+    "AccessKey",
+    "Policy",
+    "device_policy",
+]
 
 RECEIVE: Final = "ReceiveNotifications"
 ACKNOWLEDGE: Final = "AcknowledgeNotifications"
-"""Operations by which a thing waits for its notifications. They are none of AWS' control API."""
+SEND_TEST: Final = "SendTestNotification"
+"""Operations by which a thing waits for its notifications, and finds out whether it would get any.
+They are none of AWS' control API."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +89,7 @@ EVERYTHING: Final = Policy()
 
 def device_policy(thing_name: str) -> Policy:
     """Return what a device may do: wait for the notifications of its own thing."""
-    return Policy(operations=(RECEIVE, ACKNOWLEDGE), things=(thing_name,))
+    return Policy(operations=(RECEIVE, ACKNOWLEDGE, SEND_TEST), things=(thing_name,))
 
 
 _QUOTAS: Final = tuple(field.name for field in fields(Quotas))

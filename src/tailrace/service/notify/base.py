@@ -44,6 +44,8 @@ class Notification:
     services: Sequence[str]
     expires_at: float
     """End of the tunnel, and so of the token, in seconds since the epoch."""
+    is_test: bool = False
+    """Whether it is only to show that it arrives: there is no tunnel, and the token is none."""
 
     @property
     def token_id(self) -> str:
@@ -52,6 +54,8 @@ class Notification:
 
     def document(self) -> dict[str, object]:
         """Return the content for the thing. It holds the token: keep it out of logs."""
+        if self.is_test:
+            return {"clientMode": "test", "tokenId": self.token_id}
         return {
             "clientAccessToken": self.access_token.reveal(),
             "clientMode": "destination",

@@ -78,6 +78,8 @@ class Mailbox:
 
     def put(self, notification: Notification) -> None:
         """Add a notification; it replaces one of the same tunnel."""
+        if notification.is_test:
+            return  # whoever waits here knows that without one
         tunnel_id, thing_name = notification.tunnel_id, notification.thing_name
         self.cancel(tunnel_id)
         self._number += 1

@@ -175,6 +175,10 @@ class Outbox:
         if self._waiting.get(notification.tunnel_id) is entry:
             self._make_ready(entry)
 
+    def holds(self, tunnel_id: str) -> bool:
+        """Return whether the notification of a tunnel is not delivered yet."""
+        return tunnel_id in self._waiting
+
     def cancel(self, tunnel_id: str) -> None:
         """Drop the notification of a tunnel, if one waits."""
         entry = self._waiting.get(tunnel_id)

@@ -3,48 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final
 
-from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
     Metric,
 )
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
 from ... import __version__
+from ...common.exposition import Exposition
 from ..errors import StoreFailed
 from ..notify.mailbox import Mailbox
 from ..notify.outbox import Outbox
 from ..tunnels.queries import TunnelQueries
 from .counters import Counters, LoopLag
 
-__all__ = ["CONTENT_TYPE", "Metrics"]
-
-CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
+__all__ = ["service_metrics"]
 
 
-class Metrics:
-    """Renders the metrics of one service."""
-
-    def __init__(
-        self,
-        counters: Counters,
-        queries: TunnelQueries,
-        outboxes: Sequence[Outbox],
-        mailbox: Mailbox,
-    ) -> None:
-        self._registry = CollectorRegistry()
-        self._registry.register(_ServiceCollector(counters, queries, outboxes, mailbox))
-        ProcessCollector(registry=self._registry)
-        GCCollector(registry=self._registry)
-
-    def render(self) -> bytes:
-        """Return all metrics in the text format of Prometheus."""
-        return generate_latest(self._registry)
+def service_metrics(
+    counters: Counters, queries: TunnelQueries, outboxes: Sequence[Outbox], mailbox: Mailbox
+) -> Exposition:
+    """Return the metrics of one service."""
+    return Exposition(_ServiceCollector(counters, queries, outboxes, mailbox))
 
 
 class _ServiceCollector(Collector):

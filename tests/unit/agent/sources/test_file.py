@@ -136,6 +136,9 @@ async def test_a_file_of_yesterday_is_passed_over(
     assert FileSource(path, now=lambda: now + LIFETIME - 1)._new_documents() == [document("a")]
     # A clock that was not set yet.
     assert FileSource(path, now=lambda: 0)._new_documents() == [document("a")]
+    # It was set since the file was written.
+    os.utime(path, (1000, 1000))
+    assert FileSource(path)._new_documents() == [document("a")]
 
 
 async def test_a_file_that_others_may_write_to_is_not_read(

@@ -35,7 +35,8 @@ def rows(*argv: str, **more: str) -> dict[str, Effective]:
 
 
 def test_every_setting_is_described() -> None:
-    command = ["loop", "json_events", "ready_file", "state_dir", "state_needed", "verbosity"]
+    command = ["loop", "json_events", "ready_file", "state_dir", "state_needed"]
+    command += ["control", "metrics_listen", "verbosity"]
     assert list(rows("-s", "1")) == [*(item.name for item in fields(ProxySettings)), *command]
 
 

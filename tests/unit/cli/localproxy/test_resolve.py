@@ -223,6 +223,14 @@ CASES = [
         DESTINATION,
     ),
     Case("state-dir", "/var/lib/x", "state_dir", Path("/var/lib/x"), "d" * 5000, "Path exceeds"),
+    Case(
+        "metrics-listen",
+        "9100",
+        "metrics_listen",
+        TCPAddress("localhost", 9100),
+        "localhost",
+        "--metrics-listen: 'localhost' has no port",
+    ),
     Case("ready-file", "ready", "ready_file", Path("ready"), "d" * 5000, "Path exceeds maximum"),
     Case(
         "settings-json",
@@ -244,6 +252,7 @@ CASES = [
 ]
 SWITCHES = [
     ("json", "json_events", True),
+    ("no-control", "control", False),
     ("no-ssl-host-verify", "verify_tls", False),
     ("no-state", "state_dir", None),
 ]

@@ -22,6 +22,8 @@ from tailrace.cli.localproxy.settings import CommandSettings
 from tailrace.common.addresses import TCPAddress
 from tailrace.common.event_loop import LoopChoice
 from tailrace.common.secret import Secret
+from tailrace.control.places import connected
+from tailrace.control.server import REQUEST
 from tailrace.errors import ConfigurationError, ConnectFailed
 from tailrace.localproxy.client_token import kept_client_token
 from tailrace.localproxy.settings import ProxySettings
@@ -148,6 +150,44 @@ def test_a_state_directory_that_cannot_be_used(tmp_path: Path, caplog: pytest.Lo
     warned = [message for message in caplog.messages if "after a restart" in message]
     assert len(warned) == 1
     assert warned[0].startswith(f"{caught.value}; ")
+
+
+@pytest.mark.parametrize("control", [True, False])
+def test_it_tells_what_it_does(
+    service: ServiceProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, control: bool
+):
+    """At a control socket, unless that is not wanted; never with a token."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    ready = tmp_path / "ready"
+    told: list[bytes] = []
+
+    def look() -> None:
+        while not ready.exists():
+            time.sleep(0.01)
+        for path in (tmp_path / "tailrace").glob("*.sock"):
+            with connected(path) as sock:
+                sock.settimeout(60)
+                sock.sendall(REQUEST)
+                told.append(b"".join(iter(lambda: sock.recv(65_536), b"")))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with tunnel_of(service, "SSH") as tunnel:
+        settings = CommandSettings(
+            proxy=tunnel.settings(Side.SOURCE), ready_file=ready, control=control
+        )
+        thread = threading.Thread(target=look)
+        thread.start()
+        run(settings)
+        thread.join()
+    assert len(told) == control
+    for each in told:
+        assert tunnel.tokens[Side.SOURCE].reveal().encode() not in each
+        document = json.loads(each)
+        assert document["kind"] == "localproxy"
+        (end,) = document["tunnels"]
+        assert end["tunnel"] == tunnel.tokens[Side.SOURCE].digest[:16]
+        assert (end["side"], end["services"]) == ("source", {"SSH": 0})
+    assert not list(tmp_path.glob("tailrace/*"))
 
 
 def test_an_access_token_that_another_proxy_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -9,7 +9,9 @@ import resource
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
@@ -17,8 +19,10 @@ import pytest
 import trustme
 
 from support.network.certificates import Certificates, handshake
+from support.waiting import HANG
 from tailrace.errors import ConfigurationError
 from tailrace.link.endpoint import TLSOptions
+from tailrace.link.tls import context as context_module
 from tailrace.link.tls.context import Trust, build_trust
 
 
@@ -79,6 +83,30 @@ def test_a_path_without_certificates_is_only_worth_a_warning(
     assert record.levelno == logging.WARNING
     assert str(tmp_path / name) in record.getMessage()
     assert str(tmp_path / name) in trust.description
+
+
+def test_links_that_start_at_once_read_certificates_once(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = 4
+    all_want_it, read = threading.Barrier(count), []
+    states, build = context_module._states, context_module._build
+
+    def waited_for(options: TLSOptions) -> object:
+        all_want_it.wait(HANG)
+        return states(options)
+
+    def noted(options: TLSOptions) -> Trust:
+        read.append(options)
+        return build(options)
+
+    monkeypatch.setattr(context_module, "_states", waited_for)
+    monkeypatch.setattr(context_module, "_build", noted)
+    context_module._build_once.cache_clear()
+    with ThreadPoolExecutor(count) as pool:
+        found = list(pool.map(trust_in, [certificates.ca_file] * count))
+    assert len(read) == 1
+    assert all(each is found[0] for each in found)
 
 
 def test_certificates_that_stay_are_read_once(

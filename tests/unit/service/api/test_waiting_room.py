@@ -168,9 +168,17 @@ async def test_a_device_may_do_nothing_else(at: Office) -> None:
         ("ListTunnels", {"thingName": "pump-7"}),
         ("ListWaitingThings", {}),
         ("AcknowledgeNotifications", {"thingName": "pump-8", "tokenIds": ["a"]}),
+        ("SendTestNotification", {"thingName": "pump-8"}),
     ):
         with pytest.raises(CredentialsRefused, match="not authorized to perform"):
             await device.call(operation, parameters)
+
+
+async def test_a_test_is_not_for_those_who_wait_here(at: Office) -> None:
+    device, _ = at.client(device_policy("pump-7"))
+    sent = await device.call("SendTestNotification", {"thingName": "pump-7"})
+    assert list(sent) == ["tokenId"]
+    assert len(at.mailbox) == 0
 
 
 @pytest.mark.parametrize(

@@ -52,3 +52,16 @@ async def test_announcing_and_withdrawing() -> None:
     )
     announcer.withdraw("t1")
     assert [outbox.waiting for outbox in outboxes] == [0, 0]
+
+
+async def test_a_test_brings_no_token() -> None:
+    outboxes = [Outbox(Nowhere(), lambda: 0.0) for _ in range(2)]
+    announcer = Announcer(outboxes, "eu-west-1", TopicTemplate("t/{thing}"))
+    first = announcer.test("lamp", "AK", 5.0)
+    token_id = announcer.test("lamp", "AK", 5.0)
+    assert first != token_id
+    for outbox in outboxes:
+        (waiting,) = outbox._waiting.values()  # of a thing there is one
+        found = waiting.notification
+        assert (found.topic, found.key_id, found.expires_at) == ("t/lamp", "AK", 65.0)
+        assert found.document() == {"clientMode": "test", "tokenId": token_id}

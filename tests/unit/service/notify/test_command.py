@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,7 @@ def test_wrong_commands(text: str, said: str) -> None:
 
 def test_quotes_are_those_of_a_shell() -> None:
     assert parse_command("a 'b c' d") == ("a", "b c", "d")
+
+
+async def test_a_test_runs_no_command() -> None:
+    await CommandNotifier(("/nonexistent",)).deliver(replace(NOTIFICATION, is_test=True))

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tailrace.common.exposition import Exposition
 from tailrace.service.errors import StoreFailed
 from tailrace.service.limits import DEFAULT
 from tailrace.service.notify.mailbox import Mailbox
 from tailrace.service.telemetry.counters import Counters, ResetCause
-from tailrace.service.telemetry.prometheus import Metrics
+from tailrace.service.telemetry.prometheus import service_metrics
 from tailrace.service.tunnels.queries import TunnelQueries
 from tailrace.service.tunnels.rules import RandomIds, Tunnels, TunnelSpec
 from tailrace.service.tunnels.sqlite_store import SqliteStore
@@ -34,7 +35,7 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
     store.close()
 
 
-def samples(metrics: Metrics) -> dict[str, float]:
+def samples(metrics: Exposition) -> dict[str, float]:
     """Samples by name and label values."""
     text = metrics.render().decode()
     return {
@@ -61,7 +62,7 @@ def test_everything(store: SqliteStore) -> None:
     counters.lag.record(0.002)
     counters.lag.record(9.0)
     queries = TunnelQueries(store, Unstored(), lambda: 1.0, "us-east-1", "0")
-    found = samples(Metrics(counters, queries, [Outbox()], Mailbox()))
+    found = samples(service_metrics(counters, queries, [Outbox()], Mailbox()))
     expected = {
         "tailrace_tunnels open": 2,
         "tailrace_tunnels closed": 1,
@@ -97,7 +98,7 @@ def test_everything(store: SqliteStore) -> None:
 
 def test_nothing_has_happened(store: SqliteStore) -> None:
     found = samples(
-        Metrics(
+        service_metrics(
             Counters(time.monotonic),
             TunnelQueries(store, Unstored(), lambda: 1.0, "r", "0"),
             [],
@@ -117,6 +118,6 @@ def test_a_failing_store_does_not_hide_the_rest(
 
     queries = TunnelQueries(store, Unstored(), lambda: 1.0, "us-east-1", "0")
     monkeypatch.setattr(queries, "usage", fail)
-    found = samples(Metrics(Counters(time.monotonic), queries, [], Mailbox()))
+    found = samples(service_metrics(Counters(time.monotonic), queries, [], Mailbox()))
     assert "tailrace_links source" in found
     assert "tailrace_tunnels open" not in found

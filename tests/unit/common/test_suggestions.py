@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tailrace.cli.suggestions import closest_name, did_you_mean
+from tailrace.common.suggestions import closest_name, did_you_mean
 
 NAMES = ("--region", "--proxy-endpoint", "--access-token", "--access-token-file")
 
