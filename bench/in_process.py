@@ -38,6 +38,8 @@ _MIB: Final = 1024 * 1024
 _BLOCK: Final = 256 * 1024
 _MESSAGE: Final = bytes(64)
 _PATIENCE: Final = 30.0
+_REST: Final = 0.5
+"""Seconds between a transfer and round trips, which it would slow down, and a faster one more."""
 _OWN: Final = "in process"
 _LISTENER: Final = "listener"
 _OTHER: Final = "listener, other process"
@@ -217,6 +219,7 @@ async def _measure(
     for part in (size // 8, size):
         up, cpu_up = await _timed(_upload(await connect(), part))
         down, cpu_down = await _timed(_download(await connect(), part))
+    await asyncio.sleep(_REST)
     streams = await connect()
     took: list[float] = []
     _, cpu = await _timed(_ping(streams, round_trips, took))
@@ -232,11 +235,8 @@ async def _timed(work: Awaitable[None]) -> tuple[float, float]:
 
 async def _upload(streams: _Streams, size: int) -> None:
     reader, writer = streams
-    block = bytes(_BLOCK)
     writer.write(f"up {size}\n".encode())
-    for _ in range(size // _BLOCK):
-        writer.write(block)
-        await writer.drain()
+    await _give(writer, size)
     await reader.readexactly(1)
     writer.close()
 
@@ -258,6 +258,13 @@ async def _ping(streams: _Streams, count: int, took: list[float]) -> None:
         await reader.readexactly(len(_MESSAGE))
         took.append(time.perf_counter() - began)
     writer.close()
+
+
+async def _give(writer: asyncio.StreamWriter, size: int) -> None:
+    block = bytes(_BLOCK)
+    for left in range(size, 0, -_BLOCK):
+        writer.write(block[:left])
+        await writer.drain()
 
 
 async def _take(reader: asyncio.StreamReader, size: int) -> None:
@@ -283,10 +290,7 @@ async def _handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
             await _take(reader, int(size))
             writer.write(b"k")
         case "down":
-            block = bytes(_BLOCK)
-            for _ in range(int(size) // _BLOCK):
-                writer.write(block)
-                await writer.drain()
+            await _give(writer, int(size))
         case _:
             while data := await reader.read(_BLOCK):
                 writer.write(data)

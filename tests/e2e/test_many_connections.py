@@ -198,7 +198,7 @@ async def test_a_source_that_floods_a_destination_does_not_keep_it_from_ending(
                 asyncio.TaskGroup() as tasks,
             ):
                 running = [tasks.create_task(each(source)) for each in (flood, listen)]
-                await until(lambda: "limit of 300" in destination.log, "the limit")
+                await until(lambda: peak and "limit of 300" in destination.log, "the limit")
                 destination.signal(signal.SIGTERM)
                 assert await destination.exit_code() == 0
                 for task in running:

@@ -216,7 +216,6 @@ def hold():
     with tailrace.sync.connect("{thing}", services=["SSH"]) as tunnel:
         ready.set()
         tunnel.wait_closed()
-        for _ in tunnel.events(): pass
 threading.Thread(target=hold, daemon=True).start()
 assert ready.wait(60)
 """

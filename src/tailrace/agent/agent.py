@@ -48,6 +48,7 @@ _RATE_PERIOD: Final = 100.0
 _LEAST_RATE: Final = 100
 _SHOWN: Final = 200
 """Characters of a list of service ids in a text."""
+_DISABLED: Final = "the agent is disabled"
 _UNUSED_TOKEN: Final = Secret("none")
 _UNUSED_REGION: Final = "us-east-1"
 
@@ -308,6 +309,10 @@ class Agent:
         kept = self._tunnels.admit(kept)
         self._check_rate()
         await self._state.keep(kept)
+        if self._state.kill_switch is not KillSwitch.OFF:
+            # Set while it was stored: what ends open tunnels has not seen this one.
+            await self._state.forget(kept)
+            raise NotificationIgnored(_DISABLED)
         self._tunnels.start(kept)
         return notification
 
@@ -325,7 +330,7 @@ class Agent:
         """
         notification, settings = kept.notification, self._settings
         if self._state.kill_switch is not KillSwitch.OFF:
-            raise NotificationIgnored("the agent is disabled")
+            raise NotificationIgnored(_DISABLED)
         if kept.lifetime_left(time.time()) <= 0:
             raise NotificationIgnored("its tunnel has expired")
         if settings.endpoint is None and notification.region is None and settings.region is None:
@@ -366,7 +371,7 @@ class Agent:
         self._switch = self._state.kill_switch
         for each in kept:
             if self._switch is KillSwitch.NONE:
-                reason = "the agent is disabled"
+                reason = _DISABLED
             elif each.lifetime_left(time.time()) <= 0:
                 reason = "it has expired"
             else:
@@ -382,7 +387,7 @@ class Agent:
         self._switch = switch
         _log.warning("kill switch: %s", switch.value)
         if switch is KillSwitch.NONE:
-            self._tunnels.end_all("the agent is disabled")
+            self._tunnels.end_all(_DISABLED)
         self._changed()
 
     def _look_at_sources(self) -> None:

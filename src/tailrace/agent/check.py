@@ -22,7 +22,9 @@ from ..library.application import local_service
 from ..library.service_map import ServiceRule
 from .check_broker import BrokerCheckSettings, broker_checks
 from .kill_switch import KillSwitch, read_kill_switch
-from .notification import MAX_PAYLOAD, parse_notification
+from .notification import parse_notification
+from .sources.documents import delivery_of, split_documents
+from .sources.file import read_notify_file
 from .sources.mqtt import MqttSourceSettings
 
 __all__ = ["AgentCheckSettings", "agent_checks", "is_running"]
@@ -141,14 +143,15 @@ def _check_file(path: Path) -> Finding:
             return failed(f"{path.parent} is no directory", "make it, or correct --notify-file")
         if not path.exists():
             return ok(f"{path} is waited for")
-        with path.open("rb") as file:
-            lines = file.read(MAX_PAYLOAD * 10).splitlines()
+        content, _ = read_notify_file(path)
     except OSError as error:
+        if os.geteuid() == 0 and path.lstat().st_uid != 0:
+            return skipped(f"{path}: {error.strerror}", "run this as the user of the agent")
         return failed(f"{path}: {error.strerror}", "let the user of the agent read it")
-    notifications = [each for each in lines if each.strip()]
+    notifications = split_documents(content)
     try:
         for each in notifications:
-            parse_notification(each)
+            parse_notification(delivery_of(each).payload)
     except TailraceError as error:
         return warning(f"{path}: {error}", "correct what writes it")
     return ok(f"{path} has {len(notifications)} notifications")

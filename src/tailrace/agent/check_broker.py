@@ -19,8 +19,7 @@ from ..checks.machine import check_certificate
 from ..checks.runner import Check
 from ..checks.server import Server, path_checks
 from ..errors import TailraceError
-from ..link.endpoint import NetworkEndpoint
-from ..mqtt.connection import Connection, open_connection
+from ..mqtt.connection import REACH_TIMEOUT, TLS_TIMEOUT, Connection, open_connection
 from ..mqtt.errors import BrokerError, BrokerFault
 from ..mqtt.session import Accepted, Event, Received, Subscribed
 from ..mqtt.verdicts import remedy, takeover_verdict
@@ -29,7 +28,6 @@ from .sources.mqtt import MqttSourceSettings
 
 __all__ = ["BrokerCheckSettings", "broker_checks"]
 
-_TLS_TIMEOUT: Final = 15.0
 _ARRIVES: Final = 5.0
 """Seconds for a notification to come from the service over the broker."""
 _STAYS: Final = 2.0
@@ -66,18 +64,13 @@ def broker_checks(settings: BrokerCheckSettings) -> list[Check]:
     broker, steps = source.broker, _Steps(settings)
     checks = [Check("topic", steps.check_topic)]
     needs: tuple[str, ...] = ()
-    endpoint = NetworkEndpoint(host=broker.host, port=broker.port)
-    if broker.tls is not None:
-        endpoint = NetworkEndpoint(
-            host=broker.host, port=broker.port, tls=broker.tls, connect_timeout=_TLS_TIMEOUT
-        )
-        if broker.tls.certificate is not None:
-            needs = ("certificate",)
-            run = partial(check_certificate, broker.tls.certificate, broker.tls.key)
-            checks.append(Check("certificate", run))
+    if broker.tls is not None and broker.tls.certificate is not None:
+        needs = ("certificate",)
+        run = partial(check_certificate, broker.tls.certificate, broker.tls.key)
+        checks.append(Check("certificate", run))
     server = Server(
         "broker",
-        endpoint,
+        broker.endpoint(REACH_TIMEOUT if broker.tls is None else TLS_TIMEOUT),
         is_encrypted=broker.tls is not None,
         web_proxy=source.web_proxy,
         address_option="--endpoint" if broker.is_aws else "--broker",

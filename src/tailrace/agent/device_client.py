@@ -26,6 +26,7 @@ from ..common.special_files import read_regular_file
 from ..errors import ConfigurationError
 from ..library.service_map import ServiceRule
 from ..link.proxy.settings import WebProxy, parse_web_proxy
+from ..mqtt.topics import is_thing_name
 from .service_map import parse_services
 
 __all__ = [
@@ -45,7 +46,6 @@ _COMMAND_LENGTH: Final = 15
 """Bytes of a program's name that Linux keeps (proc(5), comm)."""
 _SHOWN: Final = 128
 
-_THING_NAME: Final = re.compile(r"[a-zA-Z0-9:_-]{1,128}")
 _VARIABLE: Final = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})", re.ASCII)
 _LEVELS: Final = {"DEBUG": "debug", "INFO": "info", "WARN": "warning", "ERROR": "error"}
 _SERVICES: Final = ("SSH=22", "VNC=5900")
@@ -202,7 +202,7 @@ def parse_device_client(
                 "completed: let Device Client provision the device first"
             )
     thing_name = found.required("thing-name")
-    if not _THING_NAME.fullmatch(thing_name):
+    if not is_thing_name(thing_name):
         raise found.error("thing-name", "is not the name of a thing")
     tunneling = main.table("tunneling")
     if not tunneling.flag("enabled", True):

@@ -137,7 +137,7 @@ class Installed:
 
 @dataclass(frozen=True, slots=True)
 class InstallSettings:
-    """Answers of whoever installs."""
+    """What the options of the installation say."""
 
     program: PurePosixPath
     """The command ``tailrace``."""
@@ -208,8 +208,8 @@ def write_changes(changes: Iterable[Change]) -> None:
                 path.unlink()
                 continue
             path.parent.mkdir(0o755, parents=True, exist_ok=True)
-            write_atomically(path, change.file.content.encode(), change.file.mode)
-            path.chmod(change.file.mode)  # the umask of an administrator may be narrow
+            content = change.file.content.encode()
+            write_atomically(path, content, change.file.mode, despite_umask=True)
         except OSError as error:
             raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error
 
@@ -248,7 +248,7 @@ def _words(text: str, name: str) -> list[str]:
         raise ConfigurationError(f"{_OPTIONS_FILE}: {name} has a quote without its end") from None
 
 
-# -- what is there --------------------------------------------------------------------------------
+# -- how they stand --------------------------------------------------------------------------------
 
 
 def _state(file: InstalledFile, path: Path) -> State:

@@ -65,8 +65,7 @@ def set_kill_switch(directory: Path, switch: KillSwitch) -> None:
         if switch is KillSwitch.OFF:
             path.unlink(missing_ok=True)
             return
-        write_atomically(path, _NOW if switch is KillSwitch.NONE else b"", _MODE)
-        # The umask of an administrator may be narrow.
-        path.chmod(_MODE)
+        content = _NOW if switch is KillSwitch.NONE else b""
+        write_atomically(path, content, _MODE, despite_umask=True)
     except OSError as error:
         raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error

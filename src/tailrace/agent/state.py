@@ -181,7 +181,8 @@ class AgentState:
         """Write the token down as seen before its file goes: a crash between them loses nothing."""
         try:
             if self._journal_lines >= 2 * _MAX_SEEN:
-                self._write_journal(list(self._seen.items()))
+                # A copy: this runs in a thread, and the loop goes on.
+                self._write_journal(self._seen.copy().items())
             else:
                 self._append(_journal_line(tunnel.digest, tunnel.received_at))
         finally:
@@ -191,11 +192,12 @@ class AgentState:
     def _append(self, line: bytes) -> None:
         handle = open_private(self._journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, OTHERS)
         try:
-            os.write(handle, line)
+            is_whole = os.write(handle, line) == len(line)
             os.fsync(handle)
         finally:
             os.close(handle)
-        self._journal_lines += 1
+        # What a full disk has cut would spoil the next line, too: all is written anew.
+        self._journal_lines += 1 if is_whole else 2 * _MAX_SEEN
 
     def _write_journal(self, seen: Iterable[tuple[str, float]]) -> None:
         lines = [_journal_line(*each) for each in seen]
@@ -214,7 +216,7 @@ class AgentState:
         for digest, received_at in found:
             if received_at < CLOCK_SET or now - received_at < _REMEMBERED:
                 self._remember(digest, received_at)
-        if len(self._seen) < len(lines):
+        if len(self._seen) < len(lines) or not content.endswith(b"\n"):
             with suppress(OSError):
                 self._write_journal(self._seen.items())
         self._journal_lines = len(self._seen)

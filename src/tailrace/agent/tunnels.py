@@ -78,9 +78,6 @@ class Tunnels:
         self._keeping = False
         """Whether what ends from now on is to be found by the next agent."""
 
-    def __len__(self) -> int:
-        return len(self._tasks)
-
     def status(self) -> tuple[ServedStatus, ...]:
         """Return the tunnels that are served."""
         return tuple(

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from .. import __version__
 from ..common.enrolment import AUTHORITY_PATH, JOIN_PATH, MAX_AUTHORITY, Role
-from ..common.escaping import one_line
+from ..common.escaping import LONGEST_LINE, cut, one_line
 from ..common.secret import Secret
 from ..errors import (
     ConfigurationError,
@@ -111,9 +111,9 @@ class _Joining:
         self._environment = environment
 
     async def once(self, code: Secret, secret_key: Secret) -> Admission:
-        anchor = await self._pinned()
+        context = self._trusting(await self._pinned())
         body = json.dumps({"code": code.reveal(), "secretKey": secret_key.reveal()}).encode()
-        response = await self._ask("POST", JOIN_PATH, _trusting(anchor), body)
+        response = await self._ask("POST", JOIN_PATH, context, body)
         document = self._document(response)
         if response.status != HTTPStatus.OK:
             raise self._refusal(response.status, document)
@@ -138,12 +138,29 @@ class _Joining:
         for pin in self._pins:
             if pin in found:
                 return found[pin]
-        shown = f"has {', '.join(found)}" if found else "shows no certificate"
+        has = cut(f"has {', '.join(found)}", LONGEST_LINE)
+        shown = has if found else "shows no certificate"
         raise ControlCertificateRejected(
             "",
             f"the authority of {self._url} {shown}, and not the pinned key: the invitation is of "
             "another service, or somebody is in between. The code was not sent",
         )
+
+    def _trusting(self, anchor: bytes) -> ssl.SSLContext:
+        """Return a context that trusts one certificate in DER, be it a root or not."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        try:
+            context.load_verify_locations(cadata=anchor)
+        except ssl.SSLError:
+            # Anybody can put something around the key, which is public.
+            raise ControlCertificateRejected(
+                "",
+                f"the authority of {self._url} shows the pinned key in what is no certificate: "
+                "somebody may be in between. The code was not sent",
+            ) from None
+        return context
 
     async def _ask(
         self, method: str, path: str, context: ssl.SSLContext, body: bytes = b""
@@ -223,13 +240,4 @@ def _trusting_nothing() -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def _trusting(anchor: bytes) -> ssl.SSLContext:
-    """Return a context that trusts one certificate in DER, be it a root or not."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    context.load_verify_locations(cadata=anchor)
     return context

@@ -5,9 +5,9 @@ certificates of the service beside it, and every program finds it there. It is l
 ``TAILRACE_SERVICE_DIR`` if that is set, and otherwise in the user's directory
 (``$XDG_CONFIG_HOME/tailrace``, ``~/.config/tailrace``), then in ``/etc/tailrace``.
 
-The certificates have a name that tells their content, and are written first: whoever reads
-``service.json``, old or new, finds those that belong to it. Their path is relative, so that the
-directory can be copied to another machine.
+The certificates have a name that tells their content, and are written first: a program
+that reads ``service.json``, old or new, finds those that belong to it. Their path is relative, so
+that the directory can be copied to another machine.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def find_joined(environment: Mapping[str, str]) -> JoinedService | None:
     found = None if directory is None else read_joined(directory)
     if found is None:
         try:
-            found = read_joined(_SYSTEM)
+            found = _read(_SYSTEM)
         except PermissionError:
             found = None  # it is the one of root
     return found
@@ -143,6 +143,18 @@ def read_joined(directory: Path) -> JoinedService | None:
 
     Raises:
         ConfigurationError: they cannot be read, are open to other users, or are not valid.
+    """
+    try:
+        return _read(directory)
+    except PermissionError as error:
+        raise ConfigurationError(f"cannot read {directory / _FILE}: {error.strerror}") from None
+
+
+def _read(directory: Path) -> JoinedService | None:
+    """Do what :func:`read_joined` does.
+
+    Raises:
+        ConfigurationError: as there.
         PermissionError: this user may not look into the directory.
     """
     path = directory / _FILE

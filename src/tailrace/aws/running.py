@@ -1,8 +1,8 @@
 """The service that this user runs on this machine, for programs that are told of no other one.
 
 ``tailrace serve`` without ``--state-dir`` writes a ready file where every program of the same user
-finds it. It is the last place to look: whoever has named AWS, a service or a region anywhere does
-not mean one that happens to run here.
+finds it. It is the last place to look: a user who has named AWS, a service or a region anywhere
+does not mean one that happens to run here.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, Final
 from ..common.enrolment import Role
 from ..common.private_files import OTHERS, open_private
 from ..common.secret import Secret
+from ..common.user_directories import state_directory
 from ..errors import ConfigurationError
 from .credentials import Credentials
 from .joined import JoinedService
@@ -32,18 +33,16 @@ def find_running(environment: Mapping[str, str]) -> JoinedService | None:
 
     Nor is there one if its key is in its environment only.
     """
-    directory = _state_directory(environment)
-    if directory is None:
-        return None
     try:
-        with open(open_private(directory / _FILE, os.O_RDONLY, OTHERS), "rb") as file:
+        path = state_directory(environment) / _FILE
+        with open(open_private(path, os.O_RDONLY, OTHERS), "rb") as file:
             document: dict[str, Any] = json.loads(file.read(_MAX_FILE))
         os.kill(document["pid"], 0)
         return _service(document) if document["secret_access_key"] else None
+    except ConfigurationError:
+        return None  # this user has no home directory, or the file names no service
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None  # it has ended, or is no service's
-    except ConfigurationError:
-        return None
 
 
 def _service(document: dict[str, Any]) -> JoinedService:
@@ -56,13 +55,3 @@ def _service(document: dict[str, Any]) -> JoinedService:
         Path(document["ca_file"]),
         Credentials(document["access_key_id"] + "", Secret(document["secret_access_key"] + "")),
     )
-
-
-def _state_directory(environment: Mapping[str, str]) -> Path | None:
-    base = environment.get("XDG_STATE_HOME", "")
-    if os.path.isabs(base):
-        return Path(base) / "tailrace"
-    try:
-        return Path.home() / ".local" / "state" / "tailrace"
-    except RuntimeError:
-        return None

@@ -45,6 +45,7 @@ from .signals import signals_handled
 
 if TYPE_CHECKING:
     from ..agent.agent import Agent
+    from ..agent.kill_switch import KillSwitch
     from ..agent.map_file import MapFile
     from ..agent.notification import Notification
     from ..agent.served_tunnel import DestinationSettings, ServedTunnel
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 __all__ = ["add_agent_parser", "run_agent"]
 
 _STATUS_PERIOD: Final = 10.0
-"""Seconds between two looks at what systemd is told: ways in do not say when they change."""
+"""Seconds between two looks at what systemd is told: how long a way in has been connected."""
 _CONSTANT: Final = "c" * 32
 
 _log = logging.getLogger("tailrace.agent")
@@ -355,7 +356,7 @@ def _enable(args: argparse.Namespace) -> None:
     _switch(args, KillSwitch.OFF)
 
 
-def _switch(args: argparse.Namespace, switch: Any) -> None:
+def _switch(args: argparse.Namespace, switch: KillSwitch) -> None:
     from ..agent.kill_switch import set_kill_switch
 
     directory = agent_state_dir(args)

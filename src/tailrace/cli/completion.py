@@ -18,7 +18,7 @@ from ..errors import ConfigurationError, TailraceError
 from .arguments import Subparsers, subparsers_of
 
 if TYPE_CHECKING:  # it takes an event loop, and usage errors take none
-    from ..aws import Client, TunnelDescription
+    from ..aws import Client
 
 __all__ = ["add_completion_parser", "answer_completion", "is_completion", "run_completion"]
 
@@ -144,19 +144,16 @@ async def _known_tunnels(client: Client, args: argparse.Namespace) -> _Found:
 
 
 async def _known_things(client: Client, args: argparse.Namespace) -> _Found:
-    found = await _described(client, None)
+    from ..operator.tunnels import latest_tunnels
+
+    found = await latest_tunnels(client, None, _MOST_DESCRIBED)
     return {each.thing: each.state.value for each in reversed(found) if each.thing}
 
 
 async def _known_services(client: Client, args: argparse.Namespace) -> _Found:
     """Return the services of all tunnels that the thing has had lately."""
+    from ..operator.tunnels import latest_tunnels
+
     thing = getattr(args, "thing", None)
-    found = await _described(client, thing) if thing else []
+    found = await latest_tunnels(client, thing, _MOST_DESCRIBED) if thing else []
     return {service: f"of {thing}" for each in found for service in each.services}
-
-
-async def _described(client: Client, thing: str | None) -> list[TunnelDescription]:
-    import asyncio
-
-    listed = [tunnel async for tunnel in client.list(thing=thing, limit=_MOST_DESCRIBED)]
-    return await asyncio.gather(*(client.describe(each.tunnel_id) for each in listed))

@@ -12,20 +12,18 @@ from typing import TYPE_CHECKING, Final
 
 from ..common.addresses import AddressError, parse_port
 from ..common.secret import Secret
-from ..common.user_directories import state_directory
 from ..errors import ConfigurationError
 from ..operator.failures import Terminated
 from .arguments import Subparsers
 from .client_options import add_client_options, client_of
-from .reach import add_tunnel_options, device_patience
+from .exit_codes import SIGNALLED
+from .reach import add_tunnel_options, device_patience, wanted_tunnel
 
 if TYPE_CHECKING:  # it takes an event loop, and usage errors take none
     from ..operator.connect import Connecting, ServiceWish
 
 __all__ = ["add_connect_parser", "parse_services", "run_connect"]
 
-_SIGNALLED: Final = 128
-"""What a shell adds to the number of the signal that has ended a command."""
 _PATIENCE: Final = 2.0
 """Seconds that another command with the same token has to end."""
 _TELLING: Final = ("AWSIOT_TUNNEL_ENDPOINT", "AWSIOT_TUNNEL_REGION")
@@ -68,7 +66,7 @@ def add_connect_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
         "--bind",
         metavar="ADDRESS",
         default="127.0.0.1",
-        help="local address to listen on; whoever reaches it can use the tunnel "
+        help="local address to listen on; anybody who reaches it can use the tunnel "
         "(default: %(default)s)",
     )
     parser.add_argument(
@@ -89,7 +87,7 @@ def run_connect(args: argparse.Namespace) -> None:
     """
     import asyncio
 
-    from ..common.event_loop import LoopChoice, loop_factory
+    from ..common.event_loop import LoopChoice, loop_factory, raise_descriptor_limit
     from ..operator.connect import browsable, check_ports
 
     words = [args.thing, *args.services] if args.thing is not None else []
@@ -106,11 +104,12 @@ def run_connect(args: argparse.Namespace) -> None:
     if args.open and len(wishes) > 1 and not any(browsable(each.service) for each in wishes):
         raise ConfigurationError("--open: no service has a name that begins with HTTP or WEB")
     check_ports(args.bind, wishes)
+    raise_descriptor_limit()
     try:
         with asyncio.Runner(loop_factory=loop_factory(LoopChoice.AUTO)) as runner:
             runner.run(_run(args, wishes))
     except Terminated as error:
-        raise SystemExit(_SIGNALLED + error.number) from None
+        raise SystemExit(SIGNALLED + error.number) from None
 
 
 def parse_services(words: Sequence[str]) -> list[ServiceWish]:
@@ -152,7 +151,6 @@ async def _run(args: argparse.Namespace, wishes: list[ServiceWish]) -> None:
     if args.source_token_file is not None:
         await _run_with_token(args, wishes)
         return
-    from ..operator.opening import WantedTunnel
     from ..operator.tunnels import call_with_tunnel, is_open
 
     async with client_of(args) as client:
@@ -164,16 +162,7 @@ async def _run(args: argparse.Namespace, wishes: list[ServiceWish]) -> None:
             tunnel_id, label = found.tunnel_id, found.thing or found.tunnel_id
             if wishes and wishes[0].service == found.thing not in found.services:
                 wishes = wishes[1:]
-        wanted = WantedTunnel(
-            label,
-            tuple(each.service for each in wishes),
-            state_directory(os.environ) / "opened",
-            tunnel_id=tunnel_id,
-            new=args.new,
-            keep=args.keep,
-            lifetime=args.lifetime,
-            timeout=device_patience(args),
-        )
+        wanted = wanted_tunnel(args, label, tuple(each.service for each in wishes), tunnel_id)
         connecting = _connecting(args, label, wishes)
         await connecting.run(connecting.opening.tunnel(client, wanted))
 

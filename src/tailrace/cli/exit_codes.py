@@ -21,8 +21,10 @@ from ..errors import (
     TokenRotated,
 )
 
-__all__ = ["BROKEN_PIPE", "INTERRUPTED", "ChecksFailed", "ExitCode", "exit_code_of"]
+__all__ = ["BROKEN_PIPE", "INTERRUPTED", "SIGNALLED", "ChecksFailed", "ExitCode", "exit_code_of"]
 
+SIGNALLED: Final = 128
+"""What a shell adds to the number of the signal that has ended a command."""
 INTERRUPTED: Final = 130
 """128 + SIGINT: what a shell reports for a command that Ctrl-C has ended."""
 BROKEN_PIPE: Final = 141

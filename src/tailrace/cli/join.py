@@ -94,7 +94,8 @@ def run_join(args: argparse.Namespace) -> None:
         admission = asyncio.run(
             join(args.url, pins, code, secret_key, environment=os.environ, tell=_tell)
         )
-    except (ConfigurationError, CredentialsRefused):
+    except CredentialsRefused:
+        # After all else the code may be good, or used by an attempt whose answer was lost.
         forget_pending(directory)
         raise
     former = _former_key(directory)
@@ -151,6 +152,6 @@ def _code(args: argparse.Namespace) -> Secret:
 def _former_key(directory: Path) -> str:
     try:
         former = read_joined(directory)
-    except (ConfigurationError, PermissionError):
+    except ConfigurationError:
         former = None
     return "" if former is None else former.credentials.access_key_id

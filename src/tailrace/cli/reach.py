@@ -18,11 +18,11 @@ from ..operator.failures import CommandFailed, Terminated
 from ..operator.host_names import USUAL_SERVICE, Host, parse_host
 from .arguments import Subparsers
 from .client_options import add_client_options, client_of, client_words
-from .exit_codes import exit_code_of
+from .exit_codes import SIGNALLED, exit_code_of
 
 if TYPE_CHECKING:  # it takes an event loop, and usage errors take none
     from ..operator.sharing import Membership
-    from ..operator.wish import Wish
+    from ..operator.wish import WantedTunnel, Wish
 
 __all__ = [
     "add_proxy_parser",
@@ -33,10 +33,9 @@ __all__ = [
     "run_proxy",
     "run_ssh",
     "run_ssh_config",
+    "wanted_tunnel",
 ]
 
-_SIGNALLED: Final = 128
-"""What a shell adds to the number of the signal that has ended a command."""
 _UNSEEN_PATIENCE: Final = 30.0
 """Seconds to wait for a device where nobody sees that, unless told otherwise."""
 
@@ -112,7 +111,7 @@ def add_tunnel_options(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--tunnel",
         metavar="TUNNEL_ID",
-        help="use this tunnel of the thing; whoever is connected as its source is disconnected",
+        help="use this tunnel of the thing; a source that is connected to it is disconnected",
     )
     parser.add_argument("--keep", action="store_true", help="leave the tunnel open that was opened")
     parser.add_argument(
@@ -152,6 +151,24 @@ def device_patience(args: argparse.Namespace) -> float | None:
     return _UNSEEN_PATIENCE if timeout is None and not sys.stderr.isatty() else timeout
 
 
+def wanted_tunnel(
+    args: argparse.Namespace, thing: str, services: tuple[str, ...], tunnel_id: str | None
+) -> WantedTunnel:
+    """Return the tunnel that the options ask for."""
+    from ..operator.wish import WantedTunnel
+
+    return WantedTunnel(
+        thing,
+        services,
+        state_directory(os.environ) / "opened",
+        tunnel_id=tunnel_id,
+        new=args.new,
+        keep=args.keep,
+        lifetime=args.lifetime,
+        timeout=device_patience(args),
+    )
+
+
 def run_ssh(args: argparse.Namespace) -> int:
     """Run ssh; return its status.
 
@@ -164,16 +181,16 @@ def run_ssh(args: argparse.Namespace) -> int:
     if not has_program("ssh"):
         raise ConfigurationError(NO_SSH)
     host = parse_host(args.thing)
-    wish = _wish(args, host, args.service)
-    with _reached(wish) as (membership, endings):
+    service = args.service or host.service or USUAL_SERVICE
+    with _reached(_wish(args, host, service)) as (membership, endings):
         command = ssh_command(
-            membership.path, host.thing, wish.service, args.user or host.user, args.arguments
+            membership.path, host.thing, service, args.user or host.user, args.arguments
         )
         status = run(command)
         reason = explanation(membership, status)
         if reason:
             write_briefly(sys.stderr, f"tailrace ssh: {host.thing}: {reason}\n")
-        endings.append(status if status >= 0 else _SIGNALLED - status)
+        endings.append(status if status >= 0 else SIGNALLED - status)
     return endings[-1]
 
 
@@ -204,9 +221,9 @@ def run_proxy(args: argparse.Namespace) -> int:
     from ..operator.stdio import join_streams
 
     host = parse_host(args.thing)
-    wish = _wish(args, host, args.service)
-    with _reached(wish) as (membership, endings):
-        with membership.open_socket(wish.service) as sock:
+    service = args.service or host.service or USUAL_SERVICE
+    with _reached(_wish(args, host, service)) as (membership, endings):
+        with membership.open_socket(service) as sock:
             try:
                 join_streams(sock)
             except BrokenPipeError:
@@ -220,7 +237,7 @@ def run_proxy(args: argparse.Namespace) -> int:
     return endings[-1]
 
 
-def _wish(args: argparse.Namespace, host: Host, service: str | None) -> Wish:
+def _wish(args: argparse.Namespace, host: Host, service: str) -> Wish:
     from ..operator.wish import Wish
 
     if not hasattr(os, "fork"):
@@ -228,16 +245,9 @@ def _wish(args: argparse.Namespace, host: Host, service: str | None) -> Wish:
     if not host.thing:
         raise ConfigurationError(f"{args.thing!r} names no thing")
     return Wish(
-        host.thing,
-        service or host.service or USUAL_SERVICE,
+        wanted_tunnel(args, host.thing, (service,), args.tunnel),
         make_client=lambda: client_of(args),
         exit_status=exit_code_of,
-        ledger=state_directory(os.environ) / "opened",
-        tunnel_id=args.tunnel,
-        new=args.new,
-        keep=args.keep,
-        lifetime=args.lifetime,
-        timeout=device_patience(args),
     )
 
 
@@ -252,12 +262,12 @@ def _reached(wish: Wish) -> Iterator[tuple[Membership, list[int]]]:
         with terminable(), reached(wish, TerminalLine(sys.stderr, os.environ)) as membership:
             yield membership, endings
     except Terminated as error:
-        raise SystemExit(_SIGNALLED + error.number) from None
+        raise SystemExit(SIGNALLED + error.number) from None
     except CommandFailed as error:
         if not endings:
             raise
         # What was asked for is done, and has a status of its own.
-        write_briefly(sys.stderr, f"tailrace: {wish.thing}: {error}\n")
+        write_briefly(sys.stderr, f"tailrace: {wish.tunnel.thing}: {error}\n")
 
 
 def run_ssh_config(args: argparse.Namespace) -> None:

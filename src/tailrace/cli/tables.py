@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from ..common.escaping import printable
+
 __all__ = [
     "add_json_option",
     "format_time",
@@ -45,7 +47,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     With headings, the last column is cut where the terminal ends, within reason.
     """
     lines = [
-        [_printable(str(cell)) for cell in line]
+        [printable(str(cell)) for cell in line]
         for line in ([headings, *rows] if headings else rows)
     ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -63,13 +65,9 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 def print_lines(lines: Iterable[str]) -> None:
     """Print lines, with nothing that could control a terminal."""
     for line in lines:
-        print(_printable(line))
+        print(printable(line))
 
 
 def format_time(moment: datetime) -> str:
     """Format a time in local time."""
     return moment.astimezone().isoformat(" ", "seconds")
-
-
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -72,10 +72,11 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _text(error: TailraceError) -> str:
-    from .serve import error_text
+    if isinstance(error, SettingsError):
+        from .serve import error_text
 
-    hint = "" if isinstance(error, SettingsError) else _hint(error.setting)
-    return f"{error_text(error)}{hint}"
+        return error_text(error)
+    return f"{error}{_hint(error.setting)}"
 
 
 def _hint(setting: str) -> str:

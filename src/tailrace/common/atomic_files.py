@@ -19,11 +19,14 @@ def write_atomically(
     *,
     durable: bool = True,
     exclusive: bool = False,
+    owner: tuple[int, int] | None = None,
+    despite_umask: bool = False,
 ) -> None:
     """Put ``content`` at ``path`` in one step, with ``mode`` from the first moment.
 
-    A ``durable`` file survives a power failure right after; an ``exclusive`` one replaces
-    nothing.
+    It belongs to user and group of ``owner``, which is for root. A ``durable`` file survives a
+    power failure right after; an ``exclusive`` one replaces nothing. ``despite_umask`` gives it
+    all of ``mode``: the umask of an administrator may be narrow.
 
     Raises:
         FileExistsError: ``exclusive``, and there is something at ``path``.
@@ -33,6 +36,11 @@ def write_atomically(
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         with open(handle, "wb") as file:
+            if owner is not None:
+                os.fchown(file.fileno(), *owner)
+            if despite_umask and os.chmod in os.supports_fd:
+                # Not by name: others who may write to the directory could put a link there.
+                os.chmod(file.fileno(), mode)
             file.write(content)
             if durable:
                 file.flush()
@@ -59,14 +67,16 @@ def _sync_directory(directory: Path) -> None:
         os.close(handle)
 
 
-def write_file(path: Path, content: bytes, mode: int = 0o600) -> None:
+def write_file(
+    path: Path, content: bytes, mode: int = 0o600, *, owner: tuple[int, int] | None = None
+) -> None:
     """Put ``content`` at ``path`` as :func:`write_atomically` does.
 
     Raises:
         ConfigurationError: the file cannot be written.
     """
     try:
-        write_atomically(path, content, mode)
+        write_atomically(path, content, mode, owner=owner)
     except OSError as error:
         raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error
 

@@ -17,6 +17,8 @@ __all__ = ["BackgroundLoop"]
 _Result = TypeVar("_Result")
 
 _OVER: Final = "the event loop of this call has ended"
+_LOOK: Final = 1.0
+"""Seconds that a thread sleeps at a time."""
 
 
 class BackgroundLoop:
@@ -146,8 +148,10 @@ class _Call(Generic[_Result]):
         self._in_loop(self._stop)
 
     def wait(self) -> None:
-        # Raises nothing but what interrupts it: not what the work raises.
-        concurrent.futures.wait([self._outcome])
+        # Raises nothing but what interrupts it: not what the work raises. A signal that comes just
+        # before the thread falls asleep does not wake it, and is noticed at the next look.
+        while not concurrent.futures.wait([self._outcome], _LOOK).done:
+            pass
 
     def result(self) -> _Result:
         outcome = self._outcome

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["LONGEST_LINE", "cut", "escape", "escape_lines", "one_line"]
+__all__ = ["LONGEST_LINE", "cut", "escape", "escape_lines", "one_line", "printable"]
 
 LONGEST_LINE: Final = 2000
 """Characters of one record of a log, or one line of a traceback, before they are escaped."""
@@ -24,6 +24,11 @@ def escape(text: str) -> str:
     start a line of its own nor steer a terminal nor turn the direction of text.
     """
     return text if text.isprintable() else "".join(map(_escape_character, text))
+
+
+def printable(text: str) -> str:
+    """Return ``text``, as long as it was, a question mark for what :func:`escape` escapes."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def one_line(said: object) -> str:

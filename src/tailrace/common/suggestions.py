@@ -13,11 +13,14 @@ _LIKENESS: Final = 0.6
 
 
 def closest_name(word: str, names: Iterable[str]) -> str:
-    """Return the name most like ``word``, "" if none is."""
+    """Return the name most like ``word``, whatever its case, "" if none is."""
     from difflib import get_close_matches  # only mistakes need it
 
-    found = get_close_matches(word.lower(), names, 1, _LIKENESS) if len(word) <= _LONGEST else []
-    return found[0] if found else ""
+    if len(word) > _LONGEST:
+        return ""
+    named = {each.lower(): each for each in names}
+    found = get_close_matches(word.lower(), named, 1, _LIKENESS)
+    return named[found[0]] if found else ""
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:

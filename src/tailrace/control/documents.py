@@ -1,7 +1,7 @@
 """What a process tells of itself, as a document for JSON. None of it is secret.
 
-Counts only grow for as long as the process lives, and ``clock`` is that of the same moment: whoever
-reads twice has the rates.
+Counts only grow for as long as the process lives, and ``clock`` is that of the same moment: two
+documents give the rates.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Metrics over plain HTTP for Prometheus, which is all that is spoken here: GET, and one answer.
 
-Whoever reaches the address may ask, so a request is bounded like one at the control socket.
+Anybody who reaches the address may ask, so a request is bounded like one at the control socket.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def round_trip_text(seconds: float | None) -> str:
 
 def size(count: float) -> str:
     """Return a number of bytes for people, in powers of a thousand."""
-    if count < 1000:
+    if count < 999.5:
         return f"{count:.0f} B"
     for unit in _UNITS:
         count /= 1000

@@ -21,7 +21,6 @@ from typing import Final, NoReturn, cast
 from ..common.network_errors import network_error_text
 from ..errors import LinkError
 from ..flow.token_bucket import Bucket
-from ..link.endpoint import NetworkEndpoint
 from ..link.proxy.settings import WebProxy
 from ..link.tcp import connect_any, resolve
 from ..link.tls.context import build_trust
@@ -30,11 +29,11 @@ from .errors import BrokerError, BrokerFault
 from .session import Acknowledged, Event, Received, Session, SessionSettings
 from .settings import BrokerSettings
 
-__all__ = ["Connection", "open_connection"]
+__all__ = ["REACH_TIMEOUT", "TLS_TIMEOUT", "Connection", "open_connection"]
 
-_REACH_TIMEOUT: Final = 10.0
+REACH_TIMEOUT: Final = 10.0
 """Seconds for name resolution and TCP together, and for each step of a web proxy."""
-_TLS_TIMEOUT: Final = 15.0
+TLS_TIMEOUT: Final = 15.0
 """Seconds for TLS, which takes several round trips; mobile networks need seconds for one."""
 _CLOSE_TIMEOUT: Final = 1.0
 """Seconds to get DISCONNECT out."""
@@ -66,20 +65,10 @@ async def open_connection(
         if trust is None:
             await _start_plain(sock, connection)
         else:
-            endpoint = replace(_endpoint(broker), connect_timeout=_TLS_TIMEOUT)
-            await start_tls(sock, endpoint, trust, connection)
+            await start_tls(sock, broker.endpoint(TLS_TIMEOUT), trust, connection)
     except LinkError as error:
         raise BrokerError(BrokerFault.UNREACHABLE, str(error)) from error
     return connection
-
-
-def _endpoint(broker: BrokerSettings) -> NetworkEndpoint:
-    return NetworkEndpoint(
-        host=broker.host,
-        port=broker.port,
-        **({} if broker.tls is None else {"tls": broker.tls}),
-        connect_timeout=_REACH_TIMEOUT,
-    )
 
 
 async def _reach(broker: BrokerSettings, web_proxy: WebProxy | None) -> socket.socket:
@@ -87,10 +76,10 @@ async def _reach(broker: BrokerSettings, web_proxy: WebProxy | None) -> socket.s
         # Few need it, and it takes its time to import.
         from ..link.proxy.through_proxy import open_through_proxy
 
-        return await open_through_proxy(_endpoint(broker), web_proxy)
+        return await open_through_proxy(broker.endpoint(REACH_TIMEOUT), web_proxy)
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + _REACH_TIMEOUT
-    addresses = await resolve(broker.host, broker.port, _REACH_TIMEOUT)
+    deadline = loop.time() + REACH_TIMEOUT
+    addresses = await resolve(broker.host, broker.port, REACH_TIMEOUT)
     # Also after a slow name server TCP gets the time for one round trip.
     left = max(1.0, deadline - loop.time())
     return await connect_any(addresses, broker.authority, left)
@@ -246,7 +235,7 @@ class Connection(asyncio.Protocol):
         self._flush()
 
     def _fail(self, error: BrokerError) -> None:
-        """Remember why the connection ended, unless that is known; wake whoever waits."""
+        """Remember why the connection ended, unless that is known; wake what waits."""
         self._failure = self._failure or error
         if self._timer is not None:
             self._timer.cancel()

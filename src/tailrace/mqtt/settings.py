@@ -15,7 +15,7 @@ from ..common.certificate_files import certificate_error_text, refuse_passphrase
 from ..common.secret import Secret
 from ..common.setting_errors import SettingUnusable
 from ..common.special_files import is_special
-from ..link.endpoint import TLSOptions
+from ..link.endpoint import NetworkEndpoint, TLSOptions
 
 __all__ = [
     "AWS_ALPN",
@@ -56,6 +56,18 @@ class BrokerSettings:
     def authority(self) -> str:
         """``host:port``."""
         return format_host_port(self.host, self.port)
+
+    def endpoint(self, connect_timeout: float) -> NetworkEndpoint:
+        """Return where the broker is; ``connect_timeout`` is in seconds, for each step.
+
+        Without TLS, its settings there mean nothing.
+        """
+        return NetworkEndpoint(
+            host=self.host,
+            port=self.port,
+            tls=self.tls or TLSOptions(),
+            connect_timeout=connect_timeout,
+        )
 
     def __str__(self) -> str:
         return f"{'mqtts' if self.tls else 'mqtt'}://{self.authority}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import sys
@@ -14,12 +15,13 @@ from typing import Final, TextIO
 
 from ..common.addresses import format_host_port
 from ..common.suggestions import closest_name
+from ..control.documents import Document, tunnel_document
+from ..control.server import told
 from ..errors import ConfigurationError, ListenError, TailraceError
 from ..library import SourceTunnel, TunnelListener
 from .connect_view import Picture, Place, View
 from .failures import Terminated
 from .opening import Opening
-from .telling import tunnel_told
 from .traffic import TrafficMeter
 
 __all__ = ["Connecting", "ServiceWish", "browsable", "check_ports"]
@@ -153,12 +155,18 @@ class Connecting:
                     print(place.service, place.address, file=self._out, flush=True)
             browsing = asyncio.get_running_loop().create_task(self._open_browser())
             try:
-                async with tunnel_told("connect", tunnel):
+                async with told("connect", self._details, os.environ):
                     await self._until_ended(tunnel)
             finally:
                 browsing.cancel()
                 await asyncio.wait([browsing])
             self.opening.closing()
+
+    def _details(self) -> Document:
+        """Return what ``tailrace status`` shows of this process."""
+        assert self._tunnel is not None
+        status = self._tunnel.status()
+        return {"tunnels": [tunnel_document(self._tunnel.tunnel_id or "", status)]}
 
     async def _until_ended(self, tunnel: SourceTunnel) -> None:
         loop = asyncio.get_running_loop()
@@ -233,8 +241,7 @@ def _check_services(wishes: Sequence[ServiceWish], known: Sequence[str]) -> None
     """Raise :class:`ConfigurationError` if the tunnel does not have all services."""
     for wish in wishes:
         if wish.service not in known:
-            named = {each.lower(): each for each in known}
-            guess = named.get(closest_name(wish.service, named))
+            guess = closest_name(wish.service, known)
             hint = f"; did you mean {guess}?" if guess else ""
             raise ConfigurationError(
                 f"the tunnel has no service {wish.service!r}{hint or '.'} It has {', '.join(known)}"

@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
+from ..common.escaping import printable
+from ..control.summary import size
 from .progress import Style, TerminalLine, progress_line
 from .state import HolderState, Phase
-from .traffic import ServiceTraffic, format_bytes
+from .traffic import ServiceTraffic
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -74,8 +76,8 @@ def _summary(picture: Picture) -> str:
     count = sum(each.is_open for each in all_of_it)
     sent, received = sum(each.sent for each in all_of_it), sum(each.received for each in all_of_it)
     return (
-        f"{count} connection{'' if count == 1 else 's'} · sent {format_bytes(sent)}, "
-        f"received {format_bytes(received)}"
+        f"{count} connection{'' if count == 1 else 's'} · sent {size(sent)}, "
+        f"received {size(received)}"
     )
 
 
@@ -90,9 +92,9 @@ def _table_rows(picture: Picture) -> list[tuple[str, ...]]:
                 place.service,
                 place.url or place.address,
                 f"{traffic.is_open} of {traffic.opened}",
-                format_bytes(traffic.sent),
-                format_bytes(traffic.received),
-                f"{format_bytes(rate)}/s" if rate >= 1 else "-",
+                size(traffic.sent),
+                size(traffic.received),
+                f"{size(rate)}/s" if rate >= 1 else "-",
             )
         )
     return rows
@@ -245,7 +247,7 @@ def _text(line: list[tuple[str, Style]]) -> Any:
     """Return a line for rich, in which nothing is markup and nothing controls a terminal."""
     from rich.text import Text
 
-    return Text.assemble(*((_printable(text), _STYLES[style]) for text, style in line))
+    return Text.assemble(*((printable(text), _STYLES[style]) for text, style in line))
 
 
 def _drawn(picture: Picture) -> Any:
@@ -258,11 +260,7 @@ def _drawn(picture: Picture) -> Any:
         right = heading in ("SENT", "RECEIVED", "RATE")
         table.add_column(heading, justify="right" if right else "left", no_wrap=True)
     for row in _table_rows(picture):
-        table.add_row(*(Text(_printable(cell)) for cell in row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     head = _text(_headline(picture))
     head.no_wrap, head.overflow = True, "ellipsis"
     return Group(head, table)
-
-
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -7,7 +7,8 @@ from typing import Final
 
 from ..aws import Client, TunnelDescription, TunnelState
 from ..common.suggestions import closest_name
-from ..errors import TailraceError, TunnelNotFound
+from ..errors import TailraceError
+from .tunnels import latest_tunnels
 
 __all__ = ["absence_hint", "ago"]
 
@@ -23,24 +24,16 @@ async def absence_hint(client: Client, thing: str, service: str, tunnel_id: str)
     That is when it was last connected, and names that may have been meant.
     """
     try:
-        earlier = [each for each in await _latest(client, thing) if each.tunnel_id != tunnel_id]
+        latest = await latest_tunnels(client, thing, _MOST)
+        earlier = [each for each in latest if each.tunnel_id != tunnel_id]
         if earlier:
             return "; ".join(filter(None, (_last_seen(earlier), _other_service(earlier, service))))
-        others = {each.thing for each in await _latest(client, None) if each.thing} - {thing}
+        latest = await latest_tunnels(client, None, _MOST)
+        others = {each.thing for each in latest if each.thing} - {thing}
     except TailraceError:
         return ""
     guess = closest_name(thing, others)
     return f"no earlier tunnel to it; did you mean {guess}?" if guess else ""
-
-
-async def _latest(client: Client, thing: str | None) -> list[TunnelDescription]:
-    found = []
-    async for each in client.list(thing=thing, limit=_MOST):
-        try:
-            found.append(await client.describe(each.tunnel_id))
-        except TunnelNotFound:
-            continue
-    return found
 
 
 def _last_seen(earlier: list[TunnelDescription]) -> str:
@@ -58,8 +51,7 @@ def _other_service(earlier: list[TunnelDescription], service: str) -> str:
     known = {each for tunnel in earlier for each in tunnel.services}
     if service in known:
         return ""
-    named = {each.lower(): each for each in known}
-    guess = named.get(closest_name(service, named))
+    guess = closest_name(service, known)
     return f"did you mean service {guess}?" if guess else ""
 
 

@@ -23,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from ..common.event_loop import LoopChoice, loop_factory
+from ..common.event_loop import LoopChoice, loop_factory, raise_descriptor_limit
 from ..common.file_lock import locked
 from ..control.documents import tunnel_document
 from ..control.server import told
@@ -36,14 +36,15 @@ from ..errors import (
 )
 from ..library import SourceTunnel
 from .messages import MessageReader, encode_message
-from .opening import Opening, WantedTunnel
+from .opening import Opening
 from .state import HolderState
 from .wish import Wish
 
 __all__ = ["Holder", "hold"]
 
 _RETRY: Final = 0.05
-"""Seconds until the lock is tried again."""
+"""Seconds until the lock, or a command that comes, is tried again."""
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _RECEIVED: Final = 65_536
 
 
@@ -58,6 +59,7 @@ def hold(wish: Wish, listening: socket.socket, path: Path, lock: Path) -> None:
         async with told("holder", holder.details, os.environ):
             await holder.run()
 
+    raise_descriptor_limit()
     with asyncio.Runner(loop_factory=loop_factory(LoopChoice.AUTO)) as runner:
         runner.run(run())
 
@@ -85,8 +87,8 @@ class Holder:
 
     Args:
         listening: a listening unix socket; closed by this.
-        path: the name of the socket, which is removed in the end; ``None`` if it has none.
-        lock: the file whose lock those hold who connect to ``path``.
+        path: the name of the socket, which is removed in the end.
+        lock: the file that commands lock while they connect to ``path``.
     """
 
     def __init__(self, wish: Wish, listening: socket.socket, path: Path, lock: Path) -> None:
@@ -99,23 +101,23 @@ class Holder:
         self._serving: set[asyncio.Task[None]] = set()
         self._tunnel: SourceTunnel | None = None
         self._left = asyncio.Event()
-        """Set when no command is there that still uses the tunnel."""
+        """Set when no command uses the tunnel any more."""
         self._terminated = False
 
     def details(self) -> dict[str, Any]:
         """Return what ``tailrace status`` shows of this process."""
         if self._tunnel is None:
             return {"tunnels": []}
-        return {"tunnels": [tunnel_document(self._wish.thing, self._tunnel.status())]}
+        return {"tunnels": [tunnel_document(self._wish.tunnel.thing, self._tunnel.status())]}
 
     async def run(self) -> None:
-        """Serve until nobody is there any more, or the tunnel has ended."""
+        """Serve until no command uses the tunnel any more, or it has ended."""
         loop = asyncio.get_running_loop()
         self._listening.setblocking(False)
         # Once more, so that systems name this process where they are asked who listens.
         self._listening.listen()
         accepting = loop.create_task(self._accept())
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in _SIGNALS:
             with suppress(RuntimeError, ValueError):  # not in the main thread
                 loop.add_signal_handler(number, self._terminate)
         holding = loop.create_task(self._hold())
@@ -125,6 +127,9 @@ class Holder:
             failure = await self._finish(holding, leaving)
         finally:
             tasks = [accepting, leaving, *self._serving]
+            for number in _SIGNALS:
+                with suppress(RuntimeError, ValueError):
+                    loop.remove_signal_handler(number)
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
@@ -176,19 +181,9 @@ class Holder:
             TailraceError: it cannot be had, or has ended.
         """
         wish = self._wish
-        wanted = WantedTunnel(
-            wish.thing,
-            (wish.service,),
-            wish.ledger,
-            tunnel_id=wish.tunnel_id,
-            new=wish.new,
-            keep=wish.keep,
-            lifetime=wish.lifetime,
-            timeout=wish.timeout,
-        )
         async with (
             wish.make_client() as client,
-            self._opening.tunnel(client, wanted) as self._tunnel,
+            self._opening.tunnel(client, wish.tunnel) as self._tunnel,
         ):
             await self._tunnel.wait_closed()
             raise TunnelClosed("the tunnel was closed, or its lifetime is over")
@@ -203,8 +198,12 @@ class Holder:
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            sock, _ = await loop.sock_accept(self._listening)
-            self._welcome(sock)
+            try:
+                sock, _ = await loop.sock_accept(self._listening)
+            except OSError:  # as without descriptors: some of them will be closed
+                await asyncio.sleep(_RETRY)
+            else:
+                self._welcome(sock)
 
     def _welcome(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -225,7 +224,7 @@ class Holder:
                     await self._obey(client, message)
         except (OSError, ValueError):
             pass
-        # Cancelled is only who is to be told how it ends.
+        # Where this is cancelled, the command is still to be told how the tunnel has ended.
         self._clients.discard(client)
         client.sock.close()
         self._check_left()
@@ -273,7 +272,7 @@ class Holder:
     async def _shut_out(self, *, even_if_used: bool) -> bool:
         """Remove the socket; return ``False`` if a command has come meanwhile.
 
-        Who connects holds the lock: so none of them finds a socket that nobody will accept from.
+        A command holds the lock while it connects: so none finds a socket where nobody accepts.
         """
         while True:
             try:

@@ -23,7 +23,7 @@ from typing import Final
 from ..aws import Client, TunnelState
 from ..common.atomic_files import make_private_directory
 from ..common.private_files import open_private
-from ..errors import ConfigurationError, TailraceError, TunnelNotFound
+from ..errors import CallRefused, ConfigurationError, TailraceError, TunnelNotFound
 
 __all__ = ["LedgerEntry", "close_orphans"]
 
@@ -85,16 +85,25 @@ class LedgerEntry:
 async def close_orphans(directory: Path, client: Client) -> list[str]:
     """Close tunnels that killed commands have left open at the service of ``client``.
 
+    When the service cannot be called, the others are left to the next command: the wait for each
+    may be long.
+
     Returns:
         One line for each that was closed, or could not be.
     """
     notes = []
     for path, handle in _orphans(directory):
+        fields = _read(handle)
         try:
-            note, is_done = await _close_orphan(_read(handle), client)
+            note, is_done = await _close_orphan(fields, client)
             notes += [note] if note else []
             if is_done:
                 path.unlink(missing_ok=True)
+        except TailraceError as error:
+            tunnel = f"tunnel {fields.get('tunnel_id', '')}".rstrip()
+            notes.append(f"{tunnel} to {fields['thing']}, of a command that was killed: {error}")
+            if not isinstance(error, CallRefused):
+                break
         finally:
             os.close(handle)
     return notes
@@ -132,7 +141,11 @@ def _read(handle: int) -> dict[str, str | float]:
 
 
 async def _close_orphan(fields: dict[str, str | float], client: Client) -> tuple[str, bool]:
-    """Return what to say, and whether nothing is left to do."""
+    """Return what to say, and whether nothing is left to do.
+
+    Raises:
+        TailraceError: it cannot be closed now.
+    """
     if not fields or time.time() - float(fields["time"]) > _LONGEST.total_seconds():
         return "", True
     if (fields["endpoint"], fields["region"]) != (client.endpoint, client.region):
@@ -146,8 +159,6 @@ async def _close_orphan(fields: dict[str, str | float], client: Client) -> tuple
         await client.close(tunnel_id)
     except TunnelNotFound:
         return "", True
-    except TailraceError as error:
-        return f"tunnel {tunnel_id} to {thing}, of a command that was killed: {error}", False
     return f"closed tunnel {tunnel_id} to {thing}, which a killed command had left open", True
 
 

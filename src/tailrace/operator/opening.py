@@ -11,9 +11,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
-from datetime import timedelta
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, Final
 
 from ..aws import Client
@@ -33,34 +31,15 @@ from .hints import absence_hint
 from .ledger import LedgerEntry, close_orphans
 from .progress import short_id
 from .state import HolderState, Origin, Phase
+from .wish import WantedTunnel
 
-__all__ = ["Opening", "WantedTunnel"]
+__all__ = ["Opening"]
 
 _HINT_AFTER: Final = 3.0
 """Seconds for which a device may take to come before anybody is asked about it."""
 _MOST_NOTES: Final = 50
 _LONGEST_NOTE: Final = 1_000
 _TAKEN_FROM_US: Final = (AccessRefused, TokenRotated)
-
-
-@dataclass(frozen=True, slots=True)
-class WantedTunnel:
-    """The tunnel that a command wants."""
-
-    thing: str
-    """Of a tunnel that has none, its id."""
-    services: tuple[str, ...]
-    ledger: Path
-    """Directory of the ledger."""
-    tunnel_id: str | None = None
-    """Take this tunnel."""
-    new: bool = False
-    """Open one even if there is one that nobody uses."""
-    keep: bool = False
-    """Leave it open."""
-    lifetime: timedelta | None = None
-    timeout: float | None = None
-    """Seconds that each of connecting and waiting for the device may take."""
 
 
 class Opening(ConnectObserver):

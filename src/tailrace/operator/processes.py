@@ -28,7 +28,8 @@ from ..control.places import (
 )
 from ..control.server import REQUEST
 from ..errors import ConfigurationError
-from .status_table import status_table
+from .rates import rates_between
+from .status_table import plain_lines, status_table
 
 __all__ = ["Reading", "directories", "read_processes"]
 
@@ -36,6 +37,8 @@ _PATIENCE: Final = 2.0
 """Seconds that a process may take to answer."""
 _LARGEST: Final = 4_194_304
 """Bytes of a document."""
+_LARGEST_SUM: Final = 8 * _LARGEST
+"""Bytes of the documents of all processes."""
 _MOST: Final = 1000
 """Processes that are asked."""
 _AT_ONCE: Final = 32
@@ -71,12 +74,20 @@ def directories(
         return found
     if os.geteuid() == 0:
         for pattern in _OF_ALL_USERS:
-            found += islice(root.glob(pattern), _MOST)
+            found += filter(_is_readable, islice(root.glob(pattern), _MOST))
     with suppress(ConfigurationError):
         found.append(control_directory(environment))
     if not found:
         raise ConfigurationError("this user has no directory for sockets: set XDG_RUNTIME_DIR")
     return list(dict.fromkeys(found))
+
+
+def _is_readable(directory: Path) -> bool:
+    """Return whether a directory can be read; any user may have put something else there."""
+    with suppress(OSError):
+        os.scandir(directory).close()
+        return True
+    return False
 
 
 async def read_processes(places: Iterable[Path]) -> list[Reading]:
@@ -88,8 +99,8 @@ async def read_processes(places: Iterable[Path]) -> list[Reading]:
         ConfigurationError: a directory belongs to another user, or cannot be read.
     """
     paths = [path for place in places for path in _sockets(place)]
-    asking = asyncio.Semaphore(_AT_ONCE)
-    found = await asyncio.gather(*(_ask(path, asking) for path in paths[:_MOST]))
+    asking = _Asking()
+    found = await asyncio.gather(*(asking.ask(path) for path in paths[:_MOST]))
     return sorted((each for each in found if each), key=lambda each: (each.pid, each.kind))
 
 
@@ -109,20 +120,33 @@ def _sockets(directory: Path) -> Iterator[Path]:
         raise ConfigurationError(f"cannot read {directory}: {error.strerror}") from None
 
 
-async def _ask(path: Path, asking: asyncio.Semaphore) -> Reading | None:
-    match = SOCKET_NAME.fullmatch(path.name)
-    assert match is not None
-    pid, kind = int(match[1]), match[2]
-    try:
-        async with asking, asyncio.timeout(_PATIENCE):
-            return _reading(pid, kind, await _answer(path))
-    except (ConnectionRefusedError, FileNotFoundError):
-        return None  # it has ended
-    except TimeoutError:
-        problem = "does not answer; it may be stopped or overloaded"
-    except (OSError, ValueError) as error:
-        problem = f"cannot be asked: {error}"
-    return Reading(pid, kind, None, escape(cut(problem, _LONGEST_TEXT)))
+class _Asking:
+    """Asks several processes, in bounds for all of them together."""
+
+    def __init__(self) -> None:
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._room = _LARGEST_SUM
+        """Bytes that may still be answered."""
+
+    async def ask(self, path: Path) -> Reading | None:
+        """Return what a process says at its socket, ``None`` if it has ended."""
+        match = SOCKET_NAME.fullmatch(path.name)
+        assert match is not None
+        pid, kind = int(match[1]), match[2]
+        try:
+            async with self._turns, asyncio.timeout(_PATIENCE):
+                answer = await _answer(path)
+            if len(answer) > self._room:
+                raise ValueError("those before it have answered too much")
+            self._room -= len(answer)
+            return _reading(pid, kind, answer)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return None
+        except TimeoutError:
+            problem = "does not answer; it may be stopped or overloaded"
+        except (OSError, ValueError) as error:
+            problem = f"cannot be asked: {error}"
+        return Reading(pid, kind, None, escape(cut(problem, _LONGEST_TEXT)))
 
 
 async def _answer(path: Path) -> bytes:
@@ -151,7 +175,8 @@ def _reading(pid: int, kind: str, answer: bytes) -> Reading:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ValueError("it is of another version")
     try:
-        status_table([document], {})
+        # All that is shown of it, so that none of that fails for the others.
+        plain_lines(status_table([document], rates_between([document], [document])))
     except (AttributeError, KeyError, OverflowError, TypeError):
         raise ValueError("its answer makes no sense") from None
     return Reading(pid, kind, document)

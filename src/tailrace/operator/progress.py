@@ -12,6 +12,7 @@ from contextlib import suppress
 from enum import Enum
 from typing import Final, TextIO, TypeAlias
 
+from ..common.escaping import printable
 from .state import HolderState, Origin, Phase
 
 __all__ = ["Line", "Style", "TerminalLine", "progress_line", "short_id"]
@@ -159,7 +160,7 @@ class TerminalLine:
         return _USUAL_WIDTH
 
     def _styled(self, text: str, style: Style) -> str:
-        shown = "".join(letter if letter.isprintable() else "?" for letter in text)
+        shown = printable(text)
         if style is Style.PLAIN or not self._has_colors:
             return shown
         return f"\x1b[{style.value}m{shown}\x1b[0m"

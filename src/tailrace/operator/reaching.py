@@ -39,17 +39,18 @@ def reached(wish: Wish, line: TerminalLine) -> Iterator[Membership]:
         ConfigurationError: the socket of the tunnel cannot be.
     """
     started = time.monotonic()
+    tunnel = wish.tunnel
     # What a later command would want to be the same, to be served by the same tunnel.
-    wanted = (wish.thing, wish.service, wish.tunnel_id, wish.keep, wish.lifetime)
-    own = os.urandom(16).hex() if wish.new else ""
+    wanted = (tunnel.thing, tunnel.services, tunnel.tunnel_id, tunnel.keep, tunnel.lifetime)
+    own = os.urandom(16).hex() if tunnel.new else ""
     name = share_name(repr((wanted, own)), os.environ)
     membership = join(runtime_directory(os.environ), name, fork_holder(wish))
     try:
-        _wait(membership, wish.thing, line, started)
+        _wait(membership, tunnel.thing, line, started)
         yield membership
     finally:
         try:
-            _leave(membership, wish.thing, line)
+            _leave(membership, tunnel.thing, line)
         finally:
             membership.close()
 
@@ -68,7 +69,9 @@ def _wait(membership: Membership, thing: str, line: TerminalLine, started: float
                 line.keep(shown)
                 return
             line.show(shown)
-            is_news = membership.receive(_TICK if line.is_shown else _UNSEEN)
+            # A holder that says nothing at all is given up in time.
+            is_short = line.is_shown or noted < 0
+            is_news = membership.receive(_TICK if is_short else _UNSEEN)
             if noted < 0 and is_news:
                 noted = len(membership.state.notes)
     except BaseException:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..common.atomic_files import make_private_directory
 from ..common.file_lock import locked
+from ..control.places import connected
 from ..errors import ConfigurationError
 from .failures import CommandFailed
 from .messages import MessageReader, encode_message
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Membership", "fork_holder", "join", "share_name"]
 
+_SILENCE: Final = 30.0
+"""Seconds for which a holder may say nothing at first: it is started, or the machine is busy."""
+_SILENT: Final = "the process that holds the tunnel does not answer; it may be stopped"
+_RETRY: Final = 0.05
+"""Seconds until a connection is tried again."""
 _GOODBYE: Final = 15.0
 """Seconds to wait for a tunnel to be closed."""
 _SUFFIX: Final = ".holder"
@@ -63,27 +69,28 @@ def join(
     Args:
         directory: of sockets; made with mode 0700 if it does not exist.
         start: makes a holder if there is none; gets a listening socket, its path, and the file
-            that is locked by who connects.
+            that commands lock while they connect.
 
     Raises:
+        CommandFailed: the holder takes no more connections.
         ConfigurationError: the directory cannot be used.
     """
     make_private_directory(directory)
     path, lock = directory / f"{name}{_SUFFIX}", directory / "tunnels.lock"
-    listening = None
-    sock = socket.socket(socket.AF_UNIX)
+    listening = sock = None
     try:
         with locked(lock, wait=True):
             try:
-                sock.connect(str(path))
+                sock = _connect(path)
             except (FileNotFoundError, ConnectionRefusedError):
                 _remove_dead(directory)
                 listening = _listen(path)
-                sock.connect(str(path))
+                sock = _connect(path)
         if listening is not None:
             start(listening, path, lock)
     except OSError as error:
-        sock.close()
+        if sock is not None:
+            sock.close()
         text = error.strerror or str(error)
         raise ConfigurationError(f"cannot use {path}: {text}; set XDG_RUNTIME_DIR") from None
     finally:
@@ -92,16 +99,30 @@ def join(
     return Membership(sock, path)
 
 
+def _connect(path: Path) -> socket.socket:
+    """Connect to a holder; wait for a while where too many commands wait already."""
+    deadline = time.monotonic() + _SILENCE
+    while True:
+        try:
+            sock = connected(path)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise CommandFailed(_SILENT) from None
+            time.sleep(_RETRY)
+        else:
+            sock.setblocking(True)
+            return sock
+
+
 def _remove_dead(directory: Path) -> None:
     """Remove the sockets of holders that were killed."""
     for path in directory.glob(f"*{_SUFFIX}"):
-        with socket.socket(socket.AF_UNIX) as sock:
-            try:
-                sock.connect(str(path))
-            except ConnectionRefusedError:
-                path.unlink(missing_ok=True)
-            except OSError:
-                continue
+        try:
+            connected(path).close()
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+        except OSError:
+            continue
 
 
 def _listen(path: Path) -> socket.socket:
@@ -148,7 +169,7 @@ def _hold(wish: Wish, listening: socket.socket, path: Path, lock: Path) -> None:
 
 
 def _detach(listening: socket.socket) -> None:
-    """Let go of all that the command has open, above all of its terminal and pipes."""
+    """Close all that the command has open, above all its terminal and pipes."""
     null = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(null, number)
@@ -170,16 +191,22 @@ class Membership:
         self._connection: socket.socket | None = None
         self._refusal: CommandFailed | None = None
         self._has_ended = False
+        self._silent_until: float | None = time.monotonic() + _SILENCE
+        """When the holder is given up, ``None`` once it has said something."""
 
     def receive(self, timeout: float) -> bool:
         """Wait for news for so many seconds; return whether there are any.
 
         Raises:
-            CommandFailed: there is no tunnel any more.
+            CommandFailed: there is no tunnel any more, or the holder has never said anything.
         """
         ready, _, _ = select.select([self._sock], [], [], timeout)
         if not ready:
+            if self._silent_until is not None and time.monotonic() > self._silent_until:
+                self._has_ended = True  # as far as this command is concerned
+                raise CommandFailed(_SILENT)
             return False
+        self._silent_until = None
         try:
             data, descriptors, _, _ = socket.recv_fds(self._sock, _RECEIVED, 1)
         except ConnectionError:

@@ -9,7 +9,7 @@ from typing import Final
 
 from ..library import ConnectionClosed, ConnectionOpened, ConnectionStatus, TunnelEvent
 
-__all__ = ["ServiceTraffic", "TrafficMeter", "format_bytes"]
+__all__ = ["ServiceTraffic", "TrafficMeter"]
 
 _WINDOW: Final = 3.0
 """Seconds over which a rate is taken."""
@@ -84,14 +84,3 @@ class TrafficMeter:
             )
             for service in totals
         }
-
-
-def format_bytes(count: float) -> str:
-    """Return a number of bytes in the largest unit that it has one of, as in "1.2 MB"."""
-    if count < 1000:
-        return f"{int(count)} B"
-    for unit in ("kB", "MB", "GB"):
-        count /= 1000
-        if count < 999.95:
-            return f"{count:.1f} {unit}"
-    return f"{count / 1000:.1f} TB"

@@ -21,6 +21,7 @@ __all__ = [
     "call_with_tunnel",
     "describe_tunnels",
     "is_open",
+    "latest_tunnels",
     "local_time",
     "short_ids",
     "sort_tunnels",
@@ -172,6 +173,19 @@ async def describe_tunnels(
             task.cancel()
         await asyncio.wait(asking)
     return details
+
+
+async def latest_tunnels(client: Client, thing: str | None, most: int) -> list[TunnelDescription]:
+    """Return all about the newest tunnels, those of a thing unless it is ``None``.
+
+    Raises:
+        TailraceError: a call failed.
+    """
+    ids = [each.tunnel_id async for each in client.list(thing=thing, limit=most)]
+    details = await describe_tunnels([client], ids)
+    if details.refusal is not None:
+        raise details.refusal
+    return list(details.found.values())
 
 
 class Order(Enum):

@@ -1,4 +1,4 @@
-"""The tunnel that a command wants."""
+"""The tunnel that a command wants, and what its holder needs to get it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,16 @@ if TYPE_CHECKING:
 
     from ..aws import Client  # it takes an event loop, and not every command loads one
 
-__all__ = ["Wish"]
+__all__ = ["WantedTunnel", "Wish"]
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class WantedTunnel:
     """The tunnel that a command wants."""
 
     thing: str
-    service: str
-    make_client: Callable[[], Client]
-    """Called in the holder. May raise ``ConfigurationError``."""
-    exit_status: Callable[[TailraceError], int]
-    """Returns the status of a command that ends with an error."""
+    """Of a tunnel that has none, its id."""
+    services: tuple[str, ...]
     ledger: Path
     """Directory of the ledger."""
     tunnel_id: str | None = None
@@ -38,3 +35,14 @@ class Wish:
     lifetime: timedelta | None = None
     timeout: float | None = None
     """Seconds that each of connecting and waiting for the device may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A wanted tunnel, and how its holder gets it."""
+
+    tunnel: WantedTunnel
+    make_client: Callable[[], Client]
+    """Called in the holder. May raise ``ConfigurationError``."""
+    exit_status: Callable[[TailraceError], int]
+    """Returns the status of a command that ends with an error."""

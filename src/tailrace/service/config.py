@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..common.private_files import open_private
+from ..common.user_directories import state_directory
 from ..errors import ConfigurationError
 from ..mqtt.settings import BrokerSettings
 from ..mqtt.topics import AWS_TOPICS, TopicTemplate
@@ -69,12 +70,9 @@ def default_state_dir(environment: Mapping[str, str]) -> Path:
     Raises:
         ConfigurationError: it is below the user's home directory, which is not known.
     """
-    base = environment.get("XDG_STATE_HOME", "")
-    if os.path.isabs(base):
-        return Path(base) / "tailrace"
     try:
-        return Path.home() / ".local" / "state" / "tailrace"
-    except RuntimeError:
+        return state_directory(environment)
+    except ConfigurationError:
         raise SettingUnusable(
             "this user has no home directory: set HOME, or give a directory with {0}", "state_dir"
         ) from None

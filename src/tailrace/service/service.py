@@ -43,7 +43,7 @@ _ARGUMENTS: Final = {"api_listen": "api_port", "data_listen": "data_port"}
 
 @contextlib.contextmanager
 def _temporary_directory() -> Iterator[Path]:
-    """A directory that is removed at the end of the block, or of the program.
+    """Make a directory that is removed at the end of the block, or of the program.
 
     Not by a process that was forked inside of the block: the service goes on in the other one.
     """

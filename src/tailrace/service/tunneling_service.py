@@ -9,7 +9,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -227,11 +227,14 @@ class TunnelingService:
         state = _open_state(stack, config, clock)
         api_socket = stack.enter_context(bind(config.api_listen, "api_listen"))
         data_socket = stack.enter_context(bind(config.data_listen, "data_listen"))
-
-        # Control and data, which share nothing but the switchboard.
-        switchboard = Switchboard()
+        endpoints = _endpoints(config, state, api_socket, data_socket)
+        switchboard, counters = Switchboard(), Counters(time.monotonic)
         control = _build_control(config, clock, state, switchboard)
-        counters = Counters(time.monotonic)
+        _start_upkeep(stack, config, state, counters, (api_socket, data_socket))
+
+        # What requests and links need comes before them; the API, which lets tunnels be
+        # opened, after the links.
+        _start_control(stack, config, clock, control)
         listener = DataListener(
             control.plane,
             switchboard,
@@ -240,52 +243,16 @@ class TunnelingService:
             counters=counters,
             audit=state.audit,
         )
-
-        loop = asyncio.get_running_loop()
-        ports = {each.getsockname()[1] for each in (api_socket, data_socket)}
-        stack.enter_context(early_leavers_counted(loop, ports, counters.refusals))
-        stack.enter_context(every(loop, _AUDIT_SECONDS, state.audit.end_interval))
-        if config.operation.tls_cert is None:
-            stack.enter_context(every(loop, _RENEWAL_SECONDS, lambda: _renew(state.tls)))
-
-        # What requests and links need comes before them; the API, which lets tunnels be
-        # opened, after the links.
-        counters.lag.start()
-        stack.callback(counters.lag.stop)
-        for outbox in control.outboxes:
-            outbox.start()
-            stack.push_async_callback(outbox.stop)
-        for reminders in control.reminders:
-            stack.callback(reminders.stop)
-        checkpoints = Checkpoints(config.database)
-        checkpoints.start()
-        stack.push_async_callback(checkpoints.stop)
-        _begin(control.tunnels, config, clock)
-        stack.callback(_reset_connections, control.tunnels, clock)
         stack.push_async_callback(listener.stop)
         await listener.start(data_socket, state.tls.context)
+        routes = health_routes(control.plane.queries, lambda: self._accepting)
         metrics = service_metrics(
             counters, control.plane.queries, control.outboxes, control.plane.mailbox
         )
-        routes = health_routes(control.plane.queries, lambda: self._accepting)
         metrics_address = await _start_metrics(stack, config, metrics, routes)
-        verifier = Verifier(config.region, SIGNING_NAME, state.keys.find)
-        forwarders = config.data.forwarders
-        api_app = ControlApi(
-            control.plane, verifier, counters, state.audit, config.limits, forwarders
+        api = await _start_api(
+            stack, config, state, control.plane, counters, endpoints, routes, api_socket
         )
-        endpoints = _endpoints(config, state, api_socket, data_socket)
-        enrolment = _build_enrolment(config, state, control.plane, counters, endpoints)
-        stack.callback(enrolment.look)
-        stack.enter_context(every(loop, _LOOK_SECONDS, enrolment.look))
-        waiting = _build_waiting_room(config, state, control.plane, counters, api_app)
-        routes += [*enrolment.routes(), *waiting.routes()]
-        api = HttpServer(
-            api_app.application(routes), config.limits, state.tls.context, "API", forwarders
-        )
-        stack.push_async_callback(api.stop)
-        await api.start(api_socket)
-        stack.callback(waiting.close)
         control.expiry.start()
         stack.callback(control.expiry.stop)
 
@@ -358,6 +325,40 @@ def _build_control(
     return _Control(plane, tunnels, (*by_broker, *by_command), reminders, expiry)
 
 
+def _start_upkeep(
+    stack: contextlib.AsyncExitStack,
+    config: ServiceConfig,
+    state: _State,
+    counters: Counters,
+    listening: Sequence[socket.socket],
+) -> None:
+    """Start what runs beside requests and links: counts, and looks at the clock."""
+    loop = asyncio.get_running_loop()
+    ports = {each.getsockname()[1] for each in listening}
+    stack.enter_context(early_leavers_counted(loop, ports, counters.refusals))
+    stack.enter_context(every(loop, _AUDIT_SECONDS, state.audit.end_interval))
+    if config.operation.tls_cert is None:
+        stack.enter_context(every(loop, _RENEWAL_SECONDS, lambda: _renew(state.tls)))
+    counters.lag.start()
+    stack.callback(counters.lag.stop)
+
+
+def _start_control(
+    stack: contextlib.AsyncExitStack, config: ServiceConfig, clock: _Clock, control: _Control
+) -> None:
+    """Start delivering notifications, and make the store ready: nothing is connected yet."""
+    for outbox in control.outboxes:
+        outbox.start()
+        stack.push_async_callback(outbox.stop)
+    for reminders in control.reminders:
+        stack.callback(reminders.stop)
+    checkpoints = Checkpoints(config.database)
+    checkpoints.start()
+    stack.push_async_callback(checkpoints.stop)
+    _begin(control.tunnels, config, clock)
+    stack.callback(_reset_connections, control.tunnels, clock)
+
+
 async def _start_metrics(
     stack: contextlib.AsyncExitStack,
     config: ServiceConfig,
@@ -397,6 +398,33 @@ def _endpoints(
         api_listen=config.api_listen.host,
         data_listen=config.data_listen.host,
     )
+
+
+async def _start_api(
+    stack: contextlib.AsyncExitStack,
+    config: ServiceConfig,
+    state: _State,
+    plane: ControlPlane,
+    counters: Counters,
+    endpoints: Endpoints,
+    routes: Sequence[BaseRoute],
+    api_socket: socket.socket,
+) -> HttpServer:
+    """Serve the control API, machines that join, things that wait, and ``routes``."""
+    forwarders = config.data.forwarders
+    verifier = Verifier(config.region, SIGNING_NAME, state.keys.find)
+    app = ControlApi(plane, verifier, counters, state.audit, config.limits, forwarders)
+    enrolment = _build_enrolment(config, state, plane, counters, endpoints)
+    stack.callback(enrolment.look)
+    stack.enter_context(every(asyncio.get_running_loop(), _LOOK_SECONDS, enrolment.look))
+    waiting = _build_waiting_room(config, state, plane, counters, app)
+    application = app.application([*routes, *enrolment.routes(), *waiting.routes()])
+    api = HttpServer(application, config.limits, state.tls.context, "API", forwarders)
+    stack.push_async_callback(api.stop)
+    await api.start(api_socket)
+    # Before the server: it waits for their streams.
+    stack.callback(waiting.close)
+    return api
 
 
 def _build_enrolment(

@@ -25,6 +25,7 @@ from tailrace.agent import agent as module
 from tailrace.agent.agent import Agent
 from tailrace.agent.kill_switch import KillSwitch, set_kill_switch
 from tailrace.agent.sources.base import Delivery, Receive
+from tailrace.agent.state import AgentState, KeptTunnel
 from tailrace.errors import ConfigurationError, LocalProtocolError, NotificationNotStored
 from tailrace.library import ServiceMap, Tunnel
 from tailrace.wire import Side
@@ -388,6 +389,24 @@ async def test_the_kill_switch_refuses_and_ends_tunnels_also_after_a_restart(
         assert count(agent) == 0
         assert os.listdir(tmp_path / "tunnels") == []
     assert "not served again: the agent is disabled" in caplog.text
+
+
+async def test_a_kill_switch_that_is_set_while_a_notification_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ends the open tunnels may have looked before this one was one of them."""
+    keep = AgentState.keep
+    async with lost(state_dir=tmp_path) as agent:
+
+        async def keep_slowly(state: AgentState, tunnel: KeptTunnel) -> None:
+            await keep(state, tunnel)
+            set_kill_switch(tmp_path, KillSwitch.NONE)
+            await until(lambda: agent.status().kill_switch == "no tunnels")
+
+        monkeypatch.setattr(AgentState, "keep", keep_slowly)
+        assert await agent.receive(payload(TOKEN)) is None
+        assert count(agent) == 0
+        assert os.listdir(tmp_path / "tunnels") == []
 
 
 # -- sources --------------------------------------------------------------------------------------

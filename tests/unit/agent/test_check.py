@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -107,6 +108,8 @@ async def test_warnings_of_the_configuration(tmp_path: Path) -> None:
         (None, Verdict.OK, "is waited for"),
         ("", Verdict.OK, "has 0 notifications"),
         (f"{NOTIFICATION}\n\n{NOTIFICATION}\n", Verdict.OK, "has 2 notifications"),
+        (json.dumps(json.loads(NOTIFICATION), indent=1), Verdict.OK, "has 1 notifications"),
+        (f'{{"notification": {NOTIFICATION}}}', Verdict.OK, "has 1 notifications"),
         (f"{NOTIFICATION}\nsecret-2", Verdict.WARNING, "it is not valid JSON"),
     ],
 )
@@ -127,7 +130,25 @@ async def test_files_that_cannot_be_waited_for(tmp_path: Path) -> None:
     assert (await checked(settings))["notify file"].figure == f"{tmp_path}/a is no directory"
     (tmp_path / "c").mkdir()
     settings = AgentCheckSettings(tmp_path, (), notify_file=tmp_path / "c")
-    assert (await checked(settings))["notify file"].figure == f"{tmp_path}/c: Is a directory"
+    figure = (await checked(settings))["notify file"].figure
+    assert figure == f"{tmp_path}/c: it is not a regular file"
+    os.mkfifo(tmp_path / "d")
+    settings = AgentCheckSettings(tmp_path, (), notify_file=tmp_path / "d")
+    assert (await checked(settings))["notify file"].verdict is Verdict.FAILED
+    (tmp_path / "e").touch()
+    (tmp_path / "e").chmod(0o666)
+    settings = AgentCheckSettings(tmp_path, (), notify_file=tmp_path / "e")
+    assert "chmod 644" in (await checked(settings))["notify file"].figure
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+async def test_root_cannot_judge_a_file_of_another_user(tmp_path: Path) -> None:
+    path = tmp_path / "notify"
+    path.touch()
+    os.chown(path, 12345, -1)
+    finding = (await checked(AgentCheckSettings(tmp_path, (), notify_file=path)))["notify file"]
+    assert finding.verdict is Verdict.SKIPPED
+    assert "belongs to another user" in finding.figure
 
 
 async def test_standard_input_is_not_looked_at(tmp_path: Path) -> None:

@@ -56,6 +56,22 @@ def test_agents_of_other_users_can_read_it(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "disabled").stat().st_mode) == 0o644
 
 
+def test_no_other_file_becomes_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user of an agent may write to its directory, where root sets the switch."""
+    secret = tmp_path / "secret"
+    secret.touch(0o600)
+    replace = os.replace
+
+    def replace_and_link(source: Path, target: Path) -> None:
+        replace(source, target)
+        target.unlink()
+        target.symlink_to(secret)
+
+    monkeypatch.setattr(os, "replace", replace_and_link)
+    set_kill_switch(tmp_path, KillSwitch.NONE)
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+
+
 def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no agent keeps its state in") as caught:
         set_kill_switch(tmp_path / "none", KillSwitch.NONE)

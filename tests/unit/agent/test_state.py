@@ -250,6 +250,34 @@ async def test_a_corrupt_line_is_told_and_the_others_are_read(
     assert record.message == f"{path}: 1 lines are corrupt"
 
 
+@pytest.mark.parametrize("is_killed", [False, True])
+async def test_a_line_that_was_cut_spoils_no_other_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_killed: bool
+) -> None:
+    write = os.write
+
+    async def note(agent: AgentState, *tokens: str) -> None:
+        for token in tokens:
+            await agent.keep(kept(token))
+            await agent.forget(kept(token))
+
+    one = state(tmp_path)
+    with one.opened():
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", lambda handle, data: write(handle, data[:-3]))
+            await note(one, "a")
+        assert not (tmp_path / "seen").read_bytes().endswith(b"\n")
+        if not is_killed:
+            await note(one, "b", "c")
+    two = state(tmp_path)
+    with two.opened():
+        if is_killed:
+            await note(two, "b", "c")
+    last = state(tmp_path)
+    with last.opened():
+        assert all(last.has_seen(kept(token).digest) for token in ("a", "b", "c"))
+
+
 async def test_tokens_are_known_for_twelve_hours_and_not_for_ever(tmp_path: Path) -> None:
     one = state(tmp_path)
     with one.opened():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -151,6 +152,34 @@ async def test_showing_the_pinned_certificate_is_not_enough(
     with pytest.raises(ControlCertificateRejected, match=r"does not verify: .*not sent"):
         await ask(server.url, pin_of(der))
     assert len(server.bodies) == 1
+
+
+def element(tag: int, *content: bytes) -> bytes:
+    """Return a short element in DER."""
+    joined = b"".join(content)
+    return bytes([tag, len(joined)]) + joined
+
+
+def around(key: bytes) -> str:
+    """Return what has a public key where a certificate has it, and is none, in PEM."""
+    empty, number = element(0x30), element(0x02, b"\1")
+    signed = element(0x30, number, *[empty] * 4, key)
+    return ssl.DER_cert_to_PEM_cert(element(0x30, signed, empty, element(0x03, b"\0")))
+
+
+async def test_the_pinned_key_in_what_is_no_certificate(server: ScriptedHTTPS) -> None:
+    key = element(0x30, b"key")
+    server.answers = [pem(around(key))]
+    with pytest.raises(ControlCertificateRejected, match=r"no certificate: .*not sent"):
+        await ask(server.url, f"sha256:{hashlib.sha256(key).hexdigest()}")
+    assert len(server.bodies) == 1
+
+
+async def test_many_other_keys_are_not_all_shown(server: ScriptedHTTPS) -> None:
+    server.answers = [pem("".join(around(element(0x30, bytes([at]))) for at in range(100)))]
+    with pytest.raises(ControlCertificateRejected, match=r"has sha256:.*\.\.\., and not") as raised:
+        await ask(server.url, "sha256:" + "0" * 64)
+    assert len(str(raised.value)) < 2500
 
 
 @asynccontextmanager

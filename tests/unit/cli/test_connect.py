@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import resource
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -236,8 +237,15 @@ def test_a_signal_is_its_own_status(monkeypatch: pytest.MonkeyPatch) -> None:
         raise Terminated(15)
 
     monkeypatch.setattr(operator_connect.Connecting, "run", run)
-    with pytest.raises(SystemExit) as caught:
-        main(["connect", "pump-7", "SSH"])
+    before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+    try:
+        with pytest.raises(SystemExit) as caught:
+            main(["connect", "pump-7", "SSH"])
+        # Each client takes some of them.
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))
     assert caught.value.code == 143
 
 

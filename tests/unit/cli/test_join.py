@@ -107,7 +107,14 @@ def test_who_dies_before_the_answer_joins_with_the_same_line(
     with monkeypatch.context() as context:
         context.setattr(command, "write_joined", die)
         assert main(words) == 130
+    with monkeypatch.context() as context:
+        # An attempt that comes to nothing in between forgets nothing.
+        context.setenv("https_proxy", "gopher://localhost:1")
+        context.delenv("no_proxy", raising=False)
+        context.delenv("NO_PROXY", raising=False)
+        assert main(words) == ExitCode.USAGE
     assert main(words) == ExitCode.OK
+    assert not (tmp_path / "joined" / "joining.json").exists()
 
 
 def test_another_key_than_the_pinned_one(

@@ -81,9 +81,9 @@ def test_arguments_of_ssh(stage: Stage, words: list[str], tail: list[str]) -> No
     rest = stage.command[stage.command.index("CheckHostIP=no") + 1 :]
     assert rest == tail
     assert stage.wish is not None
-    assert stage.wish.thing == "pump-7"
-    assert stage.wish.service == ("ADMIN" if "ADMIN" in str(words) else "SSH")
-    assert stage.wish.new is ("--new" in words)
+    assert stage.wish.tunnel.thing == "pump-7"
+    assert stage.wish.tunnel.services == (("ADMIN",) if "ADMIN" in str(words) else ("SSH",))
+    assert stage.wish.tunnel.new is ("--new" in words)
 
 
 def test_options_of_a_tunnel(stage: Stage, tmp_path: Path) -> None:
@@ -91,10 +91,11 @@ def test_options_of_a_tunnel(stage: Stage, tmp_path: Path) -> None:
     assert main(["ssh", *words, "pump-7"]) == 0
     wish = stage.wish
     assert wish is not None
-    assert (wish.tunnel_id, wish.keep, wish.timeout, wish.new) == ("t", True, 1.5, False)
-    assert wish.lifetime is not None
-    assert wish.lifetime.total_seconds() == 3600
-    assert wish.ledger == tmp_path / "tailrace" / "opened"
+    wanted = wish.tunnel
+    assert (wanted.tunnel_id, wanted.keep, wanted.timeout, wanted.new) == ("t", True, 1.5, False)
+    assert wanted.lifetime is not None
+    assert wanted.lifetime.total_seconds() == 3600
+    assert wanted.ledger == tmp_path / "tailrace" / "opened"
     assert wish.exit_status(ConfigurationError("x")) == 1
     with pytest.raises(ConfigurationError):
         wish.make_client()
@@ -107,7 +108,7 @@ def test_how_long_is_waited(
     monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
     main(["ssh", "pump-7"])
     assert stage.wish is not None
-    assert stage.wish.timeout == timeout
+    assert stage.wish.tunnel.timeout == timeout
 
 
 @pytest.mark.parametrize(
@@ -213,7 +214,7 @@ def test_a_proxy(
     monkeypatch.setattr(stdio, "join_streams", asked.append)
     assert main(["proxy", "pump-7.tunnel", "ADMIN"]) == 0
     assert stage.wish is not None
-    assert (stage.wish.thing, stage.wish.service) == ("pump-7", "ADMIN")
+    assert (stage.wish.tunnel.thing, stage.wish.tunnel.services) == ("pump-7", ("ADMIN",))
     assert len(asked) == 1
 
 

@@ -293,6 +293,19 @@ def test_as_a_module() -> None:
     assert done.stdout == f"tailrace {__version__}\n"
 
 
+def test_a_mistake_loads_no_service_and_no_event_loop() -> None:
+    code = (
+        "import sys; from tailrace.cli.tailrace import main;"
+        " assert main(['ssh-config', '--things', '/']) == 1;"
+        " assert not {'asyncio', 'tailrace.service'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG, check=False
+    )
+    assert done.returncode == 0
+    assert done.stderr == "tailrace ssh-config: --things '/' is not a pattern of names, as pump-*\n"
+
+
 @pytest.mark.parametrize(
     "argv",
     [

@@ -1,5 +1,6 @@
 """Files are written whole or not at all."""
 
+import os
 import stat
 from pathlib import Path
 
@@ -39,6 +40,33 @@ def test_an_exclusive_file_replaces_nothing(tmp_path: Path, durable: bool) -> No
     write_atomically(path, b"third", durable=durable)
     assert path.read_bytes() == b"third"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_file_has_its_owner_before_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "f"
+
+    def replace_and_die(old: Path, new: Path) -> None:
+        old.rename(new)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", replace_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        write_file(path, b"new", owner=(12345, 54321))
+    found = path.stat()
+    assert (found.st_uid, found.st_gid, path.read_bytes()) == (12345, 54321, b"new")
+
+
+@pytest.mark.parametrize(("despite_umask", "mode"), [(False, 0o600), (True, 0o644)])
+def test_a_narrow_umask(tmp_path: Path, despite_umask: bool, mode: int) -> None:
+    previous = os.umask(0o077)
+    try:
+        write_atomically(tmp_path / "f", b"x", 0o644, despite_umask=despite_umask)
+    finally:
+        os.umask(previous)
+    assert stat.S_IMODE((tmp_path / "f").stat().st_mode) == mode
 
 
 @pytest.mark.parametrize("name", ["/", "missing/f"])

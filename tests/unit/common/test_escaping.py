@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailrace.common.escaping import escape, escape_lines
+from tailrace.common.escaping import escape, escape_lines, printable
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,11 @@ def test_lines_stay_lines_and_are_indented(text: str) -> None:
     lines = escape_lines(text).split("\n")
     assert len(lines) == text.count("\n") + 1
     assert all(line.startswith("  ") and line.isprintable() for line in lines)
+
+
+@given(st.text())
+def test_what_is_as_long_as_it_was(text: str) -> None:
+    shown = printable(text)
+    assert shown.isprintable()
+    pairs = zip(text, shown, strict=True)
+    assert all(b == (a if a.isprintable() else "?") for a, b in pairs)

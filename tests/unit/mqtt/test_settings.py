@@ -24,6 +24,12 @@ class TestUrl:
     def test_good_ones(self, url: str, said: str) -> None:
         assert str(parse_mqtt_url(url, {})) == said
 
+    def test_where_it_is(self) -> None:
+        endpoint = parse_mqtt_url("mqtt://[::1]:99", {}).endpoint(3.0)
+        assert (endpoint.authority, endpoint.connect_timeout) == ("[::1]:99", 3.0)
+        broker = parse_mqtt_url("mqtts://broker", {})
+        assert broker.endpoint(3.0).tls is broker.tls
+
     def test_credentials(self) -> None:
         settings = parse_mqtt_url("mqtt://a%40b:c%3Ad@h", {"TAILRACE_MQTT_PASSWORD": "other"})
         assert settings.user == "a@b"

@@ -23,8 +23,9 @@ from tailrace.operator import connect as module
 from tailrace.operator.connect import Connecting, ServiceWish, browsable, check_ports
 from tailrace.operator.connect_view import Picture
 from tailrace.operator.failures import Terminated
-from tailrace.operator.opening import WantedTunnel
+from tailrace.operator.processes import read_processes
 from tailrace.operator.state import Phase
+from tailrace.operator.wish import WantedTunnel
 
 
 @dataclass
@@ -87,12 +88,15 @@ async def bench(
     service: ServiceProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Bench]:
     monkeypatch.setenv("AWSIOT_TUNNEL_ENDPOINT", service.endpoints.data_endpoint)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr(module, "_TICK", 0.01)
     async with service_client(service) as client:
         yield Bench(client, tmp_path / "opened")
 
 
-async def test_from_opening_to_closing(service: ServiceProcess, bench: Bench) -> None:
+async def test_from_opening_to_closing(
+    service: ServiceProcess, bench: Bench, tmp_path: Path
+) -> None:
     async with device_of(service, bench.client, "connect-used", "SSH", "WEB"):
         running = bench.start("connect-used", "SSH", "WEB")
         found = await bench.addresses(running, 2)
@@ -106,6 +110,10 @@ async def test_from_opening_to_closing(service: ServiceProcess, bench: Bench) ->
         assert picture.traffic["WEB"].opened == 0
         assert [place.url != "" for place in picture.places] == [False, True]
         assert picture.state.phase is Phase.READY
+        (told,) = await read_processes([tmp_path / "tailrace"])
+        assert (told.kind, told.problem) == ("connect", "")
+        assert told.document is not None
+        assert told.document["tunnels"][0]["services"] == {"SSH": 0, "WEB": 0}
         signal.raise_signal(signal.SIGTERM)
         await running
     assert await bench.states("connect-used") == [TunnelState.CLOSED]

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -26,7 +28,7 @@ from tailrace.operator.failures import CommandFailed
 from tailrace.operator.holder import Holder, hold
 from tailrace.operator.sharing import Membership
 from tailrace.operator.state import Origin, Phase
-from tailrace.operator.wish import Wish
+from tailrace.operator.wish import WantedTunnel, Wish
 from tailrace.wire import Side
 
 
@@ -65,7 +67,12 @@ def wish(service: ServiceProcess, short: Path, monkeypatch: pytest.MonkeyPatch) 
     def status(error: TailraceError) -> int:
         return 3
 
-    return Wish("holder-thing", "SSH", client, status, short / "ledger")
+    return Wish(WantedTunnel("holder-thing", ("SSH",), short / "ledger"), client, status)
+
+
+def but(wish: Wish, **changes: Any) -> Wish:
+    """Return a wish for another tunnel."""
+    return replace(wish, tunnel=replace(wish.tunnel, **changes))
 
 
 @asynccontextmanager
@@ -101,18 +108,18 @@ async def device(wish: Wish, tunnel_id: str, **services: Any) -> AsyncIterator[N
 
 async def states(wish: Wish) -> list[TunnelState]:
     async with wish.make_client() as client:
-        return [each.state async for each in client.list(thing=wish.thing)]
+        return [each.state async for each in client.list(thing=wish.tunnel.thing)]
 
 
 async def test_commands_share_a_tunnel_that_is_closed_with_the_last(
     wish: Wish, short: Path
 ) -> None:
-    wish = replace(wish, thing="shared")
+    wish = but(wish, thing="shared")
     async with running(wish, short) as bench:
         first = bench.command()
         await news(first, Phase.WAITING)
         assert first.state.origin is Origin.OPENED
-        assert len(os.listdir(wish.ledger)) == 1
+        assert len(os.listdir(wish.tunnel.ledger)) == 1
         async with device(wish, first.state.tunnel_id):
             await news(first, Phase.READY)
             second = bench.command()
@@ -129,12 +136,12 @@ async def test_commands_share_a_tunnel_that_is_closed_with_the_last(
             assert await states(wish) == [TunnelState.OPEN]
             await leave(second)
             assert await states(wish) == [TunnelState.CLOSED]
-    assert os.listdir(wish.ledger) == []
+    assert os.listdir(wish.tunnel.ledger) == []
     assert not bench.path.exists()
 
 
 async def test_a_device_that_goes_and_comes_back(wish: Wish, short: Path) -> None:
-    wish = replace(wish, thing="comes-back")
+    wish = but(wish, thing="comes-back")
     async with running(wish, short) as bench:
         member = bench.command()
         await news(member, Phase.WAITING)
@@ -154,7 +161,7 @@ async def test_a_link_that_is_lost(
     wish: Wish, short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWSIOT_TUNNEL_ENDPOINT", "127.0.0.1:1")
-    wish = replace(wish, thing="no-link", timeout=1.0)
+    wish = but(wish, thing="no-link", timeout=1.0)
     async with running(wish, short) as bench:
         member = bench.command()
         await news(member, Phase.RECONNECTING)
@@ -174,7 +181,7 @@ async def leave_failed(member: Membership) -> None:
 
 
 async def test_a_tunnel_that_was_closed_at_the_service(wish: Wish, short: Path) -> None:
-    wish = replace(wish, thing="closed")
+    wish = but(wish, thing="closed")
     async with running(wish, short) as bench:
         member = bench.command()
         await news(member, Phase.WAITING)
@@ -187,7 +194,7 @@ async def test_a_tunnel_that_was_closed_at_the_service(wish: Wish, short: Path) 
 
 
 async def test_a_tunnel_that_is_kept_taken_and_given(wish: Wish, short: Path) -> None:
-    wish = replace(wish, thing="kept", keep=True)
+    wish = but(wish, thing="kept", keep=True)
     async with running(wish, short) as bench:
         member = bench.command()
         await news(member, Phase.WAITING)
@@ -196,8 +203,8 @@ async def test_a_tunnel_that_is_kept_taken_and_given(wish: Wish, short: Path) ->
         await opened.__aenter__()
         await news(member, Phase.READY)
         await leave(member)
-    assert os.listdir(wish.ledger) == []
-    for asked in (replace(wish, keep=False), replace(wish, keep=False, tunnel_id=tunnel_id)):
+    assert os.listdir(wish.tunnel.ledger) == []
+    for asked in (but(wish, keep=False), but(wish, keep=False, tunnel_id=tunnel_id)):
         async with running(asked, short) as bench:
             member = bench.command()
             await news(member, Phase.READY)
@@ -210,9 +217,9 @@ async def test_a_tunnel_that_is_kept_taken_and_given(wish: Wish, short: Path) ->
 
 
 async def test_what_was_left_open_is_closed_and_told(wish: Wish, short: Path) -> None:
-    wish = replace(wish, thing="left")
+    wish = but(wish, thing="left")
     async with wish.make_client() as client:
-        entry = module.LedgerEntry(wish.ledger, client, "left", "d")
+        entry = module.LedgerEntry(wish.tunnel.ledger, client, "left", "d")
         opened = await client.open(thing="left", services=["SSH"], description="d")
         entry.opened(opened.tunnel_id)
         entry.leave()
@@ -233,7 +240,7 @@ async def test_a_hint_and_a_warning(
 
     monkeypatch.setattr(module, "_HINT_AFTER", 0.0)
     monkeypatch.setattr(module, "absence_hint", hint)
-    wish = replace(wish, thing="hinted")
+    wish = but(wish, thing="hinted")
     async with running(wish, short) as bench:
         member = bench.command()
         await news(member, Phase.WAITING)
@@ -254,14 +261,14 @@ async def test_a_hint_about_a_device_that_did_not_come(
 
     monkeypatch.setattr(module, "_HINT_AFTER", 0.0)
     monkeypatch.setattr(module, "absence_hint", hint)
-    async with running(replace(wish, thing="hinted-2", timeout=2.0), short) as bench:
+    async with running(but(wish, thing="hinted-2", timeout=2.0), short) as bench:
         member = bench.command()
         with pytest.raises(CommandFailed, match=r"these services \(last seen today\)$"):
             await leave_failed(member)
 
 
 async def test_a_signal_ends_it_for_all(wish: Wish, short: Path) -> None:
-    wish = replace(wish, thing="signalled")
+    wish = but(wish, thing="signalled")
     async with running(wish, short) as bench:
         members = [bench.command() for _ in range(2)]
         await news(members[0], Phase.WAITING)
@@ -273,7 +280,7 @@ async def test_a_signal_ends_it_for_all(wish: Wish, short: Path) -> None:
 
 
 async def test_who_comes_while_the_last_one_leaves_is_served(wish: Wish, short: Path) -> None:
-    wish = replace(wish, thing="raced")
+    wish = but(wish, thing="raced")
     async with running(wish, short) as bench:
         first = bench.command()
         await news(first, Phase.WAITING)
@@ -290,7 +297,7 @@ async def test_who_comes_while_the_last_one_leaves_is_served(wish: Wish, short: 
 
 
 async def test_what_makes_no_sense_ends_only_who_says_it(wish: Wish, short: Path) -> None:
-    wish = replace(wish, thing="nonsense")
+    wish = but(wish, thing="nonsense")
     async with running(wish, short) as bench:
         member = bench.command()
         await news(member, Phase.WAITING)
@@ -305,7 +312,7 @@ async def test_what_makes_no_sense_ends_only_who_says_it(wish: Wish, short: Path
 
 async def test_a_command_that_does_not_read(wish: Wish, short: Path) -> None:
     """It is cut off, and holds up nobody."""
-    wish = replace(wish, thing="unread")
+    wish = but(wish, thing="unread")
     async with running(wish, short) as bench:
         member = bench.command()
         bench.command()
@@ -320,12 +327,33 @@ async def test_a_command_that_does_not_read(wish: Wish, short: Path) -> None:
         await leave(member)
 
 
+async def test_no_descriptor_for_a_command(
+    wish: Wish, short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits until there is one."""
+    loop = asyncio.get_running_loop()
+    accept = loop.sock_accept
+    failures = iter([OSError(errno.EMFILE, "too many open files")] * 2)
+
+    async def scarce(sock: socket.socket) -> Any:
+        for failure in failures:
+            raise failure
+        return await accept(sock)
+
+    monkeypatch.setattr(loop, "sock_accept", scarce)
+    async with running(but(wish, thing="scarce"), short) as bench:
+        member = bench.command()
+        await news(member, Phase.WAITING)
+        await leave(member)
+    assert list(failures) == []
+
+
 # -- without a service ----------------------------------------------------------------------------
 
 
 def scripted(client: ScriptedClient, short: Path, **changes: Any) -> Wish:
-    plain = Wish("t", "SSH", lambda: client, lambda error: 3, short / "ledger", timeout=0.05)
-    return replace(plain, **changes)
+    wanted = WantedTunnel("t", ("SSH",), short / "ledger", timeout=0.05)
+    return Wish(replace(wanted, **changes), lambda: client, lambda error: 3)
 
 
 @pytest.mark.parametrize("given", [False, True])
@@ -407,7 +435,13 @@ def test_a_loop_of_its_own(short: Path, monkeypatch: pytest.MonkeyPatch) -> None
     client.faults["list"] = ConfigurationError("asked")
     bench = Bench(scripted(client, short), short)
     member = bench.command()
-    hold(scripted(client, short), bench.listening, bench.path, bench.lock)
+    before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+    try:
+        hold(scripted(client, short), bench.listening, bench.path, bench.lock)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))
     with pytest.raises(CommandFailed, match="asked"):
         member.check()
     bench.close()

@@ -11,7 +11,7 @@ import pytest
 
 from support.service.scripted_client import ScriptedClient, tunnel
 from tailrace.aws import TunnelState
-from tailrace.errors import ConfigurationError, ControlError, TunnelNotFound
+from tailrace.errors import CallRefused, ConfigurationError, ControlError, TunnelNotFound
 from tailrace.operator.ledger import LedgerEntry, close_orphans
 
 
@@ -77,6 +77,24 @@ async def test_one_that_cannot_be_closed_now(tmp_path: Path) -> None:
         "tunnel t to pump-7, of a command that was killed: down"
     ]
     assert path.exists()
+
+
+@pytest.mark.parametrize(
+    ("fault", "count"), [(CallRefused("", "may not"), 2), (ControlError("", "down"), 1)]
+)
+async def test_several_that_cannot_be_closed_now(
+    tmp_path: Path, fault: ControlError, count: int
+) -> None:
+    """A command does not wait for each of them when the service is down."""
+    client = ScriptedClient()
+    entries = [LedgerEntry(tmp_path, client, "pump-7", f"d{each}") for each in range(2)]
+    for each in entries:
+        each.leave()
+    client.faults["list"] = fault
+    note = f"tunnel to pump-7, of a command that was killed: {fault}"
+    assert await close_orphans(tmp_path, client) == [note] * count
+    assert client.calls == ["list"] * count
+    assert len(os.listdir(tmp_path)) == 2
 
 
 async def test_one_of_another_service(tmp_path: Path) -> None:

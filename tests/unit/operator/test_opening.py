@@ -15,8 +15,9 @@ from tailrace.errors import AccessRefused, LinkError
 from tailrace.library import ConnectionOpened, PeerJoined, Reconnecting, ServicesMapped, Tunnel
 from tailrace.operator import opening as module
 from tailrace.operator.ledger import LedgerEntry
-from tailrace.operator.opening import Opening, WantedTunnel
+from tailrace.operator.opening import Opening
 from tailrace.operator.state import HolderState, Origin, Phase
+from tailrace.operator.wish import WantedTunnel
 from tailrace.wire import Side
 
 
@@ -63,8 +64,9 @@ async def test_a_device_that_goes_and_comes_back(service: ServiceProcess, way: W
     async with device_of(service, way.client, "opening-back", "SSH"):
         back = await way.until(Phase.READY)
         assert (back.cause, back.origin, back.tunnel_id) == ("", Origin.OPENED, tunnel.tunnel_id)
-        await tunnel.open_connection("SSH")
+        _, writer = await tunnel.open_connection("SSH")
         await until(lambda: any(isinstance(each, ConnectionOpened) for each in way.events))
+        writer.close()
         way.opening.closing()
         await entering.__aexit__(None, None, None)
     assert way.phases() == [

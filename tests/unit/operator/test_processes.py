@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,12 +112,17 @@ def test_where_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert directories(given, [Path("/a"), Path("/b")]) == [Path("/a"), Path("/b")]
     for place in ("run/tailrace", "run/unit/tailrace", "run/user/1000/tailrace"):
         (tmp_path / place).mkdir(parents=True)
+    (tmp_path / "run/user/1001").mkdir()
+    (tmp_path / "run/user/1001/tailrace").touch()
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert {*directories(given, root=tmp_path)} >= {
+    found = {*directories(given, root=tmp_path)}
+    assert found >= {
         tmp_path / "run/tailrace",
         tmp_path / "run/unit/tailrace",
         tmp_path / "run/user/1000/tailrace",
     }
+    # What a user has put there holds up no look at the others.
+    assert tmp_path / "run/user/1001/tailrace" not in found
     monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid or 4711)
     os.chown(tmp_path, os.geteuid(), -1) if os.getuid() == 0 else None
     assert directories(given, root=tmp_path) == [own]
@@ -150,3 +156,32 @@ async def test_directories_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match=r"cannot read .*: Not a directory"):
         await read_processes([tmp_path / "file"])
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [{"clock": None}, {"clock": "now"}, {"tunnel": 7}, {"side": ["source"]}, {"peer": {"a": 1}}],
+)
+async def test_what_could_not_be_shown(
+    tmp_path: Path, proxy: dict[str, Any], broken: dict[str, Any]
+):
+    document = proxy | {name: value for name, value in broken.items() if name in proxy}
+    tunnel = proxy["tunnels"][0]
+    document["tunnels"] = [tunnel | {k: v for k, v in broken.items() if k in tunnel}]
+    assert document != proxy
+    async with answering(tmp_path, json.dumps(document).encode() + b"\n"):
+        (found,) = await read_processes([tmp_path])
+    assert (found.document, found.problem) == (None, "cannot be asked: its answer makes no sense")
+
+
+async def test_answers_that_are_too_long_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: dict[str, Any]
+):
+    answer = json.dumps(proxy).encode() + b"\n"
+    monkeypatch.setattr(module, "_LARGEST_SUM", 2 * len(answer) - 1)
+    async with answering(tmp_path, answer), answering(tmp_path, answer):
+        found = await read_processes([tmp_path])
+    assert sorted(each.problem for each in found) == [
+        "",
+        "cannot be asked: those before it have answered too much",
+    ]

@@ -15,13 +15,13 @@ import pytest
 
 from support.service.scripted_client import ScriptedClient
 from support.waiting import HANG, wait_until
-from tailrace.operator import reaching
+from tailrace.operator import reaching, sharing
 from tailrace.operator.failures import CommandFailed, Terminated
 from tailrace.operator.messages import MessageReader, encode_message
 from tailrace.operator.progress import TerminalLine
 from tailrace.operator.reaching import reached, terminable
 from tailrace.operator.state import HolderState, Origin, Phase
-from tailrace.operator.wish import Wish
+from tailrace.operator.wish import WantedTunnel, Wish
 
 STATE = HolderState(Phase.CONNECTING, Origin.OPENED, "0233a1b2")
 
@@ -87,7 +87,8 @@ def played(short: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     def play(part: Play) -> Wish:
         parts.append(part)
         monkeypatch.setattr(reaching, "fork_holder", lambda wish: part)
-        return Wish("pump-7", "SSH", ScriptedClient, lambda error: 3, short / "ledger")
+        wanted = WantedTunnel("pump-7", ("SSH",), short / "ledger")
+        return Wish(wanted, ScriptedClient, lambda error: 3)
 
     yield play
     for part in parts:
@@ -145,6 +146,16 @@ def test_a_device_that_does_not_come(played: Any, line: TerminalLine) -> None:
     assert shown(line).endswith("\r\x1b[J")
 
 
+def test_a_holder_that_says_nothing(played: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody sees it, nothing else would end the wait."""
+    monkeypatch.setattr(sharing, "_SILENCE", 0.0)
+    with (
+        pytest.raises(CommandFailed, match="does not answer"),
+        reached(played(Play()), TerminalLine(io.StringIO(), {})),
+    ):
+        raise AssertionError("there is no tunnel")
+
+
 def test_nothing_is_said_in_a_pipe(played: Any) -> None:
     wish = played(Play(state(), state(phase=Phase.READY)))
     stream = io.StringIO()
@@ -155,10 +166,11 @@ def test_nothing_is_said_in_a_pipe(played: Any) -> None:
 
 def test_other_wishes_have_other_holders(played: Any, line: TerminalLine) -> None:
     paths = set()
-    changes: list[dict[str, Any]] = [{}, {"new": True}, {"new": True}, {"service": "ADMIN"}]
+    changes: list[dict[str, Any]] = [{}, {"new": True}, {"new": True}, {"services": ("ADMIN",)}]
     for each in changes:
         part = Play(state(phase=Phase.READY))
-        with reached(replace(played(part), **each), line):
+        wish = played(part)
+        with reached(replace(wish, tunnel=replace(wish.tunnel, **each)), line):
             paths.add(part.paths[0])
     assert len(paths) == 4
 

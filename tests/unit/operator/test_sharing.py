@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Thread
 
@@ -10,13 +12,14 @@ import pytest
 
 from support.service.scripted_client import ScriptedClient
 from support.waiting import HANG
+from tailrace.control.places import connected
 from tailrace.errors import ConfigurationError
 from tailrace.operator import holder, sharing
 from tailrace.operator.failures import CommandFailed
 from tailrace.operator.messages import encode_message
 from tailrace.operator.sharing import Membership, fork_holder, join, share_name
 from tailrace.operator.state import HolderState, Phase
-from tailrace.operator.wish import Wish
+from tailrace.operator.wish import WantedTunnel, Wish
 
 
 class Starts:
@@ -60,6 +63,42 @@ def test_a_name_that_is_too_long(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="path too long; set XDG_RUNTIME_DIR"):
         join(tmp_path / ("x" * 100), "a", starts)
     assert starts.listening == []
+
+
+@pytest.fixture
+def stopped(short: Path) -> Iterator[socket.socket]:
+    """A holder whose queue is full; nobody takes from it."""
+    (short / "run").mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as listening, ExitStack() as waiting:
+        listening.bind(str(short / "run" / "a.holder"))
+        listening.listen(0)
+        with pytest.raises(BlockingIOError):
+            while True:
+                waiting.enter_context(connected(short / "run" / "a.holder"))
+        yield listening
+
+
+def test_a_holder_that_takes_no_more(
+    short: Path, stopped: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts = Starts()
+    monkeypatch.setattr(sharing, "_SILENCE", 0.0)
+    with pytest.raises(CommandFailed, match="does not answer; it may be stopped"):
+        join(short / "run", "a", starts)
+    # It holds up no other one, and is not taken for dead.
+    join(short / "run", "b", starts).close()
+    assert len(starts.listening) == 1
+    assert (short / "run" / "a.holder").exists()
+    starts.close()
+
+
+def test_a_holder_that_is_slow_to_take(
+    short: Path, stopped: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing.time, "sleep", lambda seconds: stopped.accept()[0].close())
+    membership = join(short / "run", "a", Starts())
+    assert membership._sock.getblocking()
+    membership.close()
 
 
 def test_who_shares_with_whom() -> None:
@@ -153,11 +192,32 @@ def test_a_holder_that_does_not_answer(
         membership.leave(lambda: None)
 
 
+def test_a_holder_that_says_nothing(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "_SILENCE", -1.0)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        membership = Membership(ours, short / "s")
+        with pytest.raises(CommandFailed, match="does not answer; it may be stopped"):
+            membership.receive(0)
+        # Nor is its goodbye waited for.
+        membership.leave(pytest.fail)
+        membership.close()
+        # One that has said something may be silent for as long as it likes.
+        ours, theirs2 = socket.socketpair()
+        with theirs2:
+            membership = Membership(ours, short / "s")
+            theirs2.sendall(encode_message("state", HolderState().to_document()))
+            assert membership.receive(HANG)
+            assert not membership.receive(0)
+            membership.close()
+
+
 # -- the fork -------------------------------------------------------------------------------------
 
 
 def wish(short: Path) -> Wish:
-    return Wish("pump-7", "SSH", ScriptedClient, lambda error: 9, short / "ledger", timeout=0.2)
+    wanted = WantedTunnel("pump-7", ("SSH",), short / "ledger", timeout=0.2)
+    return Wish(wanted, ScriptedClient, lambda error: 9)
 
 
 def test_a_holder_of_its_own(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:

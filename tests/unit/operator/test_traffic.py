@@ -1,7 +1,5 @@
 """Connections, bytes and rates by service."""
 
-import pytest
-
 from tailrace.library import (
     ConnectionClosed,
     ConnectionOpened,
@@ -9,7 +7,7 @@ from tailrace.library import (
     ConnectionStatus,
     PeerJoined,
 )
-from tailrace.operator.traffic import ServiceTraffic, TrafficMeter, format_bytes
+from tailrace.operator.traffic import ServiceTraffic, TrafficMeter
 from tailrace.wire import Side
 
 
@@ -49,20 +47,3 @@ def test_rates_are_those_of_the_last_seconds() -> None:
     assert rates(30.0, 7000) == (0.0, 0.0)
     # A connection has ended of which nobody was told yet.
     assert meter.sample([], 31.0)["SSH"].send_rate == 0.0
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "1.0 kB"),
-        (999_949, "999.9 kB"),
-        (999_950, "1.0 MB"),
-        (1_250_000, "1.2 MB"),
-        (2.5e9, "2.5 GB"),
-        (3e15, "3000.0 TB"),
-    ],
-)
-def test_bytes_in_words(count: float, text: str) -> None:
-    assert format_bytes(count) == text

@@ -10,14 +10,16 @@ import pytest
 from support.network.certificates import Certificates
 from support.network.https_server import answer, scripted_https
 from support.service import config, dial, running
+from support.service.scripted_client import ScriptedClient, tunnel
 from tailrace import Client, Credentials, Secret
 from tailrace.aws import SideState, TunnelDescription, TunnelState, TunnelSummary
-from tailrace.errors import ConfigurationError, ControlError, TunnelNotFound
+from tailrace.errors import ConfigurationError, ControlError, ControlThrottled, TunnelNotFound
 from tailrace.operator.tunnels import (
     Details,
     Order,
     call_with_tunnel,
     describe_tunnels,
+    latest_tunnels,
     local_time,
     short_ids,
     sort_tunnels,
@@ -294,3 +296,12 @@ class TestRows:
     def test_local_times(self) -> None:
         assert local_time(datetime(2026, 11, 25, 23, 0, tzinfo=UTC), NOW) == "00:00"
         assert local_time(datetime(2026, 11, 25, 22, 59, tzinfo=UTC), NOW) == "2026-11-25 23:59"
+
+
+async def test_the_latest_tunnels() -> None:
+    client = ScriptedClient(tunnel("b"), tunnel("a"))
+    assert await latest_tunnels(client, None, 9) == client.tunnels
+    # Some of them would look like all.
+    client.faults["describe"] = ControlThrottled("", "too often")
+    with pytest.raises(ControlThrottled):
+        await latest_tunnels(client, "t", 9)

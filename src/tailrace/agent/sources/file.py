@@ -1,7 +1,7 @@
 """Notifications in a file that another program writes.
 
 The file holds one notification, or one on each line; it is replaced, or lines are appended. It may
-be missing for now. Whoever may write to it may have this device serve a tunnel, so a file that
+be missing for now. Anybody who may write to it may have this device serve a tunnel, so a file that
 other users may write to is not read.
 """
 
@@ -23,7 +23,7 @@ from ..notification import LIFETIME
 from .base import Receive
 from .documents import delivery_of, is_whole, split_documents
 
-__all__ = ["FileSource"]
+__all__ = ["FileSource", "read_notify_file"]
 
 _PERIOD: Final = 0.25
 """Seconds between two looks at the file."""
@@ -35,6 +35,21 @@ _MOST: Final = 65_536
 _Version: TypeAlias = tuple[int, int, int]
 
 _log = logging.getLogger("tailrace.agent")
+
+
+def read_notify_file(path: Path) -> tuple[bytes, os.stat_result]:
+    """Return what a file holds: the last 64 KiB, of whole lines; and what the system says of it.
+
+    Raises:
+        OSError: it cannot be read, or other users may write to it; ``strerror`` says so.
+    """
+    with open(open_private(path, os.O_RDONLY, OTHERS_MAY_WRITE), "rb") as file:
+        found = os.fstat(file.fileno())
+        if found.st_size <= _MOST:
+            return file.read(_MOST), found
+        file.seek(-_MOST, os.SEEK_END)
+        # The first line may lack its beginning.
+        return file.read(_MOST).partition(b"\n")[2], found
 
 
 class FileSource:
@@ -109,7 +124,8 @@ class FileSource:
         version = found.st_ino, found.st_size, found.st_mtime_ns
         if version == self._version:
             return b""
-        content = self._read()
+        content, opened = read_notify_file(self._path)
+        self._note_readers(opened.st_mode & OTHERS != 0)
         if not is_whole(content) and version != self._unfinished:
             self._unfinished = version
             return b""
@@ -119,17 +135,6 @@ class FileSource:
             _log.info("%s is older than any tunnel: passed over", self.name)
             return b""
         return content
-
-    def _read(self) -> bytes:
-        handle = open_private(self._path, os.O_RDONLY, OTHERS_MAY_WRITE)
-        with open(handle, "rb") as file:
-            found = os.fstat(handle)
-            self._note_readers(found.st_mode & OTHERS != 0)
-            if found.st_size <= _MOST:
-                return file.read(_MOST)
-            file.seek(-_MOST, os.SEEK_END)
-            # The first line may lack its beginning.
-            return file.read(_MOST).partition(b"\n")[2]
 
     def _note_readers(self, is_open_to_others: bool) -> None:
         if is_open_to_others and not self._is_open_to_others:

@@ -24,6 +24,7 @@ from typing import Final
 
 from ...common.escaping import cut, escape
 from ...common.network_errors import network_error_text
+from ...control.summary import duration
 from ...errors import ConfigurationError, TailraceError
 from ...link.backoff import SETTLED, Backoff
 from ...link.proxy.settings import WebProxy
@@ -160,10 +161,10 @@ class MqttSource:
         """Return what it is doing."""
         where, now = self._settings.broker.authority, self._clock()
         if self._subscribed_at is not None:
-            return f"connected to {where} for {_span(now - self._subscribed_at)}"
+            return f"connected to {where} for {duration(now - self._subscribed_at)}"
         if not self._trouble:
             return f"connecting to {where}"
-        again = "now" if self._again_at is None else f"in {_span(max(0.0, self._again_at - now))}"
+        again = "now" if self._again_at is None else f"in {duration(self._again_at - now)}"
         return f"not connected to {where}: {self._trouble}; again {again}"
 
     async def run(self, receive: Receive) -> None:
@@ -298,11 +299,3 @@ class MqttSource:
             self._failures = _Failures()
         broker = self._settings.broker
         self._reports.say(logging.WARNING, kind, f"{broker}: {text}; trying again")
-
-
-def _span(seconds: float) -> str:
-    """Return a time in its largest unit."""
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds // size:.0f} {unit}"
-    return f"{seconds:.0f} s"

@@ -14,6 +14,7 @@ import contextlib
 import logging
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,7 @@ from ...aws import ControlAPI, Credentials, find_joined, find_running, read_prof
 from ...aws.event_stream import Event, EventReader
 from ...common.enrolment import Role
 from ...common.notification_stream import EVENT, KEEP_ALIVE_SECONDS, STREAM_PATH
+from ...control.summary import duration
 from ...errors import ConfigurationError, TailraceError
 from ...link.backoff import Backoff
 from ..notification import MAX_PAYLOAD
@@ -40,6 +42,12 @@ _FIRST_SECONDS: Final = 1.0
 _MOST_SECONDS: Final = 60.0
 _AT_ONCE: Final = 100
 """Acknowledgements in one call."""
+_MOST_STORED: Final = 1000
+_LONGEST_ID: Final = 128
+"""Acknowledgements that wait for a call, and characters of an id: more than our service ever has.
+What is not acknowledged comes again."""
+_PER_SECOND: Final = 100
+"""Events that are handled in a second: as many as our service keeps for a thing."""
 
 
 class ServiceSource:
@@ -89,7 +97,7 @@ class ServiceSource:
     def status(self) -> str:
         """Return whether the service is connected, and since when, or why not."""
         if self._since is not None:
-            return f"waiting at {self._endpoint} for {self._now() - self._since:.0f} s"
+            return f"waiting at {self._endpoint} for {duration(self._now() - self._since)}"
         if not self._failure:
             return "connecting"
         return f"not connected: {self._failure}"
@@ -128,9 +136,13 @@ class ServiceSource:
                 _log.info("waiting at %s for tunnels of %s", self._endpoint, self._thing_name)
                 self._failure = ""
                 reader = EventReader()
+                handled: deque[float] = deque(maxlen=_PER_SECOND)
                 async for piece in stream.pieces():
                     for event in reader.feed(piece):
                         await self._deliver(event, receive)
+                        handled.append(self._now())
+                        if len(handled) == _PER_SECOND:
+                            await asyncio.sleep(max(0.0, handled[0] + 1.0 - self._now()))
             failure = ""
         except ValueError as error:
             failure = str(error)
@@ -153,8 +165,9 @@ class ServiceSource:
             _log.warning("a notification is longer than %d bytes: ignored", MAX_PAYLOAD)
         else:
             await receive(Delivery(event.data, self._thing_name))
-        self._stored[event.event_id] = None
-        self._wake.set()
+        if len(event.event_id) <= _LONGEST_ID and len(self._stored) < _MOST_STORED:
+            self._stored[event.event_id] = None
+            self._wake.set()
 
     async def _acknowledge(self) -> None:
         """Tell the service what was stored, for ever."""

@@ -54,7 +54,8 @@ class TokenChecks:
         try:
             if is_special(path):
                 return self._unusable("is a pipe or a device", "name a file")
-            data = path.read_bytes()[: _MAX_SIZE + 1]
+            with path.open("rb") as file:
+                data = file.read(_MAX_SIZE + 1)
             found = path.stat()
         except OSError as error:
             return self._unusable(error.strerror or str(error), "name the file that has the token")

@@ -107,10 +107,9 @@ class TunnelChecks:
             return ok(shown or "none: one service without a name")
         text = f"the tunnel has {shown or 'no service ids'}, and not {', '.join(missing)}"
         fix = f"use what it has; or open another one: tailrace tunnel open{self._options(tunnel)}"
-        named = {each.lower(): each for each in tunnel.services}
-        guesses = [closest_name(each.lower(), named) for each in missing]
+        guesses = [closest_name(each, tunnel.services) for each in missing]
         if any(guesses):
-            meant = ", ".join(named[each] for each in guesses if each)
+            meant = ", ".join(filter(None, guesses))
             fix = f"write {meant}, if that is meant: upper and lower case differ"
         return failed(text, fix, cause=ServiceIdMismatch(text, service_ids=tunnel.services))
 

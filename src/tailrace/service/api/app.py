@@ -28,7 +28,7 @@ from ..telemetry.counters import Counters
 from .authorization import authorize_operation
 from .body_budget import BodyBudget
 from .dispatch import perform
-from .errors import ApiError, ErrorType
+from .errors import LONGEST_QUOTE, ApiError, ErrorType
 from .model import CALLS, SIGNING_NAME
 from .operations import Document
 from .request_body import address_of, check_length, read_body
@@ -42,8 +42,6 @@ __all__ = ["ControlApi"]
 _log = logging.getLogger(__name__)
 
 _TARGET_PREFIX: Final = f"{SIGNING_NAME}."
-_LONGEST: Final = 200
-"""Characters of what a client has sent in a line of the log."""
 
 
 class ControlApi:
@@ -86,10 +84,9 @@ class ControlApi:
             self._counters.request_seconds += time.perf_counter() - began
         except ApiError as error:
             _log.warning(
-                "request %s: %s: %s; %s",
+                "request %s: %s; %s",
                 request_id,
-                error.type,
-                cut(error.message, _LONGEST),
+                error.shown,
                 about,
                 extra=flood_kind(error.type),
             )
@@ -214,7 +211,7 @@ class _About:
 
     def __str__(self) -> str:
         signed = f"{self.operation or 'request'} by {self.key} " if self.key else ""
-        tunnel = f", tunnel {cut(self.tunnel, _LONGEST)}" if self.tunnel else ""
+        tunnel = f", tunnel {cut(self.tunnel, LONGEST_QUOTE)}" if self.tunnel else ""
         thing = f", thing {self.thing}" if self.thing is not None else ""
         return f"{signed}from {self.address}{tunnel}{thing}"
 

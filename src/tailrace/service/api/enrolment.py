@@ -2,8 +2,8 @@
 
 Who knocks is a stranger. A request is small, and is looked at only while its address, and all
 addresses together, have not had too many refused. What is refused costs one look into a table;
-only a code that is good takes a thread, a lock and a write. All that is not good gets the same
-answer; the audit log, the log and ``tailrace invite list`` tell which it was.
+only a code that is good takes a thread, a lock and a write, and that once. All that is not good
+gets the same answer; the audit log, the log and ``tailrace invite list`` tell which it was.
 """
 
 from __future__ import annotations
@@ -180,6 +180,9 @@ class Enrolment:
             reason = found.refusal(secret_key, self._clock())
             if reason:
                 raise InvitationRefused(reason, found.invitation_id)
+            if found.used_at is not None:
+                # By the same machine, which may ask as often as it likes.
+                return found
             async with self._turn:
                 # The file decides: other processes change it, too.
                 redeemed = await asyncio.to_thread(

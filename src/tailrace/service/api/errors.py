@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from enum import Enum
 from http import HTTPStatus
+from typing import Final
 
+from ...common.escaping import cut
 from ..errors import ServiceError
 
-__all__ = ["ApiError", "ErrorType"]
+__all__ = ["LONGEST_QUOTE", "ApiError", "ErrorType"]
+
+LONGEST_QUOTE: Final = 200
+"""Characters of what a client has sent in a line of the log."""
 
 
 class ErrorType(Enum):
@@ -51,3 +56,8 @@ class ApiError(ServiceError):
         self.type = kind.code
         self.status = kind.status
         self.message = message
+
+    @property
+    def shown(self) -> str:
+        """Type and message for a log; the message may quote the client, and is cut."""
+        return f"{self.type}: {cut(self.message, LONGEST_QUOTE)}"

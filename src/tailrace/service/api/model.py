@@ -15,7 +15,7 @@ from ..identity.policy import ACKNOWLEDGE, SEND_TEST
 from . import operations
 from .shapes import Boolean, Integer, Listing, Pattern, Structure, Text
 
-__all__ = ["CALLS", "EXTENSIONS", "OPERATIONS", "SIGNING_NAME", "Operation"]
+__all__ = ["CALLS", "EXTENSIONS", "OPERATIONS", "SIGNING_NAME", "Operation", "is_thing_name"]
 
 SIGNING_NAME: Final = "IoTSecuredTunneling"
 """Name of the service in signatures and in ``X-Amz-Target``."""
@@ -36,11 +36,12 @@ class Operation:
 
 
 _NAME: Final = Pattern("[a-zA-Z0-9:_-]+")
+_LONGEST_NAME: Final = 128
 _TAG: Final = Pattern(r"^([\p{L}\p{Z}\p{N}_.:/=+\-@]*)$")
 
 _TUNNEL_ID: Final = Text(pattern=Pattern(r"[a-zA-Z0-9_\-+=:]{1,128}"))
 _ARN: Final = Text(1, 1011)
-_THING_NAME: Final = Text(1, 128, _NAME)
+_THING_NAME: Final = Text(1, _LONGEST_NAME, _NAME)
 _TAG_KEY: Final = Text(1, 128, _TAG)
 _TAGS: Final = Listing(
     Structure({"key": _TAG_KEY, "value": Text(0, 256, _TAG)}, ("key", "value")), 1, 200
@@ -150,3 +151,8 @@ EXTENSIONS: Final[Mapping[str, Operation]] = {
 
 CALLS: Final[Mapping[str, Operation]] = {**OPERATIONS, **EXTENSIONS}
 """All that a client may call."""
+
+
+def is_thing_name(text: str) -> bool:
+    """Return whether a thing can have this name."""
+    return len(text) <= _LONGEST_NAME and _NAME.matches(text)

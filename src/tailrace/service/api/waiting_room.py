@@ -5,8 +5,8 @@ address or key. From then on its connection is bounded here: in number (of all, 
 one thing, where the oldest makes room: it may be a dead one of the same device), in time (a client
 that does not take what it is sent is dropped, and each stream ends after some minutes, so that what
 a proxy in between keeps open for nobody ends, too), and in memory: one notification at a time is
-written, and the next when the client has taken it. A key that is revoked loses its streams within
-seconds.
+written, and the next when the client has taken it. A key that is revoked gets no notification from
+then on, and loses its streams within seconds.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from ..limits import Limits
 from ..networks import Network
 from ..notify.mailbox import Mailbox, Waiter
 from .errors import ApiError, ErrorType
+from .model import is_thing_name
 from .request_body import address_of
 from .responses import error_response
 from .server import hold_open
@@ -107,10 +108,9 @@ class WaitingRoom:
             waiter = self._admit(request, address)
         except ApiError as error:
             _log.warning(
-                "a thing at %s may not wait: %s: %s",
+                "a thing at %s may not wait: %s",
                 address,
-                error.type,
-                error.message,
+                error.shown,
                 extra=flood_kind(error.type),
             )
             self._count(RECEIVE, error.type)
@@ -126,7 +126,7 @@ class WaitingRoom:
         """
         key = self._judge(request, address)
         names = request.query_params.getlist("thing")
-        if len(names) != 1 or not 0 < len(names[0]) <= 128:
+        if len(names) != 1 or not is_thing_name(names[0]):
             raise ApiError(ErrorType.VALIDATION, "The query must name one thing")
         if not self._allows(key, names[0]):
             raise ApiError(
@@ -177,14 +177,17 @@ class WaitingRoom:
         )
 
     def next(self, waiter: Waiter) -> bytes | None:
-        """Return the next event to send, ``None`` for none."""
-        notification = self._mailbox.next(waiter)
+        """Return the next event to send, ``None`` for none.
+
+        Ends the stream of a key that was revoked, has expired or may do less.
+        """
+        self._look_at_key(waiter)
+        notification = None if waiter.ended else self._mailbox.next(waiter)
         if notification is None:
             return None
         return event(notification.token_id, notification.payload().decode())
 
-    def look_at_key(self, waiter: Waiter) -> None:
-        """End the stream of a key that was revoked, has expired or may do less."""
+    def _look_at_key(self, waiter: Waiter) -> None:
         key = self._find_key(waiter.key_id)
         if key is None or key.has_expired(self._clock()):
             waiter.end("its key is no longer good")
@@ -229,17 +232,15 @@ class _Stream(Response):
         until = loop.time() + _LIFE_SECONDS * random.uniform(1, 4 / 3)  # noqa: S311
         while not waiter.ended:
             waiter.woken.clear()
-            while not waiter.ended and (data := self._room.next(waiter)) is not None:
+            while (data := self._room.next(waiter)) is not None:
                 await self._send(send, data)
+            if loop.time() >= until:
+                waiter.end("it comes back")
             try:
                 async with asyncio.timeout(KEEP_ALIVE_SECONDS):
                     await waiter.woken.wait()
             except TimeoutError:
-                self._room.look_at_key(waiter)
-                if loop.time() >= until:
-                    waiter.end("it comes back")
-                if not waiter.ended:
-                    await self._send(send, KEEP_ALIVE)
+                await self._send(send, KEEP_ALIVE)
 
     async def _send(self, send: Send, data: bytes, *, is_last: bool = False) -> None:
         async with asyncio.timeout(_SEND_SECONDS):

@@ -76,8 +76,7 @@ class StateFile:
         Raises:
             ConfigurationError: it cannot be written.
         """
-        write_file(self.path, content)
-        _give_to_service(self.path)
+        write_file(self.path, content, owner=self._owner())
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -88,15 +87,22 @@ class StateFile:
         """
         lock = self.path.with_name(self.path.name + ".lock")
         with locked(lock, wait=True):
-            _give_to_service(lock)
+            owner = self._owner()
+            if owner is not None:
+                try:
+                    os.chown(lock, *owner, follow_symlinks=False)
+                except OSError as error:
+                    raise ConfigurationError(
+                        f"cannot give {lock} to the user of the service: {error.strerror}"
+                    ) from error
             yield
 
-
-def _give_to_service(path: Path) -> None:
-    """Let root's files in the state directory of another user belong to that user."""
-    if _is_root():
-        owner = path.parent.stat()
-        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+    def _owner(self) -> tuple[int, int] | None:
+        """Return to whom a file of root belongs: the user of the state directory, and its group."""
+        if not _is_root():
+            return None
+        directory = self.path.parent.stat()
+        return directory.st_uid, directory.st_gid
 
 
 def _is_root() -> bool:

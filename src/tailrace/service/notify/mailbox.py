@@ -5,11 +5,11 @@ it any more (:meth:`Mailbox.cancel`, or a newer token of the same tunnel). So a 
 or whose connection broke before it had stored what it was sent, gets all of it again when it is
 back, each in the order it came.
 
-Unlike an :class:`~.outbox.Outbox`, nothing is tried again by time: a waiter that is there is
-woken, and takes what it has not sent yet (:meth:`Mailbox.next`), one at a time, as fast as its
-thing reads. A thing that never comes costs nothing but the place of its notifications. Of those
-there is a most for each thing, which loses its oldest, and for all, of which the key with the most
-loses its oldest.
+Unlike an :class:`~.outbox.Outbox`, nothing is tried again by time: a waiter is woken,
+and takes what it has not sent yet (:meth:`Mailbox.next`), one at a time, as fast as its thing
+reads. A thing that never comes costs nothing but the place of its notifications. Of those there is
+a most for each thing, which loses its oldest, and for all, of which the key with the most loses its
+oldest.
 
 They are kept in memory only, because they hold access tokens.
 """
@@ -79,7 +79,7 @@ class Mailbox:
     def put(self, notification: Notification) -> None:
         """Add a notification; it replaces one of the same tunnel."""
         if notification.is_test:
-            return  # whoever waits here knows that without one
+            return  # a thing that waits here knows that without one
         tunnel_id, thing_name = notification.tunnel_id, notification.thing_name
         self.cancel(tunnel_id)
         self._number += 1

@@ -9,7 +9,7 @@ from typing import Final
 
 from ...errors import ConfigurationError, TailraceError
 from ...mqtt.connection import Connection, open_connection
-from ...mqtt.errors import BrokerError
+from ...mqtt.errors import BrokerError, BrokerFault
 from ...mqtt.session import Accepted, Acknowledged, Event, SessionSettings
 from ...mqtt.settings import BrokerSettings
 from ...mqtt.verdicts import verdict
@@ -126,18 +126,22 @@ class _Publisher:
             del self._waiting[packet_id]
 
     async def close(self) -> None:
-        """Disconnect."""
+        """Disconnect; what is not acknowledged has failed."""
         self._listener.cancel()
         await asyncio.wait([self._listener])
+        self._fail(BrokerError(BrokerFault.LOST, "the connection was closed"))
         await self._connection.close()
 
     async def _listen(self) -> None:
         try:
             await self._connection.run(self._hear)
         except BrokerError as error:
-            for each in (self._accepted, *self._waiting.values()):
-                if not each.done():
-                    each.set_exception(error)
+            self._fail(error)
+
+    def _fail(self, error: BrokerError) -> None:
+        for each in (self._accepted, *self._waiting.values()):
+            if not each.done():
+                each.set_exception(error)
 
     async def _hear(self, event: Event) -> None:
         match event:

@@ -31,7 +31,13 @@ OK: Final = "ok"
 _log = logging.getLogger(__name__)
 
 _KEPT: Final = (
-    *("tunnelId", "resourceArn", "clientMode", "delete", "tagKeys", "thingName", "tokenIds"),
+    "tunnelId",
+    "resourceArn",
+    "clientMode",
+    "delete",
+    "tagKeys",
+    "thingName",
+    "tokenIds",
 )
 _KEPT_OF_DESTINATION: Final = ("thingName", "services")
 _MOST_KEPT: Final = 200

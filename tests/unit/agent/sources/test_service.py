@@ -11,18 +11,19 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from support.network.certificates import Certificates
 from support.network.https_server import Close, ScriptedHTTPS, answer, scripted_https
+from support.plugins.clock import ClockLoop
 from support.service import config, running
 from support.waiting import until
 from tailrace.agent.sources import service as module
 from tailrace.agent.sources.base import Delivery
 from tailrace.agent.sources.service import ServiceSource, service_source
-from tailrace.aws import Client, Credentials, JoinedService
+from tailrace.aws import Client, ControlAPI, Credentials, JoinedService
 from tailrace.aws import joined as joined_module
 from tailrace.aws.joined import write_joined
 from tailrace.common.enrolment import Role
@@ -212,6 +213,51 @@ async def test_acknowledgements_that_fail_do_no_harm(
         scripted.answers = [Close(body), denied, denied, denied, Close(body)]
         await until(lambda: len(got) >= 2, "the same one again")
         await until(lambda: "are not acknowledged" in caplog.text, "the failure")
+
+
+class _Flood:
+    """Stands for a service that sends without end, and acknowledges nothing."""
+
+    def __init__(self, event_id: Callable[[int], str]) -> None:
+        self._event_id = event_id
+
+    @asynccontextmanager
+    async def stream(self, *_: object) -> AsyncIterator[_Flood]:
+        yield self
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        number = 0
+        while True:
+            events = range(number, number + 50)
+            yield b"".join(event(self._event_id(each), "{}") for each in events)
+            number += 50
+
+    async def call(self, operation: str, parameters: object) -> None:
+        await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("event_id", "most"), [(lambda number: f"t-{number}", 1000), (lambda number: "t" * 129, 0)]
+)
+def test_a_service_without_end(event_id: Callable[[int], str], most: int) -> None:
+    """It takes neither the loop nor the memory; the test would not end otherwise."""
+
+    async def play() -> None:
+        loop = asyncio.get_running_loop()
+        key = Credentials("AK", Secret("SK"))
+        url = "https://service.example"
+        source = ServiceSource(url, "us-east-1", key, "pump-7", None, {}, now=loop.time)
+        source._api = cast(ControlAPI, _Flood(event_id))
+        async with listening(source) as got:
+            await asyncio.sleep(60)
+            assert 5900 <= len(got) <= 6100
+            assert len(source._stored) == most
+
+    with asyncio.Runner(loop_factory=ClockLoop) as runner:
+        runner.run(play())
 
 
 # -- which service, thing and key -------------------------------------------------------------

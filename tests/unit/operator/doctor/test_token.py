@@ -45,6 +45,13 @@ async def test_a_file_with_a_token(file: Path) -> None:
     assert finding.figure.startswith("24 characters, written ")
 
 
+async def test_a_file_that_fits_no_memory(file: Path) -> None:
+    os.truncate(file, 1 << 40)
+    finding = await of_file(file)
+    assert finding.verdict is Verdict.FAILED
+    assert "holds no token" in finding.figure
+
+
 async def test_a_file_that_others_may_read(file: Path) -> None:
     os.chmod(file, 0o644)
     finding = await of_file(file)

@@ -127,6 +127,16 @@ async def test_what_a_machine_gets(service: TunnelingService, door: Door) -> Non
     assert len(door.keys.read()) == 2
 
 
+async def test_to_ask_again_takes_no_lock_and_no_line(door: Door) -> None:
+    _, code = door.invite()
+    secret = new_secret_key()
+    first = await door.knock(code, secret)
+    with door.file.locked():
+        for _ in range(3):
+            assert (await door.knock(code, secret)).json() == first.json()
+    assert [each["event"] for each in door.audit()] == ["invited", "joined"]
+
+
 async def test_all_that_is_not_good_gets_one_answer(
     door: Door, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -206,7 +206,7 @@ async def test_who_may_wait(at: Office, policy: Policy, may: bool) -> None:
 
 
 async def test_requests_that_make_no_sense(at: Office) -> None:
-    for query in ("", "thing=", "thing=a&thing=b", f"thing={'a' * 129}"):
+    for query in ("", "thing=", "thing=a&thing=b", f"thing={'a' * 129}", "thing=pump%207"):
         error = await refusal(at.operator, query)
         assert isinstance(error, CallRefused)
         assert "The query must name one thing" in str(error)
@@ -262,6 +262,17 @@ async def test_a_stream_ends_with_its_key(at: Office, monkeypatch: pytest.Monkey
         )
         at.keys.add(narrow, 0.0)
         await second.end()
+
+
+async def test_a_revoked_key_gets_no_token_more(at: Office) -> None:
+    revoked, key = at.client(device_policy("pump-7"))
+    async with listening(revoked) as listener:
+        at.keys.revoke(key.access_key_id)
+        # What wakes the stream is what it must not send.
+        await at.open_tunnel()
+        with pytest.raises(StopAsyncIteration):
+            await listener.event()
+    assert len(at.mailbox) == 1
 
 
 async def test_streams_are_kept_alive_and_end_after_a_while(

@@ -144,6 +144,7 @@ def test_root_looks_after_the_keys_of_another_user(file: KeyFile) -> None:
     open_ring(file)
     for path in (file.path.parent, *file.path.parent.iterdir()):
         os.chown(path, 12345, 12345)
+    file.path.with_name(f"{file.path.name}.lock").unlink()
     file.make_directory()
     key = new_key("by root", 1000.0)
     file.add(key, 1000.0)

@@ -1,5 +1,6 @@
 """A file that several processes change, one at a time."""
 
+import errno
 import os
 import stat
 import threading
@@ -42,6 +43,22 @@ def test_who_holds_the_lock_is_alone(file: StateFile) -> None:
         assert not entered.wait(0.1)
     assert entered.wait(HANG)
     other.join()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_root_that_may_not_give_files_away(
+    file: StateFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As in a container without the capability.
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    for name in ("chown", "fchown"):
+        with monkeypatch.context() as context:
+            context.setattr(os, name, refuse)
+            with pytest.raises(ConfigurationError, match="Operation not permitted"), file.locked():
+                file.replace(b"new")
+        assert file.read_bytes() is None
 
 
 def test_a_file_that_others_can_read_is_refused(file: StateFile) -> None:

@@ -319,6 +319,33 @@ async def test_a_broker_that_takes_a_message_and_says_nothing() -> None:
             assert notifier._publisher is None
 
 
+async def test_what_is_under_way_fails_with_the_connection() -> None:
+    """The first one that fails closes it; the others need not wait for their own time to be up."""
+    both = asyncio.Event()
+
+    async def script(peer: BrokerPeer) -> None:
+        await peer.connect()
+        await peer.expect(PUBLISH_1)
+        await peer.expect(PUBLISH_1)
+        both.set()
+        await peer.to_end()
+
+    async with scripted_broker(script) as broker:
+        settings = BrokerSettings("127.0.0.1", broker.port)
+        async with notifying(settings, timeout=1e6) as notifier, asyncio.timeout(HANG):
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(failure_of(notifier)) for _ in range(2)]
+                await both.wait()
+                await notifier.close()
+    assert [each.result() for each in tasks] == ["the connection was closed"] * 2
+
+
+async def failure_of(notifier: MqttNotifier) -> str:
+    with pytest.raises(NotifyFailed) as failed:
+        await notifier.deliver(notification())
+    return str(failed.value)
+
+
 @pytest.mark.parametrize("topic", [b"\xff\xfe", b"t"], ids=["not UTF-8", "good"])
 async def test_a_broker_that_publishes_to_the_publisher(topic: bytes) -> None:
     """It subscribes to nothing, so this ends the connection: once, and with no endless loop."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -109,6 +110,13 @@ def test_there_is_a_most_of_them() -> None:
 
     taken = [text for _, text in played(many, delays=(10.0,), capacity=2)]
     assert sorted(taken) == ["token 0", "token 1", "token 1", "token 2", "token 2"]
+
+
+def test_a_test_comes_once() -> None:
+    async def tries(_: Recorder, reminders: Reminders) -> None:
+        reminders.put(replace(notification(), is_test=True))
+
+    assert [when for when, _ in played(tries)] == [0]
 
 
 def test_nothing_comes_after_the_end() -> None:
