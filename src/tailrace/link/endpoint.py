@@ -12,7 +12,7 @@ from .. import __version__
 from ..common.addresses import format_host, format_host_port
 from ..common.secret import Secret
 from ..errors import ConfigurationError
-from ..wire import SUBPROTOCOL_V3, Side
+from ..wire import OFFER, SUBPROTOCOL_V3, Capabilities, Side
 from .proxy.settings import WebProxy
 
 __all__ = ["NetworkEndpoint", "ServiceEndpoint", "TLSOptions", "user_agent"]
@@ -89,6 +89,8 @@ class ServiceEndpoint(NetworkEndpoint):
     access_token: Secret
     client_token: Secret | None = None
     subprotocol: str = SUBPROTOCOL_V3
+    capabilities: Capabilities = OFFER
+    """What is offered to a service, unless it is AWS' own."""
     web_proxy: WebProxy | None = None
     """Reach the service through this proxy; ``None``: directly."""
 

@@ -254,8 +254,7 @@ class CappedEnd:
         self._end.expect_end()
 
     def shut_down(self) -> None:
-        """End the writing half. What is still read goes nowhere, so it needs no cap."""
-        self._reading.lift()
+        """End the writing half."""
         self._end.shut_down()
 
     def close(self) -> None:

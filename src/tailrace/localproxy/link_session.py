@@ -140,11 +140,14 @@ class LinkSession:
 
     # -- turns --------------------------------------------------------------------------------
 
-    def count_request(self) -> None:
+    def count_request(self, cost: int = 1) -> None:
         if not self._requests:
             self._loop.call_soon(self._begin_turn)
-        self._requests += 1
-        if self._requests == _REQUESTS and self._receive_frame != _drop:
+        self._requests += cost
+        if (
+            self._requests >= _REQUESTS
+            and self._receive_frame == self.traffic.session.receive_frame
+        ):
             self._receive_frame = self._keep
 
     def _keep(self, frame: memoryview) -> None:

@@ -1,4 +1,4 @@
-"""The books of one connection that outlives links: what was sent, received and taken.
+"""The books of one connection: what was sent, received and taken.
 
 A link delivers everything in order or ends. So both ends count the bytes of a connection alike,
 and messages need not carry offsets: when a link is lost, the receiver says how many have come, and
@@ -7,9 +7,14 @@ the sender goes on from there.
 The receiver also says how much may be sent in all: what its local end has taken, and a window.
 That limit bounds what waits at the receiver and what the sender keeps for a replay, however long
 the link is down: an end whose local program sends on stops reading it. An end that has heard
-nothing may send :data:`FIRST_LIMIT` bytes, so that no connection begins with a round trip.
+nothing may send :data:`FIRST_LIMIT` bytes, so that no connection begins with a round trip. The
+window doubles for as long as the local end keeps up with what comes.
 
 Each direction ends by itself, at an offset.
+
+Bytes are counted for each message, so :class:`Counts` are plain numbers that those who move the
+bytes add to. All else is done at marks: what is sent stops at ``limit``, and what comes is looked
+at when it reaches ``ack_at``.
 """
 
 from __future__ import annotations
@@ -19,12 +24,15 @@ from typing import Final
 
 from ..errors import LocalProtocolError, RemoteProtocolError
 from ..wire import Place, Progress
-from .replay import ReplayBuffer
+from .replay import ReplayBuffer, ReplayMemory
 
-__all__ = ["FIRST_LIMIT", "Ledger", "SendingHalf"]
+__all__ = ["FIRST_LIMIT", "MAX_WINDOW", "UNLIMITED", "Counts", "Ledger", "SendingHalf"]
 
 FIRST_LIMIT: Final = 256 * 1024
 """Bytes that may be sent before the first acknowledgement; the smallest window, too."""
+MAX_WINDOW: Final = 4 * 1024 * 1024
+UNLIMITED: Final = 1 << 63
+"""A mark that is never reached."""
 _UNTOLD: Final = Progress(0, 0, fin_seen=False)
 """Makes an acknowledgement due: the offer may be older than what the local end has taken."""
 
@@ -41,37 +49,59 @@ class SendingHalf(Enum):
     """The peer has everything."""
 
 
-class Ledger:
-    """One connection, at one end. It has no opinion on whether there is a link.
+class Counts:
+    """The bytes of a connection; all there is to count for one that ends with its link."""
 
-    Sending: :meth:`record` what is sent, at most :attr:`credit`. Where :attr:`is_open`, send it on;
-    what is :attr:`unsent` comes first. :meth:`end` after the last byte, and send a FIN where
-    :attr:`fin_is_due`.
+    __slots__ = ("ack_at", "limit", "received", "sent", "waiting")
 
-    Receiving: :meth:`arrived` and :meth:`fin_arrived` for what comes, :meth:`taken` for what the
-    local end takes. Send an acknowledgement where :attr:`acknowledgement_is_due`.
+    def __init__(self, limit: int = UNLIMITED, ack_at: int = UNLIMITED) -> None:
+        self.sent = 0
+        """Bytes that the local end has sent."""
+        self.limit = limit
+        """Bytes that it may send in all."""
+        self.received = 0
+        """Bytes that have come from the peer."""
+        self.waiting = 0
+        """Those of them that the local end has not taken."""
+        self.ack_at = ack_at
+        """``received`` at which :meth:`Ledger.mark_reached` is to be called."""
+
+
+class Ledger(Counts):
+    """One connection that outlives links, at one end. It has no opinion on whether there is one.
+
+    Sending: add to ``sent``, up to ``limit``, what is sent where :attr:`is_open`, and keep it in
+    the :attr:`replay`, but send first what is :attr:`unsent`. :meth:`end` after the last byte, and
+    send a FIN where :attr:`fin_is_due`.
+
+    Receiving: add what comes to ``received``, and to ``waiting`` what the local end does not take
+    at once. Send an acknowledgement where :attr:`acknowledgement_is_due`.
     """
 
     __slots__ = (
+        "_allowed",
         "_told",
-        "at",
         "connection_id",
-        "consumed",
-        "credit",
         "fin_seen",
         "half",
         "has_begun",
         "is_open",
-        "received",
         "replay",
         "service_id",
         "stream_id",
+        "unsent",
         "window",
     )
 
     def __init__(
-        self, service_id: str, stream_id: int, connection_id: int, window: int = FIRST_LIMIT
+        self,
+        service_id: str,
+        stream_id: int,
+        connection_id: int,
+        memory: ReplayMemory,
+        window: int = FIRST_LIMIT,
     ) -> None:
+        super().__init__(FIRST_LIMIT, FIRST_LIMIT // 2)
         self.service_id = service_id
         self.stream_id = stream_id
         self.connection_id = connection_id
@@ -82,17 +112,15 @@ class Ledger:
         """Whether that has ever been so."""
         self.window = window
         """Bytes that the peer may send ahead of what the local end has taken; it never shrinks."""
-        self.replay = ReplayBuffer()
-        self.at = 0
-        """How far the peer has been sent everything, on this link or an earlier one."""
-        self.credit = FIRST_LIMIT
-        """Bytes that may be recorded now: what the peer allows, and none behind the end."""
+        self.replay = ReplayBuffer(memory)
+        self.unsent = 0
+        """The last bytes of those that are kept, which were not sent on this link."""
         self.half = SendingHalf.OPEN
-        self.received = 0
-        self.consumed = 0
-        """Bytes that the local end has taken."""
         self.fin_seen = False
         self._told = Progress(0, FIRST_LIMIT, fin_seen=False)
+        """What the peer knows of the receiving half."""
+        self._allowed = FIRST_LIMIT
+        """Bytes that it may send in all."""
 
     @property
     def is_complete(self) -> bool:
@@ -117,37 +145,39 @@ class Ledger:
     # -- sending ------------------------------------------------------------------------------
 
     @property
-    def unsent(self) -> int:
-        """Bytes that are recorded, and have to be sent on this link before any others."""
-        return self.replay.end - self.at
+    def kept(self) -> int:
+        """Bytes that were sent and are not acknowledged."""
+        return self.sent - self.replay.base
 
     def record(self, data: memoryview) -> None:
-        """Keep what is sent, or will be.
+        """Keep what is to be sent.
 
         Raises:
-            LocalProtocolError: it is more than the credit, or behind the end.
+            LocalProtocolError: it is more than may be sent, or behind the end.
         """
         size = len(data)
-        if size > self.credit:
+        if self.sent + size > self.limit:
             raise LocalProtocolError(f"{size} bytes are more than may be sent for {self}")
-        self.credit -= size
-        self.replay.append(data)
+        self.sent += size
+        self.unsent += size
+        self.replay.tail += data
+        self.replay.memory.size += size
 
     def next_unsent(self, limit: int) -> bytes:
         """Return up to ``limit`` bytes that have to be sent next, and count them as sent."""
-        data = self.replay.read(self.at, limit)
-        self.at += len(data)
+        data = self.replay.read(self.sent - self.unsent, min(limit, self.unsent))
+        self.unsent -= len(data)
         return data
 
     def end(self) -> None:
         """Note that the local end has sent its last byte."""
         if self.half is SendingHalf.OPEN:
             self.half = SendingHalf.ENDED
-            self.credit = 0
+            self.limit = self.sent
 
     @property
     def fin_is_due(self) -> bool:
-        """Whether a FIN has to be sent, at ``replay.end``; then call :meth:`fin_sent`."""
+        """Whether a FIN has to be sent, at ``sent``; then call :meth:`fin_sent`."""
         return self.half is SendingHalf.ENDED and self.is_open and not self.unsent
 
     def fin_sent(self) -> None:
@@ -161,16 +191,14 @@ class Ledger:
             RemoteProtocolError: it takes back an earlier one, or is of what was not sent.
         """
         received, limit, fin_seen = progress
-        replay = self.replay
-        if not replay.base <= received <= self.at:
-            raise RemoteProtocolError(
-                f"{received} bytes acknowledged of {replay.base} to {self.at} for {self}"
-            )
-        if fin_seen and (self.half is SendingHalf.OPEN or received != replay.end):
+        base, at = self.replay.base, self.sent - self.unsent
+        if not base <= received <= at:
+            raise RemoteProtocolError(f"{received} bytes acknowledged of {base} to {at} for {self}")
+        if fin_seen and (self.half is SendingHalf.OPEN or received != self.sent):
             raise RemoteProtocolError(f"an end acknowledged that was not sent for {self}")
-        replay.trim(received)
+        self.replay.trim(received)
         if self.half is SendingHalf.OPEN:
-            self.credit = max(self.credit, limit - replay.end)
+            self.limit = max(self.limit, limit)
         if fin_seen:
             self.half = SendingHalf.ACKNOWLEDGED
 
@@ -179,18 +207,16 @@ class Ledger:
     @property
     def progress(self) -> Progress:
         """What an acknowledgement says now; call :meth:`progress_told` when it is sent."""
-        return Progress(self.received, self.consumed + self.window, self.fin_seen)
+        return Progress(self.received, self.received - self.waiting + self.window, self.fin_seen)
 
-    def arrived(self, size: int) -> None:
-        """Note that ``size`` bytes have come.
+    def mark_reached(self) -> None:
+        """Judge what has come, at ``ack_at`` or before.
 
         Raises:
-            RemoteProtocolError: they are more than was allowed, or behind the end.
+            RemoteProtocolError: it is more than was allowed, or behind the end.
         """
-        received = self.received + size
-        if received > self.consumed + self.window or self.fin_seen:
-            raise RemoteProtocolError(f"{size} bytes more than were allowed came for {self}")
-        self.received = received
+        if self.received > self._allowed or self.fin_seen:
+            raise RemoteProtocolError(f"more bytes than were allowed came for {self}")
 
     def fin_arrived(self, offset: int) -> None:
         """Note that the peer has sent its last byte.
@@ -201,28 +227,32 @@ class Ledger:
         if offset != self.received:
             raise RemoteProtocolError(f"an end at {offset}, not at {self.received}, for {self}")
         self.fin_seen = True
-
-    def taken(self, size: int) -> None:
-        """Note that the local end has taken ``size`` bytes of those that have come."""
-        self.consumed += size
-        assert self.consumed <= self.received
+        self.ack_at = 0
 
     @property
     def acknowledgement_is_due(self) -> bool:
-        """Whether enough has changed for an acknowledgement: a quarter of the window."""
+        """Whether enough has changed for an acknowledgement: half of the window."""
         if not self.is_open:
             return False
         received, limit, fin_seen = self._told
-        step = self.window // 4
+        step = self.window // 2
         return (
             self.received - received >= step
-            or self.consumed + self.window - limit >= step
+            or self.received - self.waiting + self.window - limit >= step
             or self.fin_seen is not fin_seen
         )
 
     def progress_told(self) -> None:
         """Note that an acknowledgement was sent."""
         self._told = self.progress
+        self._allowed = self._told.limit
+        if not self.fin_seen:
+            self.ack_at = min(self.received + self.window // 2, self._allowed + 1)
+
+    def widen(self) -> None:
+        """Let more come ahead, after a window that the local end has kept up with."""
+        if not self.waiting:
+            self.window = min(2 * self.window, MAX_WINDOW)
 
     # -- links --------------------------------------------------------------------------------
 
@@ -242,10 +272,16 @@ class Ledger:
         """
         if progress is not None:
             self.acknowledged(progress)
-        self.at = self.replay.base
+        self.unsent = self.kept
         if self.half is SendingHalf.TOLD:
             self.half = SendingHalf.ENDED
         self._told = _UNTOLD
+
+    def close(self) -> None:
+        """Keep nothing any more."""
+        self.is_open = False
+        self.unsent = 0
+        self.replay.trim(self.sent)
 
     def __repr__(self) -> str:
         return f"connection {self.service_id or '-'}/{self.stream_id}/{self.connection_id}"

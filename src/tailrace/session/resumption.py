@@ -42,7 +42,9 @@ from ..wire import (
     decode_offer,
     encode_offer,
 )
+from .events import EndCause
 from .ledger import Ledger
+from .replay import ReplayMemory
 from .transitions import RESUMPTION, ResumptionAction, ResumptionEvent, ResumptionState
 
 __all__ = ["Resumption", "ResumptionHandler"]
@@ -71,10 +73,13 @@ class ResumptionHandler(Protocol):
     def send_reset(self, ledger: Ledger) -> None:
         """Called when the peer has to be told that a connection has ended."""
 
+    def suspended(self) -> None:
+        """Called when nothing may be sent any more for any connection."""
+
     def resumed(self) -> None:
         """Called when both ends agree, and what is open may be sent."""
 
-    def ended(self, ledger: Ledger, *, in_order: bool) -> None:
+    def ended(self, ledger: Ledger, cause: EndCause) -> None:
         """Called when a connection has ended at the peer, or with it."""
 
 
@@ -86,12 +91,15 @@ class Resumption:
     :meth:`requested` and :meth:`end` for each connection.
     """
 
-    def __init__(self, side: Side, session_id: bytes, handler: ResumptionHandler) -> None:
+    def __init__(
+        self, side: Side, session_id: bytes, memory: ReplayMemory, handler: ResumptionHandler
+    ) -> None:
         if len(session_id) != SESSION_ID_SIZE or session_id == NOBODY:
             raise LocalProtocolError(f"a session id of {len(session_id)} bytes, or of zeros")
         self.state = ResumptionState.DOWN
         self._is_source = side is Side.SOURCE
         self._id = session_id
+        self._memory = memory
         self._handler = handler
         self._nonce = 0
         """This end's incarnation; the first one is 1."""
@@ -113,6 +121,18 @@ class Resumption:
     def is_live(self) -> bool:
         """Whether stream messages may be sent, and taken."""
         return self.state is ResumptionState.LIVE
+
+    def has_ended(self, service_id: str, connection_id: int) -> bool:
+        """Return whether a connection has been there, and is not any more."""
+        return (
+            connection_id <= self._highest.get(service_id, 0)
+            and (service_id, connection_id) not in self._ledgers
+        )
+
+    @property
+    def has_met(self) -> bool:
+        """Whether a peer that goes on over lost links has ever been heard."""
+        return self._peer_id != NOBODY
 
     @property
     def ledgers(self) -> list[Ledger]:
@@ -151,7 +171,7 @@ class Resumption:
         return ledger
 
     def _add(self, service_id: str, stream_id: int, connection_id: int) -> Ledger:
-        ledger = Ledger(service_id, stream_id, connection_id)
+        ledger = Ledger(service_id, stream_id, connection_id, self._memory)
         self._ledgers[service_id, connection_id] = ledger
         self._highest[service_id] = connection_id
         return ledger
@@ -163,17 +183,17 @@ class Resumption:
             self._ended[key] = ledger
 
     def _forget(self, ledger: Ledger) -> bool:
-        ledger.suspend()
+        ledger.close()
         return self._ledgers.pop((ledger.service_id, ledger.connection_id), None) is not None
 
-    def give_up(self) -> None:
+    def give_up(self, cause: EndCause) -> None:
         """End all connections: nobody comes to go on with them, or somebody who cannot."""
         for ledger in self.ledgers:
-            self._end_at_peer(ledger, in_order=ledger.is_complete)
+            self._end_at_peer(ledger, EndCause.COMPLETED if ledger.is_complete else cause)
 
-    def _end_at_peer(self, ledger: Ledger, *, in_order: bool) -> None:
+    def _end_at_peer(self, ledger: Ledger, cause: EndCause) -> None:
         self._forget(ledger)
-        self._handler.ended(ledger, in_order=in_order)
+        self._handler.ended(ledger, cause)
 
     # -- links and offers ---------------------------------------------------------------------
 
@@ -224,7 +244,7 @@ class Resumption:
         """Note who the peer is; what was there with another one is lost."""
         for ledger in self.ledgers:
             if ledger.has_begun:
-                self._end_at_peer(ledger, in_order=False)
+                self._end_at_peer(ledger, EndCause.PEER_RESTARTED)
         if not self._is_source:
             self._highest.clear()  # a new source counts from 1
         self._ended.clear()
@@ -238,6 +258,7 @@ class Resumption:
         if action is not ResumptionAction.NOTHING:
             for ledger in self._ledgers.values():
                 ledger.suspend()
+            self._handler.suspended()
         if action in _RENEWING:
             self._nonce += 1
             self._peer_nonce = 0
@@ -265,13 +286,14 @@ class Resumption:
             progress = self._heard.get(key)
             began = not self._is_source or key[1] <= highest.get(key[0], 0)
             if progress is None and began:
-                self._end_at_peer(ledger, in_order=ledger.may_be_over)
+                over = ledger.may_be_over
+                self._end_at_peer(ledger, EndCause.COMPLETED if over else EndCause.CONNECTION_RESET)
                 continue
             try:
                 ledger.go_on(progress)
             except RemoteProtocolError:
                 self.end(ledger)
-                self._handler.ended(ledger, in_order=False)
+                self._handler.ended(ledger, EndCause.PROTOCOL_ERROR)
         if self._is_source:
             self._start_again()
         self._handler.resumed()

@@ -3,6 +3,8 @@
 Frames go in through :meth:`Session.receive_frame`; events and control messages come out
 through the handler, application data through each connection's sink. A session lives as long
 as its link: after a reconnect a new one is made, and ids start again (guide V3, reconnecting).
+One that :attr:`~Session.survives` its link goes on with the next, and so do those of its
+connections that were opened under an agreement with the peer (:mod:`.continuity`).
 
 What a message does is decided by the tables of :mod:`.transitions`; the methods here only
 carry it out. Three rules hold in all of them:
@@ -24,6 +26,7 @@ from ..wire import (
     FLOW,
     NO_CAPABILITIES,
     PEER_LISTENS,
+    Capabilities,
     Capability,
     ConnectionIndex,
     Message,
@@ -31,8 +34,9 @@ from ..wire import (
     MessageType,
     Side,
     decode,
-    encode_delimited,
+    parse_capabilities,
 )
+from .continuity import Continuity
 from .dialect import V1, V2, V3, Dialect
 from .events import (
     ConnectionEnded,
@@ -41,11 +45,16 @@ from .events import (
     ConnectionResumed,
     DialectLearned,
     EndCause,
+    Event,
     MessageIgnored,
     PeerChanged,
+    PeerOffered,
     SessionHandler,
     TunnelReady,
 )
+from .ledger import Counts, Ledger
+from .outgoing import Outgoing
+from .replay import ReplayMemory
 from .services import MAX_SERVICE_ID, match_service_ids
 from .streams import Connection, DataSink, Stream, StreamState
 from .transitions import (
@@ -66,6 +75,7 @@ from .transitions import (
 __all__ = ["Session"]
 
 _StreamHandler: TypeAlias = Callable[["Session", Stream, Message, Standing], None]
+_Entry: TypeAlias = Callable[[Continuity, Connection, Message], None]
 
 _IGNORED: Final = {
     Standing.INVALID: "stream id {0.stream_id} is invalid",
@@ -75,6 +85,7 @@ _IGNORED: Final = {
     Standing.STALE: "stream {0.stream_id} is not the current one",
     Standing.OPEN: "connection {0.connection_id} is not open",
     Standing.LIVE: "the stream is already open",
+    Standing.AWAITED: "connection {0.connection_id} has not been started on this link",
 }
 """Why a message had no effect."""
 
@@ -82,13 +93,21 @@ _REFUSED: Final = {
     Standing.RESET: "its stream has been reset",
     Standing.STALE: "its stream is not the current one",
     Standing.LIVE: "the connection id is in use",
+    Standing.PAST: "the connection has ended here",
 }
 """Why a destination refused a CONNECTION_START."""
+
+_PASSED_OVER: Final = {
+    MessageKind.STREAM: "it was sent before the two ends had agreed to go on",
+    MessageKind.OFFER: "nothing goes on over links here",
+    MessageKind.IGNORABLE: "unknown type, marked ignorable",
+}
+"""Why a message had no effect on the session as a whole."""
 
 _UNANSWERED: Final = "no destination is connected, or it could not reach its application"
 """What a reset of the stream means where nothing has come back."""
 _MAX_FAILURE: Final = 200
-"""Bytes of the words in a reset that say why; the rest is cut off."""
+"""Bytes of the words in a reset that are read."""
 
 _ENDS_LINK: Final = {
     MessageKind.STREAM: "a stream message came before the service ids",
@@ -103,7 +122,9 @@ class Session:
     ``configured`` are the service ids this end was started with, see
     :func:`~tailrace.session.services.match_service_ids`. ``dialect`` fixes the message format a
     source uses; ``None`` means V3, giving way to an older one where the peer's answers
-    show it. A destination always answers in the form it was addressed.
+    show it. A destination always answers in the form it was addressed. ``session_id`` is random,
+    16 bytes; without one no connection outlives its link. What is kept for those that do is counted
+    in ``memory``.
     """
 
     def __init__(
@@ -112,20 +133,29 @@ class Session:
         handler: SessionHandler,
         configured: tuple[str, ...] | None = None,
         dialect: Dialect | None = None,
+        session_id: bytes | None = None,
+        memory: ReplayMemory | None = None,
     ) -> None:
         self.side = side
         self.state = SessionState.AWAITING_SERVICE_IDS
         self.dialect = dialect or V3
         self.capabilities = NO_CAPABILITIES
         """What the service has said that it passes on, and only to clients that can do the same.
-        Set it before the first frame."""
+        Set it before the first frame of a link."""
         self._peer_present: bool | None = None
         """Whether the other side is connected; ``None`` as long as the service has not said."""
         self._peer_capabilities = NO_CAPABILITIES
         """What the service has said that the other side can do."""
+        self._fixed_dialect = dialect
         self._may_learn = dialect is None and side is Side.SOURCE
         self._configured = configured
         self._handler = handler
+        self._outgoing = Outgoing(handler.send_control)
+        self._continuity: Continuity | None = None
+        """``None`` where no connection outlives its link."""
+        if session_id is not None:
+            memory = memory or ReplayMemory()
+            self._continuity = Continuity(side, session_id, memory, self._outgoing, self)
         self._table = SOURCE if side is Side.SOURCE else DESTINATION
         self._splitter = MessageSplitter()
         self._announced: tuple[str, ...] = ()
@@ -159,11 +189,41 @@ class Session:
             else:
                 self._receive_session_message(action, kind, message)
 
+    @property
+    def survives(self) -> bool:
+        """Whether the session can go on with another link when it loses this one."""
+        return Capability.RESUME in self.capabilities and self._continuity is not None
+
     def link_lost(self, cause: EndCause = EndCause.LINK_LOST) -> None:
-        """End the session: every connection ends, nothing can be sent any more."""
-        self.state = SessionState.CLOSED
-        for stream in self._streams.values():
-            self._end_stream(stream, cause)
+        """End what ends with the link, which is everything unless this session survives it.
+
+        It never survives for another cause than that the link was lost.
+        """
+        if cause is EndCause.LINK_LOST and self.survives and self._continuity is not None:
+            self._end_plain(cause)
+            self._await_link()
+            self._continuity.resumption.link_lost()
+            self._continuity.tell_suspended()
+        else:
+            self.state = SessionState.CLOSED
+            for stream in self._streams.values():
+                self._end_stream(stream, cause)
+
+    def give_up(self, cause: EndCause = EndCause.NOT_RESUMED) -> None:
+        """End the connections that wait for the peer to go on with them."""
+        if self._continuity is not None:
+            self._continuity.give_up(cause)
+            if self.state is SessionState.SUSPENDED and self._peer_present is False:
+                self.state = SessionState.READY
+
+    def _await_link(self) -> None:
+        """Be as a session is before its first link, in all but its streams."""
+        self.state = SessionState.AWAITING_SERVICE_IDS
+        self.dialect = self._fixed_dialect or V3
+        self._may_learn = self._fixed_dialect is None and self.side is Side.SOURCE
+        self._peer_present = None
+        self._peer_capabilities = NO_CAPABILITIES
+        self._splitter = MessageSplitter()
 
     # -- what the owner asks for ---------------------------------------------------
 
@@ -215,8 +275,10 @@ class Session:
             kind = MessageType.STREAM_START
             stream.wire_name = self._wire_name(service_id)
             stream.begin(stream.next_stream_id(), self._peer_capabilities)
-        connection = stream.add(stream.next_connection_id(), has_connection_id)
-        self._send(kind, connection)
+        connection_id = stream.next_connection_id()
+        counts = self._new_counts(service_id, stream.stream_id, connection_id)
+        connection = stream.add(connection_id, has_connection_id, counts)
+        self._outgoing.send(kind, connection)
         if kind is MessageType.STREAM_START:
             self._announce_flow(connection)
         return connection
@@ -230,8 +292,10 @@ class Session:
         if not connection.is_open:
             return
         if connection.has_connection_id:
+            is_started = not connection.is_awaited
             self._remove(connection)
-            self._send(MessageType.CONNECTION_RESET, connection, failure=failure)
+            if is_started:
+                self._outgoing.send(MessageType.CONNECTION_RESET, connection, failure=failure)
         else:
             self._reset_stream(connection, failure)
 
@@ -243,7 +307,8 @@ class Session:
         ``failure`` as for :meth:`reset`.
         """
         stream = connection.stream
-        if connection.is_open and stream.first is connection and len(stream.connections) == 1:
+        is_alone = stream.first is connection and len(stream.connections) == 1
+        if connection.is_open and is_alone and connection.ledger is None:
             self._reset_stream(connection, failure)
         else:
             self.reset(connection, failure)
@@ -256,13 +321,29 @@ class Session:
         """
         if connection.can_pause and connection.is_open and not connection.pauses_peer:
             connection.pauses_peer = True
-            self._send_flow(MessageType.CONNECTION_PAUSE, connection)
+            self._outgoing.send_ours(MessageType.CONNECTION_PAUSE, connection)
 
     def resume(self, connection: Connection) -> None:
         """Ask the peer for data of a connection again; does nothing if it is not paused."""
         if connection.pauses_peer and connection.is_open:
             connection.pauses_peer = False
-            self._send_flow(MessageType.CONNECTION_RESUME, connection)
+            self._outgoing.send_ours(MessageType.CONNECTION_RESUME, connection)
+
+    def mark_reached(self, connection: Connection) -> None:
+        """Acknowledge what has come for a connection that outlives links, at its mark."""
+        if connection.is_open and self._continuity is not None:
+            self._keep_to_books(connection, self._continuity.mark_reached)
+
+    def settle(self, connection: Connection) -> None:
+        """Send what is due for a connection that outlives links: its end, an acknowledgement."""
+        if connection.is_open and self._continuity is not None:
+            self._continuity.settle(connection)
+
+    def finish(self, connection: Connection) -> None:
+        """End the half of a connection that this end sends; one that outlives links can do that."""
+        if connection.is_open and connection.ledger is not None:
+            connection.ledger.end()
+            self.settle(connection)
 
     def reset_all(self, failure: str = "") -> None:
         """End every open connection from this side; ``failure`` as for :meth:`reset`."""
@@ -285,8 +366,10 @@ class Session:
                 self._end_stream(stream, EndCause.SESSION_RESET)
         elif action is SessionAction.NOTE_PEER:
             self._note_peer(message)
+        elif action is SessionAction.TAKE_OFFER:
+            self._take_offer(message)
         elif action is SessionAction.IGNORE:
-            self._ignore(message, "unknown type, marked ignorable")
+            self._ignore(message, _PASSED_OVER[kind])
         else:
             raise RemoteProtocolError(_ENDS_LINK[kind].format(message))
 
@@ -296,11 +379,52 @@ class Session:
         if not self._has_flow:
             self._ignore(message, "the service does not tell of peers")
             return
-        listens = present and message.payload == PEER_LISTENS
-        self._peer_capabilities = FLOW if listens else NO_CAPABILITIES
-        if present is not self._peer_present:
-            self._peer_present = present
+        self._peer_capabilities = self._told_capabilities(message) if present else NO_CAPABILITIES
+        changes = present is not self._peer_present
+        self._peer_present = present
+        if self.survives and self._continuity is not None:
+            self._peer_changed(self._continuity)
+        if changes:
             self._handler.event_occurred(PeerChanged(present))
+
+    def _told_capabilities(self, message: Message) -> Capabilities:
+        """Return what PEER_JOINED says that the other side can do."""
+        if Capability.RESUME in self.capabilities:
+            return parse_capabilities((bytes(message.payload).decode(errors="replace"),))
+        return FLOW if message.payload == PEER_LISTENS else NO_CAPABILITIES
+
+    def _peer_changed(self, continuity: Continuity) -> None:
+        """Wait for an agreement, or do without one, as the other side of the tunnel requires."""
+        if Capability.RESUME in self._peer_capabilities:
+            if not continuity.is_live:
+                self._await_agreement()
+            return
+        if self._peer_present:
+            continuity.give_up(EndCause.PEER_CANNOT_RESUME)
+        continuity.resumption.peer_left()
+        if continuity.has_connections:
+            self.state = SessionState.SUSPENDED
+            continuity.tell_suspended()
+        else:
+            self.state = SessionState.READY
+
+    def _await_agreement(self) -> None:
+        """Take no stream message until both ends have agreed: this peer opens none before."""
+        self._end_plain(EndCause.PEER_RESTARTED)
+        self.state = SessionState.SUSPENDED
+
+    def _take_offer(self, message: Message) -> None:
+        continuity = self._continuity
+        if continuity is None or not self.survives:
+            self._ignore(message, _PASSED_OVER[MessageKind.OFFER])
+            return
+        self._handler.event_occurred(PeerOffered(len(continuity.resumption.ledgers)))
+        if not continuity.is_live:
+            self._await_agreement()
+        continuity.resumption.offer_received(message.payload)
+        if not continuity.is_live:
+            self.state = SessionState.SUSPENDED
+            continuity.tell_suspended()
 
     def _match_service_ids(self, message: Message) -> None:
         announced = message.available_service_ids
@@ -314,9 +438,19 @@ class Session:
                 f"a V1 peer carries one service, the tunnel has [{', '.join(service_ids)}]",
                 setting="dialect",
             )
+        continuity = self._continuity
+        if continuity is None or not continuity.resumption.has_met:
+            self._streams = {}
+        elif set(announced) != set(self._announced) or not self.survives:
+            continuity.give_up(EndCause.PEER_CANNOT_RESUME)
+            self._streams = {}
         self._announced = announced
-        self._streams = {name: Stream(name, self._wire_name(name)) for name in service_ids}
-        self.state = SessionState.READY
+        for name in service_ids:
+            self._streams.setdefault(name, Stream(name, self._wire_name(name)))
+        # A service that passes offers on says first whether there is anybody to agree with.
+        self.state = SessionState.SUSPENDED if self.survives else SessionState.READY
+        if continuity is not None and self.survives:
+            continuity.resumption.link_up()
         self._handler.event_occurred(TunnelReady(service_ids))
 
     def _wire_name(self, service_id: str) -> str:
@@ -326,7 +460,12 @@ class Session:
 
     def _receive_stream_message(self, message: Message, body: memoryview) -> None:
         stream = self._find_stream(message)
-        standing = standing_of(message, stream)
+        has_ended = (
+            stream is not None
+            and self._continuity is not None
+            and self._continuity.has_ended(message, stream.service_id)
+        )
+        standing = standing_of(message, stream, has_ended=has_ended)
         # What names no service of the tunnel acts on a stream that nobody else has.
         place = stream if stream is not None else Stream(message.service_id, message.service_id)
         action = self._table[standing, message.type]
@@ -384,9 +523,16 @@ class Session:
         # Guide V3, message schema: a missing connection id is read as 1; the answers
         # then carry none either.
         has_connection_id = message.connection_id != 0
-        connection = stream.add(message.connection_id or 1, has_connection_id)
+        connection_id = message.connection_id or 1
+        counts = self._new_counts(stream.service_id, stream.stream_id, connection_id)
+        connection = stream.add(connection_id, has_connection_id, counts)
         self._handler.event_occurred(ConnectionRequested(connection))
         return connection
+
+    def _new_counts(self, service_id: str, stream_id: int, connection_id: int) -> Counts:
+        if self._continuity is None:
+            return Counts()
+        return self._continuity.new_counts(service_id, stream_id, connection_id)
 
     def _named(self, stream: Stream, message: Message) -> Connection:
         """Return the connection that a message which stands LIVE names."""
@@ -413,7 +559,7 @@ class Session:
         """
         self._answer_reset(message)
         if standing is Standing.STALE:
-            self._send_stream_reset(stream)
+            self._outgoing.reset_stream(stream)
         self._end_stream(stream, EndCause.PROTOCOL_ERROR)
         self._ignore(message, "a destination must not start streams")
 
@@ -466,20 +612,82 @@ class Session:
         self._handler.event_occurred(event(connection))
 
     def _announce_flow(self, connection: Connection) -> None:
-        """Show the peer of a new stream, by a resume, that flow messages are understood here."""
-        if self._has_flow and connection.is_open:
-            self._send_flow(MessageType.CONNECTION_RESUME, connection)
+        """Show the peer of a new stream, by a resume, that flow messages are understood here.
+
+        One that has agreed to go on over lost links has said so.
+        """
+        if self._has_flow and connection.is_open and connection.ledger is None:
+            self._outgoing.send_ours(MessageType.CONNECTION_RESUME, connection)
+
+    # -- connections that outlive links --------------------------------------------------
+
+    def connection_of(self, ledger: Ledger) -> Connection:
+        return self._streams[ledger.service_id].connections[ledger.connection_id]
+
+    def forget_forms(self) -> None:
+        self._known.clear()
+        for connection in self.connections:
+            connection.data_key = None
+            connection.heard = False
+
+    def agreed(self) -> None:
+        self.state = SessionState.READY
+        for stream in self._streams.values():
+            if not stream.connections:
+                stream.end()  # the service has forgotten it
+
+    def end_connection(self, connection: Connection, cause: EndCause) -> None:
+        self._remove(connection)
+        self._tell_end(connection, cause)
+
+    def tell(self, event: Event) -> None:
+        self._handler.event_occurred(event)
+
+    def _go_on(self, stream: Stream, message: Message, standing: Standing) -> None:
+        assert self._continuity is not None
+        self._continuity.go_on(stream.connections[message.connection_id])
+
+    def _take_acknowledgement(self, stream: Stream, message: Message, standing: Standing) -> None:
+        self._enter_in_books(stream, message, Continuity.acknowledged)
+
+    def _end_half(self, stream: Stream, message: Message, standing: Standing) -> None:
+        self._enter_in_books(stream, message, Continuity.finished)
+
+    def _enter_in_books(self, stream: Stream, message: Message, enter: _Entry) -> None:
+        continuity, connection = self._continuity, self._named(stream, message)
+        if continuity is not None:
+            self._keep_to_books(connection, lambda each: enter(continuity, each, message))
+
+    def _keep_to_books(self, connection: Connection, enter: Callable[[Connection], None]) -> None:
+        """Enter something in the books of a connection, and break it if they contradict it."""
+        try:
+            enter(connection)
+        except RemoteProtocolError:
+            self.reset(connection, EndCause.PROTOCOL_ERROR.value)
+            self._tell_end(connection, EndCause.PROTOCOL_ERROR)
 
     # -- ending and sending ------------------------------------------------------------
 
     def _remove(self, connection: Connection) -> None:
         connection.stream.remove(connection)
+        self._forget(connection)
+
+    def _forget(self, connection: Connection) -> None:
+        """Recognise no message of a connection, and keep nothing for it."""
         self._known.remove(connection.data_key)
+        if self._continuity is not None and connection.ledger is not None:
+            self._continuity.resumption.end(connection.ledger)
+
+    def _end_plain(self, cause: EndCause) -> None:
+        """End the connections that no agreement covers."""
+        for connection in self.connections:
+            if connection.ledger is None:
+                self.end_connection(connection, cause)
 
     def _end_stream(self, stream: Stream, cause: EndCause, failure: str = "") -> None:
         ended = stream.end()
         for connection in ended:
-            self._known.remove(connection.data_key)
+            self._forget(connection)
         for connection in ended:
             self._tell_end(connection, cause, failure)
 
@@ -487,7 +695,9 @@ class Session:
         """Report an end; ``failure`` is why the peer calls it a failure, if it does."""
         ending = ENDINGS[cause]
         by_dialect = ending is Ending.BY_DIALECT and connection.has_connection_id
-        if not failure and (by_dialect or ending is Ending.FAILURE):
+        # One that outlives links ends in order by messages of its own, and by no reset.
+        is_reset = connection.ledger is not None and cause is not EndCause.COMPLETED
+        if not failure and (by_dialect or is_reset or ending is Ending.FAILURE):
             unanswered = self.side is Side.SOURCE and not connection.heard
             failure = _UNANSWERED if by_dialect and unanswered else cause.value
         self._handler.event_occurred(ConnectionEnded(connection, cause, failure))
@@ -499,55 +709,22 @@ class Session:
         text = bytes(message.payload[:_MAX_FAILURE]).decode(errors="replace")
         return "".join(c if c.isprintable() else "?" for c in text)
 
-    @staticmethod
-    def _failure_for(stream: Stream, failure: str) -> bytes:
-        """Return what a reset tells the peer about why: nothing that it would not understand."""
-        return (
-            failure.encode(errors="replace")[:_MAX_FAILURE]
-            if Capability.FLOW in stream.peer_capabilities
-            else b""
-        )
-
     def _reset_stream(self, connection: Connection, failure: str) -> None:
         """Reset the stream of a connection that this side ends; any others end with it."""
         stream = connection.stream
         self._remove(connection)
         stream.ended_stream_id = stream.stream_id
-        self._send_stream_reset(stream, failure)
+        self._outgoing.reset_stream(stream, failure)
         self._end_stream(stream, EndCause.STREAM_RESET)
 
-    def _send_stream_reset(self, stream: Stream, failure: str = "") -> None:
-        payload = self._failure_for(stream, failure)
-        message = Message(MessageType.STREAM_RESET, stream.stream_id, stream.wire_name, 0, payload)
-        self._handler.send_control(encode_delimited(message))
-
     def _answer_reset(self, message: Message) -> None:
-        """Answer a start with the reset of the same kind and the same ids."""
-        if message.type == MessageType.CONNECTION_START:
-            kind, number = MessageType.CONNECTION_RESET, message.connection_id
-        else:
-            kind, number = MessageType.STREAM_RESET, 0
-        answer = Message(kind, message.stream_id, message.service_id, number)
-        self._handler.send_control(encode_delimited(answer))
+        """Answer a start with the reset of the same kind: no other connection must be hit.
 
-    def _send(
-        self,
-        kind: MessageType,
-        connection: Connection,
-        *,
-        ignorable: bool = False,
-        failure: str = "",
-    ) -> None:
-        stream = connection.stream
-        number = connection.connection_id if connection.has_connection_id else 0
-        payload = self._failure_for(stream, failure)
-        message = Message(
-            kind, stream.stream_id, stream.wire_name, number, payload, ignorable=ignorable
-        )
-        self._handler.send_control(encode_delimited(message))
-
-    def _send_flow(self, kind: MessageType, connection: Connection) -> None:
-        self._send(kind, connection, ignorable=True)
+        A peer that goes on over links may have more connections in a stream that it starts again.
+        """
+        is_agreed = self._continuity is not None and self._continuity.is_live
+        whole_stream = message.type == MessageType.STREAM_START and not is_agreed
+        self._outgoing.answer_reset(message, whole_stream=whole_stream)
 
     def _ignore(self, message: Message, reason: str) -> None:
         self._handler.event_occurred(MessageIgnored(message.type, message.service_id, reason))
@@ -561,6 +738,9 @@ class Session:
         Action.NOTE_FLOW: _note_flow,
         Action.PAUSE_CONNECTION: _pause_or_resume,
         Action.RESUME_CONNECTION: _pause_or_resume,
+        Action.GO_ON: _go_on,
+        Action.TAKE_ACKNOWLEDGEMENT: _take_acknowledgement,
+        Action.END_HALF: _end_half,
         Action.REFUSE_STREAM: _refuse_stream,
         Action.REFUSE_CONNECTION: _refuse_connection,
         Action.ANSWER_RESET: _answer,

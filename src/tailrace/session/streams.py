@@ -15,6 +15,7 @@ from ..wire import (
     DataHeader,
     DataKey,
 )
+from .ledger import Counts, Ledger
 
 __all__ = ["Connection", "DataSink", "Stream", "StreamState"]
 
@@ -39,6 +40,7 @@ class Connection:
     __slots__ = (
         "_header",
         "connection_id",
+        "counts",
         "data_key",
         "has_connection_id",
         "heard",
@@ -50,8 +52,11 @@ class Connection:
         "stream_id",
     )
 
-    def __init__(self, stream: Stream, connection_id: int, has_connection_id: bool) -> None:
+    def __init__(
+        self, stream: Stream, connection_id: int, has_connection_id: bool, counts: Counts
+    ) -> None:
         self.stream = stream
+        self.counts = counts
         self.stream_id = stream.stream_id
         """The stream id it was opened under; its stream goes on to the next one."""
         self.connection_id = connection_id
@@ -61,7 +66,7 @@ class Connection:
         self.heard = False
         """Whether any data has come from the peer."""
         self.is_paused = False
-        """Whether the peer has asked for no more data."""
+        """Whether no data may be sent: the peer has asked for none, or there is no agreement."""
         self.pauses_peer = False
         """Whether this end has asked the peer for no more data."""
         self.data_key: DataKey | None = None
@@ -80,6 +85,16 @@ class Connection:
     def service_id(self) -> str:
         """The service this connection belongs to; "" on a tunnel without service ids."""
         return self.stream.service_id
+
+    @property
+    def ledger(self) -> Ledger | None:
+        """Its books, if the connection outlives links."""
+        return self.counts if isinstance(self.counts, Ledger) else None
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether it waits, over links, until both ends go on with it."""
+        return self.ledger is not None and not self.ledger.is_open
 
     @property
     def can_pause(self) -> bool:
@@ -155,9 +170,9 @@ class Stream:
             if self.last_connection_id not in self.connections:
                 return self.last_connection_id
 
-    def add(self, connection_id: int, has_connection_id: bool) -> Connection:
+    def add(self, connection_id: int, has_connection_id: bool, counts: Counts) -> Connection:
         """Add an open connection."""
-        connection = Connection(self, connection_id, has_connection_id)
+        connection = Connection(self, connection_id, has_connection_id, counts)
         self.connections[connection_id] = connection
         if self.first is None:
             self.first = connection

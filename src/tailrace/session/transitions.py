@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from enum import Enum, unique
 from typing import Final
 
-from ..wire import FLOW_MESSAGES, PEER_MESSAGES, Message, MessageType
+from ..wire import FLOW_MESSAGES, PEER_MESSAGES, RESUME_MESSAGES, Message, MessageType
 from .events import EndCause
 from .streams import Stream, StreamState
 
@@ -60,6 +60,7 @@ class SessionState(_Entry):
 
     AWAITING_SERVICE_IDS = "awaiting the service ids"
     READY = "ready"
+    SUSPENDED = "no agreement with a peer that can resume"
     CLOSED = "closed"
 
 
@@ -70,6 +71,7 @@ class MessageKind(_Entry):
     SESSION_RESET = "SESSION_RESET"
     STREAM = "any of the stream tables"
     PEER = "PEER_JOINED or PEER_LEFT"
+    OFFER = "SESSION_OFFER"
     FLOW_UNMARKED = "a type of this project, not marked ignorable"
     IGNORABLE = "unknown type, ignorable"
     UNKNOWN = "unknown type, not ignorable"
@@ -82,6 +84,7 @@ class SessionAction(Enum):
     COMPARE_SERVICE_IDS = "end the link if they differ from those announced before"
     END_STREAMS = "end all streams and all their connections"
     NOTE_PEER = "note whether the other side is connected"
+    TAKE_OFFER = "see the table of agreements"
     TO_STREAM = "see the stream tables"
     IGNORE = "nothing"
     END_LINK = "end the link"
@@ -97,6 +100,8 @@ class Standing(_Entry):
     STALE = "open under another stream id"
     OPEN = "open, no such connection"
     LIVE = "open, connection open"
+    AWAITED = "open, connection waits for its start to go on"
+    PAST = "start of a connection that has ended here"
 
 
 class Action(_Entry):
@@ -111,6 +116,9 @@ class Action(_Entry):
     NOTE_FLOW = "note that the peer knows flow messages"
     PAUSE_CONNECTION = "send nothing more for the connection"
     RESUME_CONNECTION = "send for the connection again"
+    GO_ON = "let the connection go on"
+    TAKE_ACKNOWLEDGEMENT = "drop what is acknowledged, send up to the new limit"
+    END_HALF = "end the half that the peer sends"
     REFUSE_STREAM = "end the stream, answer STREAM_RESET"
     REFUSE_CONNECTION = "end the connection, answer CONNECTION_RESET"
     ANSWER_RESET = "answer with a reset"
@@ -130,12 +138,14 @@ StreamTable = Mapping[tuple[Standing, int], Action]
 
 _AWAITING: Final = SessionState.AWAITING_SERVICE_IDS
 _READY: Final = SessionState.READY
+_SUSPENDED: Final = SessionState.SUSPENDED
 
 SESSION: Final[SessionTable] = {
     (_AWAITING, MessageKind.SERVICE_IDS): SessionAction.MATCH_SERVICE_IDS,
     (_AWAITING, MessageKind.SESSION_RESET): SessionAction.END_STREAMS,
     (_AWAITING, MessageKind.STREAM): SessionAction.END_LINK,
     (_AWAITING, MessageKind.PEER): SessionAction.NOTE_PEER,
+    (_AWAITING, MessageKind.OFFER): SessionAction.IGNORE,
     (_AWAITING, MessageKind.FLOW_UNMARKED): SessionAction.END_LINK,
     (_AWAITING, MessageKind.IGNORABLE): SessionAction.IGNORE,
     (_AWAITING, MessageKind.UNKNOWN): SessionAction.END_LINK,
@@ -143,9 +153,19 @@ SESSION: Final[SessionTable] = {
     (_READY, MessageKind.SESSION_RESET): SessionAction.END_STREAMS,
     (_READY, MessageKind.STREAM): SessionAction.TO_STREAM,
     (_READY, MessageKind.PEER): SessionAction.NOTE_PEER,
+    (_READY, MessageKind.OFFER): SessionAction.TAKE_OFFER,
     (_READY, MessageKind.FLOW_UNMARKED): SessionAction.END_LINK,
     (_READY, MessageKind.IGNORABLE): SessionAction.IGNORE,
     (_READY, MessageKind.UNKNOWN): SessionAction.END_LINK,
+    (_SUSPENDED, MessageKind.SERVICE_IDS): SessionAction.COMPARE_SERVICE_IDS,
+    (_SUSPENDED, MessageKind.SESSION_RESET): SessionAction.END_STREAMS,
+    # It was sent before the peer had agreed, and will be sent again.
+    (_SUSPENDED, MessageKind.STREAM): SessionAction.IGNORE,
+    (_SUSPENDED, MessageKind.PEER): SessionAction.NOTE_PEER,
+    (_SUSPENDED, MessageKind.OFFER): SessionAction.TAKE_OFFER,
+    (_SUSPENDED, MessageKind.FLOW_UNMARKED): SessionAction.END_LINK,
+    (_SUSPENDED, MessageKind.IGNORABLE): SessionAction.IGNORE,
+    (_SUSPENDED, MessageKind.UNKNOWN): SessionAction.END_LINK,
 }
 
 _NOTHING: Final = Action.IGNORE
@@ -161,11 +181,27 @@ def _table(rows: Mapping[MessageType, tuple[Action, ...]]) -> StreamTable:
 
 
 _COMMON: Final[Mapping[MessageType, tuple[Action, ...]]] = {
-    MessageType.DATA: (*[_NOTHING] * 6, Action.DELIVER),
-    MessageType.STREAM_RESET: (*[_NOTHING] * 5, *[Action.CLOSE_STREAM] * 2),
-    MessageType.CONNECTION_RESET: (*[_NOTHING] * 6, Action.CLOSE_CONNECTION),
-    MessageType.CONNECTION_PAUSE: (*[_NOTHING] * 5, Action.NOTE_FLOW, Action.PAUSE_CONNECTION),
-    MessageType.CONNECTION_RESUME: (*[_NOTHING] * 5, Action.NOTE_FLOW, Action.RESUME_CONNECTION),
+    MessageType.DATA: (*[_NOTHING] * 6, Action.DELIVER, *[_NOTHING] * 2),
+    MessageType.STREAM_RESET: (*[_NOTHING] * 5, *[Action.CLOSE_STREAM] * 2, *[_NOTHING] * 2),
+    MessageType.CONNECTION_RESET: (*[_NOTHING] * 6, *[Action.CLOSE_CONNECTION] * 2, _NOTHING),
+    MessageType.CONNECTION_PAUSE: (
+        *[_NOTHING] * 5,
+        Action.NOTE_FLOW,
+        Action.PAUSE_CONNECTION,
+        *[_NOTHING] * 2,
+    ),
+    MessageType.CONNECTION_RESUME: (
+        *[_NOTHING] * 5,
+        Action.NOTE_FLOW,
+        Action.RESUME_CONNECTION,
+        *[_NOTHING] * 2,
+    ),
+    MessageType.CONNECTION_ACK: (
+        *[_NOTHING] * 6,
+        Action.TAKE_ACKNOWLEDGEMENT,
+        *[_NOTHING] * 2,
+    ),
+    MessageType.CONNECTION_FIN: (*[_NOTHING] * 6, Action.END_HALF, *[_NOTHING] * 2),
 }
 """Rows in which the two sides do not differ: all but those of the starts."""
 
@@ -180,6 +216,8 @@ DESTINATION: Final[StreamTable] = _table(
             Action.REPLACE_STREAM,
             Action.REPLACE_STREAM,
             _NOTHING,
+            Action.GO_ON,
+            Action.REFUSE_CONNECTION,
         ),
         MessageType.CONNECTION_START: (
             _NOTHING,
@@ -189,6 +227,8 @@ DESTINATION: Final[StreamTable] = _table(
             Action.REFUSE_CONNECTION,
             Action.REFUSE_CONNECTION,
             Action.ADD_CONNECTION,
+            Action.REFUSE_CONNECTION,
+            Action.GO_ON,
             Action.REFUSE_CONNECTION,
         ),
     }
@@ -200,12 +240,12 @@ SOURCE: Final[StreamTable] = _table(
         MessageType.STREAM_START: (
             _NOTHING,
             Action.ANSWER_RESET,
-            *[Action.REFUSE_STREAM] * 5,
+            *[Action.REFUSE_STREAM] * 7,
         ),
         MessageType.CONNECTION_START: (
             _NOTHING,
             Action.ANSWER_RESET,
-            *[Action.REFUSE_CONNECTION] * 5,
+            *[Action.REFUSE_CONNECTION] * 7,
         ),
     }
 )
@@ -220,6 +260,10 @@ ENDINGS: Final[Mapping[EndCause, Ending]] = {
     EndCause.PROTOCOL_ERROR: Ending.FAILURE,
     EndCause.LINK_LOST: Ending.FAILURE,
     EndCause.TUNNEL_ENDED: Ending.FAILURE,
+    EndCause.COMPLETED: Ending.ORDERLY,
+    EndCause.PEER_RESTARTED: Ending.FAILURE,
+    EndCause.NOT_RESUMED: Ending.FAILURE,
+    EndCause.PEER_CANNOT_RESUME: Ending.FAILURE,
 }
 
 
@@ -294,7 +338,7 @@ RESUMPTION: Final[ResumptionTable] = _resumption(
     }
 )
 
-_OURS: Final = FLOW_MESSAGES | PEER_MESSAGES
+_OURS: Final = FLOW_MESSAGES | PEER_MESSAGES | RESUME_MESSAGES
 
 STREAM_MESSAGES: Final = frozenset(type_ for _, type_ in SOURCE)
 """Types that name a stream."""
@@ -308,6 +352,8 @@ def kind_of(message: Message) -> MessageKind:
         return MessageKind.STREAM
     if message.type in PEER_MESSAGES:
         return MessageKind.PEER
+    if message.type == MessageType.SESSION_OFFER:
+        return MessageKind.OFFER
     if message.type == MessageType.SERVICE_IDS:
         return MessageKind.SERVICE_IDS
     if message.type == MessageType.SESSION_RESET:
@@ -315,16 +361,24 @@ def kind_of(message: Message) -> MessageKind:
     return MessageKind.IGNORABLE if message.ignorable else MessageKind.UNKNOWN
 
 
-def standing_of(message: Message, stream: Stream | None) -> Standing:
-    """Return where a stream message stands; ``stream`` is that of its service, if there is one."""
+def standing_of(message: Message, stream: Stream | None, *, has_ended: bool = False) -> Standing:
+    """Return where a stream message stands; ``stream`` is that of its service, if there is one.
+
+    ``has_ended`` tells that it starts a connection that is known to have ended.
+    """
     if message.stream_id <= 0:
         return Standing.INVALID
     if stream is None:
         return Standing.NO_SERVICE
+    if has_ended:
+        return Standing.PAST
     if stream.state is StreamState.IDLE:
         return Standing.RESET if message.stream_id == stream.ended_stream_id else Standing.IDLE
     if message.stream_id != stream.stream_id:
         return Standing.STALE
+    named = stream.connections.get(message.connection_id)
+    if named is not None and named.is_awaited:
+        return Standing.AWAITED
     return Standing.LIVE if _names_connection(message, stream) else Standing.OPEN
 
 

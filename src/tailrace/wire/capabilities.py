@@ -19,6 +19,7 @@ __all__ = [
     "NO_CAPABILITIES",
     "OFFER",
     "PASSED_ON",
+    "RESUME",
     "Capabilities",
     "Capability",
     "format_capabilities",
@@ -51,8 +52,10 @@ Capabilities: TypeAlias = frozenset[Capability]
 NO_CAPABILITIES: Final[Capabilities] = frozenset()
 FLOW: Final[Capabilities] = frozenset({Capability.FLOW})
 """That and nothing more."""
+RESUME: Final[Capabilities] = frozenset({Capability.RESUME})
+"""That and nothing more."""
 OFFER: Final[Capabilities] = frozenset({Capability.FLOW, Capability.PINGS})
-"""What a proxy of this version offers."""
+"""What a proxy of this version offers at least."""
 PASSED_ON: Final[Capabilities] = frozenset({Capability.FLOW, Capability.RESUME})
 """What a service of this version passes on between two ends; the rest concerns its own link."""
 

@@ -15,7 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
+from tailrace.session.events import EndCause
 from tailrace.session.ledger import Ledger
+from tailrace.session.replay import ReplayMemory
 from tailrace.session.resumption import Resumption
 from tailrace.wire import (
     MAX_PAYLOAD,
@@ -50,8 +52,6 @@ class Half:
     tag: int
     written: int = 0
     got: int = 0
-    waiting: int = 0
-    """Bytes that the local program has not taken."""
     saw_end: bool = False
     is_over: bool = False
     failed: bool = False
@@ -66,7 +66,8 @@ class Half:
 
     def write(self, size: int) -> None:
         """Send what the credit allows."""
-        size = min(size, self.ledger.credit, LENGTH - self.written)
+        ledger = self.ledger
+        size = min(size, ledger.limit - ledger.sent, LENGTH - self.written)
         data = _content(self.tag)[self.written : self.written + size]
         for at in range(0, size, MAX_PAYLOAD):
             self.ledger.record(memoryview(data[at : at + MAX_PAYLOAD]))
@@ -74,9 +75,8 @@ class Half:
         self.end.settle(self)
 
     def take(self, size: int) -> None:
-        size = min(size, self.waiting)
-        self.waiting -= size
-        self.ledger.taken(size)
+        size = min(size, self.ledger.waiting)
+        self.ledger.waiting -= size
         self.end.settle(self)
 
     def finish(self) -> None:
@@ -105,7 +105,7 @@ class _End:
 
     def __post_init__(self) -> None:
         session_id = next(self.world.processes).to_bytes(16, "big")
-        self.resumption = Resumption(self.side, session_id, self)
+        self.resumption = Resumption(self.side, session_id, ReplayMemory(), self)
         self.world.by_id[session_id] = self
 
     def _send(self, kind: MessageType, ledger: Ledger | None = None, payload: bytes = b"") -> None:
@@ -129,15 +129,18 @@ class _End:
     def send_reset(self, ledger: Ledger) -> None:
         self._send(MessageType.CONNECTION_RESET, ledger)
 
+    def suspended(self) -> None:
+        pass
+
     def resumed(self) -> None:
         self.world.agreements += 1
         self.agreed_with = self.world.by_id[self.resumption._peer_id]
         for half in list(self.halves.values()):
             self.settle(half)
 
-    def ended(self, ledger: Ledger, *, in_order: bool) -> None:
+    def ended(self, ledger: Ledger, cause: EndCause) -> None:
         half = self.halves.pop(ledger)
-        self._ended(half, failed=not in_order)
+        self._ended(half, failed=cause is not EndCause.COMPLETED)
 
     def _ended(self, half: Half, *, failed: bool) -> None:
         half.failed = failed
@@ -164,7 +167,7 @@ class _End:
         if kind in _STARTS:
             ledger = self.resumption.requested(service_id, stream_id, connection_id)
             if ledger is None:
-                self.send_reset(Ledger(service_id, stream_id, connection_id))
+                self.send_reset(Ledger(service_id, stream_id, connection_id, ReplayMemory()))
                 return
             self.settle(self.halves.get(ledger) or self.world.connected(self, ledger))
             return
@@ -188,11 +191,12 @@ class _End:
         self.settle(half)
 
     def _arrived(self, half: Half, data: bytes) -> None:
-        half.ledger.arrived(len(data))
+        half.ledger.received += len(data)
+        half.ledger.mark_reached()
         expected = _content(half.tag ^ 1)[half.got : half.got + len(data)]
         assert data == expected, f"other bytes than were sent, at {half.got} of {half.ledger}"
         half.got += len(data)
-        half.waiting += len(data)
+        half.ledger.waiting += len(data)
 
     def settle(self, half: Half) -> None:
         """Send what is due for a connection."""
@@ -200,12 +204,12 @@ class _End:
         while ledger.is_open and ledger.unsent:
             self._send(MessageType.DATA, ledger, ledger.next_unsent(MAX_PAYLOAD))
         if ledger.fin_is_due:
-            self._send(MessageType.CONNECTION_FIN, ledger, encode_fin(ledger.replay.end))
+            self._send(MessageType.CONNECTION_FIN, ledger, encode_fin(ledger.sent))
             ledger.fin_sent()
         if ledger.acknowledgement_is_due:
             self._send(MessageType.CONNECTION_ACK, ledger, encode_progress(ledger.progress))
             ledger.progress_told()
-        self.world.most_kept = max(self.world.most_kept, len(ledger.replay))
+        self.world.most_kept = max(self.world.most_kept, ledger.kept)
         if ledger.is_over and self.halves.pop(ledger, None):
             self.resumption.end(ledger)
             self._ended(half, failed=False)

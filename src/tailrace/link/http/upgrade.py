@@ -38,7 +38,6 @@ from ...wire import (
     FLOW,
     FLOW_FIELD,
     NO_CAPABILITIES,
-    OFFER,
     Capabilities,
     format_capabilities,
     parse_capabilities,
@@ -103,7 +102,7 @@ def request_headers(endpoint: ServiceEndpoint, agent: str) -> list[tuple[str, st
         headers.append(("client-token", endpoint.client_token.reveal()))
     headers.append(("User-Agent", agent))
     if not endpoint.is_aws:
-        headers.append((CAPABILITIES_FIELD, format_capabilities(OFFER)))
+        headers.append((CAPABILITIES_FIELD, format_capabilities(endpoint.capabilities)))
     return headers
 
 
@@ -121,12 +120,12 @@ def build_request(endpoint: ServiceEndpoint, key: str, agent: str) -> bytes:
     return f"GET {request_path(endpoint)} HTTP/1.1\r\n{fields}\r\n".encode("ascii")
 
 
-def _agreed(response: Response) -> Capabilities:
+def _agreed(response: Response, offered: Capabilities) -> Capabilities:
     """Return what the service passes on; some answer no offer, but know a proxy by its name."""
     agreed = parse_capabilities(response.values(CAPABILITIES_FIELD.lower()))
     if response.values(FLOW_FIELD.lower()) == ["1"]:
         agreed |= FLOW
-    return agreed & OFFER
+    return agreed & offered
 
 
 class UpgradeParser:
@@ -192,7 +191,9 @@ class UpgradeParser:
             names = self._scrub(", ".join(chosen))
             self._fail(f'the answer names the subprotocol "{names}", not {wanted}')
         channel = self._scrub(", ".join(response.values("channel-id")))
-        return UpgradeAccepted(wanted, channel, response.leftover, _agreed(response))
+        return UpgradeAccepted(
+            wanted, channel, response.leftover, _agreed(response, self._endpoint.capabilities)
+        )
 
     def _refuse(self, response: Response) -> NoReturn:
         reason = response.shown_reason(self._endpoint.secrets)
