@@ -3,9 +3,9 @@
 The bytes themselves are kept by their connections, copied once. The books are kept by
 :mod:`tailrace.flow.receive_buffers`, which explains the three steps and their marks; here they
 are acted on. The session pauses and resumes the peer of one connection, or tells it how much it
-may send; the reading of the whole link stops and starts; and while the link is not read, every quarter of the stall timeout
-connections that take nothing are looked for and given up, so that the others can go on. One
-that is alone may take as long as it likes.
+may send; the reading of the whole link stops and starts; and while the link is not read, every
+quarter of the stall timeout connections that take nothing are looked for and given up, so that the
+others can go on. One that is alone may take as long as it likes.
 
 Invariant: the link is read exactly while the buffers are not full. A new link that finds them
 full is not read either.

@@ -292,12 +292,9 @@ class LocalConnection:
         """Read the local end again after :meth:`pause`, and first send what was lost again."""
         unsent = self._ledger.unsent if self._ledger is not None else 0
         if self.state is _PAUSED:
-            if unsent:
-                self._park()
-            else:
-                self._enter(_OPEN)
-        elif self.state is _HALF_CLOSED and unsent:
-            self._outbound.park(self)
+            self._enter(_PARKED if unsent else _OPEN)
+        if unsent and self.state in (_PARKED, _HALF_CLOSED):
+            self._outbound.ask_turn(self)
 
     def _park(self) -> None:
         self._enter(_PARKED)

@@ -104,6 +104,12 @@ class Outbound(Generic[S]):
             self._give_turns_soon()
         self.budget = 0 if self._turns.closed else self._turn_budget
 
+    def ask_turn(self, connection: S) -> None:
+        """Park a connection although the gate may be open: its turn comes in any case."""
+        self.park(connection)
+        if not self._turns.closed:
+            self._give_turns_soon()
+
     def memory_filled(self) -> None:
         """Note that connections keep as much as they may: none is read until the peer has it."""
         self.memory.full = True
