@@ -48,11 +48,13 @@ class Block:
 class ReplayMemory:
     """What all connections of a tunnel keep, in bytes, and the blocks that are free."""
 
-    __slots__ = ("_max_payload", "_spare", "full", "room_made", "size")
+    __slots__ = ("_max_payload", "_spare", "connections", "full", "room_made", "size")
 
     def __init__(self, max_payload: int = MAX_PAYLOAD) -> None:
         self._max_payload = max_payload
         self._spare: list[Block] = []
+        self.connections = 0
+        """Connections that share it."""
         self.size = 0
         """Bytes that are kept."""
         self.full = False
