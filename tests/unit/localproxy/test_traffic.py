@@ -155,7 +155,7 @@ async def test_an_older_peer_is_told_about_once(service: ServiceProcess):
     """A source that says V2 makes the destination answer in V2, which a V3 source follows."""
     with tunnel_of(service, "SSH") as tunnel:
         async with application(echo) as app:
-            far = tunnel.settings(Side.DESTINATION, services={"SSH": app})
+            far = tunnel.settings(Side.DESTINATION, services={"SSH": app}, resume_timeout=0.0)
             near = tunnel.settings(Side.SOURCE)
             async with both_proxies(near, far) as ends:
                 (destination,) = ends.destination.proxy._uplink.traffics
