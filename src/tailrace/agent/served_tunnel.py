@@ -29,6 +29,7 @@ from ..library import (
     TunnelEvent,
     TunnelStatus,
 )
+from ..library.settings import RESUME_TIMEOUT
 from .state import KeptTunnel
 
 __all__ = ["DestinationSettings", "ServedTunnel", "TunnelPhase", "destination"]
@@ -55,6 +56,8 @@ class DestinationSettings:
     endpoint: str | None = None
     """Data endpoint of all tunnels; ``None``: that of the tunnel's region."""
     ca: Path | None = None
+    resume_timeout: float = RESUME_TIMEOUT
+    """Seconds for which open connections wait for a lost link, or a source that has left."""
 
 
 class TunnelPhase(Enum):
@@ -85,6 +88,7 @@ def destination(
         client_token=kept.client_token,
         timeout=None,
         renewal_timeout=renewal_timeout,
+        resume_timeout=settings.resume_timeout,
     )
 
 

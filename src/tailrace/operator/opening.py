@@ -150,6 +150,7 @@ class Opening(ConnectObserver):
                 lifetime=wanted.lifetime,
                 timeout=wanted.timeout,
                 client=self._client,
+                resume_timeout=wanted.resume_timeout,
             ) as tunnel:
                 if wanted.keep and self._entry is not None:
                     self._entry.remove()
