@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
+from ..control.summary import paused_text, resumed_text
 from ..errors import (
     AccessRefused,
     RemoteProtocolError,
@@ -27,6 +28,8 @@ from ..library import (
     ServicesMapped,
     Tunnel,
     TunnelEvent,
+    TunnelPaused,
+    TunnelResumed,
     TunnelStatus,
 )
 from ..library.settings import RESUME_TIMEOUT
@@ -221,6 +224,10 @@ class ServedTunnel:
                 case Reconnecting(cause=cause):
                     self._enter(TunnelPhase.WAITING)
                     self._tell(str(cause), cause.advice)
+                case TunnelPaused():
+                    _log.info("tunnel %s: %s", self.label, paused_text(event))
+                case TunnelResumed():
+                    _log.info("tunnel %s: %s", self.label, resumed_text(event))
 
     def _enter(self, phase: TunnelPhase) -> None:
         if phase is not self.phase:

@@ -25,6 +25,7 @@ from ..library import (
     Reconnecting,
     SourceTunnel,
     TunnelEvent,
+    TunnelPaused,
 )
 from ..library.connector import ConnectObserver, connect_observed
 from .hints import absence_hint
@@ -205,6 +206,8 @@ class Opening(ConnectObserver):
             async for event in tunnel.events():
                 self._heard(event)
                 self._follow(event, tunnel)
+                if self.state.waiting or isinstance(event, TunnelPaused):
+                    self._become(waiting=tunnel.status().waiting)
         finally:
             asking.cancel()
             await asyncio.wait([asking])
