@@ -183,8 +183,10 @@ class Resumption:
             self._ended[key] = ledger
 
     def _forget(self, ledger: Ledger) -> bool:
-        ledger.close()
-        return self._ledgers.pop((ledger.service_id, ledger.connection_id), None) is not None
+        found = self._ledgers.pop((ledger.service_id, ledger.connection_id), None) is not None
+        if found:
+            ledger.close()
+        return found
 
     def give_up(self, cause: EndCause) -> None:
         """End all connections: nobody comes to go on with them, or somebody who cannot."""
