@@ -293,7 +293,9 @@ class LocalConnection:
         unsent = self._ledger.unsent if self._ledger is not None else 0
         if self.state is _PAUSED:
             self._enter(_PARKED if unsent else _OPEN)
-        if unsent and self.state in (_PARKED, _HALF_CLOSED):
+        elif self.state is not _HALF_CLOSED:
+            return  # one that is parked waits for its turn already
+        if unsent:
             self._outbound.ask_turn(self)
 
     def _park(self) -> None:
