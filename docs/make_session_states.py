@@ -13,10 +13,13 @@ from pathlib import Path
 from tailrace.session.transitions import (
     DESTINATION,
     ENDINGS,
+    RESUMPTION,
     SESSION,
     SOURCE,
     STREAM_MESSAGES,
     MessageKind,
+    ResumptionEvent,
+    ResumptionState,
     SessionState,
     Standing,
     StreamTable,
@@ -67,10 +70,33 @@ def _endings() -> str:
     return "\n".join(["## Ends of connections", "", *_table(["cause", "it ended"], rows), ""])
 
 
+_GOING_ON = """\
+## Agreements over lost links
+
+Two ends that can go on with their connections over a lost link agree on which, and from where
+(`src/tailrace/session/resumption.py`). Stream messages are sent and taken only while they do. An
+*incarnation* of an end is what it sends on one link, while its peer stays the same.
+"""
+
+
+def _resumption() -> str:
+    columns = ["event", *(state.value for state in ResumptionState)]
+    rows = [
+        [event.value, *(_entry(state, event) for state in ResumptionState)]
+        for event in ResumptionEvent
+    ]
+    return "\n".join([_GOING_ON, *_table(columns, rows), ""])
+
+
+def _entry(state: ResumptionState, event: ResumptionEvent) -> str:
+    action, after = RESUMPTION[state, event]
+    return action.value if after is state else f"{action.value}; then *{after.value}*"
+
+
 def render() -> str:
     """Return the page."""
     sections = [_streams(Side.SOURCE, SOURCE), _streams(Side.DESTINATION, DESTINATION)]
-    return "\n".join([_INTRODUCTION, _session(), *sections, _endings()])
+    return "\n".join([_INTRODUCTION, _session(), *sections, _endings(), _resumption()])
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from .targets import (
     native,
     notifications,
     operations,
+    resumption,
     sessions,
     wire,
 )
@@ -26,6 +27,7 @@ _ALL: Final[tuple[Target[Any], ...]] = (
     wire.CODEC,
     wire.FRAMING,
     wire.FAST_PATH,
+    resumption.RESUMPTION,
     sessions.SESSION_SOURCE,
     sessions.SESSION_DESTINATION,
     http.UPGRADE_REQUEST,

@@ -27,6 +27,7 @@ from tailrace.session import (
     TunnelReady,
 )
 from tailrace.wire import (
+    FLOW,
     FLOW_MESSAGES,
     MAX_CONNECTION_ID,
     MAX_MESSAGE,
@@ -84,7 +85,8 @@ class _Room:
         self.open: dict[Connection, str] = {}
         self._role = side
         self.session = Session(side, self, play.configured, play.dialect)
-        self.session.may_pause = play.may_pause
+        if play.may_pause:
+            self.session.capabilities = FLOW
 
     def event_occurred(self, event: Event) -> None:
         match event:
@@ -110,7 +112,7 @@ class _Room:
         message = oracle_decode(frame[2:])
         assert message.type != MessageType.DATA
         assert message.ignorable is (message.type in FLOW_MESSAGES)
-        assert self.session.may_pause or not (message.ignorable or message.payload)
+        assert self.session.capabilities or not (message.ignorable or message.payload)
         assert message.stream_id > 0
         self.log.append(frame)
 

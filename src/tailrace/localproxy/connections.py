@@ -51,6 +51,7 @@ class ConnectionTable:
         loop: asyncio.AbstractEventLoop,
         settings: ProxySettings,
         session: Session,
+        outbound: Outbound[LocalConnection],
         clients: Clients,
         emit: Callable[[ProxyEvent], None],
         log: TunnelLog,
@@ -59,7 +60,7 @@ class ConnectionTable:
         self.log = log
         self.linger = settings.linger
         self.stall_timeout = settings.stall_timeout
-        self.outbound: Outbound[LocalConnection] = Outbound(loop, settings.max_payload)
+        self.outbound = outbound
         self.inbound: Inbound[LocalConnection] = Inbound(
             loop, session, settings.stall_timeout, self._crowded, self._give_up
         )
@@ -179,6 +180,13 @@ class ConnectionTable:
             self.log.debug("%s: resumed by the peer", local.name)
             local.resume()
 
+    def peer_finished(self, connection: Connection) -> None:
+        """Called when the peer sends nothing more for a connection."""
+        local = self._live.get(connection)
+        if local is not None:
+            self.log.debug("%s: the peer has sent everything", local.name)
+            local.peer_finished()
+
     def _detach(self, local: LocalConnection, *, cut: str) -> None:
         """Have a connection that has ended in the tunnel drain by itself; ``cut`` says why."""
         if self._live.pop(local.connection, None) is None:
@@ -191,6 +199,12 @@ class ConnectionTable:
             local.tunnel_ended(cut=cut)
 
     # -- source: clients --------------------------------------------------------------------
+
+    def serve_all(self) -> None:
+        """Connect the clients that wait, as :meth:`serve`."""
+        if self._session.side is Side.SOURCE:
+            for service_id in self._session.service_ids:
+                self.serve(service_id)
 
     def serve(self, service_id: str) -> None:
         """Connect the clients that wait for a service, for as long as it takes connections."""
@@ -273,6 +287,9 @@ class ConnectionTable:
     def half_closed(self, connection: LocalConnection) -> None:
         if self._clients.has_waiting(connection.connection.service_id):
             connection.end_linger()
+
+    def finished(self, connection: LocalConnection) -> None:
+        self._session.finish(connection.connection)
 
     def local_ended(self, connection: LocalConnection, failure: str) -> None:
         del self._live[connection.connection]

@@ -2,10 +2,10 @@
 
 The bytes themselves are kept by their connections, copied once. The books are kept by
 :mod:`tailrace.flow.receive_buffers`, which explains the three steps and their marks; here they
-are acted on. The session pauses and resumes the peer of one connection; the reading of the
-whole link stops and starts; and while the link is not read, every quarter of the stall timeout
-connections that take nothing are looked for and given up, so that the others can go on. One
-that is alone may take as long as it likes.
+are acted on. The session pauses and resumes the peer of one connection, or tells it how much it
+may send; the reading of the whole link stops and starts; and while the link is not read, every
+quarter of the stall timeout connections that take nothing are looked for and given up, so that the
+others can go on. One that is alone may take as long as it likes.
 
 Invariant: the link is read exactly while the buffers are not full. A new link that finds them
 full is not read either.
@@ -30,8 +30,10 @@ class Receiver(Protocol):
     """A local connection, as far as what waits for its socket is concerned."""
 
     connection: Connection
-    waiting: int
-    """Bytes received that its socket has not taken."""
+
+    @property
+    def waiting(self) -> int:
+        """Bytes received that its socket has not taken."""
 
 
 R = TypeVar("R", bound=Receiver)
@@ -77,17 +79,26 @@ class Inbound(Generic[R]):
     def buffered(self, receiver: R, size: int) -> None:
         """Note that ``size`` more bytes wait for a connection's socket."""
         connection, waiting = receiver.connection, receiver.waiting
+        has_window = connection.ledger is not None
         can_pause = connection.can_pause
-        self.buffers.added(receiver, size, waiting, self._loop.time(), can_pause=can_pause)
-        if can_pause and self.buffers.wants_pause(waiting):
+        bounded = can_pause or has_window
+        self.buffers.added(receiver, size, waiting, self._loop.time(), can_pause=bounded)
+        if can_pause and self.buffers.wants_pause(waiting, has_window=has_window):
             self._session.pause(connection)
         self._regulate()
+
+    def mark_reached(self, receiver: R) -> None:
+        """Acknowledge what has come for a connection."""
+        self._session.mark_reached(receiver.connection)
 
     def taken(self, receiver: R, size: int) -> None:
         """Note that a socket took ``size`` of its bytes."""
         self.buffers.taken(receiver, size, receiver.waiting, self._loop.time())
+        connection = receiver.connection
         if receiver.waiting <= PAUSE_LOW:
-            self._session.resume(receiver.connection)
+            self._session.resume(connection)
+        if connection.ledger is not None and connection.ledger.acknowledgement_is_due:
+            self._session.settle(connection)
         self._regulate()
 
     def removed(self, receiver: R) -> None:

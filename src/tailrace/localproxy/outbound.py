@@ -2,8 +2,10 @@
 
 Nothing read from a local socket is ever queued here. A connection reads only what it may send
 at once, behind a gap that its message header goes into, and sends it before the next one
-reads. So one buffer serves all connections of a tunnel, and what cannot be sent stays in the
-kernel, where TCP carries the pressure back to the local program.
+reads. So one block of memory serves all connections of a tunnel, and what cannot be sent stays in
+the kernel, where TCP carries the pressure back to the local program. Where a connection outlives
+its link, large pieces stay in the block until the peer has acknowledged them, and the next read
+takes another block (:mod:`tailrace.session.replay`).
 
 How much a connection may read, it asks of :class:`Outbound`:
 
@@ -23,32 +25,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from ..flow.scheduler import Turns
-from ..wire import MAX_PAYLOAD, DataHeader
+from ..session import Block, ReplayMemory
 
-__all__ = ["Outbound", "ReadBuffer", "Sender"]
-
-
-class ReadBuffer:
-    """The one buffer all connections of a tunnel read into; the gap takes the message header."""
-
-    __slots__ = ("memory", "payload", "view")
-
-    GAP: Final = DataHeader.MAX_SIZE
-
-    def __init__(self, max_payload: int = MAX_PAYLOAD) -> None:
-        self.memory = bytearray(self.GAP + max_payload)
-        self.view = memoryview(self.memory)
-        self.payload = self.view[self.GAP :]
+__all__ = ["Outbound", "Sender"]
 
 
 class Sender(Protocol):
     """A local connection, as far as its turns are concerned."""
 
-    bytes_in: int
-    """Bytes it has sent in its life."""
+    @property
+    def bytes_in(self) -> int:
+        """Bytes it has sent in its life."""
 
     def take_turn(self) -> None:
         """Read and send once."""
@@ -65,7 +55,13 @@ class Outbound(Generic[S]):
     """The way from all local sockets of a tunnel to its link."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, max_payload: int) -> None:
-        self.read_buffer = ReadBuffer(max_payload)
+        self.memory = ReplayMemory(max_payload)
+        """What the connections keep to send it again."""
+        self.memory.filled = self._memory_filled
+        self.memory.room_made = self._room_made
+        self.spare = self.memory.spare
+        self.block: Block = self.memory.new_block()
+        """What all connections read into."""
         self.budget = 0
         """Bytes that a connection may read and send now; 0 while bulk data has to wait."""
         self.send: Callable[[memoryview], None] = _no_link
@@ -107,6 +103,22 @@ class Outbound(Generic[S]):
         self._turn_budget = quantum if quantum < self._max_payload else self._max_payload
         self._turns.set_quantum(quantum)
         if self._turns.set_window_full(full):
+            self._give_turns_soon()
+        self.budget = 0 if self._turns.closed else self._turn_budget
+
+    def ask_turn(self, connection: S) -> None:
+        """Park a connection although the gate may be open: its turn comes in any case."""
+        self.park(connection)
+        if not self._turns.closed:
+            self._give_turns_soon()
+
+    def _memory_filled(self) -> None:
+        """Read no connection until the peer has what was sent."""
+        self._turns.set_memory_full(True)
+        self.budget = 0
+
+    def _room_made(self) -> None:
+        if self._turns.set_memory_full(False):
             self._give_turns_soon()
         self.budget = 0 if self._turns.closed else self._turn_budget
 

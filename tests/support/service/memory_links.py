@@ -25,7 +25,7 @@ from tailrace.service.relay.request_reader import make_websocket
 from tailrace.service.relay.switchboard import Switchboard
 from tailrace.service.telemetry.counters import Counters
 from tailrace.service.telemetry.picows_log import PicowsLog
-from tailrace.wire import SUBPROTOCOL_V3, Side
+from tailrace.wire import NO_CAPABILITIES, SUBPROTOCOL_V3, Capability, Side
 
 __all__ = [
     "SERVICES",
@@ -257,8 +257,9 @@ class _Service:
     def _join(self, side: Side, is_tailrace: bool) -> None:
         # What the last client sent after it was replaced is of no interest.
         before = self._clients.pop(side, None)
+        capabilities = frozenset(Capability) if is_tailrace else NO_CAPABILITIES
         info = LinkInfo(
-            "channel", "1.2.3.4", "t", 1e12, side, SERVICES, SUBPROTOCOL_V3, is_tailrace, str(side)
+            "channel", "1.2.3.4", "t", 1e12, side, SERVICES, SUBPROTOCOL_V3, capabilities, str(side)
         )
         link = ClientLink(self, info)
         if not self._compiled:

@@ -49,6 +49,9 @@ _KINDS = st.sampled_from(
         MessageType.CONNECTION_START,
         MessageType.CONNECTION_PAUSE,
         MessageType.CONNECTION_RESUME,
+        MessageType.SESSION_OFFER,
+        MessageType.CONNECTION_ACK,
+        MessageType.CONNECTION_FIN,
     )
 )
 _ODD = st.one_of(

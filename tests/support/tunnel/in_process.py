@@ -18,7 +18,7 @@ from tailrace.link.http.upgrade import request_headers
 from tailrace.localproxy.events import Connected, Listening, ProxyEvent, ServicesMapped
 from tailrace.localproxy.proxy import LocalProxy
 from tailrace.localproxy.settings import ProxySettings
-from tailrace.wire import Side
+from tailrace.wire import CAPABILITIES_FIELD, Side
 
 __all__ = ["Ends", "RunningProxy", "both_proxies", "disguise", "running_proxy"]
 
@@ -127,7 +127,10 @@ def disguise(monkeypatch: pytest.MonkeyPatch, *sides: Side) -> None:
     """
 
     def headers(endpoint: ServiceEndpoint, agent: str) -> list[tuple[str, str]]:
-        return request_headers(endpoint, "localproxy" if endpoint.side in sides else agent)
+        if endpoint.side not in sides:
+            return request_headers(endpoint, agent)
+        fields = request_headers(endpoint, "localproxy")
+        return [field for field in fields if field[0] != CAPABILITIES_FIELD]
 
     for module in ("picows_link", "http.upgrade"):
         monkeypatch.setattr(f"tailrace.link.{module}.request_headers", headers)
