@@ -22,7 +22,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_READY := $(VENV)/.ready-demo
 # What the optional extension is built from, when the package is installed.
-EXTENSION := hatch_build.py src/tailrace/_fast.pyx src/tailrace/_counts.pyx src/tailrace/_counts.pxd
+EXTENSION := hatch_build.py src/tailrace/_fast.pyx src/tailrace/_core.pyx src/tailrace/_core.pxd
 # Its progress is for people, standard output for results.
 PIP_INSTALL := @$(BIN)/python -m pip --disable-pip-version-check install >&2
 
@@ -43,7 +43,7 @@ TARGETS ?=
 
 # CPU minutes of `make fuzz-native`, and its targets.
 NATIVE_MINUTES ?= 60
-NATIVE_TARGETS ?= framing fastpath relay-gate
+NATIVE_TARGETS ?= framing fastpath relay-gate link-gate
 SANITIZE := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined
 
 # Interpreters that `make wheels` builds a wheel with the extension for.

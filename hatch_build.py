@@ -23,8 +23,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 __all__ = ["ExtensionHook"]
 
-_MODULES = ("_counts", "_fast")
-_SOURCES = ("_fast.pyx", "_counts.pyx", "_counts.pxd")
+_MODULES = ("_core", "_fast")
+_SOURCES = ("_fast.pyx", "_core.pyx", "_core.pxd")
 _NEEDED = ("picows", "aiofastnet")
 """Whose declarations are compiled in. The package compares: ``tailrace.common.extension``."""
 _SETUP = """

@@ -51,10 +51,11 @@ _ALL: Final[tuple[Target[Any], ...]] = (
     operations.OPERATION_CALLS,
     devices.CERTIFICATE_PIN,
     devices.EVENT_STREAM,
+    native.LINK_GATE,
     native.RELAY_GATE,
 )
 
 TARGETS: Final[Mapping[str, Target[Any]]] = {target.name: target for target in _ALL}
 
-NATIVE: Final = frozenset({native.RELAY_GATE.name})
+NATIVE: Final = frozenset({native.LINK_GATE.name, native.RELAY_GATE.name})
 """Targets that find nothing without the compiled extension."""

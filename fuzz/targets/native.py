@@ -6,15 +6,18 @@ from dataclasses import replace
 from random import Random
 from typing import Final
 
+from hypothesis import strategies as st
+
 from support.network.frames import BINARY, frame
 from support.service.memory_links import Bytes, Join, Step, Turn, run_steps
 from support.service.relay_steps import relay_steps
+from support.tunnel.memory_ends import play
 from tailrace.wire import DataHeader, Message, MessageType, Side, encode_delimited
 
 from ..mutate import vary_bytes
 from ..target import Target
 
-__all__ = ["RELAY_GATE"]
+__all__ = ["LINK_GATE", "RELAY_GATE"]
 
 
 def _check_relay_gate(steps: tuple[Step, ...]) -> None:
@@ -50,6 +53,20 @@ def _seed(*sizes: int) -> tuple[Step, ...]:
     steps += [Bytes(side, _frame(message)) for message in messages for side in Side]
     return (*steps, Turn(2), Bytes(Side.SOURCE, _frame(b"".join(messages))))
 
+
+def _check_link_gate(seed: int) -> None:
+    assert play(seed, compiled=True) == play(seed, compiled=False)
+
+
+LINK_GATE: Final = Target(
+    "link-gate",
+    "data between a link and local sockets, by the compiled extension and by Python",
+    st.integers(0, 2**62),
+    _check_link_gate,
+    (),
+    (0, 1, 2),
+    lambda seed, random: random.getrandbits(62),
+)
 
 RELAY_GATE: Final = Target(
     "relay-gate",

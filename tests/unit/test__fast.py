@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Iterator
+from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from picows import WSMsgType
+from picows.picows import _make_test_ws_frame
 
 from support.network.frames import BINARY, CONTINUATION, PING, frame
 from support.plugins.leaks import uncollected
 from support.service.memory_links import Bytes, Full, Join, Leave, Outcome, Step, Turn, run_steps
 from support.service.relay_steps import relay_steps
+from support.tunnel.memory_ends import play
+from tailrace.common.counts import Pump, Way
 from tailrace.common.extension import load, why_not
+from tailrace.errors import RemoteProtocolError
 from tailrace.service.relay.client_link import ClientLink
-from tailrace.wire import ConnectionIndex, DataHeader, Message, MessageType, Side, encode_delimited
+from tailrace.session import Block, Counts
+from tailrace.wire import (
+    ConnectionIndex,
+    DataHeader,
+    Message,
+    MessageType,
+    Side,
+    decode,
+    encode_delimited,
+)
 
 fast = load()
+Outlet = object if fast is None else import_module("tailrace._core").Outlet
 
 pytestmark = pytest.mark.skipif(fast is None, reason=f"no compiled extension: {why_not()}")
 
@@ -159,11 +177,97 @@ class TestRelayGate:
         with pytest.raises(TypeError):
             gate.open(object())
         gate.open(gate)
-        assert gate.is_open
         gate.shut()
-        assert not gate.is_open
         with pytest.raises(TypeError):
             gate.on_ws_frame(None, 1)
+
+
+class TestLinkGate:
+    """Data between the link of an end and the sockets of its connections."""
+
+    @settings(max_examples=40)
+    @given(st.integers(0, 2**32))
+    def test_the_same_comes_of_everything(self, seed: int) -> None:
+        assert play(seed, compiled=True) == play(seed, compiled=False)
+
+    def test_much_passes_without_python(self) -> None:
+        seen = [sum(play(seed, compiled=way).seen for seed in range(10)) for way in (True, False)]
+        assert seen[0] < 0.8 * seen[1]
+
+    def test_an_error_ends_the_link(self) -> None:
+        """As Python's do: what a mark finds wrong must not get lost in picows."""
+        failed: list[Exception] = []
+
+        class Link:
+            handler_failed = failed.append
+
+            def frame_arrived(self, transport: Any, frame: Any) -> None:
+                raise AssertionError
+
+        class Broken(Pump):
+            def mark_reached(self) -> None:
+                raise RemoteProtocolError("more than was allowed")
+
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            pump = Broken()
+            pump.fd, pump.takes, pump._counts = ours.fileno(), True, Counts(ack_at=5)
+            index: ConnectionIndex[Pump] = ConnectionIndex()
+            body = memoryview(message(b"12345"))[2:]
+            index.add(body, decode(body), pump)
+            gate = fast.LinkGate(Link())
+            gate.open(index)
+            arrived = _make_test_ws_frame(WSMsgType.BINARY, message(b"12345"), True, False)
+            gate.on_ws_frame(None, arrived)
+            assert theirs.recv(10) == b"12345"
+        assert [str(each) for each in failed] == ["more than was allowed"]
+
+    def test_misuse_raises(self) -> None:
+        for kind in (fast.LinkOutlet, fast.Wire):
+            with pytest.raises(TypeError):
+                kind(None, None, None)
+        gate = fast.LinkGate(None)
+        with pytest.raises(AttributeError):
+            gate.open(None)
+        gate.on_ws_frame(None, _make_test_ws_frame(WSMsgType.BINARY, b"x", True, False))
+
+
+class TestPump:
+    """What a connection whose parts are missing does, instead of touching memory."""
+
+    def test_misuse_raises(self) -> None:
+        pump = Pump()
+        with pytest.raises((AttributeError, TypeError)):
+            pump.readable()
+        with pytest.raises(TypeError):
+            pump._outbound = object()
+        with pytest.raises(TypeError):
+            pump._counts = 5
+
+    @pytest.mark.parametrize("room", [0, 9])
+    def test_where_there_is_no_room_for_a_turn_python_reads(self, room: int) -> None:
+        class Reader(Pump):
+            read = 0
+
+            def _readable(self) -> None:
+                Reader.read += 1
+
+        pump, way, counts = Reader(), Way(), Counts()
+        way.block, way.budget, way.gap, way.outlet = Block(100), 10, Block.GAP, Outlet()
+        counts.room = room
+        pump.connection = SimpleNamespace(header=DataHeader(1, "A", 1), is_open=True)
+        pump._outbound, pump._counts = way, counts
+        pump.readable()
+        counts.room = 1000
+        for way.budget in (0, -1, 101, 2**40):
+            pump.readable()
+        way.budget, way.gap = 10, 8
+        pump.readable()
+        way.gap, way.outlet = Block.GAP, None
+        pump.readable()
+        pump.connection.is_open = False
+        pump.readable()
+        assert Reader.read == 8
 
 
 class TestHeads:

@@ -28,7 +28,7 @@ VARIABLE: Final = "TAILRACE_FAST"
 _MODULE: Final = "tailrace._fast"
 _NEEDED: Final = {"picows": "version.py", "aiofastnet": "_version.py"}
 """What it looks into, and the file of each that tells its version."""
-_SOURCES: Final = ("_fast.pyx", "_counts.pyx", "_counts.pxd")
+_SOURCES: Final = ("_fast.pyx", "_core.pyx", "_core.pxd")
 _VERSION: Final = re.compile(r"""^__version__ = ["'](.+)["']$""", re.MULTILINE)
 
 

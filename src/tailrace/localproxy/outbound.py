@@ -25,8 +25,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
+from ..common.counts import Way
 from ..flow.scheduler import Turns
 from ..session import Block, ReplayMemory
 
@@ -51,8 +52,10 @@ def _no_link(message: memoryview) -> None:
     raise AssertionError("data was sent without a link")
 
 
-class Outbound(Generic[S]):
+class Outbound(Way, Generic[S]):
     """The way from all local sockets of a tunnel to its link."""
+
+    block: Block
 
     def __init__(self, loop: asyncio.AbstractEventLoop, max_payload: int) -> None:
         self.memory = ReplayMemory(max_payload)
@@ -60,8 +63,10 @@ class Outbound(Generic[S]):
         self.memory.filled = self._memory_filled
         self.memory.room_made = self._room_made
         self.spare = self.memory.spare
-        self.block: Block = self.memory.new_block()
+        self.block = self.memory.new_block()
         """What all connections read into."""
+        self.gap = Block.GAP
+        self.outlet = None
         self.budget = 0
         """Bytes that a connection may read and send now; 0 while bulk data has to wait."""
         self.send: Callable[[memoryview], None] = _no_link
@@ -78,9 +83,10 @@ class Outbound(Generic[S]):
         self.unpark: Callable[[S], None] = self._turns.unpark
         self.forget: Callable[[S], None] = self._turns.forget
 
-    def attach(self, send: Callable[[memoryview], None]) -> None:
-        """Send on a new link, which has room."""
+    def attach(self, send: Callable[[memoryview], None], outlet: Any = None) -> None:
+        """Send on a new link, which has room; sockets send on its ``outlet`` without Python."""
         self.send = send
+        self.outlet = outlet
         self._attached = True
         self._turns.set_window_full(False)
         self.set_link_paused(False)
@@ -90,6 +96,7 @@ class Outbound(Generic[S]):
         self._attached = False
         self.set_link_paused(True)
         self.send = _no_link
+        self.outlet = None
 
     def set_link_paused(self, paused: bool) -> None:
         """Note whether the write buffer of the link is over its mark."""

@@ -36,6 +36,7 @@ class SocketEnd:
 
     __slots__ = (
         "_sock",
+        "descriptor",
         "pending_error",
         "recv_into",
         "send",
@@ -56,7 +57,7 @@ class SocketEnd:
         self.pending_error: Callable[[], int] = partial(
             sock.getsockopt, socket.SOL_SOCKET, socket.SO_ERROR
         )
-        fd = sock.fileno()
+        self.descriptor = fd = sock.fileno()
         self.start_reading: Callable[[_Callback], object] = partial(loop.add_reader, fd)
         self.stop_reading: _Stop = partial(loop.remove_reader, fd)
         self.start_writing: Callable[[_Callback], object] = partial(loop.add_writer, fd)

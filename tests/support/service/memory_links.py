@@ -34,8 +34,10 @@ __all__ = [
     "Full",
     "Join",
     "Leave",
+    "MemoryTransport",
     "Outcome",
     "Step",
+    "ToldLoop",
     "Turn",
     "run_steps",
 ]
@@ -127,7 +129,7 @@ class _Socket:
         return -1
 
 
-class _Transport(aiofastnet.Transport):
+class MemoryTransport(aiofastnet.Transport):
     """A connection with TLS, as far as picows and the service can tell."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, outcome: list[bytes | str]) -> None:
@@ -180,7 +182,7 @@ class _Transport(aiofastnet.Transport):
 class _Client:
     link: ClientLink
     protocol: Any
-    transport: _Transport
+    transport: MemoryTransport
     unread: bytearray = field(default_factory=bytearray)
 
     def lose(self) -> None:
@@ -189,7 +191,7 @@ class _Client:
         self.transport.set_protocol(asyncio.Protocol())
 
 
-class _Loop(asyncio.SelectorEventLoop):
+class ToldLoop(asyncio.SelectorEventLoop):
     """A loop whose time is told to it."""
 
     now = 1000.0
@@ -201,7 +203,7 @@ class _Loop(asyncio.SelectorEventLoop):
 class _Service:
     """The context of the links, and what becomes of them."""
 
-    def __init__(self, loop: _Loop, compiled: bool) -> None:
+    def __init__(self, loop: ToldLoop, compiled: bool) -> None:
         self.switchboard = Switchboard()
         self.settings = DataSettings()
         self.limits = Limits()
@@ -271,7 +273,7 @@ class _Service:
 
         websocket = make_websocket(accept, PicowsLog(), None, 64 * 1024)
         self.outcome.done.append([])
-        transport = _Transport(self._loop, self.outcome.done[-1])
+        transport = MemoryTransport(self._loop, self.outcome.done[-1])
         transport.set_protocol(websocket)
         websocket.connection_made(transport)
         client = _Client(link, websocket, transport)
@@ -294,8 +296,8 @@ class _Service:
 
 
 @contextmanager
-def _new_loop() -> Iterator[_Loop]:
-    loop = _Loop()
+def _new_loop() -> Iterator[ToldLoop]:
+    loop = ToldLoop()
     try:
         yield loop
     finally:
@@ -308,7 +310,7 @@ def run_steps(steps: Sequence[Step], *, compiled: bool) -> Outcome:
         return loop.run_until_complete(_run(steps, loop, compiled))
 
 
-async def _run(steps: Sequence[Step], loop: _Loop, compiled: bool) -> Outcome:
+async def _run(steps: Sequence[Step], loop: ToldLoop, compiled: bool) -> Outcome:
     service = _Service(loop, compiled)
     with mock.patch.object(window_driver, "_now", service.clock):
         for step in (*steps, Turn(_LAST_TURNS), Advance(_LAST_WAIT), Turn(2)):

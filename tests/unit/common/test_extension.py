@@ -73,12 +73,12 @@ def test_a_package_that_tells_no_version(built: Path, text: str | None) -> None:
 
 
 def test_its_sources_are_compared_where_they_lie_beside_it(built: Path) -> None:
-    for name in ("_fast.pyx", "_counts.pyx", "_counts.pxd"):
+    for name in ("_fast.pyx", "_core.pyx", "_core.pxd"):
         built.with_name(name).write_text(name)
     assert "another source" in find()
     record_of(built).write_text(f"{source_of(built)} {BUILT_FOR}")
     assert find() == ""
-    built.with_name("_counts.pxd").write_text("cdef class Meter: pass")
+    built.with_name("_core.pxd").write_text("cdef class Meter: pass")
     assert "another source" in find()
 
 
