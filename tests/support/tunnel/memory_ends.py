@@ -20,7 +20,7 @@ from support.service.memory_links import MemoryTransport, ToldLoop
 from support.tunnel.engine import quiet_log, settings
 from tailrace.common.secret import Secret
 from tailrace.errors import TailraceError
-from tailrace.flow import window_driver
+from tailrace.flow import send_window, window_driver
 from tailrace.link import ClosedBy, LinkClosed, picows_link
 from tailrace.link.endpoint import ServiceEndpoint
 from tailrace.link.interface import LinkInfo
@@ -44,6 +44,8 @@ from tailrace.wire import (
 __all__ = ["EndOutcome", "play"]
 
 _KEY: Final = "AAAAAAAAAAAAAAAAAAAAAA=="
+_WINDOWS: Final = (4096, 1 << 20)
+"""Bytes that may be on their way at first: turns are an eighth of that."""
 _SIZES: Final = (1, 2, 40, 127, 128, 3000, 16_384, 40_000, 64_512)
 
 
@@ -237,11 +239,12 @@ def _traffic(random: Random) -> bytes:
 
 
 @contextmanager
-def _set_up(compiled: bool) -> Iterator[ToldLoop]:
+def _set_up(compiled: bool, window: int) -> Iterator[ToldLoop]:
     loop = ToldLoop()
     with ExitStack() as stack:
         stack.callback(loop.close)
         stack.enter_context(mock.patch.object(window_driver, "_now", loop.time))
+        stack.enter_context(mock.patch.object(send_window, "_START", window))
         if not compiled:
             for module in (picows_link, local_connection):
                 stack.enter_context(mock.patch.object(module, "load", return_value=None))
@@ -252,8 +255,8 @@ def _set_up(compiled: bool) -> Iterator[ToldLoop]:
 
 def play(seed: int, *, compiled: bool) -> EndOutcome:
     """Play what one number stands for; return what came of it, and count what Python saw."""
-    with _set_up(compiled) as loop:
-        random = Random(seed)
+    random = Random(seed)
+    with _set_up(compiled, random.choice(_WINDOWS)) as loop:
         end = loop.run_until_complete(_made(loop, random))
         seen = 0
         arrived = picows_link.PicowsLink.bytes_arrived
