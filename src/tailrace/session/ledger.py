@@ -10,6 +10,10 @@ the link is down: an end whose local program sends on stops reading it. An end t
 nothing may send :data:`FIRST_LIMIT` bytes, so that no connection begins with a round trip. The
 window doubles for as long as the local end keeps up with what comes.
 
+Acknowledgements are sent for each half window, and more often where there are many connections:
+what all of them together have received and not acknowledged must stay well below what the sender
+can keep (:data:`~.replay.MAX_KEPT`), or it would wait for acknowledgements that are never due.
+
 Each direction ends by itself, at an offset.
 
 Bytes are counted for each message, so :class:`Counts` are plain numbers that those who move the
@@ -24,20 +28,22 @@ from typing import Final
 
 from ..errors import RemoteProtocolError
 from ..wire import DataHeader, Place, Progress
-from .replay import ReplayBuffer, ReplayMemory
+from .replay import MAX_KEPT, ReplayBuffer, ReplayMemory
 
 __all__ = ["FIRST_LIMIT", "MAX_WINDOW", "UNLIMITED", "Counts", "Ledger", "SendingHalf"]
 
 FIRST_LIMIT: Final = 256 * 1024
 """Bytes that may be sent before the first acknowledgement; the smallest window, too."""
 MAX_WINDOW: Final = 4 * 1024 * 1024
+_UNTOLD_AT_MOST: Final = MAX_KEPT // 16
+"""Bytes that all connections together may have received without an acknowledgement."""
 UNLIMITED: Final = 1 << 63
 """A mark that is never reached."""
 _ROOM: Final = 1 << 29
 """Bytes after which one that may send without limit asks again: Python is quick with less."""
 _FEW: Final = 4 * 1024
 """Bytes that are sent before what was sent is counted, although more are wanted."""
-_UNTOLD: Final = Progress(0, 0, fin_seen=False)
+_NOTHING: Final = Progress(0, 0, fin_seen=False)
 """Makes an acknowledgement due: the offer may be older than what the local end has taken."""
 
 
@@ -97,10 +103,10 @@ class Ledger(Counts):
     __slots__ = (
         "_allowed",
         "_told",
+        "_widens_at",
         "connection_id",
         "fin_seen",
         "half",
-        "has_begun",
         "is_open",
         "limit",
         "replay",
@@ -127,8 +133,6 @@ class Ledger(Counts):
         self.is_open = False
         """Whether messages may be sent for the connection: both ends have agreed, and the service
         knows its stream."""
-        self.has_begun = False
-        """Whether that has ever been so."""
         self.window = window
         """Bytes that the peer may send ahead of what the local end has taken; it never shrinks."""
         self.replay = ReplayBuffer(memory, DataHeader(stream_id, service_id, connection_id))
@@ -141,6 +145,9 @@ class Ledger(Counts):
         """What the peer knows of the receiving half."""
         self._allowed = FIRST_LIMIT
         """Bytes that it may send in all."""
+        self._widens_at = FIRST_LIMIT // 2
+        """``received`` at which the window may grow."""
+        self.mark()
 
     @property
     def is_complete(self) -> bool:
@@ -216,7 +223,7 @@ class Ledger(Counts):
             raise RemoteProtocolError(f"an end acknowledged that was not sent for {self}")
         self.replay.trim(received, self.sent)
         if self.half is SendingHalf.OPEN:
-            self.limit = max(self.limit, limit)
+            self.limit = max(self.limit, min(limit, received + MAX_WINDOW))
         if fin_seen:
             self.half = SendingHalf.ACKNOWLEDGED
 
@@ -240,23 +247,22 @@ class Ledger(Counts):
         """Note that the peer has sent its last byte.
 
         Raises:
-            RemoteProtocolError: it is not the one that came last.
+            RemoteProtocolError: it is not the one that came last, or it is told twice.
         """
-        if offset != self.received:
+        if offset != self.received or self.fin_seen:
             raise RemoteProtocolError(f"an end at {offset}, not at {self.received}, for {self}")
         self.fin_seen = True
         self.ack_at = 0
 
     @property
     def acknowledgement_is_due(self) -> bool:
-        """Whether enough has changed for an acknowledgement: half of the window."""
+        """Whether enough has changed for an acknowledgement."""
         if not self.is_open:
             return False
         received, limit, fin_seen = self._told
-        step = self.window // 2
         return (
-            self.received - received >= step
-            or self.received - self.waiting + self.window - limit >= step
+            self.received - received >= self._step
+            or self.received - self.waiting + self.window - limit >= self.window // 2
             or self.fin_seen is not fin_seen
         )
 
@@ -264,19 +270,30 @@ class Ledger(Counts):
         """Note that an acknowledgement was sent."""
         self._told = self.progress
         self._allowed = self._told.limit
+        self.mark()
+
+    @property
+    def _step(self) -> int:
+        """Bytes after which an acknowledgement is due."""
+        share = _UNTOLD_AT_MOST // max(self.replay.memory.connections, 1)
+        return min(self.window // 2, share)
+
+    def mark(self) -> None:
+        """Set the next mark; to be called when there are many more connections than before."""
         if not self.fin_seen:
-            self.ack_at = min(self.received + self.window // 2, self._allowed + 1)
+            self.ack_at = min(self._told.received + self._step, self._allowed + 1)
 
     def widen(self) -> None:
-        """Let more come ahead, after a window that the local end has kept up with."""
-        if not self.waiting:
+        """Let more come ahead, after half a window that the local end has kept up with."""
+        if not self.waiting and self.received >= self._widens_at:
             self.window = min(2 * self.window, MAX_WINDOW)
+            self._widens_at = self.received + self.window // 2
 
     # -- links --------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Let messages be sent: both ends have agreed, and the service knows the stream."""
-        self.is_open = self.has_begun = True
+        self.is_open = True
 
     def suspend(self) -> None:
         """Send nothing: there is no agreement any more on what has come."""
@@ -286,7 +303,7 @@ class Ledger(Counts):
         """Go on where the peer stands; ``None`` if it has not heard of the connection.
 
         Raises:
-            RemoteProtocolError: as :meth:`acknowledged`, or a message was acknowledged in part.
+            RemoteProtocolError: as :meth:`acknowledged`.
         """
         self.unsent = 0
         if progress is not None:
@@ -295,7 +312,7 @@ class Ledger(Counts):
         self.unsent = self.kept
         if self.half is SendingHalf.TOLD:
             self.half = SendingHalf.ENDED
-        self._told = _UNTOLD
+        self._told = _NOTHING
 
     def close(self) -> None:
         """Keep nothing any more."""

@@ -2,11 +2,12 @@
 
 Most of them are never looked at again, so keeping them must cost next to nothing. They are kept as
 they were sent, header and all. A large one stays in the block that it was read into, and the next
-read takes another block. Small ones are copied behind one another. Where each begins is found out
-only when they have to be sent again, and what memory they take is counted a good many at a time.
+read takes another block. Small ones are copied behind one another, and put together if they are
+tiny. Where each begins is found out only when they have to be sent again, and what memory they take
+is counted a good many at a time.
 
 Offsets count the payload bytes of the connection from its first. Invariant: the pieces, and the
-tail behind them, hold whole messages, the first of which begins at or before ``base``.
+tail behind them, hold whole messages; ``base`` lies in the first piece, or in the tail.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Final, TypeAlias
 
-from ..errors import RemoteProtocolError
 from ..wire import MAX_PAYLOAD, DataHeader
 
 __all__ = ["LARGE", "MAX_KEPT", "Block", "ReplayBuffer", "ReplayMemory"]
@@ -29,11 +29,13 @@ none is read."""
 _LOW: Final = MAX_KEPT // 2
 _UNCOUNTED: Final = 8 * 1024 * 1024
 """Bytes of payload that all connections together may send before they are counted."""
-_MIN_SHARE: Final = 4 * 1024
-_SMALL_SHARE: Final = 16 * 1024
+_TINY_SHARE: Final = 1024
+_FIRST_SHARE: Final = 16 * 1024
+_SMALL_SHARE: Final = MAX_PAYLOAD
 _LARGE_SHARE: Final = 16 * MAX_PAYLOAD
-"""Bytes of small messages, and of large ones, that a connection may send before that. Of small
-ones, most of the memory may be headers."""
+"""Bytes that a connection may send before that: fewer where most of the memory is headers."""
+_TINY: Final = 4
+"""Bytes that are kept for each byte of payload, at which messages are put together."""
 _SPARE: Final = 32
 """Blocks that wait to be read into again."""
 
@@ -78,10 +80,9 @@ class ReplayMemory:
         """Make a block to read into."""
         return Block(self._max_payload)
 
-    def share(self, *, small: bool) -> int:
-        """Return how many bytes a connection may send, in small messages, before they count."""
-        share = _UNCOUNTED // max(1, self.connections)
-        return max(_MIN_SHARE, min(_SMALL_SHARE if small else _LARGE_SHARE, share))
+    def share(self, most: int) -> int:
+        """Return how many bytes of payload a connection may send uncounted, of ``most``."""
+        return max(_TINY_SHARE, min(most, _UNCOUNTED // max(1, self.connections)))
 
     def count(self, size: int) -> None:
         """Count ``size`` bytes more, or less where it is negative."""
@@ -107,7 +108,7 @@ class ReplayBuffer:
     on. Call :meth:`count` before there is more than the share of the memory.
     """
 
-    __slots__ = ("_again", "_counted", "_header", "base", "memory", "pieces", "tail")
+    __slots__ = ("_again", "_counted", "_dropped", "_header", "base", "memory", "pieces", "tail")
 
     def __init__(self, memory: ReplayMemory, header: DataHeader) -> None:
         self.memory = memory
@@ -120,23 +121,44 @@ class ReplayBuffer:
         self._header = header
         self._counted = 0
         """The first pieces, which the memory has counted."""
+        self._dropped = 0
+        """The offset of the first byte that is kept."""
         self._again: deque[memoryview] = deque()
         """What has to be sent again on this link."""
 
-    def end_tail(self, end: int) -> None:
-        """Make a piece of the small messages; ``end`` is the offset behind them."""
-        self.pieces.append((memoryview(self.tail), end, None))
-        self.tail = bytearray()
+    def end_tail(self, end: int) -> bool:
+        """Make a piece of the small messages; ``end`` is the offset behind them.
+
+        Return whether they were tiny.
+        """
+        tail, self.tail = memoryview(self.tail), bytearray()
+        start = self.pieces[-1][1] if self.pieces else self._dropped
+        is_tiny = len(tail) > _TINY * (end - start)
+        self.pieces.append((self._joined(tail) if is_tiny else tail, end, None))
+        return is_tiny
+
+    def _joined(self, messages: memoryview, skipped: int = 0) -> memoryview:
+        """Return the payload of messages, but for its first bytes, in as few as possible."""
+        payload = bytearray()
+        at = 0
+        for size, paid in self._walk(messages):
+            at += size
+            payload += messages[at - paid : at]
+        joined = bytearray()
+        for at in range(skipped, len(payload), MAX_PAYLOAD):
+            part = payload[at : at + MAX_PAYLOAD]
+            joined += self._header.build(len(part)) + part
+        return memoryview(joined)
 
     def count(self, end: int) -> int:
         """Count what is kept, up to offset ``end``; return how much may be sent uncounted."""
-        memory, small = self.memory, bool(self.tail)
-        if small:
-            self.end_tail(end)
+        most = _LARGE_SHARE if self.pieces and self.pieces[-1][2] is not None else _SMALL_SHARE
+        if self.tail:
+            most = _TINY_SHARE if self.end_tail(end) else _SMALL_SHARE
         size = sum(map(_size, islice(self.pieces, self._counted, None)))
         self._counted = len(self.pieces)
-        memory.count(size)
-        return memory.share(small=small)
+        self.memory.count(size)
+        return self.memory.share(most if end else _FIRST_SHARE)
 
     def trim(self, offset: int, end: int) -> None:
         """Drop what is acknowledged: everything before ``offset`` (base..end).
@@ -147,6 +169,7 @@ class ReplayBuffer:
         freed = dropped = 0
         while pieces and pieces[0][1] <= offset:
             piece = pieces.popleft()
+            self._dropped = piece[1]
             if dropped < self._counted:
                 freed += _size(piece)
             dropped += 1
@@ -156,28 +179,16 @@ class ReplayBuffer:
         self.base = offset
         if offset == end:
             self.tail = bytearray()
+            self._dropped = end
         self.memory.count(-freed)
 
     def rewind(self, end: int) -> None:
-        """Begin to send again what is not acknowledged; ``end`` is the offset behind it.
-
-        Raises:
-            RemoteProtocolError: a message was acknowledged in part.
-        """
+        """Begin to send again what is not acknowledged; ``end`` is the offset behind it."""
         if self.tail:
             self.end_tail(end)
         self._again = deque(view for view, *_ in self.pieces)
-        if not self._again:
-            return
-        first, at = self._again[0], self.pieces[0][1]
-        at -= sum(payload for _, payload in self._walk(first))
-        for size, payload in self._walk(first):
-            if at >= self.base:
-                break
-            at += payload
-            self._again[0] = self._again[0][size:]
-        if at != self.base:
-            raise RemoteProtocolError(f"a message was acknowledged in part, at {self.base}")
+        if self.base > self._dropped:
+            self._again[0] = self._joined(self._again[0], self.base - self._dropped)
 
     def next(self, limit: int) -> tuple[memoryview, int]:
         """Return the next messages to be sent again, and how much payload they have.

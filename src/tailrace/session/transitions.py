@@ -182,7 +182,7 @@ def _table(rows: Mapping[MessageType, tuple[Action, ...]]) -> StreamTable:
 
 _COMMON: Final[Mapping[MessageType, tuple[Action, ...]]] = {
     MessageType.DATA: (*[_NOTHING] * 6, Action.DELIVER, *[_NOTHING] * 2),
-    MessageType.STREAM_RESET: (*[_NOTHING] * 5, *[Action.CLOSE_STREAM] * 2, *[_NOTHING] * 2),
+    MessageType.STREAM_RESET: (*[_NOTHING] * 5, *[Action.CLOSE_STREAM] * 3, _NOTHING),
     MessageType.CONNECTION_RESET: (*[_NOTHING] * 6, *[Action.CLOSE_CONNECTION] * 2, _NOTHING),
     MessageType.CONNECTION_PAUSE: (
         *[_NOTHING] * 5,

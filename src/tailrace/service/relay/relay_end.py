@@ -331,6 +331,7 @@ class RelayEnd:
         elif message.type == _CONNECTION_START:
             self._answer_reset(key, message.connection_id)
         elif self._passes(message, key):
+            self._counters.offers += message.type == _SESSION_OFFER and self._peer_resumes
             self._forward(raw, message)
 
     @property
@@ -419,6 +420,7 @@ class RelayEnd:
     def peer_left(self) -> None:
         streams = self._rules.end_streams()
         resumes, self._peer_resumes = self._peer_resumes, False
+        self._counters.suspended += resumes
         if resumes and self._write_blocked:
             # Not later: what the next peer sends must not be taken for this one's.
             self._send_presence(MessageType.PEER_LEFT)
