@@ -41,6 +41,7 @@ from conformance.peers import (
 from conformance.rigs import QUICK, Destination, destination, source
 from conformance.sockets import Socket
 from conformance.stage import Link
+from support.network.ports import free_port
 
 SSH = Connection()
 SECOND = Connection(number=2)
@@ -555,6 +556,54 @@ async def test_l11_other_closes_are_cuts(lab: Lab) -> None:
         await client.expect(b"still there")
     await rig.link.send(message(CONNECTION_RESET, *start[1:4]))
     await client.expect_cut(b"", told=True)
+
+
+# -- time -----------------------------------------------------------------------------------------
+
+
+@scenario("L16", ours_alone=True)
+async def test_l16_nobody_comes_in_time(lab: Lab) -> None:
+    """What waits is reset, with or without a link; what comes later is served."""
+    rig, peer = await source_and_peer(lab, ours=("--resume-timeout", "1"))
+    client, _ = await rig.connect()
+    await rig.link.send(*data(b"last", 1, "SSH1", 1), left())
+    await client.expect_cut(b"last", told=True)
+    await rig.proxy.said("did not come back in time")
+    peer.nonce += 1
+    await rig.link.send(joined(), peer.offer().raw)
+    await peer.find()
+    assert peer.heard.places == {}
+    await rig.link.send(peer.offer(highest=1).raw)
+    client, start = await rig.connect()
+    assert start.connection == 2
+    await rig.check(client, start)
+    rig.link.drop()
+    rig.stage.stop_listening()
+    await client.expect_cut(b"", told=True)
+
+
+@scenario("L16", ours_alone=True)
+async def test_l16_a_destination_waits_no_longer(lab: Lab) -> None:
+    rig, peer = await destination_and_peer(lab, ours=("--resume-timeout", "1"))
+    app = await rig.open()
+    rig.link.drop()
+    await app.expect_cut(b"", told=True)
+    await rig.reconnect()
+    await peer.agree({SSH: Progress(0)}, highest=1)
+    assert peer.heard.places == {}
+    await rig.link.send(START)
+    await rig.link.expect(message(CONNECTION_RESET, 1, "SSH1", 1))
+    await rig.check(await rig.open(connection=2), connection=2)
+
+
+@scenario("L16", ours_alone=True)
+async def test_l16_without_it_nothing_is_offered(lab: Lab) -> None:
+    """Nor where the peer was said to be an older one: its connections have no ids."""
+    for arguments in (("--resume-timeout", "0"), ("-y", "V2"), ("-y", "V1")):
+        stage = lab.stage()
+        lab.proxy("-e", stage.endpoint, "-s", f"SSH1={free_port()}", *arguments)
+        request = (await stage.asked()).request
+        assert request["X-Tailrace-Capabilities"] == "flow, pings", arguments
 
 
 # -- peers that break the rules -----------------------------------------------------------------
