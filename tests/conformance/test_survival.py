@@ -39,6 +39,7 @@ from conformance.peers import (
     source_and_peer,
 )
 from conformance.rigs import QUICK, Destination, destination, source
+from conformance.sockets import Socket
 from conformance.stage import Link
 
 SSH = Connection()
@@ -58,6 +59,13 @@ async def payload(link: Link, size: int, of: Connection = SSH) -> bytes:
             out += received.payload
     assert len(out) == size, f"{len(out)} bytes came, {size} were waited for"
     return out
+
+
+async def sent(link: Link, socket: Socket, *pieces: bytes, of: Connection = SSH) -> None:
+    """Send pieces, each of which arrives in a message of its own: what is lost, is lost whole."""
+    for piece in pieces:
+        await socket.send(piece)
+        assert await payload(link, len(piece), of) == piece
 
 
 def names(received: Message) -> Connection:
@@ -176,8 +184,7 @@ async def test_l3_a_source_replays_from_what_was_received(lab: Lab) -> None:
     rig, peer = await source_and_peer(lab)
     one, _ = await rig.connect()
     two, _ = await rig.connect()
-    await one.send(b"0123456789")
-    assert await payload(rig.link, 10) == b"0123456789"
+    await sent(rig.link, one, b"0123", b"456789")
     await two.send(b"abc")
     assert await payload(rig.link, 3, SECOND) == b"abc"
     await rig.link.send(*data(b"to one", 1, "SSH1", 1))
@@ -203,8 +210,7 @@ async def test_l3_a_source_replays_from_what_was_received(lab: Lab) -> None:
 async def test_l3_a_destination_waits_for_the_start(lab: Lab) -> None:
     rig, peer = await destination_and_peer(lab)
     app = await rig.open()
-    await app.send(b"0123456789")
-    assert await payload(rig.link, 10) == b"0123456789"
+    await sent(rig.link, app, b"0123456", b"789")
     await peer.come_back({SSH: Progress(7)}, highest=1)
     await app.send(b"more")
     assert await quiet(rig.link, DATA, CONNECTION_ACK) == []
@@ -310,15 +316,15 @@ async def test_l6_a_sender_keeps_to_its_limit(lab: Lab) -> None:
     """256 KiB before the first acknowledgement, then up to the limit, to the byte."""
     rig, _ = await source_and_peer(lab)
     client, _ = await rig.connect()
-    sent = content(1_000_000)
-    lab.background(client.send(sent))
-    assert await payload(rig.link, FIRST_LIMIT) == sent[:FIRST_LIMIT]
+    given = content(1_000_000)
+    lab.background(client.send(given))
+    assert await payload(rig.link, FIRST_LIMIT) == given[:FIRST_LIMIT]
     assert await quiet(rig.link, DATA) == []
     await rig.link.send(ack(SSH, Progress(FIRST_LIMIT, FIRST_LIMIT + 100_001)))
-    assert await payload(rig.link, 100_001) == sent[FIRST_LIMIT : FIRST_LIMIT + 100_001]
+    assert await payload(rig.link, 100_001) == given[FIRST_LIMIT : FIRST_LIMIT + 100_001]
     assert await quiet(rig.link, DATA) == []
     await rig.link.send(ack(SSH, Progress(FIRST_LIMIT, 1_000_000)))
-    assert await payload(rig.link, 1_000_000 - FIRST_LIMIT - 100_001) == sent[-637_855:]
+    assert await payload(rig.link, 1_000_000 - FIRST_LIMIT - 100_001) == given[-637_855:]
 
 
 @scenario("L6", ours_alone=True)
@@ -400,7 +406,7 @@ async def test_l7_an_end_survives_a_cut(lab: Lab) -> None:
     """It is told again, behind the bytes that were lost, and not to one that has seen it."""
     rig, peer = await source_and_peer(lab)
     client, _ = await rig.connect()
-    await client.send(b"question")
+    await sent(rig.link, client, b"que", b"stion")
     client.half_close()
     await rig.link.find(CONNECTION_FIN)
     await peer.come_back({SSH: Progress(3)}, highest=1)
@@ -436,8 +442,7 @@ async def test_l8_the_peer_leaves_and_comes_back(lab: Lab) -> None:
     """The link stays; a new incarnation begins, and what is of the old one is dropped."""
     rig, peer = await source_and_peer(lab)
     client, _ = await rig.connect()
-    await client.send(b"hello")
-    assert await payload(rig.link, 5) == b"hello"
+    await sent(rig.link, client, b"he", b"llo")
     before = peer.heard.nonce
     await rig.link.send(left(), *data(b"of the old one", 1, "SSH1", 1))
     await rig.link.settled()
@@ -601,6 +606,28 @@ async def test_l12_more_than_was_allowed(lab: Lab) -> None:
     reset = await rig.link.find(CONNECTION_RESET)
     assert reset.payload == b"the peer broke the protocol"
     await rig.link.settled()
+
+
+@scenario("L12", ours_alone=True)
+async def test_l12_an_offer_that_the_books_contradict(lab: Lab) -> None:
+    """Of more than was sent, or of a part of a message: messages are received whole."""
+    rig, peer = await source_and_peer(lab)
+    for wrong in (3, 11):
+        healthy, started = await rig.connect()
+        client, broken = await rig.connect()
+        await sent(rig.link, client, b"0123", b"456789", of=names(broken))
+        await rig.link.send(left())
+        peer.nonce += 1
+        await rig.link.send(joined(), peer.offer(highest=broken.connection).raw)
+        await peer.find()
+        places = {names(started): Progress(0), names(broken): Progress(wrong)}
+        await rig.link.send(peer.offer(places, broken.connection).raw)
+        assert names(await rig.link.find(STREAM_START)) == names(started)
+        await client.rest()
+        await rig.check(healthy, started)
+        healthy.reset()
+        assert names(await rig.link.find(CONNECTION_RESET)) == names(started)
+    assert rig.stage.connections == 1
 
 
 @scenario("L12", ours_alone=True)
