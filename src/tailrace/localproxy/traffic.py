@@ -231,7 +231,7 @@ class Traffic:
             case PeerChanged(present):
                 peer = self.session.side.other
                 self._emit(PeerJoined(peer) if present else PeerLeft(peer))
-                self.connections.serve_all()
+                self.connections.peer_changed(present)
             case MessageIgnored(kind, service_id, reason) if kind not in FLOW_MESSAGES:
                 self._log.debug(
                     "Ignored message type %d of service '%s': %s", kind, service_id, reason
