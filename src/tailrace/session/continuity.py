@@ -92,9 +92,14 @@ class Continuity:
             and self.resumption.has_ended(service_id, message.connection_id)
         )
 
-    def new_counts(self, service_id: str, stream_id: int, connection_id: int) -> Counts:
-        """Return the books of a new connection; they outlive the link if both ends have agreed."""
-        if not self.is_live:
+    def new_counts(
+        self, service_id: str, stream_id: int, connection_id: int, *, may_agree: bool
+    ) -> Counts:
+        """Return the books of a new connection; they outlive the link if both ends have agreed.
+
+        At a source that ``may_agree`` with a peer that comes, they do so from then on.
+        """
+        if not (self.is_live or (self._is_source and may_agree)):
             return Counts()
         if self._is_source:
             return self.resumption.open(service_id, stream_id, connection_id)
@@ -167,14 +172,12 @@ class Continuity:
             self._outgoing.send_ours(MessageType.CONNECTION_FIN, connection, payload)
             ledger.fin_sent()
         if ledger.acknowledgement_is_due:
-            payload = encode_progress(ledger.progress)
-            self._outgoing.send_ours(MessageType.CONNECTION_ACK, connection, payload)
-            ledger.progress_told()
+            self._tell_progress(connection, ledger)
         if ledger.is_over and connection.is_open:
             self._owner.end_connection(connection, EndCause.COMPLETED)
 
     def mark_reached(self, connection: Connection) -> None:
-        """Acknowledge what has come for a connection.
+        """Take note of what has come for a connection, and acknowledge it if that is due.
 
         Raises:
             RemoteProtocolError: it is more than was allowed.
@@ -182,8 +185,20 @@ class Continuity:
         ledger = connection.ledger
         assert ledger is not None
         ledger.mark_reached()
-        ledger.widen()
+        if ledger.acknowledgement_is_due:
+            ledger.widen()
         self.settle(connection)
+
+    def acknowledge(self, connection: Connection) -> None:
+        """Acknowledge everything that has come for a connection: the peer need not keep it."""
+        ledger = connection.ledger
+        if ledger is not None and ledger.has_unacknowledged:
+            self._tell_progress(connection, ledger)
+
+    def _tell_progress(self, connection: Connection, ledger: Ledger) -> None:
+        payload = encode_progress(ledger.progress)
+        self._outgoing.send_ours(MessageType.CONNECTION_ACK, connection, payload)
+        ledger.progress_told()
 
     def acknowledged(self, connection: Connection, message: Message) -> None:
         """Take a CONNECTION_ACK.

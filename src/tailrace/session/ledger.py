@@ -31,6 +31,7 @@ __all__ = ["FIRST_LIMIT", "MAX_WINDOW", "UNLIMITED", "Counts", "Ledger", "Sendin
 FIRST_LIMIT: Final = 256 * 1024
 """Bytes that may be sent before the first acknowledgement; the smallest window, too."""
 MAX_WINDOW: Final = 4 * 1024 * 1024
+_LEAST_STEP: Final = 8 * 1024
 UNLIMITED: Final = 1 << 63
 """A mark that is never reached."""
 _UNTOLD: Final = Progress(0, 0, fin_seen=False)
@@ -64,7 +65,7 @@ class Counts:
         self.waiting = 0
         """Those of them that the local end has not taken."""
         self.ack_at = ack_at
-        """``received`` at which :meth:`Ledger.mark_reached` is to be called."""
+        """``received`` at which, or above, :meth:`Ledger.mark_reached` is to be called."""
 
 
 class Ledger(Counts):
@@ -75,7 +76,8 @@ class Ledger(Counts):
     send a FIN where :attr:`fin_is_due`.
 
     Receiving: add what comes to ``received``, and to ``waiting`` what the local end does not take
-    at once. Send an acknowledgement where :attr:`acknowledgement_is_due`.
+    at once. Send an acknowledgement where :attr:`acknowledgement_is_due`, and some time after a mark
+    where it still :attr:`has_unacknowledged` bytes: the peer keeps them.
     """
 
     __slots__ = (
@@ -101,7 +103,7 @@ class Ledger(Counts):
         memory: ReplayMemory,
         window: int = FIRST_LIMIT,
     ) -> None:
-        super().__init__(FIRST_LIMIT, FIRST_LIMIT // 2)
+        super().__init__(FIRST_LIMIT, 1)
         self.service_id = service_id
         self.stream_id = stream_id
         self.connection_id = connection_id
@@ -217,6 +219,7 @@ class Ledger(Counts):
         """
         if self.received > self._allowed or self.fin_seen:
             raise RemoteProtocolError(f"more bytes than were allowed came for {self}")
+        self.ack_at = min(self._told.received + self._step, self._allowed + 1)
 
     def fin_arrived(self, offset: int) -> None:
         """Note that the peer has sent its last byte.
@@ -230,12 +233,26 @@ class Ledger(Counts):
         self.ack_at = 0
 
     @property
+    def _step(self) -> int:
+        """Bytes of progress that are worth an acknowledgement.
+
+        They are kept at the peer, and must not fill its memory for all connections.
+        """
+        share = self.replay.memory.share // 2
+        return max(min(self.window // 2, share), _LEAST_STEP)
+
+    @property
+    def has_unacknowledged(self) -> bool:
+        """Whether bytes have come that no acknowledgement on this link was sent for."""
+        return self.is_open and self.received != self._told.received
+
+    @property
     def acknowledgement_is_due(self) -> bool:
-        """Whether enough has changed for an acknowledgement: half of the window."""
+        """Whether enough has changed for an acknowledgement."""
         if not self.is_open:
             return False
         received, limit, fin_seen = self._told
-        step = self.window // 2
+        step = self._step
         return (
             self.received - received >= step
             or self.received - self.waiting + self.window - limit >= step
@@ -247,7 +264,7 @@ class Ledger(Counts):
         self._told = self.progress
         self._allowed = self._told.limit
         if not self.fin_seen:
-            self.ack_at = min(self.received + self.window // 2, self._allowed + 1)
+            self.ack_at = self.received + 1
 
     def widen(self) -> None:
         """Let more come ahead, after a window that the local end has kept up with."""

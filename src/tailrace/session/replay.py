@@ -48,7 +48,7 @@ class Block:
 class ReplayMemory:
     """What all connections of a tunnel keep, in bytes, and the blocks that are free."""
 
-    __slots__ = ("_max_payload", "_spare", "full", "room_made", "size")
+    __slots__ = ("_max_payload", "_spare", "full", "room_made", "size", "users")
 
     def __init__(self, max_payload: int = MAX_PAYLOAD) -> None:
         self._max_payload = max_payload
@@ -59,6 +59,13 @@ class ReplayMemory:
         """Whether :attr:`size` was over its mark, and has not come down to half of it since."""
         self.room_made: Callable[[], None] = _nothing
         """Called when it is not full any more."""
+        self.users = 0
+        """Connections that keep something, or may."""
+
+    @property
+    def share(self) -> int:
+        """Bytes that each connection may keep if all keep the same."""
+        return MAX_KEPT // (self.users or 1)
 
     def take(self) -> Block:
         """Return a block to read into."""

@@ -173,6 +173,7 @@ class Resumption:
     def _add(self, service_id: str, stream_id: int, connection_id: int) -> Ledger:
         ledger = Ledger(service_id, stream_id, connection_id, self._memory)
         self._ledgers[service_id, connection_id] = ledger
+        self._memory.users = len(self._ledgers)
         self._highest[service_id] = connection_id
         return ledger
 
@@ -184,7 +185,9 @@ class Resumption:
 
     def _forget(self, ledger: Ledger) -> bool:
         ledger.close()
-        return self._ledgers.pop((ledger.service_id, ledger.connection_id), None) is not None
+        found = self._ledgers.pop((ledger.service_id, ledger.connection_id), None)
+        self._memory.users = len(self._ledgers)
+        return found is not None
 
     def give_up(self, cause: EndCause) -> None:
         """End all connections: nobody comes to go on with them, or somebody who cannot."""

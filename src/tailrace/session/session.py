@@ -200,7 +200,7 @@ class Session:
         It never survives for another cause than that the link was lost.
         """
         if cause is EndCause.LINK_LOST and self.survives and self._continuity is not None:
-            self._end_plain(cause)
+            self._end_plain(cause, has_link=False)
             self._await_link()
             self._continuity.resumption.link_lost()
             self._continuity.tell_suspended()
@@ -213,6 +213,7 @@ class Session:
         """End the connections that wait for the peer to go on with them."""
         if self._continuity is not None:
             self._continuity.give_up(cause)
+            self._end_idle_streams()
             if self.state is SessionState.SUSPENDED and self._peer_present is False:
                 self.state = SessionState.READY
 
@@ -257,7 +258,8 @@ class Session:
     def open(self, service_id: str) -> Connection:
         """Open a connection (source only): STREAM_START, or CONNECTION_START on an open stream.
 
-        Data may be sent at once; a refusal comes back as a reset.
+        Data may be sent at once, unless :attr:`Connection.is_paused`; a refusal comes back as a
+        reset.
 
         Raises:
             LocalProtocolError: not a source, not ready, unknown service, or the stream is
@@ -278,6 +280,7 @@ class Session:
         connection_id = stream.next_connection_id()
         counts = self._new_counts(service_id, stream.stream_id, connection_id)
         connection = stream.add(connection_id, has_connection_id, counts)
+        connection.is_paused = connection.is_awaited
         self._outgoing.send(kind, connection)
         if kind is MessageType.STREAM_START:
             self._announce_flow(connection)
@@ -330,9 +333,17 @@ class Session:
             self._outgoing.send_ours(MessageType.CONNECTION_RESUME, connection)
 
     def mark_reached(self, connection: Connection) -> None:
-        """Acknowledge what has come for a connection that outlives links, at its mark."""
+        """Judge what has come for a connection that outlives links, at its mark.
+
+        Call :meth:`acknowledge` some time after that.
+        """
         if connection.is_open and self._continuity is not None:
             self._keep_to_books(connection, self._continuity.mark_reached)
+
+    def acknowledge(self, connection: Connection) -> None:
+        """Acknowledge all that has come for a connection that outlives links."""
+        if connection.is_open and self._continuity is not None:
+            self._continuity.acknowledge(connection)
 
     def settle(self, connection: Connection) -> None:
         """Send what is due for a connection that outlives links: its end, an acknowledgement."""
@@ -400,13 +411,27 @@ class Session:
                 self._await_agreement()
             return
         if self._peer_present:
+            self._go_on_plainly(continuity)
             continuity.give_up(EndCause.PEER_CANNOT_RESUME)
         continuity.resumption.peer_left()
+        self._end_idle_streams()
         if continuity.has_connections:
             self.state = SessionState.SUSPENDED
             continuity.tell_suspended()
         else:
             self.state = SessionState.READY
+
+    def _go_on_plainly(self, continuity: Continuity) -> None:
+        """Take connections that were opened before anybody was there for ones without books."""
+        for connection in self.connections:
+            ledger = connection.ledger
+            if ledger is not None and not ledger.has_begun:
+                continuity.resumption.end(ledger)
+                connection.counts = Counts()
+                connection.is_paused = False
+                connection.stream.peer_capabilities = self._peer_capabilities
+                self._announce_flow(connection)
+                self._handler.event_occurred(ConnectionResumed(connection))
 
     def _await_agreement(self) -> None:
         """Take no stream message until both ends have agreed: this peer opens none before."""
@@ -532,7 +557,11 @@ class Session:
     def _new_counts(self, service_id: str, stream_id: int, connection_id: int) -> Counts:
         if self._continuity is None:
             return Counts()
-        return self._continuity.new_counts(service_id, stream_id, connection_id)
+        # A peer of which the service has not told yet may get the start, before it can agree.
+        may_agree = self.survives and not self._peer_present
+        return self._continuity.new_counts(
+            service_id, stream_id, connection_id, may_agree=may_agree
+        )
 
     def _named(self, stream: Stream, message: Message) -> Connection:
         """Return the connection that a message which stands LIVE names."""
@@ -632,9 +661,7 @@ class Session:
 
     def agreed(self) -> None:
         self.state = SessionState.READY
-        for stream in self._streams.values():
-            if not stream.connections:
-                stream.end()  # the service has forgotten it
+        self._end_idle_streams()
 
     def end_connection(self, connection: Connection, cause: EndCause) -> None:
         self._remove(connection)
@@ -678,11 +705,18 @@ class Session:
         if self._continuity is not None and connection.ledger is not None:
             self._continuity.resumption.end(connection.ledger)
 
-    def _end_plain(self, cause: EndCause) -> None:
-        """End the connections that no agreement covers."""
+    def _end_plain(self, cause: EndCause, *, has_link: bool = True) -> None:
+        """End the connections that no agreement covers, nor will on this link."""
         for connection in self.connections:
-            if connection.ledger is None:
+            ledger = connection.ledger
+            if ledger is None or not (has_link or ledger.has_begun):
                 self.end_connection(connection, cause)
+
+    def _end_idle_streams(self) -> None:
+        """End the streams without connections: the service has forgotten them with the peer."""
+        for stream in self._streams.values():
+            if not stream.connections:
+                stream.end()
 
     def _end_stream(self, stream: Stream, cause: EndCause, failure: str = "") -> None:
         ended = stream.end()
