@@ -7,9 +7,6 @@ may send; the reading of the whole link stops and starts; and while the link is 
 quarter of the stall timeout connections that take nothing are looked for and given up, so that the
 others can go on. One that is alone may take as long as it likes.
 
-What has come for connections that outlive links is acknowledged when much of it has, and within a
-second in any case: the peer keeps it until then, and all connections share its memory.
-
 Invariant: the link is read exactly while the buffers are not full. A new link that finds them
 full is not read either.
 """
@@ -27,9 +24,6 @@ __all__ = ["Inbound", "Receiver"]
 
 _STALL_CHECK: Final = 0.25
 """How often stalled connections are looked for, as a part of the stall timeout."""
-
-_ACKNOWLEDGE_AFTER: Final = 1.0
-"""Seconds after which what has come is acknowledged, however little it is."""
 
 
 class Receiver(Protocol):
@@ -70,9 +64,6 @@ class Inbound(Generic[R]):
         self._give_up = give_up
         self._set_reading: Callable[[bool], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._unacknowledged: set[R] = set()
-        """Connections for which something has come since the last acknowledgement."""
-        self._acknowledgement_timer: asyncio.TimerHandle | None = None
 
     def attach(self, set_reading: Callable[[bool], None]) -> None:
         """Regulate a new link, which is being read; ``set_reading`` changes that."""
@@ -84,10 +75,6 @@ class Inbound(Generic[R]):
         """Regulate nothing: the link is gone."""
         self._set_reading = None
         self._cancel_timer()
-        self._unacknowledged.clear()
-        if self._acknowledgement_timer is not None:
-            self._acknowledgement_timer.cancel()
-            self._acknowledgement_timer = None
 
     def buffered(self, receiver: R, size: int) -> None:
         """Note that ``size`` more bytes wait for a connection's socket."""
@@ -101,18 +88,8 @@ class Inbound(Generic[R]):
         self._regulate()
 
     def mark_reached(self, receiver: R) -> None:
-        """Have the session judge what has come for a connection, and acknowledge it in time."""
-        self._unacknowledged.add(receiver)
-        if self._acknowledgement_timer is None:
-            delay = _ACKNOWLEDGE_AFTER
-            self._acknowledgement_timer = self._loop.call_later(delay, self._acknowledge)
+        """Acknowledge what has come for a connection."""
         self._session.mark_reached(receiver.connection)
-
-    def _acknowledge(self) -> None:
-        self._acknowledgement_timer = None
-        receivers, self._unacknowledged = self._unacknowledged, set()
-        for receiver in receivers:
-            self._session.acknowledge(receiver.connection)
 
     def taken(self, receiver: R, size: int) -> None:
         """Note that a socket took ``size`` of its bytes."""
@@ -127,7 +104,6 @@ class Inbound(Generic[R]):
     def removed(self, receiver: R) -> None:
         """Forget a connection and what waited for its socket."""
         self.buffers.removed(receiver, receiver.waiting)
-        self._unacknowledged.discard(receiver)
         self._regulate()
 
     def _regulate(self) -> None:

@@ -7,9 +7,11 @@ agreed is said in messages and events, and messages are entered into the books.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from ..wire import (
+    PLACE_SIZE,
     Message,
     MessageType,
     Side,
@@ -37,16 +39,13 @@ __all__ = ["Continuity", "ContinuityOwner"]
 
 
 class ContinuityOwner(Protocol):
-    """The session."""
+    """Who has the streams."""
 
     def connection_of(self, ledger: Ledger) -> Connection:
         """Return the connection of a ledger."""
 
     def forget_forms(self) -> None:
         """Called when no message of the peer is to be recognised by its first bytes any more."""
-
-    def agreed(self) -> None:
-        """Called when both ends have agreed, before anything follows from that."""
 
     def end_connection(self, connection: Connection, cause: EndCause) -> None:
         """Remove a connection that has ended, and tell of it."""
@@ -56,7 +55,10 @@ class ContinuityOwner(Protocol):
 
 
 class Continuity:
-    """What a session has because its connections outlive links."""
+    """What a session has because its connections outlive links.
+
+    ``agreed`` is called when both ends have agreed, before anything follows from that.
+    """
 
     def __init__(
         self,
@@ -65,11 +67,15 @@ class Continuity:
         memory: ReplayMemory,
         outgoing: Outgoing,
         owner: ContinuityOwner,
+        agreed: Callable[[], None],
     ) -> None:
         self.resumption = Resumption(side, session_id, memory, self)
         self._is_source = side is Side.SOURCE
         self._outgoing = outgoing
         self._owner = owner
+        self._agreed = agreed
+        self._marked = 1
+        """Connections of when marks were set last; at most twice as many as there are."""
         self._told = False
         """Whether it was told that connections are suspended, and not yet that they go on."""
 
@@ -81,35 +87,44 @@ class Continuity:
     @property
     def has_connections(self) -> bool:
         """Whether there are connections that outlive the link, or wait for the next one."""
-        return bool(self.resumption.ledgers)
+        return self.resumption.count > 0
 
     def has_ended(self, message: Message, service_id: str) -> bool:
-        """Return whether a message starts a connection that has ended here (destination)."""
+        """Return whether a message starts a connection that has ended here (destination).
+
+        One without an id has, too: ids are what tells connections apart over links.
+        """
         return (
             not self._is_source
             and self.is_live
             and message.type in (MessageType.STREAM_START, MessageType.CONNECTION_START)
-            and self.resumption.has_ended(service_id, message.connection_id)
+            and self.resumption.has_ended(service_id, message.stream_id, message.connection_id)
         )
 
-    def new_counts(
-        self, service_id: str, stream_id: int, connection_id: int, *, may_agree: bool
-    ) -> Counts:
-        """Return the books of a new connection; they outlive the link if both ends have agreed.
-
-        At a source that ``may_agree`` with a peer that comes, they do so from then on.
-        """
-        if not (self.is_live or (self._is_source and may_agree)):
+    def new_counts(self, service_id: str, stream_id: int, connection_id: int) -> Counts:
+        """Return the books of a new connection; they outlive the link if both ends have agreed."""
+        if not self.is_live:
             return Counts()
-        if self._is_source:
-            return self.resumption.open(service_id, stream_id, connection_id)
-        ledger = self.resumption.requested(service_id, stream_id, connection_id)
-        assert ledger is not None
-        return ledger
+        self._make_room(self.resumption.count + 1)
+        return self.resumption.open(service_id, stream_id, connection_id)
+
+    def _make_room(self, count: int) -> None:
+        """Set the marks of all connections anew whenever there are twice as many as before."""
+        if count < self._marked // 2:
+            self._marked = count
+        elif count >= 2 * self._marked:
+            self._marked = count
+            for ledger in self.resumption.ledgers:
+                ledger.mark()
+                self.settle(self._owner.connection_of(ledger))
+
+    def cost_of(self, offer: Message) -> int:
+        """Return about how many connections have to be looked at for an offer."""
+        return self.resumption.count + len(offer.payload) // PLACE_SIZE
 
     def tell_suspended(self) -> None:
         """Tell that connections wait for an agreement, once."""
-        count = len(self.resumption.ledgers)
+        count = self.resumption.count
         if count and not self._told:
             self._told = True
             self._owner.tell(Suspended(count))
@@ -133,15 +148,15 @@ class Continuity:
 
     def suspended(self) -> None:
         self._owner.forget_forms()
-        for ledger in self.resumption.ledgers:
-            connection = self._owner.connection_of(ledger)
+        for connection in map(self._owner.connection_of, self.resumption.ledgers):
+            connection.pauses_peer = False
             if not connection.is_paused:
                 connection.is_paused = True
                 self._owner.tell(ConnectionPaused(connection))
 
     def resumed(self) -> None:
         self._told = False
-        self._owner.agreed()
+        self._agreed()
         ledgers = self.resumption.ledgers
         self._owner.tell(Resumed(len(ledgers), sum(ledger.unsent for ledger in ledgers)))
         for ledger in ledgers:
@@ -157,8 +172,7 @@ class Continuity:
         """Let a connection go on: it has been started again on this link."""
         ledger = connection.ledger
         assert ledger is not None
-        if not ledger.is_open:
-            self.resumption.requested(*_ids(ledger))
+        ledger.begin()
         connection.is_paused = connection.pauses_peer = False
         self._owner.tell(ConnectionResumed(connection))
         self.settle(connection)
@@ -172,12 +186,14 @@ class Continuity:
             self._outgoing.send_ours(MessageType.CONNECTION_FIN, connection, payload)
             ledger.fin_sent()
         if ledger.acknowledgement_is_due:
-            self._tell_progress(connection, ledger)
+            payload = encode_progress(ledger.progress)
+            self._outgoing.send_ours(MessageType.CONNECTION_ACK, connection, payload)
+            ledger.progress_told()
         if ledger.is_over and connection.is_open:
             self._owner.end_connection(connection, EndCause.COMPLETED)
 
     def mark_reached(self, connection: Connection) -> None:
-        """Take note of what has come for a connection, and acknowledge it if that is due.
+        """Acknowledge what has come for a connection.
 
         Raises:
             RemoteProtocolError: it is more than was allowed.
@@ -185,20 +201,8 @@ class Continuity:
         ledger = connection.ledger
         assert ledger is not None
         ledger.mark_reached()
-        if ledger.acknowledgement_is_due:
-            ledger.widen()
+        ledger.widen()
         self.settle(connection)
-
-    def acknowledge(self, connection: Connection) -> None:
-        """Acknowledge everything that has come for a connection: the peer need not keep it."""
-        ledger = connection.ledger
-        if ledger is not None and ledger.has_unacknowledged:
-            self._tell_progress(connection, ledger)
-
-    def _tell_progress(self, connection: Connection, ledger: Ledger) -> None:
-        payload = encode_progress(ledger.progress)
-        self._outgoing.send_ours(MessageType.CONNECTION_ACK, connection, payload)
-        ledger.progress_told()
 
     def acknowledged(self, connection: Connection, message: Message) -> None:
         """Take a CONNECTION_ACK.
@@ -207,11 +211,11 @@ class Continuity:
             RemoteProtocolError: it is none, or contradicts what was said and sent before.
         """
         ledger = connection.ledger
-        if ledger is None:
-            return
+        assert ledger is not None
         was_out = ledger.sent == ledger.limit
         ledger.acknowledged(decode_progress(message.payload))
-        if was_out and ledger.sent < ledger.limit and not connection.is_paused:
+        # What has to be sent again comes first, and is under way to its turn.
+        if was_out and ledger.sent < ledger.limit and not (connection.is_paused or ledger.unsent):
             self._owner.tell(ConnectionResumed(connection))
         self.settle(connection)
 
@@ -222,12 +226,7 @@ class Continuity:
             RemoteProtocolError: it is none, or not where the last byte was.
         """
         ledger = connection.ledger
-        if ledger is None or ledger.fin_seen:
-            return
+        assert ledger is not None
         ledger.fin_arrived(decode_fin(message.payload))
         self._owner.tell(PeerFinished(connection))
         self.settle(connection)
-
-
-def _ids(ledger: Ledger) -> tuple[str, int, int]:
-    return ledger.service_id, ledger.stream_id, ledger.connection_id

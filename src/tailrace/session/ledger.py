@@ -10,11 +10,15 @@ the link is down: an end whose local program sends on stops reading it. An end t
 nothing may send :data:`FIRST_LIMIT` bytes, so that no connection begins with a round trip. The
 window doubles for as long as the local end keeps up with what comes.
 
+Acknowledgements are sent for each half window, and more often where there are many connections:
+what all of them together have received and not acknowledged must stay well below what the sender
+can keep (:data:`~.replay.MAX_KEPT`), or it would wait for acknowledgements that are never due.
+
 Each direction ends by itself, at an offset.
 
 Bytes are counted for each message, so :class:`Counts` are plain numbers that those who move the
-bytes add to. All else is done at marks: what is sent stops at ``limit``, and what comes is looked
-at when it reaches ``ack_at``.
+bytes change. All else is done at marks: who has no ``room`` any more asks for it
+(:meth:`Counts.grant`), and what comes is looked at when it reaches ``ack_at``.
 """
 
 from __future__ import annotations
@@ -22,19 +26,24 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from ..errors import LocalProtocolError, RemoteProtocolError
-from ..wire import Place, Progress
-from .replay import ReplayBuffer, ReplayMemory
+from ..errors import RemoteProtocolError
+from ..wire import DataHeader, Place, Progress
+from .replay import MAX_KEPT, ReplayBuffer, ReplayMemory
 
 __all__ = ["FIRST_LIMIT", "MAX_WINDOW", "UNLIMITED", "Counts", "Ledger", "SendingHalf"]
 
 FIRST_LIMIT: Final = 256 * 1024
 """Bytes that may be sent before the first acknowledgement; the smallest window, too."""
 MAX_WINDOW: Final = 4 * 1024 * 1024
-_LEAST_STEP: Final = 8 * 1024
+_UNTOLD_AT_MOST: Final = MAX_KEPT // 16
+"""Bytes that all connections together may have received without an acknowledgement."""
 UNLIMITED: Final = 1 << 63
 """A mark that is never reached."""
-_UNTOLD: Final = Progress(0, 0, fin_seen=False)
+_ROOM: Final = 1 << 29
+"""Bytes after which one that may send without limit asks again: Python is quick with less."""
+_FEW: Final = 4 * 1024
+"""Bytes that are sent before what was sent is counted, although more are wanted."""
+_NOTHING: Final = Progress(0, 0, fin_seen=False)
 """Makes an acknowledgement due: the offer may be older than what the local end has taken."""
 
 
@@ -53,41 +62,53 @@ class SendingHalf(Enum):
 class Counts:
     """The bytes of a connection; all there is to count for one that ends with its link."""
 
-    __slots__ = ("ack_at", "limit", "received", "sent", "waiting")
+    __slots__ = ("ack_at", "ahead", "received", "room", "waiting")
 
-    def __init__(self, limit: int = UNLIMITED, ack_at: int = UNLIMITED) -> None:
-        self.sent = 0
-        """Bytes that the local end has sent."""
-        self.limit = limit
-        """Bytes that it may send in all."""
+    def __init__(self, ack_at: int = UNLIMITED) -> None:
+        self.room = 0
+        """Bytes that the local end may send before it has to ask again."""
+        self.ahead = 0
+        """Bytes that it will have sent by then. So it has sent ``ahead - room``."""
         self.received = 0
         """Bytes that have come from the peer."""
         self.waiting = 0
         """Those of them that the local end has not taken."""
         self.ack_at = ack_at
-        """``received`` at which, or above, :meth:`Ledger.mark_reached` is to be called."""
+        """``received`` at which :meth:`Ledger.mark_reached` is to be called."""
+
+    @property
+    def sent(self) -> int:
+        """Bytes that the local end has sent."""
+        return self.ahead - self.room
+
+    def grant(self, wanted: int) -> int:
+        """Return how many bytes of those that are wanted (> 0) may be sent now; perhaps none."""
+        if self.room < wanted:
+            self.ahead += _ROOM - self.room
+            self.room = _ROOM
+        return wanted
 
 
 class Ledger(Counts):
     """One connection that outlives links, at one end. It has no opinion on whether there is one.
 
-    Sending: add to ``sent``, up to ``limit``, what is sent where :attr:`is_open`, and keep it in
-    the :attr:`replay`, but send first what is :attr:`unsent`. :meth:`end` after the last byte, and
-    send a FIN where :attr:`fin_is_due`.
+    Sending: take what is sent from ``room``, where :attr:`is_open`, and keep it in the
+    :attr:`replay`, but send first what is :attr:`unsent`. :meth:`end` after the last byte, and send
+    a FIN where :attr:`fin_is_due`.
 
     Receiving: add what comes to ``received``, and to ``waiting`` what the local end does not take
-    at once. Send an acknowledgement where :attr:`acknowledgement_is_due`, and some time after a mark
-    where it still :attr:`has_unacknowledged` bytes: the peer keeps them.
+    at once. Send an acknowledgement where :attr:`acknowledgement_is_due`.
     """
 
     __slots__ = (
         "_allowed",
         "_told",
+        "_widens_at",
         "connection_id",
         "fin_seen",
         "half",
-        "has_begun",
         "is_open",
+        "limit",
         "replay",
         "service_id",
         "stream_id",
@@ -103,18 +124,19 @@ class Ledger(Counts):
         memory: ReplayMemory,
         window: int = FIRST_LIMIT,
     ) -> None:
-        super().__init__(FIRST_LIMIT, 1)
+        super().__init__(FIRST_LIMIT // 2)
+        self.limit = FIRST_LIMIT
+        """Bytes that the local end may send in all."""
         self.service_id = service_id
         self.stream_id = stream_id
         self.connection_id = connection_id
         self.is_open = False
         """Whether messages may be sent for the connection: both ends have agreed, and the service
         knows its stream."""
-        self.has_begun = False
-        """Whether that has ever been so."""
         self.window = window
         """Bytes that the peer may send ahead of what the local end has taken; it never shrinks."""
-        self.replay = ReplayBuffer(memory)
+        self.replay = ReplayBuffer(memory, DataHeader(stream_id, service_id, connection_id))
+        memory.connections += 1
         self.unsent = 0
         """The last bytes of those that are kept, which were not sent on this link."""
         self.half = SendingHalf.OPEN
@@ -123,6 +145,9 @@ class Ledger(Counts):
         """What the peer knows of the receiving half."""
         self._allowed = FIRST_LIMIT
         """Bytes that it may send in all."""
+        self._widens_at = FIRST_LIMIT // 2
+        """``received`` at which the window may grow."""
+        self.mark()
 
     @property
     def is_complete(self) -> bool:
@@ -151,31 +176,29 @@ class Ledger(Counts):
         """Bytes that were sent and are not acknowledged."""
         return self.sent - self.replay.base
 
-    def record(self, data: memoryview) -> None:
-        """Keep what is to be sent.
+    def grant(self, wanted: int) -> int:
+        """Return how many bytes of those that are wanted (> 0) may be sent now; perhaps none."""
+        if self.room < min(wanted, _FEW):
+            sent = self.ahead - self.room
+            self.ahead = min(self.limit, sent + self.replay.count(sent))
+            self.room = self.ahead - sent
+        return min(self.room, wanted)
 
-        Raises:
-            LocalProtocolError: it is more than may be sent, or behind the end.
+    def next_unsent(self, limit: int) -> memoryview:
+        """Return messages that have to be sent next, and count them as sent.
+
+        That is at least one message, and as many as there are in ``limit`` bytes.
         """
-        size = len(data)
-        if self.sent + size > self.limit:
-            raise LocalProtocolError(f"{size} bytes are more than may be sent for {self}")
-        self.sent += size
-        self.unsent += size
-        self.replay.tail += data
-        self.replay.memory.size += size
-
-    def next_unsent(self, limit: int) -> bytes:
-        """Return up to ``limit`` bytes that have to be sent next, and count them as sent."""
-        data = self.replay.read(self.sent - self.unsent, min(limit, self.unsent))
-        self.unsent -= len(data)
-        return data
+        messages, size = self.replay.next(limit)
+        self.unsent -= size
+        return messages
 
     def end(self) -> None:
         """Note that the local end has sent its last byte."""
         if self.half is SendingHalf.OPEN:
             self.half = SendingHalf.ENDED
-            self.limit = self.sent
+            self.limit = self.ahead = self.sent
+            self.room = 0
 
     @property
     def fin_is_due(self) -> bool:
@@ -198,9 +221,9 @@ class Ledger(Counts):
             raise RemoteProtocolError(f"{received} bytes acknowledged of {base} to {at} for {self}")
         if fin_seen and (self.half is SendingHalf.OPEN or received != self.sent):
             raise RemoteProtocolError(f"an end acknowledged that was not sent for {self}")
-        self.replay.trim(received)
+        self.replay.trim(received, self.sent)
         if self.half is SendingHalf.OPEN:
-            self.limit = max(self.limit, limit)
+            self.limit = max(self.limit, min(limit, received + MAX_WINDOW))
         if fin_seen:
             self.half = SendingHalf.ACKNOWLEDGED
 
@@ -219,32 +242,17 @@ class Ledger(Counts):
         """
         if self.received > self._allowed or self.fin_seen:
             raise RemoteProtocolError(f"more bytes than were allowed came for {self}")
-        self.ack_at = min(self._told.received + self._step, self._allowed + 1)
 
     def fin_arrived(self, offset: int) -> None:
         """Note that the peer has sent its last byte.
 
         Raises:
-            RemoteProtocolError: it is not the one that came last.
+            RemoteProtocolError: it is not the one that came last, or it is told twice.
         """
-        if offset != self.received:
+        if offset != self.received or self.fin_seen:
             raise RemoteProtocolError(f"an end at {offset}, not at {self.received}, for {self}")
         self.fin_seen = True
         self.ack_at = 0
-
-    @property
-    def _step(self) -> int:
-        """Bytes of progress that are worth an acknowledgement.
-
-        They are kept at the peer, and must not fill its memory for all connections.
-        """
-        share = self.replay.memory.share // 2
-        return max(min(self.window // 2, share), _LEAST_STEP)
-
-    @property
-    def has_unacknowledged(self) -> bool:
-        """Whether bytes have come that no acknowledgement on this link was sent for."""
-        return self.is_open and self.received != self._told.received
 
     @property
     def acknowledgement_is_due(self) -> bool:
@@ -252,10 +260,9 @@ class Ledger(Counts):
         if not self.is_open:
             return False
         received, limit, fin_seen = self._told
-        step = self._step
         return (
-            self.received - received >= step
-            or self.received - self.waiting + self.window - limit >= step
+            self.received - received >= self._step
+            or self.received - self.waiting + self.window - limit >= self.window // 2
             or self.fin_seen is not fin_seen
         )
 
@@ -263,19 +270,30 @@ class Ledger(Counts):
         """Note that an acknowledgement was sent."""
         self._told = self.progress
         self._allowed = self._told.limit
+        self.mark()
+
+    @property
+    def _step(self) -> int:
+        """Bytes after which an acknowledgement is due."""
+        share = _UNTOLD_AT_MOST // max(self.replay.memory.connections, 1)
+        return min(self.window // 2, share)
+
+    def mark(self) -> None:
+        """Set the next mark; to be called when there are many more connections than before."""
         if not self.fin_seen:
-            self.ack_at = self.received + 1
+            self.ack_at = min(self._told.received + self._step, self._allowed + 1)
 
     def widen(self) -> None:
-        """Let more come ahead, after a window that the local end has kept up with."""
-        if not self.waiting:
+        """Let more come ahead, after half a window that the local end has kept up with."""
+        if not self.waiting and self.received >= self._widens_at:
             self.window = min(2 * self.window, MAX_WINDOW)
+            self._widens_at = self.received + self.window // 2
 
     # -- links --------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Let messages be sent: both ends have agreed, and the service knows the stream."""
-        self.is_open = self.has_begun = True
+        self.is_open = True
 
     def suspend(self) -> None:
         """Send nothing: there is no agreement any more on what has come."""
@@ -287,18 +305,21 @@ class Ledger(Counts):
         Raises:
             RemoteProtocolError: as :meth:`acknowledged`.
         """
+        self.unsent = 0
         if progress is not None:
             self.acknowledged(progress)
+        self.replay.rewind(self.sent)
         self.unsent = self.kept
         if self.half is SendingHalf.TOLD:
             self.half = SendingHalf.ENDED
-        self._told = _UNTOLD
+        self._told = _NOTHING
 
     def close(self) -> None:
         """Keep nothing any more."""
         self.is_open = False
         self.unsent = 0
-        self.replay.trim(self.sent)
+        self.replay.close()
+        self.replay.memory.connections -= 1
 
     def __repr__(self) -> str:
         return f"connection {self.service_id or '-'}/{self.stream_id}/{self.connection_id}"

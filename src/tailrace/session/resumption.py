@@ -87,8 +87,8 @@ class Resumption:
     """One end of a tunnel, as far as it outlives links.
 
     ``session_id`` must be random, and a new one for each process. Call :meth:`link_up` and
-    :meth:`link_lost` for each link whose service passes offers on, and :meth:`open`,
-    :meth:`requested` and :meth:`end` for each connection.
+    :meth:`link_lost` for each link whose service passes offers on, and :meth:`open` and
+    :meth:`end` for each connection.
     """
 
     def __init__(
@@ -122,59 +122,38 @@ class Resumption:
         """Whether stream messages may be sent, and taken."""
         return self.state is ResumptionState.LIVE
 
-    def has_ended(self, service_id: str, connection_id: int) -> bool:
+    def has_ended(self, service_id: str, stream_id: int, connection_id: int) -> bool:
         """Return whether a connection has been there, and is not any more."""
-        return (
-            connection_id <= self._highest.get(service_id, 0)
-            and (service_id, connection_id) not in self._ledgers
-        )
+        if connection_id > self.highest(service_id):
+            return False
+        ledger = self._ledgers.get((service_id, connection_id))
+        return ledger is None or ledger.stream_id != stream_id
+
+    def highest(self, service_id: str) -> int:
+        """Return the highest connection id that there was, 0 if there was none."""
+        return self._highest.get(service_id, 0)
 
     @property
-    def has_met(self) -> bool:
-        """Whether a peer that goes on over lost links has ever been heard."""
-        return self._peer_id != NOBODY
+    def count(self) -> int:
+        """Number of connections."""
+        return len(self._ledgers)
 
     @property
     def ledgers(self) -> list[Ledger]:
         """All connections."""
         return list(self._ledgers.values())
 
-    def find(self, service_id: str, connection_id: int) -> Ledger | None:
-        """Return a connection."""
-        return self._ledgers.get((service_id, connection_id))
-
     # -- connections ------------------------------------------------------------------------
 
     def open(self, service_id: str, stream_id: int, connection_id: int) -> Ledger:
-        """Open a connection (source only) under the next higher id; its start is the caller's.
+        """Note a connection that is started, by this source or at this destination.
 
-        Without an agreement its start is asked for when there is one.
+        There is an agreement, and ``connection_id`` is above the :meth:`highest`.
         """
-        assert self._is_source
-        ledger = self._add(service_id, stream_id, connection_id)
-        if self.is_live:
-            ledger.begin()
-        return ledger
-
-    def requested(self, service_id: str, stream_id: int, connection_id: int) -> Ledger | None:
-        """Take the start of a connection (destination only): open it, or let it go on.
-
-        ``None`` if it has ended here meanwhile: answer with a reset.
-        """
-        assert not self._is_source
-        assert self.is_live
-        ledger = self._ledgers.get((service_id, connection_id))
-        if ledger is None and connection_id > self._highest.get(service_id, 0):
-            ledger = self._add(service_id, stream_id, connection_id)
-        if ledger is not None:
-            ledger.begin()
-        return ledger
-
-    def _add(self, service_id: str, stream_id: int, connection_id: int) -> Ledger:
         ledger = Ledger(service_id, stream_id, connection_id, self._memory)
         self._ledgers[service_id, connection_id] = ledger
-        self._memory.users = len(self._ledgers)
         self._highest[service_id] = connection_id
+        ledger.begin()
         return ledger
 
     def end(self, ledger: Ledger) -> None:
@@ -184,15 +163,17 @@ class Resumption:
             self._ended[key] = ledger
 
     def _forget(self, ledger: Ledger) -> bool:
-        ledger.close()
-        found = self._ledgers.pop((ledger.service_id, ledger.connection_id), None)
-        self._memory.users = len(self._ledgers)
-        return found is not None
+        found = self._ledgers.pop((ledger.service_id, ledger.connection_id), None) is not None
+        if found:
+            ledger.close()
+        return found
 
     def give_up(self, cause: EndCause) -> None:
         """End all connections: nobody comes to go on with them, or somebody who cannot."""
         for ledger in self.ledgers:
-            self._end_at_peer(ledger, EndCause.COMPLETED if ledger.is_complete else cause)
+            over = ledger.is_complete
+            self.end(ledger)
+            self._handler.ended(ledger, EndCause.COMPLETED if over else cause)
 
     def _end_at_peer(self, ledger: Ledger, cause: EndCause) -> None:
         self._forget(ledger)
@@ -246,8 +227,7 @@ class Resumption:
     def _meet(self, peer_id: bytes) -> None:
         """Note who the peer is; what was there with another one is lost."""
         for ledger in self.ledgers:
-            if ledger.has_begun:
-                self._end_at_peer(ledger, EndCause.PEER_RESTARTED)
+            self._end_at_peer(ledger, EndCause.PEER_RESTARTED)
         if not self._is_source:
             self._highest.clear()  # a new source counts from 1
         self._ended.clear()

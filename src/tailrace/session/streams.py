@@ -46,6 +46,7 @@ class Connection:
         "heard",
         "is_open",
         "is_paused",
+        "is_recognised",
         "pauses_peer",
         "sink",
         "stream",
@@ -65,6 +66,8 @@ class Connection:
         self.is_open = True
         self.heard = False
         """Whether any data has come from the peer."""
+        self.is_recognised = False
+        """Whether the form of the peer's data messages has been looked at, on this link."""
         self.is_paused = False
         """Whether no data may be sent: the peer has asked for none, or there is no agreement."""
         self.pauses_peer = False

@@ -12,7 +12,7 @@ Stale data and resets have no effect; a stale start is answered with a reset, be
 sender has a client waiting.
 
 Sources: guide V3, message type reference; where the C++ proxy and the guide differ, the guide.
-What pauses and resumes a connection is our own (docs/flow-messages.md).
+What pauses and resumes a connection is our own (docs/sessions.md).
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def _table(rows: Mapping[MessageType, tuple[Action, ...]]) -> StreamTable:
 
 _COMMON: Final[Mapping[MessageType, tuple[Action, ...]]] = {
     MessageType.DATA: (*[_NOTHING] * 6, Action.DELIVER, *[_NOTHING] * 2),
-    MessageType.STREAM_RESET: (*[_NOTHING] * 5, *[Action.CLOSE_STREAM] * 2, *[_NOTHING] * 2),
+    MessageType.STREAM_RESET: (*[_NOTHING] * 5, *[Action.CLOSE_STREAM] * 3, _NOTHING),
     MessageType.CONNECTION_RESET: (*[_NOTHING] * 6, *[Action.CLOSE_CONNECTION] * 2, _NOTHING),
     MessageType.CONNECTION_PAUSE: (
         *[_NOTHING] * 5,

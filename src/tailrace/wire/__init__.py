@@ -41,6 +41,7 @@ from .protocol import (
 from .resumption import (
     MAX_OFFER,
     NOBODY,
+    PLACE_SIZE,
     SESSION_ID_SIZE,
     Place,
     Progress,
@@ -71,6 +72,7 @@ __all__ = [
     "PASSED_ON",
     "PEER_LISTENS",
     "PEER_MESSAGES",
+    "PLACE_SIZE",
     "RESUME",
     "RESUME_MESSAGES",
     "SESSION_ID_SIZE",

@@ -31,6 +31,7 @@ from .protocol import MAX_STREAM_ID
 __all__ = [
     "MAX_OFFER",
     "NOBODY",
+    "PLACE_SIZE",
     "SESSION_ID_SIZE",
     "Place",
     "Progress",
@@ -55,6 +56,8 @@ _HEAD: Final = struct.Struct(">B16s16sQQB")
 _COUNT: Final = struct.Struct(">H")
 _HIGHEST: Final = struct.Struct(">I")
 _PLACE: Final = struct.Struct(">HiIQQB")
+PLACE_SIZE: Final = _PLACE.size
+"""Bytes of a connection in an offer."""
 _PROGRESS: Final = struct.Struct(">QQB")
 _FIN: Final = struct.Struct(">Q")
 _FLAGS: Final = (0, 1)

@@ -21,7 +21,7 @@ from tailrace.session.transitions import (
     Standing,
     StreamTable,
 )
-from tailrace.wire import PEER_MESSAGES, RESUME_MESSAGES, MessageType, Side
+from tailrace.wire import PEER_MESSAGES, MessageType, Side
 
 DOCS = Path(__file__).parents[3] / "docs"
 BOTH = pytest.mark.parametrize("table", [SOURCE, DESTINATION], ids=["source", "destination"])
@@ -40,8 +40,13 @@ def load_script() -> ModuleType:
 
 
 def test_the_stream_messages_are_all_but_the_session_s_own() -> None:
-    own = {MessageType.UNKNOWN, MessageType.SESSION_RESET, MessageType.SERVICE_IDS}
-    assert set(MessageType) - own - PEER_MESSAGES - RESUME_MESSAGES == STREAM_MESSAGES
+    own = {
+        MessageType.UNKNOWN,
+        MessageType.SESSION_RESET,
+        MessageType.SERVICE_IDS,
+        MessageType.SESSION_OFFER,
+    }
+    assert set(MessageType) - own - PEER_MESSAGES == STREAM_MESSAGES
 
 
 @BOTH
