@@ -153,7 +153,8 @@ class Session:
     @property
     def is_alone(self) -> bool:
         """Whether the service says that nobody is connected who might go on over lost links."""
-        return self.survives and self._far.peer_present is False
+        is_ready = self.state is SessionState.READY
+        return is_ready and self.survives and self._far.peer_present is False
 
     @property
     def _survivor(self) -> Continuity | None:
