@@ -12,8 +12,8 @@ What happens after a link went down, or could not be set up, is decided as follo
   login, and a certificate that does not verify, or authorities that cannot be read, may be half of
   a roll-over: these are tried again.
 * Everything else, from an unknown host to a dropped connection, may pass: tried again after the
-  delays of :mod:`tailrace.link.backoff`, or a longer one that the service asks for, as often as
-  the policy allows.
+  delays of :mod:`tailrace.link.backoff`, quickly at first if the link had lasted, or after a longer
+  one that the service asks for, as often as the policy allows.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ class ReconnectPolicy:
     retry_count: int = FOREVER
     """Tries to set up the link again before giving up; -1: for ever."""
     retry_delay: float = 2.5
-    """Longest first delay; the following ones grow exponentially."""
+    """Longest first delay; the following ones grow exponentially. After a link that had lasted, a
+    quick try comes before them."""
     retry_delay_cap: float = 120.0
     ping_period: float = 20.0
     renewal_timeout: float = 0.0

@@ -249,8 +249,9 @@ class CappedEnd:
         return sent
 
     def expect_end(self) -> None:
-        """Hold back nothing: what was received before the end is to be delivered soon."""
+        """Hold back nothing: what was received is to be delivered soon, what is read is lost."""
         self._writing.lift()
+        self._reading.lift()
         self._end.expect_end()
 
     def shut_down(self) -> None:

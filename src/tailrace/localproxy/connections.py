@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from ..session import V3, Connection, Session
+from ..session import V3, Connection, Session, SessionState
 from ..wire import Side
 from .applications import Applications, name_of
 from .clients import Clients
@@ -38,6 +38,9 @@ __all__ = ["ConnectionTable"]
 
 _SILENT_PEER: Final = 10.0
 """Seconds after which a peer that has answered nothing is reported."""
+_GRACE: Final = 0.1
+"""Seconds in which the other side may still come before a client is refused for want of it: what
+is opened before it has said what it can do could not be kept over a lost link."""
 
 
 class ConnectionTable:
@@ -75,6 +78,9 @@ class ConnectionTable:
         """Who is told of the end of a connection, where its route asks for it."""
         self._change: asyncio.Future[None] | None = None
         self._silence_timer: asyncio.TimerHandle | None = None
+        self._grace: asyncio.TimerHandle | None = None
+        """Runs while clients wait although the other side is not connected."""
+        self._peer_has_left = False
 
     def __iter__(self) -> Iterator[LocalConnection]:
         return iter([*self._live.values(), *self._draining])
@@ -131,9 +137,12 @@ class ConnectionTable:
             local.abort()
 
     def link_lost(self) -> None:
-        """Say nothing more about the silence of the peer."""
-        if self._silence_timer is not None:
-            self._silence_timer.cancel()
+        """Say nothing more about the peer, and send nobody away for want of it."""
+        self._peer_has_left = False
+        for timer in (self._silence_timer, self._grace):
+            if timer is not None:
+                timer.cancel()
+        self._grace = None
 
     # -- what the session says -----------------------------------------------------------------
 
@@ -206,10 +215,37 @@ class ConnectionTable:
             for service_id in self._session.service_ids:
                 self.serve(service_id)
 
-    def serve(self, service_id: str) -> None:
-        """Connect the clients that wait for a service, for as long as it takes connections."""
+    def serve(self, service_id: str) -> str:
+        """Connect the clients that wait for a service, for as long as it takes connections.
+
+        Return why those that are left wait, for people.
+        """
+        if self._session.is_alone and self._clients.has_waiting(service_id):
+            if self._grace is None:
+                self._grace = self.loop.call_later(_GRACE, self._serve_alone)
+            return f"no {self._session.side.other.value} is connected"
+        self._serve(service_id)
+        if self._session.state is SessionState.READY:
+            return "the peer carries one connection of a service at a time"
+        peer = self._session.side.other.value
+        if self._peer_has_left:
+            return f"the {peer} has left, and open connections wait for it"
+        return f"the {peer} has not agreed yet how open connections go on"
+
+    def _serve(self, service_id: str) -> None:
         while self._clients.has_waiting(service_id) and self._make_room(service_id):
             self._open(service_id)
+
+    def _serve_alone(self) -> None:
+        """Have the service refuse the clients that have waited for the other side to come."""
+        self._grace = None
+        for service_id in self._session.service_ids:
+            self._serve(service_id)
+
+    def peer_changed(self, present: bool) -> None:
+        """Called when the peer has connected, or is not connected."""
+        self._peer_has_left = not present
+        self.serve_all()
 
     def _make_room(self, service_id: str) -> bool:
         """Return whether a service can take a connection now.

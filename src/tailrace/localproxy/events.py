@@ -222,12 +222,15 @@ class Reconnecting:
 class TunnelPaused:
     """The link, or the peer, is gone, and open connections wait until both are back.
 
+    :class:`TunnelResumed` follows, or :class:`ConnectionCut` for each that has waited in vain.
+
     Example: ``case tailrace.TunnelPaused(cause): print("paused:", cause)``
     """
 
     cause: str
     """For people, on one line."""
     connections: int
+    """Those that wait."""
     timeout: float
     """Seconds after which those that still wait are reset."""
 
@@ -242,6 +245,7 @@ class TunnelResumed:
     after: float
     """Seconds that they have waited."""
     connections: int
+    """Those that go on."""
     bytes_again: int
     """Bytes that this end sends again."""
 

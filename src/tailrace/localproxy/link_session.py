@@ -141,13 +141,11 @@ class LinkSession:
     # -- turns --------------------------------------------------------------------------------
 
     def count_request(self, cost: int = 1) -> None:
-        if not self._requests:
+        before = self._requests
+        if not before:
             self._loop.call_soon(self._begin_turn)
         self._requests += cost
-        if (
-            self._requests >= _REQUESTS
-            and self._receive_frame == self.traffic.session.receive_frame
-        ):
+        if before < _REQUESTS <= self._requests and self._receive_frame != _drop:
             self._receive_frame = self._keep
 
     def _keep(self, frame: memoryview) -> None:

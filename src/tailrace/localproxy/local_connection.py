@@ -66,7 +66,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from ..errors import LocalProtocolError
-from ..session import LARGE, MAX_KEPT, Connection, Ledger
+from ..session import LARGE, Connection, Ledger
 from .inbound import Inbound
 from .local_end import LocalEnd
 from .log import TunnelLog
@@ -293,7 +293,9 @@ class LocalConnection:
         unsent = self._ledger.unsent if self._ledger is not None else 0
         if self.state is _PAUSED:
             self._enter(_PARKED if unsent else _OPEN)
-        if unsent and self.state in (_PARKED, _HALF_CLOSED):
+        elif self.state is not _HALF_CLOSED:
+            return  # one that is parked waits for its turn already
+        if unsent:
             self._outbound.ask_turn(self)
 
     def _park(self) -> None:
@@ -315,9 +317,7 @@ class LocalConnection:
 
     def _send_again(self, ledger: Ledger) -> None:
         """Send once of what was lost with a link; then go on, or park again."""
-        data = ledger.next_unsent(self._outbound.budget)
-        header = self.connection.data_header(len(data))
-        self._outbound.send(memoryview(header + data))
+        self._outbound.send(ledger.next_unsent(self._outbound.budget))
         if ledger.unsent:
             self._outbound.park(self)
         elif self.state is _PARKED:
@@ -411,6 +411,7 @@ class LocalConnection:
         destroys what the kernel has not delivered yet.
         """
         assert self._end is not None
+        self._end.expect_end()
         try:
             self._end.shut_down()
         except OSError:
@@ -477,12 +478,11 @@ class LocalConnection:
         """Read at most ``limit`` bytes and send them, or see the end of the local end."""
         end, outbound, counts = self._end, self._outbound, self._counts
         assert end is not None
-        room = counts.limit - counts.sent
-        if room < limit:
-            if not room:
+        if counts.room < limit:
+            limit = counts.grant(limit)
+            if not limit:
                 self.pause()
                 return
-            limit = room
         block = outbound.block
         try:
             size = end.recv_into(block.payload, limit)
@@ -498,22 +498,23 @@ class LocalConnection:
         if error_number:
             self._broken = OSError(error_number, os.strerror(error_number))
             self._loop.call_soon(self._read_to_the_end)
-        counts.sent += size
+        counts.room -= size
         header = self.connection.data_header(size)
         start = block.GAP - len(header)
         block.memory[start : block.GAP] = header
-        outbound.send(block.view[start : block.GAP + size])
+        message = block.view[start : block.GAP + size]
+        outbound.send(message)
         replay = self._replay
         if replay is not None:
-            memory = replay.memory
             if size < LARGE:
-                replay.tail += block.payload[:size]
-                memory.size += size
+                replay.tail += message
             else:
-                replay.keep(block, size)
-                outbound.block = memory.take()
-            if memory.size > MAX_KEPT:
-                outbound.memory_filled()
+                offset = counts.ahead - counts.room
+                if replay.tail:
+                    replay.end_tail(offset - size)
+                replay.pieces.append((message, offset, block))
+                spare = outbound.spare
+                outbound.block = spare.pop() if spare else outbound.memory.new_block()
 
     def _read_to_the_end(self) -> None:
         """Go on reading what came in before the local end broke the connection.

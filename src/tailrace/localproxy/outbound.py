@@ -57,8 +57,10 @@ class Outbound(Generic[S]):
     def __init__(self, loop: asyncio.AbstractEventLoop, max_payload: int) -> None:
         self.memory = ReplayMemory(max_payload)
         """What the connections keep to send it again."""
+        self.memory.filled = self._memory_filled
         self.memory.room_made = self._room_made
-        self.block: Block = self.memory.take()
+        self.spare = self.memory.spare
+        self.block: Block = self.memory.new_block()
         """What all connections read into."""
         self.budget = 0
         """Bytes that a connection may read and send now; 0 while bulk data has to wait."""
@@ -110,9 +112,8 @@ class Outbound(Generic[S]):
         if not self._turns.closed:
             self._give_turns_soon()
 
-    def memory_filled(self) -> None:
-        """Note that connections keep as much as they may: none is read until the peer has it."""
-        self.memory.full = True
+    def _memory_filled(self) -> None:
+        """Read no connection until the peer has what was sent."""
         self._turns.set_memory_full(True)
         self.budget = 0
 

@@ -85,7 +85,8 @@ class ProxySettings:
     connect_retry_count: int = -1
     """Tries to set up the link again before giving up; -1: no limit."""
     retry_delay: float = 2.5
-    """First delay of the exponential backoff of the link."""
+    """First delay of the exponential backoff of the link; after one that had lasted, a quick try
+    comes before it."""
     retry_delay_cap: float = 120.0
     resume_timeout: float = 120.0
     """How long connections wait for a lost link, or a lost peer, to come back; 0: not at all."""

@@ -171,6 +171,11 @@ class Traffic:
         self.session.give_up(cause)
         self.connections.serve_all()
 
+    def abort(self) -> None:
+        """Close every local end at once, and wait for nothing."""
+        self._stop_waiting()
+        self.connections.abort()
+
     def _stop_waiting(self) -> None:
         if self._give_up_timer is not None:
             self._give_up_timer.cancel()
@@ -226,20 +231,20 @@ class Traffic:
             case PeerChanged(present):
                 peer = self.session.side.other
                 self._emit(PeerJoined(peer) if present else PeerLeft(peer))
-                self.connections.serve_all()
+                self.connections.peer_changed(present)
             case MessageIgnored(kind, service_id, reason) if kind not in FLOW_MESSAGES:
                 self._log.debug(
                     "Ignored message type %d of service '%s': %s", kind, service_id, reason
                 )
 
     def _suspended(self, connections: int) -> None:
-        why = "the link is lost"
+        cause = "link lost"
         if self._carrier is not None:
-            why = f"the {self.session.side.other} has left"
+            cause = f"the {self.session.side.other.value} has left"
         if self._give_up_timer is None:
             self._waiting_since = self._loop.time()
             self._give_up_timer = self._loop.call_later(self._resume_timeout, self.give_up)
-            self._emit(TunnelPaused(why, connections, self._resume_timeout))
+            self._emit(TunnelPaused(cause, connections, self._resume_timeout))
 
     def _resumed(self, connections: int, replayed: int) -> None:
         if self._give_up_timer is not None:

@@ -18,6 +18,7 @@ from ..link import (
     ServiceEndpoint,
     SupervisorOutcome,
 )
+from ..session import EndCause
 from ..wire import Capability
 from .clients import Clients
 from .events import Connected, Connecting, ProxyEvent, Reconnecting
@@ -92,7 +93,12 @@ class Uplink:
         Raises:
             TailraceError: as :meth:`tailrace.link.LinkSupervisor.run`.
         """
-        return await self._supervisor.run()
+        try:
+            return await self._supervisor.run()
+        finally:
+            # Nobody comes to go on with what waits for the next link.
+            if self._traffic is not None:
+                self._traffic.give_up(EndCause.TUNNEL_ENDED)
 
     def stop(self) -> None:
         """Close the link in order, and set up none any more."""
@@ -114,7 +120,7 @@ class Uplink:
         if self.link is not None:
             self.link.abort()
         for traffic in self.traffics:
-            traffic.connections.abort()
+            traffic.abort()
 
     # -- link observer ---------------------------------------------------------------------
 

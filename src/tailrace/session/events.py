@@ -40,8 +40,10 @@ class EndCause(Enum):
     TUNNEL_ENDED = "the tunnel has ended"
     COMPLETED = "both ends have sent everything"
     PEER_RESTARTED = "the peer was restarted, or replaced by another one"
-    NOT_RESUMED = "the link was lost, and not resumed in time"
-    PEER_CANNOT_RESUME = "the link was lost, and what came back cannot resume connections"
+    NOT_RESUMED = "the link, or the peer, was lost and did not come back in time"
+    PEER_CANNOT_RESUME = (
+        "the link, or the peer, was lost, and what came back cannot resume connections"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ can keep (:data:`~.replay.MAX_KEPT`), or it would wait for acknowledgements that
 Each direction ends by itself, at an offset.
 
 Bytes are counted for each message, so :class:`Counts` are plain numbers that those who move the
-bytes add to. All else is done at marks: what is sent stops at ``limit``, and what comes is looked
-at when it reaches ``ack_at``.
+bytes change. All else is done at marks: who has no ``room`` any more asks for it
+(:meth:`Counts.grant`), and what comes is looked at when it reaches ``ack_at``.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from ..errors import LocalProtocolError, RemoteProtocolError
-from ..wire import Place, Progress
+from ..errors import RemoteProtocolError
+from ..wire import DataHeader, Place, Progress
 from .replay import MAX_KEPT, ReplayBuffer, ReplayMemory
 
 __all__ = ["FIRST_LIMIT", "MAX_WINDOW", "UNLIMITED", "Counts", "Ledger", "SendingHalf"]
@@ -35,10 +35,14 @@ __all__ = ["FIRST_LIMIT", "MAX_WINDOW", "UNLIMITED", "Counts", "Ledger", "Sendin
 FIRST_LIMIT: Final = 256 * 1024
 """Bytes that may be sent before the first acknowledgement; the smallest window, too."""
 MAX_WINDOW: Final = 4 * 1024 * 1024
-_UNTOLD_AT_MOST: Final = MAX_KEPT // 16
+_UNTOLD_AT_MOST: Final = MAX_KEPT // 20
 """Bytes that all connections together may have received without an acknowledgement."""
 UNLIMITED: Final = 1 << 63
 """A mark that is never reached."""
+_ROOM: Final = 1 << 29
+"""Bytes after which one that may send without limit asks again: Python is quick with less."""
+_FEW: Final = 4 * 1024
+"""Bytes that are sent before what was sent is counted, although more are wanted."""
 _NOTHING: Final = Progress(0, 0, fin_seen=False)
 """Makes an acknowledgement due: the offer may be older than what the local end has taken."""
 
@@ -58,13 +62,13 @@ class SendingHalf(Enum):
 class Counts:
     """The bytes of a connection; all there is to count for one that ends with its link."""
 
-    __slots__ = ("ack_at", "limit", "received", "sent", "waiting")
+    __slots__ = ("ack_at", "ahead", "received", "room", "waiting")
 
-    def __init__(self, limit: int = UNLIMITED, ack_at: int = UNLIMITED) -> None:
-        self.sent = 0
-        """Bytes that the local end has sent."""
-        self.limit = limit
-        """Bytes that it may send in all."""
+    def __init__(self, ack_at: int = UNLIMITED) -> None:
+        self.room = 0
+        """Bytes that the local end may send before it has to ask again."""
+        self.ahead = 0
+        """Bytes that it will have sent by then. So it has sent ``ahead - room``."""
         self.received = 0
         """Bytes that have come from the peer."""
         self.waiting = 0
@@ -72,13 +76,25 @@ class Counts:
         self.ack_at = ack_at
         """``received`` at which :meth:`Ledger.mark_reached` is to be called."""
 
+    @property
+    def sent(self) -> int:
+        """Bytes that the local end has sent."""
+        return self.ahead - self.room
+
+    def grant(self, wanted: int) -> int:
+        """Return how many bytes of those that are wanted (> 0) may be sent now; perhaps none."""
+        if self.room < wanted:
+            self.ahead += _ROOM - self.room
+            self.room = _ROOM
+        return wanted
+
 
 class Ledger(Counts):
     """One connection that outlives links, at one end. It has no opinion on whether there is one.
 
-    Sending: add to ``sent``, up to ``limit``, what is sent where :attr:`is_open`, and keep it in
-    the :attr:`replay`, but send first what is :attr:`unsent`. :meth:`end` after the last byte, and
-    send a FIN where :attr:`fin_is_due`.
+    Sending: take what is sent from ``room``, where :attr:`is_open`, and keep it in the
+    :attr:`replay`, but send first what is :attr:`unsent`. :meth:`end` after the last byte, and send
+    a FIN where :attr:`fin_is_due`.
 
     Receiving: add what comes to ``received``, and to ``waiting`` what the local end does not take
     at once. Send an acknowledgement where :attr:`acknowledgement_is_due`.
@@ -92,6 +108,7 @@ class Ledger(Counts):
         "fin_seen",
         "half",
         "is_open",
+        "limit",
         "replay",
         "service_id",
         "stream_id",
@@ -107,7 +124,9 @@ class Ledger(Counts):
         memory: ReplayMemory,
         window: int = FIRST_LIMIT,
     ) -> None:
-        super().__init__(FIRST_LIMIT, FIRST_LIMIT // 2)
+        super().__init__(FIRST_LIMIT // 2)
+        self.limit = FIRST_LIMIT
+        """Bytes that the local end may send in all."""
         self.service_id = service_id
         self.stream_id = stream_id
         self.connection_id = connection_id
@@ -116,7 +135,8 @@ class Ledger(Counts):
         knows its stream."""
         self.window = window
         """Bytes that the peer may send ahead of what the local end has taken; it never shrinks."""
-        self.replay = ReplayBuffer(memory)
+        self.replay = ReplayBuffer(memory, DataHeader(stream_id, service_id, connection_id))
+        memory.connections += 1
         self.unsent = 0
         """The last bytes of those that are kept, which were not sent on this link."""
         self.half = SendingHalf.OPEN
@@ -156,31 +176,29 @@ class Ledger(Counts):
         """Bytes that were sent and are not acknowledged."""
         return self.sent - self.replay.base
 
-    def record(self, data: memoryview) -> None:
-        """Keep what is to be sent.
+    def grant(self, wanted: int) -> int:
+        """Return how many bytes of those that are wanted (> 0) may be sent now; perhaps none."""
+        if self.room < min(wanted, _FEW):
+            sent = self.ahead - self.room
+            self.ahead = min(self.limit, sent + self.replay.count(sent))
+            self.room = self.ahead - sent
+        return min(self.room, wanted)
 
-        Raises:
-            LocalProtocolError: it is more than may be sent, or behind the end.
+    def next_unsent(self, limit: int) -> memoryview:
+        """Return messages that have to be sent next, and count them as sent.
+
+        That is at least one message, and as many as there are in ``limit`` bytes.
         """
-        size = len(data)
-        if self.sent + size > self.limit:
-            raise LocalProtocolError(f"{size} bytes are more than may be sent for {self}")
-        self.sent += size
-        self.unsent += size
-        self.replay.tail += data
-        self.replay.memory.size += size
-
-    def next_unsent(self, limit: int) -> bytes:
-        """Return up to ``limit`` bytes that have to be sent next, and count them as sent."""
-        data = self.replay.read(self.sent - self.unsent, min(limit, self.unsent))
-        self.unsent -= len(data)
-        return data
+        messages, size = self.replay.next(limit)
+        self.unsent -= size
+        return messages
 
     def end(self) -> None:
         """Note that the local end has sent its last byte."""
         if self.half is SendingHalf.OPEN:
             self.half = SendingHalf.ENDED
-            self.limit = self.sent
+            self.limit = self.ahead = self.sent
+            self.room = 0
 
     @property
     def fin_is_due(self) -> bool:
@@ -203,7 +221,7 @@ class Ledger(Counts):
             raise RemoteProtocolError(f"{received} bytes acknowledged of {base} to {at} for {self}")
         if fin_seen and (self.half is SendingHalf.OPEN or received != self.sent):
             raise RemoteProtocolError(f"an end acknowledged that was not sent for {self}")
-        self.replay.trim(received)
+        self.replay.trim(received, self.sent)
         if self.half is SendingHalf.OPEN:
             self.limit = max(self.limit, min(limit, received + MAX_WINDOW))
         if fin_seen:
@@ -287,8 +305,10 @@ class Ledger(Counts):
         Raises:
             RemoteProtocolError: as :meth:`acknowledged`.
         """
+        self.unsent = 0
         if progress is not None:
             self.acknowledged(progress)
+        self.replay.rewind(self.sent)
         self.unsent = self.kept
         if self.half is SendingHalf.TOLD:
             self.half = SendingHalf.ENDED
@@ -298,7 +318,8 @@ class Ledger(Counts):
         """Keep nothing any more."""
         self.is_open = False
         self.unsent = 0
-        self.replay.trim(self.sent)
+        self.replay.close()
+        self.replay.memory.connections -= 1
 
     def __repr__(self) -> str:
         return f"connection {self.service_id or '-'}/{self.stream_id}/{self.connection_id}"

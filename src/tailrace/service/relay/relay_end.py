@@ -19,7 +19,7 @@ when its peer has left starts streams again under the ids they had, and has a fe
 **Turns.** In one turn of the event loop an end handles as many messages as its
 :class:`~.turn_budget.TurnBudget` allows, and keeps the rest in its backlog, as bytes.
 
-**Flow messages** (docs/flow-messages.md) pass between two clients with that capability only.
+**Flow messages** (docs/sessions.md) pass between two clients with that capability only.
 From and for all others they are unknown messages, which are dropped. So it is with those of
 clients that go on with their connections over lost links: when one of two leaves, the other one
 is told so, and its streams are forgotten here but not reset.
@@ -335,6 +335,7 @@ class RelayEnd:
         elif message.type == _CONNECTION_START:
             self._answer_reset(key, message.connection_id)
         elif self._passes(message, key):
+            self._counters.offers += message.type == _SESSION_OFFER and self._peer_resumes
             self._forward(raw, message)
 
     @property
@@ -423,6 +424,7 @@ class RelayEnd:
     def peer_left(self) -> None:
         streams = self._rules.end_streams()
         resumes, self._peer_resumes = self._peer_resumes, False
+        self._counters.suspended += resumes
         if resumes:
             # At once: what the next peer sends must not be taken for this one's. And ahead of the
             # ping, so that the pong says that the client knows.

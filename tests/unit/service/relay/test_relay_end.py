@@ -920,6 +920,7 @@ class TestResumption:
         assert tunnel.destination_link.take() == sent
         feed(tunnel.destination, *sent)
         assert tunnel.source_link.take() == sent
+        assert tunnel.counters.offers == 2
 
     @pytest.mark.parametrize("others", [NO_CAPABILITIES, FLOW])
     def test_nobody_else_sees_or_sends_any(self, others: Capabilities) -> None:
@@ -929,6 +930,7 @@ class TestResumption:
         assert tunnel.destination_link.frames == []
         feed(tunnel.destination, *messages)
         assert tunnel.source_link.take() == []
+        assert tunnel.counters.offers == 0
 
     def test_those_of_a_stream_that_is_over_are_dropped(self) -> None:
         tunnel = self.tunnel()
@@ -943,6 +945,9 @@ class TestResumption:
         assert tunnel.source_link.take() == []
         assert tunnel.source_link.told == [self.LEFT]
         assert not tunnel.counters.resets[ResetCause.PEER_LEFT]
+        assert tunnel.counters.suspended == 1
+        feed(tunnel.source, self.OFFER)
+        assert tunnel.counters.offers == 0
         # The stream is forgotten: its data goes nowhere, and it can be started again.
         _, link = tunnel.connect(Side.DESTINATION, capabilities=PASSED_ON)
         tunnel.source.pong_received(tunnel.source_link.pings[-1])
@@ -970,6 +975,7 @@ class TestResumption:
         tunnel.destination.leave()
         assert [each.type for each in tunnel.source_link.take()] == [MessageType.STREAM_RESET]
         assert tunnel.counters.resets[ResetCause.PEER_LEFT] == 1
+        assert tunnel.counters.suspended == 0
 
     def test_a_source_that_leaves_puts_up_the_fence(self) -> None:
         tunnel = self.tunnel()
