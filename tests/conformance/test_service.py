@@ -300,8 +300,12 @@ async def test_l14_nobody_else_is_sent_any(lab: Lab) -> None:
                 await joins[each].send(*OF_OURS)
             await joins[SOURCE].settled()
             await joins[DESTINATION].settled()
-            seen = {each.kind for name in joins for each in await joins[name].settled()}
-            assert not seen & {SESSION_OFFER, CONNECTION_ACK, CONNECTION_FIN}
+            seen = {name: await joins[name].settled() for name in joins}
+            kinds = {each.kind for name in joins for each in seen[name]}
+            assert not kinds & {SESSION_OFFER, CONNECTION_ACK, CONNECTION_FIN}
+            if not offers:
+                expected = [start] if side == DESTINATION else []
+                assert [each.raw for each in seen[side]] == expected
             await joins[other].aclose()
             resets = [m.raw for m in await _reset(joins[side]) if m.kind == STREAM_RESET]
             why = f"the {other} has left".encode() if "flow" in str(offers) else b""
