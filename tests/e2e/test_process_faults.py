@@ -246,7 +246,7 @@ async def test_a_process_that_sleeps_wakes_up(tmp_path: Path, who: str):
     fine.write_text(
         '{"tunneling": {"proxy": {"websocket": {"ping_period_ms": 200, "retry_delay_ms": 20}}}}'
     )
-    options = ("--settings-json", str(fine))
+    options = ("--settings-json", str(fine), "--resume-timeout", "0")
     with service_process(tmp_path) as service, tunnel_of(service, "SSH") as tunnel:
         async with (
             application(mirror) as where,
