@@ -35,7 +35,7 @@ __all__ = ["FIRST_LIMIT", "MAX_WINDOW", "UNLIMITED", "Counts", "Ledger", "Sendin
 FIRST_LIMIT: Final = 256 * 1024
 """Bytes that may be sent before the first acknowledgement; the smallest window, too."""
 MAX_WINDOW: Final = 4 * 1024 * 1024
-_UNTOLD_AT_MOST: Final = MAX_KEPT // 16
+_UNTOLD_AT_MOST: Final = MAX_KEPT // 20
 """Bytes that all connections together may have received without an acknowledgement."""
 UNLIMITED: Final = 1 << 63
 """A mark that is never reached."""

@@ -151,12 +151,6 @@ class Session:
         return self._survivor is not None
 
     @property
-    def is_alone(self) -> bool:
-        """Whether the service says that nobody is connected who might go on over lost links."""
-        is_ready = self.state is SessionState.READY
-        return is_ready and self.survives and self._far.peer_present is False
-
-    @property
     def _survivor(self) -> Continuity | None:
         """What goes on over this link; ``None`` unless its service passes offers on."""
         return self._continuity if self._far.passes_offers else None

@@ -178,7 +178,7 @@ class TestReceiving:
         assert not ledger.acknowledgement_is_due
         ledger.replay.memory.connections = 50
         ledger.mark()
-        assert ledger.ack_at == MAX_KEPT // 16 // 50
+        assert ledger.ack_at == MAX_KEPT // 20 // 50
         assert ledger.acknowledgement_is_due
 
     def test_more_than_was_allowed(self) -> None:
