@@ -41,10 +41,12 @@ from conformance.peers import (
 from conformance.rigs import QUICK, Destination, destination, source
 from conformance.sockets import Socket
 from conformance.stage import Link
+from support.network.ports import free_port
 
 SSH = Connection()
 SECOND = Connection(number=2)
 LARGEST = 4 * 1024 * 1024
+UNTOLD = LARGEST * 3 // 8
 START = message(STREAM_START, 1, "SSH1", 1)
 MORE = message(CONNECTION_START, 1, "SSH1", 2)
 OURS = {CONNECTION_ACK, CONNECTION_FIN, SESSION_OFFER}
@@ -329,12 +331,12 @@ async def test_l6_a_sender_keeps_to_its_limit(lab: Lab) -> None:
 
 @scenario("L6", ours_alone=True)
 async def test_l6_a_receiver_acknowledges_half_windows(lab: Lab) -> None:
-    """The window doubles up to 4 MiB for an application that keeps up."""
+    """Or 1.5 MiB; the window doubles up to 4 MiB for an application that keeps up."""
     rig, _ = await destination_and_peer(lab)
     app = await rig.open()
     received, window, part = 0, FIRST_LIMIT, bytes(32_768)
     for grown in (2, 4, 8, 16, 16):
-        for _ in range(window // 2 // len(part)):
+        for _ in range(min(window // 2, UNTOLD) // len(part)):
             await rig.link.send(*data(part, 1, "SSH1", 1))
             await app.expect(part)
             received += len(part)
@@ -557,6 +559,54 @@ async def test_l11_other_closes_are_cuts(lab: Lab) -> None:
     await client.expect_cut(b"", told=True)
 
 
+# -- time -----------------------------------------------------------------------------------------
+
+
+@scenario("L16", ours_alone=True)
+async def test_l16_nobody_comes_in_time(lab: Lab) -> None:
+    """What waits is reset, with or without a link; what comes later is served."""
+    rig, peer = await source_and_peer(lab, ours=("--resume-timeout", "1"))
+    client, _ = await rig.connect()
+    await rig.link.send(*data(b"last", 1, "SSH1", 1), left())
+    await client.expect_cut(b"last", told=True)
+    await rig.proxy.said("did not come back in time")
+    peer.nonce += 1
+    await rig.link.send(joined(), peer.offer().raw)
+    await peer.find()
+    assert peer.heard.places == {}
+    await rig.link.send(peer.offer(highest=1).raw)
+    client, start = await rig.connect()
+    assert start.connection == 2
+    await rig.check(client, start)
+    rig.link.drop()
+    rig.stage.stop_listening()
+    await client.expect_cut(b"", told=True)
+
+
+@scenario("L16", ours_alone=True)
+async def test_l16_a_destination_waits_no_longer(lab: Lab) -> None:
+    rig, peer = await destination_and_peer(lab, ours=("--resume-timeout", "1"))
+    app = await rig.open()
+    rig.link.drop()
+    await app.expect_cut(b"", told=True)
+    await rig.reconnect()
+    await peer.agree({SSH: Progress(0)}, highest=1)
+    assert peer.heard.places == {}
+    await rig.link.send(START)
+    await rig.link.expect(message(CONNECTION_RESET, 1, "SSH1", 1))
+    await rig.check(await rig.open(connection=2), connection=2)
+
+
+@scenario("L16", ours_alone=True)
+async def test_l16_without_it_nothing_is_offered(lab: Lab) -> None:
+    """Nor where the peer was said to be an older one: its connections have no ids."""
+    for arguments in (("--resume-timeout", "0"), ("-y", "V2"), ("-y", "V1")):
+        stage = lab.stage()
+        lab.proxy("-e", stage.endpoint, "-s", f"SSH1={free_port()}", *arguments)
+        request = (await stage.asked()).request
+        assert request["X-Tailrace-Capabilities"] == "flow, pings", arguments
+
+
 # -- peers that break the rules -----------------------------------------------------------------
 
 
@@ -610,13 +660,13 @@ async def test_l12_more_than_was_allowed(lab: Lab) -> None:
 
 @scenario("L12", ours_alone=True)
 async def test_l12_an_offer_that_the_books_contradict(lab: Lab) -> None:
-    """Of more than was sent, or of a part of a message: messages are received whole."""
+    """Of more than was sent, and of less than was acknowledged."""
     rig, peer = await source_and_peer(lab)
-    for wrong in (3, 11):
+    for wrong in (11, 2):
         healthy, started = await rig.connect()
         client, broken = await rig.connect()
         await sent(rig.link, client, b"0123", b"456789", of=names(broken))
-        await rig.link.send(left())
+        await rig.link.send(ack(names(broken), Progress(4)), left())
         peer.nonce += 1
         await rig.link.send(joined(), peer.offer(highest=broken.connection).raw)
         await peer.find()

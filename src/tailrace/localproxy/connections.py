@@ -38,9 +38,6 @@ __all__ = ["ConnectionTable"]
 
 _SILENT_PEER: Final = 10.0
 """Seconds after which a peer that has answered nothing is reported."""
-_GRACE: Final = 0.1
-"""Seconds in which the other side may still come before a client is refused for want of it: what
-is opened before it has said what it can do could not be kept over a lost link."""
 
 
 class ConnectionTable:
@@ -78,8 +75,6 @@ class ConnectionTable:
         """Who is told of the end of a connection, where its route asks for it."""
         self._change: asyncio.Future[None] | None = None
         self._silence_timer: asyncio.TimerHandle | None = None
-        self._grace: asyncio.TimerHandle | None = None
-        """Runs while clients wait although the other side is not connected."""
         self._peer_has_left = False
 
     def __iter__(self) -> Iterator[LocalConnection]:
@@ -137,12 +132,10 @@ class ConnectionTable:
             local.abort()
 
     def link_lost(self) -> None:
-        """Say nothing more about the peer, and send nobody away for want of it."""
+        """Say nothing more about the peer."""
         self._peer_has_left = False
-        for timer in (self._silence_timer, self._grace):
-            if timer is not None:
-                timer.cancel()
-        self._grace = None
+        if self._silence_timer is not None:
+            self._silence_timer.cancel()
 
     # -- what the session says -----------------------------------------------------------------
 
@@ -220,27 +213,14 @@ class ConnectionTable:
 
         Return why those that are left wait, for people.
         """
-        if self._session.is_alone and self._clients.has_waiting(service_id):
-            if self._grace is None:
-                self._grace = self.loop.call_later(_GRACE, self._serve_alone)
-            return f"no {self._session.side.other.value} is connected"
-        self._serve(service_id)
+        while self._clients.has_waiting(service_id) and self._make_room(service_id):
+            self._open(service_id)
         if self._session.state is SessionState.READY:
             return "the peer carries one connection of a service at a time"
         peer = self._session.side.other.value
         if self._peer_has_left:
             return f"the {peer} has left, and open connections wait for it"
         return f"the {peer} has not agreed yet how open connections go on"
-
-    def _serve(self, service_id: str) -> None:
-        while self._clients.has_waiting(service_id) and self._make_room(service_id):
-            self._open(service_id)
-
-    def _serve_alone(self) -> None:
-        """Have the service refuse the clients that have waited for the other side to come."""
-        self._grace = None
-        for service_id in self._session.service_ids:
-            self._serve(service_id)
 
     def peer_changed(self, present: bool) -> None:
         """Called when the peer has connected, or is not connected."""

@@ -207,9 +207,7 @@ class LocalConnection:
         self.since = time.time()
         """When it came, in seconds since the epoch."""
         self.state: ConnectionState = _DIALING
-        self._counts = connection.counts
-        self._ledger = connection.ledger
-        self._replay = self._ledger.replay if self._ledger is not None else None
+        self._open_books()
         self._host = host
         self._loop = host.loop
         self._outbound = host.outbound
@@ -225,6 +223,11 @@ class LocalConnection:
         self._cut = ""
         """Why it has ended in the tunnel other than in order; empty as long as it has not."""
         connection.sink = self
+
+    def _open_books(self) -> None:
+        self._counts = self.connection.counts
+        self._ledger = self.connection.ledger
+        self._replay = self._ledger.replay if self._ledger is not None else None
 
     @property
     def waiting(self) -> int:
@@ -289,7 +292,12 @@ class LocalConnection:
             self._enter(_PAUSED)
 
     def resume(self) -> None:
-        """Read the local end again after :meth:`pause`, and first send what was lost again."""
+        """Read the local end again after :meth:`pause`, and first send what was lost again.
+
+        One that has waited for a peer may outlive links from now on.
+        """
+        if self._counts is not self.connection.counts:
+            self._open_books()
         unsent = self._ledger.unsent if self._ledger is not None else 0
         if self.state is _PAUSED:
             self._enter(_PARKED if unsent else _OPEN)
