@@ -27,7 +27,7 @@ EXTENSION := hatch_build.py src/tailrace/_fast.pyx src/tailrace/_core.pyx src/ta
 PIP_INSTALL := @$(BIN)/python -m pip --disable-pip-version-check install >&2
 
 # Real servers that some tests talk to; those tests are skipped without them.
-TEST_PACKAGES := ansible-core caddy curl fish git haproxy iproute2 libnginx-mod-stream mitmproxy mosquitto nginx-light openssh-client openssh-server openssl redis-server rsync squid-openssl tinyproxy-bin zsh
+TEST_PACKAGES := ansible-core caddy curl fish git haproxy iproute2 libnginx-mod-stream mitmproxy mosquitto netcat-openbsd nginx-light openssh-client openssh-server openssl redis-server rsync squid-openssl tinyproxy-bin zsh
 # What the benchmark measures beside tailrace, and measures with.
 BENCH_PACKAGES := libnginx-mod-stream nginx-light valgrind
 
@@ -53,11 +53,16 @@ WHEEL_PYTHONS ?= $(PYTHON)
 SOAK_MINUTES ?= 10
 SOAK_ARGS ?=
 
-# Rounds of `make soak-agent`, which takes SOAK_ARGS, too.
+# Dropped links of `make soak-survival`, kills of the service and black holes.
+SOAK_CUTS ?= 1000
+SOAK_KILLS ?= 100
+SOAK_SILENCES ?= 15
+
+# Rounds of `make soak-agent`. This and `make soak-survival` take SOAK_ARGS, too.
 SOAK_ROUNDS ?= 100
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-python conformance check audit cover bench bench-publish bench-must-hold bench-micro bench-instructions fuzz fuzz-native soak soak-agent wheels apt apt-bench clean
+.PHONY: help setup demo test test-python conformance check audit cover bench bench-publish bench-must-hold bench-micro bench-instructions fuzz fuzz-native soak soak-survival soak-agent wheels apt apt-bench clean
 
 help:
 	@echo "make setup        make the virtual environment $(VENV)"
@@ -77,6 +82,7 @@ help:
 	@echo "make fuzz-native  the same for NATIVE_MINUTES=60, with the extension built to find faults of memory"
 	@echo "make wheels       put wheels into dist/: one for each of WHEEL_PYTHONS, and one for any Python"
 	@echo "make soak         20 tunnels under load and random faults for SOAK_MINUTES=10"
+	@echo "make soak-survival  one ssh session and one transfer through SOAK_CUTS=1000 cuts"
 	@echo "make soak-agent   the device agent through SOAK_ROUNDS=100 restarts, drops and rotations"
 	@echo "make apt          install Debian packages for tests with real servers (as root)"
 	@echo "make apt-bench    install Debian packages for the benchmark (as root)"
@@ -185,6 +191,9 @@ wheels: $(READY)
 
 soak: $(READY)
 	@PYTHONPATH=tests $(BIN)/python -m soak --minutes $(SOAK_MINUTES) $(SOAK_ARGS)
+
+soak-survival: $(READY)
+	@PYTHONPATH=tests $(BIN)/python -m soak.survival --cuts $(SOAK_CUTS) --kills $(SOAK_KILLS) --silences $(SOAK_SILENCES) $(SOAK_ARGS)
 
 soak-agent: $(READY)
 	@PYTHONPATH=tests $(BIN)/python -m soak.agent --rounds $(SOAK_ROUNDS) $(SOAK_ARGS)

@@ -30,6 +30,7 @@ cdef enum:
     MAX_PAYLOAD = 64512
     MAX_LENGTHS = 5  # bytes of a length prefix and of the length of a payload
     LARGE = 32768  # as in replay.py
+    FEW = 4096  # as in ledger.py
 
 cdef class Meter:
     """Bytes sent, and the mark at which Python is called: SendWindow."""
@@ -55,16 +56,18 @@ cdef class Pump:
     def readable(self):
         """Read and send a turn's worth; Python does where there is no room for that."""
         cdef Way way = self._outbound
-        cdef Py_ssize_t limit = way.budget, gap = way.gap, size, header
+        cdef Py_ssize_t limit = way.budget, gap = way.gap, room = self._counts.room, size, header
         cdef object block = way.block
         cdef bytearray memory = block.memory
         cdef bytes prefix = self.connection.header.prefix
         cdef bytearray tail
         cdef char* payload
         cdef int error
+        if FEW <= room < limit:
+            limit = room
         if (
             way.outlet is None
-            or self._counts.room < limit
+            or room < limit
             or not self.connection.is_open
             or not 0 < limit <= min(MAX_PAYLOAD, PyByteArray_GET_SIZE(memory) - gap)
             or gap < PyBytes_GET_SIZE(prefix) + MAX_LENGTHS

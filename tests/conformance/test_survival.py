@@ -39,7 +39,9 @@ from conformance.peers import (
     source_and_peer,
 )
 from conformance.rigs import QUICK, Destination, destination, source
+from conformance.sockets import Socket
 from conformance.stage import Link
+from support.network.ports import free_port
 
 SSH = Connection()
 SECOND = Connection(number=2)
@@ -58,6 +60,13 @@ async def payload(link: Link, size: int, of: Connection = SSH) -> bytes:
             out += received.payload
     assert len(out) == size, f"{len(out)} bytes came, {size} were waited for"
     return out
+
+
+async def sent(link: Link, socket: Socket, *pieces: bytes, of: Connection = SSH) -> None:
+    """Send pieces, each of which arrives in a message of its own: what is lost, is lost whole."""
+    for piece in pieces:
+        await socket.send(piece)
+        assert await payload(link, len(piece), of) == piece
 
 
 def names(received: Message) -> Connection:
@@ -167,6 +176,27 @@ async def test_l2_other_versions_and_other_incarnations(lab: Lab) -> None:
     await rig.check(await rig.open())
 
 
+@scenario("L2", ours_alone=True)
+async def test_l2_an_offer_in_parts(lab: Lab) -> None:
+    """It counts when the last part has come; connections of all parts go on."""
+    rig, peer = await source_and_peer(lab)
+    one, _ = await rig.connect()
+    two, _ = await rig.connect()
+    rig.link.drop()
+    await rig.reconnect()
+    await peer.hear()
+    peer.nonce += 1
+    await rig.link.send(joined(), peer.offer({SSH: Progress(0)}, 2, more=True).raw)
+    assert await quiet(rig.link, SESSION_OFFER, STREAM_START) == []
+    await rig.link.send(peer.offer({SECOND: Progress(0)}, 2).raw)
+    await peer.hear()
+    await rig.link.expect(START)
+    await rig.link.expect(MORE)
+    await rig.link.send(*data(b"!", 1, "SSH1", 1), *data(b"?", 1, "SSH1", 2))
+    await one.expect(b"!")
+    await two.expect(b"?")
+
+
 # -- going on ----------------------------------------------------------------------------------
 
 
@@ -176,8 +206,7 @@ async def test_l3_a_source_replays_from_what_was_received(lab: Lab) -> None:
     rig, peer = await source_and_peer(lab)
     one, _ = await rig.connect()
     two, _ = await rig.connect()
-    await one.send(b"0123456789")
-    assert await payload(rig.link, 10) == b"0123456789"
+    await sent(rig.link, one, b"0123", b"456789")
     await two.send(b"abc")
     assert await payload(rig.link, 3, SECOND) == b"abc"
     await rig.link.send(*data(b"to one", 1, "SSH1", 1))
@@ -203,14 +232,34 @@ async def test_l3_a_source_replays_from_what_was_received(lab: Lab) -> None:
 async def test_l3_a_destination_waits_for_the_start(lab: Lab) -> None:
     rig, peer = await destination_and_peer(lab)
     app = await rig.open()
-    await app.send(b"0123456789")
-    assert await payload(rig.link, 10) == b"0123456789"
+    await sent(rig.link, app, b"0123456", b"789")
     await peer.come_back({SSH: Progress(7)}, highest=1)
     await app.send(b"more")
     assert await quiet(rig.link, DATA, CONNECTION_ACK) == []
     await rig.link.send(START)
     assert await payload(rig.link, 7) == b"789more"
     await rig.check(app)
+
+
+@scenario("L3", ours_alone=True)
+async def test_l3_a_client_stalls_while_down(lab: Lab) -> None:
+    """What it sends stays with the system: the proxy reads nothing that it could not keep."""
+    rig, peer = await source_and_peer(lab)
+    client, start = await rig.connect()
+    await rig.check(client, start)
+    rig.link.drop()
+    await rig.proxy.said("trying again")
+    size = await client.fill(64 * LARGEST, calm=0.3)
+    assert size < 4 * LARGEST, f"{size} bytes were taken although there was no link"
+    await rig.reconnect()
+    await peer.agree({SSH: Progress(2, 2 + size)}, highest=1)
+    got = 0
+    while got < size:
+        part = (await rig.link.find(DATA)).payload
+        assert not part.strip(b"\0")
+        got += len(part)
+        await rig.link.send(ack(SSH, Progress(2 + got, 2 + size)))
+    assert await quiet(rig.link, DATA, CONNECTION_RESET) == []
 
 
 @scenario("L3", ours_alone=True)
@@ -310,31 +359,33 @@ async def test_l6_a_sender_keeps_to_its_limit(lab: Lab) -> None:
     """256 KiB before the first acknowledgement, then up to the limit, to the byte."""
     rig, _ = await source_and_peer(lab)
     client, _ = await rig.connect()
-    sent = content(1_000_000)
-    lab.background(client.send(sent))
-    assert await payload(rig.link, FIRST_LIMIT) == sent[:FIRST_LIMIT]
+    given = content(1_000_000)
+    lab.background(client.send(given))
+    assert await payload(rig.link, FIRST_LIMIT) == given[:FIRST_LIMIT]
     assert await quiet(rig.link, DATA) == []
     await rig.link.send(ack(SSH, Progress(FIRST_LIMIT, FIRST_LIMIT + 100_001)))
-    assert await payload(rig.link, 100_001) == sent[FIRST_LIMIT : FIRST_LIMIT + 100_001]
+    assert await payload(rig.link, 100_001) == given[FIRST_LIMIT : FIRST_LIMIT + 100_001]
     assert await quiet(rig.link, DATA) == []
     await rig.link.send(ack(SSH, Progress(FIRST_LIMIT, 1_000_000)))
-    assert await payload(rig.link, 1_000_000 - FIRST_LIMIT - 100_001) == sent[-637_855:]
+    assert await payload(rig.link, 1_000_000 - FIRST_LIMIT - 100_001) == given[-637_855:]
 
 
 @scenario("L6", ours_alone=True)
 async def test_l6_a_receiver_acknowledges_half_windows(lab: Lab) -> None:
-    """The window doubles up to 4 MiB for an application that keeps up."""
+    """Or earlier; the window doubles up to 4 MiB for an application that keeps up."""
     rig, _ = await destination_and_peer(lab)
     app = await rig.open()
     received, window, part = 0, FIRST_LIMIT, bytes(32_768)
-    for grown in (2, 4, 8, 16, 16):
-        for _ in range(window // 2 // len(part)):
+    told = Progress(0)
+    while window < LARGEST:
+        while received < told.received + window // 2:
             await rig.link.send(*data(part, 1, "SSH1", 1))
             await app.expect(part)
             received += len(part)
-        window = grown * FIRST_LIMIT
-        told = read_ack(await rig.link.find(CONNECTION_ACK))
-        assert told == Progress(received, received + window), f"{told} at {received}"
+        before, told = told, read_ack(await rig.link.find(CONNECTION_ACK))
+        assert before.received < told.received <= received
+        assert told.limit - told.received in (window, 2 * window), f"{told} behind {before}"
+        window = told.limit - told.received
     assert window == LARGEST
 
 
@@ -400,7 +451,7 @@ async def test_l7_an_end_survives_a_cut(lab: Lab) -> None:
     """It is told again, behind the bytes that were lost, and not to one that has seen it."""
     rig, peer = await source_and_peer(lab)
     client, _ = await rig.connect()
-    await client.send(b"question")
+    await sent(rig.link, client, b"que", b"stion")
     client.half_close()
     await rig.link.find(CONNECTION_FIN)
     await peer.come_back({SSH: Progress(3)}, highest=1)
@@ -436,8 +487,7 @@ async def test_l8_the_peer_leaves_and_comes_back(lab: Lab) -> None:
     """The link stays; a new incarnation begins, and what is of the old one is dropped."""
     rig, peer = await source_and_peer(lab)
     client, _ = await rig.connect()
-    await client.send(b"hello")
-    assert await payload(rig.link, 5) == b"hello"
+    await sent(rig.link, client, b"he", b"llo")
     before = peer.heard.nonce
     await rig.link.send(left(), *data(b"of the old one", 1, "SSH1", 1))
     await rig.link.settled()
@@ -552,6 +602,54 @@ async def test_l11_other_closes_are_cuts(lab: Lab) -> None:
     await client.expect_cut(b"", told=True)
 
 
+# -- time -----------------------------------------------------------------------------------------
+
+
+@scenario("L16", ours_alone=True)
+async def test_l16_nobody_comes_in_time(lab: Lab) -> None:
+    """What waits is reset, with or without a link; what comes later is served."""
+    rig, peer = await source_and_peer(lab, ours=("--resume-timeout", "1"))
+    client, _ = await rig.connect()
+    await rig.link.send(*data(b"last", 1, "SSH1", 1), left())
+    await client.expect_cut(b"last", told=True)
+    await rig.proxy.said("did not come back in time")
+    peer.nonce += 1
+    await rig.link.send(joined(), peer.offer().raw)
+    await peer.find()
+    assert peer.heard.places == {}
+    await rig.link.send(peer.offer(highest=1).raw)
+    client, start = await rig.connect()
+    assert start.connection == 2
+    await rig.check(client, start)
+    rig.link.drop()
+    rig.stage.stop_listening()
+    await client.expect_cut(b"", told=True)
+
+
+@scenario("L16", ours_alone=True)
+async def test_l16_a_destination_waits_no_longer(lab: Lab) -> None:
+    rig, peer = await destination_and_peer(lab, ours=("--resume-timeout", "1"))
+    app = await rig.open()
+    rig.link.drop()
+    await app.expect_cut(b"", told=True)
+    await rig.reconnect()
+    await peer.agree({SSH: Progress(0)}, highest=1)
+    assert peer.heard.places == {}
+    await rig.link.send(START)
+    await rig.link.expect(message(CONNECTION_RESET, 1, "SSH1", 1))
+    await rig.check(await rig.open(connection=2), connection=2)
+
+
+@scenario("L16", ours_alone=True)
+async def test_l16_without_it_nothing_is_offered(lab: Lab) -> None:
+    """Nor where the peer was said to be an older one: its connections have no ids."""
+    for arguments in (("--resume-timeout", "0"), ("-y", "V2"), ("-y", "V1")):
+        stage = lab.stage()
+        lab.proxy("-e", stage.endpoint, "-s", f"SSH1={free_port()}", *arguments)
+        request = (await stage.asked()).request
+        assert request["X-Tailrace-Capabilities"] == "flow, pings", arguments
+
+
 # -- peers that break the rules -----------------------------------------------------------------
 
 
@@ -567,6 +665,7 @@ async def test_l12_what_the_books_contradict_ends_one_connection(lab: Lab) -> No
             message(CONNECTION_ACK, c.stream, c.service, c.number, b"", True)
         ],
         "an end at another offset": lambda c: [fin(c, 1)],
+        "an end that comes twice": lambda c: [fin(c, 0), fin(c, 0)],
         "an end of no length": lambda c: [
             message(CONNECTION_FIN, c.stream, c.service, c.number, b"x", True)
         ],
@@ -604,6 +703,36 @@ async def test_l12_more_than_was_allowed(lab: Lab) -> None:
 
 
 @scenario("L12", ours_alone=True)
+async def test_l12_an_offer_that_the_books_contradict(lab: Lab) -> None:
+    """Of more than was sent, and of less than was acknowledged."""
+    rig, peer = await source_and_peer(lab)
+    for wrong in (11, 2):
+        healthy, started = await rig.connect()
+        client, broken = await rig.connect()
+        await sent(rig.link, client, b"0123", b"456789", of=names(broken))
+        await rig.link.send(ack(names(broken), Progress(4)), left())
+        peer.nonce += 1
+        await rig.link.send(joined(), peer.offer(highest=broken.connection).raw)
+        await peer.find()
+        places = {names(started): Progress(0), names(broken): Progress(wrong)}
+        await rig.link.send(peer.offer(places, broken.connection).raw)
+        assert names(await rig.link.find(STREAM_START)) == names(started)
+        await client.rest()
+        await rig.check(healthy, started)
+        healthy.reset()
+        assert names(await rig.link.find(CONNECTION_RESET)) == names(started)
+    assert rig.stage.connections == 1
+
+
+@scenario("L12", ours_alone=True)
+async def test_l12_a_start_without_an_id(lab: Lab) -> None:
+    rig, _ = await destination_and_peer(lab)
+    await rig.link.send(message(STREAM_START, 1, "SSH1"))
+    await rig.link.expect(message(CONNECTION_RESET, 1, "SSH1"))
+    await rig.check(await rig.open())
+
+
+@scenario("L12", ours_alone=True)
 async def test_l12_a_broken_offer_ends_the_link(lab: Lab) -> None:
     rig, _ = await source_and_peer(lab)
     for payload in (b"", b"\x01", Offer(NOBODY, 1).payload, Offer(b"x" * 16, 0).payload):
@@ -613,6 +742,23 @@ async def test_l12_a_broken_offer_ends_the_link(lab: Lab) -> None:
         await client.expect_cut(b"", told=True)
         await rig.reconnect()
         await Peer(rig).agree()
+
+
+@scenario("L12", ours_alone=True)
+async def test_l12_offers_again_and_again(lab: Lab) -> None:
+    """The same one changes nothing; a new incarnation each time is an agreement each time."""
+    rig, peer = await source_and_peer(lab)
+    client, _ = await rig.connect()
+    await rig.link.send(*[peer.offer({SSH: Progress(0)}, 1).raw] * 1000)
+    assert await quiet(rig.link, SESSION_OFFER, STREAM_START) == []
+    for _ in range(500):
+        peer.nonce += 1
+        await rig.link.send(peer.offer({SSH: Progress(0)}, 1).raw)
+    while (await peer.find()).peer_nonce != peer.nonce:
+        pass
+    await rig.link.send(*data(b"still there", 1, "SSH1", 1))
+    await client.expect(b"still there")
+    assert rig.stage.connections == 1
 
 
 @scenario("L12", ours_alone=True)

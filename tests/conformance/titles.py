@@ -125,6 +125,8 @@ TITLES: Final = {
     "L12": "Broken books end their connection, broken offers the link",
     "L13": "Service: passes the messages between two that can resume; no resets when one leaves",
     "L14": "Service: nobody else is sent any, and is answered and served as ever",
+    "L15": "Recorded conversations with AWS and all other services: the same bytes as ever",
+    "L16": "--resume-timeout: what has waited for so long is reset; 0 offers nothing",
 }
 
 DECIDED: Final = {

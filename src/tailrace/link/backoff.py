@@ -14,6 +14,9 @@ How far the limit falls back after a link depends on how long that one lasted, s
 that has lasted, the first try comes within :data:`QUICK`, because connections wait for it, and what
 breaks a good link is mostly over at once: a reboot of a router, another radio cell. It is random,
 too, so that the clients of a service that restarts come over that time, and not all at once.
+
+While connections wait, which they do for a bounded time, the limit doubles only twice: on a network
+that breaks every link within seconds they would end otherwise, for a delay of minutes.
 """
 
 from __future__ import annotations
@@ -37,6 +40,9 @@ LASTED: Final = 5.0
 SETTLED: Final = 60.0
 """Seconds after which a link has shown that the service works again."""
 
+_HASTE: Final = 2
+"""How often the limit doubles while connections wait."""
+
 
 class Backoff:
     """The delays between tries; times in seconds.
@@ -59,14 +65,17 @@ class Backoff:
         self._failures = 0
         self._quick_next = False
 
-    def next_delay(self) -> float:
-        """Return the next delay; each call makes the following one longer on average."""
+    def next_delay(self, *, in_haste: bool = False) -> float:
+        """Return the next delay; each call makes the following one longer on average.
+
+        ``in_haste`` tells that connections wait for the link.
+        """
         if self._quick_next:
             self._quick_next = False
             limit = min(QUICK, self._base)
         else:
             # 2.0**64 is beyond any cap; without the limit the power would overflow.
-            limit = self._base * 2.0 ** min(self._failures, 64)
+            limit = self._base * 2.0 ** min(self._failures, _HASTE if in_haste else 64)
             self._failures += 1
         return max(MIN_DELAY, self._rng.uniform(0.0, min(limit, self._cap)))
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -111,12 +112,15 @@ class LinkSupervisor:
         observer: LinkObserver,
         *,
         backend: str = "auto",
+        in_haste: Callable[[], bool] = lambda: False,
     ) -> None:
         """Prepare; :meth:`run` does the work.
 
         Args:
             backend: as for :func:`tailrace.link.connector.connect`.
+            in_haste: returns whether connections wait for a lost link to come back.
         """
+        self._in_haste = in_haste
         self._endpoint = endpoint
         self._policy = policy
         self._observer = observer
@@ -289,7 +293,7 @@ class LinkSupervisor:
         if self._policy.retry_count != FOREVER and self._failures > self._policy.retry_count:
             raise cause
         asked_for = min(cause.retry_after, self._policy.retry_delay_cap)
-        delay = max(self._backoff.next_delay(), asked_for)
+        delay = max(self._backoff.next_delay(in_haste=self._in_haste()), asked_for)
         self._observer.retrying(cause, delay)
         await asyncio.sleep(delay)
 

@@ -68,7 +68,7 @@ from typing import Final, Protocol
 from ..common.counts import Pump
 from ..common.extension import load
 from ..errors import LocalProtocolError
-from ..session import LARGE, Block, Connection, Counts, Ledger, ReplayBuffer
+from ..session import FEW, LARGE, Block, Connection, Counts, Ledger, ReplayBuffer
 from .inbound import Inbound
 from .local_end import LocalEnd
 from .log import TunnelLog
@@ -214,9 +214,7 @@ class LocalConnection(Pump):
         self.since = time.time()
         """When it came, in seconds since the epoch."""
         self.state: ConnectionState = _DIALING
-        self._counts = connection.counts
-        self._ledger = connection.ledger
-        self._replay = self._ledger.replay if self._ledger is not None else None
+        self._open_books()
         self._host = host
         self._loop = host.loop
         self._outbound = host.outbound
@@ -232,6 +230,11 @@ class LocalConnection(Pump):
         self._cut = ""
         """Why it has ended in the tunnel other than in order; empty as long as it has not."""
         connection.sink = self
+
+    def _open_books(self) -> None:
+        self._counts = self.connection.counts
+        self._ledger = self.connection.ledger
+        self._replay = self._ledger.replay if self._ledger is not None else None
 
     @property
     def waiting(self) -> int:
@@ -309,7 +312,12 @@ class LocalConnection(Pump):
             self._enter(_PAUSED)
 
     def resume(self) -> None:
-        """Read the local end again after :meth:`pause`, and first send what was lost again."""
+        """Read the local end again after :meth:`pause`, and first send what was lost again.
+
+        One that has waited for a peer may outlive links from now on.
+        """
+        if self._counts is not self.connection.counts:
+            self._open_books()
         unsent = self._ledger.unsent if self._ledger is not None else 0
         if self.state is _PAUSED:
             self._enter(_PARKED if unsent else _OPEN)
@@ -499,8 +507,9 @@ class LocalConnection(Pump):
         """Read at most ``limit`` bytes and send them, or see the end of the local end."""
         end, outbound, counts = self._end, self._outbound, self._counts
         assert end is not None
-        if counts.room < limit:
-            limit = counts.grant(limit)
+        room = counts.room
+        if room < limit:
+            limit = room if room >= FEW else counts.grant(limit)
             if not limit:
                 self.pause()
                 return

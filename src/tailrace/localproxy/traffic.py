@@ -165,6 +165,11 @@ class Traffic:
         """Whether the next link may carry this."""
         return self.session.survives and not self.session.closed
 
+    @property
+    def waits(self) -> bool:
+        """Whether connections wait for the link, or the peer, to come back."""
+        return self._give_up_timer is not None
+
     def give_up(self, cause: EndCause = EndCause.NOT_RESUMED) -> None:
         """End the connections that wait for the peer to go on with them."""
         self._stop_waiting()
@@ -231,7 +236,7 @@ class Traffic:
             case PeerChanged(present):
                 peer = self.session.side.other
                 self._emit(PeerJoined(peer) if present else PeerLeft(peer))
-                self.connections.serve_all()
+                self.connections.peer_changed(present)
             case MessageIgnored(kind, service_id, reason) if kind not in FLOW_MESSAGES:
                 self._log.debug(
                     "Ignored message type %d of service '%s': %s", kind, service_id, reason

@@ -69,7 +69,13 @@ class Uplink:
             ping_period=settings.ping_period,
             renewal_timeout=settings.renewal_timeout,
         )
-        self._supervisor = LinkSupervisor(target, policy, self, backend=settings.backend.value)
+        self._supervisor = LinkSupervisor(
+            target,
+            policy,
+            self,
+            backend=settings.backend.value,
+            in_haste=lambda: self._traffic is not None and self._traffic.waits,
+        )
 
     @property
     def link(self) -> Link | None:

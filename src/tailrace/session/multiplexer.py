@@ -115,11 +115,39 @@ class Multiplexer:
             if not stream.connections:
                 stream.end()
 
-    def end_plain(self, cause: EndCause) -> None:
-        """End the connections that no agreement covers."""
+    def end_plain(self, cause: EndCause, *, keeps_new: bool = False) -> None:
+        """End the connections that no agreement covers, or only those that reach somebody else."""
         for connection in self.connections:
-            if connection.ledger is None:
+            if connection.ledger is None and not (keeps_new and connection.awaits_peer):
                 self.end_connection(connection, cause)
+
+    def meet(self) -> None:
+        """Let those connections go on whose start has crossed the news that there is a peer.
+
+        One that goes on over lost links has passed over the start, and gets it again.
+        """
+        for connection in self.connections:
+            if not connection.awaits_peer:
+                continue
+            connection.awaits_peer = connection.is_paused = False
+            stream = connection.stream
+            stream.peer_capabilities = self._far.peer_capabilities
+            if self.continuity is not None and self.continuity.is_live:
+                is_first = all(c.ledger is None for c in stream.connections.values())
+                ids = (stream.service_id, stream.stream_id, connection.connection_id)
+                connection.counts = self.continuity.new_counts(*ids)
+                self._outgoing.send(
+                    MessageType.STREAM_START if is_first else MessageType.CONNECTION_START,
+                    connection,
+                )
+            self._announce_flow(connection)
+            self._handler.event_occurred(ConnectionResumed(connection))
+
+    def end_waiting(self) -> None:
+        """End the connections for which nobody was known: who came has left."""
+        for connection in self.connections:
+            if connection.awaits_peer:
+                self.end_connection(connection, EndCause.PEER_RESTARTED)
 
     def end_all(self, cause: EndCause, *, tells_peer: bool) -> None:
         """End all connections."""
@@ -151,6 +179,10 @@ class Multiplexer:
         connection_id = stream.next_connection_id()
         counts = self._new_counts(service_id, stream.stream_id, connection_id)
         connection = stream.add(connection_id, has_connection_id, counts)
+        # The service may know of a peer already, and pass the start on to it.
+        is_alone = self._far.passes_offers and not self._far.peer_present
+        connection.awaits_peer = self.continuity is not None and is_alone
+        connection.is_paused = connection.awaits_peer
         self._outgoing.send(kind, connection)
         if kind is MessageType.STREAM_START:
             self._announce_flow(connection)

@@ -217,7 +217,8 @@ class Session:
     def open(self, service_id: str) -> Connection:
         """Open a connection (source only): STREAM_START, or CONNECTION_START on an open stream.
 
-        Data may be sent at once; a refusal comes back as a reset.
+        Data may be sent at once, unless :attr:`Connection.is_paused`; a refusal comes back as a
+        reset.
 
         Raises:
             LocalProtocolError: not a source, not ready, unknown service, or the stream is
@@ -299,6 +300,9 @@ class Session:
             self._ignore(message, "the service does not tell of peers")
             return
         changes = self._far.note_presence(message)
+        if changes and not self._far.peer_present:
+            # What waits for a peer that came and went has been started at nobody else.
+            self._streams.end_waiting()
         if self._survivor is not None and self.state is not SessionState.AWAITING_SERVICE_IDS:
             self._follow_peer(self._survivor)
         if changes:
@@ -316,6 +320,8 @@ class Session:
         if far.peer_present:
             continuity.give_up(EndCause.PEER_CANNOT_RESUME)
         continuity.resumption.peer_left()
+        if far.peer_present:
+            self._streams.meet()
         if continuity.has_connections:
             self.state = SessionState.SUSPENDED
             continuity.tell_suspended()
@@ -324,7 +330,7 @@ class Session:
 
     def _await_agreement(self) -> None:
         """Take no stream message until both ends have agreed: this peer opens none before."""
-        self._streams.end_plain(EndCause.PEER_RESTARTED)
+        self._streams.end_plain(EndCause.PEER_RESTARTED, keeps_new=True)
         self.state = SessionState.SUSPENDED
 
     def _take_offer(self, message: Message) -> None:
@@ -344,6 +350,7 @@ class Session:
         """Called when both ends have agreed on what goes on."""
         self._far.peer_agreed()
         self._become_ready()
+        self._streams.meet()
 
     def _become_ready(self) -> None:
         self.state = SessionState.READY

@@ -38,6 +38,7 @@ class Connection:
     """One TCP connection carried by a stream, as the session sees it."""
 
     __slots__ = (
+        "awaits_peer",
         "connection_id",
         "counts",
         "data_key",
@@ -66,10 +67,13 @@ class Connection:
         self.is_open = True
         self.heard = False
         """Whether any data has come from the peer."""
+        self.awaits_peer = False
+        """Whether it is not known whom it reaches, and so whether it outlives links."""
         self.is_recognised = False
         """Whether the form of the peer's data messages has been looked at, on this link."""
         self.is_paused = False
-        """Whether no data may be sent: the peer has asked for none, or there is no agreement."""
+        """Whether no data may be sent: the peer has asked for none, there is no agreement with it,
+        or it is not known."""
         self.pauses_peer = False
         """Whether this end has asked the peer for no more data."""
         self.data_key: DataKey | None = None

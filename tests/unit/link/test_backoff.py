@@ -38,6 +38,12 @@ def test_the_limit_doubles_up_to_the_cap() -> None:
     assert delays(Backoff(2.5, 20.0, Highest()), 6) == [2.5, 5.0, 10.0, 20.0, 20.0, 20.0]
 
 
+def test_it_doubles_only_twice_while_connections_wait() -> None:
+    backoff = Backoff(2.5, 60.0, Highest())
+    assert [backoff.next_delay(in_haste=True) for _ in range(4)] == [2.5, 5.0, 10.0, 10.0]
+    assert backoff.next_delay() == 40.0
+
+
 @pytest.mark.parametrize(
     "backoff",
     [Backoff(2.5, 20.0, Lowest()), Backoff(0.0, 20.0, Highest()), Backoff(2.5, 0.0, Highest())],

@@ -10,9 +10,18 @@ from support.network.applications import application, check_echo, client, echo
 from support.plugins.clock import ClockLoop
 from support.service.process import ServiceProcess
 from support.tunnel import both_proxies, tunnel_of
-from support.tunnel.engine import NullLink, Ready, data_message, pass_time, settings, turn
+from support.tunnel.engine import (
+    NullLink,
+    Ready,
+    ScriptedEnd,
+    data_message,
+    pass_time,
+    settings,
+    turn,
+)
 from support.waiting import until
 from tailrace.flow.receive_buffers import PAUSE_HIGH
+from tailrace.localproxy.clients import Client
 from tailrace.localproxy.events import (
     ConnectionClosed,
     ConnectionCut,
@@ -269,6 +278,27 @@ def test_connections_wait_for_the_link_and_go_on(loop: ClockLoop):
     pass_time(loop, 200.0)
     assert meeting.events(ConnectionCut) == [[], []]
     assert not any(end.closed for end in ends)
+    meeting.close()
+
+
+def test_new_clients_wait_as_long_as_open_connections_do(loop: ClockLoop):
+    meeting = Meeting(loop)
+    table = meeting.source.table
+    meeting.source.come()
+    meeting.carry()
+    left = Message(MessageType.PEER_LEFT, ignorable=True)
+    meeting.source.link_session.frame_received(memoryview(encode_delimited(left)))
+    newcomer = Client("SSH", "newcomer", ScriptedEnd())
+    reason = meeting.source.clients._add(newcomer)
+    assert reason == "the destination has left, and open connections wait for it"
+    meeting.cut()
+    meeting.source.clients.pause()
+    assert meeting.source.clients._add(Client("SSH", "third", ScriptedEnd())) == "there is no link"
+    meeting.source.open_link()
+    assert table.serve("SSH") == "the destination has not agreed yet how open connections go on"
+    assert len(list(table)) == 1
+    meeting.meet()
+    assert sorted(local.name for local in table) == ["client", "newcomer", "third"]
     meeting.close()
 
 

@@ -17,6 +17,8 @@ from support.session.playbook import (
     Peer,
     Playbook,
     Ready,
+    Resumed,
+    Sent,
     Waits,
     joined,
     left,
@@ -30,7 +32,7 @@ from tailrace.errors import LocalProtocolError, RemoteProtocolError, ServiceIdMi
 from tailrace.session import V1, V2, V3, Dialect, EndCause, MessageIgnored
 from tailrace.session.events import Event
 from tailrace.session.session import Session, SessionState
-from tailrace.wire import FLOW, Message, MessageType, Side
+from tailrace.wire import FLOW, NO_CAPABILITIES, Message, MessageType, Side, decode
 
 BOTH = pytest.mark.parametrize("side", [Side.SOURCE, Side.DESTINATION])
 
@@ -393,8 +395,10 @@ class TestPeers:
     @BOTH
     def test_one_that_left_is_waited_for_until_that_is_given_up(self, side: Side) -> None:
         book = one_connection(side)
+        assert not book.session.is_alone
         book.receive(left())
         book.forget()
+        assert book.session.is_alone
         assert book.session.state is SessionState.SUSPENDED
         book.session.give_up()
         book.expect(Ended("SSH1", 1, 1, EndCause.NOT_RESUMED))
@@ -444,13 +448,59 @@ class TestPeers:
         assert Waits(1) in book.steps
         book.forget()
 
-    def test_what_was_opened_for_nobody_fails_when_somebody_comes(self) -> None:
+    def opened_for_nobody(self, count: int = 1) -> Playbook:
+        """A source that has opened connections before it was told of anybody."""
         book = Playbook(Side.SOURCE, resumes=True)
         book.receive(service_ids("SSH1"), left())
-        book.session.open("SSH1")
+        for _ in range(count):
+            book.session.open("SSH1")
+        assert all(connection.is_paused for connection in book.session.connections)
         book.forget()
+        return book
+
+    def test_what_was_opened_for_nobody_is_opened_anew_for_who_comes_and_agrees(self) -> None:
+        """The start may have reached it, and was passed over: it had not agreed yet."""
+        book = self.opened_for_nobody(2)
         book.receive(joined())
-        book.expect(Ended("SSH1", 1, 1, EndCause.PEER_RESTARTED), Peer(present=True))
+        book.expect(Peer(present=True))
+        book.receive(offer(names=2))
+        sent = [decode(memoryview(s.frame)[2:]) for s in book.steps if isinstance(s, Sent)]
+        assert [each for each in sent if not each.ignorable] == [
+            Message(MessageType.STREAM_START, 1, "SSH1", 1),
+            Message(MessageType.CONNECTION_START, 1, "SSH1", 2),
+        ]
+        assert [s for s in book.steps if isinstance(s, Resumed)][:2] == [
+            Resumed("SSH1", 1, 1),
+            Resumed("SSH1", 1, 2),
+        ]
+        for connection in book.session.connections:
+            assert connection.ledger is not None
+            assert not connection.is_paused
+        book.forget()
+
+    def test_and_goes_on_as_it_is_with_who_cannot_resume(self) -> None:
+        book = self.opened_for_nobody()
+        book.receive(joined(NO_CAPABILITIES))
+        assert [step for step in book.steps if not isinstance(step, Sent)] == [
+            Resumed("SSH1", 1, 1),
+            Peer(present=True),
+        ]
+        (connection,) = book.session.connections
+        assert connection.ledger is None
+        assert not connection.is_paused
+        book.forget()
+
+    def test_and_ends_with_who_came_and_left(self) -> None:
+        book = self.opened_for_nobody()
+        book.receive(joined(), left())
+        assert Ended("SSH1", 1, 1, EndCause.PEER_RESTARTED) in book.steps
+        assert book.session.state is SessionState.READY
+        book.forget()
+
+    def test_or_with_the_link(self) -> None:
+        book = self.opened_for_nobody()
+        book.lose_link()
+        book.expect(Ended("SSH1", 1, 1, EndCause.LINK_LOST))
 
     def test_who_has_agreed_speaks_v3(self) -> None:
         book = Playbook(Side.SOURCE, resumes=True)

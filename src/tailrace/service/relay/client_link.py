@@ -463,6 +463,7 @@ class ClientLink(WSListener):
         if self._state is not _OPEN or self._end is None:
             return
         self._end.sweep()
+        self._read_gate.look_again()
         if self._throttle_timer is not None:
             # As for a peer that is blocked: no pongs come while nothing is read.
             self.ping(b"0")

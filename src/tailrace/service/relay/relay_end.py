@@ -13,12 +13,13 @@ frames" and "Message types").
 
 **Streams that are over stay over.** An end that has told its client of a reset drops what
 the client still sends for that stream, because it did not know yet. For a source that
-follows from the stream id, for a destination see :mod:`.fence`.
+follows from the stream id, for a destination see :mod:`.fence`. A source that goes on by itself
+when its peer has left starts streams again under the ids they had, and has a fence as well.
 
 **Turns.** In one turn of the event loop an end handles as many messages as its
 :class:`~.turn_budget.TurnBudget` allows, and keeps the rest in its backlog, as bytes.
 
-**Flow messages** (docs/flow-messages.md) pass between two clients with that capability only.
+**Flow messages** (docs/sessions.md) pass between two clients with that capability only.
 From and for all others they are unknown messages, which are dropped. So it is with those of
 clients that go on with their connections over lost links: when one of two leaves, the other one
 is told so, and its streams are forgotten here but not reset.
@@ -328,7 +329,10 @@ class RelayEnd:
     def _route(self, message: Message, raw: memoryview) -> None:
         """Pass on, answer or drop a message that the rules have singled out."""
         key = (message.service_id, message.stream_id)
-        if message.type == _STREAM_START:
+        if self._fence.is_up and message.type in (_STREAM_START, _CONNECTION_START):
+            # Of a source that goes on by itself, for a peer that has left.
+            self._rules.stream_started(message, is_open=False)
+        elif message.type == _STREAM_START:
             has_peer = self._attachment is not None and self._attachment.peer_present
             self._rules.stream_started(message, is_open=has_peer)
             if has_peer:
@@ -435,16 +439,19 @@ class RelayEnd:
         streams = self._rules.end_streams()
         resumes, self._peer_resumes = self._peer_resumes, False
         self._counters.suspended += resumes
-        if resumes and self._write_blocked:
-            # Not later: what the next peer sends must not be taken for this one's.
+        if resumes:
+            # At once: what the next peer sends must not be taken for this one's. And ahead of the
+            # ping, so that the pong says that the client knows.
             self._send_presence(MessageType.PEER_LEFT)
-        for key, connection_id in ({} if resumes else streams).items():
-            self._counters.resets[ResetCause.PEER_LEFT] += 1
-            self._send_reset(key, connection_id, f"the {self._side.other.value} has left")
+        else:
+            for key, connection_id in streams.items():
+                self._counters.resets[ResetCause.PEER_LEFT] += 1
+                self._send_reset(key, connection_id, f"the {self._side.other.value} has left")
         # Also without streams: the source may have reset one that data is still on its way for.
-        if self._side is Side.DESTINATION and self._rules.any_started:
+        if resumes or (self._side is Side.DESTINATION and self._rules.any_started):
             self._link.ping(self._fence.put_up())
-        self._tell_presence()
+        if not resumes:
+            self._tell_presence()
 
     def peer_blocked(self) -> None:
         self._peer_blocked = True

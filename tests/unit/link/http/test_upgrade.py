@@ -24,7 +24,7 @@ from tailrace.link.http.response import MAX_BODY, MAX_HEAD
 from tailrace.link.http.upgrade import UpgradeAccepted, UpgradeParser, accept_for, build_request
 from tailrace.service.relay.handshake import refuse_admission
 from tailrace.service.tunnels.rules import Refusal
-from tailrace.wire import FLOW, NO_CAPABILITIES, Side
+from tailrace.wire import FLOW, NO_CAPABILITIES, OFFER, RESUME, Capabilities, Side
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # RFC 6455 section 1.3
@@ -103,9 +103,11 @@ def test_request_to_the_byte(port: int, host: str) -> None:
         "data.iot-tunneling.us-east-1.api.aws",
     ],
 )
-def test_nothing_is_offered_to_aws(host: str) -> None:
+@pytest.mark.parametrize("capabilities", [OFFER, OFFER | RESUME])
+def test_nothing_is_offered_to_aws(host: str, capabilities: Capabilities) -> None:
     """Recorded from a proxy that knew no offers."""
-    assert build_request(endpoint(host=host, port=443), KEY, "agent/1").decode() == (
+    target = endpoint(host=host, port=443, capabilities=capabilities)
+    assert build_request(target, KEY, "agent/1").decode() == (
         "GET /tunnel?local-proxy-mode=destination HTTP/1.1\r\n"
         f"Host: {host}\r\n"
         "Upgrade: websocket\r\n"

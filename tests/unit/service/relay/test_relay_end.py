@@ -950,10 +950,24 @@ class TestResumption:
         assert tunnel.counters.offers == 0
         # The stream is forgotten: its data goes nowhere, and it can be started again.
         _, link = tunnel.connect(Side.DESTINATION, capabilities=PASSED_ON)
+        tunnel.source.pong_received(tunnel.source_link.pings[-1])
         feed(tunnel.source, data(), self.ACK)
         assert link.take() == []
         feed(tunnel.source, start(), data())
         assert link.take() == [start(), data()]
+
+    def test_what_a_source_sends_before_it_knows_is_not_for_the_next_peer(self) -> None:
+        tunnel = self.tunnel()
+        tunnel.destination.leave()
+        tunnel.source_link.take()
+        _, link = tunnel.connect(Side.DESTINATION)
+        more = start()._replace(type=MessageType.CONNECTION_START, connection_id=2)
+        feed(tunnel.source, start(), data(), more, self.OFFER, start(2, "B"), data(b"x", 2, "B"))
+        assert link.take() == []
+        assert tunnel.source_link.take() == []
+        tunnel.source.pong_received(tunnel.source_link.pings[-1])
+        feed(tunnel.source, start(2), data(b"x", 2))
+        assert link.take() == [start(2), data(b"x", 2)]
 
     @pytest.mark.parametrize("others", [NO_CAPABILITIES, FLOW])
     def test_streams_with_anybody_else_are_reset(self, others: Capabilities) -> None:
