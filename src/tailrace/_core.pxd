@@ -1,5 +1,4 @@
-# What Python reads and writes of these, too: see common/counts.py.
-
+# What Python reads and writes, too: see common/counts.py.
 cdef class Meter:
     cdef public long long sent, mark
 

@@ -29,8 +29,8 @@ cdef extern from *:
 cdef enum:
     MAX_PAYLOAD = 64512
     MAX_LENGTHS = 5  # bytes of a length prefix and of the length of a payload
-    LARGE = 32768  # as in replay.py
-    FEW = 4096  # as in ledger.py
+    LARGE = 32768  # as in replay.py, and in ledger.py:
+    FEW = 4096
 
 cdef class Meter:
     """Bytes sent, and the mark at which Python is called: SendWindow."""
@@ -58,9 +58,8 @@ cdef class Pump:
         cdef Way way = self._outbound
         cdef Py_ssize_t limit = way.budget, gap = way.gap, room = self._counts.room, size, header
         cdef object block = way.block
-        cdef bytearray memory = block.memory
+        cdef bytearray memory = block.memory, tail
         cdef bytes prefix = self.connection.header.prefix
-        cdef bytearray tail
         cdef char* payload
         cdef int error
         if FEW <= room < limit:
