@@ -29,6 +29,7 @@ _ALL: Final[tuple[Target[Any], ...]] = (
     resumption.RESUMPTION,
     sessions.SESSION_SOURCE,
     sessions.SESSION_DESTINATION,
+    sessions.SURVIVAL,
     http.UPGRADE_REQUEST,
     http.UPGRADE_ANSWER,
     http.CONNECT_REPLY,

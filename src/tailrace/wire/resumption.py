@@ -205,7 +205,8 @@ def _read_offer(payload: memoryview) -> SessionOffer:
     at += _COUNT.size
     if more not in _FLAGS or at + count * _PLACE.size != len(payload):
         raise DecodeError(f"an offer of {len(payload)} bytes has another length than it says")
-    places = [_place(names, *fields) for fields in _PLACE.iter_unpack(payload[at:])]
+    # First all of them: an iterator that an error leaves behind holds on to the frame.
+    places = [_place(names, *fields) for fields in list(_PLACE.iter_unpack(payload[at:]))]
     return SessionOffer(sender, peer, nonce, peer_nonce, highest, tuple(places), bool(more))
 
 

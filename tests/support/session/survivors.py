@@ -26,14 +26,12 @@ from tailrace.service.relay.switchboard import Switchboard
 from tailrace.service.relay.turn_budget import FULL_BUDGET, TurnBudget
 from tailrace.service.telemetry.counters import Counters
 from tailrace.session import (
-    LARGE,
     MAX_KEPT,
     Connection,
     ConnectionEnded,
     ConnectionRequested,
     EndCause,
     Event,
-    Ledger,
     PeerFinished,
     ReplayMemory,
     Resumed,
@@ -43,6 +41,7 @@ from tailrace.session import (
 from tailrace.session.ledger import FIRST_LIMIT
 from tailrace.wire import FLOW, MAX_PAYLOAD, OFFER, RESUME, MessageType, Side, decode
 
+from .books import keep, take
 from .playbook import feed
 
 __all__ = ["LENGTH", "SERVICES", "SIZES", "Cut", "End", "Half", "Transfer", "World", "play"]
@@ -132,29 +131,16 @@ class Half:
             wanted = min(size, MAX_PAYLOAD, self.length - self.written)
             if not wanted or end.is_full or (ledger is not None and ledger.unsent):
                 return
-            piece = wanted if counts.room >= wanted else counts.grant(wanted)
+            piece = take(counts, wanted)
             if not piece:
                 return
-            counts.room -= piece
             data = self._content(end.side, self.written, piece)
             self.written += piece
             size -= piece
             message = connection.data_header(piece) + data
             end.send_control(message)
             if ledger is not None:
-                self._keep(ledger, message, piece)
-
-    def _keep(self, ledger: Ledger, message: bytes, size: int) -> None:
-        replay, memory = ledger.replay, self.end.memory
-        if size < LARGE:
-            replay.tail += message
-            return
-        block = memory.spare.pop() if memory.spare else memory.new_block()
-        start = block.GAP + size - len(message)
-        block.memory[start : block.GAP + size] = message
-        if replay.tail:
-            replay.end_tail(ledger.sent - size)
-        replay.pieces.append((block.view[start : block.GAP + size], ledger.sent, block))
+                keep(ledger, message, piece)
 
     def send_again(self) -> bool:
         """Send once of what was lost with a link; return whether there was anything."""
@@ -408,7 +394,7 @@ class Link:
 
     def block(self, blocked: bool) -> None:
         """Say whether the end takes in too little."""
-        if blocked is not self.is_blocked and not self.is_closed:
+        if blocked is not self.is_blocked:
             self.is_blocked = blocked
             if blocked:
                 self.relay_end.write_blocked()
@@ -565,6 +551,7 @@ class World:
                 self.notice(side)
                 self.connect(side)
                 for link in self.links(side):
+                    moved |= link.is_blocked
                     link.block(blocked=False)
                 moved |= self.forward(side) | self.deliver(side)
             moved |= self.send_again()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from support.session.books import payload_of, send
 from support.session.playbook import (
     Agreed,
     Ended,
@@ -82,17 +83,12 @@ def destination() -> tuple[Playbook, Connection, Ledger]:
     return book, connection, connection.ledger
 
 
-def send(ledger: Ledger, size: int) -> None:
-    ledger.record(memoryview(bytes(size)))
-    ledger.next_unsent(size)
-
-
 class TestAcknowledgements:
     """What is received, and how much may be sent."""
 
     def test_one_lets_more_be_sent(self) -> None:
         book, connection, ledger = source()
-        send(ledger, FIRST_LIMIT)
+        send(ledger, bytes(FIRST_LIMIT))
         book.receive(ack(FIRST_LIMIT, 2 * FIRST_LIMIT))
         book.expect(Resumed("SSH1", 1, 1))
         assert (ledger.kept, ledger.limit) == (0, 2 * FIRST_LIMIT)
@@ -100,26 +96,26 @@ class TestAcknowledgements:
 
     def test_one_that_allows_nothing_more_resumes_nothing(self) -> None:
         book, _, ledger = source()
-        send(ledger, FIRST_LIMIT)
+        send(ledger, bytes(FIRST_LIMIT))
         book.receive(ack(10))
         book.expect()
 
     def test_one_that_comes_before_the_limit_is_reached_resumes_nothing(self) -> None:
         book, _, ledger = source()
-        send(ledger, 10)
+        send(ledger, bytes(10))
         book.receive(ack(10, 2 * FIRST_LIMIT))
         book.expect()
 
     def test_what_has_to_be_sent_again_is_under_way_to_its_turn(self) -> None:
         book, _, ledger = source()
-        send(ledger, FIRST_LIMIT)
+        send(ledger, bytes(FIRST_LIMIT))
         ledger.unsent = FIRST_LIMIT - 10
         book.receive(ack(10, FIRST_LIMIT + 10))
         book.expect()
 
     def test_a_peer_that_reads_nothing_is_sent_nothing(self) -> None:
         book, _, ledger = source()
-        send(ledger, FIRST_LIMIT)
+        send(ledger, bytes(FIRST_LIMIT))
         book.receive(Message(MessageType.CONNECTION_PAUSE, 1, "SSH1", 1, ignorable=True))
         book.expect(Paused("SSH1", 1, 1))
         book.receive(ack(FIRST_LIMIT, 2 * FIRST_LIMIT))
@@ -174,7 +170,7 @@ class TestHalves:
 
     def test_a_connection_ends_in_order(self) -> None:
         book, connection, ledger = source()
-        send(ledger, 5)
+        send(ledger, bytes(5))
         book.session.finish(connection)
         book.expect(fin(5))
         book.receive(ack(5, fin_seen=True))
@@ -233,7 +229,7 @@ class TestSuspended:
 
     def test_a_source_goes_on_with_the_next_link(self) -> None:
         book, connection, ledger = source()
-        send(ledger, 10)
+        send(ledger, bytes(10))
         book.lose_link()
         book.expect(Paused("SSH1", 1, 1), Waits(1))
         assert connection.is_awaited
@@ -259,7 +255,7 @@ class TestSuspended:
         ]
         # The end follows what has to be sent again.
         book.forget()
-        assert ledger.next_unsent(100) == bytes(6)
+        assert payload_of(ledger.next_unsent(100)) == bytes(6)
         book.session.settle(connection)
         book.expect(fin(10))
 

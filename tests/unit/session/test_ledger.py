@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tailrace.errors import LocalProtocolError, RemoteProtocolError
+from support.session.books import payload_of, send, take
+from tailrace.errors import RemoteProtocolError
 from tailrace.session.ledger import FIRST_LIMIT, MAX_WINDOW, UNLIMITED, Counts, Ledger, SendingHalf
 from tailrace.session.replay import MAX_KEPT, ReplayMemory
-from tailrace.wire import Place, Progress
+from tailrace.wire import MAX_PAYLOAD, Place, Progress
 
 HALF = FIRST_LIMIT // 2
 
@@ -24,9 +25,14 @@ def begun() -> Ledger:
     return ledger
 
 
-def send(ledger: Ledger, size: int) -> bytes:
-    ledger.record(memoryview(bytes(size)))
-    return ledger.next_unsent(size)
+def resumed(data: bytes, received: int = 0) -> Ledger:
+    """Return books of a connection that has sent ``data``, and goes on from where the peer is."""
+    ledger = begun()
+    send(ledger, data)
+    ledger.suspend()
+    ledger.go_on(said(received))
+    ledger.begin()
+    return ledger
 
 
 def receive(ledger: Ledger, size: int, *, waiting: bool = True) -> None:
@@ -42,7 +48,13 @@ def said(received: int, limit: int = FIRST_LIMIT, *, fin_seen: bool = False) -> 
 def test_what_ends_with_its_link_is_only_counted() -> None:
     counts = Counts()
     assert (counts.sent, counts.received, counts.waiting) == (0, 0, 0)
-    assert (counts.limit, counts.ack_at) == (UNLIMITED, UNLIMITED)
+    assert counts.ack_at == UNLIMITED
+    assert take(counts, MAX_PAYLOAD) == MAX_PAYLOAD
+    assert take(counts, 5) == 5
+    assert counts.sent == MAX_PAYLOAD + 5
+    counts.room = 3
+    assert take(counts, MAX_PAYLOAD) == MAX_PAYLOAD
+    assert counts.grant(7) == 7
 
 
 class TestSending:
@@ -51,36 +63,46 @@ class TestSending:
     def test_what_is_acknowledged_is_not_kept(self) -> None:
         ledger = begun()
         assert (ledger.sent, ledger.limit) == (0, FIRST_LIMIT)
-        assert send(ledger, 100) == bytes(100)
+        send(ledger, bytes(100))
         assert (ledger.sent, ledger.kept, ledger.unsent) == (100, 100, 0)
         ledger.acknowledged(said(60, FIRST_LIMIT + 10))
         assert (ledger.limit, ledger.kept) == (FIRST_LIMIT + 10, 40)
 
     def test_a_limit_is_not_taken_back(self) -> None:
         ledger = begun()
-        send(ledger, 100)
+        send(ledger, bytes(100))
         ledger.acknowledged(said(100, 100))
         assert ledger.limit == FIRST_LIMIT
 
     def test_a_limit_is_never_further_ahead_than_the_largest_window(self) -> None:
         ledger = begun()
-        send(ledger, 100)
+        send(ledger, bytes(100))
         ledger.acknowledged(said(100, 1 << 63))
         assert ledger.limit == 100 + MAX_WINDOW
 
-    def test_no_more_is_recorded_than_the_limit(self) -> None:
+    def test_no_more_is_granted_than_the_limit(self) -> None:
         ledger = begun()
-        send(ledger, FIRST_LIMIT)
-        with pytest.raises(LocalProtocolError, match="1 bytes are more than may be sent"):
-            ledger.record(memoryview(b"x"))
+        send(ledger, bytes(FIRST_LIMIT - 10))
+        assert take(ledger, MAX_PAYLOAD) == 10
+        assert take(ledger, 1) == 0
+        assert ledger.sent == FIRST_LIMIT
 
-    def test_nothing_is_recorded_behind_the_end(self) -> None:
+    def test_what_is_granted_is_used_before_more_is_asked_for(self) -> None:
+        ledger = begun()
+        granted = ledger.grant(MAX_PAYLOAD)
+        ledger.room -= granted
+        ahead = ledger.ahead
+        assert take(ledger, 100) == 100
+        assert ledger.ahead > ahead
+        left = ledger.room
+        assert ledger.grant(10_000_000) == left
+
+    def test_nothing_is_granted_behind_the_end(self) -> None:
         ledger = begun()
         ledger.end()
-        with pytest.raises(LocalProtocolError):
-            ledger.record(memoryview(b"x"))
+        assert take(ledger, 1) == 0
         ledger.acknowledged(said(0, FIRST_LIMIT + 10))
-        assert ledger.limit == 0
+        assert take(ledger, 1) == 0
 
     @pytest.mark.parametrize(
         "progress",
@@ -91,20 +113,18 @@ class TestSending:
         ],
     )
     def test_what_cannot_be_acknowledged(self, progress: Progress) -> None:
-        ledger = begun()
-        send(ledger, 30)
-        ledger.acknowledged(said(10))
-        ledger.record(memoryview(b"later"))
+        ledger = resumed(bytes(30) + b"later", 10)
+        ledger.next_unsent(20)
+        ledger.unsent = 5  # it has sent 20 bytes of a message of 25
         with pytest.raises(RemoteProtocolError, match="acknowledged"):
             ledger.acknowledged(progress)
 
     def test_the_end_is_told_behind_everything_else(self) -> None:
-        ledger = begun()
-        ledger.record(memoryview(b"last"))
+        ledger = resumed(b"last")
         ledger.end()
         ledger.end()
         assert not ledger.fin_is_due
-        ledger.next_unsent(10)
+        assert payload_of(ledger.next_unsent(10)) == b"last"
         assert ledger.fin_is_due
         ledger.fin_sent()
         assert not ledger.fin_is_due
@@ -228,34 +248,38 @@ class TestBothWays:
 
     def test_it_goes_on_where_the_peer_stands(self) -> None:
         ledger = begun()
-        ledger.record(memoryview(b"0123456789"))
-        ledger.next_unsent(100)
+        for data in (b"0123", b"4567", b"89"):
+            send(ledger, data)
         ledger.end()
         ledger.fin_sent()
         ledger.suspend()
-        ledger.go_on(said(4))
+        ledger.go_on(said(5))
         ledger.begin()
         assert ledger.acknowledgement_is_due
         assert not ledger.fin_is_due
-        assert ledger.next_unsent(4) == b"4567"
-        assert ledger.next_unsent(4) == b"89"
+        again = b""
+        while ledger.unsent:
+            again += payload_of(ledger.next_unsent(4))
+        assert again == b"56789"
         assert ledger.fin_is_due
 
     def test_it_begins_again_where_the_peer_has_not_heard_of_it(self) -> None:
         ledger = begun()
-        send(ledger, 5)
+        send(ledger, bytes(5))
         ledger.suspend()
         ledger.go_on(None)
         assert ledger.unsent == 5
         assert ledger.half is SendingHalf.OPEN
 
     def test_one_that_is_closed_keeps_nothing(self) -> None:
-        ledger = begun()
-        send(ledger, 5)
-        assert ledger.replay.memory.size == 5
+        ledger = resumed(bytes(5))
+        memory = ledger.replay.memory
+        ledger.replay.count(ledger.sent)
+        assert memory.size
+        assert memory.connections == 1
         ledger.close()
         assert not ledger.is_open
-        assert (ledger.kept, ledger.unsent, ledger.replay.memory.size) == (0, 0, 0)
+        assert (ledger.unsent, memory.size, memory.connections) == (0, 0, 0)
 
     def test_its_place_and_its_name(self) -> None:
         ledger = begun()

@@ -6,6 +6,7 @@ from itertools import product
 
 import pytest
 
+from support.session.books import send
 from support.session.playbook import ME, YOU, place
 from tailrace.errors import LocalProtocolError, RemoteProtocolError
 from tailrace.session.events import EndCause
@@ -206,8 +207,7 @@ class TestAgreeing:
         first, second, third, fourth = room.open(1, 2, 3, 4)
         assert room.memory.connections == room.resumption.count == 4
         for ledger in (first, second):
-            ledger.record(memoryview(b"0123456789"))
-            ledger.next_unsent(100)
+            send(ledger, b"0123456789")
         third.end()
         third.fin_sent()
         third.fin_arrived(0)
