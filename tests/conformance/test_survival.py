@@ -46,7 +46,6 @@ from support.network.ports import free_port
 SSH = Connection()
 SECOND = Connection(number=2)
 LARGEST = 4 * 1024 * 1024
-UNTOLD = LARGEST * 3 // 8
 START = message(STREAM_START, 1, "SSH1", 1)
 MORE = message(CONNECTION_START, 1, "SSH1", 2)
 OURS = {CONNECTION_ACK, CONNECTION_FIN, SESSION_OFFER}
@@ -177,6 +176,27 @@ async def test_l2_other_versions_and_other_incarnations(lab: Lab) -> None:
     await rig.check(await rig.open())
 
 
+@scenario("L2", ours_alone=True)
+async def test_l2_an_offer_in_parts(lab: Lab) -> None:
+    """It counts when the last part has come; connections of all parts go on."""
+    rig, peer = await source_and_peer(lab)
+    one, _ = await rig.connect()
+    two, _ = await rig.connect()
+    rig.link.drop()
+    await rig.reconnect()
+    await peer.hear()
+    peer.nonce += 1
+    await rig.link.send(joined(), peer.offer({SSH: Progress(0)}, 2, more=True).raw)
+    assert await quiet(rig.link, SESSION_OFFER, STREAM_START) == []
+    await rig.link.send(peer.offer({SECOND: Progress(0)}, 2).raw)
+    await peer.hear()
+    await rig.link.expect(START)
+    await rig.link.expect(MORE)
+    await rig.link.send(*data(b"!", 1, "SSH1", 1), *data(b"?", 1, "SSH1", 2))
+    await one.expect(b"!")
+    await two.expect(b"?")
+
+
 # -- going on ----------------------------------------------------------------------------------
 
 
@@ -219,6 +239,27 @@ async def test_l3_a_destination_waits_for_the_start(lab: Lab) -> None:
     await rig.link.send(START)
     assert await payload(rig.link, 7) == b"789more"
     await rig.check(app)
+
+
+@scenario("L3", ours_alone=True)
+async def test_l3_a_client_stalls_while_down(lab: Lab) -> None:
+    """What it sends stays with the system: the proxy reads nothing that it could not keep."""
+    rig, peer = await source_and_peer(lab)
+    client, start = await rig.connect()
+    await rig.check(client, start)
+    rig.link.drop()
+    await rig.proxy.said("trying again")
+    size = await client.fill(64 * LARGEST, calm=0.3)
+    assert size < 4 * LARGEST, f"{size} bytes were taken although there was no link"
+    await rig.reconnect()
+    await peer.agree({SSH: Progress(2, 2 + size)}, highest=1)
+    got = 0
+    while got < size:
+        part = (await rig.link.find(DATA)).payload
+        assert not part.strip(b"\0")
+        got += len(part)
+        await rig.link.send(ack(SSH, Progress(2 + got, 2 + size)))
+    assert await quiet(rig.link, DATA, CONNECTION_RESET) == []
 
 
 @scenario("L3", ours_alone=True)
@@ -331,18 +372,20 @@ async def test_l6_a_sender_keeps_to_its_limit(lab: Lab) -> None:
 
 @scenario("L6", ours_alone=True)
 async def test_l6_a_receiver_acknowledges_half_windows(lab: Lab) -> None:
-    """Or 1.5 MiB; the window doubles up to 4 MiB for an application that keeps up."""
+    """Or earlier; the window doubles up to 4 MiB for an application that keeps up."""
     rig, _ = await destination_and_peer(lab)
     app = await rig.open()
     received, window, part = 0, FIRST_LIMIT, bytes(32_768)
-    for grown in (2, 4, 8, 16, 16):
-        for _ in range(min(window // 2, UNTOLD) // len(part)):
+    told = Progress(0)
+    while window < LARGEST:
+        while received < told.received + window // 2:
             await rig.link.send(*data(part, 1, "SSH1", 1))
             await app.expect(part)
             received += len(part)
-        window = grown * FIRST_LIMIT
-        told = read_ack(await rig.link.find(CONNECTION_ACK))
-        assert told == Progress(received, received + window), f"{told} at {received}"
+        before, told = told, read_ack(await rig.link.find(CONNECTION_ACK))
+        assert before.received < told.received <= received
+        assert told.limit - told.received in (window, 2 * window), f"{told} behind {before}"
+        window = told.limit - told.received
     assert window == LARGEST
 
 
@@ -622,6 +665,7 @@ async def test_l12_what_the_books_contradict_ends_one_connection(lab: Lab) -> No
             message(CONNECTION_ACK, c.stream, c.service, c.number, b"", True)
         ],
         "an end at another offset": lambda c: [fin(c, 1)],
+        "an end that comes twice": lambda c: [fin(c, 0), fin(c, 0)],
         "an end of no length": lambda c: [
             message(CONNECTION_FIN, c.stream, c.service, c.number, b"x", True)
         ],
@@ -681,6 +725,14 @@ async def test_l12_an_offer_that_the_books_contradict(lab: Lab) -> None:
 
 
 @scenario("L12", ours_alone=True)
+async def test_l12_a_start_without_an_id(lab: Lab) -> None:
+    rig, _ = await destination_and_peer(lab)
+    await rig.link.send(message(STREAM_START, 1, "SSH1"))
+    await rig.link.expect(message(CONNECTION_RESET, 1, "SSH1"))
+    await rig.check(await rig.open())
+
+
+@scenario("L12", ours_alone=True)
 async def test_l12_a_broken_offer_ends_the_link(lab: Lab) -> None:
     rig, _ = await source_and_peer(lab)
     for payload in (b"", b"\x01", Offer(NOBODY, 1).payload, Offer(b"x" * 16, 0).payload):
@@ -690,6 +742,23 @@ async def test_l12_a_broken_offer_ends_the_link(lab: Lab) -> None:
         await client.expect_cut(b"", told=True)
         await rig.reconnect()
         await Peer(rig).agree()
+
+
+@scenario("L12", ours_alone=True)
+async def test_l12_offers_again_and_again(lab: Lab) -> None:
+    """The same one changes nothing; a new incarnation each time is an agreement each time."""
+    rig, peer = await source_and_peer(lab)
+    client, _ = await rig.connect()
+    await rig.link.send(*[peer.offer({SSH: Progress(0)}, 1).raw] * 1000)
+    assert await quiet(rig.link, SESSION_OFFER, STREAM_START) == []
+    for _ in range(500):
+        peer.nonce += 1
+        await rig.link.send(peer.offer({SSH: Progress(0)}, 1).raw)
+    while (await peer.find()).peer_nonce != peer.nonce:
+        pass
+    await rig.link.send(*data(b"still there", 1, "SSH1", 1))
+    await client.expect(b"still there")
+    assert rig.stage.connections == 1
 
 
 @scenario("L12", ours_alone=True)

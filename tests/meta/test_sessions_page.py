@@ -125,12 +125,11 @@ KIB, MIB = 1024, 1024 * 1024
 RESUME_TIMEOUT = {each.name: each.default for each in fields(ProxySettings)}["resume_timeout"]
 FIGURES = [
     Figure(r"^- (\d+) KiB may be sent before the first", KIB, ledger.FIRST_LIMIT),
-    Figure(r"waits for the local socket, up to (\d+) MiB", MIB, ledger.MAX_WINDOW),
+    Figure(r"up to\s+(\d+) MiB, and never shrinks", MIB, ledger.MAX_WINDOW),
     Figure(r"its window: (\d+) KiB to 4 MiB", KIB, ledger.FIRST_LIMIT),
     Figure(r"its window: 256 KiB to (\d+) MiB", MIB, ledger.MAX_WINDOW),
     Figure(r"and from (\d+) MiB on no local socket", MIB, replay.MAX_KEPT),
     Figure(r"a message of (\d+) KiB or more stays", KIB, replay.LARGE),
-    Figure(r"than ([\d.]+) MiB that was not acknowledged", MIB, ledger._UNTOLD_AT_MOST),
     Figure(r"\| one offer \| ([\d,]+) bytes", 1, MAX_OFFER),
     Figure(r"`--resume-timeout`, (\d+) s; counted", 1, RESUME_TIMEOUT),
     Figure(r"more than (\d+) KiB, unless it has a window", KIB, receive_buffers.PAUSE_HIGH),

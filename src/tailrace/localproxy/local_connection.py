@@ -66,7 +66,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from ..errors import LocalProtocolError
-from ..session import LARGE, Connection, Ledger
+from ..session import FEW, LARGE, Connection, Ledger
 from .inbound import Inbound
 from .local_end import LocalEnd
 from .log import TunnelLog
@@ -486,8 +486,9 @@ class LocalConnection:
         """Read at most ``limit`` bytes and send them, or see the end of the local end."""
         end, outbound, counts = self._end, self._outbound, self._counts
         assert end is not None
-        if counts.room < limit:
-            limit = counts.grant(limit)
+        room = counts.room
+        if room < limit:
+            limit = room if room >= FEW else counts.grant(limit)
             if not limit:
                 self.pause()
                 return

@@ -30,7 +30,7 @@ from ..errors import RemoteProtocolError
 from ..wire import DataHeader, Place, Progress
 from .replay import MAX_KEPT, ReplayBuffer, ReplayMemory
 
-__all__ = ["FIRST_LIMIT", "MAX_WINDOW", "UNLIMITED", "Counts", "Ledger", "SendingHalf"]
+__all__ = ["FEW", "FIRST_LIMIT", "MAX_WINDOW", "UNLIMITED", "Counts", "Ledger", "SendingHalf"]
 
 FIRST_LIMIT: Final = 256 * 1024
 """Bytes that may be sent before the first acknowledgement; the smallest window, too."""
@@ -41,7 +41,7 @@ UNLIMITED: Final = 1 << 63
 """A mark that is never reached."""
 _ROOM: Final = 1 << 29
 """Bytes after which one that may send without limit asks again: Python is quick with less."""
-_FEW: Final = 4 * 1024
+FEW: Final = 4 * 1024
 """Bytes that are sent before what was sent is counted, although more are wanted."""
 _NOTHING: Final = Progress(0, 0, fin_seen=False)
 """Makes an acknowledgement due: the offer may be older than what the local end has taken."""
@@ -178,7 +178,7 @@ class Ledger(Counts):
 
     def grant(self, wanted: int) -> int:
         """Return how many bytes of those that are wanted (> 0) may be sent now; perhaps none."""
-        if self.room < min(wanted, _FEW):
+        if self.room < min(wanted, FEW):
             sent = self.ahead - self.room
             self.ahead = min(self.limit, sent + self.replay.count(sent))
             self.room = self.ahead - sent

@@ -29,9 +29,9 @@ none is read."""
 _LOW: Final = MAX_KEPT // 2
 _UNCOUNTED: Final = 8 * 1024 * 1024
 """Bytes of payload that all connections together may send before they are counted."""
-_TINY_SHARE: Final = 1024
+_TINY_SHARE: Final = 8 * 1024
 _FIRST_SHARE: Final = 16 * 1024
-_SMALL_SHARE: Final = MAX_PAYLOAD
+_SMALL_SHARE: Final = 4 * MAX_PAYLOAD
 _LARGE_SHARE: Final = 16 * MAX_PAYLOAD
 """Bytes that a connection may send before that: fewer where most of the memory is headers."""
 _TINY: Final = 4

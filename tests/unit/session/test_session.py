@@ -356,6 +356,16 @@ class TestLinks:
         book.expect(Ended("SSH1", 2, 2, EndCause.LINK_LOST))
         assert book.session.closed
 
+    @BOTH
+    def test_more_service_ids_than_an_offer_holds(self, side: Side) -> None:
+        names = [f"{number:0128d}" for number in range(460)]
+        book = Playbook(side, resumes=True)
+        with pytest.raises(RemoteProtocolError, match="more service ids than an offer holds"):
+            book.receive(service_ids(*names))
+        plain = Playbook(side, may_pause=True)
+        plain.receive(service_ids(*names))
+        plain.expect(Ready(tuple(names)))
+
     def test_connections_without_an_agreement_end_with_the_link(self) -> None:
         book = Playbook(Side.SOURCE, resumes=True)
         book.receive(service_ids("SSH1"), joined(FLOW))
