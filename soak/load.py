@@ -149,9 +149,8 @@ class Load:
                 raise _Wrong(f"connection {header.number}, upwards at {at}")
             if header.work is Work.MIRROR:
                 await self._send(writer, header, Way.DOWN, at, len(data))
-            elif header.work is Work.REPLY and upward.received == header.up:
-                await self._send(writer, header, Way.DOWN, 0, header.down)
-                return
+        if header.work is Work.REPLY and upward.received == header.up:
+            await self._send(writer, header, Way.DOWN, 0, header.down)
 
     async def _send(
         self, writer: asyncio.StreamWriter, header: Header, way: Way, at: int, size: int
