@@ -123,7 +123,7 @@ class _FarEnd(Enum):
     SILENT = "has not answered in time, and is not pinged"
 
 
-# To look a member up in its class costs more than all else that is done for a message.
+# To look a member up in its class costs as much as the rest of a question like "is it full?".
 _UNKNOWN, _ANSWERS, _SILENT = _FarEnd
 
 

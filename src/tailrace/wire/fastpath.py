@@ -20,7 +20,9 @@ tried, the first that matches decides.
 
 from __future__ import annotations
 
-from typing import Final, Generic, TypeAlias, TypeVar
+from collections.abc import Callable
+from struct import Struct
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from .codec import encode, encode_varint
 from .messages import Message, MessageType
@@ -41,12 +43,15 @@ T = TypeVar("T")
 class ConnectionIndex(Generic[T]):
     """What belongs to the connections whose DATA messages are known. Values are not ``None``."""
 
-    __slots__ = ("_prefixes", "_sizes")
+    __slots__ = ("_prefixes", "_readers", "_sizes")
 
     def __init__(self) -> None:
         self._prefixes: dict[bytes, dict[bytes, T]] = {}
         """Prefix -> tail -> value. Connections of one stream share the ascending prefix."""
         self._sizes: tuple[int, ...] = ()
+        self._readers: tuple[tuple[int, Callable[[memoryview], tuple[Any, ...]]], ...] = ()
+        """Each of those sizes, and what reads so much of a delimited message: length, prefix and
+        the first byte of the payload's length."""
 
     def add(self, body: memoryview, message: Message, value: T) -> DataKey | None:
         """Remember ``value`` for messages like ``body``, which was decoded to ``message``.
@@ -68,6 +73,8 @@ class ConnectionIndex(Generic[T]):
                     if len(self._sizes) == _MAX_SIZES:
                         return None
                     self._sizes = (*self._sizes, len(prefix))
+                    reader = Struct(f">H{len(prefix)}sB").unpack_from
+                    self._readers = (*self._readers, (len(prefix), reader))
                 self._prefixes.setdefault(prefix, {})[tail] = value
                 return prefix, tail
         return None
@@ -86,6 +93,34 @@ class ConnectionIndex(Generic[T]):
         """Forget everything."""
         self._prefixes.clear()
         self._sizes = ()
+        self._readers = ()
+
+    def find_only(self, frame: memoryview) -> tuple[T, int, int] | None:
+        """As :meth:`find`, for a frame that is one delimited message and nothing else."""
+        end = len(frame)
+        for size, read in self._readers:
+            if end > size + 3:
+                stated, prefix, length = read(frame)
+                tails = self._prefixes.get(prefix)
+                if tails is not None:
+                    break
+        else:
+            return None
+        start = size + 3
+        if length > 0x7F:
+            try:
+                length = length & 0x7F | frame[start] << 7
+                start += 1
+                if length > 0x3FFF:
+                    length = length & 0x3FFF | frame[start] << 14
+                    start += 1
+            except IndexError:
+                return None
+        stop = start + length
+        if stated != end - 2 or stop > end or not 0 < length <= MAX_PAYLOAD:
+            return None
+        value = tails.get(b"" if stop == end else frame[stop:].tobytes())
+        return None if value is None else (value, start, stop)
 
     def find(self, body: memoryview) -> tuple[T, int, int] | None:
         """Return what was remembered for a message, and where its payload begins and ends.

@@ -65,6 +65,7 @@ class ClientRules:
         "_started",
         "_streams",
         "find",
+        "find_only",
     )
 
     def __init__(self, side: Side, services: Iterable[str]) -> None:
@@ -79,6 +80,7 @@ class ClientRules:
         self._index: ConnectionIndex[bool] = ConnectionIndex()
         self._seen_routings: dict[tuple[int, str, int], bool] = {}
         """The connections that have sent data -> whether their form can be recognised."""
+        self.find_only = self._index.find_only
         self.find = self._index.find
         """Tell whether a message may pass without being judged: not ``None`` if so."""
 

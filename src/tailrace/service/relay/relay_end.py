@@ -187,12 +187,13 @@ class RelayEnd:
             return
         budget.left -= FRAME_COST
         # Nearly all frames are one message of a connection that is known.
-        body = self._splitter.only(frame)
-        if body is not None and self._rules.find(body) is not None:
+        if self._rules.find_only(frame) is not None and not self._splitter.partial:
             budget.left -= 1
-            self._traffic.messages += 1
-            self._traffic.bytes += len(frame)
-            self._forward(frame, None)
+            traffic = self._traffic
+            traffic.messages += 1
+            traffic.bytes += len(frame)
+            if self._attachment is not None and not self._fence.is_up:
+                self._attachment.forward(frame, None)
             return
         at = self._take(frame)
         if at < len(frame):
@@ -245,7 +246,7 @@ class RelayEnd:
         start = 0
         # 1. The message that an earlier frame has begun. It has been copied, so that it
         #    cannot leave together with what follows.
-        if self._splitter.pending:
+        if self._splitter.partial:
             message, start = self._splitter.complete(frame)
             if message is not None:
                 self._take_straddling(message)

@@ -71,7 +71,7 @@ class Recorder:
                 message = decode(body)
                 kept = self.told if message.type in PEER_MESSAGES else found
                 kept.append(message._replace(payload=bytes(message.payload)))
-        assert splitter.pending == 0
+        assert len(splitter.partial) == 0
         self.frames.clear()
         return found
 
