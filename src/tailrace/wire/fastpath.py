@@ -39,16 +39,22 @@ _MAX_SIZES: Final = 8
 
 T = TypeVar("T")
 
+_Latest: TypeAlias = tuple[int, bytes, tuple[T, int, int] | None]
+_NOTHING: Final = (-1, b"", None)
+
 
 class ConnectionIndex(Generic[T]):
     """What belongs to the connections whose DATA messages are known. Values are not ``None``."""
 
-    __slots__ = ("_prefixes", "_readers", "_sizes")
+    __slots__ = ("_latest", "_prefixes", "_readers", "_sizes")
 
     def __init__(self) -> None:
         self._prefixes: dict[bytes, dict[bytes, T]] = {}
         """Prefix -> tail -> value. Connections of one stream share the ascending prefix."""
         self._sizes: tuple[int, ...] = ()
+        self._latest: _Latest[T] = _NOTHING
+        """The latest frame that :meth:`find_only` has found, if there is nothing behind its
+        payload: its size, what precedes the payload, and what was found."""
         self._readers: tuple[tuple[int, Callable[[memoryview], tuple[Any, ...]]], ...] = ()
         """Each of those sizes, and what reads so much of a delimited message: length, prefix and
         the first byte of the payload's length."""
@@ -62,6 +68,7 @@ class ConnectionIndex(Generic[T]):
         _, stream_id, service_id, connection_id, payload, *_ = message
         if not payload:
             return None
+        self._latest = _NOTHING
         start = encode(Message(MessageType.DATA, stream_id))
         routing = encode(Message(0, 0, service_id, connection_id))
         length = encode_varint(len(payload))
@@ -86,18 +93,26 @@ class ConnectionIndex(Generic[T]):
         prefix, tail = key
         tails = self._prefixes[prefix]
         tails.pop(tail, None)
+        self._latest = _NOTHING
         if not tails:
             del self._prefixes[prefix]
 
     def clear(self) -> None:
         """Forget everything."""
         self._prefixes.clear()
+        self._latest = _NOTHING
         self._sizes = ()
         self._readers = ()
 
     def find_only(self, frame: memoryview) -> tuple[T, int, int] | None:
-        """As :meth:`find`, for a frame that is one delimited message and nothing else."""
+        """As :meth:`find`, for a frame that is one delimited message and nothing else.
+
+        Often it has the size and the connection of the one before, so that is looked at first.
+        """
         end = len(frame)
+        size, head, latest = self._latest
+        if end == size and frame[: len(head)] == head:
+            return latest
         for size, read in self._readers:
             if end > size + 3:
                 stated, prefix, length = read(frame)
@@ -120,7 +135,12 @@ class ConnectionIndex(Generic[T]):
         if stated != end - 2 or stop > end or not 0 < length <= MAX_PAYLOAD:
             return None
         value = tails.get(b"" if stop == end else frame[stop:].tobytes())
-        return None if value is None else (value, start, stop)
+        if value is None:
+            return None
+        found = (value, start, stop)
+        if stop == end:
+            self._latest = (end, frame[:start].tobytes(), found)
+        return found
 
     def find(self, body: memoryview) -> tuple[T, int, int] | None:
         """Return what was remembered for a message, and where its payload begins and ends.

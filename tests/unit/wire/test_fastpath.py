@@ -226,6 +226,29 @@ def test_messages_that_are_cut_off(write: Write) -> None:
 
 
 @each_form
+def test_a_frame_like_the_one_before_is_found_only_as_long_as_that_is(write: Write) -> None:
+    index: ConnectionIndex[str] = ConnectionIndex()
+    body = write(b"hello")
+    frame, other = (memoryview(delimited(write(b"hallo", connection=n))) for n in (1, 2))
+
+    def values() -> list[str | None]:
+        hits = [index.find_only(each) for each in (frame, frame, other, frame)]
+        return [hit and hit[0] for hit in hits]
+
+    assert values() == [None] * 4
+    key = add(index, body, "one")
+    assert values() == ["one", "one", None, "one"]
+    add(index, body, "two")
+    assert values() == ["two", "two", None, "two"]
+    add(index, write(b"hello", connection=2), "other")
+    assert values() == ["two", "two", "other", "two"]
+    index.remove(key)
+    assert values() == [None, None, "other", None]
+    index.clear()
+    assert values() == [None] * 4
+
+
+@each_form
 def test_a_frame_that_is_not_just_one_message(write: Write) -> None:
     index: ConnectionIndex[str] = ConnectionIndex()
     add(index, write(b"hello"), "it")
