@@ -283,6 +283,18 @@ class TestRecognisedMessages:
         feed(tunnel.source, *sent)
         assert tunnel.destination_link.take() == sent
 
+    def test_not_in_the_middle_of_another_message(self, tunnel: Tunnel, service: str) -> None:
+        """A payload may look like a message, and come in a frame of its own."""
+        self.warm(tunnel, service)
+        inner = DataHeader(1, service, 1).build(4) + b"what"
+        payload = b"before" + inner + b"after"
+        outer = DataHeader(1, service, 1).build(len(payload)) + payload
+        at = outer.index(inner)
+        for frame in (inner, outer[:at], inner, b"after"):
+            tunnel.source.frame_received(memoryview(frame))
+        sent = [data(each, 1, service) for each in (b"what", payload)]
+        assert tunnel.destination_link.take() == sent
+
     @pytest.mark.parametrize("who", ["source", "destination"])
     def test_not_after_a_reset(self, tunnel: Tunnel, service: str, who: str) -> None:
         self.warm(tunnel, service)
