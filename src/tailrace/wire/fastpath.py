@@ -116,6 +116,8 @@ class ConnectionIndex(Generic[T]):
         for size, read in self._readers:
             if end > size + 3:
                 stated, prefix, length = read(frame)
+                if stated != end - 2:
+                    return None
                 tails = self._prefixes.get(prefix)
                 if tails is not None:
                     break
@@ -132,7 +134,7 @@ class ConnectionIndex(Generic[T]):
             except IndexError:
                 return None
         stop = start + length
-        if stated != end - 2 or stop > end or not 0 < length <= MAX_PAYLOAD:
+        if stop > end or not 0 < length <= MAX_PAYLOAD:
             return None
         value = tails.get(b"" if stop == end else frame[stop:].tobytes())
         if value is None:
