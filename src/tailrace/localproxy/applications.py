@@ -122,7 +122,7 @@ class Applications:
         self._dialing[service_id] += 1
         assert isinstance(route.service, _Dialed)
         attempt = begin(route.service, self._settings, route.networks)
-        if attempt is not None and attempt.is_connected:
+        if isinstance(attempt, Attempt) and attempt.is_connected:
             # It counts until the next turn.
             self._loop.call_soon(self._dial_next, service_id)
             self._attach(local, SocketEnd(self._loop, attempt.sock), route)
@@ -131,9 +131,9 @@ class Applications:
         task.add_done_callback(partial(self._dial_done, service_id, attempt))
 
     def _dial_done(
-        self, service_id: str, attempt: Attempt | None, task: asyncio.Task[None]
+        self, service_id: str, attempt: Attempt | DialFailed | None, task: asyncio.Task[None]
     ) -> None:
-        if attempt is not None and task.cancelled():
+        if isinstance(attempt, Attempt) and task.cancelled():
             attempt.sock.close()  # the task may not even have begun
         self._dial_next(service_id)
 
@@ -144,7 +144,9 @@ class Applications:
         if queue:
             self._begin_dial(*queue.popitem(last=False))
 
-    async def _dial(self, local: LocalConnection, route: Route, attempt: Attempt | None) -> None:
+    async def _dial(
+        self, local: LocalConnection, route: Route, attempt: Attempt | DialFailed | None
+    ) -> None:
         address = route.service
         assert isinstance(address, _Dialed)
         try:

@@ -64,20 +64,23 @@ def begin(
     address: LocalAddress | SocketFactory,
     settings: ProxySettings,
     networks: Sequence[Network] | None = None,
-) -> Attempt | None:
+) -> Attempt | DialFailed | None:
     """Begin to connect to an application without waiting; the caller owns the socket.
 
-    ``None`` where that cannot be, or has failed: :func:`dial` tells why, or reaches it.
+    ``None`` where that cannot be. A failure is given to :func:`dial` like an attempt, as its first:
+    the application may have accepted and reset the connection, and must not see another one.
     """
     if isinstance(address, SocketFactory) or not is_allowed(address, settings.allowed):
         return None
-    with suppress(DialFailed):
+    try:
         if isinstance(address, UnixAddress):
             return _begin(socket.AF_UNIX, address.path, None)
         host, bound = address.host or DEFAULT_APPLICATION_HOST, settings.bind_address
         family = _family_of(host)
         if family and is_within(host, networks) and (not bound or _family_of(bound) is family):
             return _begin(family, (host, address.port), (bound, 0) if bound else None)
+    except DialFailed as error:
+        return error
     return None
 
 
@@ -85,7 +88,7 @@ async def dial(
     address: LocalAddress | SocketFactory,
     settings: ProxySettings,
     networks: Sequence[Network] | None = None,
-    begun: Attempt | None = None,
+    begun: Attempt | DialFailed | None = None,
 ) -> socket.socket:
     """Return a connected, non-blocking socket to ``address``, or from what makes one.
 
@@ -109,9 +112,11 @@ async def dial(
     tries = 0
     while True:
         try:
-            if begun is not None and not tries:
-                return await _finish(begun, settings.dial_timeout)
-            return await _dial_once(address, settings, networks)
+            if begun is None or tries:
+                return await _dial_once(address, settings, networks)
+            if isinstance(begun, DialFailed):
+                raise begun
+            return await _finish(begun, settings.dial_timeout)
         except DialFailed:
             if tries == settings.dial_retry_count:
                 raise

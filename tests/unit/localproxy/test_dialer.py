@@ -20,7 +20,7 @@ from support.network.ports import free_port
 from support.network.sockets import black_hole
 from tailrace.common.addresses import TCPAddress, UnixAddress
 from tailrace.common.secret import Secret
-from tailrace.localproxy.dialer import DialFailed, begin, dial
+from tailrace.localproxy.dialer import Attempt, DialFailed, begin, dial
 from tailrace.localproxy.routes import SocketFactory
 from tailrace.localproxy.settings import ProxySettings
 from tailrace.wire import Side
@@ -111,7 +111,7 @@ def test_an_application_of_this_machine_is_reached_at_once(
     with socket.create_server((listen, 0), family=family) as listening:
         port = listening.getsockname()[1]
         attempt = begin(TCPAddress(host, port), settings(bind_address=bind_address))
-        assert attempt is not None
+        assert isinstance(attempt, Attempt)
         with attempt.sock as sock:
             assert attempt.is_connected
             assert sock.getpeername()[:2] == (listen, port)
@@ -125,7 +125,7 @@ def test_an_application_at_a_unix_socket_is_reached_at_once(tmp_path: Path):
         listening.bind(path)
         listening.listen()
         attempt = begin(UnixAddress(path), settings())
-        assert attempt is not None
+        assert isinstance(attempt, Attempt)
         with attempt.sock as sock:
             assert attempt.is_connected
             assert sock.getpeername() == path
@@ -144,12 +144,30 @@ def test_what_takes_time_or_may_not_be_reached_is_not_begun():
         assert begin(SocketFactory(no_socket), settings()) is None
         assert begin(address, settings(allowed=())) is None
         assert begin(address, settings(), [ip_network("10.0.0.0/8")]) is None
-        for bind_address in ("localhost", "::1", "192.0.2.1"):
+        for bind_address in ("localhost", "::1"):
             assert begin(address, settings(bind_address=bind_address)) is None
+        unknown = begin(address, settings(bind_address="192.0.2.1"))
+        assert "Cannot assign requested address" in str(unknown)
         listening.setblocking(False)
         with pytest.raises(BlockingIOError):
             listening.accept()
-    assert begin(address, settings()) is None
+
+
+async def test_what_has_failed_at_once_was_the_first_attempt():
+    """An application that has accepted and reset a connection must not see another one."""
+    address = TCPAddress("127.0.0.1", free_port())
+    failed = begin(address, settings())
+    assert str(failed) == f"{address} -- Connection refused"
+    with socket.create_server(("127.0.0.1", address.port)) as listening:
+        with pytest.raises(DialFailed) as caught:
+            await dial(address, settings(), begun=failed)
+        assert caught.value is failed
+        listening.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listening.accept()
+        wanted = settings(dial_retry_count=1, dial_retry_delay=0.0)
+        with await dial(address, wanted, begun=failed) as sock:
+            assert sock.getpeername()[1] == address.port
 
 
 @contextmanager
@@ -170,7 +188,7 @@ def full_queue(path: str) -> Iterator[socket.socket]:
 async def test_a_unix_socket_that_is_too_busy_is_tried_again(tmp_path: Path):
     path = str(tmp_path / "app.sock")
     with full_queue(path) as listening:
-        assert begin(UnixAddress(path), settings()) is None
+        assert isinstance(begin(UnixAddress(path), settings()), DialFailed)
         with pytest.raises(DialFailed, match=r"app\.sock -- Resource temporarily unavailable"):
             await dial(UnixAddress(path), settings())
         wanted = settings(dial_retry_count=-1, dial_retry_delay=0.001)
@@ -186,7 +204,7 @@ async def test_what_was_begun_is_the_first_attempt():
     with black_hole() as port:
         address = TCPAddress("127.0.0.1", port)
         attempt = begin(address, settings())
-        assert attempt is not None
+        assert isinstance(attempt, Attempt)
         assert not attempt.is_connected
         with pytest.raises(DialFailed, match=rf"127\.0\.0\.1:{port} -- no answer within 0\.1 s"):
             await dial(address, settings(dial_timeout=0.1), begun=attempt)
@@ -208,7 +226,7 @@ async def test_an_answer_that_takes_time_is_waited_for(monkeypatch: pytest.Monke
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         attempt = begin(TCPAddress("127.0.0.1", port), settings())
-        assert attempt is not None
+        assert isinstance(attempt, Attempt)
         assert not attempt.is_connected
         with await dial(TCPAddress("127.0.0.1", port), settings(), begun=attempt) as sock:
             assert sock is attempt.sock
