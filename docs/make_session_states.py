@@ -37,6 +37,11 @@ src/tailrace/session/transitions.py and run it again. -->
 A session waits for the service ids of its tunnel, is ready from then on, and closed when
 its link is lost. A reconnect makes a new one.
 
+One whose service passes offers on survives its link, and waits for the service ids of the next.
+From these on it is suspended until it knows whom it has to do with: until both ends have agreed on
+which connections go on, or a peer that cannot resume has joined, or nobody is there and nothing
+waits.
+
 Each service of the tunnel has one stream, and an open stream carries any number of
 connections (V3), or one (V2, V1). What a message does depends on where it stands: whether the
 stream it names is open, whether it names this life of the stream or an earlier one, and

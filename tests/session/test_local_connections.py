@@ -25,6 +25,7 @@ from tailrace.session import (
 )
 from tailrace.session.ledger import FIRST_LIMIT
 from tailrace.wire import (
+    MAX_PAYLOAD,
     OFFER,
     RESUME,
     SESSION_ID_SIZE,
@@ -84,7 +85,7 @@ class Peer:
         counts, ledger = self.connection.counts, self.connection.ledger
         assert ledger is not None
         while payload:
-            part = payload[: counts.grant(len(payload))]
+            part = payload[: counts.grant(min(len(payload), MAX_PAYLOAD))]
             assert part, "more than is allowed"
             counts.room -= len(part)
             message = self.connection.data_header(len(part)) + part

@@ -325,9 +325,9 @@ class LocalConnection:
 
     def _send_again(self, ledger: Ledger) -> None:
         """Send once of what was lost with a link; then go on, or park again."""
-        self._outbound.send(ledger.next_unsent(self._outbound.budget))
+        self._outbound.send(ledger.next_unsent(self._outbound.replay_budget))
         if ledger.unsent:
-            self._outbound.park(self)
+            self._outbound.ask_turn(self)
         elif self.state is _PARKED:
             self._enter(_OPEN)
         else:

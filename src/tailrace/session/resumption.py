@@ -29,7 +29,7 @@ is lost. Ids of connections wrap after 2**32; a session does not live that long.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, Protocol, TypeAlias
 
 from ..errors import LocalProtocolError, RemoteProtocolError
@@ -41,6 +41,7 @@ from ..wire import (
     Side,
     decode_offer,
     encode_offer,
+    fits_offer,
 )
 from .events import EndCause
 from .ledger import Ledger
@@ -132,6 +133,10 @@ class Resumption:
     def highest(self, service_id: str) -> int:
         """Return the highest connection id that there was, 0 if there was none."""
         return self._highest.get(service_id, 0)
+
+    def fits(self, service_ids: Iterable[str]) -> bool:
+        """Return whether an offer can name these services, and those that there were before."""
+        return fits_offer(self._highest.keys() | set(service_ids))
 
     @property
     def count(self) -> int:

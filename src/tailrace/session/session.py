@@ -269,6 +269,8 @@ class Session:
                 setting="dialect",
             )
         survivor = self._survivor
+        if survivor is not None and not survivor.resumption.fits(service_ids):
+            raise RemoteProtocolError("the service announced more service ids than an offer holds")
         if survivor is None or set(announced) != set(self._announced):
             self.give_up(EndCause.PEER_CANNOT_RESUME)
         self._announced = announced

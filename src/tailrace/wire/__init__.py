@@ -52,6 +52,7 @@ from .resumption import (
     encode_fin,
     encode_offer,
     encode_progress,
+    fits_offer,
 )
 from .side import Side
 
@@ -101,6 +102,7 @@ __all__ = [
     "encode_fin",
     "encode_offer",
     "encode_progress",
+    "fits_offer",
     "format_capabilities",
     "parse_capabilities",
 ]

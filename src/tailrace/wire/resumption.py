@@ -21,7 +21,7 @@ not come to an end.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -42,6 +42,7 @@ __all__ = [
     "encode_fin",
     "encode_offer",
     "encode_progress",
+    "fits_offer",
 ]
 
 _VERSION: Final = 1
@@ -146,6 +147,12 @@ def decode_fin(payload: bytes | memoryview) -> int:
         raise DecodeError(f"an end of {len(payload)} bytes") from None
     assert isinstance(offset, int)
     return offset
+
+
+def fits_offer(service_ids: Iterable[str]) -> bool:
+    """Return whether an offer can name so many services, and a connection besides."""
+    size = sum(1 + len(service_id.encode()) + _HIGHEST.size for service_id in service_ids)
+    return _HEAD.size + size + 2 * _COUNT.size + _PLACE.size <= MAX_OFFER
 
 
 def encode_offer(offer: SessionOffer) -> Iterator[bytes]:

@@ -30,6 +30,7 @@ from tailrace.session import (
     Connection,
     ConnectionEnded,
     ConnectionRequested,
+    ConnectionResumed,
     EndCause,
     Event,
     PeerFinished,
@@ -70,18 +71,22 @@ class Transfer:
     """One connection through the tunnel."""
 
     number: int
-    outlives: bool
-    peer: End | None
-    """With whom the source had agreed when it opened the connection."""
+    peer: End | None = None
+    """With whom the source had agreed when it opened the connection, or did before it was used."""
     excused: bool = False
     """Whether something has happened that must end it."""
     halves: dict[Side, Half] = field(default_factory=dict)
 
     @property
+    def outlives(self) -> bool:
+        """Whether it outlives links."""
+        return self.peer is not None
+
+    @property
     def lost_an_end(self) -> bool:
         """Whether a process that it belongs to has been killed."""
-        ends = [half.end for half in self.halves.values()]
-        return any(end.is_dead for end in [*ends, *([self.peer] if self.peer else [])])
+        ends = [self.peer, *(half.end for half in self.halves.values())]
+        return any(end is not None and end.is_dead for end in ends)
 
 
 class Half:
@@ -277,12 +282,16 @@ class End:
         if not self.session.can_open(service_id):
             return None
         connection = self.session.open(service_id)
-        outlives = connection.ledger is not None
-        transfer = Transfer(next(self.world.numbers), outlives, self.peer if outlives else None)
-        half = Half(self, connection, transfer)
+        half = Half(self, connection, Transfer(next(self.world.numbers)))
+        self._meet(half)
         key = (service_id, connection.stream_id, connection.connection_id)
         self.opened[key] = half
         return half
+
+    def _meet(self, half: Half) -> None:
+        """Note with whom a connection was opened, once that is known."""
+        if half.connection.ledger is not None and half.transfer.peer is None:
+            half.transfer.peer = self.peer
 
     # -- session handler
 
@@ -296,6 +305,8 @@ class End:
                 self._requested(connection)
             case ConnectionEnded(connection, cause):
                 self.halves.pop(connection).ended(cause)
+            case ConnectionResumed(connection):
+                self._meet(self.halves[connection])
             case PeerFinished(connection):
                 self.halves[connection].peer_finished()
             case Suspended():

@@ -258,3 +258,31 @@ def test_nothing_is_read_while_as_much_is_kept_as_may_be(
     turn(loop)
     assert sender.turns == 1
     assert outbound.budget == MAX_PAYLOAD
+
+
+def test_what_has_to_be_sent_again_does_not_wait_for_memory(
+    outbound: Outbound[Sender], loop: ClockLoop
+):
+    """Only what it sends can be acknowledged, and make room."""
+    outbound.memory.count(MAX_KEPT + 1)
+    assert outbound.budget == 0
+    reads, sends_again, forgotten = Sender(outbound), Sender(outbound), Sender(outbound)
+    outbound.park(reads)
+    for sender in (sends_again, forgotten):
+        outbound.ask_turn(sender)
+    outbound.unpark(forgotten)
+    outbound.forget(forgotten)
+    assert outbound.replay_budget == MAX_PAYLOAD
+    turn(loop)
+    assert (reads.turns, sends_again.turns, forgotten.turns) == (0, 1, 0)
+    outbound.set_window(full=True, quantum=500)
+    outbound.ask_turn(sends_again)
+    turn(loop)
+    assert sends_again.turns == 1
+    outbound.set_window(full=False, quantum=500)
+    assert outbound.replay_budget == 500
+    turn(loop)
+    assert (reads.turns, sends_again.turns) == (0, 2)
+    outbound.memory.count(-MAX_KEPT)
+    turn(loop)
+    assert reads.turns == 1

@@ -19,6 +19,7 @@ from tailrace.wire import (
     encode_fin,
     encode_offer,
     encode_progress,
+    fits_offer,
 )
 
 ME, YOU = bytes(range(16)), bytes(range(16, 32))
@@ -166,3 +167,15 @@ def test_an_end_there_and_back(offset: int) -> None:
     for wrong in (payload[:-1], payload + b"\0", b""):
         with pytest.raises(DecodeError):
             decode_fin(wrong)
+
+
+@pytest.mark.parametrize(("count", "fits"), [(0, True), (450, True), (451, False)])
+def test_what_fits_can_be_offered_with_a_connection(count: int, fits: bool) -> None:
+    names = [f"{number:0128d}" for number in range(count)]
+    assert fits_offer(names) is fits
+    offer = SessionOffer(b"s" * 16, b"d" * 16, 1, 1, dict.fromkeys(names, 1))
+    if fits:
+        assert len(list(encode_offer(offer))) == 1
+    else:
+        with pytest.raises(LocalProtocolError, match="do not fit"):
+            list(encode_offer(offer))
