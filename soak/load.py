@@ -25,7 +25,7 @@ _HUNG: Final = 120.0
 _GRACE: Final = 20.0
 """Seconds after a disturbance for which connections may still end early."""
 _INTERRUPTION: Final = 2.0
-"""Seconds around a moment without a link in which a new connection may be refused."""
+"""Seconds behind a moment without a link in which a new connection may be refused."""
 _KEYS: Final = (1, 200)
 _CLOSING: Final = 5.0
 """Seconds in which the proxy must take what a client has left to send."""
@@ -88,8 +88,8 @@ class Lane:
         self.interrupted_at = asyncio.get_running_loop().time()
 
     def may_refuse(self, opened: float) -> bool:
-        """Return whether there may have been nobody to take a connection that was just opened."""
-        return abs(opened - self.interrupted_at) < _INTERRUPTION
+        """Return whether there may have been nobody to take a connection, since it was opened."""
+        return opened < self.interrupted_at + _INTERRUPTION
 
     @property
     def restless(self) -> bool:
@@ -208,7 +208,8 @@ class Load:
             elif lane.restless:
                 figures.ended["cut by a fault"] += 1
             else:
-                figures.fail("cut without a fault", f"tunnel {lane.index}: {kind.value} {header}")
+                about = f"tunnel {lane.index}: {kind.value} {header}, {received} bytes received"
+                figures.fail("cut without a fault", about)
         finally:
             # The application may hear of the connection after the client has given it up.
             asyncio.get_running_loop().call_later(_HUNG, lane.live.pop, header.number, None)
