@@ -238,6 +238,11 @@ class Multiplexer:
         if connection.is_open and continuity is not None:
             self._keep_to_books(connection, continuity.mark_reached)
 
+    def acknowledge(self, connection: Connection) -> None:
+        """Acknowledge what has come for a connection that outlives links, however little it is."""
+        if connection.is_open and self.continuity is not None:
+            self.continuity.acknowledge(connection)
+
     def settle(self, connection: Connection) -> None:
         """Send what is due for a connection that outlives links: its end, an acknowledgement."""
         if connection.is_open and self.continuity is not None:

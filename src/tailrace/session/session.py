@@ -104,6 +104,7 @@ class Session:
         self.resume = streams.resume
         self.finish = streams.finish
         self.settle = streams.settle
+        self.acknowledge = streams.acknowledge
         self.mark_reached = streams.mark_reached
 
     # -- links ---------------------------------------------------------------------------
