@@ -32,9 +32,6 @@ _PATIENCE: Final = 300.0
 """Seconds that a process may take to start on a machine that is busy with all the others."""
 _GLANCE: Final = 0.1
 _AT_A_TIME: Final = 4
-_LINGER: Final = 30
-"""Seconds for which a client that has closed its sending half may have to wait for news: roads
-are slow here."""
 _SETTINGS: Final = {
     "tunneling": {"proxy": {"websocket": {"ping_period_ms": "3000", "retry_delay_ms": "200"}}}
 }
@@ -77,7 +74,7 @@ class End:
         )
         options = [
             *("--state-dir", str(self._directory / "state"), "--settings-json", str(settings)),
-            *("--linger", str(_LINGER), "-v", "3"),
+            *("-v", "3"),
         ]
         services = self._services if self.side is Side.DESTINATION else None
         self.process = self._stack.enter_context(

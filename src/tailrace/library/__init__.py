@@ -22,6 +22,8 @@ from ..localproxy.events import (
     Reconnecting,
     ServicesMapped,
     Started,
+    TunnelPaused,
+    TunnelResumed,
 )
 from ..localproxy.local_connection import ConnectionState
 from ..localproxy.routes import StreamHandler
@@ -69,6 +71,8 @@ __all__ = [
     "Tunnel",
     "TunnelEvent",
     "TunnelListener",
+    "TunnelPaused",
+    "TunnelResumed",
     "TunnelStatus",
     "UnixAddress",
     "connect",

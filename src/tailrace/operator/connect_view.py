@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
 from ..common.escaping import printable
 from ..control.summary import size
-from .progress import Style, TerminalLine, progress_line
+from .progress import Style, TerminalLine, progress_line, waiting_text
 from .state import HolderState, Phase
 from .traffic import ServiceTraffic
 
@@ -60,7 +60,8 @@ def _headline(picture: Picture) -> list[tuple[str, Style]]:
     if picture.places and picture.state.phase is Phase.RECONNECTING:
         seconds = max(0, round(picture.state.retry_at - picture.now))
         # The cause may be long, and the line is cut.
-        text = f"reconnecting in {seconds} s: {picture.state.cause}"
+        waiting = waiting_text(picture.state)
+        text = f"reconnecting in {seconds} s{waiting}: {picture.state.cause}"
         return [(f"{picture.label}: ", Style.NAME), (text, Style.BAD)]
     if picture.state.phase is not Phase.READY or not picture.places:
         return progress_line(picture.label, picture.state, picture.started, picture.now)

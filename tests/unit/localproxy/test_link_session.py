@@ -12,7 +12,15 @@ from tailrace.flow.receive_buffers import CONNECTION_HIGH, CONNECTION_LOW
 from tailrace.localproxy.events import ConnectionOpened
 from tailrace.localproxy.link_session import LinkSession
 from tailrace.localproxy.local_connection import ConnectionState
-from tailrace.wire import MAX_PAYLOAD, Message, MessageType, Side, encode_delimited
+from tailrace.wire import (
+    FLOW,
+    MAX_PAYLOAD,
+    NO_CAPABILITIES,
+    Message,
+    MessageType,
+    Side,
+    encode_delimited,
+)
 
 
 @pytest.fixture
@@ -38,7 +46,7 @@ def answer_pings(source: Ready) -> None:
 def test_before_the_link_is_open_nothing_is_sent_and_nothing_is_read(loop: ClockLoop):
     unopened = LinkSession(loop, Ready(loop, settings()).traffic, lambda _: None)
     assert unopened.link is None
-    assert not unopened.flow_messages
+    assert unopened.capabilities == NO_CAPABILITIES
     unopened.send_control(b"nobody hears this")
 
 
@@ -133,11 +141,11 @@ def test_control_messages_go_out_at_once_and_count_for_nothing(source: Ready):
     assert source.link_session._window.window.sent == sent == 0
 
 
-def test_flow_messages_are_what_the_link_says(loop: ClockLoop):
-    for flow_messages in (True, False):
+def test_the_capabilities_are_what_the_link_says(loop: ClockLoop):
+    for capabilities in (FLOW, NO_CAPABILITIES):
         session = LinkSession(loop, Ready(loop, settings()).traffic, lambda _: None)
-        session.link_opened(NullLink(flow_messages=flow_messages))
-        assert session.flow_messages is flow_messages
+        session.link_opened(NullLink(capabilities))
+        assert session.capabilities == capabilities
 
 
 # -- turns ---------------------------------------------------------------------------------------

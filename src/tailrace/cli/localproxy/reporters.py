@@ -23,6 +23,7 @@ from ...common.atomic_files import write_atomically
 from ...common.log_floods import flood_kind
 from ...common.queued_output import QueuedOutput
 from ...common.systemd import ServiceManager
+from ...control.summary import paused_text, resumed_text
 from ...errors import ConfigurationError
 from ...localproxy.events import (
     Connected,
@@ -42,6 +43,8 @@ from ...localproxy.events import (
     Reconnecting,
     ServicesMapped,
     Started,
+    TunnelPaused,
+    TunnelResumed,
 )
 from ...localproxy.in_process import IN_PROCESS
 from ...wire import Side
@@ -137,6 +140,10 @@ class LogReporter:
                 logger.info("No %s is connected", peer.value)
             case Reconnecting(cause, delay):
                 logger.error("%s; trying again in %.1f s", describe(cause), delay)
+            case TunnelPaused():
+                logger.info("%s", paused_text(event))
+            case TunnelResumed():
+                logger.info("%s", resumed_text(event))
             case Ended(code, reason, requested) if not requested:
                 logger.info("Web socket close received. Code: %d; Reason: %s", code, reason)
             case ListeningOnNetwork() | PeerDialectLearned() | PeerSilent():
@@ -271,6 +278,12 @@ class JSONReporter:
             case Reconnecting(cause, delay):
                 about = {"cause": describe(cause), "delay": round(delay, 3)}
                 return {"event": "reconnecting", **about}
+            case TunnelPaused(cause, connections, timeout):
+                about = {"cause": cause, "connections": connections}
+                return {"event": "paused", **about, "timeout": round(timeout, 3)}
+            case TunnelResumed(after, connections, again):
+                about = {"after": round(after, 3), "connections": connections}
+                return {"event": "resumed", **about, "bytes_again": again}
             case Ended(code, reason, requested):
                 about = {"code": code, "reason": reason}
                 return {"event": "closed", **about, "by": "request" if requested else "service"}

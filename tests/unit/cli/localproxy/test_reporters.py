@@ -41,6 +41,8 @@ from tailrace.localproxy.events import (
     Reconnecting,
     ServicesMapped,
     Started,
+    TunnelPaused,
+    TunnelResumed,
 )
 from tailrace.wire import Side
 
@@ -203,6 +205,23 @@ def test_the_other_side_comes_and_goes(peer: Side, caplog: pytest.LogCaptureFixt
     assert written(out) == [
         {"event": "peer_left", "peer": peer.value},
         {"event": "peer_joined", "peer": peer.value},
+    ]
+
+
+def test_a_pause_is_told_with_how_many_wait_and_for_how_long(caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO)
+    out = io.StringIO()
+    for event in (TunnelPaused("link lost", 3, 120.0), TunnelResumed(3.2109, 3, 1_100_000)):
+        LogReporter(Side.SOURCE)(event)
+        JSONReporter(out, "a-tunnel")(event)
+    assert lines(caplog) == [
+        "paused: link lost, 3 connections wait up to 120 s",
+        "resumed after 3.2 s, 1.1 MB sent again",
+    ]
+    assert {record.levelno for record in caplog.records} == {logging.INFO}
+    assert written(out) == [
+        {"event": "paused", "cause": "link lost", "connections": 3, "timeout": 120.0},
+        {"event": "resumed", "after": 3.211, "connections": 3, "bytes_again": 1_100_000},
     ]
 
 
