@@ -116,9 +116,15 @@ class Session:
             RemoteProtocolError: the link cannot go on; close it with code 1002.
             ServiceIdMismatch: this end was started with the wrong service ids.
         """
+        splitter = self._splitter
+        # Nearly all frames are one message of a connection that is known.
+        known = None if splitter.partial else self._known.find_only(frame)
+        if known is not None:
+            sink, start, stop = known
+            sink.data_received(frame[start:stop])
+            return
         find = self._known.find
-        only = self._splitter.only(frame)
-        for body in self._splitter.feed(frame) if only is None else (only,):
+        for body in splitter.feed(frame):
             known = find(body)
             if known is not None:
                 sink, start, stop = known

@@ -6,8 +6,8 @@ frames). Only one message can be unfinished at any time, so one splitter that fo
 link in one direction holds back that one, with its prefix, and nothing else. All other
 messages are views of the frame they came in.
 
-Most frames are exactly one message: :meth:`MessageSplitter.only` recognises those without
-starting a generator.
+Most frames are exactly one message of a connection that is known, and are not split at all: see
+:meth:`tailrace.wire.fastpath.ConnectionIndex.find_only`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,8 @@ _PREFIX: Final = 2
 class MessageSplitter:
     """Split the bytes of consecutive frames into messages.
 
-    An end of a tunnel needs the bodies: it calls :meth:`only` for each frame, and
-    :meth:`feed` when that returns ``None``. A relay passes messages on with their
-    prefixes and may have to stop in the middle of a frame: while something is
+    An end of a tunnel needs the bodies, and feeds each frame. A relay passes messages on with
+    their prefixes and may have to stop in the middle of a frame: while something is
     :attr:`partial` it calls :meth:`complete` first, and :meth:`feed` with the rest.
     """
 
@@ -38,13 +37,6 @@ class MessageSplitter:
     def __init__(self) -> None:
         self.partial = bytearray()
         """The beginning of a message that is not complete yet: at most 65,536 bytes."""
-
-    def only(self, frame: memoryview) -> memoryview | None:
-        """Return the body of the message that ``frame`` is, ``None`` if it is not exactly one."""
-        size = len(frame)
-        if size > _PREFIX and frame[0] << 8 | frame[1] == size - _PREFIX and not self.partial:
-            return frame[_PREFIX:]
-        return None
 
     def feed(self, frame: memoryview) -> Iterator[memoryview]:
         """Yield the body of each message that ``frame`` completes, in order.

@@ -175,26 +175,6 @@ def test_messages_before_a_length_of_0_are_delivered() -> None:
         next(bodies)
 
 
-@given(st.lists(st.binary(max_size=12), max_size=3), st.binary(max_size=2), st.integers(0, 1))
-@example([bytes(300)], b"", 0)
-@example([b"a"], b"", 0)
-@example([b"a"], b"", 1)
-@example([], b"", 0)
-@example([b""], b"", 0)
-def test_only_takes_a_frame_that_is_just_one_message(
-    sent: list[bytes], rest: bytes, held: int
-) -> None:
-    splitter = MessageSplitter()
-    feed(splitter, bytes(held))
-    frame = b"".join(map(prefixed, sent)) + rest
-    only = splitter.only(memoryview(frame))
-    if only is None:
-        assert held or len(sent) != 1 or rest or not sent[0]
-    else:
-        assert bytes(only) == frame[2:]
-        assert feed(splitter, frame) == [frame[2:]]
-
-
 @given(
     st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=6),
     st.lists(st.integers(0, 200), max_size=10),
@@ -249,12 +229,4 @@ def test_a_caller_may_stop_behind_any_message_and_come_back(stop_behind: int) ->
             break
     assert len(splitter.partial) == 0
     assert feed(splitter, bytes(frame[at:])) == bodies[stop_behind:]
-    assert len(splitter.partial) == 1
-
-
-def test_only_leaves_what_is_partial_alone() -> None:
-    splitter = MessageSplitter()
-    feed(splitter, b"\x00")
-    whole = encode_delimited(DATA)
-    assert splitter.only(memoryview(whole)) is None
     assert len(splitter.partial) == 1
