@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterator
 
 import pytest
 
-from support.network.applications import application, check_echo, client, echo
+from support.network.applications import Handler, application, check_echo, client, echo
 from support.plugins.clock import ClockLoop
 from support.service.process import ServiceProcess
 from support.session.playbook import RESUMABLE, frame_of, joined, left
@@ -193,15 +194,23 @@ async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     await asyncio.sleep(86_400.0)
 
 
+async def take_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionResetError):
+        while await reader.read(65_536):
+            pass
+
+
 class Meeting:
     """Both ends of a tunnel, and between them what a service would pass on."""
 
-    def __init__(self, loop: ClockLoop, resume_timeout: float = 120.0) -> None:
+    def __init__(
+        self, loop: ClockLoop, resume_timeout: float = 120.0, handler: Handler = hold
+    ) -> None:
         near = settings(resume_timeout=resume_timeout)
         far = settings(Side.DESTINATION, resume_timeout=resume_timeout)
         self._loop = loop
         self.source = Ready(loop, near, capabilities=RESUMABLE)
-        self.destination = Ready(loop, far, services={"SSH": hold}, capabilities=RESUMABLE)
+        self.destination = Ready(loop, far, services={"SSH": handler}, capabilities=RESUMABLE)
         self._carried: dict[NullLink, int] = {}
         self.meet()
 
@@ -222,10 +231,16 @@ class Meeting:
             self._pass(self.destination.link, self.source)
             turn(self._loop, 3)
 
-    def _pass(self, link: NullLink, to: Ready) -> None:
-        for message in link.messages[self._carried.get(link, 0) :]:
+    def deliver(self, count: int) -> None:
+        """Pass on so many more messages of the source, and nothing of the destination."""
+        self._pass(self.source.link, self.destination, count)
+
+    def _pass(self, link: NullLink, to: Ready, most: int | None = None) -> None:
+        begin = self._carried.get(link, 0)
+        end = len(link.messages) if most is None else begin + most
+        for message in link.messages[begin:end]:
             to.link_session.frame_received(memoryview(encode_delimited(message)))
-        self._carried[link] = len(link.messages)
+        self._carried[link] = end
 
     def cut(self) -> None:
         """Lose the link of the source, of which the destination is told."""
@@ -264,6 +279,37 @@ def test_connections_wait_for_the_link_and_go_on(loop: ClockLoop):
     pass_time(loop, 200.0)
     assert meeting.events(ConnectionCut) == [[], []]
     assert not any(end.closed for end in ends)
+    meeting.close()
+
+
+@pytest.mark.parametrize("count", range(8))
+def test_what_was_lost_is_sent_again_whatever_sizes_it_had(loop: ClockLoop, count: int):
+    """Large messages stay where they were read, small ones are copied behind one another."""
+    meeting = Meeting(loop, handler=take_all)
+    end = meeting.source.come()
+    meeting.carry()
+    for _ in range(10):
+        end.say(bytes(60_000))
+        meeting.source.answer_pings()
+        meeting.carry()
+    before = len(meeting.source.link.messages)
+    pieces = [bytes([n]) * size for n, size in enumerate((5, 40_000, 7, 1, 33_000, 34_000, 3))]
+    for piece in pieces:
+        end.say(piece)
+        turn(loop, 2)
+    sent = meeting.source.link.messages[before:]
+    assert [bytes(message.payload) for message in sent] == pieces
+    meeting.deliver(count)
+    meeting.cut()
+    meeting.source.open_link()
+    meeting.meet()
+    for _ in range(10):
+        meeting.source.answer_pings()
+        meeting.carry()
+    assert meeting.source.link.data == b"".join(pieces[count:])
+    (resumed,) = meeting.events(TunnelResumed)[0]
+    assert isinstance(resumed, TunnelResumed)
+    assert resumed.bytes_again == len(meeting.source.link.data)
     meeting.close()
 
 

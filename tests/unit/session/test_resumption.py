@@ -151,6 +151,7 @@ class TestMeeting:
         assert not room.resumption.is_live
         room.resumption.link_lost()
         room.hear(nonce=2)  # was under way
+        room.hear(sender=OTHER, nonce=9)
         assert room.resumption.state is ResumptionState.DOWN
         room.resumption.link_up()
         assert room.offers[-1] == SessionOffer(ME, YOU, 3, 0)
@@ -311,6 +312,14 @@ class TestParts:
         room.take_log()
         room.hear(highest=1, nonce=3)
         assert room.log == [("CONNECTION_RESET", 1), RESUMED]
+
+    def test_parts_take_no_memory_for_what_is_not_here(self) -> None:
+        room = Room()
+        room.open(1)
+        room.resumption.peer_left()
+        for number in range(1, 100):
+            room.hear(place(number), highest=99, nonce=2, more=True)
+        assert [number for _, number in room.resumption._heard] == [1]
 
 
 class TestGivingUp:
