@@ -22,6 +22,7 @@ from support.tunnel.engine import (
 from support.waiting import until
 from tailrace.flow.receive_buffers import PAUSE_HIGH
 from tailrace.localproxy.clients import Client
+from tailrace.localproxy.connection_states import ConnectionState
 from tailrace.localproxy.events import (
     ConnectionClosed,
     ConnectionCut,
@@ -30,7 +31,6 @@ from tailrace.localproxy.events import (
     TunnelPaused,
     TunnelResumed,
 )
-from tailrace.localproxy.local_connection import ConnectionState
 from tailrace.localproxy.settings import PeerVersion
 from tailrace.session import V1, V2, V3, EndCause
 from tailrace.wire import (
