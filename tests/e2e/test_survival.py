@@ -456,7 +456,8 @@ async def test_who_does_not_come_back_in_time_is_given_up(service: ServiceProces
             near[1].write(b"new")
             far = await pair.application.accepted()
             assert await read(far, 3) == b"new"
-        assert not rig.ends.source.all(TunnelResumed)[1:]
+        for each in Side:
+            assert not rig.end(each).all(TunnelResumed)
 
 
 @each_side

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import soak.survival.__main__ as command
 from soak.survival.runner import Outcome, Plan, table
 from soak.survival.shell import Shell, ShellFault
 
@@ -32,6 +33,17 @@ async def test_a_short_soak(tmp_path: Path) -> None:
     assert rows["failures"].strip() == "0"
     assert rows["long transfer"].strip() == "3,000,000 bytes each way, right: True"
     assert "cut 4" in rows["faults"]
+    ends = dict(end.split() for end in rows["gone on"].strip().split(", "))
+    assert ends.keys() == {"source", "destination"}
+    assert all(int(times) > 0 for times in ends.values())
+
+
+@pytest.mark.parametrize("arguments", [["--rate", "0"], ["--size", "-1"], ["--cuts", "many"]])
+def test_the_command_refuses(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        command.main(arguments)
+    assert caught.value.code == 2
+    assert "error: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

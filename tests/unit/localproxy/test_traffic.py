@@ -9,6 +9,7 @@ import pytest
 from support.network.applications import application, check_echo, client, echo
 from support.plugins.clock import ClockLoop
 from support.service.process import ServiceProcess
+from support.session.playbook import RESUMABLE, frame_of, joined, left
 from support.tunnel import both_proxies, tunnel_of
 from support.tunnel.engine import (
     NullLink,
@@ -34,17 +35,7 @@ from tailrace.localproxy.events import (
 )
 from tailrace.localproxy.settings import PeerVersion
 from tailrace.session import V1, V2, V3, EndCause
-from tailrace.wire import (
-    FLOW,
-    Message,
-    MessageType,
-    Side,
-    encode_delimited,
-    format_capabilities,
-)
-from tailrace.wire import (
-    RESUME as RESUME_CAPABILITY,
-)
+from tailrace.wire import FLOW, Message, MessageType, Side, encode_delimited
 
 PAUSE, RESUME = MessageType.CONNECTION_PAUSE, MessageType.CONNECTION_RESUME
 
@@ -198,8 +189,6 @@ async def test_an_older_peer_is_told_about_once(service: ServiceProcess):
 
 # -- connections that outlive links ---------------------------------------------------------------
 
-RESUMES = FLOW | RESUME_CAPABILITY
-
 
 async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await asyncio.sleep(86_400.0)
@@ -212,17 +201,15 @@ class Meeting:
         near = settings(resume_timeout=resume_timeout)
         far = settings(Side.DESTINATION, resume_timeout=resume_timeout)
         self._loop = loop
-        self.source = Ready(loop, near, capabilities=RESUMES)
-        self.destination = Ready(loop, far, services={"SSH": hold}, capabilities=RESUMES)
+        self.source = Ready(loop, near, capabilities=RESUMABLE)
+        self.destination = Ready(loop, far, services={"SSH": hold}, capabilities=RESUMABLE)
         self._carried: dict[NullLink, int] = {}
         self.meet()
 
     def meet(self) -> None:
         """Tell both ends of each other, and let them agree."""
-        words = format_capabilities(RESUMES).encode()
-        joined = Message(MessageType.PEER_JOINED, payload=words, ignorable=True)
         for end in (self.source, self.destination):
-            end.link_session.frame_received(memoryview(encode_delimited(joined)))
+            end.link_session.frame_received(memoryview(frame_of(joined())))
         self.carry()
 
     def carry(self) -> None:
@@ -244,8 +231,7 @@ class Meeting:
     def cut(self) -> None:
         """Lose the link of the source, of which the destination is told."""
         self.source.lose_link()
-        left = Message(MessageType.PEER_LEFT, ignorable=True)
-        self.destination.link_session.frame_received(memoryview(encode_delimited(left)))
+        self.destination.link_session.frame_received(memoryview(frame_of(left())))
 
     def events(self, *kinds: type) -> list[list[ProxyEvent]]:
         """Return what both ends have told, of these kinds."""
@@ -287,8 +273,7 @@ def test_new_clients_wait_as_long_as_open_connections_do(loop: ClockLoop):
     table = meeting.source.table
     meeting.source.come()
     meeting.carry()
-    left = Message(MessageType.PEER_LEFT, ignorable=True)
-    meeting.source.link_session.frame_received(memoryview(encode_delimited(left)))
+    meeting.source.link_session.frame_received(memoryview(frame_of(left())))
     newcomer = Client("SSH", "newcomer", ScriptedEnd())
     reason = meeting.source.clients._add(newcomer)
     assert reason == "the destination has left, and open connections wait for it"
