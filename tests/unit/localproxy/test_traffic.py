@@ -362,13 +362,10 @@ def test_an_end_for_good_ends_the_wait_and_says_so(loop: ClockLoop):
 
 def test_a_peer_that_never_agrees_holds_nobody_for_longer(loop: ClockLoop):
     """It says that it can go on over lost links, and makes no offer."""
-    source = Ready(loop, settings(resume_timeout=5.0), capabilities=RESUMES)
-    left = Message(MessageType.PEER_LEFT, ignorable=True)
-    source.link_session.frame_received(memoryview(encode_delimited(left)))
+    source = Ready(loop, settings(resume_timeout=5.0), capabilities=RESUMABLE)
+    source.link_session.frame_received(memoryview(frame_of(left())))
     end = source.come()
-    words = format_capabilities(RESUMES).encode()
-    joined = Message(MessageType.PEER_JOINED, payload=words, ignorable=True)
-    source.link_session.frame_received(memoryview(encode_delimited(joined)))
+    source.link_session.frame_received(memoryview(frame_of(joined())))
     pass_time(loop, 4.9)
     assert not end.was_reset
     pass_time(loop, 0.2)
