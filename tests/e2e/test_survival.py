@@ -43,6 +43,7 @@ from support.waiting import HANG, POLL, until
 from tailrace.common.addresses import LocalAddress
 from tailrace.common.secret import Secret
 from tailrace.errors import LinkError
+from tailrace.localproxy.connection_states import ConnectionState
 from tailrace.localproxy.events import (
     Connected,
     ConnectionClosed,
@@ -53,7 +54,6 @@ from tailrace.localproxy.events import (
     TunnelPaused,
     TunnelResumed,
 )
-from tailrace.localproxy.local_connection import ConnectionState
 from tailrace.localproxy.settings import Backend
 from tailrace.session.ledger import FIRST_LIMIT
 from tailrace.session.replay import MAX_KEPT

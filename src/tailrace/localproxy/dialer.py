@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from ..common.addresses import (
     UnixAddress,
     format_host_port,
 )
+from ..common.network_errors import network_error_text
 from ..errors import NameResolutionFailed
 from ..link.tcp import resolve
 from .allow_list import is_allowed
@@ -184,7 +184,7 @@ def _begin(
     try:
         sock = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
-        text = os.strerror(error.errno or 0)
+        text = network_error_text(error)
         hint = "; raise the limit of open files (ulimit -n)" if error.errno == errno.EMFILE else ""
         raise DialFailed(f"{where} -- {text}{hint}", text) from None
     try:
@@ -242,6 +242,6 @@ async def _answer(sock: socket.socket) -> None:
 
 
 def _failed(where: str, error: OSError) -> DialFailed:
-    text = os.strerror(error.errno) if error.errno else str(error)
+    text = network_error_text(error)
     cause = "refused" if error.errno == errno.ECONNREFUSED else text
     return DialFailed(f"{where} -- {text}", cause)

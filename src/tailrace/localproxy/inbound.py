@@ -119,7 +119,7 @@ class Inbound(Generic[R]):
         connection = receiver.connection
         if receiver.waiting <= PAUSE_LOW:
             self._session.resume(connection)
-        if connection.ledger is not None and connection.ledger.acknowledgement_is_due:
+        if connection.ledger is not None:
             self._session.settle(connection)
         self._regulate()
 

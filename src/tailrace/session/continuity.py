@@ -74,7 +74,6 @@ class Continuity:
         self._outgoing = outgoing
         self._owner = owner
         self._agreed = agreed
-        """Connections of when marks were set last; at most twice as many as there are."""
         self._told = False
         """Whether it was told that connections are suspended, and not yet that they go on."""
 

@@ -119,12 +119,7 @@ class Ledger(Counts):
     )
 
     def __init__(
-        self,
-        service_id: str,
-        stream_id: int,
-        connection_id: int,
-        memory: ReplayMemory,
-        window: int = FIRST_LIMIT,
+        self, service_id: str, stream_id: int, connection_id: int, memory: ReplayMemory
     ) -> None:
         super().__init__(ack_at=1)
         self.limit = FIRST_LIMIT
@@ -135,7 +130,7 @@ class Ledger(Counts):
         self.is_open = False
         """Whether messages may be sent for the connection: both ends have agreed, and the service
         knows its stream."""
-        self.window = window
+        self.window = FIRST_LIMIT
         """Bytes that the peer may send ahead of what the local end has taken; it never shrinks."""
         self.replay = ReplayBuffer(memory, DataHeader(stream_id, service_id, connection_id))
         self.unsent = 0

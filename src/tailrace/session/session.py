@@ -235,7 +235,11 @@ class Session:
             self.reset(connection, failure)
 
     def give_up(self, cause: EndCause = EndCause.NOT_RESUMED) -> None:
-        """End the connections that outlive links: the peer does not come to go on with them."""
+        """End the connections that outlive links: the peer does not come to go on with them.
+
+        Those that have waited to be told whom they reach end, too.
+        """
+        self._streams.end_waiting(cause)
         if self._continuity is not None:
             self._continuity.give_up(cause)
             if self.state is SessionState.SUSPENDED and self._far.peer_present is False:
@@ -303,7 +307,7 @@ class Session:
         changes = self._far.note_presence(message)
         if changes and not self._far.peer_present:
             # What waits for a peer that came and went has been started at nobody else.
-            self._streams.end_waiting()
+            self._streams.end_waiting(EndCause.PEER_RESTARTED)
         if self._survivor is not None and self.state is not SessionState.AWAITING_SERVICE_IDS:
             self._follow_peer(self._survivor)
         if changes:

@@ -46,18 +46,17 @@ _NOTHING: Final = (-1, b"", None)
 class ConnectionIndex(Generic[T]):
     """What belongs to the connections whose DATA messages are known. Values are not ``None``."""
 
-    __slots__ = ("_latest", "_prefixes", "_readers", "_sizes")
+    __slots__ = ("_latest", "_prefixes", "_readers")
 
     def __init__(self) -> None:
         self._prefixes: dict[bytes, dict[bytes, T]] = {}
         """Prefix -> tail -> value. Connections of one stream share the ascending prefix."""
-        self._sizes: tuple[int, ...] = ()
+        self._readers: tuple[tuple[int, Callable[[memoryview], tuple[Any, ...]]], ...] = ()
+        """Each size of prefixes, and what reads so much of a delimited message: length, prefix and
+        the first byte of the payload's length."""
         self._latest: _Latest[T] = _NOTHING
         """The latest frame that :meth:`find_only` has found, if there is nothing behind its
         payload: its size, what precedes the payload, and what was found."""
-        self._readers: tuple[tuple[int, Callable[[memoryview], tuple[Any, ...]]], ...] = ()
-        """Each of those sizes, and what reads so much of a delimited message: length, prefix and
-        the first byte of the payload's length."""
 
     def add(self, body: memoryview, message: Message, value: T) -> DataKey | None:
         """Remember ``value`` for messages like ``body``, which was decoded to ``message``.
@@ -76,10 +75,9 @@ class ConnectionIndex(Generic[T]):
             prefix = fields + _PAYLOAD_TAG
             header = prefix + length
             if body[: len(header)] == header and body[len(header) + len(payload) :] == tail:
-                if len(prefix) not in self._sizes:
-                    if len(self._sizes) == _MAX_SIZES:
+                if all(len(prefix) != size for size, _ in self._readers):
+                    if len(self._readers) == _MAX_SIZES:
                         return None
-                    self._sizes = (*self._sizes, len(prefix))
                     reader = Struct(f">H{len(prefix)}sB").unpack_from
                     self._readers = (*self._readers, (len(prefix), reader))
                 self._prefixes.setdefault(prefix, {})[tail] = value
@@ -101,7 +99,6 @@ class ConnectionIndex(Generic[T]):
         """Forget everything."""
         self._prefixes.clear()
         self._latest = _NOTHING
-        self._sizes = ()
         self._readers = ()
 
     def find_only(self, frame: memoryview) -> tuple[T, int, int] | None:
@@ -149,7 +146,7 @@ class ConnectionIndex(Generic[T]):
 
         ``None`` for a message that is not known, or not valid: decode it to be told why.
         """
-        for size in self._sizes:
+        for size, _ in self._readers:
             tails = self._prefixes.get(body[:size].tobytes())
             if tails is not None:
                 break

@@ -19,9 +19,9 @@ from support.tunnel.engine import Ready, data_message, settings, turn
 from support.waiting import until
 from tailrace.common.addresses import TCPAddress, UnixAddress
 from tailrace.localproxy.applications import name_of
+from tailrace.localproxy.connection_states import ConnectionState
 from tailrace.localproxy.dialer import DialFailed
 from tailrace.localproxy.events import ConnectionClosed, ConnectionOpened, ConnectionRefused
-from tailrace.localproxy.local_connection import ConnectionState
 from tailrace.localproxy.routes import SocketFactory, StreamHandler
 from tailrace.localproxy.socket_pair import socket_pair
 from tailrace.wire import Message, MessageType, Side, encode_delimited

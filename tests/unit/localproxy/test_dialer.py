@@ -287,6 +287,11 @@ async def test_a_missing_unix_socket_is_named(tmp_path: Path):
         await dial(UnixAddress(str(tmp_path / "none.sock")), settings())
 
 
+async def test_an_unknown_interface_is_said():
+    with pytest.raises(DialFailed, match=r"^\[fe80::1%none\]:22 -- Name or service not known$"):
+        await dial(TCPAddress("fe80::1%none", 22), settings())
+
+
 async def test_an_unknown_name_is_named():
     with pytest.raises(DialFailed, match=r"no-such-host\.invalid"):
         await dial(TCPAddress("no-such-host.invalid", 22), settings())

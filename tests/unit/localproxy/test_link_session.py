@@ -9,9 +9,9 @@ from support.plugins.clock import ClockLoop
 from support.tunnel.engine import NullLink, Ready, data_message, service_ids, settings, turn
 from tailrace.errors import RemoteProtocolError, ServiceIdMismatch
 from tailrace.flow.receive_buffers import CONNECTION_HIGH, CONNECTION_LOW
+from tailrace.localproxy.connection_states import ConnectionState
 from tailrace.localproxy.events import ConnectionOpened
 from tailrace.localproxy.link_session import LinkSession
-from tailrace.localproxy.local_connection import ConnectionState
 from tailrace.wire import (
     FLOW,
     MAX_PAYLOAD,

@@ -23,7 +23,9 @@ from support.tunnel.engine import (
 )
 from support.waiting import until
 from tailrace.flow.receive_buffers import PAUSE_HIGH
+from tailrace.link import ClosedBy, LinkClosed
 from tailrace.localproxy.clients import Client
+from tailrace.localproxy.connection_states import ConnectionState
 from tailrace.localproxy.events import (
     ConnectionClosed,
     ConnectionCut,
@@ -32,7 +34,6 @@ from tailrace.localproxy.events import (
     TunnelPaused,
     TunnelResumed,
 )
-from tailrace.localproxy.local_connection import ConnectionState
 from tailrace.localproxy.settings import PeerVersion
 from tailrace.session import V1, V2, V3, EndCause
 from tailrace.wire import FLOW, Message, MessageType, Side, encode_delimited
@@ -402,4 +403,28 @@ def test_an_end_for_good_ends_the_wait_and_says_so(loop: ClockLoop):
     near, _ = meeting.events(ConnectionCut)
     assert near == [ConnectionCut("SSH", 1, "client", 0, "the tunnel has ended")]
     assert end.was_reset
+    meeting.close()
+
+
+def test_a_peer_that_never_agrees_holds_nobody_for_longer(loop: ClockLoop):
+    """It says that it can go on over lost links, and makes no offer."""
+    source = Ready(loop, settings(resume_timeout=5.0), capabilities=RESUMABLE)
+    source.link_session.frame_received(memoryview(frame_of(left())))
+    end = source.come()
+    source.link_session.frame_received(memoryview(frame_of(joined())))
+    pass_time(loop, 4.9)
+    assert not end.was_reset
+    pass_time(loop, 0.2)
+    assert end.was_reset
+    assert [event for event in source.events if isinstance(event, TunnelPaused)] == []
+    source.close()
+
+
+def test_nothing_is_waited_for_behind_the_end_of_the_tunnel(loop: ClockLoop):
+    meeting = Meeting(loop)
+    meeting.source.come()
+    meeting.carry()
+    meeting.cut()
+    meeting.destination.link_session.link_closed(LinkClosed(ClosedBy.PEER, 1000, "closed"))
+    assert not meeting.destination.traffic.waits
     meeting.close()

@@ -171,7 +171,7 @@ class RelayEnd:
         self._note_peer()
 
     def leave(self) -> None:
-        """Give the place up: the link is gone. The other side's streams are reset."""
+        """Give the place up: the link is gone. The other side is told, or its streams are reset."""
         attachment = self._attachment
         self._lose_place()
         if attachment is not None:
@@ -339,11 +339,6 @@ class RelayEnd:
             self._counters.offers += message.type == _SESSION_OFFER and self._peer_resumes
             self._forward(raw, message)
 
-    @property
-    def _has_flow(self) -> bool:
-        """Return whether the client understands flow messages."""
-        return Capability.FLOW in self.capabilities
-
     def _passes(self, message: Message, key: StreamKey) -> bool:
         """Return whether a message of ours is passed on: for a stream, where its data is."""
         return _NEEDED.get(message.type) in self.capabilities and (
@@ -373,7 +368,7 @@ class RelayEnd:
         that drop the link over a reset without one, and the others ignore it.
         """
         service_id, stream_id = key
-        payload = why.encode() if self._has_flow else b""
+        payload = why.encode() if Capability.FLOW in self.capabilities else b""
         self._link.send(
             encode_delimited(
                 Message(MessageType.STREAM_RESET, stream_id, service_id, connection_id, payload)
