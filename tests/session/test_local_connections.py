@@ -320,6 +320,22 @@ def test_what_was_lost_is_sent_again_and_once(rig: Rig, size: int):
     assert rig.local.state is ConnectionState.HALF_CLOSED
 
 
+def test_a_message_that_came_in_part_goes_on_where_it_stopped(rig: Rig):
+    """No link of ours delivers a part, but a peer may say so, and then it has to fit."""
+    rig.end.say(b"small", bytes(range(256)) * 160)
+    rig.carry()
+    everything = bytes(rig.peer.received)
+    assert len(everything) == 5 + 40_960
+    rig.host.lose()
+    peer = rig.peer.connection
+    assert peer is not None
+    peer.counts.received = 20_000
+    del rig.peer.received[20_000:]
+    rig.host.meet()
+    rig.carry()
+    assert bytes(rig.peer.received) == everything
+
+
 def test_an_end_that_was_lost_is_told_again(rig: Rig):
     rig.end.say(b"last words", b"")
     rig.host.lose()

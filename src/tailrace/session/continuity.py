@@ -119,7 +119,6 @@ class Continuity:
     def give_up(self, cause: EndCause) -> None:
         """End all connections that wait for an agreement, or have one."""
         self.resumption.give_up(cause)
-        self._told = False
 
     # -- what the resumption asks for -----------------------------------------------------------
 
