@@ -322,15 +322,18 @@ def test_what_was_lost_is_sent_again_and_once(rig: Rig, size: int):
 
 def test_a_message_that_came_in_part_goes_on_where_it_stopped(rig: Rig):
     """No link of ours delivers a part, but a peer may say so, and then it has to fit."""
-    rig.end.say(b"small", bytes(range(256)) * 160)
+    rig.end.say(bytes(20_000), b"small", bytes(range(256)) * 160)
     rig.carry()
     everything = bytes(rig.peer.received)
-    assert len(everything) == 5 + 40_960
+    assert len(everything) == 20_005 + 40_960
+    ledger = rig.host.connection.ledger
+    assert ledger is not None
+    assert ledger.replay.pieces[-1][2] is not None, "the last one stays in its block"
     rig.host.lose()
     peer = rig.peer.connection
     assert peer is not None
-    peer.counts.received = 20_000
-    del rig.peer.received[20_000:]
+    peer.counts.received = 40_000
+    del rig.peer.received[40_000:]
     rig.host.meet()
     rig.carry()
     assert bytes(rig.peer.received) == everything
