@@ -76,7 +76,9 @@ class Faults:
         return self._dice.choice(self._rig.lines)
 
     def _end(self) -> End:
-        return self._dice.choice(self._rig.ends)
+        end = self._dice.choice(self._rig.ends)
+        end.lane.interrupt()
+        return end
 
     async def _reset(self) -> None:
         self._end().box.cut()
@@ -133,12 +135,15 @@ class Faults:
 
     async def _reset_all(self) -> None:
         for end in self._rig.ends:
+            end.lane.interrupt()
             end.box.cut()
 
     async def _kill_service(self) -> None:
         if self._rig.service_lock.locked():
             return
         self._rig.figures.restarts += 1
+        for line in self._rig.lines:
+            line.lane.interrupt()
         await self._rig.restart_service()
 
 

@@ -99,6 +99,8 @@ async def _run(
                 built.figures.faults["machine paused"] += 1
             seen = now
             for line in built.lines:
+                if not line.is_up:
+                    line.lane.interrupt()
                 if not all(end.is_running for end in line.ends.values()):
                     line.lane.disturb()
             built.find_dead()

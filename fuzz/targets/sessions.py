@@ -393,7 +393,7 @@ SESSION_DESTINATION: Final = Target(
 
 def _survive(seed: int) -> None:
     """Cut the links between two ends at random moments; the world checks every byte."""
-    play(seed, cuts=40, connections=4, restarts=seed % 3 > 0, resets=seed % 3 > 1)
+    play(seed, cuts=10, connections=3, restarts=seed % 3 > 0, resets=seed % 3 > 1)
 
 
 SURVIVAL: Final = Target(

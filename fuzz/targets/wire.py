@@ -123,7 +123,7 @@ def _split(parts: Iterable[bytes]) -> tuple[list[bytes], bool, int]:
                 found.append(bytes(body))
     except DecodeError:
         return found, False, 0
-    return found, True, splitter.pending
+    return found, True, len(splitter.partial)
 
 
 def _reference_split(stream: bytes) -> tuple[list[bytes], bool, int]:
@@ -217,6 +217,9 @@ def _check_fast_path(bodies_: tuple[bytes, ...]) -> None:
         except DecodeError:
             message = None
         known = index.find(view)
+        if len(body) <= MAX_MESSAGE:
+            only = index.find_only(memoryview(len(body).to_bytes(2, "big") + body))
+            assert only == (known and (known[0], known[1] + 2, known[2] + 2))
         if extension := load():
             assert extension.Heads(index).look_up(body) == known
         if known is not None:

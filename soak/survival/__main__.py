@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import shutil
-import signal
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..command import Say, add_seed_and_keep, require_positive, run
 from .runner import Plan, soak, table
 
 __all__ = ["main"]
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -38,35 +32,26 @@ def _parser() -> argparse.ArgumentParser:
     add("--size", type=int, default=default.size, help="bytes of a transfer, each way")
     add("--rate", type=float, default=default.rate, help="bytes a second of a link, each way")
     add("--pause", type=float, default=default.pause, help="seconds between two faults, at most")
-    add("--seed", type=int, default=default.seed, help="another one makes other choices")
-    add("--keep", type=Path, help="keep logs and state in this directory")
+    add_seed_and_keep(parser)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a soak of survival; return the exit status."""
-    options = vars(_parser().parse_args(arguments))
-    keep: Path | None = options.pop("keep")
-    plan = Plan(**options)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    require_positive(parser, options, "longest_silence", "size", "rate")
     if shutil.which("ssh") is None:
-        _say("ssh is not installed: make apt installs it")
-        return 2
-    # No process is left behind by a run that is ended from outside.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    directory = keep or Path(tempfile.mkdtemp(prefix="tailrace-soak-"))
-    directory.mkdir(parents=True, exist_ok=True)
-    try:
-        outcome = asyncio.run(soak(plan, directory, _say))
-    except KeyboardInterrupt:
-        _say("interrupted")
-        return 1
-    finally:
-        if keep is None:
-            shutil.rmtree(directory, ignore_errors=True)
-    _say(table(outcome))
-    for failure in outcome.failures:
-        _say(f"\n{failure}")
-    return 1 if outcome.failures else 0
+        parser.error("ssh is not installed: make apt installs it")
+    given = vars(options)
+    keep: Path | None = given.pop("keep")
+    plan = Plan(**given)
+
+    async def job(directory: Path, say: Say) -> tuple[str, Sequence[str]]:
+        outcome = await soak(plan, directory, say)
+        return table(outcome), outcome.failures
+
+    return run(job, keep)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -47,15 +46,6 @@ class Rig:
         return {"service": self.service.process} | {
             side.value: proxy for side, proxy in self.proxies.items()
         }
-
-    async def restart_service(self) -> None:
-        """Kill the service, and start it again where it was."""
-        restart = asyncio.to_thread(self.service.restart, signal.SIGKILL)
-        task = asyncio.get_running_loop().create_task(restart)
-        try:
-            await asyncio.shield(task)
-        finally:
-            await task  # a thread cannot be cancelled
 
 
 def _ports(addresses: Mapping[str, LocalAddress]) -> dict[str, int]:

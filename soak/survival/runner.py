@@ -14,6 +14,9 @@ from typing import Final
 
 from tailrace.wire import Side
 
+from ..figures import traceback_in
+from ..report import aligned
+from ..rig import restart_killed
 from .rig import Rig, rig
 from .shell import Shell, shell
 from .transfers import Application, Transfer, TransferFault
@@ -88,6 +91,7 @@ class _Run:
         self._outcome = outcome
         self._dice = random.Random(plan.seed)
         self._all: list[Transfer] = []
+        self._load: list[asyncio.Task[None]] = []
 
     # -- load
 
@@ -126,7 +130,7 @@ class _Run:
         sides = self._dice.choice([(Side.SOURCE,), (Side.DESTINATION,), tuple(Side)])
         boxes = [self._rig.boxes[side] for side in sides]
         if kind == "kill":
-            await self._rig.restart_service()
+            await restart_killed(self._rig.service)
         elif kind == "silence":
             for box in boxes:
                 box.swallow()
@@ -154,6 +158,11 @@ class _Run:
                 return
             await self._fault(kind)
 
+    @property
+    def _is_over(self) -> bool:
+        """Whether all transfers have come to their end."""
+        return all(task.done() for task in self._load)
+
     async def _recovered(self) -> None:
         session, moved = self._outcome.session, self.moved
         count, answers = session.count, session.answers
@@ -162,7 +171,7 @@ class _Run:
                 while not (
                     session.count > count and session.answers > answers and self.moved > moved
                 ):
-                    if self._outcome.failures:
+                    if self._outcome.failures or self._is_over:
                         return
                     await asyncio.sleep(_GLANCE)
         except TimeoutError:
@@ -216,12 +225,13 @@ class _Run:
     async def load_and_faults(self) -> None:
         """Do all there is to do."""
         async with asyncio.TaskGroup() as group:
-            long = group.create_task(self._long_transfer())
-            short = group.create_task(self._short_transfers())
+            for load in (self._long_transfer(), self._short_transfers()):
+                self._load.append(group.create_task(load))
             await self.faults()
-            if self._outcome.failures:
-                long.cancel()
-                short.cancel()
+            while not (self._is_over or self._outcome.failures):
+                await self._recovered()
+            for task in self._load:
+                task.cancel()
 
 
 @asynccontextmanager
@@ -260,9 +270,8 @@ def _judge(outcome: Outcome, built: Rig) -> None:
         if grown > _MEMORY:
             outcome.failures.append(f"the {side.value} has grown by {grown / _MIB:.0f} MiB")
     for name, process in built.processes.items():
-        if "Traceback" in process.log:
-            at = process.log.index("Traceback")
-            outcome.failures.append(f"{name} logged: {process.log[at : at + 2000]}")
+        if found := traceback_in(process.log):
+            outcome.failures.append(f"{name} logged: {found}")
     if not outcome.failures and not (outcome.long and outcome.long.done):
         outcome.failures.append("the long transfer did not come to its end")
 
@@ -291,5 +300,4 @@ def table(outcome: Outcome) -> str:
         ),
         ("failures", str(len(outcome.failures))),
     ]
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+    return aligned(rows)

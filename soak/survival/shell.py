@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["Shell", "shell"]
+__all__ = ["Shell", "ShellFault", "shell"]
 
 _SCRIPT: Final = (
     "(i=0; while sleep 0.1; do i=$((i+1)); echo count $$ $i; done) &"

@@ -60,12 +60,11 @@ cdef class Pump:
         cdef object block = way.block
         cdef bytearray memory = block.memory, tail
         cdef bytes prefix = self.connection.header.prefix
-        cdef char* payload
-        cdef int error
+        cdef Outlet outlet = way.outlet
         if FEW <= room < limit:
             limit = room
         if (
-            way.outlet is None
+            outlet is None
             or room < limit
             or not self.connection.is_open
             or not 0 < limit <= min(MAX_PAYLOAD, PyByteArray_GET_SIZE(memory) - gap)
@@ -73,18 +72,18 @@ cdef class Pump:
         ):
             self._readable()
             return
-        payload = PyByteArray_AS_STRING(memory) + gap
+        cdef char* payload = PyByteArray_AS_STRING(memory) + gap
         size = recv(self.fd, payload, limit, 0)
         if size <= 0:
             if size == 0 or not passes_by(errno):
                 self.nothing_read(errno if size else 0)
             return
-        error = pending_error(self.fd)
+        cdef int error = pending_error(self.fd)
         if error:
             self.note_broken(error)
         self._counts.room -= size
         header = write_header(<uint8_t*>payload, size, prefix)
-        way.outlet.put(payload - header, header + size)
+        outlet.put(payload - header, header + size)
         if self._replay is not None:
             if size < LARGE:
                 tail = self._replay.tail

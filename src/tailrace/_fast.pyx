@@ -7,7 +7,7 @@ rule stands in Python alone, and no state is kept twice. Numbers are shared (``_
 see every byte at once, and Python is called where one reaches its mark.
 
 Memory: a frame is read, and written to, only until the call returns that brought it. No pointer is
-kept. Sizes are checked against the frame before a byte is looked at.
+kept, and what is called is held meanwhile. Sizes are checked before a byte is looked at.
 
 What knows picows and aiofastnet: ``on_ws_``... of the gates, ``put``, and the last two classes.
 """
@@ -32,11 +32,11 @@ cdef class Heads:
     """An index of known connections (wire/fastpath.py), looked into without the interpreter."""
 
     cdef dict prefixes
-    cdef list sizes
+    cdef list readers
 
     def __init__(self, known):
         self.prefixes = known.prefixes
-        self.sizes = known.sizes
+        self.readers = known.readers
 
     cdef find(self, const uint8_t* body, Py_ssize_t size, Py_ssize_t* start, Py_ssize_t* stop):
         """Return what belongs to a message, and where its payload is; None if it is unknown.
@@ -45,8 +45,8 @@ cdef class Heads:
         """
         cdef Py_ssize_t at = 0, length
         cdef dict tails = None
-        for number in self.sizes:
-            at = number
+        for reader in self.readers:
+            at = (<tuple?>reader)[0]
             if at >= size:
                 continue
             tails = self.prefixes.get(PyBytes_FromStringAndSize(<const char*>body, at))
@@ -155,11 +155,12 @@ cdef class RelayGate(WSListener):
 
     cdef pass_on(self, char* data, Py_ssize_t size, Py_ssize_t count):
         cdef TurnMeter budget = self.budget
+        cdef RelayGate outlet = self.outlet
         budget.heard = True
         budget.left -= FRAME_COST + count
         self.tally.messages += count
         self.tally.bytes += size
-        self.outlet.put(data, size)
+        outlet.put(data, size)
         if budget.left < budget.mark:
             self.link.budget_low()
 
@@ -169,7 +170,8 @@ cdef class RelayGate(WSListener):
         That was longer: clients mask what they send (RFC 6455 section 5.1), which servers do not.
         What does not leave at once is copied.
         """
-        self.transport.send_reuse_external_buffer(WSMsgType.BINARY, data, size)
+        cdef WSTransport transport = self.transport
+        transport.send_reuse_external_buffer(WSMsgType.BINARY, data, size)
         if self.window is not None:
             self.window.sent += size
             if self.window.sent >= self.window.mark:
@@ -207,9 +209,9 @@ cdef class LinkOutlet(Outlet):
 
     cdef put(self, char* data, Py_ssize_t size):
         # A copy is masked: what was sent may have to be sent again.
-        if self.transport is not None:
-            view = PyMemoryView_FromMemory(data, size, PyBUF_READ)
-            self.transport.send(WSMsgType.BINARY, view)
+        cdef WSTransport transport = self.transport
+        if transport is not None:
+            transport.send(WSMsgType.BINARY, PyMemoryView_FromMemory(data, size, PyBUF_READ))
         self.window.sent += size
         if self.window.sent >= self.window.mark:
             self.mark_reached(size)
@@ -258,8 +260,8 @@ cdef class LinkGate(WSListener):
                     return
             self.receives = False
             if at:
-                rest = PyMemoryView_FromMemory(frame.payload_ptr + at, size - at, PyBUF_READ)
-                link.bytes_arrived(rest)
+                link.bytes_arrived(
+                    PyMemoryView_FromMemory(frame.payload_ptr + at, size - at, PyBUF_READ))
                 return
         link.frame_arrived(transport, frame)
 
@@ -305,10 +307,9 @@ cdef class ReadLimiter(Protocol):
     cdef NoResult get_buffer_c(self, Py_ssize_t hint, char** buf, Py_ssize_t* buf_len) except NoResult.EXC:
         # The memory is the inner protocol's, which keeps it where it is until it is told of bytes.
         cdef object view = self.free(hint)
-        cdef Py_buffer* memory
         if not PyMemoryView_Check(view) or PyMemoryView_GET_BUFFER(view).readonly:
             raise TypeError("a protocol has to offer a memoryview that may be written to")
-        memory = PyMemoryView_GET_BUFFER(view)
+        cdef Py_buffer* memory = PyMemoryView_GET_BUFFER(view)
         buf[0] = <char*>memory.buf
         buf_len[0] = min(memory.len, self.read_size)
         return NoResult.OK

@@ -223,6 +223,7 @@ OF_OURS = [
     fin(Connection(), 4),
 ]
 """With these, connections outlive links."""
+KINDS_OF_OURS = {SESSION_OFFER, CONNECTION_ACK, CONNECTION_FIN}
 
 
 @scenario("L13", ours_alone=True)
@@ -304,12 +305,14 @@ async def test_l14_nobody_else_is_sent_any(lab: Lab) -> None:
                     seen[each] += await joins[each].settled()
             kinds = {one.kind for each in seen.values() for one in each}
             assert STREAM_START in kinds
-            assert not kinds & {SESSION_OFFER, CONNECTION_ACK, CONNECTION_FIN}
+            assert not kinds & KINDS_OF_OURS
             if not offers:
                 expected = [start] if side == DESTINATION else []
                 assert [each.raw for each in seen[side]] == expected
             await joins[other].aclose()
-            resets = [m.raw for m in await _reset(joins[side]) if m.kind == STREAM_RESET]
+            found = await _reset(joins[side])
+            assert not {m.kind for m in found} & KINDS_OF_OURS
+            resets = [m.raw for m in found if m.kind == STREAM_RESET]
             why = f"the {other} has left".encode() if "flow" in str(offers) else b""
             assert resets == [message(STREAM_RESET, 1, "SSH1", 1, why)]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import tailrace
-from support.network.applications import Handler, application, noise
+from support.network.applications import application, noise
 from support.network.ports import free_port, is_listening
 from support.processes.child import clean_environment, process, server_process
 from support.processes.sshd import needs_sshd, sshd
@@ -113,29 +113,38 @@ async def digest(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     await writer.drain()
 
 
-async def greet_and_listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """End the sending half first, and take what comes all the same."""
-    writer.write(b"that is all\n")
-    writer.write_eof()
-    assert len(await reader.read(-1)) == SIZE
+def netcat(port: int) -> list[str]:
+    assert NC is not None
+    return [NC, "-N", "127.0.0.1", str(port)]
 
 
 @needs_nc
-@pytest.mark.parametrize("handler", [digest, greet_and_listen])
-async def test_netcat(service: ServiceProcess, file: Path, handler: Handler):
-    def command(port: int) -> list[str]:
-        assert NC is not None
-        return [NC, "-N", "127.0.0.1", str(port)]
-
-    async with application(handler) as where:
+async def test_netcat(service: ServiceProcess, file: Path):
+    async with application(digest) as where:
         assert isinstance(where, TCPAddress)
-        done = await compare(service, where.port, command, file)
+        done = await compare(service, where.port, netcat, file)
     assert done.status == 0
-    if handler is digest:
-        assert done.output[:64].decode() == hashlib.sha256(noise(SIZE)).hexdigest()
-        assert done.output[64:] == noise(SIZE)
-    else:
-        assert done.output == b"that is all\n"
+    assert done.output[:64].decode() == hashlib.sha256(noise(SIZE)).hexdigest()
+    assert done.output[64:] == noise(SIZE)
+
+
+@needs_nc
+async def test_netcat_that_is_told_the_end_first(service: ServiceProcess, file: Path):
+    """The application ends its sending half at once, and gets everything all the same."""
+    came: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def greet_and_listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"that is all\n")
+        writer.write_eof()
+        came.put_nowait(await reader.read(-1))
+
+    async with application(greet_and_listen) as where:
+        assert isinstance(where, TCPAddress)
+        async with both_ways(service, where.port) as ports:
+            for port in ports:
+                assert await run(netcat(port), file) == Done(0, b"that is all\n")
+                async with asyncio.timeout(HANG):
+                    assert await came.get() == noise(SIZE)
 
 
 @needs_nc
@@ -145,14 +154,9 @@ async def test_a_web_server_of_old(service: ServiceProcess, file: Path, tmp_path
     request.write_bytes(b"GET /file HTTP/1.0\r\n\r\n")
     port = free_port()
     server = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)]
-
-    def command(port: int) -> list[str]:
-        assert NC is not None
-        return [NC, "-N", "127.0.0.1", str(port)]
-
     with server_process("server", [*server, "--directory", str(file.parent)], tmp_path, port):
         async with both_ways(service, port) as ports:
-            answers = [await run(command(each), request) for each in ports]
+            answers = [await run(netcat(each), request) for each in ports]
     for answer in answers:  # they differ in the time of day
         assert answer.status == 0
         head, _, body = answer.output.partition(b"\r\n\r\n")

@@ -43,6 +43,7 @@ from support.waiting import HANG, POLL, until
 from tailrace.common.addresses import LocalAddress
 from tailrace.common.secret import Secret
 from tailrace.errors import LinkError
+from tailrace.localproxy.connection_states import ConnectionState
 from tailrace.localproxy.events import (
     Connected,
     ConnectionClosed,
@@ -53,7 +54,6 @@ from tailrace.localproxy.events import (
     TunnelPaused,
     TunnelResumed,
 )
-from tailrace.localproxy.local_connection import ConnectionState
 from tailrace.localproxy.settings import Backend
 from tailrace.session.ledger import FIRST_LIMIT
 from tailrace.session.replay import MAX_KEPT
@@ -215,9 +215,9 @@ async def test_a_killed_service_is_a_pause(tmp_path: Path):
     size = 12_000_000
     with service_process(tmp_path) as service:
         async with rig_of(service, echo) as rig:
-            await echo_through(rig, size, {size // 10: kill_service, size // 2: kill_service})
-            resumed = rig.ends.source.all(TunnelResumed)
-            assert [event.connections for event in resumed] == [1, 1]
+            await echo_through(rig, size, {size // 3: kill_service})
+            (resumed,) = rig.ends.source.all(TunnelResumed)
+            assert resumed.connections == 1
 
 
 # -- silence -----------------------------------------------------------------------------------
@@ -328,12 +328,13 @@ async def check_reset(streams: Streams) -> None:
 async def down(rig: Rig, side: Side) -> AsyncIterator[None]:
     """One end has no link, and both know."""
     pauses = {each: len(rig.end(each).all(TunnelPaused)) for each in Side}
-    rig.boxes[side].close_road()
+    rig.boxes[side].refuse()
+    rig.boxes[side].finish()
     for each in Side:
         await rig.end(each).seen(TunnelPaused, pauses[each] + 1)
     yield
     resumes = {each: len(rig.end(each).all(TunnelResumed)) for each in Side}
-    rig.boxes[side].open_road()
+    await rig.boxes[side].accept()
     for each in Side:
         await rig.end(each).seen(TunnelResumed, resumes[each] + 1)
 
@@ -455,7 +456,8 @@ async def test_who_does_not_come_back_in_time_is_given_up(service: ServiceProces
             near[1].write(b"new")
             far = await pair.application.accepted()
             assert await read(far, 3) == b"new"
-        assert not rig.ends.source.all(TunnelResumed)[1:]
+        for each in Side:
+            assert not rig.end(each).all(TunnelResumed)
 
 
 @each_side
@@ -527,8 +529,9 @@ async def test_a_client_may_come_at_the_moment_the_destination_does(
                     streams[1].write(b"early")
                     box.release()
                     assert await read(streams, 5) == b"early"
-                    streams[1].write_eof()
-                    assert await read_to_the_end(streams) == b""
+                    if can_resume:
+                        streams[1].write_eof()
+                        assert await read_to_the_end(streams) == b""
 
 
 async def known_messages(peer: MessageClient) -> AsyncIterator[Message]:

@@ -11,6 +11,7 @@ from conformance import payloads
 from conformance.messages import read
 from support.repository import ROOT
 from tailrace.flow import receive_buffers
+from tailrace.localproxy import link_session
 from tailrace.localproxy.settings import ProxySettings
 from tailrace.session import ledger, replay
 from tailrace.wire import (
@@ -122,6 +123,7 @@ class Figure:
 
 
 KIB, MIB = 1024, 1024 * 1024
+UNCOUNTED = replay._UNCOUNTED
 RESUME_TIMEOUT = {each.name: each.default for each in fields(ProxySettings)}["resume_timeout"]
 FIGURES = [
     Figure(r"^- (\d+) KiB may be sent before the first", KIB, ledger.FIRST_LIMIT),
@@ -129,7 +131,16 @@ FIGURES = [
     Figure(r"its window: (\d+) KiB to 4 MiB", KIB, ledger.FIRST_LIMIT),
     Figure(r"its window: 256 KiB to (\d+) MiB", MIB, ledger.MAX_WINDOW),
     Figure(r"and from (\d+) MiB on no local socket", MIB, replay.MAX_KEPT),
+    Figure(r"read until (\d+) MiB are left", MIB, replay._LOW),
+    Figure(r"of all connections of a tunnel \| (\d+) MiB:", MIB, replay.MAX_KEPT + UNCOUNTED),
+    Figure(r"Of more than ([\d,]+) connections", 1, UNCOUNTED / replay._TINY_SHARE),
+    Figure(r"each may have (\d+) KiB uncounted", KIB, replay._TINY_SHARE),
     Figure(r"a message of (\d+) KiB or more stays", KIB, replay.LARGE),
+    Figure(r"further than (\d+) MiB ahead of what has come", MIB, ledger.MAX_WINDOW),
+    Figure(r"of all connections \| (\d+) KiB each from", KIB, receive_buffers.PAUSE_HIGH_CROWDED),
+    Figure(r"KiB each from (\d+) MiB on, then", MIB, receive_buffers.TOTAL_CROWDED),
+    Figure(r"MiB on, then (\d+) MiB in all", MIB, receive_buffers.TOTAL_HIGH),
+    Figure(r"of these, \[(\d+) in one turn\]", 1, link_session._REQUESTS),
     Figure(r"\| one offer \| ([\d,]+) bytes", 1, MAX_OFFER),
     Figure(r"`--resume-timeout`, (\d+) s; counted", 1, RESUME_TIMEOUT),
     Figure(r"more than (\d+) KiB, unless it has a window", KIB, receive_buffers.PAUSE_HIGH),

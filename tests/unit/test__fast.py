@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import Iterator
 from importlib import import_module
+from struct import Struct
 from types import SimpleNamespace
 from typing import Any
 
@@ -279,7 +280,7 @@ class TestHeads:
         for number in range(known):
             head = bytes(range(number + 1))
             index.prefixes[head] = {b"": number, body[3:]: 9}
-            index.sizes.append(len(head))
+            index.readers.append((len(head), Struct(f">H{len(head)}sB").unpack_from))
         for sent in (body, bytes(range(known)) + body):
             assert fast.Heads(index).look_up(sent) == index.find(memoryview(sent))
 

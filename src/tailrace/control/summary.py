@@ -19,6 +19,7 @@ __all__ = [
     "round_trip_text",
     "size",
     "summary_lines",
+    "waiting_text",
 ]
 
 _MOST_TUNNELS: Final = 50
@@ -83,12 +84,12 @@ def failures_text(tunnel: Mapping[str, Any], now: float) -> str:
 
 def pause_text(tunnel: Mapping[str, Any], now: float) -> str:
     """Return how many connections of a tunnel wait until link and peer are back, and since when."""
-    return f"paused for {duration(now - tunnel['paused_since'])}: {_waiting(tunnel['waiting'])}"
+    return f"paused for {duration(now - tunnel['paused_since'])}: {waiting_text(tunnel['waiting'])}"
 
 
 def paused_text(event: TunnelPaused) -> str:
     """Return what is logged of connections that begin to wait."""
-    return f"paused: {event.cause}, {_waiting(event.connections)} up to {event.timeout:g} s"
+    return f"paused: {event.cause}, {waiting_text(event.connections)} up to {event.timeout:g} s"
 
 
 def resumed_text(event: TunnelResumed) -> str:
@@ -98,7 +99,8 @@ def resumed_text(event: TunnelResumed) -> str:
     return f"resumed after {event.after:.1f} s, {size(event.bytes_again)} sent again"
 
 
-def _waiting(count: int) -> str:
+def waiting_text(count: int) -> str:
+    """Return how many connections wait until link and peer are back."""
     return "1 connection waits" if count == 1 else f"{count:d} connections wait"
 
 

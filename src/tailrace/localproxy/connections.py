@@ -19,6 +19,7 @@ from ..session import V3, Connection, Session, SessionState
 from ..wire import Side
 from .applications import Applications, name_of
 from .clients import Clients
+from .connection_states import ConnectionState
 from .events import (
     ConnectionClosed,
     ConnectionCut,
@@ -28,7 +29,7 @@ from .events import (
     ProxyEvent,
 )
 from .inbound import Inbound
-from .local_connection import ConnectionState, LocalConnection
+from .local_connection import LocalConnection
 from .log import TunnelLog
 from .outbound import Outbound
 from .routes import Refusal, Route

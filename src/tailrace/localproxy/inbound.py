@@ -9,6 +9,9 @@ others can go on. One that is alone may take as long as it likes.
 
 Invariant: the link is read exactly while the buffers are not full. A new link that finds them
 full is not read either.
+
+What has come for connections that outlive links is acknowledged when much of it has, and within a
+second in any case: the peer keeps it until then.
 """
 
 from __future__ import annotations
@@ -24,6 +27,9 @@ __all__ = ["Inbound", "Receiver"]
 
 _STALL_CHECK: Final = 0.25
 """How often stalled connections are looked for, as a part of the stall timeout."""
+
+_ACKNOWLEDGE_AFTER: Final = 1.0
+"""Seconds after which what has come is acknowledged, however little it is."""
 
 
 class Receiver(Protocol):
@@ -64,6 +70,9 @@ class Inbound(Generic[R]):
         self._give_up = give_up
         self._set_reading: Callable[[bool], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._owing: set[R] = set()
+        """Connections for which something may not have been acknowledged."""
+        self._owing_timer: asyncio.TimerHandle | None = None
 
     def attach(self, set_reading: Callable[[bool], None]) -> None:
         """Regulate a new link, which is being read; ``set_reading`` changes that."""
@@ -75,6 +84,10 @@ class Inbound(Generic[R]):
         """Regulate nothing: the link is gone."""
         self._set_reading = None
         self._cancel_timer()
+        self._owing.clear()
+        if self._owing_timer is not None:
+            self._owing_timer.cancel()
+            self._owing_timer = None
 
     def buffered(self, receiver: R, size: int) -> None:
         """Note that ``size`` more bytes wait for a connection's socket."""
@@ -88,8 +101,17 @@ class Inbound(Generic[R]):
         self._regulate()
 
     def mark_reached(self, receiver: R) -> None:
-        """Acknowledge what has come for a connection."""
+        """Have the session judge what has come for a connection, and acknowledge it in time."""
+        self._owing.add(receiver)
+        if self._owing_timer is None:
+            self._owing_timer = self._loop.call_later(_ACKNOWLEDGE_AFTER, self._acknowledge)
         self._session.mark_reached(receiver.connection)
+
+    def _acknowledge(self) -> None:
+        self._owing_timer = None
+        receivers, self._owing = self._owing, set()
+        for receiver in receivers:
+            self._session.acknowledge(receiver.connection)
 
     def taken(self, receiver: R, size: int) -> None:
         """Note that a socket took ``size`` of its bytes."""
@@ -97,13 +119,14 @@ class Inbound(Generic[R]):
         connection = receiver.connection
         if receiver.waiting <= PAUSE_LOW:
             self._session.resume(connection)
-        if connection.ledger is not None and connection.ledger.acknowledgement_is_due:
+        if connection.ledger is not None:
             self._session.settle(connection)
         self._regulate()
 
     def removed(self, receiver: R) -> None:
         """Forget a connection and what waited for its socket."""
         self.buffers.removed(receiver, receiver.waiting)
+        self._owing.discard(receiver)
         self._regulate()
 
     def _regulate(self) -> None:

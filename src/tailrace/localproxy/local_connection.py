@@ -6,23 +6,8 @@ read behind the gap of a buffer that all connections share, and what an end does
 once is copied exactly once. (A transport would own a buffer for each connection, and uvloop's
 keep views of memory that is about to be reused.)
 
-====================  ==================================  =================================
-state                 bytes of the local end              bytes of the tunnel
-====================  ==================================  =================================
-DIALING               there is no local end yet           wait
-OPEN                  are read and sent                   are written, or wait
-PARKED                stay where they are: they are       are written, or wait
-                      sent when it is its turn
-PAUSED                stay where they are: the peer       are written, or wait
-                      takes nothing, or is not there
-HALF_CLOSED           there are no more                   are written, or wait
-FLUSHING              stay, and are lost                  have ended; what waits is written
-CLOSING               are read and dropped                have all been written
-RESETTING             stay, and are lost                  have all been written
-CLOSED                are lost                            are lost
-====================  ==================================  =================================
-
-Who moves it:
+What happens to bytes in each state, and which states may follow which, stands in
+:mod:`.connection_states`. Who moves it:
 
 * the owner: :meth:`~LocalConnection.attach` ends DIALING; ``pause`` and ``resume`` pass on
   what the peer asks; ``tunnel_ended`` begins FLUSHING; ``end_linger`` and ``abort`` are the
@@ -33,23 +18,10 @@ Who moves it:
 * time: silence ends HALF_CLOSED, and FLUSHING, CLOSING and RESETTING end when the local end
   takes nothing or does not close.
 
-Where the connection outlives links, both halves end as those of TCP do. An end of file at the local
-end leads to HALF_CLOSED, and only there is the peer told; ``peer_finished`` ends our half as soon
-as everything received is written, in whatever state. Nothing ends by silence, and the owner calls
-``tunnel_ended`` when both halves have ended. While there is no link it is PAUSED. What the peer has
-not received by then is sent again, in turns, before the local end is read (PARKED) or is said to
-have ended (HALF_CLOSED).
-
-An end of file at the local end means that the connection ended in order, and nothing else does:
-what was cut ends with a reset, after everything received has been delivered. A reset destroys
-what has not reached the other end, so RESETTING waits until that is all acknowledged. Where it
-cannot be, because the local end takes nothing or all is aborted, a reset also tells of the loss.
-
-Which states may follow which stands in ``_NEXT``. Only ``_enter`` changes the state, and
-whether the local end is read follows from the state alone (``_READ``); it is written exactly
-while something waits. Everything received is delivered before the local end is closed, unless
-it fails, stalls, or is aborted. The session hears of an end that comes from here before the
-local end is closed.
+Only ``_enter`` changes the state, and whether the local end is read follows from the state alone;
+it is written exactly while something waits. Everything received is delivered before the local end
+is closed, unless it fails, stalls, or is aborted. The session hears of an end that comes from here
+before the local end is closed.
 """
 
 from __future__ import annotations
@@ -61,7 +33,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from enum import Enum
 from functools import partial
 from typing import Final, Protocol
 
@@ -69,12 +40,13 @@ from ..common.counts import Pump
 from ..common.extension import load
 from ..errors import LocalProtocolError
 from ..session import FEW, LARGE, Block, Connection, Counts, Ledger, ReplayBuffer
+from .connection_states import FLOWING, LIVE, NEXT, READ, ConnectionState
 from .inbound import Inbound
 from .local_end import LocalEnd
 from .log import TunnelLog
 from .outbound import Outbound
 
-__all__ = ["ConnectionHost", "ConnectionState", "LocalConnection"]
+__all__ = ["ConnectionHost", "LocalConnection"]
 
 _DRAIN_TIMEOUT: Final = 5.0
 """Seconds a local peer has to close after everything was delivered to it."""
@@ -83,33 +55,6 @@ _LAST_LOOK: Final = 1.0
 """Seconds between two looks at a local end, at first and at most; each wait is twice the last."""
 _MAX_PIECES: Final = 64
 """Pieces of waiting data handed over at once."""
-
-
-class ConnectionState(Enum):
-    """Life of a local connection.
-
-    Example: ``if connection.state is tailrace.ConnectionState.PAUSED: ...``
-    """
-
-    DIALING = "dialing"
-    """Destination: the application is being connected."""
-    OPEN = "open"
-    PARKED = "parked"
-    """It has something to send and waits for its turn."""
-    PAUSED = "paused"
-    """The peer's local end takes nothing, so ours is not read; its end is noticed later."""
-    HALF_CLOSED = "half-closed"
-    """The local client has ended its sending half; it still receives for a while."""
-    FLUSHING = "flushing"
-    """The connection has ended in the tunnel; what came before is still being delivered."""
-    CLOSING = "closing"
-    """Everything is delivered and our half is shut; waiting for the local end to close."""
-    RESETTING = "resetting"
-    """The connection was cut; waiting until all that was written has reached the local end."""
-    CLOSED = "closed"
-
-    # Enum's own is a call in Python, for each look at a set of states.
-    __hash__ = object.__hash__
 
 
 # To look a member up in its class costs a twentieth of what a small message does.
@@ -124,25 +69,6 @@ class ConnectionState(Enum):
     _RESETTING,
     _CLOSED,
 ) = ConnectionState
-
-_NEXT: Final[dict[ConnectionState, frozenset[ConnectionState]]] = {
-    _DIALING: frozenset({_OPEN, _PAUSED, _FLUSHING, _CLOSED}),
-    _OPEN: frozenset({_PARKED, _PAUSED, _HALF_CLOSED, _FLUSHING, _CLOSED}),
-    _PARKED: frozenset({_OPEN, _PAUSED, _HALF_CLOSED, _FLUSHING, _CLOSED}),
-    _PAUSED: frozenset({_OPEN, _PARKED, _FLUSHING, _CLOSED}),
-    _HALF_CLOSED: frozenset({_FLUSHING, _CLOSED}),
-    _FLUSHING: frozenset({_CLOSING, _RESETTING, _CLOSED}),
-    _CLOSING: frozenset({_CLOSED}),
-    _RESETTING: frozenset({_CLOSED}),
-    _CLOSED: frozenset(),
-}
-
-_LIVE: Final = frozenset({_OPEN, _PARKED, _PAUSED, _HALF_CLOSED})
-"""States with a local end and a connection in the tunnel."""
-_FLOWING: Final = frozenset({_OPEN, _PARKED, _PAUSED})
-"""Those of them in which the local end sends, or may again."""
-_READ: Final = frozenset({_OPEN, _CLOSING})
-"""States in which the local end is read."""
 
 
 class ConnectionHost(Protocol):
@@ -264,16 +190,16 @@ class LocalConnection(Pump):
         Raises:
             LocalProtocolError: the state may not follow the present one.
         """
-        if state not in _NEXT[self.state]:
+        if state not in NEXT[self.state]:
             raise LocalProtocolError(f"{self!r} cannot become {state.value}")
         end = self._end
-        if self.state in _READ and end is not None:
+        if self.state in READ and end is not None:
             end.stop_reading()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self.state = state
-        if state in _READ and end is not None:
+        if state in READ and end is not None:
             readable = self._readable if self.fd < 0 else self.readable
             end.start_reading(readable if state is _OPEN else self._discard)
         self._note_takes()
@@ -284,7 +210,7 @@ class LocalConnection(Pump):
         How a half-closed client of the protocol's own takes its answer, is of interest.
         """
         state = self.state
-        flows = state in _FLOWING or (state is _HALF_CLOSED and self._replay is not None)
+        flows = state in FLOWING or (state is _HALF_CLOSED and self._replay is not None)
         self.takes = flows and self.fd >= 0 and not self._pieces
 
     def attach(self, end: LocalEnd) -> None:
@@ -403,7 +329,7 @@ class LocalConnection(Pump):
         One that was ``cut``, which says why, has not ended in order and is reset instead.
         """
         self._cut = self._cut or cut
-        if self.state in _LIVE:
+        if self.state in LIVE:
             self._enter(_FLUSHING)
             self._outbound.forget(self)
             self._flush()
@@ -458,7 +384,7 @@ class LocalConnection(Pump):
 
     def _local_failed(self, error: OSError) -> None:
         self._host.log.debug("%s: local socket failed: %s", self.name, error)
-        if self.state in _LIVE:
+        if self.state in LIVE:
             self._host.local_ended(self, self._failure_of(error))
         self.abort()
 
@@ -477,7 +403,7 @@ class LocalConnection(Pump):
         """Close the local end at once; what still waits is lost, which a reset tells of."""
         if self.state is _CLOSED:
             return
-        cut = bool(self._cut) or self.state in _LIVE or bool(self._pieces)
+        cut = bool(self._cut) or self.state in LIVE or bool(self._pieces)
         self._enter(_CLOSED)
         self.fd = -1
         self._outbound.forget(self)

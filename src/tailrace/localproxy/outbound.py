@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from ..common.counts import Way
 from ..flow.scheduler import Turns
@@ -87,10 +87,9 @@ class Outbound(Way, Generic[S]):
         # Straight to the turns: parking is frequent where many send in bulk.
         self.park: Callable[[S], None] = self._turns.park
 
-    def attach(self, send: Callable[[memoryview], None], outlet: Any = None) -> None:
-        """Send on a new link, which has room; sockets send on its ``outlet`` without Python."""
+    def attach(self, send: Callable[[memoryview], None]) -> None:
+        """Send on a new link, which has room."""
         self.send = send
-        self.outlet = outlet
         self._attached = True
         self._turns.set_window_full(False)
         self._replays.set_window_full(False)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from ..wire import Side
+from .connection_states import ConnectionState
 from .events import (
     Connected,
     Connecting,
@@ -21,7 +22,7 @@ from .events import (
     TunnelPaused,
     TunnelResumed,
 )
-from .local_connection import ConnectionState, LocalConnection
+from .local_connection import LocalConnection
 
 __all__ = [
     "ConnectionStatus",

@@ -37,6 +37,7 @@ from ..session import (
     PeerOffered,
     Resumed,
     Session,
+    SessionState,
     Suspended,
     TunnelReady,
 )
@@ -132,9 +133,10 @@ class Traffic:
         self._loop = loop
         self._carrier: Carrier | None = None
         self._resume_timeout = settings.resume_timeout
-        self._waiting_since = 0.0
-        """When the connections began to wait for the peer."""
+        self._waiting_since: float | None = None
+        """When connections began to wait for the peer to come back, if they do."""
         self._give_up_timer: asyncio.TimerHandle | None = None
+        """Runs while there is no agreement with a peer that can resume, or can come back."""
         self._ready = ready
         self._emit = emit
         self._log = log
@@ -159,6 +161,8 @@ class Traffic:
             # The same would come again.
             cause = EndCause.PROTOCOL_ERROR
         self.session.link_lost(cause)
+        if not self.survives:
+            self._stop_waiting()
 
     @property
     def survives(self) -> bool:
@@ -168,7 +172,7 @@ class Traffic:
     @property
     def waits(self) -> bool:
         """Whether connections wait for the link, or the peer, to come back."""
-        return self._give_up_timer is not None
+        return self._waiting_since is not None
 
     def give_up(self, cause: EndCause = EndCause.NOT_RESUMED) -> None:
         """End the connections that wait for the peer to go on with them."""
@@ -181,7 +185,12 @@ class Traffic:
         self._stop_waiting()
         self.connections.abort()
 
+    def _give_up_in_time(self) -> None:
+        if self._give_up_timer is None:
+            self._give_up_timer = self._loop.call_later(self._resume_timeout, self.give_up)
+
     def _stop_waiting(self) -> None:
+        self._waiting_since = None
         if self._give_up_timer is not None:
             self._give_up_timer.cancel()
             self._give_up_timer = None
@@ -236,6 +245,9 @@ class Traffic:
             case PeerChanged(present):
                 peer = self.session.side.other
                 self._emit(PeerJoined(peer) if present else PeerLeft(peer))
+                if self.session.state is SessionState.SUSPENDED:
+                    # It may claim to be able to resume, and never make an offer.
+                    self._give_up_in_time()
                 self.connections.peer_changed(present)
             case MessageIgnored(kind, service_id, reason) if kind not in FLOW_MESSAGES:
                 self._log.debug(
@@ -246,14 +258,14 @@ class Traffic:
         cause = "link lost"
         if self._carrier is not None:
             cause = f"the {self.session.side.other.value} has left"
-        if self._give_up_timer is None:
+        self._give_up_in_time()
+        if self._waiting_since is None:
             self._waiting_since = self._loop.time()
-            self._give_up_timer = self._loop.call_later(self._resume_timeout, self.give_up)
             self._emit(TunnelPaused(cause, connections, self._resume_timeout))
 
     def _resumed(self, connections: int, replayed: int) -> None:
-        if self._give_up_timer is not None:
-            after = self._loop.time() - self._waiting_since
-            self._stop_waiting()
-            self._emit(TunnelResumed(after, connections, replayed))
+        since = self._waiting_since
+        self._stop_waiting()
+        if since is not None:
+            self._emit(TunnelResumed(self._loop.time() - since, connections, replayed))
         self.connections.serve_all()

@@ -13,9 +13,10 @@ from enum import Enum
 from typing import Final, TextIO, TypeAlias
 
 from ..common.escaping import printable
+from ..control.summary import waiting_text
 from .state import HolderState, Origin, Phase
 
-__all__ = ["Line", "Style", "TerminalLine", "progress_line", "short_id", "waiting_text"]
+__all__ = ["Line", "Style", "TerminalLine", "progress_line", "short_id"]
 
 _PATIENCE: Final = 5.0
 """Seconds for which a device may take to come before that is called waiting."""
@@ -82,15 +83,9 @@ def _nobody(state: HolderState, seconds: int) -> Line:
     else:
         said = f"nobody connected for {seconds} s"
     closes = "closes the tunnel" if state.origin is Origin.OPENED else "ends this"
-    said += waiting_text(state)
+    if state.waiting:
+        said += f", {waiting_text(state.waiting)}"
     return [(f"{said}{hint}.", Style.BAD), (f" Ctrl-C {closes}.", Style.PLAIN)]
-
-
-def waiting_text(state: HolderState) -> str:
-    """Return what to add where connections wait until link and device are back."""
-    if not state.waiting:
-        return ""
-    return ", 1 connection waits" if state.waiting == 1 else f", {state.waiting} connections wait"
 
 
 def short_id(tunnel_id: str) -> str:

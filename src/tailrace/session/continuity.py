@@ -74,8 +74,6 @@ class Continuity:
         self._outgoing = outgoing
         self._owner = owner
         self._agreed = agreed
-        self._marked = 1
-        """Connections of when marks were set last; at most twice as many as there are."""
         self._told = False
         """Whether it was told that connections are suspended, and not yet that they go on."""
 
@@ -105,18 +103,7 @@ class Continuity:
         """Return the books of a new connection; they outlive the link if both ends have agreed."""
         if not self.is_live:
             return Counts()
-        self._make_room(self.resumption.count + 1)
         return self.resumption.open(service_id, stream_id, connection_id)
-
-    def _make_room(self, count: int) -> None:
-        """Set the marks of all connections anew whenever there are twice as many as before."""
-        if count < self._marked // 2:
-            self._marked = count
-        elif count >= 2 * self._marked:
-            self._marked = count
-            for ledger in self.resumption.ledgers:
-                ledger.mark()
-                self.settle(self._owner.connection_of(ledger))
 
     def cost_of(self, offer: Message) -> int:
         """Return about how many connections have to be looked at for an offer."""
@@ -132,7 +119,6 @@ class Continuity:
     def give_up(self, cause: EndCause) -> None:
         """End all connections that wait for an agreement, or have one."""
         self.resumption.give_up(cause)
-        self._told = False
 
     # -- what the resumption asks for -----------------------------------------------------------
 
@@ -177,6 +163,17 @@ class Continuity:
         self._owner.tell(ConnectionResumed(connection))
         self.settle(connection)
 
+    def acknowledge(self, connection: Connection) -> None:
+        """Acknowledge what has come for a connection, however little it is."""
+        ledger = connection.ledger
+        if ledger is not None and ledger.is_open and ledger.owes:
+            self._acknowledge(connection, ledger)
+
+    def _acknowledge(self, connection: Connection, ledger: Ledger) -> None:
+        payload = encode_progress(ledger.progress)
+        self._outgoing.send_ours(MessageType.CONNECTION_ACK, connection, payload)
+        ledger.progress_told()
+
     def settle(self, connection: Connection) -> None:
         """Send what is due for a connection, and end it if it is over."""
         ledger = connection.ledger
@@ -186,9 +183,7 @@ class Continuity:
             self._outgoing.send_ours(MessageType.CONNECTION_FIN, connection, payload)
             ledger.fin_sent()
         if ledger.acknowledgement_is_due:
-            payload = encode_progress(ledger.progress)
-            self._outgoing.send_ours(MessageType.CONNECTION_ACK, connection, payload)
-            ledger.progress_told()
+            self._acknowledge(connection, ledger)
         if ledger.is_over and connection.is_open:
             self._owner.end_connection(connection, EndCause.COMPLETED)
 

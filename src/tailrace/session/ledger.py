@@ -10,9 +10,10 @@ the link is down: an end whose local program sends on stops reading it. An end t
 nothing may send :data:`FIRST_LIMIT` bytes, so that no connection begins with a round trip. The
 window doubles for as long as the local end keeps up with what comes.
 
-Acknowledgements are sent for each half window, and more often where there are many connections:
-what all of them together have received and not acknowledged must stay well below what the sender
-can keep (:data:`~.replay.MAX_KEPT`), or it would wait for acknowledgements that are never due.
+Acknowledgements are sent for each half window, more often where many connections owe one, and
+within a second in any case: what all of them together have received and not acknowledged must stay
+well below what the sender can keep (:data:`~.replay.MAX_KEPT`), or it would wait for
+acknowledgements that are never due.
 
 Each direction ends by itself, at an offset.
 
@@ -36,8 +37,8 @@ __all__ = ["FEW", "FIRST_LIMIT", "MAX_WINDOW", "UNLIMITED", "Counts", "Ledger", 
 FIRST_LIMIT: Final = 256 * 1024
 """Bytes that may be sent before the first acknowledgement; the smallest window, too."""
 MAX_WINDOW: Final = 4 * 1024 * 1024
-_UNTOLD_AT_MOST: Final = MAX_KEPT // 20
-"""Bytes that all connections together may have received without an acknowledgement."""
+_OWED_AT_MOST: Final = MAX_KEPT // 20
+"""Bytes after which an acknowledgement is due, divided by how many connections owe one."""
 UNLIMITED: Final = 1 << 62
 """A mark that is never reached."""
 _ROOM: Final = 1 << 29
@@ -110,6 +111,7 @@ class Ledger(Counts):
         "half",
         "is_open",
         "limit",
+        "owes",
         "replay",
         "service_id",
         "stream_id",
@@ -118,14 +120,9 @@ class Ledger(Counts):
     )
 
     def __init__(
-        self,
-        service_id: str,
-        stream_id: int,
-        connection_id: int,
-        memory: ReplayMemory,
-        window: int = FIRST_LIMIT,
+        self, service_id: str, stream_id: int, connection_id: int, memory: ReplayMemory
     ) -> None:
-        super().__init__(FIRST_LIMIT // 2)
+        super().__init__(ack_at=1)
         self.limit = FIRST_LIMIT
         """Bytes that the local end may send in all."""
         self.service_id = service_id
@@ -134,10 +131,9 @@ class Ledger(Counts):
         self.is_open = False
         """Whether messages may be sent for the connection: both ends have agreed, and the service
         knows its stream."""
-        self.window = window
+        self.window = FIRST_LIMIT
         """Bytes that the peer may send ahead of what the local end has taken; it never shrinks."""
         self.replay = ReplayBuffer(memory, DataHeader(stream_id, service_id, connection_id))
-        memory.connections += 1
         self.unsent = 0
         """The last bytes of those that are kept, which were not sent on this link."""
         self.half = SendingHalf.OPEN
@@ -146,9 +142,10 @@ class Ledger(Counts):
         """What the peer knows of the receiving half."""
         self._allowed = FIRST_LIMIT
         """Bytes that it may send in all."""
+        self.owes = False
+        """Whether something has come since the last acknowledgement."""
         self._widens_at = FIRST_LIMIT // 2
         """``received`` at which the window may grow."""
-        self.mark()
 
     @property
     def is_complete(self) -> bool:
@@ -243,6 +240,10 @@ class Ledger(Counts):
         """
         if self.received > self._allowed or self.fin_seen:
             raise RemoteProtocolError(f"more bytes than were allowed came for {self}")
+        if not self.owes:
+            self.owes = True
+            self.replay.memory.owing += 1
+        self.ack_at = min(self._told.received + self._step, self._allowed + 1)
 
     def fin_arrived(self, offset: int) -> None:
         """Note that the peer has sent its last byte.
@@ -271,18 +272,19 @@ class Ledger(Counts):
         """Note that an acknowledgement was sent."""
         self._told = self.progress
         self._allowed = self._told.limit
-        self.mark()
+        self._owe_nothing()
+        if not self.fin_seen:
+            self.ack_at = self.received + 1
+
+    def _owe_nothing(self) -> None:
+        if self.owes:
+            self.owes = False
+            self.replay.memory.owing -= 1
 
     @property
     def _step(self) -> int:
         """Bytes after which an acknowledgement is due."""
-        share = _UNTOLD_AT_MOST // max(self.replay.memory.connections, 1)
-        return min(self.window // 2, share)
-
-    def mark(self) -> None:
-        """Set the next mark; to be called when there are many more connections than before."""
-        if not self.fin_seen:
-            self.ack_at = min(self._told.received + self._step, self._allowed + 1)
+        return min(self.window // 2, _OWED_AT_MOST // max(self.replay.memory.owing, 1))
 
     def widen(self) -> None:
         """Let more come ahead, after half a window that the local end has kept up with."""
@@ -320,7 +322,7 @@ class Ledger(Counts):
         self.is_open = False
         self.unsent = 0
         self.replay.close()
-        self.replay.memory.connections -= 1
+        self._owe_nothing()
 
     def __repr__(self) -> str:
         return f"connection {self.service_id or '-'}/{self.stream_id}/{self.connection_id}"

@@ -143,11 +143,11 @@ class Multiplexer:
             self._announce_flow(connection)
             self._handler.event_occurred(ConnectionResumed(connection))
 
-    def end_waiting(self) -> None:
-        """End the connections for which nobody was known: who came has left."""
+    def end_waiting(self, cause: EndCause) -> None:
+        """End the connections of which it is not known whom they reach."""
         for connection in self.connections:
             if connection.awaits_peer:
-                self.end_connection(connection, EndCause.PEER_RESTARTED)
+                self.end_connection(connection, cause)
 
     def end_all(self, cause: EndCause, *, tells_peer: bool) -> None:
         """End all connections."""
@@ -237,6 +237,11 @@ class Multiplexer:
         continuity = self.continuity
         if connection.is_open and continuity is not None:
             self._keep_to_books(connection, continuity.mark_reached)
+
+    def acknowledge(self, connection: Connection) -> None:
+        """Acknowledge what has come for a connection that outlives links, however little it is."""
+        if connection.is_open and self.continuity is not None:
+            self.continuity.acknowledge(connection)
 
     def settle(self, connection: Connection) -> None:
         """Send what is due for a connection that outlives links: its end, an acknowledgement."""

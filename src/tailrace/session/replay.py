@@ -60,7 +60,16 @@ class Block:
 class ReplayMemory:
     """What all connections of a tunnel keep, in bytes, and the blocks that are free."""
 
-    __slots__ = ("_full", "_max_payload", "connections", "filled", "room_made", "size", "spare")
+    __slots__ = (
+        "_full",
+        "_max_payload",
+        "filled",
+        "keeping",
+        "owing",
+        "room_made",
+        "size",
+        "spare",
+    )
 
     def __init__(self, max_payload: int = MAX_PAYLOAD) -> None:
         self._max_payload = max_payload
@@ -69,8 +78,10 @@ class ReplayMemory:
         """Blocks to read into, before :meth:`new_block` makes another one."""
         self.size = 0
         """Bytes that are kept and counted."""
-        self.connections = 0
-        """Connections that keep what they send."""
+        self.keeping = 0
+        """Connections that keep something."""
+        self.owing = 0
+        """Connections that owe the peer an acknowledgement."""
         self.filled: Callable[[], None] = _nothing
         """Called when as much is kept as may be."""
         self.room_made: Callable[[], None] = _nothing
@@ -82,7 +93,7 @@ class ReplayMemory:
 
     def share(self, most: int) -> int:
         """Return how many bytes of payload a connection may send uncounted, of ``most``."""
-        return max(_TINY_SHARE, min(most, _UNCOUNTED // max(1, self.connections)))
+        return max(_TINY_SHARE, min(most, _UNCOUNTED // max(1, self.keeping)))
 
     def count(self, size: int) -> None:
         """Count ``size`` bytes more, or less where it is negative."""
@@ -108,7 +119,17 @@ class ReplayBuffer:
     on. Call :meth:`count` before there is more than the share of the memory.
     """
 
-    __slots__ = ("_again", "_counted", "_dropped", "_header", "base", "memory", "pieces", "tail")
+    __slots__ = (
+        "_again",
+        "_counted",
+        "_dropped",
+        "_header",
+        "_keeps",
+        "base",
+        "memory",
+        "pieces",
+        "tail",
+    )
 
     def __init__(self, memory: ReplayMemory, header: DataHeader) -> None:
         self.memory = memory
@@ -121,6 +142,8 @@ class ReplayBuffer:
         self._header = header
         self._counted = 0
         """The first pieces, which the memory has counted."""
+        self._keeps = False
+        """Whether it is one of those that keep something."""
         self._dropped = 0
         """The offset of the first byte that is kept."""
         self._again: deque[memoryview] = deque()
@@ -155,6 +178,7 @@ class ReplayBuffer:
         most = _LARGE_SHARE if self.pieces and self.pieces[-1][2] is not None else _SMALL_SHARE
         if self.tail:
             most = _TINY_SHARE if self.end_tail(end) else _SMALL_SHARE
+        self._note(keeps=bool(self.pieces))
         size = sum(map(_size, islice(self.pieces, self._counted, None)))
         self._counted = len(self.pieces)
         self.memory.count(size)
@@ -180,7 +204,13 @@ class ReplayBuffer:
         if offset == end:
             self.tail = bytearray()
             self._dropped = end
+            self._note(keeps=False)
         self.memory.count(-freed)
+
+    def _note(self, *, keeps: bool) -> None:
+        if keeps is not self._keeps:
+            self._keeps = keeps
+            self.memory.keeping += 1 if keeps else -1
 
     def rewind(self, end: int) -> None:
         """Begin to send again what is not acknowledged; ``end`` is the offset behind it."""
@@ -223,6 +253,7 @@ class ReplayBuffer:
         self._counted = 0
         self.tail = bytearray()
         self._again.clear()
+        self._note(keeps=False)
         self.memory.count(-freed)
 
 

@@ -236,7 +236,6 @@ class Resumption:
         if not self._is_source:
             self._highest.clear()  # a new source counts from 1
         self._ended.clear()
-        self._heard.clear()
         self._peer_id = peer_id
         self._peer_nonce = 0
 

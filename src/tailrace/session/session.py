@@ -104,6 +104,7 @@ class Session:
         self.resume = streams.resume
         self.finish = streams.finish
         self.settle = streams.settle
+        self.acknowledge = streams.acknowledge
         self.mark_reached = streams.mark_reached
 
     # -- links ---------------------------------------------------------------------------
@@ -115,9 +116,15 @@ class Session:
             RemoteProtocolError: the link cannot go on; close it with code 1002.
             ServiceIdMismatch: this end was started with the wrong service ids.
         """
+        splitter = self._splitter
+        # Nearly all frames are one message of a connection that is known.
+        known = None if splitter.partial else self._known.find_only(frame)
+        if known is not None:
+            sink, start, stop = known
+            sink.data_received(frame[start:stop])
+            return
         find = self._known.find
-        only = self._splitter.only(frame)
-        for body in self._splitter.feed(frame) if only is None else (only,):
+        for body in splitter.feed(frame):
             known = find(body)
             if known is not None:
                 sink, start, stop = known
@@ -139,7 +146,7 @@ class Session:
 
         ``None`` in the middle of a message, and when the session is over.
         """
-        return None if self._splitter.pending or self.closed else self._known
+        return None if self._splitter.partial or self.closed else self._known
 
     @property
     def capabilities(self) -> Capabilities:
@@ -236,7 +243,11 @@ class Session:
             self.reset(connection, failure)
 
     def give_up(self, cause: EndCause = EndCause.NOT_RESUMED) -> None:
-        """End the connections that outlive links: the peer does not come to go on with them."""
+        """End the connections that outlive links: the peer does not come to go on with them.
+
+        Those that have waited to be told whom they reach end, too.
+        """
+        self._streams.end_waiting(cause)
         if self._continuity is not None:
             self._continuity.give_up(cause)
             if self.state is SessionState.SUSPENDED and self._far.peer_present is False:
@@ -304,7 +315,7 @@ class Session:
         changes = self._far.note_presence(message)
         if changes and not self._far.peer_present:
             # What waits for a peer that came and went has been started at nobody else.
-            self._streams.end_waiting()
+            self._streams.end_waiting(EndCause.PEER_RESTARTED)
         if self._survivor is not None and self.state is not SessionState.AWAITING_SERVICE_IDS:
             self._follow_peer(self._survivor)
         if changes:

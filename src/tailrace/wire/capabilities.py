@@ -39,7 +39,6 @@ class Capability(StrEnum):
     """Understands flow messages, presence, and resets that say why (docs/sessions.md)."""
     PINGS = "pings"
     """May be pinged at any time: C++ proxies answer from within whatever they are writing."""
-
     RESUME = "resume"
     """Goes on with its connections over lost links (:mod:`tailrace.session.resumption`)."""
 

@@ -115,6 +115,12 @@ class Half:
         return self.connection.is_open and not self.end.is_dead
 
     @property
+    def owes(self) -> bool:
+        """Whether something has come that was not acknowledged, and can be."""
+        ledger = self.connection.ledger
+        return ledger is not None and ledger.owes and ledger.is_open
+
+    @property
     def peer(self) -> Half | None:
         return self.transfer.halves.get(self.end.side.other)
 
@@ -553,6 +559,13 @@ class World:
     def send_again(self) -> bool:
         return sum(half.send_again() for half in self.alive) > 0
 
+    def acknowledge(self) -> bool:
+        """Let a second pass, in which all that has come is acknowledged; return whether any was."""
+        owing = [half for half in self.alive if half.owes]
+        for half in owing:
+            half.end.session.acknowledge(half.connection)
+        return any(not half.owes for half in owing)
+
     def settle(self) -> None:
         """Connect both ends, and let everything that is under way arrive."""
         moved = True
@@ -565,7 +578,7 @@ class World:
                     moved |= link.is_blocked
                     link.block(blocked=False)
                 moved |= self.forward(side) | self.deliver(side)
-            moved |= self.send_again()
+            moved |= self.send_again() or self.acknowledge()
         self.check()
         for end in self.ends.values():
             assert not end.is_full, "all is acknowledged that comes, sooner or later"
@@ -581,7 +594,8 @@ class World:
         for side in Side:
             end = self.ends[side]
             assert end.memory.size <= 2 * MAX_KEPT
-            assert end.memory.connections == len(end.kept)
+            ledgers = [half.connection.ledger for half in end.halves.values()]
+            assert end.memory.owing == sum(each is not None and each.owes for each in ledgers)
         for half in self.alive:
             ledger, peer = half.connection.ledger, half.peer
             if ledger is None or peer is None or peer.connection.ledger is None:

@@ -9,7 +9,7 @@ import pytest
 from tailrace import __version__
 from tailrace.common.extension import data_path
 from tailrace.control.documents import FORMAT, process_document, tunnel_document
-from tailrace.localproxy.local_connection import ConnectionState
+from tailrace.localproxy.connection_states import ConnectionState
 from tailrace.localproxy.status import (
     ConnectionStatus,
     LinkPhase,

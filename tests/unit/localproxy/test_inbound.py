@@ -28,8 +28,8 @@ from tailrace.flow.receive_buffers import (
     TOTAL_HIGH,
     TOTAL_LOW,
 )
+from tailrace.localproxy.connection_states import ConnectionState
 from tailrace.localproxy.inbound import Inbound
-from tailrace.localproxy.local_connection import ConnectionState
 from tailrace.session import Connection, Session
 from tailrace.wire import FLOW, NO_CAPABILITIES, MessageType, Side
 

@@ -9,9 +9,9 @@ from support.plugins.clock import ClockLoop
 from support.tunnel.engine import NullLink, Ready, data_message, service_ids, settings, turn
 from tailrace.errors import RemoteProtocolError, ServiceIdMismatch
 from tailrace.flow.receive_buffers import CONNECTION_HIGH, CONNECTION_LOW
+from tailrace.localproxy.connection_states import ConnectionState
 from tailrace.localproxy.events import ConnectionOpened
 from tailrace.localproxy.link_session import LinkSession
-from tailrace.localproxy.local_connection import ConnectionState
 from tailrace.wire import (
     FLOW,
     MAX_PAYLOAD,
@@ -33,14 +33,6 @@ def loop() -> Iterator[ClockLoop]:
 @pytest.fixture
 def source(loop: ClockLoop) -> Ready:
     return Ready(loop, settings())
-
-
-def answer_pings(source: Ready) -> None:
-    """Let everything that was sent be read by the other end."""
-    while source.link.pings:
-        pings, source.link.pings = source.link.pings, []
-        for ping in pings:
-            source.link_session.pong_received(ping)
 
 
 def test_before_the_link_is_open_nothing_is_sent_and_nothing_is_read(loop: ClockLoop):
@@ -70,12 +62,12 @@ def test_a_full_window_parks_bulk_until_it_is_answered(source: Ready):
     sent = len(source.link.data)
     assert 4 * 1024 <= sent < 8 * 1024
     assert source.link.pings
-    answer_pings(source)
+    source.answer_pings()
     turn(source._loop, 10)
     end.tell()
     assert len(source.link.data) > sent
     while len(source.link.data) < 20 * 8192:
-        answer_pings(source)
+        source.answer_pings()
         turn(source._loop, 10)
         end.tell()
     assert source.link.data == bytes(20 * 8192)
@@ -85,7 +77,7 @@ def test_a_full_window_parks_bulk_until_it_is_answered(source: Ready):
 def test_a_full_write_buffer_parks_bulk_until_it_has_drained(source: Ready):
     end = source.come()
     end.say(*[bytes(1024)] * 3)
-    answer_pings(source)
+    source.answer_pings()
     before = len(source.link.data)
     source.link_session.writing_paused()
     end.say(b"hello")

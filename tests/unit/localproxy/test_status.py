@@ -12,6 +12,7 @@ from support.tunnel import both_proxies, running_proxy, tunnel_of
 from support.tunnel.engine import Host, ScriptedEnd
 from support.waiting import until
 from tailrace.errors import ConnectFailed, LinkError
+from tailrace.localproxy.connection_states import ConnectionState
 from tailrace.localproxy.events import (
     Connected,
     Connecting,
@@ -24,7 +25,7 @@ from tailrace.localproxy.events import (
     TunnelPaused,
     TunnelResumed,
 )
-from tailrace.localproxy.local_connection import ConnectionState, LocalConnection
+from tailrace.localproxy.local_connection import LocalConnection
 from tailrace.localproxy.proxy import LocalProxy
 from tailrace.localproxy.status import (
     ConnectionStatus,

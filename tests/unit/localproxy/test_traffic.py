@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterator
 
 import pytest
 
-from support.network.applications import application, check_echo, client, echo
+from support.network.applications import Handler, application, check_echo, client, echo
 from support.plugins.clock import ClockLoop
 from support.service.process import ServiceProcess
+from support.session.playbook import RESUMABLE, frame_of, joined, left
 from support.tunnel import both_proxies, tunnel_of
 from support.tunnel.engine import (
     NullLink,
@@ -21,7 +23,9 @@ from support.tunnel.engine import (
 )
 from support.waiting import until
 from tailrace.flow.receive_buffers import PAUSE_HIGH
+from tailrace.link import ClosedBy, LinkClosed
 from tailrace.localproxy.clients import Client
+from tailrace.localproxy.connection_states import ConnectionState
 from tailrace.localproxy.events import (
     ConnectionClosed,
     ConnectionCut,
@@ -30,20 +34,9 @@ from tailrace.localproxy.events import (
     TunnelPaused,
     TunnelResumed,
 )
-from tailrace.localproxy.local_connection import ConnectionState
 from tailrace.localproxy.settings import PeerVersion
 from tailrace.session import V1, V2, V3, EndCause
-from tailrace.wire import (
-    FLOW,
-    Message,
-    MessageType,
-    Side,
-    encode_delimited,
-    format_capabilities,
-)
-from tailrace.wire import (
-    RESUME as RESUME_CAPABILITY,
-)
+from tailrace.wire import FLOW, Message, MessageType, Side, encode_delimited
 
 PAUSE, RESUME = MessageType.CONNECTION_PAUSE, MessageType.CONNECTION_RESUME
 
@@ -197,31 +190,35 @@ async def test_an_older_peer_is_told_about_once(service: ServiceProcess):
 
 # -- connections that outlive links ---------------------------------------------------------------
 
-RESUMES = FLOW | RESUME_CAPABILITY
-
 
 async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await asyncio.sleep(86_400.0)
 
 
+async def take_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionResetError):
+        while await reader.read(65_536):
+            pass
+
+
 class Meeting:
     """Both ends of a tunnel, and between them what a service would pass on."""
 
-    def __init__(self, loop: ClockLoop, resume_timeout: float = 120.0) -> None:
+    def __init__(
+        self, loop: ClockLoop, resume_timeout: float = 120.0, handler: Handler = hold
+    ) -> None:
         near = settings(resume_timeout=resume_timeout)
         far = settings(Side.DESTINATION, resume_timeout=resume_timeout)
         self._loop = loop
-        self.source = Ready(loop, near, capabilities=RESUMES)
-        self.destination = Ready(loop, far, services={"SSH": hold}, capabilities=RESUMES)
+        self.source = Ready(loop, near, capabilities=RESUMABLE)
+        self.destination = Ready(loop, far, services={"SSH": handler}, capabilities=RESUMABLE)
         self._carried: dict[NullLink, int] = {}
         self.meet()
 
     def meet(self) -> None:
         """Tell both ends of each other, and let them agree."""
-        words = format_capabilities(RESUMES).encode()
-        joined = Message(MessageType.PEER_JOINED, payload=words, ignorable=True)
         for end in (self.source, self.destination):
-            end.link_session.frame_received(memoryview(encode_delimited(joined)))
+            end.link_session.frame_received(memoryview(frame_of(joined())))
         self.carry()
 
     def carry(self) -> None:
@@ -235,16 +232,21 @@ class Meeting:
             self._pass(self.destination.link, self.source)
             turn(self._loop, 3)
 
-    def _pass(self, link: NullLink, to: Ready) -> None:
-        for message in link.messages[self._carried.get(link, 0) :]:
+    def deliver(self, count: int) -> None:
+        """Pass on so many more messages of the source, and nothing of the destination."""
+        self._pass(self.source.link, self.destination, count)
+
+    def _pass(self, link: NullLink, to: Ready, most: int | None = None) -> None:
+        begin = self._carried.get(link, 0)
+        end = len(link.messages) if most is None else begin + most
+        for message in link.messages[begin:end]:
             to.link_session.frame_received(memoryview(encode_delimited(message)))
-        self._carried[link] = len(link.messages)
+        self._carried[link] = end
 
     def cut(self) -> None:
         """Lose the link of the source, of which the destination is told."""
         self.source.lose_link()
-        left = Message(MessageType.PEER_LEFT, ignorable=True)
-        self.destination.link_session.frame_received(memoryview(encode_delimited(left)))
+        self.destination.link_session.frame_received(memoryview(frame_of(left())))
 
     def events(self, *kinds: type) -> list[list[ProxyEvent]]:
         """Return what both ends have told, of these kinds."""
@@ -281,13 +283,43 @@ def test_connections_wait_for_the_link_and_go_on(loop: ClockLoop):
     meeting.close()
 
 
+@pytest.mark.parametrize("count", range(8))
+def test_what_was_lost_is_sent_again_whatever_sizes_it_had(loop: ClockLoop, count: int):
+    """Large messages stay where they were read, small ones are copied behind one another."""
+    meeting = Meeting(loop, handler=take_all)
+    end = meeting.source.come()
+    meeting.carry()
+    for _ in range(10):
+        end.say(bytes(60_000))
+        meeting.source.answer_pings()
+        meeting.carry()
+    before = len(meeting.source.link.messages)
+    pieces = [bytes([n]) * size for n, size in enumerate((5, 40_000, 7, 1, 33_000, 34_000, 3))]
+    for piece in pieces:
+        end.say(piece)
+        turn(loop, 2)
+    sent = meeting.source.link.messages[before:]
+    assert [bytes(message.payload) for message in sent] == pieces
+    meeting.deliver(count)
+    meeting.cut()
+    meeting.source.open_link()
+    meeting.meet()
+    for _ in range(10):
+        meeting.source.answer_pings()
+        meeting.carry()
+    assert meeting.source.link.data == b"".join(pieces[count:])
+    (resumed,) = meeting.events(TunnelResumed)[0]
+    assert isinstance(resumed, TunnelResumed)
+    assert resumed.bytes_again == len(meeting.source.link.data)
+    meeting.close()
+
+
 def test_new_clients_wait_as_long_as_open_connections_do(loop: ClockLoop):
     meeting = Meeting(loop)
     table = meeting.source.table
     meeting.source.come()
     meeting.carry()
-    left = Message(MessageType.PEER_LEFT, ignorable=True)
-    meeting.source.link_session.frame_received(memoryview(encode_delimited(left)))
+    meeting.source.link_session.frame_received(memoryview(frame_of(left())))
     newcomer = Client("SSH", "newcomer", ScriptedEnd())
     reason = meeting.source.clients._add(newcomer)
     assert reason == "the destination has left, and open connections wait for it"
@@ -371,4 +403,28 @@ def test_an_end_for_good_ends_the_wait_and_says_so(loop: ClockLoop):
     near, _ = meeting.events(ConnectionCut)
     assert near == [ConnectionCut("SSH", 1, "client", 0, "the tunnel has ended")]
     assert end.was_reset
+    meeting.close()
+
+
+def test_a_peer_that_never_agrees_holds_nobody_for_longer(loop: ClockLoop):
+    """It says that it can go on over lost links, and makes no offer."""
+    source = Ready(loop, settings(resume_timeout=5.0), capabilities=RESUMABLE)
+    source.link_session.frame_received(memoryview(frame_of(left())))
+    end = source.come()
+    source.link_session.frame_received(memoryview(frame_of(joined())))
+    pass_time(loop, 4.9)
+    assert not end.was_reset
+    pass_time(loop, 0.2)
+    assert end.was_reset
+    assert [event for event in source.events if isinstance(event, TunnelPaused)] == []
+    source.close()
+
+
+def test_nothing_is_waited_for_behind_the_end_of_the_tunnel(loop: ClockLoop):
+    meeting = Meeting(loop)
+    meeting.source.come()
+    meeting.carry()
+    meeting.cut()
+    meeting.destination.link_session.link_closed(LinkClosed(ClosedBy.PEER, 1000, "closed"))
+    assert not meeting.destination.traffic.waits
     meeting.close()

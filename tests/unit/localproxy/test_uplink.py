@@ -9,6 +9,7 @@ from support.service.process import ServiceProcess
 from support.tunnel import both_proxies, running_proxy, tunnel_of
 from support.waiting import until
 from tailrace.errors import LinkError
+from tailrace.localproxy.connection_states import ConnectionState
 from tailrace.localproxy.events import (
     Connected,
     Connecting,
@@ -18,7 +19,6 @@ from tailrace.localproxy.events import (
     TunnelPaused,
     TunnelResumed,
 )
-from tailrace.localproxy.local_connection import ConnectionState
 from tailrace.wire import Side
 
 

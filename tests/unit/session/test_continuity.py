@@ -35,7 +35,6 @@ from tailrace.wire import (
     Progress,
     Side,
     decode,
-    decode_progress,
     encode_fin,
     encode_progress,
 )
@@ -148,21 +147,19 @@ class TestAcknowledgements:
         book.session.finish(connection)
         book.expect()
 
-    def test_with_twice_as_many_connections_marks_are_set_anew(self) -> None:
-        book, _, ledger = destination()
-        ledger.received = ledger.waiting = 30_000
-        for number in range(2, 129):
-            book.receive_more(start(number))
-        sent = [step for step in book.steps if isinstance(step, Sent)]
-        # Up to 127 connections, each may have 32 KiB not acknowledged; then half of that.
-        (step,) = sent
-        message = decode(step.frame[2:])
-        assert decode_progress(message.payload) == Progress(30_000, FIRST_LIMIT, fin_seen=False)
-        for connection in book.session.connections[4:]:
-            book.session.reset(connection)
+    def test_in_time_all_is_acknowledged(self) -> None:
+        book, connection, ledger = destination()
+        ledger.received = 1
+        book.session.mark_reached(connection)
+        book.expect()
+        book.session.acknowledge(connection)
+        book.expect(ack(1, FIRST_LIMIT + 1))
+        book.session.acknowledge(connection)
+        book.expect()
+        book.session.reset(connection)
         book.forget()
-        book.receive(start(129))
-        book.expect(Requested("SSH1", 1, 129))
+        book.session.acknowledge(connection)
+        book.expect()
 
 
 class TestHalves:

@@ -146,8 +146,11 @@ class TestReceiving:
 
     def test_an_acknowledgement_is_due_for_half_a_window(self) -> None:
         ledger = begun()
+        assert ledger.ack_at == 1
+        receive(ledger, 1)
+        ledger.mark_reached()
         assert ledger.ack_at == HALF
-        receive(ledger, HALF - 1)
+        receive(ledger, HALF - 2)
         assert not ledger.acknowledgement_is_due
         receive(ledger, 1)
         assert ledger.acknowledgement_is_due
@@ -167,13 +170,17 @@ class TestReceiving:
         ledger = begun()
         receive(ledger, FIRST_LIMIT - 10)
         ledger.progress_told()
+        receive(ledger, 1)
+        ledger.mark_reached()
         assert ledger.ack_at == FIRST_LIMIT + 1
 
     def test_the_window_doubles_for_an_end_that_keeps_up(self) -> None:
         ledger = begun()
         windows = []
         for _ in range(6):
-            receive(ledger, ledger.ack_at - ledger.received, waiting=False)
+            for _ in range(2):
+                receive(ledger, ledger.ack_at - ledger.received, waiting=False)
+                ledger.mark_reached()
             ledger.widen()
             ledger.progress_told()
             windows.append(ledger.window // FIRST_LIMIT)
@@ -195,9 +202,10 @@ class TestReceiving:
     def test_many_connections_acknowledge_more_often(self) -> None:
         ledger = begun()
         receive(ledger, 60_000)
+        ledger.mark_reached()
         assert not ledger.acknowledgement_is_due
-        ledger.replay.memory.connections = 50
-        ledger.mark()
+        ledger.replay.memory.owing = 50
+        ledger.mark_reached()
         assert ledger.ack_at == MAX_KEPT // 20 // 50
         assert ledger.acknowledgement_is_due
 
@@ -276,10 +284,12 @@ class TestBothWays:
         memory = ledger.replay.memory
         ledger.replay.count(ledger.sent)
         assert memory.size
-        assert memory.connections == 1
+        receive(ledger, 1)
+        ledger.mark_reached()
+        assert (memory.keeping, memory.owing) == (1, 1)
         ledger.close()
         assert not ledger.is_open
-        assert (ledger.unsent, memory.size, memory.connections) == (0, 0, 0)
+        assert (ledger.unsent, memory.size, memory.keeping, memory.owing) == (0, 0, 0, 0)
 
     def test_its_place_and_its_name(self) -> None:
         ledger = begun()

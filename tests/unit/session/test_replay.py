@@ -155,9 +155,9 @@ def test_how_much_is_sent_uncounted_depends_on_what_it_costs(pieces: list[int], 
     for size in pieces:
         sender.send(bytes(size))
     assert sender.count() == most
-    sender.memory.connections = 1000
+    sender.memory.keeping = 1000
     assert sender.memory.share(most) == min(most, 8 * 1024 * 1024 // 1000)
-    sender.memory.connections = 1_000_000
+    sender.memory.keeping = 1_000_000
     assert sender.memory.share(most) == 8192
 
 

@@ -151,6 +151,7 @@ class TestMeeting:
         assert not room.resumption.is_live
         room.resumption.link_lost()
         room.hear(nonce=2)  # was under way
+        room.hear(sender=OTHER, nonce=9)
         assert room.resumption.state is ResumptionState.DOWN
         room.resumption.link_up()
         assert room.offers[-1] == SessionOffer(ME, YOU, 3, 0)
@@ -205,7 +206,7 @@ class TestAgreeing:
     def test_what_both_have_goes_on_and_the_rest_has_ended(self) -> None:
         room = Room()
         first, second, third, fourth = room.open(1, 2, 3, 4)
-        assert room.memory.connections == room.resumption.count == 4
+        assert room.resumption.count == 4
         for ledger in (first, second):
             send(ledger, b"0123456789")
         third.end()
@@ -223,7 +224,6 @@ class TestAgreeing:
         assert [first.is_open, second.is_open, fourth.is_open] == [True, False, True]
         assert (first.unsent, fourth.unsent) == (6, 0)
         assert room.resumption.ledgers == [first, fourth]
-        assert room.memory.connections == 2
 
     def test_the_destination_goes_on_when_a_start_has_come(self) -> None:
         room = Room(Side.DESTINATION)
@@ -312,6 +312,14 @@ class TestParts:
         room.take_log()
         room.hear(highest=1, nonce=3)
         assert room.log == [("CONNECTION_RESET", 1), RESUMED]
+
+    def test_parts_take_no_memory_for_what_is_not_here(self) -> None:
+        room = Room()
+        room.open(1)
+        room.resumption.peer_left()
+        for number in range(1, 100):
+            room.hear(place(number), highest=99, nonce=2, more=True)
+        assert [number for _, number in room.resumption._heard] == [1]
 
 
 class TestGivingUp:

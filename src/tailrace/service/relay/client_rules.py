@@ -68,6 +68,7 @@ class ClientRules:
         "_started",
         "_streams",
         "find",
+        "find_only",
         "known",
     )
 
@@ -84,6 +85,7 @@ class ClientRules:
         """The connections whose messages may pass without being judged."""
         self._seen_routings: dict[tuple[int, str, int], bool] = {}
         """The connections that have sent data -> whether their form can be recognised."""
+        self.find_only = self.known.find_only
         self.find = self.known.find
         """Tell whether a message may pass without being judged: not ``None`` if so."""
 

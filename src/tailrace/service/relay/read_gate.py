@@ -127,7 +127,8 @@ class ReadGate:
         the error would never be seen. To ask for it clears it, and what is left is an end of file.
         """
         transport = self._transport
-        if transport is None or not self.is_reading:
+        # Before the link is told that it was lost, its socket may be gone.
+        if transport is None or not self.is_reading or transport.is_closing():
             return
         if transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             transport.pause_reading()

@@ -180,7 +180,7 @@ class RelayEnd:
         self._note_peer()
 
     def leave(self) -> None:
-        """Give the place up: the link is gone. The other side's streams are reset."""
+        """Give the place up: the link is gone. The other side is told, or its streams are reset."""
         attachment = self._attachment
         self._lose_place()
         if attachment is not None:
@@ -211,19 +211,24 @@ class RelayEnd:
             return
         budget.left -= FRAME_COST
         # Nearly all frames are one message of a connection that is known.
-        body = self._splitter.only(frame)
-        if body is not None and self._rules.find(body) is not None:
+        if self._rules.find_only(frame) is not None and not self._splitter.partial:
             budget.left -= 1
-            self._traffic.messages += 1
-            self._traffic.bytes += len(frame)
-            self._forward(frame, None)
-            if self.gate is not None and self._attachment is not None and not self._fence.is_up:
-                # The next ones may pass by themselves, until something else comes.
-                self.gate.open(self._attachment.peer_gate)
+            traffic = self._traffic
+            traffic.messages += 1
+            traffic.bytes += len(frame)
+            if self._attachment is not None and not self._fence.is_up:
+                self._attachment.forward(frame, None)
+                if self.gate is not None:
+                    self._open_gate(self.gate)
             return
         at = self._take(frame)
         if at < len(frame):
             self._backlog += frame[at:]
+
+    def _open_gate(self, gate: Any) -> None:
+        """Let the next known messages pass by themselves, until something else comes."""
+        if self._attachment is not None and not self._fence.is_up:
+            gate.open(self._attachment.peer_gate)
 
     def proceed(self) -> None:
         """Pass on the next part of the backlog; call it every turn until there is none.
@@ -272,7 +277,7 @@ class RelayEnd:
         start = 0
         # 1. The message that an earlier frame has begun. It has been copied, so that it
         #    cannot leave together with what follows.
-        if self._splitter.pending:
+        if self._splitter.partial:
             message, start = self._splitter.complete(frame)
             if message is not None:
                 self._take_straddling(message)
@@ -350,11 +355,6 @@ class RelayEnd:
             self._counters.offers += message.type == _SESSION_OFFER and self._peer_resumes
             self._forward(raw, message)
 
-    @property
-    def _has_flow(self) -> bool:
-        """Return whether the client understands flow messages."""
-        return Capability.FLOW in self.capabilities
-
     def _passes(self, message: Message, key: StreamKey) -> bool:
         """Return whether a message of ours is passed on: for a stream, where its data is."""
         return _NEEDED.get(message.type) in self.capabilities and (
@@ -384,7 +384,7 @@ class RelayEnd:
         that drop the link over a reset without one, and the others ignore it.
         """
         service_id, stream_id = key
-        payload = why.encode() if self._has_flow else b""
+        payload = why.encode() if Capability.FLOW in self.capabilities else b""
         self._link.send(
             encode_delimited(
                 Message(MessageType.STREAM_RESET, stream_id, service_id, connection_id, payload)

@@ -124,6 +124,36 @@ def test_the_lines_scripts_wait_for_at_a_destination(
     assert lines(caplog) == [line]
 
 
+def test_the_lines_of_connections_have_records_like_any_other(caplog: pytest.LogCaptureFixture):
+    """They are made in another way, as there are many."""
+    caplog.set_level(logging.DEBUG)
+    report = LogReporter(Side.SOURCE)
+    report(Started(Side.SOURCE))
+    for _ in range(2):
+        report(ConnectionOpened("SSH", 1, "127.0.0.1:9"))
+        report(ConnectionClosed("SSH", 1, "127.0.0.1:9", 10, 20))
+    usual, *records = caplog.records
+    own = ("msg", "args", "message", "lineno", "funcName", "created", "msecs", "relativeCreated")
+    about, numbers = vars(usual).keys() - own, set()
+    for record in (each for each in records if each.levelno == logging.INFO):
+        assert vars(record).keys() == vars(usual).keys()
+        assert {name: vars(record)[name] for name in about} == {
+            name: vars(usual)[name] for name in about
+        }
+        made = logging.makeLogRecord({})
+        assert usual.created <= record.created <= made.created
+        assert usual.relativeCreated <= record.relativeCreated <= made.relativeCreated
+        assert record.msecs == int(record.created % 1 * 1000)
+        numbers.add(record.lineno)
+    assert len(numbers) == 3, "floods are told apart by the line of the call"
+
+
+def test_the_lines_of_connections_go_with_their_level(caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.WARNING)
+    LogReporter(Side.SOURCE)(ConnectionOpened("SSH", 1, "127.0.0.1:9"))
+    assert not caplog.records
+
+
 def test_unix_listeners(caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.INFO)
     report = LogReporter(Side.SOURCE)

@@ -16,6 +16,8 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from support.network.frames import BINARY, frame
+from support.network.sockets import reset
 from support.service import api, config, dial, running, trust
 from support.service.data_plane import CLIENT, RESET, data, open_tunnel, plain, start
 from support.waiting import HANG
@@ -28,7 +30,14 @@ from tailrace.service.tunneling_service import TunnelingService
 from tailrace.service.tunnels.rules import Owner, TunnelSpec
 from tailrace.service.tunnels.sqlite_store import SqliteStore
 from tailrace.service.tunnels.store import Things
-from tailrace.wire import CAPABILITIES_FIELD, MAX_PAYLOAD, SUBPROTOCOL_V3, Message, Side
+from tailrace.wire import (
+    CAPABILITIES_FIELD,
+    MAX_PAYLOAD,
+    SUBPROTOCOL_V3,
+    Message,
+    Side,
+    encode_delimited,
+)
 
 OTHERS = (
     "User-Agent: localproxy linux 64-bit/boost-1.74.0/openssl-3.0.0/protobuf-3.21.12\r\n",
@@ -354,7 +363,40 @@ class TestFailingStore:
         assert record.source.status == "DISCONNECTED"
 
 
+def reach(service: TunnelingService, token: str) -> ssl.SSLSocket:
+    """Return the socket of a destination without a loop, behind its handshake; blocking."""
+    host, _, port = service.endpoints.data_endpoint.rpartition(":")
+    plain_socket = socket.create_connection((host, int(port)), HANG)
+    found = trust(service.endpoints).wrap_socket(plain_socket, server_hostname=host)
+    found.sendall(
+        f"GET /tunnel?local-proxy-mode=destination HTTP/1.1\r\nHost: {host}\r\n"
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: 9/h0zvwMEXrg06G+RjnmcA==\r\n"
+        f"Sec-WebSocket-Protocol: {SUBPROTOCOL_V3}\r\naccess-token: {token}\r\n\r\n".encode()
+    )
+    assert found.recv(4096).startswith(b"HTTP/1.1 101 ")
+    return found
+
+
 class TestComingAndGoing:
+    async def test_a_client_that_was_reset_behind_much_has_left(
+        self, service: TunnelingService, tunnel: dict[str, Any], loop_kind: str
+    ) -> None:
+        """Libuv tells of that once, and TLS may not read all of it then."""
+        async with dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as source:
+            token = tunnel["destinationAccessToken"]
+            destination = await asyncio.to_thread(reach, service, token)
+            await source.send(start())
+            await asyncio.to_thread(destination.recv, 4096)
+            # All of it is there before the loop sees any.
+            for _ in range(6):
+                sent = encode_delimited(data(bytes(8_000)))
+                destination.sendall(frame(BINARY, sent, masked=True))
+            reset(destination)
+            async with asyncio.timeout(HANG):
+                while (await source.recv()).type != RESET:
+                    pass
+
     async def test_a_newer_connection_replaces_an_older_one(
         self, service: TunnelingService, tunnel: dict[str, Any]
     ) -> None:

@@ -222,6 +222,7 @@ async def test_a_reset_behind_bytes_is_found(gate: ReadGate, loop_kind: str) -> 
             gate.look_again()
             await asyncio.sleep(0.001)
     assert sum(receiver.sizes) == 3 * FULL_READ
+    gate.look_again()
     gate.detach()
     gate.look_again()
 
