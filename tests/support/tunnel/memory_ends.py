@@ -1,12 +1,14 @@
 """One end of a tunnel on a link without a network: real local sockets, and real picows.
 
 Two runs of the same play give the same bytes, so that the ways of the data can be compared: with
-the compiled extension, and by Python alone.
+the compiled extension, and by Python alone. In some plays the peer can go on over lost links, and
+the link is lost now and then.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -17,9 +19,10 @@ from unittest import mock
 
 from support.network.frames import BINARY, CONTINUATION, PING, PONG, Frame, frame, receive_frame
 from support.service.memory_links import MemoryTransport, ToldLoop
+from support.session.books import keep, take
 from support.tunnel.engine import quiet_log, settings
 from tailrace.common.secret import Secret
-from tailrace.errors import TailraceError
+from tailrace.errors import ProtocolError, TailraceError
 from tailrace.flow import send_window, window_driver
 from tailrace.link import ClosedBy, LinkClosed, picows_link
 from tailrace.link.endpoint import ServiceEndpoint
@@ -30,10 +33,13 @@ from tailrace.localproxy.events import ProxyEvent
 from tailrace.localproxy.link_session import LinkSession
 from tailrace.localproxy.sockets import SocketEnd
 from tailrace.localproxy.traffic import Traffic
+from tailrace.session import Connection, ConnectionRequested, Event, Ledger, Session
 from tailrace.wire import (
     FLOW,
     NO_CAPABILITIES,
+    RESUME,
     SUBPROTOCOL_V3,
+    Capability,
     DataHeader,
     Message,
     MessageType,
@@ -46,6 +52,10 @@ __all__ = ["EndOutcome", "play"]
 _KEY: Final = "AAAAAAAAAAAAAAAAAAAAAA=="
 _WINDOWS: Final = (4096, 1 << 20)
 """Bytes that may be on their way at first: turns are an eighth of that."""
+_GREETING: Final = (
+    Message(MessageType.SERVICE_IDS, available_service_ids=("SSH",)),
+    Message(MessageType.PEER_JOINED, payload=b"flow, resume", ignorable=True),
+)
 _SIZES: Final = (1, 2, 40, 127, 128, 3000, 16_384, 40_000, 64_512)
 
 
@@ -61,6 +71,10 @@ class EndOutcome:
     """What each program got."""
     ended: list[bool] = field(default_factory=list)
     """Whether each program has seen the end."""
+    books: list[tuple[object, ...]] = field(default_factory=list)
+    """What was counted and kept for each connection, whenever a link was lost."""
+    peer_got: list[bytes] = field(default_factory=list)
+    """What the peer got for each connection, if it was one that goes on."""
     events: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     seen: int = field(default=0, compare=False)
@@ -92,6 +106,94 @@ class _Program:
             self.ended = self.ended or bool(size)
 
 
+class _Books:
+    """A connection at the peer, whose program takes everything at once."""
+
+    def __init__(self, session: Session, connection: Connection) -> None:
+        self._session = session
+        self.connection = connection
+        self.got = bytearray()
+        connection.sink = self
+
+    def data_received(self, payload: memoryview) -> None:
+        counts = self.connection.counts
+        counts.received += len(payload)
+        self.got += payload
+        if counts.received >= counts.ack_at:
+            self._session.mark_reached(self.connection)
+
+
+class _Peer:
+    """The destination, where it can go on over lost links; the service passes all on."""
+
+    def __init__(self) -> None:
+        self.session = Session(Side.DESTINATION, self, ("SSH",), None, b"2" * 16)
+        self.books: list[_Books] = []
+        self.sent: list[bytes] = []
+        """What is on its way to the end."""
+        self._is_lost = True
+
+    def link_up(self) -> None:
+        self.session.capabilities = FLOW | RESUME
+        self._is_lost = False
+        for message in _GREETING:
+            self.take(encode_delimited(message))
+
+    def link_lost(self) -> None:
+        if not self._is_lost:
+            self._is_lost = True
+            self.sent.clear()
+            self.session.link_lost()
+
+    def take(self, data: bytes) -> None:
+        """Take what the end has sent; made-up data of the play may have broken the books."""
+        try:
+            if not self._is_lost:
+                self.session.receive_frame(memoryview(data))
+        except ProtocolError:
+            self.link_lost()
+
+    def send_control(self, frame: bytes) -> None:
+        self.sent.append(frame)
+
+    def event_occurred(self, event: Event) -> None:
+        if isinstance(event, ConnectionRequested):
+            self.books.append(_Books(self.session, event.connection))
+
+    # -- what its programs do
+
+    def _ledgers(self) -> Iterator[tuple[Connection, Ledger]]:
+        for books in self.books:
+            ledger = books.connection.ledger
+            if books.connection.is_open and ledger is not None and ledger.is_open:
+                yield books.connection, ledger
+
+    def send_again(self) -> None:
+        for connection, ledger in self._ledgers():
+            while ledger.unsent and not connection.is_paused:
+                self.sent.append(bytes(ledger.next_unsent(100_000)))
+
+    def write(self, random: Random) -> None:
+        """Send one message for each connection that may."""
+        for connection, ledger in self._ledgers():
+            if not (ledger.unsent or connection.is_paused):
+                data = random.randbytes(random.choice(_SIZES))
+                size = take(ledger, len(data))
+                if size:
+                    message = bytes(connection.data_header(size)) + data[:size]
+                    self.sent.append(message)
+                    keep(ledger, message, size)
+
+    def acknowledge(self) -> None:
+        for connection, _ in self._ledgers():
+            self.session.acknowledge(connection)
+
+    def finish(self) -> None:
+        for connection, ledger in self._ledgers():
+            if not ledger.unsent:
+                self.session.finish(connection)
+
+
 class _End:
     def __init__(self, loop: ToldLoop, random: Random) -> None:
         self._loop, self._random = loop, random
@@ -100,15 +202,22 @@ class _End:
         self.clients = Clients("127.0.0.1", self._emit, quiet_log())
         wanted = settings(Side.SOURCE, stall_timeout=5.0)
         self.traffic = Traffic(loop, wanted, self.clients, self._ready, self._emit, quiet_log())
+        self._capabilities = random.choice((NO_CAPABILITIES, FLOW, FLOW | RESUME))
+        self.peer = _Peer() if Capability.RESUME in self._capabilities else None
+        self._unread = b""
+
+    async def connect(self) -> None:
+        """Have an open link, on which nothing has come yet; picows wants a running loop."""
+        loop = self._loop
         self._sent: list[bytes | str] = []
+        self._answered = self._passed = 0
         self.transport = MemoryTransport(loop, self._sent)
-        capabilities = random.choice((NO_CAPABILITIES, FLOW))
         self.session = LinkSession(loop, self.traffic, self._failed)
         endpoint = ServiceEndpoint(host="localhost", side=Side.SOURCE, access_token=Secret("t"))
         protocol = picows_link._make_protocol(endpoint, lambda *_: self.listener())
         protocol.connection_made(self.transport)
         self._key = protocol.transport.request.headers["Sec-WebSocket-Key"]
-        info = LinkInfo(SUBPROTOCOL_V3, "channel", "picows", capabilities)
+        info = LinkInfo(SUBPROTOCOL_V3, "channel", "picows", self._capabilities)
         self.link = picows_link.PicowsLink(self.transport, info, self.session, protocol)
         picows_link._accept(protocol, self._key)
         self._sent.clear()
@@ -138,7 +247,7 @@ class _End:
 
     def arrive(self, data: bytes) -> None:
         """Let bytes of the service come in, as long as the link is read."""
-        self._unread = getattr(self, "_unread", b"") + data
+        self._unread += data
         while self._unread and self.transport.is_read and not self.transport.is_closed:
             protocol = self.transport.get_protocol()
             memory = protocol.get_buffer(-1)
@@ -153,7 +262,50 @@ class _End:
             self._answered += 1
             self.arrive(frame(PONG, ping.payload))
 
-    _answered = 0
+    def greet(self) -> None:
+        """Let the service say what comes first on a link; the peer is always there."""
+        greeting = _GREETING if self.peer is not None else _GREETING[:1]
+        for message in greeting:
+            self.arrive(frame(BINARY, encode_delimited(message)))
+        if self.peer is not None:
+            self.peer.link_up()
+
+    def exchange(self) -> None:
+        """Let the peer have what was sent, and the end what that has sent."""
+        if self.peer is None:
+            return
+        data = [each.payload for each in self._parsed() if each.opcode in (BINARY, CONTINUATION)]
+        for payload in data[self._passed :]:
+            self.peer.take(payload)
+        self._passed = len(data)
+        self.peer.send_again()
+        sent, self.peer.sent = self.peer.sent, []
+        self.arrive(b"".join(frame(BINARY, each) for each in sent))
+
+    def lose(self) -> None:
+        """Lose the link, with what is under way, and note what was counted and kept."""
+        self.outcome.frames += self._parsed()
+        self.outcome.marks += [each for each in self._sent if isinstance(each, str)]
+        self._sent.clear()
+        self._unread = b""
+        self._note_books()
+        if self.peer is not None:
+            self.peer.link_lost()
+        self.session.link_closed(LinkClosed(ClosedBy.NETWORK, 1006, "gone"))
+        self.link.gate = None if self.link.gate is None else self.link.gate.end()
+
+    def _note_books(self) -> None:
+        session = self.traffic.session
+        for connection in sorted(session.connections, key=lambda each: each.connection_id):
+            counts, ledger = connection.counts, connection.ledger
+            books: list[object] = [counts.sent, counts.received, counts.waiting]
+            if ledger is not None:
+                kept = b"".join([*(view for view, *_ in ledger.replay.pieces), ledger.replay.tail])
+                books += [counts.room, counts.ahead, counts.ack_at, ledger.limit, ledger.half]
+                books += [ledger.replay.base, ledger.unsent, kept, ledger.progress]
+            self.outcome.books.append(tuple(books))
+        memory = self.traffic.connections.outbound.memory
+        self.outcome.books.append((memory.size, memory.keeping, memory.owing))
 
     def _parsed(self) -> list[Frame]:
         """Return the frames that were sent: each was written at once."""
@@ -179,8 +331,8 @@ class _End:
         for program in self.programs:
             program.take(1 << 30)
         self.turn(20)
-        self.session.link_closed(LinkClosed(ClosedBy.NETWORK, 1006, "gone"))
-        self.link.gate = None if self.link.gate is None else self.link.gate.end()
+        self.exchange()
+        self.lose()
         self.turn(3)
         outcome = self.outcome
         for program in self.programs:
@@ -189,10 +341,9 @@ class _End:
             outcome.ended.append(program.ended)
         self.traffic.abort()
         self.turn(3)
-        outcome.frames = self._parsed()
+        outcome.peer_got = [bytes(books.got) for books in self.peer.books] if self.peer else []
         # Connections that end together are told in the order of a set.
         outcome.events.sort()
-        outcome.marks = [each for each in self._sent if isinstance(each, str)]
         for program in self.programs:
             program.sock.close()
             program.ours.close()
@@ -245,6 +396,7 @@ def _set_up(compiled: bool, window: int) -> Iterator[ToldLoop]:
         stack.callback(loop.close)
         stack.enter_context(mock.patch.object(window_driver, "_now", loop.time))
         stack.enter_context(mock.patch.object(send_window, "_START", window))
+        stack.enter_context(mock.patch.object(os, "urandom", lambda size: b"1" * size))
         if not compiled:
             for module in (picows_link, local_connection):
                 stack.enter_context(mock.patch.object(module, "load", return_value=None))
@@ -274,13 +426,15 @@ def play(seed: int, *, compiled: bool) -> EndOutcome:
 
 
 async def _made(loop: ToldLoop, random: Random) -> _End:
-    return _End(loop, random)
+    end = _End(loop, random)
+    await end.connect()
+    return end
 
 
 def _steps(end: _End, random: Random) -> None:
     loop = end._loop
-    ids = Message(MessageType.SERVICE_IDS, available_service_ids=("SSH",))
-    end.arrive(frame(BINARY, encode_delimited(ids)))
+    end.greet()
+    end.exchange()
     end.come()
     for _ in range(random.randrange(60)):
         end.turn(random.randrange(3))
@@ -304,6 +458,17 @@ def _steps(end: _End, random: Random) -> None:
                 random.choice((protocol.pause_writing, protocol.resume_writing))()
             case 9:
                 loop.now += random.choice((0.001, 0.05, 1.0, 6.0))
-            case _:
+            case _ if end.peer is None or random.random() < 0.01:
                 end.arrive(_traffic(random))
+            case 10 if random.random() < 0.3:
+                end.lose()
+                end.turn(random.randrange(3))
+                loop.run_until_complete(end.connect())
+                end.greet()
+            case 11:
+                random.choice((end.peer.acknowledge, end.peer.acknowledge, end.peer.finish))()
+            case _:
+                end.peer.write(random)
+                if random.random() < 0.8:
+                    end.exchange()
     end.answer_pings()
