@@ -459,25 +459,23 @@ class LocalConnection(Pump):
         block.memory[start : block.GAP] = header
         message = block.view[start : block.GAP + size]
         outbound.send(message)
-        if self._replay is not None:
+        replay = self._replay
+        if replay is not None:
             if size < LARGE:
-                self._replay.tail += message
+                replay.tail += message
             else:
-                self.keep(block, start, size)
+                self.keep(replay, block, message, size)
 
-    def keep(self, block: Block, start: int, size: int) -> None:
-        """Keep the block of a large message that was just sent, and read into another one.
+    def keep(self, replay: ReplayBuffer, block: Block, message: memoryview, size: int) -> None:
+        """Keep a large message of ``size`` bytes of payload that was just sent from its block.
 
-        Args:
-            start: where the message begins in it.
-            size: bytes of its payload.
+        The next read takes another block.
         """
-        outbound, counts, replay = self._outbound, self._counts, self._replay
-        assert replay is not None
+        outbound, counts = self._outbound, self._counts
         offset = counts.ahead - counts.room
         if replay.tail:
             replay.end_tail(offset - size)
-        replay.pieces.append((block.view[start : block.GAP + size], offset, block))
+        replay.pieces.append((message, offset, block))
         spare = outbound.spare
         outbound.block = spare.pop() if spare else outbound.memory.new_block()
 
