@@ -210,6 +210,8 @@ class _End:
         """Have an open link, on which nothing has come yet; picows wants a running loop."""
         loop = self._loop
         self._sent: list[bytes | str] = []
+        self._frames: list[Frame] = []
+        self._looked_at = 0
         self._answered = self._passed = 0
         self.transport = MemoryTransport(loop, self._sent)
         self.session = LinkSession(loop, self.traffic, self._failed)
@@ -287,6 +289,8 @@ class _End:
         self.outcome.frames += self._parsed()
         self.outcome.marks += [each for each in self._sent if isinstance(each, str)]
         self._sent.clear()
+        self._frames = []
+        self._looked_at = 0
         self._unread = b""
         self._note_books()
         if self.peer is not None:
@@ -309,8 +313,7 @@ class _End:
 
     def _parsed(self) -> list[Frame]:
         """Return the frames that were sent: each was written at once."""
-        frames = []
-        for piece in self._sent:
+        for piece in self._sent[self._looked_at :]:
             if isinstance(piece, bytes):
                 rest = bytearray(piece)
 
@@ -319,8 +322,9 @@ class _End:
                     del rest[:size]
                     return data
 
-                frames.append(receive_frame(take))
-        return frames
+                self._frames.append(receive_frame(take))
+        self._looked_at = len(self._sent)
+        return self._frames
 
     def turn(self, count: int) -> None:
         for _ in range(count):
