@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import re
 import subprocess
@@ -16,6 +17,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
+
+from tailrace.common.extension import VARIABLE
 
 from .hotpaths import MARK, PATHS, SIZES
 from .processes import BenchError, python_path
@@ -93,6 +96,8 @@ def _count(directory: Path) -> _Counts:
 
 def _run(command: list[str]) -> None:
     environment = {**python_path(), "PATH": "/usr/bin:/bin:/usr/sbin:/usr/local/bin", "LC_ALL": "C"}
+    if VARIABLE in os.environ:
+        environment[VARIABLE] = os.environ[VARIABLE]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=_TIMEOUT, env=environment
     )
