@@ -44,7 +44,7 @@ SOAK_ARGS ?=
 SOAK_ROUNDS ?= 100
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test conformance check audit cover bench bench-publish bench-must-hold bench-micro bench-instructions fuzz soak soak-agent apt apt-bench clean
+.PHONY: help setup demo test conformance check audit package cover bench bench-publish bench-must-hold bench-micro bench-instructions fuzz soak soak-agent apt apt-bench clean
 
 help:
 	@echo "make setup        make the virtual environment $(VENV)"
@@ -53,6 +53,7 @@ help:
 	@echo "make conformance  run all scenarios over both link back ends; TARGET=PATH adds another proxy"
 	@echo "make check        lint, format check, types and audit"
 	@echo "make audit        known vulnerabilities of what is installed, where PyPI can be asked"
+	@echo "make package      build sdist and wheel into dist, twice, and install each into a bare environment"
 	@echo "make cover        run all tests and write htmlcov/index.html"
 	@echo "make bench        measure tailrace beside others; SCENARIOS=bulk,latency ROUNDS=3 narrow it down"
 	@echo "make bench-must-hold     the same, but shows only the figures that must hold"
@@ -107,11 +108,15 @@ conformance: $(READY)
 check: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy --strict src bench fuzz soak examples
+	$(BIN)/mypy --strict src bench fuzz soak release examples
 	@$(BIN)/python tests/audit_gate.py
 
 audit: $(READY)
 	@$(BIN)/python tests/audit_gate.py
+
+# Both archives, which have to be the same bytes when they are built again.
+package: $(READY)
+	@$(BIN)/python -m release.archives --install
 
 cover: $(READY)
 	@rm -f .coverage .coverage.*

@@ -180,6 +180,7 @@ def test_the_rules_can_fail() -> None:
         "conformance",
         "check",
         "audit",
+        "package",
         "cover",
         "bench",
         "fuzz",
