@@ -44,7 +44,7 @@ SOAK_ARGS ?=
 SOAK_ROUNDS ?= 100
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test conformance check audit package cover bench bench-publish bench-must-hold bench-micro bench-instructions fuzz soak soak-agent apt apt-bench clean
+.PHONY: help setup demo test conformance check audit package zipapp cover bench bench-publish bench-must-hold bench-micro bench-instructions fuzz soak soak-agent apt apt-bench clean
 
 help:
 	@echo "make setup        make the virtual environment $(VENV)"
@@ -54,6 +54,7 @@ help:
 	@echo "make check        lint, format check, types and audit"
 	@echo "make audit        known vulnerabilities of what is installed, where PyPI can be asked"
 	@echo "make package      build sdist and wheel into dist, twice, and install each into a bare environment"
+	@echo "make zipapp       one file of localproxy and the agent for any CPython, into dist"
 	@echo "make cover        run all tests and write htmlcov/index.html"
 	@echo "make bench        measure tailrace beside others; SCENARIOS=bulk,latency ROUNDS=3 narrow it down"
 	@echo "make bench-must-hold     the same, but shows only the figures that must hold"
@@ -117,6 +118,9 @@ audit: $(READY)
 # Both archives, which have to be the same bytes when they are built again.
 package: $(READY)
 	@$(BIN)/python -m release.archives --install
+
+zipapp: $(READY)
+	@$(BIN)/python -m release.single_file
 
 cover: $(READY)
 	@rm -f .coverage .coverage.*

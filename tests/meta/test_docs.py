@@ -181,6 +181,7 @@ def test_the_rules_can_fail() -> None:
         "check",
         "audit",
         "package",
+        "zipapp",
         "cover",
         "bench",
         "fuzz",

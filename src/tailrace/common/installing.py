@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from .single_file import single_file
+
 __all__ = ["how_to_install", "how_to_install_extra"]
 
 _PACKAGE: Final = "tailrace"
@@ -32,7 +34,7 @@ def how_to_install_extra(extra: str) -> str:
     clone of the repository, in which the command is to be run.
     """
     requirement = _origin(extra)
-    if not _is_environment() and _file_of_all():
+    if not _is_environment() and single_file() is not None:
         return f"{_new_environment(requirement)}: a single file takes no packages"
     return _command(requirement, requirement)
 
@@ -72,11 +74,6 @@ def _is_environment() -> bool:
 def _refuses_pip() -> bool:
     """Return whether the packages of this Python are the system's (PEP 668)."""
     return Path(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED").exists()
-
-
-def _file_of_all() -> bool:
-    """Return whether the package is in an archive that Python runs (zipapp)."""
-    return Path(__file__).parents[2].is_file()
 
 
 def _quoted(text: str) -> str:

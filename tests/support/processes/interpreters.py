@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
+from typing import Final
 
 __all__ = ["interpreter"]
+
+
+_ASK: Final = "import sys; print('%d.%d ' % sys.version_info[:2] + sys.executable)"
 
 
 @cache
 def interpreter(version: str) -> str | None:
     """Return the path of a CPython such as ``3.13``, ``None`` if none is found that runs."""
-    found = [shutil.which(f"python{version}"), *_of_pyenv(version)]
-    return next((each for each in found if each and _version(each) == version), None)
-
-
-def _of_pyenv(version: str) -> list[str]:
     homes = (Path.home() / ".pyenv" / "versions").glob(f"{version}.*")
-    return [str(home / "bin" / "python3") for home in sorted(homes)]
+    found = [shutil.which(f"python{version}"), *(str(each / "bin" / "python") for each in homes)]
+    answers = (_answer(each) for each in found if each)
+    return next((path for known, path in answers if known == version), None)
 
 
-def _version(program: str) -> str:
+def _answer(program: str) -> tuple[str, str]:
+    """Return version and path, as a Python itself says, or "" where there is none behind a name."""
     try:
-        done = subprocess.run([program, "-V"], capture_output=True, text=True, check=False)
+        done = subprocess.run([program, "-c", _ASK], capture_output=True, text=True, check=False)
     except OSError:
-        return ""
-    found = re.fullmatch(r"Python (\d+\.\d+)\..*\s*", done.stdout)  # shims may find none
-    return found[1] if found else ""
+        return "", ""
+    version, _, path = done.stdout.strip().partition(" ")
+    return version, path

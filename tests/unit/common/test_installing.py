@@ -78,10 +78,8 @@ def test_a_python_that_refuses_pip_and_no_word_of_where_it_came_from(
 
 
 def test_a_single_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    archive = tmp_path / "tailrace.pyz"
-    archive.touch()
     monkeypatch.setattr(sys, "prefix", sys.base_prefix)
-    monkeypatch.setattr(installing, "__file__", str(archive / "tailrace/common/installing.py"))
+    monkeypatch.setattr(installing, "single_file", lambda: tmp_path / "tailrace.pyz")
     monkeypatch.setattr(metadata, "distribution", not_installed)
     assert how_to_install_extra("mqtt") == (
         f"in a clone of tailrace: {sys.executable} -m venv DIR, then"
