@@ -78,7 +78,7 @@ define VIRTUAL_ENVIRONMENT
 endef
 
 $(READY): pyproject.toml
-	$(call VIRTUAL_ENVIRONMENT,all that tests and checks use: about 410 MB)
+	$(call VIRTUAL_ENVIRONMENT,all that tests and checks use: about 470 MB)
 	$(PIP_INSTALL) --upgrade 'pip>=25.1'
 	$(PIP_INSTALL) --editable '.[service,socks,operator]' --group dev
 	@touch $@

@@ -89,7 +89,7 @@ async def _serve(settings: CommandSettings, tunnel: str, reporter: JSONReporter)
             at_socket=settings.control,
             metrics_listen=settings.metrics_listen,
         ):
-            with telling_floods(loop):
+            with telling_floods(loop), manager.watchdog(loop):
                 await proxy.run()
     except (AccessRefused, HandshakeAltered) as error:
         logger.error(
