@@ -204,6 +204,8 @@ def _program(args: argparse.Namespace) -> PurePosixPath:
 
 def _socket_groups(services: Mapping[str, ServiceRule]) -> Sequence[str]:
     """Return the groups one has to be of, to connect to the sockets of services."""
+    if sys.platform == "win32":
+        raise ConfigurationError("this system has no systemd")
     import grp
     import stat
 
