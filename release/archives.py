@@ -27,6 +27,7 @@ __all__ = [
     "check_installation",
     "copy_sources",
     "main",
+    "run",
 ]
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -72,7 +73,7 @@ def copy_sources(target: Path, umask: int = 0o022) -> None:
 
 def _source_files() -> Iterable[str]:
     if (ROOT / ".git").exists():
-        listed = _run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+        listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
         names = [name for name in listed.split("\0") if name]
         return [name for name in names if (ROOT / name).is_file()]
     ignored = shutil.ignore_patterns(*_LEFT_OUT)
@@ -93,7 +94,7 @@ def build(sources: Path, output: Path, variables: Mapping[str, str]) -> dict[str
     environment = {**os.environ, **variables}
     environment.pop("SOURCE_DATE_EPOCH", None)
     command = (sys.executable, "-m", "build", "--no-isolation", "--outdir", str(output))
-    _run(*command, str(sources), environment=environment)
+    run(*command, str(sources), environment=environment)
     return {path.name: _digest(path) for path in sorted(output.iterdir())}
 
 
@@ -130,15 +131,15 @@ def check_installation(archive: Path) -> None:
         home = Path(name)
         python = home / ("Scripts" if os.name == "nt" else "bin") / "python"
         pip = (sys.executable, "-m", "pip", "--python", str(python))
-        _run(*pip, "install", "--quiet", str(archive))
-        _run(*pip, "check")
-        listed = json.loads(_run(*pip, "list", "--format", "json"))
+        run(*pip, "install", "--quiet", str(archive))
+        run(*pip, "check")
+        listed = json.loads(run(*pip, "list", "--format", "json"))
         surplus = {each["name"].lower() for each in listed} - CORE - _OF_CORE
         if surplus:
             raise ReleaseError(f"{archive.name} also installs: {', '.join(sorted(surplus))}")
         for command in ("localproxy", "tailrace"):
             for option in ("--version", "--help"):
-                _run(str(python.with_name(command)), option)
+                run(str(python.with_name(command)), option)
         for each in ("man/man1/localproxy.1", "bash-completion/completions/tailrace"):
             if not (home / "share" / each).is_file():
                 raise ReleaseError(f"{archive.name} does not install share/{each}")
@@ -153,7 +154,7 @@ def main(words: list[str] | None = None) -> int:
     try:
         made = built_twice(args.output)
         archives = [args.output / name for name in made]
-        _run(sys.executable, "-m", "twine", "check", "--strict", *map(str, archives))
+        run(sys.executable, "-m", "twine", "check", "--strict", *map(str, archives))
         for archive in archives if args.install else ():
             check_installation(archive)
     except ReleaseError as error:
@@ -165,9 +166,14 @@ def main(words: list[str] | None = None) -> int:
     return 0
 
 
-def _run(*command: str, environment: Mapping[str, str] | None = None) -> str:
+def run(*command: str, cwd: Path = ROOT, environment: Mapping[str, str] | None = None) -> str:
+    """Run a command; return what it prints.
+
+    Raises:
+        ReleaseError: it has failed; the text has all that it has printed.
+    """
     done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
         program = " ".join(command[:4])
