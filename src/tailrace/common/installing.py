@@ -48,7 +48,7 @@ def _command(requirement: str, *all_requirements: str) -> str:
         )
     where = _place(requirement)
     quoted = _quoted(requirement)
-    if Path(sys.prefix).parts[-3:-1] == ("pipx", "venvs"):
+    if Path(sys.prefix, "pipx_metadata.json").exists():
         return f"{where}pipx inject {_quoted(Path(sys.prefix).name)} {quoted}"
     if importlib.util.find_spec("pip") is None:  # as in environments that uv has made
         return f"{where}uv pip install --python {python} {quoted}"

@@ -43,9 +43,12 @@ def test_without_pip(monkeypatch: pytest.MonkeyPatch) -> None:
     assert how_to_install("uvloop") == f"uv pip install --python {sys.executable} uvloop"
 
 
-def test_what_pipx_has_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "prefix", "/home/me/.local/share/pipx/venvs/tailrace")
-    assert how_to_install("uvloop") == "pipx inject tailrace uvloop"
+def test_what_pipx_has_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    home = tmp_path / "venvs" / "tailrace-next"
+    home.mkdir(parents=True)
+    (home / "pipx_metadata.json").touch()
+    monkeypatch.setattr(sys, "prefix", str(home))
+    assert how_to_install("uvloop") == "pipx inject tailrace-next uvloop"
 
 
 @pytest.fixture
