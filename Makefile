@@ -22,7 +22,7 @@ DEMO_READY := $(VENV)/.ready-demo
 PIP_INSTALL := @$(BIN)/python -m pip --disable-pip-version-check install >&2
 
 # Real servers that some tests talk to; those tests are skipped without them.
-TEST_PACKAGES := ansible-core caddy curl fish git haproxy iproute2 libnginx-mod-stream mitmproxy mosquitto nginx-light openssh-client openssh-server openssl redis-server rsync squid-openssl tinyproxy-bin zsh
+TEST_PACKAGES := ansible-core caddy curl fish git haproxy iproute2 libnginx-mod-stream man-db mitmproxy mosquitto nginx-light openssh-client openssh-server openssl redis-server rsync squid-openssl tinyproxy-bin zsh
 # What the benchmark measures beside tailrace, and measures with.
 BENCH_PACKAGES := libnginx-mod-stream nginx-light valgrind
 

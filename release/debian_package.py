@@ -1,7 +1,7 @@
 """Build a Debian package with Debian's own tools, for the Python of this Debian.
 
 ``python -m release.debian_package`` writes ``dist/tailrace_VERSION_ARCHITECTURE.deb``. It takes
-debhelper, dh-python, python3-pip and a package index, from which the wheels of all that the package
+debhelper, python3-pip and a package index, from which the wheels of all that the package
 needs are fetched first; the build itself fetches nothing.
 """
 
@@ -51,11 +51,10 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _build(output: Path) -> Path:
-    for program in ("dpkg-buildpackage", "dh", "dh_python3"):
+    for program in ("dpkg-buildpackage", "dh"):
         if shutil.which(program) is None:
             raise ReleaseError(
-                f"{program} is not installed: apt install build-essential debhelper dh-python"
-                " python3-pip"
+                f"{program} is not installed: apt install build-essential debhelper python3-pip"
             )
     with tempfile.TemporaryDirectory(prefix="tailrace-deb-") as name:
         home = Path(name, "tailrace")
