@@ -44,7 +44,7 @@ SOAK_ARGS ?=
 SOAK_ROUNDS ?= 100
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test conformance check audit package zipapp deb release test-python cover bench bench-publish bench-must-hold bench-micro bench-instructions fuzz soak soak-agent apt apt-bench clean
+.PHONY: help setup demo test conformance check audit package zipapp deb release test-version cover bench bench-publish bench-must-hold bench-micro bench-instructions fuzz soak soak-agent apt apt-bench clean
 
 help:
 	@echo "make setup        make the virtual environment $(VENV)"
@@ -57,7 +57,7 @@ help:
 	@echo "make zipapp       one file of localproxy and the agent for any CPython, into dist"
 	@echo "make deb          a Debian package for the Python of this Debian, into dist"
 	@echo "make release      cut VERSION=0.2.0: changelog, checks, tests, archives, commit, tag; pushes nothing"
-	@echo "make test-python  unit tests with another interpreter, PYTHON=python3.13, in an environment of its own"
+	@echo "make test-version  unit tests with another interpreter, PYTHON=python3.13, in an environment of its own"
 	@echo "make cover        run all tests and write htmlcov/index.html"
 	@echo "make bench        measure tailrace beside others; SCENARIOS=bulk,latency ROUNDS=3 narrow it down"
 	@echo "make bench-must-hold     the same, but shows only the figures that must hold"
@@ -123,8 +123,8 @@ package: $(READY)
 	@$(BIN)/python -m release.archives --install
 
 # With another interpreter, and without the gates: they hold for the usual one.
-test-python: OTHER = build/venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-test-python:
+test-version: OTHER = build/venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+test-version:
 	@$(OTHER)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(OTHER)
 	@$(OTHER)/bin/python -m pip --disable-pip-version-check --quiet install --upgrade 'pip>=25.1'
 	@$(OTHER)/bin/python -m pip --disable-pip-version-check --quiet install --editable '.[service,socks,operator]' --group dev

@@ -184,7 +184,7 @@ def test_the_rules_can_fail() -> None:
         "zipapp",
         "deb",
         "release",
-        "test-python",
+        "test-version",
         "cover",
         "bench",
         "fuzz",
