@@ -72,6 +72,7 @@ def test_both_commands(archive: Path, python: list[str], tmp_path: Path) -> None
     assert f"ProxyCommand {python[0]} {archive} proxy -- '%n'\n" in shown
 
 
+@pytest.mark.parametrize("python", ["3.11", "3.13"], indirect=True)
 async def test_a_tunnel(
     archive: Path, python: list[str], service: ServiceProcess, tmp_path: Path
 ) -> None:
