@@ -13,10 +13,13 @@ from pathlib import Path
 from tailrace.session.transitions import (
     DESTINATION,
     ENDINGS,
+    RESUMPTION,
     SESSION,
     SOURCE,
     STREAM_MESSAGES,
     MessageKind,
+    ResumptionEvent,
+    ResumptionState,
     SessionState,
     Standing,
     StreamTable,
@@ -33,6 +36,11 @@ src/tailrace/session/transitions.py and run it again. -->
 
 A session waits for the service ids of its tunnel, is ready from then on, and closed when
 its link is lost. A reconnect makes a new one.
+
+One whose service passes offers on survives its link, and waits for the service ids of the next.
+From these on it is suspended until it knows whom it has to do with: until both ends have agreed on
+which connections go on, or a peer that cannot resume has joined, or nobody is there and nothing
+waits.
 
 Each service of the tunnel has one stream, and an open stream carries any number of
 connections (V3), or one (V2, V1). What a message does depends on where it stands: whether the
@@ -67,10 +75,33 @@ def _endings() -> str:
     return "\n".join(["## Ends of connections", "", *_table(["cause", "it ended"], rows), ""])
 
 
+_GOING_ON = """\
+## Agreements over lost links
+
+Two ends that can go on with their connections over a lost link agree on which, and from where
+(`src/tailrace/session/resumption.py`). Stream messages are sent and taken only while they do. An
+*incarnation* of an end is what it sends on one link, while its peer stays the same.
+"""
+
+
+def _resumption() -> str:
+    columns = ["event", *(state.value for state in ResumptionState)]
+    rows = [
+        [event.value, *(_entry(state, event) for state in ResumptionState)]
+        for event in ResumptionEvent
+    ]
+    return "\n".join([_GOING_ON, *_table(columns, rows), ""])
+
+
+def _entry(state: ResumptionState, event: ResumptionEvent) -> str:
+    action, after = RESUMPTION[state, event]
+    return action.value if after is state else f"{action.value}; then *{after.value}*"
+
+
 def render() -> str:
     """Return the page."""
     sections = [_streams(Side.SOURCE, SOURCE), _streams(Side.DESTINATION, DESTINATION)]
-    return "\n".join([_INTRODUCTION, _session(), *sections, _endings()])
+    return "\n".join([_INTRODUCTION, _session(), *sections, _endings(), _resumption()])
 
 
 if __name__ == "__main__":

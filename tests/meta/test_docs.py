@@ -189,6 +189,7 @@ def test_the_rules_can_fail() -> None:
         "bench",
         "fuzz",
         "soak",
+        "soak-survival",
         "soak-agent",
         "apt",
         "apt-bench",

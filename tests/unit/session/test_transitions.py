@@ -40,7 +40,12 @@ def load_script() -> ModuleType:
 
 
 def test_the_stream_messages_are_all_but_the_session_s_own() -> None:
-    own = {MessageType.UNKNOWN, MessageType.SESSION_RESET, MessageType.SERVICE_IDS}
+    own = {
+        MessageType.UNKNOWN,
+        MessageType.SESSION_RESET,
+        MessageType.SERVICE_IDS,
+        MessageType.SESSION_OFFER,
+    }
     assert set(MessageType) - own - PEER_MESSAGES == STREAM_MESSAGES
 
 
