@@ -7,17 +7,19 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from support.network.applications import application, client, read_to_the_end
+from support.network.applications import application, client, noise, read_to_the_end
 from support.processes.child import Process, clean_environment, process
 from support.repository import ROOT
 from support.service import ServiceProcess
-from support.tunnel import arguments_for, open_tunnel, read_ready_file
+from support.tunnel import Tunnel, arguments_for, open_tunnel, read_ready_file
 from support.waiting import HANG, until
 from tailrace.common.addresses import ServiceAddresses
+from tailrace.testing.middlebox import middlebox
 from tailrace.wire import Side
 
 SYSTEMS = ("macos", "windows")
@@ -67,12 +69,19 @@ TUNNEL = """
 """
 
 
-SIZE = 50_000
+HALF = 25_000
 
 
-async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+class Answer:
     """Send back what comes, and end the connection: Windows sees no more of an end than its FIN."""
-    writer.write(await reader.readexactly(SIZE))
+
+    def __init__(self) -> None:
+        self.has_half = asyncio.Event()
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first = await reader.readexactly(HALF)
+        self.has_half.set()
+        writer.write(first + await reader.readexactly(HALF))
 
 
 def on(system: str, *words: str) -> list[str]:
@@ -104,7 +113,7 @@ def test_every_module_can_be_imported(system: str) -> None:
 @pytest.mark.parametrize("system", SYSTEMS)
 async def test_the_library(system: str, service: ServiceProcess, tmp_path: Path) -> None:
     tunnel = open_tunnel(service.endpoints, service.control, "ECHO", "CMD")
-    async with application(answer) as address:
+    async with application(Answer()) as address:
         variables = {
             "ENDPOINT": tunnel.endpoints.data_endpoint,
             "CA": tunnel.endpoints.ca_file,
@@ -118,10 +127,12 @@ async def test_the_library(system: str, service: ServiceProcess, tmp_path: Path)
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-async def test_local_proxies(system: str, service: ServiceProcess, tmp_path: Path) -> None:
+async def test_local_proxies_through_a_cut(
+    system: str, service: ServiceProcess, tmp_path: Path
+) -> None:
     tunnel = open_tunnel(service.endpoints, service.control, "ECHO")
 
-    def command(side: Side, services: ServiceAddresses | None = None) -> list[str]:
+    def command(tunnel: Tunnel, side: Side, services: ServiceAddresses | None = None) -> list[str]:
         words = [*arguments_for(tunnel, side, services), "--ready-file", str(ready[side])]
         return on(system, "tailrace.cli.localproxy.main", *words)
 
@@ -134,17 +145,29 @@ async def test_local_proxies(system: str, service: ServiceProcess, tmp_path: Pat
         assert started.running, started.log
 
     ready = {side: tmp_path / f"{side.value}.json" for side in Side}
-    async with application(answer) as address:
-        far = command(Side.DESTINATION, {"ECHO": address})
+    answer = Answer()
+    async with (
+        application(answer) as address,
+        middlebox(tunnel.settings(Side.SOURCE)) as box,
+    ):
+        far = command(tunnel, Side.DESTINATION, {"ECHO": address})
         with process("far", far, tmp_path, environment(Side.DESTINATION)) as destination:
             await is_ready(Side.DESTINATION, destination)
-            near = command(Side.SOURCE)
+            behind = replace(tunnel.endpoints, data_endpoint=f"127.0.0.1:{box.port}")
+            near = command(replace(tunnel, endpoints=behind), Side.SOURCE)
             with process("near", near, tmp_path, environment(Side.SOURCE)) as source:
                 await is_ready(Side.SOURCE, source)
                 where = read_ready_file(ready[Side.SOURCE])["ECHO"]
                 async with client(where) as streams:
-                    streams[1].write(bytes(SIZE))
-                    assert await read_to_the_end(streams) == bytes(SIZE)
+                    data = noise(2 * HALF)
+                    streams[1].write(data[:HALF])
+                    async with asyncio.timeout(HANG):
+                        await answer.has_half.wait()
+                    box.cut()
+                    streams[1].write(data[HALF:])
+                    assert await read_to_the_end(streams) == data
+                assert "paused: link lost" in source.log
+                assert "resumed after" in source.log
                 source.signal(signal.SIGINT)
                 assert await source.exit_code() == 0, source.log
                 assert "Ending on SIGINT" in source.log
@@ -174,3 +197,11 @@ def test_what_windows_does_not_have(words: list[str], reason: str) -> None:
     command = " ".join(words[: 2 if words[0] == "agent" else 1])
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"tailrace {command}: {reason}\n"
+
+
+def test_a_unix_socket_as_a_service_is_refused_on_windows() -> None:
+    words = ["tailrace.cli.localproxy.main", "-r", "us-east-1", "-d", "SSH=/run/ssh"]
+    done = run("windows", *words, AWSIOT_TUNNEL_ACCESS_TOKEN="token")
+    reason = "'/run/ssh' is the path of a unix socket, which this system does not have"
+    assert (done.returncode, reason in done.stderr) == (1, True), done.stderr
+    assert "Traceback" not in done.stderr
