@@ -170,7 +170,7 @@ _WINDOWS: Final = _System(
     other_names={
         "os": {"name": "nt", "kill": _kill},
         "sys": {"platform": "win32"},
-        "ctypes": {"WinDLL": _Kernel, "get_last_error": lambda: 87},
+        "ctypes": {"WinDLL": _Kernel, "get_last_error": lambda: 87, "FormatError": os.strerror},
         "select": {"select": _select},
         "signal": {"SIGBREAK": signal.SIGQUIT, "CTRL_C_EVENT": 0},
         "socket": {"socketpair": _socketpair},
