@@ -23,6 +23,8 @@ _LINGER: Final = struct.Struct("hh" if sys.platform == "win32" else "ii")
 _RST_ON_CLOSE: Final = _LINGER.pack(1, 0)
 _FIN_ON_CLOSE: Final = _LINGER.pack(0, 0)
 """Values of SO_LINGER."""
+_SO_NWRITE: Final = 0x1024
+"""Option of macOS, which has no ``TIOCOUTQ`` for sockets: bytes in the send buffer."""
 _HAS_SENDMSG: Final = hasattr(socket.socket, "sendmsg")
 
 
@@ -133,6 +135,8 @@ else:
     def unacknowledged(sock: socket.socket) -> int:
         """Return how many sent bytes the other end's kernel has not taken; 1 if unknown."""
         try:
+            if sys.platform == "darwin":
+                return sock.getsockopt(socket.SOL_SOCKET, _SO_NWRITE)
             answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
         except (OSError, ValueError):
             return 1
