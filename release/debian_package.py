@@ -60,7 +60,7 @@ def _build(output: Path) -> Path:
         home = Path(name, "tailrace")
         copy_sources(home)
         wheels = home / "wheels"
-        build(home, wheels, {"TAILRACE_FAST": "0"})
+        build(home, wheels, {})
         for sdist in wheels.glob("*.tar.gz"):
             sdist.unlink()
         (wheel,) = wheels.glob("*.whl")

@@ -102,8 +102,7 @@ def main(words: list[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="tailrace-build-") as name:
             copy_sources(Path(name, "sources"))
-            # Compiled code would be for one Python only.
-            build(Path(name, "sources"), Path(name, "made"), {"TAILRACE_FAST": "0"})
+            build(Path(name, "sources"), Path(name, "made"), {})
             (wheel,) = Path(name, "made").glob("*.whl")
             content = single_file(wheel)
     except ReleaseError as error:
