@@ -22,8 +22,9 @@ def network_error_text(error: BaseException | None) -> str:
 
 
 def _text_of(number: int) -> str:
-    if sys.platform == "win32" and number >= 10_000:  # those of Winsock, unknown to strerror
+    if sys.platform == "win32":
         import ctypes
 
-        return ctypes.FormatError(number)
+        if number >= 10_000:  # those of Winsock, unknown to strerror
+            return ctypes.FormatError(number)
     return os.strerror(number)
