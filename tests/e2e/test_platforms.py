@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from support.network.applications import application, client, noise, read_to_the_end
+from support.network.certificates import Certificates
+from support.network.web_proxies import proxy_server
 from support.processes.child import Process, clean_environment, process
 from support.repository import ROOT
 from support.service import ServiceProcess
@@ -127,6 +129,33 @@ async def test_the_library(system: str, service: ServiceProcess, tmp_path: Path)
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
+async def test_the_library_through_a_proxy_over_tls(
+    system: str, service: ServiceProcess, tmp_path: Path
+) -> None:
+    tunnel = open_tunnel(service.endpoints, service.control, "ECHO", "CMD")
+    certificates = Certificates(tmp_path)
+    trusted = tmp_path / "trusted.pem"
+    roots = (Path(tunnel.endpoints.ca_file), certificates.ca_file)
+    trusted.write_text("".join(file.read_text() for file in roots))
+    async with (
+        application(Answer()) as address,
+        proxy_server(tls=certificates.server_context()) as proxy,
+    ):
+        variables = {
+            "ENDPOINT": tunnel.endpoints.data_endpoint,
+            "CA": str(trusted),
+            "ECHO": str(address),
+            "SOURCE": tunnel.tokens[Side.SOURCE].reveal(),
+            "DESTINATION": tunnel.tokens[Side.DESTINATION].reveal(),
+            "https_proxy": f"https://localhost:{proxy.port}",
+        }
+        command = on(system, "-c", textwrap.dedent(TUNNEL))
+        with process("program", command, tmp_path, clean_environment(**PATHS, **variables)) as it:
+            assert await it.exit_code() == 0, it.log
+        assert proxy.connections == 2
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
 async def test_local_proxies_through_a_cut(
     system: str, service: ServiceProcess, tmp_path: Path
 ) -> None:
@@ -180,6 +209,15 @@ def test_the_agent_on_windows(tmp_path: Path) -> None:
     done = run("windows", "tailrace", *words)
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
     assert "standard input has ended; no more notifications come from there" in done.stderr
+
+
+def test_an_agent_is_checked_on_windows(tmp_path: Path) -> None:
+    (state := tmp_path / "state").mkdir(mode=0o700)
+    words = ["agent", "check", "--thing-name", "pump-7", "--service", "SSH=1"]
+    words += ["--notify-file", str(tmp_path / "notes"), "--proxy-endpoint", "127.0.0.1:1"]
+    done = run("windows", "tailrace", *words, "--state-dir", str(state))
+    assert f"{state}: no agent runs" in done.stdout, done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, Protocol
 
-__all__ = ["Readiness", "SelectorThread", "readiness_of"]
+__all__ = ["Readiness", "SelectorThread", "is_over", "readiness_of"]
 
 _Callback = Callable[[], object]
 
@@ -45,6 +45,21 @@ def readiness_of(loop: asyncio.AbstractEventLoop) -> Readiness:
     if sys.platform == "win32" and isinstance(loop, asyncio.ProactorEventLoop):
         return SelectorThread.of(loop)
     return loop
+
+
+if sys.platform == "win32":
+
+    def is_over(sock: socket.socket) -> bool:
+        """Return whether the connection of a socket is known to be over in both directions."""
+        return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+else:
+
+    def is_over(sock: socket.socket) -> bool:
+        """Return whether the connection of a socket is known to be over in both directions."""
+        poll = select.poll()
+        poll.register(sock, 0)  # no event at all: the end is always reported
+        return bool(poll.poll(0))
 
 
 class SelectorThread:

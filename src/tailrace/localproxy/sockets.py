@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
-from ..common.readiness import readiness_of
+from ..common.readiness import is_over, readiness_of
 from .client_socket import is_closed
 
 __all__ = ["SocketEnd", "tune", "unacknowledged"]
@@ -82,7 +82,7 @@ class SocketEnd:
 
     def is_gone(self) -> bool:
         """Return whether the other end is known to be closed altogether, or to have reset."""
-        return _hung_up(self._sock) or is_closed(self._sock)
+        return is_over(self._sock) or is_closed(self._sock)
 
     def close(self) -> None:
         """Close the socket; what was sent is still delivered."""
@@ -113,24 +113,13 @@ def tune(sock: socket.socket) -> None:
 
 if sys.platform == "win32":
 
-    def _hung_up(sock: socket.socket) -> bool:
-        """Return whether the connection of a socket is over in both directions."""
-        return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
-
     def unacknowledged(sock: socket.socket) -> int:
         """Return how many sent bytes the other end's kernel has not taken; 1 if unknown."""
         return 1
 
 else:
     import fcntl
-    import select
     import termios
-
-    def _hung_up(sock: socket.socket) -> bool:
-        """Return whether the connection of a socket is over in both directions."""
-        poll = select.poll()
-        poll.register(sock, 0)
-        return bool(poll.poll(0))
 
     def unacknowledged(sock: socket.socket) -> int:
         """Return how many sent bytes the other end's kernel has not taken; 1 if unknown."""

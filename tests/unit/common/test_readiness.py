@@ -11,7 +11,7 @@ import pytest
 
 from support.waiting import until
 from tailrace.common import readiness
-from tailrace.common.readiness import Readiness, SelectorThread, readiness_of
+from tailrace.common.readiness import Readiness, SelectorThread, is_over, readiness_of
 
 
 @pytest.fixture
@@ -26,6 +26,17 @@ async def ending(thread: SelectorThread) -> None:
     """Do what asyncio.run() does at its end."""
     await asyncio.get_running_loop().shutdown_asyncgens()
     await until(lambda: not thread._thread.is_alive(), "the end of the thread")
+
+
+def test_a_connection_is_over_when_both_directions_are(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    here, there = pair
+    there.send(b"unread")
+    there.shutdown(socket.SHUT_WR)
+    assert not is_over(here)
+    there.close()
+    assert is_over(here)
 
 
 async def test_a_loop_that_tells_is_asked_itself(loop_kind: str) -> None:
