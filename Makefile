@@ -8,6 +8,12 @@ export PYTHONDONTWRITEBYTECODE :=
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+# Where Python does what the extension does otherwise, for `make test-python`: all modules that they
+# share, and some whole tunnels. Everything is `make test-python PYTEST_ARGS=tests`.
+DATA_PATH_TESTS := tests/unit/common/test_counts.py tests/unit/wire tests/unit/session tests/unit/flow \
+    $(addprefix tests/unit/link/test_,base_link.py picows_link.py) tests/unit/localproxy \
+    tests/unit/service/relay tests/session tests/conformance/test_recorded.py \
+    $(addprefix tests/e2e/test_,backpressure.py half_close.py survival.py)
 # Files are spread over more processes than there are cores; the tests of a file stay together
 # and in order, and those of tests/conformance too.
 PYTEST_WORKERS ?= -n auto --dist loadfile
@@ -18,6 +24,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_READY := $(VENV)/.ready-demo
+# What the optional extension is built from, when the package is installed.
+EXTENSION := hatch_build.py src/tailrace/_fast.pyx src/tailrace/_core.pyx src/tailrace/_core.pxd
 # Its progress is for people, standard output for results.
 PIP_INSTALL := @$(BIN)/python -m pip --disable-pip-version-check install >&2
 
@@ -36,6 +44,14 @@ BENCH_ARGS ?=
 FUZZ_MINUTES ?= 10
 TARGETS ?=
 
+# CPU minutes of `make fuzz-native`, and its targets.
+NATIVE_MINUTES ?= 60
+NATIVE_TARGETS ?= framing fastpath relay-gate link-gate
+SANITIZE := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined
+
+# Interpreters that `make wheels` builds a wheel with the extension for.
+WHEEL_PYTHONS ?= $(PYTHON)
+
 # Minutes of `make soak`; SOAK_ARGS takes any other option (make soak SOAK_ARGS=--help).
 SOAK_MINUTES ?= 10
 SOAK_ARGS ?=
@@ -49,12 +65,13 @@ SOAK_SILENCES ?= 15
 SOAK_ROUNDS ?= 100
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test conformance check audit package zipapp deb release test-version cover bench bench-publish bench-must-hold bench-micro bench-instructions fuzz soak soak-survival soak-agent apt apt-bench clean
+.PHONY: help setup demo test conformance check audit package zipapp deb release test-version cover bench bench-publish bench-must-hold bench-micro bench-instructions fuzz soak soak-survival soak-agent apt apt-bench clean test-python fuzz-native wheels
 
 help:
 	@echo "make setup        make the virtual environment $(VENV)"
 	@echo "make demo         send files through a tunnel on this machine and measure it"
 	@echo "make test         run all tests; PYTEST_ARGS='tests/unit -x' narrows them down"
+	@echo "make test-python  run those of the data path again, without the compiled extension"
 	@echo "make conformance  run all scenarios over both link back ends; TARGET=PATH adds another proxy"
 	@echo "make check        lint, format check, types and audit"
 	@echo "make audit        known vulnerabilities of what is installed, where PyPI can be asked"
@@ -70,6 +87,8 @@ help:
 	@echo "make bench-micro         micro benchmarks of the hot paths"
 	@echo "make bench-instructions  machine instructions of the hot paths, for noisy machines"
 	@echo "make fuzz         made-up inputs for FUZZ_MINUTES=10 of CPU time; TARGETS='codec sigv4' narrows it down"
+	@echo "make fuzz-native  the same for NATIVE_MINUTES=60, with the extension built to find faults of memory"
+	@echo "make wheels       put wheels into dist/: one for each of WHEEL_PYTHONS, and one for any Python"
 	@echo "make soak         20 tunnels under load and random faults for SOAK_MINUTES=10"
 	@echo "make soak-survival  one ssh session and one transfer through SOAK_CUTS=1000 cuts"
 	@echo "make soak-agent   the device agent through SOAK_ROUNDS=100 restarts, drops and rotations"
@@ -86,13 +105,13 @@ define VIRTUAL_ENVIRONMENT
 @$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 endef
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml $(EXTENSION)
 	$(call VIRTUAL_ENVIRONMENT,all that tests and checks use: about 470 MB)
 	$(PIP_INSTALL) --upgrade 'pip>=25.1'
 	$(PIP_INSTALL) --editable '.[service,socks,operator]' --group dev
 	@touch $@
 
-$(DEMO_READY): pyproject.toml
+$(DEMO_READY): pyproject.toml $(EXTENSION)
 	$(call VIRTUAL_ENVIRONMENT,what the demonstration runs: about 70 MB)
 	$(PIP_INSTALL) --editable '.[service]'
 	@touch $@
@@ -110,6 +129,10 @@ ifeq ($(strip $(PYTEST_ARGS)),)
 	@$(BIN)/coverage json --quiet -o build/coverage.json
 	@$(BIN)/python tests/coverage_gate.py build/coverage.json
 endif
+
+# What the extension does, Python does without it: the tests that have bytes go through.
+test-python: $(READY)
+	@TAILRACE_FAST=0 $(BIN)/python -m pytest $(PYTEST_WORKERS) $(or $(PYTEST_ARGS),$(DATA_PATH_TESTS))
 
 conformance: $(READY)
 	@mkdir -p build
@@ -168,6 +191,32 @@ bench-instructions: $(READY)
 # The strategies and vectors of the tests are used here, too.
 fuzz: $(READY)
 	@PYTHONPATH=tests $(BIN)/python -m fuzz --minutes $(FUZZ_MINUTES) $(TARGETS)
+
+# The extension is built once more, into a place of its own, with compiler checks that Python's own
+# memory takes part in.
+fuzz-native: $(READY)
+	@rm -rf build/native && mkdir -p build/native
+	@TAILRACE_FAST=1 TAILRACE_FAST_FLAGS='$(SANITIZE)' $(BIN)/python -m pip \
+	    --disable-pip-version-check install --quiet --no-deps --no-cache-dir --target build/native .
+	@LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
+	    ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc PYTHONPATH=build/native:tests \
+	    $(BIN)/python -m fuzz --minutes $(NATIVE_MINUTES) $(NATIVE_TARGETS)
+
+# pip takes the one for its interpreter, and where there is none, the one without the extension.
+wheels: $(READY)
+	@rm -rf build/wheels && mkdir -p build/wheels dist
+	$(PIP_INSTALL) --group wheels
+	@for python in $(WHEEL_PYTHONS); do \
+	    TAILRACE_FAST=1 $(BIN)/python -m pip --disable-pip-version-check --python $$python wheel --quiet \
+	        --no-deps --wheel-dir build/wheels . || exit 1; \
+	done
+	@for wheel in build/wheels/*-linux_*.whl; do \
+	    PATH="$(BIN):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist $$wheel >&2 || exit 1; \
+	done
+	@find build/wheels -name '*.whl' ! -name '*-linux_*' -exec cp {} dist \;
+	@TAILRACE_FAST=0 $(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps \
+	    --wheel-dir dist .
+	@ls dist/*.whl
 
 soak: $(READY)
 	@PYTHONPATH=tests $(BIN)/python -m soak --minutes $(SOAK_MINUTES) $(SOAK_ARGS)

@@ -13,6 +13,7 @@ from .targets import (
     devices,
     http,
     mqtt,
+    native,
     notifications,
     operations,
     resumption,
@@ -20,7 +21,7 @@ from .targets import (
     wire,
 )
 
-__all__ = ["TARGETS"]
+__all__ = ["NATIVE", "TARGETS"]
 
 _ALL: Final[tuple[Target[Any], ...]] = (
     wire.CODEC,
@@ -51,6 +52,11 @@ _ALL: Final[tuple[Target[Any], ...]] = (
     operations.OPERATION_CALLS,
     devices.CERTIFICATE_PIN,
     devices.EVENT_STREAM,
+    native.LINK_GATE,
+    native.RELAY_GATE,
 )
 
 TARGETS: Final[Mapping[str, Target[Any]]] = {target.name: target for target in _ALL}
+
+NATIVE: Final = frozenset({native.LINK_GATE.name, native.RELAY_GATE.name})
+"""Targets that find nothing without the compiled extension."""

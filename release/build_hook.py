@@ -1,4 +1,4 @@
-"""What hatchling calls for a wheel: it adds manual pages and completions, from the option tables.
+"""What a wheel gets beside the package: manual pages and completions, from the option tables.
 
 They go where shells and man(1) look below the prefix of an environment: ``share/man``,
 ``share/bash-completion``, ``share/zsh`` and ``share/fish``.
@@ -9,11 +9,8 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
-from hatchling.builders.hooks.plugin.interface import BuildHookInterface
-
-__all__ = ["SharedFiles", "SharedFilesHook"]
+__all__ = ["SharedFiles"]
 
 
 class SharedFiles:
@@ -35,21 +32,3 @@ class SharedFiles:
     def remove(self) -> None:
         """Remove the directory."""
         self._directory.cleanup()
-
-
-class SharedFilesHook(BuildHookInterface[Any]):
-    """Adds the files to a wheel; an editable installation goes without."""
-
-    PLUGIN_NAME = "custom"
-    _files: SharedFiles | None = None
-
-    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Add the files."""
-        if version != "editable":
-            self._files = SharedFiles(self.root, self.metadata.version)
-            build_data["shared_data"].update(self._files.in_wheel)
-
-    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
-        """Remove what was written."""
-        if self._files is not None:
-            self._files.remove()

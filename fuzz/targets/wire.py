@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from support.oracles.protobuf import OracleError, oracle_decode
 from support.session.messages import bodies, load_vectors, messages
+from tailrace.common.extension import load
 from tailrace.errors import DecodeError, LocalProtocolError
 from tailrace.wire import (
     MAX_MESSAGE,
@@ -219,6 +220,8 @@ def _check_fast_path(bodies_: tuple[bytes, ...]) -> None:
         if len(body) <= MAX_MESSAGE:
             only = index.find_only(memoryview(len(body).to_bytes(2, "big") + body))
             assert only == (known and (known[0], known[1] + 2, known[2] + 2))
+        if extension := load():
+            assert extension.Heads(index).look_up(body) == known
         if known is not None:
             assert message is not None, "a message was recognised that is none"
             assert message.type == MessageType.DATA

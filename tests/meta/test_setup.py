@@ -18,8 +18,10 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs the 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """A directory with what the rules look at."""
-    for name in ("Makefile", "pyproject.toml"):
-        shutil.copy(ROOT / name, tmp_path)
+    sources = [file.relative_to(ROOT) for file in (ROOT / "src" / "tailrace").glob("_*.p*x*")]
+    for name in ("Makefile", "pyproject.toml", "hatch_build.py", *sources):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / ".venv").mkdir()
     return tmp_path
 

@@ -55,6 +55,7 @@ def test_the_wheel_has_the_package_and_what_belongs_beside_it(wheel: zipfile.Zip
         "share/zsh/site-functions/_localproxy",
         "share/fish/vendor_completions.d/tailrace.fish",
     } <= beside
+    assert not {Path(name).suffix for name in names} & {".built", ".pxd", ".pyx", ".so"}
     tops = {
         name.partition("/")[0].removeprefix(f"tailrace-{tailrace.__version__}") for name in names
     }
@@ -67,6 +68,7 @@ def test_the_sdist_has_the_tests_and_nothing_of_this_machine(made: Path) -> None
         members = archive.getmembers()
     tops = {Path(member.name).parts[1] for member in members}
     assert {"tests", "docs", "src", "release", "pyproject.toml", "CHANGELOG.md"} <= tops
+    assert "hatch_build.py" in tops
     assert not {".venv", "build", "dist", ".git", "__pycache__"} & tops
     assert {(member.uid, member.gid, member.uname) for member in members} == {(0, 0, "")}
 

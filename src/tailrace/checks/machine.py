@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Final
 
 from ..common.certificate_files import certificate_error_text, refuse_passphrase
+from ..common.extension import data_path
 from ..common.private_files import OTHERS_MAY_WRITE
 from ..common.wall_clock import is_clock_set
 from ..link.tls.x509_names import describe, end_of_validity
 from .findings import Finding, failed, ok, warning
 
-__all__ = ["check_certificate", "check_clock"]
+__all__ = ["check_certificate", "check_clock", "check_data_path"]
 
 _SOON: Final = timedelta(days=30)
 """Time before our own certificate expires in which that is worth a warning."""
@@ -34,6 +35,11 @@ async def check_clock() -> Finding:
         f"{text}, which is before this program was made",
         "set the clock, and have it kept: timedatectl set-ntp true",
     )
+
+
+async def check_data_path() -> Finding:
+    """Tell who moves the data of tunnels, which is no fault in either case."""
+    return ok(data_path())
 
 
 async def check_certificate(certificate: Path, key: Path | None) -> Finding:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import __version__
+from ..common.extension import data_path
 
 if TYPE_CHECKING:
     from ..localproxy.status import TunnelStatus
@@ -41,6 +42,7 @@ def process_document(kind: str, since: float, details: Mapping[str, Any]) -> Doc
         "kind": kind,
         "pid": os.getpid(),
         "version": __version__,
+        "data_path": data_path(),
         "since": since,
         "time": time.time(),
         "clock": time.monotonic(),

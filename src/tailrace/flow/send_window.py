@@ -73,6 +73,8 @@ from collections import deque
 from enum import Enum
 from typing import Final, NamedTuple
 
+from ..common.counts import Meter
+
 __all__ = ["PATIENCE", "QUEUE_DELAY", "SendWindow"]
 
 QUEUE_DELAY: Final = 0.06
@@ -136,7 +138,7 @@ class _Ping(NamedTuple):
     """Bytes in flight when it was sent."""
 
 
-class SendWindow:
+class SendWindow(Meter):
     """The bytes in flight on one link, and the bound on them.
 
     Add what is sent to :attr:`sent`; when that reaches :attr:`mark`, call
@@ -163,9 +165,7 @@ class SendWindow:
         "_starting",
         "_suspended",
         "_used_up_at",
-        "mark",
         "quantum",
-        "sent",
         "size",
     )
 

@@ -65,9 +65,13 @@ class WindowDriver:
         window = self.window
         window.sent += size
         if window.sent >= window.mark:
-            if size >= window.quantum:
-                window.turn_used_up()
-            self._proceed(window.mark_reached(_now()))
+            self.mark_reached(size)
+
+    def mark_reached(self, size: int) -> None:
+        """Act on the mark that the window has reached with the last ``size`` bytes."""
+        if size >= self.window.quantum:
+            self.window.turn_used_up()
+        self._proceed(self.window.mark_reached(_now()))
 
     def pong_received(self, payload: bytes) -> None:
         """Handle a pong of the link, no matter who sent its ping."""

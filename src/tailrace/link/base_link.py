@@ -30,9 +30,10 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 from ..common.close_codes import may_be_sent
+from ..common.counts import Meter
 from ..common.network_errors import network_error_text
 from ..errors import LocalProtocolError, RemoteProtocolError
 from .endpoint import ServiceEndpoint
@@ -139,6 +140,7 @@ class BaseLink(ABC):
         "_timer",
         "_transport",
         "_write_paused",
+        "gate",
     )
 
     def __init__(self, transport: asyncio.Transport, info: LinkInfo, handler: LinkHandler) -> None:
@@ -156,6 +158,7 @@ class BaseLink(ABC):
         self._write_paused = False
         self._pong_owed: bytes | None = None
         self._last_received = self._time()
+        self.gate: Any = None
 
     @property
     def info(self) -> LinkInfo:
@@ -168,6 +171,10 @@ class BaseLink(ABC):
         Silence that we caused says nothing about the peer.
         """
         return self._time() if self._read_paused else self._last_received
+
+    def new_outlet(self, window: Meter, mark_reached: Callable[[int], None]) -> Any:
+        """Return what messages can be sent on without Python, ``None`` if nothing."""
+        return None
 
     @abstractmethod
     def send(self, message: Buffer) -> None:

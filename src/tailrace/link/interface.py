@@ -6,10 +6,12 @@ knows neither WebSocket nor TLS.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
+from ..common.counts import Meter
 from ..wire import NO_CAPABILITIES, Capabilities
 
 __all__ = ["Buffer", "CloseCode", "ClosedBy", "Link", "LinkClosed", "LinkHandler", "LinkInfo"]
@@ -93,6 +95,17 @@ class Link(Protocol):
 
     @property
     def info(self) -> LinkInfo: ...
+
+    gate: Any
+    """What known messages pass through without Python, if anything: an object of the extension."""
+
+    def new_outlet(self, window: Meter, mark_reached: Callable[[int], None]) -> Any:
+        """Return what messages can be sent on without Python, ``None`` if nothing.
+
+        Args:
+            window: counts the bytes that are sent.
+            mark_reached: called with the size of the frame that brings it to its mark.
+        """
 
     @property
     def last_received(self) -> float:

@@ -12,11 +12,14 @@ from picows import WSAutoPingStrategy, WSCloseCode, WSFrame, WSListener, WSMsgTy
 
 from ..common.buffered import feed
 from ..common.close_codes import may_be_sent
+from ..common.counts import Meter
+from ..common.extension import load
 from .base_link import MAX_FRAME_SIZE, READ_BUFFER_SIZE, BaseLink, LinkState, upgrade
 from .endpoint import ServiceEndpoint, user_agent
 from .exchange import Exchange
 from .http.upgrade import accept_for, request_headers, request_path
-from .interface import Buffer, CloseCode, LinkHandler, LinkInfo
+from .interface import Buffer, CloseCode, LinkClosed, LinkHandler, LinkInfo
+from .tls.aiofastnet_compat import fast_transports
 
 __all__ = ["PicowsLink", "open_link"]
 
@@ -38,7 +41,7 @@ async def open_link(
     Raises:
         ServiceUnavailable, AccessRefused, HandshakeFailed: as :func:`.base_link.upgrade`.
     """
-    protocol = _make_protocol(endpoint, lambda request, response: _Listener(link))
+    protocol = _make_protocol(endpoint, lambda request, response: link.gate or _Listener(link))
     protocol.connection_made(exchange.transport)  # sends the request, with a key of its own
     key = protocol.transport.request.headers["Sec-WebSocket-Key"]
     info = await upgrade(exchange, b"", endpoint, key, "picows")
@@ -50,7 +53,7 @@ async def open_link(
 class PicowsLink(BaseLink):
     """One open WebSocket whose frames picows makes and parses."""
 
-    __slots__ = ("_parse", "_protocol_core", "_send_frame", "_websocket")
+    __slots__ = ("_extension", "_outlet", "_parse", "_protocol_core", "_send_frame", "_websocket")
 
     def __init__(
         self, transport: asyncio.Transport, info: LinkInfo, handler: LinkHandler, protocol: Any
@@ -60,6 +63,15 @@ class PicowsLink(BaseLink):
         self._parse: Any = protocol.buffer_updated
         self._websocket: WSTransport = protocol.transport
         self._send_frame = self._websocket.send
+        self._extension = load()
+        self._outlet: Any = None
+        if self._extension is not None:
+            self.gate = self._extension.LinkGate(self)
+
+    def new_outlet(self, window: Meter, mark_reached: Callable[[int], None]) -> Any:
+        if self._extension is not None:
+            self._outlet = self._extension.LinkOutlet(self._websocket, window, mark_reached)
+        return self._outlet
 
     def send(self, message: Buffer) -> None:
         """Send one binary frame; ``message`` may be reused as soon as this returns.
@@ -78,7 +90,12 @@ class PicowsLink(BaseLink):
         """Called when bytes have come in: let picows parse them, which may close the link."""
         self._last_received = self._time()
         self._parse(size)
-        if self._websocket.is_close_frame_sent and self._state is _OPEN:
+        if self._websocket.is_close_frame_sent:
+            self.close_frame_sent()
+
+    def close_frame_sent(self) -> None:
+        """Called when a close frame was sent: if by picows, it has found a fault."""
+        if self._state is _OPEN:
             sent = self._websocket.close_handshake.sent
             assert sent is not None
             self.framing_failed(int(sent.code.value), sent.reason)
@@ -92,12 +109,24 @@ class PicowsLink(BaseLink):
                 if frame.rsv1 or frame.rsv2 or frame.rsv3:
                     self._reserved_bit()
                     return
-                try:
-                    self._frame_received(frame.get_payload_as_memoryview())
-                except Exception as error:
-                    self.handler_failed(error)
+                self.bytes_arrived(frame.get_payload_as_memoryview())
                 return
         self._other_frame(frame)
+
+    def bytes_arrived(self, payload: memoryview) -> None:
+        """Called with what came in a data frame, or the rest of it."""
+        if self._state is _OPEN:
+            try:
+                self._frame_received(payload)
+            except Exception as error:
+                self.handler_failed(error)
+
+    def _begin_closing(self, outcome: LinkClosed, patience: float | None) -> None:
+        if self.gate is not None:
+            self.gate.shut()
+        if self._outlet is not None:
+            self._outlet.close()
+        super()._begin_closing(outcome, patience)
 
     def _other_frame(self, frame: WSFrame) -> None:
         kind = frame.msg_type
@@ -126,13 +155,23 @@ class PicowsLink(BaseLink):
         self.close_received(code, payload[2:].decode("utf-8", "replace"))
 
     def _protocol(self) -> asyncio.BaseProtocol:
-        return _Wire(self, self._protocol_core)
+        wire = _Wire(self, self._protocol_core)
+        transports = fast_transports()
+        if self._extension is None or transports is None:
+            return wire
+        if not isinstance(self._transport, transports.Transport):
+            return wire
+        wire.buffer_updated = self._parse
+        protocol: asyncio.BaseProtocol = self._extension.Wire(wire, self, self._websocket)
+        return protocol
 
     def _feed(self, data: bytes) -> None:
         feed(data, self._protocol_core.get_buffer, self.data_arrived)
 
     def _break_cycles(self) -> None:
         super()._break_cycles()
+        if self.gate is not None:
+            self.gate.end()
         self._protocol_core = self._parse = None  # its listener knows this link
 
     def _send_pong(self, pong: bytes) -> None:

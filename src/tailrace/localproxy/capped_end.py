@@ -196,6 +196,7 @@ class CappedEnd:
         "_end",
         "_reading",
         "_writing",
+        "descriptor",
         "is_gone",
         "pending_error",
         "start_reading",
@@ -209,6 +210,7 @@ class CappedEnd:
         self, loop: asyncio.AbstractEventLoop, end: LocalEnd, bandwidth: Bandwidth
     ) -> None:
         self._end = end
+        self.descriptor = -1
         self._reading = _Direction(
             loop, bandwidth.from_application, end.start_reading, end.stop_reading
         )

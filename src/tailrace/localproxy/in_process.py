@@ -184,6 +184,7 @@ class StreamEnd:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, protocol: asyncio.Protocol) -> None:
         self._loop = loop
+        self.descriptor = -1
         self._protocol = protocol
         self._written = ByteQueue()
         self._low, self._high = _HIGH // 4, _HIGH

@@ -70,8 +70,9 @@ class Inbound(Generic[R]):
         self._give_up = give_up
         self._set_reading: Callable[[bool], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._owing: set[R] = set()
-        """Connections for which something may not have been acknowledged."""
+        self._owing: dict[R, None] = {}
+        """Connections for which something may not have been acknowledged, in order: what is sent
+        does not depend on chance."""
         self._owing_timer: asyncio.TimerHandle | None = None
 
     def attach(self, set_reading: Callable[[bool], None]) -> None:
@@ -102,14 +103,14 @@ class Inbound(Generic[R]):
 
     def mark_reached(self, receiver: R) -> None:
         """Have the session judge what has come for a connection, and acknowledge it in time."""
-        self._owing.add(receiver)
+        self._owing[receiver] = None
         if self._owing_timer is None:
             self._owing_timer = self._loop.call_later(_ACKNOWLEDGE_AFTER, self._acknowledge)
         self._session.mark_reached(receiver.connection)
 
     def _acknowledge(self) -> None:
         self._owing_timer = None
-        receivers, self._owing = self._owing, set()
+        receivers, self._owing = self._owing, {}
         for receiver in receivers:
             self._session.acknowledge(receiver.connection)
 
@@ -126,7 +127,7 @@ class Inbound(Generic[R]):
     def removed(self, receiver: R) -> None:
         """Forget a connection and what waited for its socket."""
         self.buffers.removed(receiver, receiver.waiting)
-        self._owing.discard(receiver)
+        self._owing.pop(receiver, None)
         self._regulate()
 
     def _regulate(self) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from ..errors import ServiceIdMismatch, TailraceError
 from ..flow.window_driver import WindowDriver
@@ -54,6 +54,8 @@ class LinkSession:
         self._loop = loop
         self._receive_frame = traffic.session.receive_frame
         """What becomes of a frame: the session takes it, or it is kept, or dropped."""
+        self._gate: Any = None
+        """What known messages pass through without Python, where the link has one."""
         self._reading = True
         """Whether the traffic wants the link to be read."""
         self._link_is_read = True
@@ -66,14 +68,17 @@ class LinkSession:
     def link_opened(self, link: Link) -> None:
         """Take the open link; frames may follow at once."""
         self.link = link
+        self._gate = link.gate
         self._window.start()
         self.traffic.attach(self)
+        self._outbound.outlet = link.new_outlet(self._window.window, self._window.mark_reached)
         self._window_changed()
 
     def stop_receiving(self) -> None:
         """Drop all frames from now on: the proxy ends, and nothing they say matters any more."""
         self._receive_frame = _drop
         self._backlog.clear()
+        self._shut_gate()
 
     # -- link handler ---------------------------------------------------------------------
 
@@ -82,6 +87,20 @@ class LinkSession:
             self._receive_frame(payload)
         except ServiceIdMismatch as error:
             self._failed(error)
+        if self._gate is not None:
+            self._open_gate()
+
+    def _open_gate(self) -> None:
+        """Let known messages pass until something else comes, where none before them waits."""
+        session = self.traffic.session
+        if self._receive_frame == session.receive_frame and not self._backlog:
+            known = session.passable
+            if known is not None:
+                self._gate.open(known)
+
+    def _shut_gate(self) -> None:
+        if self._gate is not None:
+            self._gate.shut()
 
     def writing_paused(self) -> None:
         self._outbound.set_link_paused(True)
@@ -98,7 +117,7 @@ class LinkSession:
         self._receive_frame = self.traffic.session.receive_frame
         while self._backlog:
             self._take_kept()
-        self.link = None
+        self.link = self._gate = None
         self._window.stop()
         self.traffic.detach(closed)
 
@@ -147,6 +166,7 @@ class LinkSession:
         self._requests += cost
         if before < _REQUESTS <= self._requests and self._receive_frame != _drop:
             self._receive_frame = self._keep
+            self._shut_gate()
 
     def _keep(self, frame: memoryview) -> None:
         self._backlog.append(bytes(frame))

@@ -36,9 +36,11 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, Protocol
 
+from ..common.counts import Pump
+from ..common.extension import load
 from ..errors import LocalProtocolError
-from ..session import FEW, LARGE, Connection, Ledger
-from .connection_states import LIVE, NEXT, READ, ConnectionState
+from ..session import FEW, LARGE, Block, Connection, Counts, Ledger, ReplayBuffer
+from .connection_states import FLOWING, LIVE, NEXT, READ, ConnectionState
 from .inbound import Inbound
 from .local_end import LocalEnd
 from .log import TunnelLog
@@ -98,7 +100,7 @@ class ConnectionHost(Protocol):
         """Called when the local end is closed; nothing follows."""
 
 
-class LocalConnection:
+class LocalConnection(Pump):
     """The pump between one local end and one connection of the session.
 
     ``lingers`` tells whether the local end keeps receiving after its end of file: true for
@@ -109,7 +111,6 @@ class LocalConnection:
     __slots__ = (
         "_answered",
         "_broken",
-        "_counts",
         "_cut",
         "_end",
         "_host",
@@ -118,19 +119,23 @@ class LocalConnection:
         "_ledger",
         "_lingers",
         "_loop",
-        "_outbound",
         "_peer_finished",
         "_pieces",
-        "_replay",
         "_timer",
-        "connection",
         "name",
         "since",
         "state",
     )
 
+    connection: Connection
+    _counts: Counts
+    _outbound: Outbound[LocalConnection]
+    _replay: ReplayBuffer | None
+
     def __init__(self, host: ConnectionHost, connection: Connection, name: str, lingers: bool):
         self.connection = connection
+        self.fd = -1
+        self.takes = False
         self.name = name
         self.since = time.time()
         """When it came, in seconds since the epoch."""
@@ -195,11 +200,24 @@ class LocalConnection:
             self._timer = None
         self.state = state
         if state in READ and end is not None:
-            end.start_reading(self._readable if state is _OPEN else self._discard)
+            readable = self._readable if self.fd < 0 else self.readable
+            end.start_reading(readable if state is _OPEN else self._discard)
+        self._note_takes()
+
+    def _note_takes(self) -> None:
+        """Let what comes be written without Python where nothing but that is to be done.
+
+        How a half-closed client of the protocol's own takes its answer, is of interest.
+        """
+        state = self.state
+        flows = state in FLOWING or (state is _HALF_CLOSED and self._replay is not None)
+        self.takes = flows and self.fd >= 0 and not self._pieces
 
     def attach(self, end: LocalEnd) -> None:
         """Take over a connected local end and start to move bytes."""
         self._end = end
+        if load() is not None:
+            self.fd = end.descriptor
         if self._pieces:
             end.start_writing(self._writable)
         if self.state is _FLUSHING:
@@ -387,6 +405,7 @@ class LocalConnection:
             return
         cut = bool(self._cut) or self.state in LIVE or bool(self._pieces)
         self._enter(_CLOSED)
+        self.fd = -1
         self._outbound.forget(self)
         if self._end is not None:
             if self._pieces:
@@ -433,25 +452,46 @@ class LocalConnection:
             return
         error_number = end.pending_error()
         if error_number:
-            self._broken = OSError(error_number, os.strerror(error_number))
-            self._loop.call_soon(self._read_to_the_end)
+            self.note_broken(error_number)
         counts.room -= size
         header = self.connection.data_header(size)
         start = block.GAP - len(header)
         block.memory[start : block.GAP] = header
         message = block.view[start : block.GAP + size]
         outbound.send(message)
-        replay = self._replay
-        if replay is not None:
+        if self._replay is not None:
             if size < LARGE:
-                replay.tail += message
+                self._replay.tail += message
             else:
-                offset = counts.ahead - counts.room
-                if replay.tail:
-                    replay.end_tail(offset - size)
-                replay.pieces.append((message, offset, block))
-                spare = outbound.spare
-                outbound.block = spare.pop() if spare else outbound.memory.new_block()
+                self.keep(block, start, size)
+
+    def keep(self, block: Block, start: int, size: int) -> None:
+        """Keep the block of a large message that was just sent, and read into another one.
+
+        Args:
+            start: where the message begins in it.
+            size: bytes of its payload.
+        """
+        outbound, counts, replay = self._outbound, self._counts, self._replay
+        assert replay is not None
+        offset = counts.ahead - counts.room
+        if replay.tail:
+            replay.end_tail(offset - size)
+        replay.pieces.append((block.view[start : block.GAP + size], offset, block))
+        spare = outbound.spare
+        outbound.block = spare.pop() if spare else outbound.memory.new_block()
+
+    def nothing_read(self, error_number: int) -> None:
+        """Called when a read has found the end of a socket, or an error of that number."""
+        if error_number:
+            self._reading_failed(OSError(error_number, os.strerror(error_number)))
+        else:
+            self._local_eof()
+
+    def note_broken(self, error_number: int) -> None:
+        """Note that the local end broke the connection, behind what there is to read."""
+        self._broken = OSError(error_number, os.strerror(error_number))
+        self._loop.call_soon(self._read_to_the_end)
 
     def _read_to_the_end(self) -> None:
         """Go on reading what came in before the local end broke the connection.
@@ -461,7 +501,7 @@ class LocalConnection:
         if self.state is _OPEN:
             assert self._end is not None
             self._end.stop_reading()
-            self._end.start_reading(self._readable)
+            self._end.start_reading(self._readable if self.fd < 0 else self.readable)
 
     def _discard(self) -> None:
         """Drop what the local end still sends; it can go nowhere.
@@ -503,14 +543,28 @@ class LocalConnection:
                 if counts.received >= counts.ack_at:
                     self._inbound.mark_reached(self)
                 return
-            end.start_writing(self._writable)
             payload = payload[sent:]
-            size -= sent
-        self._pieces.append(memoryview(bytes(payload)))
+        self.rest_received(payload)
+
+    def rest_received(self, rest: memoryview) -> None:
+        """Keep what the local end does not take now, which is counted as received already."""
+        counts, size = self._counts, len(rest)
+        if self._end is not None and not self._pieces:
+            self._end.start_writing(self._writable)
+        self._pieces.append(memoryview(bytes(rest)))
+        self.takes = False
         counts.waiting += size
         self._inbound.buffered(self, size)
         if counts.received >= counts.ack_at:
             self._inbound.mark_reached(self)
+
+    def mark_reached(self) -> None:
+        """Called when as much has come that it has to be looked at."""
+        self._inbound.mark_reached(self)
+
+    def writing_failed(self, error_number: int) -> None:
+        """Called when the socket does not take what has come, because of an error."""
+        self._local_failed(OSError(error_number, os.strerror(error_number)))
 
     def _writable(self) -> None:
         end, pieces = self._end, self._pieces
@@ -538,6 +592,7 @@ class LocalConnection:
         self._inbound.taken(self, sent)
         if not pieces:
             end.stop_writing()
+            self._note_takes()
             if self.state is _FLUSHING:
                 self._flushed()
             elif self._peer_finished:

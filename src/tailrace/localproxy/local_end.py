@@ -17,6 +17,9 @@ class LocalEnd(Protocol):
     of file or a failure included) or room to write.
     """
 
+    descriptor: int
+    """That of a socket whose bytes need only be read and written, -1 for any other end."""
+
     def recv_into(self, buffer: memoryview, limit: int, /) -> int:
         """Read at most ``limit`` bytes (> 0); 0 is the end of file."""
 

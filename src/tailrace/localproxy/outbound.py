@@ -30,6 +30,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
+from ..common.counts import Way
 from ..flow.scheduler import Turns
 from ..session import Block, ReplayMemory
 
@@ -54,8 +55,10 @@ def _no_link(message: memoryview) -> None:
     raise AssertionError("data was sent without a link")
 
 
-class Outbound(Generic[S]):
+class Outbound(Way, Generic[S]):
     """The way from all local sockets of a tunnel to its link."""
+
+    block: Block
 
     def __init__(self, loop: asyncio.AbstractEventLoop, max_payload: int) -> None:
         self.memory = ReplayMemory(max_payload)
@@ -63,8 +66,10 @@ class Outbound(Generic[S]):
         self.memory.filled = self._memory_filled
         self.memory.room_made = self._room_made
         self.spare = self.memory.spare
-        self.block: Block = self.memory.new_block()
+        self.block = self.memory.new_block()
         """What all connections read into."""
+        self.gap = Block.GAP
+        self.outlet = None
         self.budget = 0
         """Bytes that a connection may read and send now; 0 while bulk data has to wait."""
         self.send: Callable[[memoryview], None] = _no_link
@@ -95,6 +100,7 @@ class Outbound(Generic[S]):
         self._attached = False
         self.set_link_paused(True)
         self.send = _no_link
+        self.outlet = None
 
     def set_link_paused(self, paused: bool) -> None:
         """Note whether the write buffer of the link is over its mark."""

@@ -40,6 +40,7 @@ class SocketEnd:
 
     __slots__ = (
         "_sock",
+        "descriptor",
         "pending_error",
         "recv_into",
         "send",
@@ -62,7 +63,8 @@ class SocketEnd:
         self.pending_error: Callable[[], int] = partial(
             sock.getsockopt, socket.SOL_SOCKET, socket.SO_ERROR
         )
-        fd, readiness = sock.fileno(), readiness_of(loop)
+        self.descriptor = fd = sock.fileno()
+        readiness = readiness_of(loop)
         self.start_reading: Callable[[_Callback], object] = partial(readiness.add_reader, fd)
         self.stop_reading: _Stop = partial(readiness.remove_reader, fd)
         self.start_writing: Callable[[_Callback], object] = partial(readiness.add_writer, fd)

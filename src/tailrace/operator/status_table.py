@@ -51,6 +51,8 @@ def status_table(documents: Iterable[Mapping[str, Any]], rates: Rates) -> Status
         for cells in found or [{}]:
             row = {**first, **cells}
             rows.append(tuple(row.get(column) or _NOTHING for column in COLUMNS))
+        if document.get("data_path", "").startswith("Python"):
+            notes.append(f"{name}: data path: {document['data_path']}")
         for tunnel in document.get("tunnels", ()):
             if tunnel.get("waiting"):  # an older process does not tell
                 pause = pause_text(tunnel, document["time"])

@@ -27,6 +27,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
+from ..common.counts import ByteCounts
 from ..errors import RemoteProtocolError
 from ..wire import DataHeader, Place, Progress
 from .replay import MAX_KEPT, ReplayBuffer, ReplayMemory
@@ -38,7 +39,7 @@ FIRST_LIMIT: Final = 256 * 1024
 MAX_WINDOW: Final = 8 * 1024 * 1024
 _OWED_AT_MOST: Final = MAX_KEPT // 12
 """Bytes after which an acknowledgement is due, divided by how many connections owe one."""
-UNLIMITED: Final = 1 << 63
+UNLIMITED: Final = 1 << 62
 """A mark that is never reached."""
 _ROOM: Final = 1 << 29
 """Bytes after which one that may send without limit asks again: Python is quick with less."""
@@ -60,10 +61,10 @@ class SendingHalf(Enum):
     """The peer has everything."""
 
 
-class Counts:
+class Counts(ByteCounts):
     """The bytes of a connection; all there is to count for one that ends with its link."""
 
-    __slots__ = ("ack_at", "ahead", "received", "room", "waiting")
+    __slots__ = ()
 
     def __init__(self, ack_at: int = UNLIMITED) -> None:
         self.room = 0

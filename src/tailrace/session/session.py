@@ -26,7 +26,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..errors import LocalProtocolError, RemoteProtocolError, ServiceIdMismatch
-from ..wire import Capabilities, Message, MessageSplitter, Side, decode
+from ..wire import Capabilities, ConnectionIndex, Message, MessageSplitter, Side, decode
 from .continuity import Continuity
 from .dialect import V1, Dialect
 from .events import (
@@ -42,7 +42,7 @@ from .multiplexer import Multiplexer
 from .outgoing import Outgoing
 from .replay import ReplayMemory
 from .services import MAX_SERVICE_ID, match_service_ids
-from .streams import Connection
+from .streams import Connection, DataSink
 from .transitions import SESSION, MessageKind, SessionAction, SessionState, kind_of
 
 __all__ = ["Session"]
@@ -139,6 +139,14 @@ class Session:
                 self._streams.receive(message, body)
             else:
                 self._receive_session_message(action, kind, message)
+
+    @property
+    def passable(self) -> ConnectionIndex[DataSink] | None:
+        """The connections whose messages may go to their sinks by themselves.
+
+        ``None`` in the middle of a message, and when the session is over.
+        """
+        return None if self._splitter.partial or self.closed else self._known
 
     @property
     def capabilities(self) -> Capabilities:

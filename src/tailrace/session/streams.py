@@ -38,12 +38,12 @@ class Connection:
     """One TCP connection carried by a stream, as the session sees it."""
 
     __slots__ = (
-        "_header",
         "awaits_peer",
         "connection_id",
         "counts",
         "data_key",
         "has_connection_id",
+        "header",
         "heard",
         "is_open",
         "is_paused",
@@ -79,7 +79,8 @@ class Connection:
         self.data_key: DataKey | None = None
         """How the peer's data messages are recognised, once that is known."""
         self.sink: DataSink | None = None
-        self._header = self._new_header()
+        self.header = self._new_header()
+        """What stands in front of data, for :meth:`data_header` and the extension."""
 
     def _new_header(self) -> DataHeader:
         return DataHeader(
@@ -116,12 +117,12 @@ class Connection:
         """
         if not self.is_open:
             raise LocalProtocolError(f"{self} has ended")
-        return self._header.build(size)
+        return self.header.build(size)
 
     def drop_number(self) -> None:
         """Go on without a connection id: the peer speaks V2 or V1."""
         self.has_connection_id = False
-        self._header = self._new_header()
+        self.header = self._new_header()
 
     def __repr__(self) -> str:
         service = self.stream.service_id or "-"

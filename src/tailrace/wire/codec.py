@@ -136,13 +136,14 @@ class DataHeader:
     two bytes), connection id and payload (its length takes three).
     """
 
-    __slots__ = ("_cached", "_cached_size", "_prefix")
+    __slots__ = ("_cached", "_cached_size", "prefix")
 
     def __init__(self, stream_id: int, service_id: str, connection_id: int) -> None:
-        self._prefix = (
+        self.prefix = (
             encode(Message(MessageType.DATA, stream_id, service_id, connection_id)) + b"\x22"
         )
-        if len(self._prefix) > self.MAX_SIZE - 5:
+        """What stands between the two lengths."""
+        if len(self.prefix) > self.MAX_SIZE - 5:
             raise LocalProtocolError(f"service id {service_id!r} is longer than 128 bytes")
         # Bulk data comes in full messages: nearly always the size is that of the last one.
         self._cached_size = MAX_PAYLOAD
@@ -150,12 +151,12 @@ class DataHeader:
 
     def _build(self, size: int) -> bytes:
         length = encode_varint(size)
-        total = len(self._prefix) + len(length) + size
-        return total.to_bytes(2, "big") + self._prefix + length
+        total = len(self.prefix) + len(length) + size
+        return total.to_bytes(2, "big") + self.prefix + length
 
     def payload_size(self, length: int) -> int:
         """Return the size of the payload in a message of ours whose length prefix is ``length``."""
-        rest = length - len(self._prefix)
+        rest = length - len(self.prefix)
         if rest <= 0x80:
             return rest - 1
         return rest - 2 if rest <= 0x4001 else rest - 3

@@ -46,12 +46,15 @@ _NOTHING: Final = (-1, b"", None)
 class ConnectionIndex(Generic[T]):
     """What belongs to the connections whose DATA messages are known. Values are not ``None``."""
 
-    __slots__ = ("_latest", "_prefixes", "_readers")
+    __slots__ = ("_latest", "prefixes", "readers")
 
     def __init__(self) -> None:
-        self._prefixes: dict[bytes, dict[bytes, T]] = {}
-        """Prefix -> tail -> value. Connections of one stream share the ascending prefix."""
-        self._readers: tuple[tuple[int, Callable[[memoryview], tuple[Any, ...]]], ...] = ()
+        self.prefixes: dict[bytes, dict[bytes, T]] = {}
+        """Prefix -> tail -> value. Connections of one stream share the ascending prefix.
+
+        The extension looks into this object and :attr:`readers`, which stay the same ones.
+        """
+        self.readers: list[tuple[int, Callable[[memoryview], tuple[Any, ...]]]] = []
         """Each size of prefixes, and what reads so much of a delimited message: length, prefix and
         the first byte of the payload's length."""
         self._latest: _Latest[T] = _NOTHING
@@ -75,31 +78,31 @@ class ConnectionIndex(Generic[T]):
             prefix = fields + _PAYLOAD_TAG
             header = prefix + length
             if body[: len(header)] == header and body[len(header) + len(payload) :] == tail:
-                if all(len(prefix) != size for size, _ in self._readers):
-                    if len(self._readers) == _MAX_SIZES:
+                if all(len(prefix) != size for size, _ in self.readers):
+                    if len(self.readers) == _MAX_SIZES:
                         return None
                     reader = Struct(f">H{len(prefix)}sB").unpack_from
-                    self._readers = (*self._readers, (len(prefix), reader))
-                self._prefixes.setdefault(prefix, {})[tail] = value
+                    self.readers.append((len(prefix), reader))
+                self.prefixes.setdefault(prefix, {})[tail] = value
                 return prefix, tail
         return None
 
     def remove(self, key: DataKey | None) -> None:
         """Forget what was remembered under ``key``, if anything was."""
-        if key is None or key[0] not in self._prefixes:
+        if key is None or key[0] not in self.prefixes:
             return
         prefix, tail = key
-        tails = self._prefixes[prefix]
+        tails = self.prefixes[prefix]
         tails.pop(tail, None)
         self._latest = _NOTHING
         if not tails:
-            del self._prefixes[prefix]
+            del self.prefixes[prefix]
 
     def clear(self) -> None:
         """Forget everything."""
-        self._prefixes.clear()
+        self.prefixes.clear()
         self._latest = _NOTHING
-        self._readers = ()
+        self.readers.clear()
 
     def find_only(self, frame: memoryview) -> tuple[T, int, int] | None:
         """As :meth:`find`, for a frame that is one delimited message and nothing else.
@@ -110,12 +113,12 @@ class ConnectionIndex(Generic[T]):
         size, head, latest = self._latest
         if end == size and frame[: len(head)] == head:
             return latest
-        for size, read in self._readers:
+        for size, read in self.readers:
             if end > size + 3:
                 stated, prefix, length = read(frame)
                 if stated != end - 2:
                     return None
-                tails = self._prefixes.get(prefix)
+                tails = self.prefixes.get(prefix)
                 if tails is not None:
                     break
         else:
@@ -146,8 +149,8 @@ class ConnectionIndex(Generic[T]):
 
         ``None`` for a message that is not known, or not valid: decode it to be told why.
         """
-        for size, _ in self._readers:
-            tails = self._prefixes.get(body[:size].tobytes())
+        for size, _ in self.readers:
+            tails = self.prefixes.get(body[:size].tobytes())
             if tails is not None:
                 break
         else:

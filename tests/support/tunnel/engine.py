@@ -118,6 +118,8 @@ def pass_time(loop: ClockLoop, seconds: float) -> None:
 class ScriptedEnd:
     """A local end that does what a test says, and notes what was asked of it."""
 
+    descriptor = -1
+
     def __init__(self) -> None:
         self.readable: Callable[[], None] | None = None
         self.writable: Callable[[], None] | None = None
@@ -243,6 +245,8 @@ class ScriptedEnd:
 class NullLink:
     """An open link to nowhere; notes what was asked of it."""
 
+    gate = None
+
     def __init__(self, capabilities: Capabilities = NO_CAPABILITIES) -> None:
         self.info = SimpleNamespace(
             capabilities=capabilities, channel_id="channel", backend="picows"
@@ -272,6 +276,8 @@ class NullLink:
 
     def send_ping(self, payload: bytes) -> None:
         self.pings.append(payload)
+
+    def new_outlet(self, *given: object) -> None: ...
 
     def pause_reading(self) -> None:
         assert self.reading

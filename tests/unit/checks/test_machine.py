@@ -12,8 +12,9 @@ import pytest
 import trustme
 
 from support.network.certificates import Certificates
-from tailrace.checks.findings import Verdict
-from tailrace.checks.machine import check_certificate, check_clock
+from tailrace.checks import machine
+from tailrace.checks.findings import Verdict, ok
+from tailrace.checks.machine import check_certificate, check_clock, check_data_path
 
 
 async def test_a_clock_that_was_set() -> None:
@@ -96,3 +97,9 @@ async def test_a_key_with_a_passphrase(tmp_path: Path, certificates: Certificate
     finding = await check_certificate(pair.cert, encrypted)
     assert finding.verdict is Verdict.FAILED
     assert "openssl pkey" in finding.figure
+
+
+async def test_who_moves_the_data_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    for words in ("compiled extension", "Python: it was not built"):
+        monkeypatch.setattr(machine, "data_path", lambda words=words: words)
+        assert await check_data_path() == ok(words)

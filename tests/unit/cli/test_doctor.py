@@ -88,7 +88,7 @@ def failures(found: dict[str, dict[str, str]]) -> list[str]:
 def test_all_is_well(shell: ServiceProcess, doctor: Doctor) -> None:
     found = doctor()
     assert {each["verdict"] for each in found.values()} == {"ok", "skipped"}
-    assert list(found)[:3] == ["clock", "endpoints", "service web proxy"]
+    assert list(found)[:4] == ["clock", "data path", "endpoints", "service web proxy"]
     assert doctor.err == ""
 
 
@@ -101,7 +101,7 @@ def test_people_get_lines(capsys: pytest.CaptureFixture[str]) -> None:
     (failed,) = (index for index, line in enumerate(lines) if line.startswith("FAIL"))
     assert "Connection refused" in lines[failed]
     assert lines[failed + 1].lstrip().startswith("-> check -r or -e, and that the network")
-    assert captured.err == "tailrace doctor: 1 of 13 checks failed, 5 skipped\n"
+    assert captured.err == "tailrace doctor: 1 of 14 checks failed, 5 skipped\n"
 
 
 @pytest.mark.usefixtures("shell")

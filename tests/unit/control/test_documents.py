@@ -7,6 +7,7 @@ import time
 import pytest
 
 from tailrace import __version__
+from tailrace.common.extension import data_path
 from tailrace.control.documents import FORMAT, process_document, tunnel_document
 from tailrace.localproxy.connection_states import ConnectionState
 from tailrace.localproxy.status import (
@@ -93,6 +94,7 @@ def test_a_process(monkeypatch: pytest.MonkeyPatch):
         "kind": "kind",
         "pid": os.getpid(),
         "version": __version__,
+        "data_path": data_path(),
         "since": 5.0,
         "time": 60.0,
         "clock": 7.0,

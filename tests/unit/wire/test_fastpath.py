@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.session.messages import varint
+from tailrace.common.extension import load
 from tailrace.errors import DecodeError
 from tailrace.wire import (
     MAX_PAYLOAD,
@@ -55,6 +56,8 @@ def found(index: ConnectionIndex[str], body: bytes) -> tuple[str, bytes] | None:
     # The same goes for the frame that is this message alone.
     only = index.find_only(memoryview(delimited(body)))
     assert only == (None if hit is None else (hit[0], hit[1] + 2, hit[2] + 2))
+    if fast := load():  # which looks into the same index
+        assert fast.Heads(index).look_up(body) == hit
     return None if hit is None else (hit[0], body[hit[1] : hit[2]])
 
 
@@ -109,7 +112,7 @@ def test_what_is_removed_is_unknown(write: Write) -> None:
     assert found(index, one) == ("again", b"hello")
     assert found(index, other) == ("other", b"hello")
     index.remove(key)
-    assert len(index._prefixes) == 1
+    assert len(index.prefixes) == 1
     index.clear()
     index.remove(key)
     # Not even when the size of the prefix is tried again.

@@ -20,6 +20,7 @@ from ...common.addresses import (
     UnixAddress,
 )
 from ...common.atomic_files import write_atomically
+from ...common.extension import data_path
 from ...common.log_floods import flood_kind
 from ...common.queued_output import QueuedOutput
 from ...common.systemd import ServiceManager
@@ -129,7 +130,7 @@ class LogReporter:
                     "Successfully established websocket connection with proxy server: wss://%s",
                     endpoint,
                 )
-                logger.debug("Link back end: %s", backend)
+                logger.debug("Link back end: %s; data path: %s", backend, data_path())
             case ServicesMapped(services):
                 self._mapped(services)
             case Listening(service_id, address, assigned):

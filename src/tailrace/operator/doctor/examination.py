@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from ...checks.findings import Finding, failed, skipped
-from ...checks.machine import check_clock
+from ...checks.machine import check_clock, check_data_path
 from ...checks.runner import Check
 from ...checks.server import Server, path_checks
 from ...checks.upgrade import packets_check, upgrade_check
@@ -32,7 +32,11 @@ _MEASURING: Final = 90.0
 
 def doctor_checks(settings: DoctorSettings, subject: Subject) -> list[Check]:
     """Return the checks; the order is that in which a connection fails."""
-    checks = [Check("clock", check_clock), Check(_SUBJECT, _known(subject.finding))]
+    checks = [
+        Check("clock", check_clock),
+        Check("data path", check_data_path),
+        Check(_SUBJECT, _known(subject.finding)),
+    ]
     ways = [] if subject.data is None else _data_checks(subject.data)
     controls, rights = _control_checks(settings, subject)
     tunnel = _tunnel(settings, subject)

@@ -18,12 +18,13 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import aiofastnet
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from ...common.close_codes import may_be_sent
+from ...common.extension import load
 from ...common.log_floods import flood_kind
 from ...errors import RemoteProtocolError
 from ...flow.token_bucket import Bucket
@@ -35,7 +36,7 @@ from ..telemetry.counters import Counters
 from .read_gate import ReadBlock, ReadGate
 from .relay_end import REPLACED, RelayEnd, service_ids_message
 from .switchboard import Switchboard
-from .turn_budget import FRAME_COST, LOW_BUDGET, TurnBudget
+from .turn_budget import FRAME_COST, TurnBudget
 from .write_gate import WriteGate
 
 __all__ = ["ClientLink", "LinkContext", "LinkInfo", "LinkState"]
@@ -124,7 +125,7 @@ class ClientLink(WSListener):
         "_context",
         "_end",
         "_fragmented",
-        "_heard",
+        "_gate",
         "_pending_pong",
         "_quiet_since",
         "_read_gate",
@@ -164,9 +165,16 @@ class ClientLink(WSListener):
         self._closer: asyncio.TimerHandle | None = None
         self._bandwidth: Bucket | None = None
         self._throttle_timer: asyncio.TimerHandle | None = None
-        self._heard = True
-        """Whether anything has come since the last sweep."""
         self._quiet_since = 0.0
+        extension = load()
+        self._gate = None if extension is None else extension.RelayGate(self)
+        """What messages pass through without Python."""
+
+    @property
+    def listener(self) -> WSListener:
+        """What picows is to call; it calls this link."""
+        listener: WSListener = self._gate or self
+        return listener
 
     # -- picows -> relay ---------------------------------------------------------------
 
@@ -199,11 +207,23 @@ class ClientLink(WSListener):
             self._turn_budget,
             info.capabilities,
         )
+        # A tunnel with a limit pays for each frame, which takes Python.
+        if self._gate is not None and self._zero_copy and self._bandwidth is None:
+            self._begin_gate(transport, self._gate)
         self._end.join(context.switchboard, info.tunnel_id, info.expires_at)
+
+    def _begin_gate(self, transport: WSTransport, gate: Any) -> None:
+        """Let frames that are recognised pass through the gate, in both directions."""
+        assert self._end is not None
+        window = self._write_gate.window
+        meter = None if window is None else window.window
+        traffic = self._context.counters.traffic[self.info.side]
+        gate.begin(transport, self._turn_budget, traffic, meter, self._end.known)
+        self._end.gate = gate
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
-        self._heard = True
+        self._turn_budget.heard = True
         # 1. What was read has to be paid for, whatever becomes of it.
         if self._bandwidth is not None:
             self._charge(self._bandwidth, frame.payload_size)
@@ -232,8 +252,8 @@ class ClientLink(WSListener):
             self._control_frame(kind, frame)
         # 3. The turn: a flood of frames cannot be told to wait while one read is handled,
         #    so that what they hold is kept aside as quickly as can be.
-        if budget.left < LOW_BUDGET and not budget.overdrawn:
-            self._budget_low()
+        if budget.left < budget.mark:
+            self.budget_low()
 
     def _control_frame(self, kind: WSMsgType, frame: WSFrame) -> None:
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
@@ -279,13 +299,13 @@ class ClientLink(WSListener):
         self._context.link_closed(self)
         self._log("disconnected")
 
-    def _budget_low(self) -> None:
+    def budget_low(self) -> None:
         """Ask for another turn of the loop; with no budget left, read no more until then."""
         budget, gate = self._turn_budget, self._read_gate
         budget.ask_for_turn(self._turn)
-        budget.overdrawn = budget.left <= 0
-        gate.limit_reads(small=budget.overdrawn)
-        if budget.overdrawn:
+        overdrawn = budget.note_low()
+        gate.limit_reads(small=overdrawn)
+        if overdrawn:
             self._block_reading(ReadBlock.OVER_BUDGET)
             if gate.can_pause_in_read:
                 gate.apply()
@@ -312,7 +332,7 @@ class ClientLink(WSListener):
             return
         if self._state is LinkState.DRAINING:
             self._leave()
-        budget.overdrawn = False
+        budget.backlog_gone()
         self._unblock_reading(ReadBlock.OVER_BUDGET)
 
     def pause_writing(self) -> None:
@@ -363,6 +383,11 @@ class ClientLink(WSListener):
             self._transport.send_reuse_external_bytearray(_BINARY, buffer, _HEADROOM)
         if self._write_gate.window is not None:
             self._write_gate.window.count(len(messages))
+
+    def mark_reached(self, size: int) -> None:
+        """Called when the gate has sent and counted a frame, and the window's mark is reached."""
+        if self._write_gate.window is not None:
+            self._write_gate.window.mark_reached(size)
 
     def ping(self, payload: bytes) -> None:
         if self._state is _OPEN:
@@ -443,8 +468,8 @@ class ClientLink(WSListener):
             # As for a peer that is blocked: no pongs come while nothing is read.
             self.ping(b"0")
         idle = self._context.limits.idle_seconds
-        if self._heard or not self._read_gate.is_reading:
-            self._heard = False
+        if self._turn_budget.heard or not self._read_gate.is_reading:
+            self._turn_budget.heard = False
             self._quiet_since = now
         elif idle and now - self._quiet_since >= idle:
             self._log("dropped, idle for %g s", idle)
@@ -487,6 +512,8 @@ class ClientLink(WSListener):
 
     def _stop_taking(self) -> None:
         """Take no more messages; leave the tunnel when all that came before is passed on."""
+        if self._gate is not None:
+            self._gate.end()
         if self._end is not None and self._end.has_backlog:
             self._state = LinkState.DRAINING
         else:

@@ -61,7 +61,6 @@ class ClientRules:
     """The rules for the client on one side of a tunnel that has ``services``."""
 
     __slots__ = (
-        "_index",
         "_peer_omits_ids",
         "_seen_routings",
         "_services",
@@ -70,6 +69,7 @@ class ClientRules:
         "_streams",
         "find",
         "find_only",
+        "known",
     )
 
     def __init__(self, side: Side, services: Iterable[str]) -> None:
@@ -81,11 +81,12 @@ class ClientRules:
         """The services that have had a stream."""
         self._peer_omits_ids = False
         """Whether the client has left out the service id, as version 1 does."""
-        self._index: ConnectionIndex[bool] = ConnectionIndex()
+        self.known: ConnectionIndex[bool] = ConnectionIndex()
+        """The connections whose messages may pass without being judged."""
         self._seen_routings: dict[tuple[int, str, int], bool] = {}
         """The connections that have sent data -> whether their form can be recognised."""
-        self.find_only = self._index.find_only
-        self.find = self._index.find
+        self.find_only = self.known.find_only
+        self.find = self.known.find
         """Tell whether a message may pass without being judged: not ``None`` if so."""
 
     @property
@@ -195,8 +196,8 @@ class ClientRules:
                 self._unlearn()
             self._seen_routings[routing] = True
         elif self._seen_routings[routing]:
-            self._seen_routings[routing] = self._index.add(body, message, True) is not None
+            self._seen_routings[routing] = self.known.add(body, message, True) is not None
 
     def _unlearn(self) -> None:
-        self._index.clear()
+        self.known.clear()
         self._seen_routings.clear()

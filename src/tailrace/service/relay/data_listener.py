@@ -281,7 +281,7 @@ class DataListener:
                 _describe_side(side, tunnel),
             ),
         )
-        return WSUpgradeResponseWithListener(response, link)
+        return WSUpgradeResponseWithListener(response, link.listener)
 
     def _find_client(self, request: WSUpgradeRequest, peer: _Peer) -> None:
         """Note which client a proxy has connected, and charge it for the connection.

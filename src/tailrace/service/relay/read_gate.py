@@ -23,7 +23,7 @@ from typing import Final
 import aiofastnet
 
 from ..telemetry.counters import StallClock
-from .read_limiter import FULL_READ, SMALL_READ, ReadLimiter
+from .read_limiter import FULL_READ, SMALL_READ, ReadLimiter, limit_reads_of
 
 __all__ = ["ReadBlock", "ReadGate"]
 
@@ -75,7 +75,7 @@ class ReadGate:
         if hasattr(transport, _RETRY) or transport.get_extra_info("ssl_object") is None:
             inner = transport.get_protocol()
             assert isinstance(inner, asyncio.BufferedProtocol)
-            self._limiter = ReadLimiter(inner)
+            self._limiter = limit_reads_of(inner)
             transport.set_protocol(self._limiter)
 
     def detach(self) -> None:

@@ -12,13 +12,24 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final, cast
 
-__all__ = ["FULL_READ", "SMALL_READ", "ReadLimiter"]
+from ...common.extension import load
+
+__all__ = ["FULL_READ", "SMALL_READ", "ReadLimiter", "limit_reads_of"]
 
 FULL_READ: Final = 16 * 1024
 """Bytes of one read: a TLS record."""
 
 SMALL_READ: Final = 2 * 1024
 """Bytes of one read from a client whose frames are tiny."""
+
+
+def limit_reads_of(inner: asyncio.BufferedProtocol) -> ReadLimiter:
+    """Return what to put between ``inner`` and its transport."""
+    extension = load()
+    if extension is None:
+        return ReadLimiter(inner)
+    limiter: ReadLimiter = extension.ReadLimiter(inner, FULL_READ)
+    return limiter
 
 
 class ReadLimiter(asyncio.BufferedProtocol):

@@ -33,7 +33,7 @@ starts meanwhile are held back, and their number is limited.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from ...errors import RemoteProtocolError
 from ...wire import (
@@ -42,6 +42,7 @@ from ...wire import (
     RESUME_MESSAGES,
     Capabilities,
     Capability,
+    ConnectionIndex,
     Message,
     MessageSplitter,
     MessageType,
@@ -124,6 +125,7 @@ class RelayEnd:
         "_turn_budget",
         "_write_blocked",
         "capabilities",
+        "gate",
     )
 
     def __init__(
@@ -143,6 +145,8 @@ class RelayEnd:
         self._traffic = counters.traffic[side]
         self._turn_budget = turn_budget
         self._rules = ClientRules(side, services)
+        self.gate: Any = None
+        """Where messages pass without Python (``tailrace._fast.RelayGate``), if anywhere."""
         self._attachment: Attachment | None = None
         """The place in the tunnel; ``None`` before it is taken and once it is lost."""
         self._splitter = MessageSplitter()
@@ -159,6 +163,11 @@ class RelayEnd:
         """The streams to be refused when the client reads again -> connection ids."""
         self._presence_pending = False
         """Whether the client is to be told of the other side when it reads again."""
+
+    @property
+    def known(self) -> ConnectionIndex[bool]:
+        """The connections whose messages are passed on unseen."""
+        return self._rules.known
 
     @property
     def has_backlog(self) -> bool:
@@ -209,10 +218,17 @@ class RelayEnd:
             traffic.bytes += len(frame)
             if self._attachment is not None and not self._fence.is_up:
                 self._attachment.forward(frame, None)
+                if self.gate is not None:
+                    self._open_gate(self.gate)
             return
         at = self._take(frame)
         if at < len(frame):
             self._backlog += frame[at:]
+
+    def _open_gate(self, gate: Any) -> None:
+        """Let the next known messages pass by themselves, until something else comes."""
+        if self._attachment is not None and not self._fence.is_up:
+            gate.open(self._attachment.peer_gate)
 
     def proceed(self) -> None:
         """Pass on the next part of the backlog; call it every turn until there is none.
@@ -418,6 +434,8 @@ class RelayEnd:
         self._note_peer()
 
     def peer_left(self) -> None:
+        if self.gate is not None:
+            self.gate.shut()
         streams = self._rules.end_streams()
         resumes, self._peer_resumes = self._peer_resumes, False
         self._counters.suspended += resumes
@@ -460,6 +478,8 @@ class RelayEnd:
 
     def _lose_place(self) -> None:
         """Pass nothing on any more, and owe nothing."""
+        if self.gate is not None:
+            self.gate.shut()
         self._attachment = None
         self._backlog = bytearray()
         self._backlog_at = 0

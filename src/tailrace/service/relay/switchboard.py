@@ -10,7 +10,7 @@ not called again.
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from ...wire import NO_CAPABILITIES, Capabilities, Message, Side
 
@@ -26,6 +26,10 @@ class Inbox(Protocol):
     @property
     def capabilities(self) -> Capabilities:
         """What the client can do."""
+
+    @property
+    def gate(self) -> Any:
+        """What messages can pass through to the client without Python; ``None`` if they cannot."""
 
     def deliver(self, messages: memoryview, control: Message | None) -> None:
         """Called with whole messages from the other side, length prefixes included.
@@ -173,6 +177,11 @@ class Attachment:
     def peer_capabilities(self) -> Capabilities:
         """What the other side can do; nothing unless it is connected."""
         return NO_CAPABILITIES if self.peer is None else self.peer.inbox.capabilities
+
+    @property
+    def peer_gate(self) -> Any:
+        """The gate of the other side: what is forwarded may pass through it instead."""
+        return None if self.peer is None else self.peer.inbox.gate
 
     def forward(self, messages: memoryview, control: Message | None) -> None:
         """Pass messages to the other side; without one they are dropped.

@@ -26,6 +26,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from ...common.counts import TurnMeter
+
 __all__ = ["FRAME_COST", "FULL_BUDGET", "JUDGED_COST", "LOW_BUDGET", "ROUTED_COST", "TurnBudget"]
 
 FULL_BUDGET: Final = 1024
@@ -45,17 +47,35 @@ ROUTED_COST: Final = 32
 """Additional cost of a message that travels alone, is answered or dropped."""
 
 
-class TurnBudget:
-    """The budget of one link. Spend it by taking from :attr:`left`, which may go below zero."""
+_NEVER: Final = -(2**62)
+"""A mark that no budget reaches."""
 
-    __slots__ = ("_turn_asked", "left", "overdrawn")
+
+class TurnBudget(TurnMeter):
+    """The budget of one link. Spend it by taking from :attr:`left`, which may go below zero.
+
+    When it has gone below :attr:`mark`, call :meth:`note_low`.
+    """
+
+    __slots__ = ("_turn_asked",)
 
     def __init__(self) -> None:
         self.left = FULL_BUDGET
         """What may still be spent in this turn."""
-        self.overdrawn = False
-        """Whether the link is not read until its backlog is gone."""
+        self.mark = LOW_BUDGET
+        self.heard = True
+        """Whether anything has come since someone set this to false."""
         self._turn_asked = False
+
+    def note_low(self) -> bool:
+        """Lower the mark; return whether the budget is overdrawn, so that the link is not read."""
+        overdrawn = self.left <= 0
+        self.mark = _NEVER if overdrawn else 1
+        return overdrawn
+
+    def backlog_gone(self) -> None:
+        """Put the mark where it is while the link is read."""
+        self.mark = LOW_BUDGET
 
     def ask_for_turn(self, turn: Callable[[], None]) -> None:
         """Have ``turn`` called in the next turn of the loop, once; it must :meth:`renew`."""

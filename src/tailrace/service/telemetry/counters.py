@@ -12,6 +12,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Final
 
+from ...common.counts import Tally
 from ...wire import Side
 
 __all__ = ["Counters", "LoopLag", "ResetCause", "StallClock", "Traffic"]
@@ -30,10 +31,10 @@ class ResetCause(StrEnum):
     """The other side's connection went away."""
 
 
-class Traffic:
+class Traffic(Tally):
     """What the clients of one side have sent, in total."""
 
-    __slots__ = ("bytes", "links", "messages")
+    __slots__ = ("links",)
 
     def __init__(self) -> None:
         self.links = 0

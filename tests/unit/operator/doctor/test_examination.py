@@ -49,7 +49,7 @@ async def examined(subject: Subject, **settings: Any) -> dict[str, CheckResult]:
 
 async def test_the_way_to_a_service(subject: Subject) -> None:
     found = await examined(subject)
-    assert list(found) == ["clock", "endpoints", *SERVICE, *CONTROL]
+    assert list(found) == ["clock", "data path", "endpoints", *SERVICE, *CONTROL]
     assert {each.finding.verdict for each in found.values()} == {Verdict.OK, Verdict.SKIPPED}
 
 
@@ -59,7 +59,7 @@ async def test_a_tunnel_with_its_token(subject: Subject, tmp_path: Path) -> None
     path = tmp_path / "token"
     path.write_text(opened.source_token.reveal())
     found = await examined(subject, tunnel_id=opened.tunnel_id, services=("SSH",), token_file=path)
-    names = ["clock", "endpoints", *SERVICE, *CONTROL, *TUNNEL, "token file", "token"]
+    names = ["clock", "data path", "endpoints", *SERVICE, *CONTROL, *TUNNEL, "token file", "token"]
     assert list(found) == names
     assert found["tunnel"].finding.verdict is Verdict.OK
     assert found["token"].finding.verdict is Verdict.OK
@@ -109,7 +109,7 @@ async def test_no_tunnel_is_opened_where_there_is_no_way(subject: Subject) -> No
 async def test_without_a_control_api(subject: Subject) -> None:
     alone = Subject(subject.data, None, None, ok("this one"), "no region")
     found = await examined(alone)
-    assert list(found) == ["clock", "endpoints", *SERVICE, "control API rights"]
+    assert list(found) == ["clock", "data path", "endpoints", *SERVICE, "control API rights"]
     assert found["control API rights"].finding.figure == "no region"
     assert found["control API rights"].finding.verdict is Verdict.SKIPPED
     # A thing is looked up there.
@@ -131,7 +131,7 @@ def test_the_page_has_each_line(subject: Subject) -> None:
 
 async def test_nothing_is_known() -> None:
     found = await examined(Subject(None, None, None, ok("nothing"), ""))
-    assert list(found) == ["clock", "endpoints", "control API rights"]
+    assert list(found) == ["clock", "data path", "endpoints", "control API rights"]
     assert found["control API rights"].finding.figure == "not known without the service"
 
 
