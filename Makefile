@@ -207,7 +207,7 @@ wheels: $(READY)
 	@rm -rf build/wheels && mkdir -p build/wheels dist
 	$(PIP_INSTALL) --group wheels
 	@for python in $(WHEEL_PYTHONS); do \
-	    TAILRACE_FAST=1 $(BIN)/python -m pip --disable-pip-version-check --python $$python wheel --quiet \
+	    TAILRACE_FAST=1 $(BIN)/python -m pip --disable-pip-version-check --python "$$(command -v $$python)" wheel --quiet \
 	        --no-deps --wheel-dir build/wheels . || exit 1; \
 	done
 	@for wheel in build/wheels/*-linux_*.whl; do \
