@@ -31,7 +31,7 @@ EXTENSION := hatch_build.py src/tailrace/_fast.pyx src/tailrace/_core.pyx src/ta
 PIP_INSTALL := @$(BIN)/python -m pip --disable-pip-version-check install >&2
 
 # Real servers that some tests talk to; those tests are skipped without them.
-TEST_PACKAGES := ansible-core caddy curl fish git haproxy iproute2 libnginx-mod-stream mitmproxy mosquitto netcat-openbsd nginx-light openssh-client openssh-server openssl redis-server rsync squid-openssl tinyproxy-bin zsh
+TEST_PACKAGES := ansible-core caddy curl fish git haproxy iproute2 libnginx-mod-stream man-db mitmproxy mosquitto netcat-openbsd nginx-light openssh-client openssh-server openssl redis-server rsync squid-openssl tinyproxy-bin zsh
 # What the benchmark measures beside tailrace, and measures with.
 BENCH_PACKAGES := libnginx-mod-stream nginx-light valgrind
 
@@ -66,7 +66,7 @@ SOAK_SILENCES ?= 15
 SOAK_ROUNDS ?= 100
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-python conformance check audit cover bench bench-publish bench-must-hold bench-micro bench-instructions fuzz fuzz-native soak soak-survival soak-agent wheels apt apt-bench clean
+.PHONY: help setup demo test conformance check audit package zipapp deb release test-version cover bench bench-publish bench-must-hold bench-micro bench-instructions fuzz soak soak-survival soak-agent apt apt-bench clean test-python fuzz-native wheels
 
 help:
 	@echo "make setup        make the virtual environment $(VENV)"
@@ -76,6 +76,11 @@ help:
 	@echo "make conformance  run all scenarios over both link back ends; TARGET=PATH adds another proxy"
 	@echo "make check        lint, format check, types and audit"
 	@echo "make audit        known vulnerabilities of what is installed, where PyPI can be asked"
+	@echo "make package      build sdist and wheel into dist, twice, and install each into a bare environment"
+	@echo "make zipapp       one file of localproxy and the agent for any CPython, into dist"
+	@echo "make deb          a Debian package for the Python of this Debian, into dist"
+	@echo "make release      cut VERSION=0.2.0: changelog, checks, tests, archives, commit, tag; pushes nothing"
+	@echo "make test-version  unit tests with another interpreter, PYTHON=python3.13, in an environment of its own"
 	@echo "make cover        run all tests and write htmlcov/index.html"
 	@echo "make bench        measure tailrace beside others; SCENARIOS=bulk,latency ROUNDS=3 narrow it down"
 	@echo "make bench-must-hold     the same, but shows only the figures that must hold"
@@ -102,7 +107,7 @@ define VIRTUAL_ENVIRONMENT
 endef
 
 $(READY): pyproject.toml $(EXTENSION)
-	$(call VIRTUAL_ENVIRONMENT,all that tests and checks use: about 410 MB)
+	$(call VIRTUAL_ENVIRONMENT,all that tests and checks use: about 470 MB)
 	$(PIP_INSTALL) --upgrade 'pip>=25.1'
 	$(PIP_INSTALL) --editable '.[service,socks,operator]' --group dev
 	@touch $@
@@ -137,11 +142,32 @@ conformance: $(READY)
 check: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy --strict src bench fuzz soak examples
+	$(BIN)/mypy --strict src bench fuzz soak release examples
 	@$(BIN)/python tests/audit_gate.py
 
 audit: $(READY)
 	@$(BIN)/python tests/audit_gate.py
+
+# Both archives, which have to be the same bytes when they are built again.
+package: $(READY)
+	@$(BIN)/python -m release.archives --install
+
+# With another interpreter, and without the gates: they hold for the usual one.
+test-version: OTHER = build/venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+test-version:
+	@$(OTHER)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(OTHER)
+	@$(OTHER)/bin/python -m pip --disable-pip-version-check --quiet install --upgrade 'pip>=25.1'
+	@$(OTHER)/bin/python -m pip --disable-pip-version-check --quiet install --editable '.[service,socks,operator]' --group dev
+	@$(OTHER)/bin/python -m pytest $(PYTEST_WORKERS) $(or $(PYTEST_ARGS),tests/unit)
+
+zipapp: $(READY)
+	@$(BIN)/python -m release.single_file
+
+deb: $(READY)
+	@$(BIN)/python -m release.debian_package
+
+release: $(READY)
+	@$(BIN)/python -m release.cut $(VERSION) $(RELEASE_ARGS)
 
 cover: $(READY)
 	@rm -f .coverage .coverage.*
@@ -182,7 +208,7 @@ wheels: $(READY)
 	@rm -rf build/wheels && mkdir -p build/wheels dist
 	$(PIP_INSTALL) --group wheels
 	@for python in $(WHEEL_PYTHONS); do \
-	    TAILRACE_FAST=1 $(BIN)/python -m pip --disable-pip-version-check --python $$python wheel --quiet \
+	    TAILRACE_FAST=1 $(BIN)/python -m pip --disable-pip-version-check --python "$$(command -v $$python)" wheel --quiet \
 	        --no-deps --wheel-dir build/wheels . || exit 1; \
 	done
 	@for wheel in build/wheels/*-linux_*.whl; do \

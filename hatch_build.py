@@ -1,9 +1,9 @@
-"""Build the optional extension with the package, where that can be done.
+"""What hatchling calls for a wheel: it adds manual pages, completions and the optional extension.
 
-It takes a C compiler, Python's headers, picows and aiofastnet for this platform. Without them the
-package is complete, too, and what the extension does is done by Python. ``TAILRACE_FAST=0`` leaves
-it out, ``TAILRACE_FAST=1`` makes it an error when it cannot be built. ``TAILRACE_FAST_FLAGS`` are
-given to the compiler in place of our own.
+The extension takes a C compiler, Python's headers, picows and aiofastnet for this platform. Without
+them the package is complete, too, and what the extension does is done by Python.
+``TAILRACE_FAST=0`` leaves it out, ``TAILRACE_FAST=1`` makes it an error when it cannot be built.
+``TAILRACE_FAST_FLAGS`` are given to the compiler in place of our own.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from zlib import crc32
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-__all__ = ["ExtensionHook"]
+__all__ = ["WheelHook"]
 
 _MODULES = ("_core", "_fast")
 _SOURCES = ("_fast.pyx", "_core.pyx", "_core.pxd")
@@ -38,21 +39,39 @@ setup(name="tailrace", packages=[], ext_modules=cythonize(modules, build_dir="c"
 """
 
 
-class ExtensionHook(BuildHookInterface):
-    """Compile the ``.pyx`` files into the wheel, or beside the sources if it is editable."""
+class WheelHook(BuildHookInterface[Any]):
+    """Add what is made of the sources; to an editable wheel, the extension only.
+
+    The ``.pyx`` files are compiled into the wheel, or beside the sources if it is editable.
+    """
 
     PLUGIN_NAME = "custom"
-    _directory: tempfile.TemporaryDirectory[str] | None = None
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Called before a wheel is put together."""
+        self._until_complete = ExitStack()
+        is_editable = version == "editable"
+        if not is_editable:
+            self._add_shared_files(build_data)
+        self._add_extension(build_data, is_editable=is_editable)
+
+    def _add_shared_files(self, build_data: dict[str, Any]) -> None:
+        sys.path.insert(0, self.root)
+        try:
+            from release.build_hook import SharedFiles
+        finally:
+            del sys.path[0]
+        files = SharedFiles(self.root, self.metadata.version)
+        self._until_complete.callback(files.remove)
+        build_data["shared_data"].update(files.in_wheel)
+
+    def _add_extension(self, build_data: dict[str, Any], *, is_editable: bool) -> None:
         wish = os.environ.get("TAILRACE_FAST", "")
         if wish == "0" or sys.platform == "win32":
             return
         package = Path(self.root, "src", "tailrace")
-        is_editable = version == "editable"
-        self._directory = tempfile.TemporaryDirectory()
-        target = package if is_editable else Path(self._directory.name)
+        directory = self._until_complete.enter_context(tempfile.TemporaryDirectory())
+        target = package if is_editable else Path(directory)
         try:
             built = build(package, target, is_editable=is_editable)
         except (metadata.PackageNotFoundError, OSError, subprocess.SubprocessError) as error:
@@ -68,8 +87,7 @@ class ExtensionHook(BuildHookInterface):
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """Called when the wheel is complete."""
-        if self._directory is not None:
-            self._directory.cleanup()
+        self._until_complete.close()
 
 
 def build(package: Path, target: Path, *, is_editable: bool) -> list[Path]:

@@ -120,10 +120,14 @@ def _check_state(directory: Path) -> Finding:
     return ok(f"{directory}: {runs}, {kept} tunnels kept")
 
 
+def _is_root() -> bool:
+    return hasattr(os, "geteuid") and os.geteuid() == 0
+
+
 def _why_not_private(directory: Path) -> str:
     """Return what is wrong with a state directory; root may look at that of another user."""
     found = directory.stat()
-    if os.geteuid() == 0 and not found.st_mode & OTHERS_MAY_WRITE:
+    if _is_root() and not found.st_mode & OTHERS_MAY_WRITE:
         return ""
     return why_not_private(directory)
 
@@ -145,7 +149,7 @@ def _check_file(path: Path) -> Finding:
             return ok(f"{path} is waited for")
         content, _ = read_notify_file(path)
     except OSError as error:
-        if os.geteuid() == 0 and path.lstat().st_uid != 0:
+        if _is_root() and path.lstat().st_uid != 0:
             return skipped(f"{path}: {error.strerror}", "run this as the user of the agent")
         return failed(f"{path}: {error.strerror}", "let the user of the agent read it")
     notifications = split_documents(content)

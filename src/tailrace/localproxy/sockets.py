@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
+from ..common.readiness import is_over, readiness_of
 from .client_socket import is_closed
 
 __all__ = ["SocketEnd", "tune", "unacknowledged"]
@@ -22,6 +23,9 @@ _LINGER: Final = struct.Struct("hh" if sys.platform == "win32" else "ii")
 _RST_ON_CLOSE: Final = _LINGER.pack(1, 0)
 _FIN_ON_CLOSE: Final = _LINGER.pack(0, 0)
 """Values of SO_LINGER."""
+_SO_NWRITE: Final = 0x1024
+"""Option of macOS, which has no ``TIOCOUTQ`` for sockets: bytes in the send buffer."""
+_HAS_SENDMSG: Final = hasattr(socket.socket, "sendmsg")
 
 
 class SocketEnd:
@@ -53,15 +57,18 @@ class SocketEnd:
         self._sock = sock
         self.recv_into: Callable[[memoryview, int], int] = sock.recv_into
         self.send: Callable[[memoryview], int] = sock.send
-        self.sendmsg: Callable[[list[memoryview]], int] = sock.sendmsg
+        self.sendmsg: Callable[[list[memoryview]], int] = (
+            sock.sendmsg if _HAS_SENDMSG else partial(_send_joined, sock)
+        )
         self.pending_error: Callable[[], int] = partial(
             sock.getsockopt, socket.SOL_SOCKET, socket.SO_ERROR
         )
         self.descriptor = fd = sock.fileno()
-        self.start_reading: Callable[[_Callback], object] = partial(loop.add_reader, fd)
-        self.stop_reading: _Stop = partial(loop.remove_reader, fd)
-        self.start_writing: Callable[[_Callback], object] = partial(loop.add_writer, fd)
-        self.stop_writing: _Stop = partial(loop.remove_writer, fd)
+        readiness = readiness_of(loop)
+        self.start_reading: Callable[[_Callback], object] = partial(readiness.add_reader, fd)
+        self.stop_reading: _Stop = partial(readiness.remove_reader, fd)
+        self.start_writing: Callable[[_Callback], object] = partial(readiness.add_writer, fd)
+        self.stop_writing: _Stop = partial(readiness.remove_writer, fd)
 
     def expect_end(self) -> None:
         """Do nothing: a socket holds back nothing."""
@@ -77,7 +84,7 @@ class SocketEnd:
 
     def is_gone(self) -> bool:
         """Return whether the other end is known to be closed altogether, or to have reset."""
-        return _hung_up(self._sock) or is_closed(self._sock)
+        return is_over(self._sock) or is_closed(self._sock)
 
     def close(self) -> None:
         """Close the socket; what was sent is still delivered."""
@@ -94,6 +101,11 @@ class SocketEnd:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _FIN_ON_CLOSE)
 
 
+def _send_joined(sock: socket.socket, pieces: list[memoryview]) -> int:
+    """Do what ``sendmsg`` does on systems that do not have it."""
+    return sock.send(b"".join(pieces))
+
+
 def tune(sock: socket.socket) -> None:
     """Send small writes at once, and notice a local end that has vanished."""
     if sock.family in (socket.AF_INET, socket.AF_INET6):
@@ -103,28 +115,19 @@ def tune(sock: socket.socket) -> None:
 
 if sys.platform == "win32":
 
-    def _hung_up(sock: socket.socket) -> bool:
-        """Return whether the connection of a socket is over in both directions."""
-        return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
-
     def unacknowledged(sock: socket.socket) -> int:
         """Return how many sent bytes the other end's kernel has not taken; 1 if unknown."""
         return 1
 
 else:
     import fcntl
-    import select
     import termios
-
-    def _hung_up(sock: socket.socket) -> bool:
-        """Return whether the connection of a socket is over in both directions."""
-        poll = select.poll()
-        poll.register(sock, 0)
-        return bool(poll.poll(0))
 
     def unacknowledged(sock: socket.socket) -> int:
         """Return how many sent bytes the other end's kernel has not taken; 1 if unknown."""
         try:
+            if sys.platform == "darwin":
+                return sock.getsockopt(socket.SOL_SOCKET, _SO_NWRITE)
             answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
         except (OSError, ValueError):
             return 1

@@ -183,7 +183,8 @@ class Middlebox:
             bound.setblocking(False)
             # Both, so that one that does not listen can keep the port for one that does.
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if hasattr(socket, "SO_REUSEPORT"):
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             bound.bind(address)
         except BaseException:
             bound.close()

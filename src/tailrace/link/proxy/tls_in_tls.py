@@ -8,10 +8,10 @@ takes its place, and a bridge carries the bytes between the other end and the ou
 from __future__ import annotations
 
 import asyncio
-import select
 import socket
 from typing import Any, Final, cast
 
+from ...common.readiness import is_over
 from ..exchange import Exchange, Handover
 from ..tls.transport import close_transport
 
@@ -159,11 +159,11 @@ class _NearSide(_Side):
     def __init__(self) -> None:
         super().__init__()
         self._watch: asyncio.TimerHandle | None = None
-        self._poll = select.poll()
+        self._sock: socket.socket
 
     async def attach(self, sock: socket.socket) -> None:
         """Become the protocol of a transport over ``sock``."""
-        self._poll.register(sock, 0)  # no event at all: the end is always reported
+        self._sock = sock
         await self._loop.create_connection(lambda: self, sock=sock)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -177,7 +177,7 @@ class _NearSide(_Side):
             self._watch = self._loop.call_later(_WATCH, self._look)
 
     def _look(self) -> None:
-        if self._poll.poll(0):
+        if is_over(self._sock):
             self.transport.abort()
         else:
             self._watch = self._loop.call_later(_WATCH, self._look)
