@@ -18,6 +18,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_READY := $(VENV)/.ready-demo
+# Sphinx has an environment of its own: it wants another docutils than awscli.
+DOCS_VENV := .venv-docs
+DOCS_READY := $(DOCS_VENV)/.ready
+SPHINX := $(DOCS_VENV)/bin/python -m sphinx -c docs -d build/doctrees --fail-on-warning --keep-going --quiet
 # Its progress is for people, standard output for results.
 PIP_INSTALL := @$(BIN)/python -m pip --disable-pip-version-check install >&2
 
@@ -44,7 +48,7 @@ SOAK_ARGS ?=
 SOAK_ROUNDS ?= 100
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test conformance check audit cover bench bench-publish bench-must-hold bench-micro bench-instructions fuzz soak soak-agent apt apt-bench clean
+.PHONY: help setup demo test conformance check audit cover docs docs-links docs-recording bench bench-publish bench-must-hold bench-micro bench-instructions fuzz soak soak-agent apt apt-bench clean
 
 help:
 	@echo "make setup        make the virtual environment $(VENV)"
@@ -54,6 +58,9 @@ help:
 	@echo "make check        lint, format check, types and audit"
 	@echo "make audit        known vulnerabilities of what is installed, where PyPI can be asked"
 	@echo "make cover        run all tests and write htmlcov/index.html"
+	@echo "make docs         build the documentation site in build/docs; a warning is an error"
+	@echo "make docs-recording      record the terminal that the documentation shows"
+	@echo "make docs-links   ask every external link of the documentation for an answer"
 	@echo "make bench        measure tailrace beside others; SCENARIOS=bulk,latency ROUNDS=3 narrow it down"
 	@echo "make bench-must-hold     the same, but shows only the figures that must hold"
 	@echo "make bench-publish       put the latest results into bench/results/latest.* and README.md"
@@ -107,7 +114,7 @@ conformance: $(READY)
 check: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy --strict src bench fuzz soak examples
+	$(BIN)/mypy --strict src bench fuzz soak examples docs
 	@$(BIN)/python tests/audit_gate.py
 
 audit: $(READY)
@@ -116,6 +123,25 @@ audit: $(READY)
 cover: $(READY)
 	@rm -f .coverage .coverage.*
 	@$(BIN)/python -m pytest $(PYTEST_WORKERS) --cov --cov-report=html --cov-report=term $(PYTEST_ARGS)
+
+$(DOCS_READY): pyproject.toml
+	@echo "Setting up $(DOCS_VENV) with what builds the documentation: about 130 MB, once ..." >&2
+	@$(DOCS_VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(DOCS_VENV)
+	@$(DOCS_VENV)/bin/python -m pip --disable-pip-version-check install >&2 --upgrade 'pip>=25.1'
+	@$(DOCS_VENV)/bin/python -m pip --disable-pip-version-check install >&2 --editable '.[service,socks,operator]' --group docs
+	@touch $@
+
+# Once its environment is there, it takes no network: only docs-links looks at other sites.
+docs: $(DOCS_READY)
+	@$(SPHINX) -b html . build/docs
+	@echo "build/docs/index.html"
+
+docs-links: $(DOCS_READY)
+	@$(SPHINX) -b linkcheck . build/docs-links
+
+# The recording of a terminal, made anew.
+docs-recording: $(READY)
+	@PYTHONPATH=tests $(BIN)/python -m docs.record
 
 bench: $(READY)
 	@$(BIN)/python -m bench --rounds $(ROUNDS) $(if $(SCENARIOS),--only '$(SCENARIOS)') $(BENCH_ARGS)
@@ -156,5 +182,5 @@ apt apt-bench:
 	fi
 
 clean:
-	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DOCS_VENV) build dist htmlcov .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

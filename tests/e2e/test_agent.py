@@ -241,7 +241,7 @@ async def test_tunnels_stay_up_while_the_broker_is_away(tmp_path: Path) -> None:
 
 @needs_mosquitto
 async def test_a_program_hands_on_what_its_mqtt_client_receives(tmp_path: Path) -> None:
-    """As docs/agent.md shows it for paho, whose callbacks run in a thread of its own."""
+    """As docs/reference/agent.md shows it for paho, whose callbacks run in a thread of its own."""
     from paho.mqtt.client import CallbackAPIVersion, Client
 
     loop, subscribed = asyncio.get_running_loop(), asyncio.Event()

@@ -29,7 +29,7 @@ from .completion import answer_completion, is_completion
 from .exit_codes import BROKEN_PIPE, INTERRUPTED, ExitCode, exit_code_of
 from .parser import CommandParser
 
-__all__ = ["main"]
+__all__ = ["main", "whole_parser"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -99,6 +99,11 @@ def _of_module(module: str, name: str) -> Callable[[Subparsers], None]:
         parser.set_defaults(run=getattr(home, f"run_{name}"))
 
     return add
+
+
+def whole_parser() -> CommandParser:
+    """Return the parser of all commands."""
+    return _parser("")
 
 
 def _parser(word: str) -> CommandParser:

@@ -1,0 +1,155 @@
+"""The tables of a session, and drawings of them, from :mod:`tailrace.session.transitions`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Final
+
+from tailrace.session.transitions import (
+    DESTINATION,
+    ENDINGS,
+    SESSION,
+    SOURCE,
+    STREAM_MESSAGES,
+    Action,
+    MessageKind,
+    SessionAction,
+    SessionState,
+    Standing,
+    StreamTable,
+)
+from tailrace.wire import MessageType, Side
+
+from .markdown import notice, table
+from .svg import LINE, Drawing
+
+__all__ = ["page", "session_drawing", "stream_drawing"]
+
+_INTRODUCTION: Final = """\
+A session waits for the service ids of its tunnel, is ready from then on, and closed when
+its link is lost. A reconnect makes a new one.
+
+![States of a session](../pictures/session.svg)
+
+Each service of the tunnel has one stream, and an open stream carries any number of
+connections (V3), or one (V2, V1). What a message does depends on where it stands: whether the
+stream it names is open, whether it names this life of the stream or an earlier one, and
+whether it names an open connection. There are no other rules than those in the tables.
+[The protocol](protocol.md) says in words what they come to.
+
+![A stream at a destination](../pictures/stream-destination.svg)
+
+![A stream at a source](../pictures/stream-source.svg)
+"""
+
+
+def _streams(side: Side, rules: StreamTable) -> str:
+    columns = ["message", *(standing.value for standing in Standing)]
+    rows = [
+        [MessageType(type_).name, *(rules[standing, type_].value for standing in Standing)]
+        for type_ in sorted(STREAM_MESSAGES)
+    ]
+    return f"## Streams at the {side}\n\n{table(columns, rows)}"
+
+
+def _session() -> str:
+    states = [state for state in SessionState if state is not SessionState.CLOSED]
+    columns = ["message", *(state.value for state in states)]
+    rows = [[kind.value, *(SESSION[state, kind].value for state in states)] for kind in MessageKind]
+    return f"## Messages to the session\n\n{table(columns, rows)}"
+
+
+def _endings() -> str:
+    rows = [[cause.value, ending.value] for cause, ending in ENDINGS.items()]
+    return f"## Ends of connections\n\n{table(['cause', 'it ended'], rows)}"
+
+
+def page() -> str:
+    """Return the page with all tables."""
+    parts = [
+        notice("src/tailrace/session/transitions.py"),
+        "# States of a session\n",
+        _INTRODUCTION,
+        _session(),
+        _streams(Side.SOURCE, SOURCE),
+        _streams(Side.DESTINATION, DESTINATION),
+        _endings(),
+    ]
+    return "\n".join(parts)
+
+
+# -- drawings -----------------------------------------------------------------------------------
+
+_LEADS_TO: Final = {
+    SessionAction.MATCH_SERVICE_IDS: SessionState.READY,
+    SessionAction.END_LINK: SessionState.CLOSED,
+}
+"""Actions after which a session is in another state; all others leave it where it is."""
+
+
+def session_drawing() -> str:
+    """Return the states of a session and what leads from one to the next."""
+    moves: dict[tuple[SessionState, SessionState], list[str]] = defaultdict(list)
+    for (state, kind), action in SESSION.items():
+        target = _LEADS_TO.get(action, state)
+        if target is not state:
+            moves[state, target].append(kind.value)
+    awaiting, ready, closed = SessionState
+    drawing = Drawing(760, 300, "States of a session")
+    drawing.box(20, 40, 220, 50, [awaiting.value], "plain")
+    drawing.box(520, 40, 220, 50, [ready.value], "good")
+    drawing.box(270, 225, 220, 50, [closed.value], "end")
+    drawing.arrow(240, 65, 520, 65)
+    drawing.words(380, 57, moves.pop((awaiting, ready)))
+    drawing.arrow(130, 90, 290, 225)
+    drawing.words(20, 125, moves.pop((awaiting, closed)), anchor="start", size=12, on_card=True)
+    drawing.arrow(630, 90, 470, 225)
+    drawing.words(470, 125, moves.pop((ready, closed)), anchor="start", size=12, on_card=True)
+    drawing.words(380, 205, ["or the link is lost"], size=12, soft=True)
+    assert not moves, "a move that is not drawn"
+    return drawing.render()
+
+
+_OPENS: Final = (Action.OPEN_STREAM,)
+_CLOSES: Final = (Action.CLOSE_STREAM, Action.REFUSE_STREAM)
+_KEEPS: Final = (
+    Action.REPLACE_STREAM,
+    Action.ADD_CONNECTION,
+    Action.DELIVER,
+    Action.CLOSE_CONNECTION,
+    Action.PAUSE_CONNECTION,
+    Action.RESUME_CONNECTION,
+    Action.REFUSE_CONNECTION,
+)
+
+
+def stream_drawing(side: Side) -> str:
+    """Return what messages do to an idle and to an open stream, in effect."""
+    rules = SOURCE if side is Side.SOURCE else DESTINATION
+    opens, closes, keeps = (_of(rules, actions) for actions in (_OPENS, _CLOSES, _KEEPS))
+    if side is Side.SOURCE:
+        opens = ["a client connects: STREAM_START is sent", *opens]
+    closes.append("or this end resets it, or the session ends")
+    height = 160 + LINE * (len(keeps) + len(opens) + len(closes))
+    middle = 40 + LINE * len(opens)
+    drawing = Drawing(760, height, f"A stream at a {side}")
+    drawing.box(20, middle, 120, 60, ["idle"], "plain")
+    drawing.box(620, middle, 120, 60, ["open"], "good")
+    drawing.arrow(140, middle + 18, 620, middle + 18)
+    drawing.words(380, middle + 10 - LINE * (len(opens) - 1), opens, size=12)
+    drawing.arrow(620, middle + 42, 140, middle + 42)
+    drawing.words(380, middle + 58, closes, size=12)
+    below = middle + 90 + LINE * len(closes)
+    drawing.bent([(720, middle + 60), (720, below), (660, below), (660, middle + 60)])
+    drawing.words(640, below - 4, ["while it is open:"], anchor="end", size=12, soft=True)
+    drawing.words(640, below + LINE, keeps, anchor="end", size=12)
+    return drawing.render()
+
+
+def _of(rules: StreamTable, actions: tuple[Action, ...]) -> list[str]:
+    """Return the messages that lead to such actions, and what these are."""
+    found = {(type_, action) for (_, type_), action in rules.items() if action in actions}
+    return [
+        f"{MessageType(type_).name}: {action.value}"
+        for type_, action in sorted(found, key=lambda each: (each[0], actions.index(each[1])))
+    ]
