@@ -25,7 +25,7 @@ suppress_warnings = [
     # Blocks of configuration in languages that no highlighter knows.
     "misc.highlighting_failure",
 ]
-highlight_language = "text"
+highlight_language = "sh"
 
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]

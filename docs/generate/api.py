@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 import tailrace
@@ -72,16 +72,15 @@ are used; `help()` of Python shows what stands here.
 """
 
 
-def _names() -> Iterator[tuple[str, str]]:
-    for heading, names in GROUPS.items():
-        for name in names:
-            yield heading, name
+_MADE_BY_OTHERS: Final = ("Tunnel", "SourceTunnel", "DestinationTunnel", "TunnelListener")
+"""Classes whose arguments concern nobody."""
 
 
 def _directive(name: str) -> list[str]:
     value = getattr(tailrace, name)
     if inspect.isclass(value):
-        return [f".. autoclass:: tailrace.{name}", "   :members:"]
+        arguments = "()" if name in _MADE_BY_OTHERS else ""
+        return [f".. autoclass:: tailrace.{name}{arguments}", "   :members:"]
     if inspect.isroutine(value):
         return [f".. autofunction:: tailrace.{name}"]
     return [f".. autodata:: tailrace.{name}", "   :no-value:"]

@@ -76,7 +76,7 @@ def page() -> str:
     """Return the page."""
     rows = [
         [
-            "&emsp;" * depth + f"`{kind.__name__}`",
+            "&nbsp;" * (4 * depth) + f"`{kind.__name__}`",
             first_paragraph(kind),
             _again(kind),
             str(int(exit_code_of(kind.__new__(kind)))),

@@ -37,7 +37,11 @@ stream it names is open, whether it names this life of the stream or an earlier 
 whether it names an open connection. There are no other rules than those in the tables.
 [The protocol](protocol.md) says in words what they come to.
 
+At a destination, the rules come to this:
+
 ![A stream at a destination](../pictures/stream-destination.svg)
+
+At a source, which opens streams itself:
 
 ![A stream at a source](../pictures/stream-source.svg)
 """

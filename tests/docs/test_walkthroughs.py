@@ -67,6 +67,8 @@ import sys, urllib.request
 print(urllib.request.urlopen(sys.argv[1]).read().decode())
 """
 
+DIAL = "import socket, sys; socket.create_connection(('127.0.0.1', int(sys.argv[1])))"
+
 TUNNEL_ID = "import json, sys; print(json.load(sys.stdin)['tunnelId'])"
 
 PYTHON = shlex.quote(sys.executable)
@@ -80,7 +82,8 @@ SERVE_ALL = (
 
 READY = {
     "http.server": "^Serving HTTP on ",
-    "tailrace connect": "^WEB 127.0.0.1:8080",
+    "tailrace connect --source": "^SSH 127.0.0.1:",
+    "tailrace connect": "^WEB 127.0.0.1:",
     "tailrace serve": "^for a shell: ",
     "tailrace agent run": "waiting at ",
     "-d SSH=localhost:22": "Successfully established websocket connection",
@@ -286,6 +289,57 @@ def test_a_fleet(machine: Machine, tmp_path: Path) -> None:
         assert (tmp_path / f"{thing}.sh").read_text().startswith("tailrace join https://")
     assert "AWS_SECRET_ACCESS_KEY=" in output
     assert "dashboard" in output
+
+
+@needs_sshd
+@pytest.mark.skipif(os.geteuid() != 0, reason="port 22, where the device has its server, is root's")
+def test_the_pages_on_ssh_and_connect(machine: Machine, tmp_path: Path) -> None:
+    """With a real server and client; the user is the one who runs the tests."""
+    server = configure_sshd(tmp_path, 22, "pump-7.tunnel", tmp_path)
+    machine.run(f"kill $!; {shlex.join(server)} &")
+    keys = f"-i {tmp_path}/.ssh/id_ed25519 -o UserKnownHostsFile={tmp_path}/.ssh/known_hosts"
+    options = f"-F {tmp_path}/.ssh/config {keys} -o StrictHostKeyChecking=no"
+    (tmp_path / "bin" / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} {options} "$@"\n')
+    (tmp_path / ".ssh" / "config").touch()
+    (tmp_path / "srv").mkdir()
+    (tmp_path / "request").write_text("GET /hosts HTTP/1.0\r\n\r\n")
+    machine.run_commands(SERVE)
+    machine.run_commands("python3 -m http.server 8000 --bind 127.0.0.1")
+    services = "--service SSH=22 --service ADMIN=22 --service WEB=8000"
+    machine.run_commands(f"tailrace agent run --thing-name pump-7 {services}")
+
+    page = "docs/guides/ssh.md"
+    (uptime,) = steps(page, "ssh to a device")
+    machine.run(commands(uptime.text).replace("uptime", "echo the first"))
+    shell, forward, admin, files = steps(page, "tailrace ssh")[0].text.splitlines()
+    machine.run(f"echo echo the second | {shell.replace('pi@', '')} -T")
+    machine.run(f"{forward} & p=$!")
+    machine.run(f"until {PYTHON} -c {shlex.quote(DIAL)} 8080 2>/dev/null; do sleep 0.05; done")
+    machine.run("kill $p; wait $p || :; echo forwarded")
+    machine.run(f"echo echo the third | {admin.replace('--user pi', '--user root')} -- -T")
+    machine.run(
+        f"mkdir sent; touch sent/file; cd sent; {files.replace('/srv', f'{tmp_path}/srv')}; cd .."
+    )
+    machine.run(steps(page, "ssh-config")[0].text.replace("~", "$HOME"))
+    machine.run(steps(page, "ssh-config")[1].text.splitlines()[0] + " echo the fourth")
+    named, proxied = steps(page, "tailrace proxy")[0].text.splitlines()
+    machine.run(f"{named} echo the fifth")
+    machine.run(proxied.replace("plc-3 MODBUS", "pump-7 WEB"))
+
+    page = "docs/guides/connect.md"
+    (pipe,) = steps(page, "In a pipe")
+    machine.run_commands(commands(pipe.text).removesuffix(" | cat\n"))
+    machine.run("kill $last; wait $last || :")
+    opening, connecting = steps(page, "A source token")[0].text.splitlines()
+    machine.run(opening)
+    machine.run_commands(connecting, 'eval "$(tailrace env)"')
+    output = machine.output()
+    for word in ("first", "second", "third", "fourth", "fifth"):
+        assert f"the {word}\n" in output
+    assert "forwarded" in output
+    assert (tmp_path / "srv" / "file").is_file()
+    assert "127.0.0.1 localhost" in (tmp_path / "response").read_text()
+    assert '"tunnelId"' in output
 
 
 def test_the_pages_on_tunnels_and_keys(machine: Machine) -> None:
