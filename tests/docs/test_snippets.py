@@ -159,12 +159,33 @@ def test_commands_are_those_of_the_parsers(
         for command in ours(words):
             refused = refusal(command)
             assert not refused, f"{shlex.join(command)}: {refused} {capsys.readouterr().err}"
+        assert missing_of_the_repository(words) == []
 
 
 _INCOMPLETE = re.compile(
     "are required|is required|expected|Must specify|is missing|choice: '[A-Z]+'"
 )
 """What the parsers say of a command that lacks something, or has a placeholder."""
+
+
+def missing_of_the_repository(words: list[str]) -> list[str]:
+    """Return targets of the Makefile, files and modules that a command names and nobody has."""
+    program, *rest = words
+    missing = []
+    if program == "make":
+        makefile = (ROOT / "Makefile").read_text()
+        named = [word for word in rest if "=" not in word]
+        missing += [each for each in named if not re.search(rf"^{each}:", makefile, re.MULTILINE)]
+    if _PYTHON.match(program):
+        if rest[:1] == ["-m"] and rest[1].split(".")[0] in ("bench", "docs", "fuzz", "soak"):
+            module = ROOT.joinpath(*rest[1].split("."))
+            if not (module.with_suffix(".py").is_file() or module.is_dir()):
+                missing.append(rest[1])
+        inside = ("tests", "examples", "bench", "docs")
+        paths = [word for word in rest if word.split("/")[0] in inside and "/" in word]
+        missing += [each for each in paths if not (ROOT / each).exists()]
+    return missing
+
 
 INLINE = sorted(
     {
@@ -191,6 +212,53 @@ def test_commands_in_sentences_exist(
                 assert _INCOMPLETE.search(text), text
 
 
+RUN_PAGES = {
+    "README.md": "tests/docs/test_walkthroughs.py",
+    "docs/guides/connect.md": "tests/docs/test_walkthroughs.py",
+    "docs/guides/enrolment.md": "tests/docs/test_walkthroughs.py",
+    "docs/guides/fleet.md": "tests/docs/test_walkthroughs.py",
+    "docs/guides/from-device-client.md": "tests/docs/test_walkthroughs.py",
+    "docs/guides/from-localproxy.md": "tests/docs/test_walkthroughs.py",
+    "docs/guides/load-balancer.md": "tests/e2e/test_load_balancers.py",
+    "docs/guides/second-machine.md": "tests/docs/test_walkthroughs.py",
+    "docs/guides/ssh.md": "tests/docs/test_walkthroughs.py",
+    "docs/reference/service.md": "tests/docs/test_walkthroughs.py",
+    "docs/reference/status.md": "tests/e2e/test_status.py",
+    "docs/reference/tunnel.md": "tests/docs/test_walkthroughs.py",
+    "docs/tutorials/with-aws.md": "tests/docs/test_walkthroughs.py",
+    "docs/tutorials/without-aws.md": "tests/docs/test_walkthroughs.py",
+    "examples/README.md": "tests/e2e/test_examples.py",
+}
+"""Page -> the test that runs its commands."""
+PARSED_PAGES = {
+    "CONTRIBUTING.md": "the tools of development, which run the tests",
+    "bench/README.md": "measures for minutes",
+    "docs/about/conformance.md": "runs the tests, for minutes",
+    "docs/about/faults.md": "runs the tests, for minutes",
+    "docs/about/security.md": "needs AWS",
+    "docs/guides/agent-install.md": "needs AWS, systemd or a Raspberry Pi",
+    "docs/guides/containers.md": "needs a registry of images",
+    "docs/guides/corporate-proxy.md": "needs AWS",
+    "docs/guides/deployment.md": "needs /var/lib, certbot and systemd",
+    "docs/guides/doctor.md": "needs AWS",
+    "docs/guides/systemd.md": "needs systemd",
+    "docs/reference/agent-mqtt.md": "needs AWS IoT Core",
+    "docs/reference/agent.md": "needs AWS IoT Core",
+    "docs/reference/localproxy.md": "needs AWS",
+}
+"""Page whose commands are only read by their parsers -> why; what they do is tested elsewhere."""
+
+
+def test_every_page_with_commands_is_run_or_says_why_not() -> None:
+    pages = {str(block.page.relative_to(ROOT)) for block in SHELL}
+    assert RUN_PAGES.keys() & PARSED_PAGES.keys() == set()
+    assert pages == {*RUN_PAGES, *PARSED_PAGES}
+    for page, test in RUN_PAGES.items():
+        assert (ROOT / test).is_file()
+        if test.startswith("tests/docs"):
+            assert page in (ROOT / test).read_text()
+
+
 def test_the_rules_of_commands_can_fail(capsys: pytest.CaptureFixture[str]) -> None:
     (echo, tunnel), (exported,) = (
         list(simple_commands(text)) for text in ("echo a; A=1 tailrace tunnel lst 2> x", "X=1 b")
@@ -204,6 +272,11 @@ def test_the_rules_of_commands_can_fail(capsys: pytest.CaptureFixture[str]) -> N
         ["/opt/tailrace/bin/tailrace", "status"]
     ]
     assert list(ours(["pip", "install", "tailrace"])) == []
+    assert missing_of_the_repository(["make", "nothing", "X=1"]) == ["nothing"]
+    assert missing_of_the_repository(["python", "-m", "bench.none", "tests/no.py"]) == [
+        "bench.none",
+        "tests/no.py",
+    ]
 
 
 # -- files ----------------------------------------------------------------------------------------
@@ -230,13 +303,17 @@ def test_maps_of_services(block: Block) -> None:
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "yaml"], ids=everyone)
 def test_yaml(block: Block) -> None:
-    recipe = yaml.safe_load(block.text)
-    for manifest in recipe["Manifests"]:
-        line = manifest["Lifecycle"]["run"]
+    document = yaml.safe_load(block.text)
+    lines = [
+        *(manifest["Lifecycle"]["run"] for manifest in document.get("Manifests", [])),
+        *(step["run"] for job in document.get("jobs", {}).values() for step in job["steps"][2:]),
+    ]
+    assert lines
+    for line in lines:
         for words in simple_commands(line):
             for command in ours(words):
                 # What Greengrass puts in their place: a name, or a number.
-                filled = [re.sub(r"\{.*?Max.*?\}|\{.*?max.*?\}", "20", word) for word in command]
+                filled = [re.sub(r"\{.*?[Mm]ax.*?\}", "20", word) for word in command]
                 assert not refusal(filled), line
 
 
