@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from itertools import pairwise
+from textwrap import wrap
 from typing import Final
 
 from tailrace.session.transitions import (
@@ -21,7 +22,7 @@ from tailrace.session.transitions import (
 from tailrace.wire import MessageType, Side
 
 from .markdown import notice, table
-from .svg import LINE, Drawing
+from .svg import LINE, Drawing, text_width
 
 __all__ = ["page", "session_drawing", "stream_drawing"]
 
@@ -84,46 +85,64 @@ def page() -> str:
 
 # -- drawings -----------------------------------------------------------------------------------
 
-_LEADS_TO: Final = {
-    SessionAction.MATCH_SERVICE_IDS: SessionState.READY,
-    SessionAction.END_LINK: SessionState.CLOSED,
-}
-"""Actions after which a session is in another state; all others leave it where it is."""
+_WIDTH: Final = 800
 
 
 def session_drawing() -> str:
-    """Return the states of a session and what leads from one to the next."""
-    moves: dict[tuple[SessionState, SessionState], list[str]] = defaultdict(list)
-    for (state, kind), action in SESSION.items():
-        target = _LEADS_TO.get(action, state)
-        if target is not state:
-            moves[state, target].append(kind.value)
-    awaiting, ready, closed = SessionState
-    drawing = Drawing(760, 300, "States of a session")
-    drawing.box(20, 40, 220, 50, [awaiting.value], "plain")
-    drawing.box(520, 40, 220, 50, [ready.value], "good")
-    drawing.box(270, 225, 220, 50, [closed.value], "end")
-    drawing.arrow(240, 65, 520, 65)
-    drawing.words(380, 57, moves.pop((awaiting, ready)))
-    drawing.arrow(130, 90, 290, 225)
-    drawing.words(20, 125, moves.pop((awaiting, closed)), anchor="start", size=12, on_card=True)
-    drawing.arrow(630, 90, 470, 225)
-    drawing.words(470, 125, moves.pop((ready, closed)), anchor="start", size=12, on_card=True)
-    drawing.words(380, 205, ["or the link is lost"], size=12, soft=True)
-    assert not moves, "a move that is not drawn"
+    """Return the states of a session, and what ends its link in each."""
+    *states, closed = SessionState
+    ends = {
+        state: [
+            kind.value for kind in MessageKind if _action(state, kind) is SessionAction.END_LINK
+        ]
+        for state in states
+    }
+    below = 130 + LINE * max(map(len, ends.values()))
+    drawing = Drawing(_WIDTH, below + 110, "States of a session")
+    wide = min(250, _WIDTH // len(states) - 40)
+    middle = _WIDTH / 2
+    drawing.box(middle - 110, below + 40, 220, 50, [closed.value], "end")
+    places = [20 + (wide + 40) * number for number in range(len(states))]
+    if len(states) == 2:
+        places[1] = _WIDTH - wide - 20
+    for number, (state, x) in enumerate(zip(states, places, strict=True)):
+        fill = "good" if state is SessionState.READY else "plain"
+        drawing.box(x, 30, wide, 50, _folded(state.value, wide), fill)
+        drawing.words(x, 108, ["ended by"], anchor="start", size=12, soft=True)
+        drawing.words(x, 108 + LINE, ends[state], anchor="start", size=12)
+        drawing.arrow(
+            x + wide / 2, below, middle + 70 * (number - (len(states) - 1) / 2), below + 40
+        )
+    drawing.arrow(places[0] + wide, 55, places[1], 55)
+    matching = next(
+        kind.value
+        for kind in MessageKind
+        if _action(states[0], kind) is SessionAction.MATCH_SERVICE_IDS
+    )
+    drawing.words((places[0] + wide + places[1]) / 2, 47, [matching], size=12)
+    for here, there in pairwise(places[1:]):
+        drawing.arrow(here + wide, 55, there, 55, both=True)
+    drawing.words(
+        middle + 120, below + 70, ["or by a lost link"], anchor="start", size=12, soft=True
+    )
     return drawing.render()
+
+
+def _action(state: SessionState, kind: MessageKind) -> SessionAction:
+    return SESSION[state, kind]
+
+
+def _folded(text: str, width: float) -> list[str]:
+    """Return a text on as many lines as fit into a box, all of them its name."""
+    return wrap(text, round(width / text_width("x")) - 2)
 
 
 _OPENS: Final = (Action.OPEN_STREAM,)
 _CLOSES: Final = (Action.CLOSE_STREAM, Action.REFUSE_STREAM)
-_KEEPS: Final = (
-    Action.REPLACE_STREAM,
-    Action.ADD_CONNECTION,
-    Action.DELIVER,
-    Action.CLOSE_CONNECTION,
-    Action.PAUSE_CONNECTION,
-    Action.RESUME_CONNECTION,
-    Action.REFUSE_CONNECTION,
+_WITHOUT_EFFECT: Final = (Action.IGNORE, Action.NOTE_FLOW, Action.ANSWER_RESET)
+"""What changes no stream: not drawn."""
+_KEEPS: Final = tuple(
+    action for action in Action if action not in (*_OPENS, *_CLOSES, *_WITHOUT_EFFECT)
 )
 
 
