@@ -91,12 +91,7 @@ _WIDTH: Final = 800
 def session_drawing() -> str:
     """Return the states of a session, and what ends its link in each."""
     *states, closed = SessionState
-    ends = {
-        state: [
-            kind.value for kind in MessageKind if _action(state, kind) is SessionAction.END_LINK
-        ]
-        for state in states
-    }
+    ends = {state: _kinds(state, SessionAction.END_LINK) for state in states}
     below = 130 + LINE * max(map(len, ends.values()))
     drawing = Drawing(_WIDTH, below + 110, "States of a session")
     wide = min(250, _WIDTH // len(states) - 40)
@@ -110,16 +105,11 @@ def session_drawing() -> str:
         drawing.box(x, 30, wide, 50, _folded(state.value, wide), fill)
         drawing.words(x, 108, ["ended by"], anchor="start", size=12, soft=True)
         drawing.words(x, 108 + LINE, ends[state], anchor="start", size=12)
-        drawing.arrow(
-            x + wide / 2, below, middle + 70 * (number - (len(states) - 1) / 2), below + 40
-        )
+        aside = 70 * (number - (len(states) - 1) / 2)
+        drawing.arrow(x + wide / 2, below, middle + aside, below + 40)
     drawing.arrow(places[0] + wide, 55, places[1], 55)
-    matching = next(
-        kind.value
-        for kind in MessageKind
-        if _action(states[0], kind) is SessionAction.MATCH_SERVICE_IDS
-    )
-    drawing.words((places[0] + wide + places[1]) / 2, 47, [matching], size=12)
+    matching = _kinds(states[0], SessionAction.MATCH_SERVICE_IDS)
+    drawing.words((places[0] + wide + places[1]) / 2, 47, matching, size=12)
     for here, there in pairwise(places[1:]):
         drawing.arrow(here + wide, 55, there, 55, both=True)
     drawing.words(
@@ -128,8 +118,9 @@ def session_drawing() -> str:
     return drawing.render()
 
 
-def _action(state: SessionState, kind: MessageKind) -> SessionAction:
-    return SESSION[state, kind]
+def _kinds(state: SessionState, action: SessionAction) -> list[str]:
+    """Return the kinds of messages that have an effect in a state."""
+    return [kind.value for kind in MessageKind if SESSION[state, kind] is action]
 
 
 def _folded(text: str, width: float) -> list[str]:
