@@ -22,7 +22,7 @@ from tailrace.session.transitions import (
 from tailrace.wire import MessageType, Side
 
 from .markdown import notice, table
-from .svg import LINE, Drawing, text_width
+from .svg import LINE, Drawing
 
 __all__ = ["page", "session_drawing", "stream_drawing"]
 
@@ -85,7 +85,8 @@ def page() -> str:
 
 # -- drawings -----------------------------------------------------------------------------------
 
-_WIDTH: Final = 800
+_BOX: Final = 240
+"""Width of the box of a state."""
 
 
 def session_drawing() -> str:
@@ -93,25 +94,25 @@ def session_drawing() -> str:
     *states, closed = SessionState
     ends = {state: _kinds(state, SessionAction.END_LINK) for state in states}
     below = 130 + LINE * max(map(len, ends.values()))
-    drawing = Drawing(_WIDTH, below + 110, "States of a session")
-    wide = min(250, _WIDTH // len(states) - 40)
-    middle = _WIDTH / 2
+    width = max(800, 340 * len(states))
+    drawing = Drawing(width, below + 110, "States of a session")
+    middle = width / 2
     drawing.box(middle - 110, below + 40, 220, 50, [closed.value], "end")
-    places = [20 + (wide + 40) * number for number in range(len(states))]
-    if len(states) == 2:
-        places[1] = _WIDTH - wide - 20
+    pitch = (width - 70 - _BOX) / (len(states) - 1)
+    places = [20 + pitch * number for number in range(len(states))]
     for number, (state, x) in enumerate(zip(states, places, strict=True)):
         fill = "good" if state is SessionState.READY else "plain"
-        drawing.box(x, 30, wide, 50, _folded(state.value, wide), fill)
+        name = wrap(state.value, 30)
+        drawing.box(x, 30, _BOX, 50, name, fill, len(name))
         drawing.words(x, 108, ["ended by"], anchor="start", size=12, soft=True)
         drawing.words(x, 108 + LINE, ends[state], anchor="start", size=12)
         aside = 70 * (number - (len(states) - 1) / 2)
-        drawing.arrow(x + wide / 2, below, middle + aside, below + 40)
-    drawing.arrow(places[0] + wide, 55, places[1], 55)
+        drawing.arrow(x + _BOX / 2, below, middle + aside, below + 40)
+    drawing.arrow(places[0] + _BOX, 55, places[1], 55)
     matching = _kinds(states[0], SessionAction.MATCH_SERVICE_IDS)
-    drawing.words((places[0] + wide + places[1]) / 2, 47, matching, size=12)
+    drawing.words((places[0] + _BOX + places[1]) / 2, 47, matching, size=12)
     for here, there in pairwise(places[1:]):
-        drawing.arrow(here + wide, 55, there, 55, both=True)
+        drawing.arrow(here + _BOX, 55, there, 55, both=True)
     drawing.words(
         middle + 120, below + 70, ["or by a lost link"], anchor="start", size=12, soft=True
     )
@@ -121,11 +122,6 @@ def session_drawing() -> str:
 def _kinds(state: SessionState, action: SessionAction) -> list[str]:
     """Return the kinds of messages that have an effect in a state."""
     return [kind.value for kind in MessageKind if SESSION[state, kind] is action]
-
-
-def _folded(text: str, width: float) -> list[str]:
-    """Return a text on as many lines as fit into a box, all of them its name."""
-    return wrap(text, round(width / text_width("x")) - 2)
 
 
 _OPENS: Final = (Action.OPEN_STREAM,)

@@ -63,16 +63,24 @@ class Drawing:
             )
 
     def box(
-        self, x: float, y: float, width: float, height: float, lines: Sequence[str], fill: str
+        self,
+        x: float,
+        y: float,
+        width: float,
+        height: float,
+        lines: Sequence[str],
+        fill: str,
+        name_lines: int = 1,
     ) -> None:
-        """Draw a box with words in its middle; the first line is the name."""
+        """Draw a box with words in its middle; the first lines are the name."""
         self._parts.append(
             f"<rect x='{x:.0f}' y='{y:.0f}' width='{width:.0f}' height='{height:.0f}' rx='8' "
             f"fill='{_FILLS[fill]}' stroke='{_SOFT}'/>"
         )
         top = y + height / 2 - (len(lines) - 1) * LINE / 2 + 5
-        self.words(x + width / 2, top, lines[:1], bold=True)
-        self.words(x + width / 2, top + LINE, lines[1:], size=12, soft=True)
+        self.words(x + width / 2, top, lines[:name_lines], bold=True)
+        below = top + LINE * name_lines
+        self.words(x + width / 2, below, lines[name_lines:], size=12, soft=True)
 
     def arrow(
         self,
