@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import tempfile
+from pathlib import Path
 from typing import Final, get_args
 
 import tailrace
@@ -30,11 +32,12 @@ from tailrace.localproxy.events import (
     ServicesMapped,
     Started,
 )
+from tailrace.service.telemetry.audit import AuditLog
 from tailrace.wire import Side
 
 from .markdown import attribute_docs, first_paragraph, notice, table
 
-__all__ = ["SAMPLES", "json_lines", "page"]
+__all__ = ["SAMPLES", "audit_lines", "json_lines", "page"]
 
 _PEER: Final = "127.0.0.1:50622"
 _TUNNEL: Final = "5d1c9e3f0a7b2c44"
@@ -51,7 +54,7 @@ SAMPLES: Final[tuple[ProxyEvent, ...]] = (
     PeerDialectLearned("V1"),
     PeerSilent("SSH", 10.0),
     ConnectionOpened("SSH", 1, _PEER),
-    ConnectionRefused("SSH", 2, "too many connections for SSH: 12000 are open"),
+    ConnectionRefused("SSH", 2, "the limit of 12000 connections is reached"),
     ConnectionCut("SSH", 1, _PEER, 4096, "the link to the service was lost"),
     ConnectionClosed("SSH", 1, _PEER, 1024, 4096),
     Reconnecting(ConnectFailed("cannot connect: connection refused"), 1.5),
@@ -76,6 +79,15 @@ started again.
 """
 
 
+_AUDIT: Final = """\
+## In the audit log
+
+A service that has [`--audit-log`](../guides/deployment.md#what-it-tells) writes these. An operation
+of the control API is an event of its name; `outcome` is `ok` or an error code. Where events of a
+kind were too many, one line counts the rest as `more`.
+"""
+
+
 def json_lines() -> dict[str, str]:
     """Return name of an event in JSON -> a line with it."""
     out = io.StringIO()
@@ -91,6 +103,37 @@ def json_lines() -> dict[str, str]:
             members["pid"] = 4711
         lines[members["event"]] = json.dumps(members)
     return lines
+
+
+def audit_lines() -> dict[str, str]:
+    """Return name of an event in the audit log of a service -> a line with it."""
+    link = ("b4f1a7d2-0c52-4f0e-9d1e-1f6c7a2b3c4d", "source", "192.0.2.7:41822", "0f2c5a")
+    tunnel, side, address, channel = link
+    about = {"invitation": "5ab1", "role": "device", "name": "pump-7"}
+    about["creator"] = "tailrace invite"
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "audit.jsonl")
+        audit = AuditLog(path, lambda: 1_769_862_896.123)
+        audit.request(
+            "OpenTunnel",
+            {"destinationConfig": {"thingName": "pump-7", "services": ["SSH"]}},
+            key="AKIAXXXXXXXXXXXXXXXX",
+            address=address,
+            request="7f3c",
+            outcome="ok",
+            tunnel=tunnel,
+        )
+        audit.link("connected", *link)
+        audit.link("disconnected", *link)
+        audit.refused("token_used", address, channel, side, tunnel)
+        audit.expired(tunnel)
+        audit.invitation("invited", about)
+        audit.invitation("invitation_revoked", about)
+        audit.invitation("joined", about | {"key": "AKIAXXXXXXXXXXXXXXXX", "address": address})
+        audit.join_refused("expired", "5ab1", address)
+        audit.close()
+        lines = path.read_text(encoding="utf-8").splitlines()
+    return {json.loads(line)["event"]: line for line in lines}
 
 
 def _classes() -> str:
@@ -115,4 +158,5 @@ def page() -> str:
         "reader that is too slow finds `events_dropped` in the place of what it has missed.",
         "",
     ]
+    parts += [_AUDIT, "```json", *audit_lines().values(), "```", ""]
     return "\n".join(parts)

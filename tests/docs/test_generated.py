@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from pathlib import Path
@@ -20,6 +21,7 @@ from tailrace.cli.exit_codes import ExitCode
 from tailrace.cli.localproxy.options import OPTIONS
 from tailrace.errors import TailraceError
 from tailrace.localproxy.events import ProxyEvent
+from tailrace.service.telemetry.audit import AuditLog
 
 REFERENCE = ROOT / "docs" / "reference"
 
@@ -87,6 +89,25 @@ def test_every_event() -> None:
     for line in events.json_lines().values():
         assert line in page
         assert json.loads(line)["event"] in named
+
+
+def test_every_event_of_the_audit_log() -> None:
+    shown = set(events.audit_lines())
+    named: set[str] = set()
+    for module in (
+        "api.enrolment",
+        "relay.data_listener",
+        "telemetry.audit",
+        "identity.invitations",
+    ):
+        source = MODULES[f"tailrace.service.{module}"].read_text()
+        named |= set(
+            re.findall(r'"(\w*(?:connected|invited|_revoked|joined|refused|expired))"', source)
+        )
+    assert shown - {"OpenTunnel"} <= named
+    methods = {name for name in vars(AuditLog) if not name.startswith("_")}
+    used = set(re.findall(r"audit\.(\w+)\(", inspect.getsource(events.audit_lines)))
+    assert methods - {"open_again", "switch", "end_interval"} == used
 
 
 def test_every_metric() -> None:
