@@ -10,7 +10,7 @@ from typing import Final
 from tailrace.cli.localproxy.help import options_table
 from tailrace.wire import Side
 
-from . import api, commands, errors, events, metrics, session_states
+from . import api, commands, data_path, errors, events, metrics, session_states
 from .connect import drawing
 from .sequences import SEQUENCES
 
@@ -44,6 +44,7 @@ FILES: Final[Mapping[Path, Callable[[], str]]] = {
     _REFERENCE / "exit-codes.md": _within(_REFERENCE / "exit-codes.md", errors.exit_codes_table),
     _REFERENCE / "localproxy.md": _within(_REFERENCE / "localproxy.md", options_table),
     _PICTURES / "how-it-connects.svg": drawing,
+    _PICTURES / "data-path.svg": data_path.drawing,
     _PICTURES / "session.svg": session_states.session_drawing,
     **{
         _PICTURES / f"stream-{side.value}.svg": partial(session_states.stream_drawing, side)

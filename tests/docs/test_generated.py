@@ -10,12 +10,12 @@ from typing import get_args
 from xml.etree import ElementTree
 
 import pytest
-from docs.generate import api, commands, errors, events, metrics
+from docs.generate import api, commands, data_path, errors, events, metrics
 from docs.generate.files import FILES
 from docs.generate.markdown import attribute_docs, prose, table
 
 import tailrace
-from support.repository import MODULES, ROOT
+from support.repository import MODULES, ROOT, SOURCE
 from tailrace import errors as error_tree
 from tailrace.cli.exit_codes import ExitCode
 from tailrace.cli.localproxy.options import OPTIONS
@@ -126,6 +126,12 @@ def test_every_public_name() -> None:
     elsewhere = {*error_tree.__all__, *kinds, "__version__", "sync"}
     assert listed == set(tailrace.__all__) - elsewhere
     assert sum(map(len, api.GROUPS.values())) == len(listed)
+
+
+def test_files_on_the_way_of_a_byte_exist() -> None:
+    names = [name for steps in data_path.STEPS.values() for name, _ in steps]
+    assert [name for name in names if "/" in name and not (SOURCE / name).is_file()] == []
+    assert len(set(map(len, data_path.STEPS.values()))) == 1
 
 
 def test_markdown() -> None:
