@@ -8,6 +8,9 @@ from typing import Final
 from tailrace import errors
 from tailrace.cli.exit_codes import ExitCode, exit_code_of
 from tailrace.errors import TailraceError
+from tailrace.service.api.errors import ErrorType
+from tailrace.service.relay.handshake import refuse_admission
+from tailrace.service.tunnels.rules import Refusal
 
 from .markdown import attribute_docs, first_paragraph, notice, table
 
@@ -38,6 +41,27 @@ _WHAT_TO_DO: Final = {
     ExitCode.ALTERED: "see below",
     ExitCode.CHECK_FAILED: "what the lines marked `FAIL` say",
 }
+
+
+_CONTROL_API: Final = """\
+## Of the control API
+
+What `tailrace serve` answers: those of AWS' model, and those that all services of AWS have.
+[Control API](service.md#control-api) says when.
+"""
+
+_DATA_ENDPOINT: Final = """\
+## Of the data endpoint
+
+What a service answers to a local proxy whose token it does not take, in AWS' words where these are
+known; *cause* is what the [metrics](metrics.md#the-service) and the
+[audit log](events.md#in-the-audit-log) call it.
+"""
+
+
+def _refusals() -> list[list[str]]:
+    answers = [refuse_admission(each) for each in Refusal]
+    return [[str(each), str(int(each.status)), f"`{each.cause}`"] for each in answers]
 
 
 def exit_codes() -> dict[ExitCode, str]:
@@ -83,10 +107,16 @@ def page() -> str:
         ]
         for kind, depth in tree()
     ]
+    answers = [[f"`{each.code}`", str(int(each.status))] for each in ErrorType]
     return "\n".join(
         [
-            notice("src/tailrace/errors.py"),
+            notice("src/tailrace/errors.py, and the service's errors and refusals"),
             _INTRODUCTION,
+            "## In programs and commands\n",
             table(["Error", "Means", "Again", "Code"], rows),
+            _CONTROL_API,
+            table(["Error", "Status"], answers),
+            _DATA_ENDPOINT,
+            table(["Answer", "Status", "Cause"], _refusals()),
         ]
     )

@@ -19,9 +19,12 @@ from support.repository import MODULES, ROOT, SOURCE
 from tailrace import errors as error_tree
 from tailrace.cli.exit_codes import ExitCode
 from tailrace.cli.localproxy.options import OPTIONS
+from tailrace.cli.localproxy.settings_json import SETTINGS
 from tailrace.errors import TailraceError
 from tailrace.localproxy.events import ProxyEvent
+from tailrace.service.api.errors import ErrorType
 from tailrace.service.telemetry.audit import AuditLog
+from tailrace.service.tunnels.rules import Refusal
 
 REFERENCE = ROOT / "docs" / "reference"
 
@@ -65,11 +68,31 @@ def test_every_option_of_localproxy() -> None:
 
 
 def test_every_error() -> None:
-    shown = first_column((REFERENCE / "errors.md").read_text())
+    shown = first_column((REFERENCE / "errors.md").read_text().partition("\n## Of the")[0])
     kinds = {
         name for name in error_tree.__all__ if issubclass(getattr(error_tree, name), TailraceError)
     }
     assert kinds == {kind.__name__ for kind, _ in errors.tree()} == shown
+
+
+def test_every_error_of_the_service() -> None:
+    page = (REFERENCE / "errors.md").read_text()
+    assert {each.code for each in ErrorType} <= first_column(page)
+    # Those of the model, with the others, are explained.
+    explained = (REFERENCE / "service.md").read_text()
+    assert [each.code for each in ErrorType if each.code not in explained] == []
+    for refusal in Refusal:
+        assert f"| `{refusal.name.lower()}` |" in page
+
+
+def test_every_setting_of_the_settings_file() -> None:
+    rows = re.findall(
+        r"^\| `([\w.]+)` \| `([^`]*)` \| ([^|]+) \|",
+        (REFERENCE / "localproxy.md").read_text().partition("### --settings-json")[2],
+        re.MULTILINE,
+    )
+    shown = {key: (default, meaning != "no effect") for key, default, meaning in rows}
+    assert shown == {each.key: (each.default, each.has_effect) for each in SETTINGS}
 
 
 def test_every_exit_code() -> None:
