@@ -102,6 +102,7 @@ def test_the_rules_can_fail() -> None:
         "clean",
         "docs",
         "docs-links",
+        "docs-recording",
     ],
 )
 def test_targets_of_the_makefile_are_documented(target: str) -> None:
