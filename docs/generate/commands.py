@@ -80,7 +80,7 @@ def _section(name: str, parser: argparse.ArgumentParser) -> str:
     return "\n".join(parts)
 
 
-def _wrapped(usage: str, width: int = 96) -> list[str]:
+def _wrapped(usage: str, width: int = 84) -> list[str]:
     """Return a usage on lines that break between arguments, whatever the version of Python."""
     lines = [""]
     for part in re.findall(r"\[[^\]]*\](?: \.\.\.)?|\S+", usage):
