@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from support.documents import PAGES, blocks
-from support.repository import ROOT
+from support.repository import ROOT, SOURCE
 
 FIRST = ROOT / "docs" / "index.md"
 SITE = [
@@ -126,3 +126,28 @@ def test_the_rules_can_fail() -> None:
     graph = {Path("a"): [Path("b")], Path("b"): [Path("c")], Path("c"): []}
     assert reachable(Path("a"), 1, lambda page: graph[page]) == {Path("a"), Path("b")}
     assert len(reachable(Path("a"), 2, lambda page: graph[page])) == 3
+
+
+def missing_places(text: str) -> list[str]:
+    """Return what tables of a page name as files or folders, and nobody has."""
+    rows = "\n".join(line for line in text.splitlines() if line.startswith("|"))
+    named = re.findall(r"`((?:[\w.-]+/)*[\w.-]+)`", rows)
+    places = [each for each in named if "/" in each or each.endswith(".py")]
+    homes = (ROOT, SOURCE)
+    return [each for each in places if not any((home / each).exists() for home in homes)]
+
+
+def test_places_to_change_exist() -> None:
+    page = ROOT / "docs" / "internals" / "changing.md"
+    assert missing_places(page.read_text()) == []
+    assert missing_places("| `wire/codec.py` | `wire/no.py`, `tests/none` |") == [
+        "wire/no.py",
+        "tests/none",
+    ]
+
+
+def test_the_readme_counts_the_scenarios() -> None:
+    (said,) = re.findall(r"\[(\d+) numbered scenarios\]", (ROOT / "README.md").read_text())
+    titles = (ROOT / "tests" / "conformance" / "titles.py").read_text()
+    table = titles.partition("TITLES: Final = {")[2].partition("\n}")[0]
+    assert int(said) == len(re.findall(r'^    "[SBR][\w-]+":', table, re.MULTILINE))
