@@ -26,7 +26,7 @@ SPHINX := $(DOCS_VENV)/bin/python -m sphinx -c docs -d build/doctrees --fail-on-
 PIP_INSTALL := @$(BIN)/python -m pip --disable-pip-version-check install >&2
 
 # Real servers that some tests talk to; those tests are skipped without them.
-TEST_PACKAGES := ansible-core caddy curl fish git haproxy iproute2 libnginx-mod-stream mitmproxy mosquitto nginx-light openssh-client openssh-server openssl redis-server rsync squid-openssl tinyproxy-bin zsh
+TEST_PACKAGES := ansible-core caddy curl fish git haproxy iproute2 libnginx-mod-stream mitmproxy mosquitto netcat-openbsd nginx-light openssh-client openssh-server openssl redis-server rsync squid-openssl tinyproxy-bin zsh
 # What the benchmark measures beside tailrace, and measures with.
 BENCH_PACKAGES := libnginx-mod-stream nginx-light valgrind
 
@@ -44,11 +44,16 @@ TARGETS ?=
 SOAK_MINUTES ?= 10
 SOAK_ARGS ?=
 
-# Rounds of `make soak-agent`, which takes SOAK_ARGS, too.
+# Dropped links of `make soak-survival`, kills of the service and black holes.
+SOAK_CUTS ?= 1000
+SOAK_KILLS ?= 100
+SOAK_SILENCES ?= 15
+
+# Rounds of `make soak-agent`. This and `make soak-survival` take SOAK_ARGS, too.
 SOAK_ROUNDS ?= 100
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test conformance check audit cover docs docs-links docs-recording bench bench-publish bench-must-hold bench-micro bench-instructions fuzz soak soak-agent apt apt-bench clean
+.PHONY: help setup demo test conformance check audit cover docs docs-links docs-recording bench bench-publish bench-must-hold bench-micro bench-instructions fuzz soak soak-survival soak-agent apt apt-bench clean
 
 help:
 	@echo "make setup        make the virtual environment $(VENV)"
@@ -68,6 +73,7 @@ help:
 	@echo "make bench-instructions  machine instructions of the hot paths, for noisy machines"
 	@echo "make fuzz         made-up inputs for FUZZ_MINUTES=10 of CPU time; TARGETS='codec sigv4' narrows it down"
 	@echo "make soak         20 tunnels under load and random faults for SOAK_MINUTES=10"
+	@echo "make soak-survival  one ssh session and one transfer through SOAK_CUTS=1000 cuts"
 	@echo "make soak-agent   the device agent through SOAK_ROUNDS=100 restarts, drops and rotations"
 	@echo "make apt          install Debian packages for tests with real servers (as root)"
 	@echo "make apt-bench    install Debian packages for the benchmark (as root)"
@@ -165,6 +171,9 @@ fuzz: $(READY)
 
 soak: $(READY)
 	@PYTHONPATH=tests $(BIN)/python -m soak --minutes $(SOAK_MINUTES) $(SOAK_ARGS)
+
+soak-survival: $(READY)
+	@PYTHONPATH=tests $(BIN)/python -m soak.survival --cuts $(SOAK_CUTS) --kills $(SOAK_KILLS) --silences $(SOAK_SILENCES) $(SOAK_ARGS)
 
 soak-agent: $(READY)
 	@PYTHONPATH=tests $(BIN)/python -m soak.agent --rounds $(SOAK_ROUNDS) $(SOAK_ARGS)

@@ -19,6 +19,7 @@ from tailrace.service.telemetry.counters import Counters
 from tailrace.session import Connection, ConnectionRequested, Event, Session
 from tailrace.wire import (
     MAX_PAYLOAD,
+    OFFER,
     DataHeader,
     Message,
     MessageSplitter,
@@ -168,10 +169,10 @@ class Relay(HotPath):
         self._link = _NullLink()
         self._turn_budget = TurnBudget()
         self._source = RelayEnd(
-            _NullLink(), Side.SOURCE, (_SERVICE,), counters, self._turn_budget, is_tailrace=True
+            _NullLink(), Side.SOURCE, (_SERVICE,), counters, self._turn_budget, OFFER
         )
         destination = RelayEnd(
-            self._link, Side.DESTINATION, (_SERVICE,), counters, TurnBudget(), is_tailrace=True
+            self._link, Side.DESTINATION, (_SERVICE,), counters, TurnBudget(), OFFER
         )
         self._source.join(switchboard, "tunnel", 1e12)
         destination.join(switchboard, "tunnel", 1e12)

@@ -15,6 +15,7 @@ from .targets import (
     mqtt,
     notifications,
     operations,
+    resumption,
     sessions,
     wire,
 )
@@ -25,8 +26,10 @@ _ALL: Final[tuple[Target[Any], ...]] = (
     wire.CODEC,
     wire.FRAMING,
     wire.FAST_PATH,
+    resumption.RESUMPTION,
     sessions.SESSION_SOURCE,
     sessions.SESSION_DESTINATION,
+    sessions.SURVIVAL,
     http.UPGRADE_REQUEST,
     http.UPGRADE_ANSWER,
     http.CONNECT_REPLY,

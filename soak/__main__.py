@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import resource
-import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from .command import Say, add_seed_and_keep, require_positive, run
 from .load import Volume
 from .report import table
 from .runner import Plan, soak
 
 __all__ = ["main"]
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -37,8 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--pause", type=float, default=2.0, help="seconds between a client's connections")
     add("--bulk", type=int, default=1_000_000, help="bytes of a bulk transfer at most")
     add("--fault-every", type=float, default=2.5, help="seconds between two faults; 0: no faults")
-    add("--seed", type=int, default=0, help="another one makes other choices")
-    add("--keep", type=Path, help="keep logs and state in this directory")
+    add_seed_and_keep(parser)
     return parser
 
 
@@ -46,9 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a soak; return the exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    for name in ("minutes", "tunnels", "clients", "pause", "bulk"):
-        if not getattr(options, name) > 0:
-            parser.error(f"--{name} must be above 0")
+    require_positive(parser, options, "minutes", "tunnels", "clients", "pause", "bulk")
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     plan = Plan(
@@ -58,20 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Volume(options.bulk, options.pause, options.clients),
         options.seed,
     )
-    directory = options.keep or Path(tempfile.mkdtemp(prefix="tailrace-soak-"))
-    directory.mkdir(parents=True, exist_ok=True)
-    try:
-        figures, watch = asyncio.run(soak(plan, directory, _say))
-    except KeyboardInterrupt:
-        _say("interrupted")
-        return 1
-    finally:
-        if options.keep is None:
-            shutil.rmtree(directory, ignore_errors=True)
-    _say(table(figures, watch.final, plan.seconds))
-    for story in figures.stories:
-        _say(f"\n{story}")
-    return 1 if figures.failures else 0
+
+    async def job(directory: Path, say: Say) -> tuple[str, Sequence[str]]:
+        figures, watch = await soak(plan, directory, say)
+        return table(figures, watch.final, plan.seconds), figures.stories
+
+    return run(job, options.keep)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ class Work(IntEnum):
     MIRROR = 0
     """Answers as many bytes as come, as they come."""
     REPLY = 1
-    """Takes all, then answers and closes: no version of the protocol carries a half-close."""
+    """Takes all up to the end of file, then answers and closes."""
     SEND = 2
     """Sends all at once."""
 

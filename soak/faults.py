@@ -18,7 +18,10 @@ _DEAD: Final = 3.0
 
 
 class Faults:
-    """Does one fault after the other, some at the same time."""
+    """Does one fault after the other, some at the same time.
+
+    Connections outlive all of them but the death of a proxy, which disturbs its tunnel.
+    """
 
     def __init__(self, rig: Rig, dice: random.Random, every: float) -> None:
         self._rig = rig
@@ -72,10 +75,9 @@ class Faults:
     def _line(self) -> Line:
         return self._dice.choice(self._rig.lines)
 
-    def _end(self, seconds: float = 0.0) -> End:
-        """Return an end whose tunnel is disturbed for some seconds from now on."""
+    def _end(self) -> End:
         end = self._dice.choice(self._rig.ends)
-        end.lane.disturb(seconds)
+        end.lane.interrupt()
         return end
 
     async def _reset(self) -> None:
@@ -86,28 +88,27 @@ class Faults:
 
     async def _swallow(self) -> None:
         seconds = self._dice.uniform(1.0, 15.0)
-        end = self._end(seconds)
+        end = self._end()
         end.box.swallow()
         await asyncio.sleep(seconds)
         end.box.release()
 
     async def _throttle(self) -> None:
         seconds = self._dice.uniform(2.0, 10.0)
-        # Slow is no reason for any connection to end.
-        end = self._dice.choice(self._rig.ends)
+        end = self._end()
         end.box.rate = self._dice.uniform(150e3, 1e6)
         await asyncio.sleep(seconds)
         end.box.rate = None
 
     async def _delay(self) -> None:
-        end = self._dice.choice(self._rig.ends)
+        end = self._end()
         end.box.delay = self._dice.uniform(0.01, 0.3)
         await asyncio.sleep(self._dice.uniform(2.0, 10.0))
         end.box.delay = 0.0
 
     async def _close_road(self) -> None:
         seconds = self._dice.uniform(0.5, 5.0)
-        end = self._end(seconds)
+        end = self._end()
         end.box.close_road()
         await asyncio.sleep(seconds)
         end.box.open_road()
@@ -134,18 +135,16 @@ class Faults:
 
     async def _reset_all(self) -> None:
         for end in self._rig.ends:
-            end.lane.disturb()
+            end.lane.interrupt()
             end.box.cut()
 
     async def _kill_service(self) -> None:
         if self._rig.service_lock.locked():
             return
-        for line in self._rig.lines:
-            line.lane.disturb()
         self._rig.figures.restarts += 1
-        await self._rig.restart_service()
         for line in self._rig.lines:
-            line.lane.disturb()
+            line.lane.interrupt()
+        await self._rig.restart_service()
 
 
 def _heal(end: End) -> None:

@@ -6,10 +6,16 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
-__all__ = ["Figures"]
+__all__ = ["Figures", "traceback_in"]
 
 _KEPT: Final = 20
 """Descriptions of failures that are kept; the rest is counted."""
+
+
+def traceback_in(log: str) -> str:
+    """Return the first traceback of a log with a little of what is around it, or nothing."""
+    at = log.find("Traceback")
+    return log[max(0, at - 200) : at + 2000] if at >= 0 else ""
 
 
 @dataclass(slots=True)

@@ -24,6 +24,8 @@ _HUNG: Final = 120.0
 """Seconds after which a connection that has not ended counts as hung."""
 _GRACE: Final = 20.0
 """Seconds after a disturbance for which connections may still end early."""
+_INTERRUPTION: Final = 2.0
+"""Seconds behind a moment without a link in which a new connection may be refused."""
 _KEYS: Final = (1, 200)
 _CLOSING: Final = 5.0
 """Seconds in which the proxy must take what a client has left to send."""
@@ -73,11 +75,21 @@ class Lane:
     live: dict[int, Header] = field(default_factory=dict)
     """Connections that clients have open, or have just closed."""
     restless_until: float = 0.0
+    interrupted_at: float = -_INTERRUPTION
+    """When an end was last seen without a link."""
 
     def disturb(self, seconds: float = 0.0) -> None:
         """Let connections end early from now on, for a while after ``seconds`` from now."""
         now = asyncio.get_running_loop().time()
         self.restless_until = max(self.restless_until, now + seconds + _GRACE)
+
+    def interrupt(self) -> None:
+        """Note that an end has no link now."""
+        self.interrupted_at = asyncio.get_running_loop().time()
+
+    def may_refuse(self, opened: float) -> bool:
+        """Return whether there may have been nobody to take a connection, since it was opened."""
+        return opened < self.interrupted_at + _INTERRUPTION
 
     @property
     def restless(self) -> bool:
@@ -149,9 +161,8 @@ class Load:
                 raise _Wrong(f"connection {header.number}, upwards at {at}")
             if header.work is Work.MIRROR:
                 await self._send(writer, header, Way.DOWN, at, len(data))
-            elif header.work is Work.REPLY and upward.received == header.up:
-                await self._send(writer, header, Way.DOWN, 0, header.down)
-                return
+        if header.work is Work.REPLY and upward.received == header.up:
+            await self._send(writer, header, Way.DOWN, 0, header.down)
 
     async def _send(
         self, writer: asyncio.StreamWriter, header: Header, way: Way, at: int, size: int
@@ -182,19 +193,23 @@ class Load:
         header = self._plan(kind, volume)
         lane.live[header.number] = header
         figures.opened[kind.value] += 1
+        opened = asyncio.get_running_loop().time()
         try:
-            whole = await self._converse(kind, header, lane.port, volume)
+            received = await self._converse(kind, header, lane.port, volume)
         except _Wrong as error:
             figures.fail("wrong bytes", f"tunnel {lane.index}: {error}")
         except _Hung:
             figures.fail("hung", f"tunnel {lane.index}: {kind.value} {header.number}")
         else:
-            if whole:
+            if received == header.down:
                 figures.ended["complete"] += 1
+            elif not received and lane.may_refuse(opened):
+                figures.ended["refused"] += 1
             elif lane.restless:
                 figures.ended["cut by a fault"] += 1
             else:
-                figures.fail("cut without a fault", f"tunnel {lane.index}: {kind.value} {header}")
+                about = f"tunnel {lane.index}: {kind.value} {header}, {received} bytes received"
+                figures.fail("cut without a fault", about)
         finally:
             # The application may hear of the connection after the client has given it up.
             asyncio.get_running_loop().call_later(_HUNG, lane.live.pop, header.number, None)
@@ -216,8 +231,8 @@ class Load:
             case _:
                 return Header(index, number, Work.SEND, 0, size)
 
-    async def _converse(self, kind: _Kind, header: Header, port: int, volume: Volume) -> bool:
-        """Make one connection; return whether all that was to come came."""
+    async def _converse(self, kind: _Kind, header: Header, port: int, volume: Volume) -> int:
+        """Make one connection; return how many bytes came."""
         writer: asyncio.StreamWriter | None = None
         downward = Checker(header.number, Way.DOWN)
         try:
@@ -232,7 +247,7 @@ class Load:
         finally:
             if writer is not None:
                 await hang_up(writer, _CLOSING)
-        return downward.received == header.down
+        return downward.received
 
     async def _talk(
         self,

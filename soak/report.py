@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from .figures import Figures
 from .looks import Growth
 from .rig import Rig
 
-__all__ = ["progress", "table"]
+__all__ = ["aligned", "progress", "table"]
 
 _MIB: Final = 1 << 20
 
@@ -36,6 +36,12 @@ def _listed(counter: Counter[str]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counter.most_common()) or "none"
 
 
+def aligned(rows: Sequence[tuple[str, str]]) -> str:
+    """Return lines with a name and a value each."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
 def table(figures: Figures, memory: Mapping[str, Growth], seconds: float) -> str:
     """Return the table that a soak ends with."""
     rows = [
@@ -54,5 +60,4 @@ def table(figures: Figures, memory: Mapping[str, Growth], seconds: float) -> str
         ),
         ("leaks", str(figures.failures["leak"] + figures.failures["memory"])),
     ]
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+    return aligned(rows)

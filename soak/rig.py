@@ -22,22 +22,29 @@ from tailrace.service.config import parse_address
 from tailrace.testing.middlebox import Middlebox
 from tailrace.wire import Side
 
-from .figures import Figures
+from .figures import Figures, traceback_in
 from .load import Lane, Load
 
-__all__ = ["End", "Line", "Rig", "rig"]
+__all__ = ["End", "Line", "Rig", "restart_killed", "rig"]
 
 SERVICE: Final = "SOAK"
 _PATIENCE: Final = 300.0
 """Seconds that a process may take to start on a machine that is busy with all the others."""
 _GLANCE: Final = 0.1
 _AT_A_TIME: Final = 4
-_LINGER: Final = 30
-"""Seconds for which a client that has closed its sending half may have to wait for news: roads
-are slow here."""
 _SETTINGS: Final = {
     "tunneling": {"proxy": {"websocket": {"ping_period_ms": "3000", "retry_delay_ms": "200"}}}
 }
+
+
+async def restart_killed(service: ServiceProcess) -> None:
+    """Kill a service, and start it again where it was."""
+    restart = asyncio.to_thread(service.restart, signal.SIGKILL)
+    task = asyncio.get_running_loop().create_task(restart)
+    try:
+        await asyncio.shield(task)
+    finally:
+        await task  # a thread cannot be cancelled
 
 
 class End:
@@ -77,7 +84,7 @@ class End:
         )
         options = [
             *("--state-dir", str(self._directory / "state"), "--settings-json", str(settings)),
-            *("--linger", str(_LINGER), "-v", "3"),
+            *("-v", "3"),
         ]
         services = self._services if self.side is Side.DESTINATION else None
         self.process = self._stack.enter_context(
@@ -169,12 +176,7 @@ class Rig:
     async def restart_service(self) -> None:
         """Kill the service and start it again where it was."""
         async with self.service_lock:
-            restart = asyncio.to_thread(self.service.restart, signal.SIGKILL)
-            task = asyncio.get_running_loop().create_task(restart)
-            try:
-                await asyncio.shield(task)
-            finally:
-                await task  # a thread cannot be cancelled
+            await restart_killed(self.service)
 
     def find_dead(self) -> None:
         """Count processes that have ended by themselves as failures."""
@@ -187,9 +189,8 @@ class Rig:
         logs = {end.name: end.process.log for end in self.ends}
         logs["service"] = self.service.process.log
         for name, log in logs.items():
-            if "Traceback" in log:
-                at = log.index("Traceback")
-                self.figures.fail("crash", f"{name} logged: {log[max(0, at - 200) : at + 2000]}")
+            if found := traceback_in(log):
+                self.figures.fail("crash", f"{name} logged: {found}")
 
 
 async def _start(end: End, few: asyncio.Semaphore) -> None:

@@ -97,11 +97,11 @@ async def _run(
         while (now := loop.time()) - begun < plan.seconds:
             if now - seen > _GLANCE + _PAUSE:
                 built.figures.faults["machine paused"] += 1
-                for line in built.lines:
-                    line.lane.disturb()
             seen = now
             for line in built.lines:
                 if not line.is_up:
+                    line.lane.interrupt()
+                if not all(end.is_running for end in line.ends.values()):
                     line.lane.disturb()
             built.find_dead()
             watch.notice(now)

@@ -31,6 +31,8 @@ from tailrace.localproxy.events import (
     Reconnecting,
     ServicesMapped,
     Started,
+    TunnelPaused,
+    TunnelResumed,
 )
 from tailrace.service.telemetry.audit import AuditLog
 from tailrace.wire import Side
@@ -58,6 +60,8 @@ SAMPLES: Final[tuple[ProxyEvent, ...]] = (
     ConnectionCut("SSH", 1, _PEER, 4096, "the link to the service was lost"),
     ConnectionClosed("SSH", 1, _PEER, 1024, 4096),
     Reconnecting(ConnectFailed("cannot connect: connection refused"), 1.5),
+    TunnelPaused("link lost", 2, 120.0),
+    TunnelResumed(1.8, 2, 4096),
     Ended(1000, "Tunnel is closed"),
 )
 """One of each, in the order of a tunnel's life."""

@@ -9,11 +9,14 @@ from typing import Final
 from tailrace.session.transitions import (
     DESTINATION,
     ENDINGS,
+    RESUMPTION,
     SESSION,
     SOURCE,
     STREAM_MESSAGES,
     Action,
     MessageKind,
+    ResumptionEvent,
+    ResumptionState,
     SessionAction,
     SessionState,
     Standing,
@@ -29,6 +32,11 @@ __all__ = ["page", "session_drawing", "stream_drawing"]
 _INTRODUCTION: Final = """\
 A session waits for the service ids of its tunnel, is ready from then on, and closed when
 its link is lost. A reconnect makes a new one.
+
+One whose service passes offers on [survives its link](sessions.md), and waits for the service ids
+of the next. From these on it is suspended until it knows whom it has to do with: until both ends
+have agreed on which connections go on, or a peer that cannot resume has joined, or nobody is there
+and nothing waits.
 
 ![States of a session](../pictures/session.svg)
 
@@ -69,6 +77,29 @@ def _endings() -> str:
     return f"## Ends of connections\n\n{table(['cause', 'it ended'], rows)}"
 
 
+_GOING_ON: Final = """\
+## Agreements over lost links
+
+Two ends that can go on with their connections over a lost link agree on which, and from where
+(`src/tailrace/session/resumption.py`). Stream messages are sent and taken only while they do. An
+*incarnation* of an end is what it sends on one link, while its peer stays the same.
+"""
+
+
+def _resumption() -> str:
+    columns = ["event", *(state.value for state in ResumptionState)]
+    rows = [
+        [event.value, *(_entry(state, event) for state in ResumptionState)]
+        for event in ResumptionEvent
+    ]
+    return f"{_GOING_ON}\n{table(columns, rows)}"
+
+
+def _entry(state: ResumptionState, event: ResumptionEvent) -> str:
+    action, after = RESUMPTION[state, event]
+    return action.value if after is state else f"{action.value}; then *{after.value}*"
+
+
 def page() -> str:
     """Return the page with all tables."""
     parts = [
@@ -79,6 +110,7 @@ def page() -> str:
         _streams(Side.SOURCE, SOURCE),
         _streams(Side.DESTINATION, DESTINATION),
         _endings(),
+        _resumption(),
     ]
     return "\n".join(parts)
 

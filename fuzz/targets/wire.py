@@ -122,7 +122,7 @@ def _split(parts: Iterable[bytes]) -> tuple[list[bytes], bool, int]:
                 found.append(bytes(body))
     except DecodeError:
         return found, False, 0
-    return found, True, splitter.pending
+    return found, True, len(splitter.partial)
 
 
 def _reference_split(stream: bytes) -> tuple[list[bytes], bool, int]:
@@ -216,6 +216,9 @@ def _check_fast_path(bodies_: tuple[bytes, ...]) -> None:
         except DecodeError:
             message = None
         known = index.find(view)
+        if len(body) <= MAX_MESSAGE:
+            only = index.find_only(memoryview(len(body).to_bytes(2, "big") + body))
+            assert only == (known and (known[0], known[1] + 2, known[2] + 2))
         if known is not None:
             assert message is not None, "a message was recognised that is none"
             assert message.type == MessageType.DATA

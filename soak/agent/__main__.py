@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import shutil
-import signal
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from support.processes.mosquitto import is_installed
 
+from ..command import Say, add_seed_and_keep, require_positive, run
 from .rounds import FAULTS
 from .runner import Plan, soak, table
 
 __all__ = ["main"]
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -37,9 +30,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--openings", type=int, default=20, help="tunnels of each agent whose time is measured")
     add("--tunnels", type=int, default=20, help="tunnels at once, and no more")
     add("--most-seconds", type=float, default=1.0, help="from OpenTunnel to connected, at most")
-    add("--seed", type=int, default=0, help="another one makes other choices")
     add("--fault", action="append", choices=FAULTS, help="keep to this one; may be repeated")
-    add("--keep", type=Path, help="keep logs and state in this directory")
+    add_seed_and_keep(parser)
     return parser
 
 
@@ -47,9 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a soak of the agent; return the exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    for name in ("rounds", "openings", "tunnels", "most_seconds"):
-        if not getattr(options, name) > 0:
-            parser.error(f"--{name.replace('_', '-')} must be above 0")
+    require_positive(parser, options, "rounds", "openings", "tunnels", "most_seconds")
     if not is_installed():
         parser.error("mosquitto is not installed: make apt installs it")
     plan = Plan(
@@ -60,22 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.seed,
         tuple(options.fault or ()),
     )
-    # No process is left behind by a run that is ended from outside.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    directory = options.keep or Path(tempfile.mkdtemp(prefix="tailrace-soak-"))
-    directory.mkdir(parents=True, exist_ok=True)
-    try:
-        outcome = asyncio.run(soak(plan, directory, _say))
-    except KeyboardInterrupt:
-        _say("interrupted")
-        return 1
-    finally:
-        if options.keep is None:
-            shutil.rmtree(directory, ignore_errors=True)
-    _say(table(outcome))
-    for story in outcome.figures.stories:
-        _say(f"\n{story}")
-    return 1 if outcome.figures.failures else 0
+
+    async def job(directory: Path, say: Say) -> tuple[str, Sequence[str]]:
+        outcome = await soak(plan, directory, say)
+        return table(outcome), outcome.figures.stories
+
+    return run(job, options.keep)
 
 
 if __name__ == "__main__":

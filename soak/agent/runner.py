@@ -14,7 +14,8 @@ from typing import Final
 
 from support.waiting import until
 
-from ..figures import Figures
+from ..figures import Figures, traceback_in
+from ..report import aligned
 from .device import PATIENCE, Device, Holding
 from .rig import Rig, rig
 from .rounds import Rounds
@@ -76,9 +77,8 @@ async def soak(plan: Plan, directory: Path, say: Callable[[str], None]) -> Outco
         before = await _calm(rounds, built, outcome, {})
         await _rounds(plan, rounds, built, outcome, before, say)
         for name, log in built.logs().items():
-            if "Traceback" in log:
-                at = log.index("Traceback")
-                outcome.figures.fail("crash", f"{name} logged: {log[max(0, at - 200) : at + 2000]}")
+            if found := traceback_in(log):
+                outcome.figures.fail("crash", f"{name} logged: {found}")
         outcome.rows |= {
             "tunnels opened": f"{rounds.opened:,}",
             "rotations": f"{rounds.rotations:,}",
@@ -180,5 +180,4 @@ def table(outcome: Outcome) -> str:
     faults = ", ".join(f"{name} {count}" for name, count in figures.faults.most_common())
     failures = ", ".join(f"{name} {count}" for name, count in figures.failures.items())
     rows = outcome.rows | {"faults": faults or "none", "failures": failures or "none"}
-    width = max(len(name) for name in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
+    return aligned(list(rows.items()))

@@ -68,7 +68,7 @@ def _targets(config: pytest.Config, trial: Trial) -> list[Target]:
     else:
         links = LINKS if OVER_EACH_LINK.intersection(trial.numbers) else LINKS[:1]
     targets = [Target.ours(each) for each in links]
-    if path and not (trial.about_service and targets):
+    if path and not (trial.ours_alone and targets):
         if _FOREIGN not in config.stash:
             config.stash[_FOREIGN] = Target.foreign(path)
         targets.append(config.stash[_FOREIGN])

@@ -45,11 +45,11 @@ class Trial:
     script: Script
     numbers: tuple[str, ...]
     patience: float
-    about_service: bool
+    ours_alone: bool
 
 
 def scenario(
-    *numbers: str, patience: float = 0.0, about_service: bool = False
+    *numbers: str, patience: float = 0.0, ours_alone: bool = False
 ) -> Callable[[Script], Callable[[Outcome], None]]:
     """Make a test of a coroutine function.
 
@@ -57,7 +57,7 @@ def scenario(
         numbers: what it shows, keys of ``titles.TITLES``.
         patience: seconds a foreign command is given, where it may rightly need more than
             the usual.
-        about_service: whether it is about our service, and no local proxy takes part.
+        ours_alone: whether it is about our service, or about what only proxies of ours do.
     """
 
     def decorate(script: Script) -> Callable[[Outcome], None]:
@@ -67,7 +67,7 @@ def scenario(
         test.__name__ = test.__qualname__ = script.__name__
         test.__doc__ = script.__doc__
         test.__module__ = script.__module__
-        trial = Trial(script, numbers, patience, about_service)
+        trial = Trial(script, numbers, patience, ours_alone)
         marked = pytest.mark.scenario(*numbers, trial=trial)(test)
         return pytest.mark.timeout(_QUEUE)(marked)
 
@@ -181,8 +181,8 @@ class Laboratory:
         self._futures[name].set_result(outcome)
 
     async def _attempt(self, trial: Trial, target: Target, shared: Shared) -> Outcome:
-        if trial.about_service and not target.is_ours:
-            return Outcome(target, pytest.skip.Exception("is about our own service"))
+        if trial.ours_alone and not target.is_ours:
+            return Outcome(target, pytest.skip.Exception("is about what only ours has"))
         progress = Progress()
         patience = target.patience if target.is_ours else max(trial.patience, target.patience)
         error: BaseException | None = None

@@ -7,11 +7,17 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 __all__ = [
+    "CONNECTION_ACK",
+    "CONNECTION_FIN",
     "CONNECTION_RESET",
+    "CONNECTION_RESUME",
     "CONNECTION_START",
     "DATA",
     "MAX_PAYLOAD",
+    "PEER_JOINED",
+    "PEER_LEFT",
     "SERVICE_IDS",
+    "SESSION_OFFER",
     "SESSION_RESET",
     "STREAM_RESET",
     "STREAM_START",
@@ -25,6 +31,8 @@ __all__ = [
 
 DATA, STREAM_START, STREAM_RESET, SESSION_RESET = 1, 2, 3, 4
 SERVICE_IDS, CONNECTION_START, CONNECTION_RESET = 5, 6, 7
+CONNECTION_RESUME, PEER_JOINED, PEER_LEFT = 1002, 1003, 1004
+SESSION_OFFER, CONNECTION_ACK, CONNECTION_FIN = 1005, 1006, 1007
 
 _NAMES = {
     0: "UNKNOWN",
@@ -35,6 +43,12 @@ _NAMES = {
     SERVICE_IDS: "SERVICE_IDS",
     CONNECTION_START: "CONNECTION_START",
     CONNECTION_RESET: "CONNECTION_RESET",
+    CONNECTION_RESUME: "CONNECTION_RESUME",
+    PEER_JOINED: "PEER_JOINED",
+    PEER_LEFT: "PEER_LEFT",
+    SESSION_OFFER: "SESSION_OFFER",
+    CONNECTION_ACK: "CONNECTION_ACK",
+    CONNECTION_FIN: "CONNECTION_FIN",
 }
 
 MAX_PAYLOAD = 64_512
@@ -50,6 +64,7 @@ class Message(NamedTuple):
     payload: bytes
     raw: bytes
     """With the length prefix."""
+    ignorable: bool = False
 
     def __str__(self) -> str:
         parts = [_NAMES.get(self.kind, f"type {self.kind}")]
@@ -77,12 +92,18 @@ def _text(field: int, value: bytes) -> bytes:
 
 
 def message(
-    kind: int, stream: int = 0, service: str = "", connection: int = 0, payload: bytes = b""
+    kind: int,
+    stream: int = 0,
+    service: str = "",
+    connection: int = 0,
+    payload: bytes = b"",
+    ignorable: bool = False,
 ) -> bytes:
     """Return a message behind its length prefix, its fields in ascending order."""
     body = (
         _number(1, kind)
         + _number(2, stream)
+        + _number(3, ignorable)
         + _text(4, payload)
         + _text(5, service.encode())
         + _number(7, connection)
@@ -123,7 +144,7 @@ class Splitter:
 
 def read(raw: bytes) -> Message:
     """Read one message with its length prefix; every field is one that the protocol has."""
-    numbers = {1: 0, 2: 0, 7: 0}
+    numbers = {1: 0, 2: 0, 3: 0, 7: 0}
     texts = {4: b"", 5: b"", 6: b""}
     at = 2
     while at < len(raw):
@@ -138,7 +159,9 @@ def read(raw: bytes) -> Message:
             texts[tag >> 3] = raw[at : at + value]
             at += value
     assert at == len(raw), f"{raw.hex()} is cut"
-    return Message(numbers[1], numbers[2], texts[5].decode(), numbers[7], texts[4], raw)
+    assert numbers[3] in (0, 1), f"{raw.hex()} is ignorable in a strange way"
+    ids = (numbers[1], numbers[2], texts[5].decode(), numbers[7])
+    return Message(*ids, texts[4], raw, numbers[3] == 1)
 
 
 def _read_varint(raw: bytes, at: int) -> tuple[int, int]:

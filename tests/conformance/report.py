@@ -31,7 +31,9 @@ What the local proxy and the service do is tested byte by byte, over real TLS We
 real processes. A scripted service sends the local proxy every frame, fragment, close code,
 cut and silence there is; scripted clients do the same to `tailrace serve`. Each test carries
 the number of the scenario it shows: `S` are the conformance scenarios of the protocol, `B`
-the bugs found open in version 3.3.1 of the C++ local proxy, `R` bugs it once had.
+the bugs found open in version 3.3.1 of the C++ local proxy, `R` bugs it once had, `L` what
+[connections that outlive links](sessions.md) take, where the script is the peer as well, and
+what everybody else must never see of it.
 
 ```
 make conformance                                                  # ours, all of it
@@ -57,7 +59,9 @@ unchanged.
 """
 
 _LEGEND = """\
-`-`: not run; `S57` to `S60` are about the service, and no local proxy takes part in them.
+`-`: not run; `S57` to `S60`, `L13` and `L14` are about the service, and no local proxy takes part
+in them; the other `L` are about what only proxies of this project do. `L15` plays
+`tests/vectors/conversations.json`: what a proxy sent before it knew any of this.
 A scenario with several tests passes when all of them do. The last column says what was seen
 first: "waited in vain" after 15 seconds, for scenarios that need time more. Each run finds the
 same, but of races it shows one outcome; assertions are part of the build of the C++ proxy that

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from conformance.lab import Lab, Proxy, Settings
 from conformance.messages import (
@@ -23,6 +23,7 @@ __all__ = ["QUICK", "Destination", "Source", "destination", "source"]
 
 QUICK: Settings = {"websocket.retry_delay_ms": 100}
 """Comes back soon after a cut."""
+NO_CHANGES: Mapping[str, str] = {}
 
 
 @dataclass
@@ -34,6 +35,8 @@ class Source:
     proxy: Proxy
     link: Link
     ports: Mapping[str, int]
+    answer: Mapping[str, str] = field(default_factory=dict)
+    """How the service answers the upgrade: changes of ``Request.answer``."""
 
     async def connect(self, service: str = "SSH1", buffer: int = 0) -> tuple[Socket, Message]:
         """Return a new client and the message that announced it."""
@@ -43,7 +46,7 @@ class Source:
     async def reconnect(self) -> None:
         """Go on with the next link, once this one has ended."""
         await self.link.over()
-        self.link = await self.stage.tunnel(*self.ports)
+        self.link = await self.stage.tunnel(*self.ports, **self.answer)
 
     async def recover(self) -> None:
         """Go on with this link or the next, after something strange was sent on this one."""
@@ -76,10 +79,12 @@ async def source(
     ours: tuple[str, ...] = ("--linger", "0.3"),
     more: tuple[str, ...] = (),
     buffer: int = 0,
+    answer: Mapping[str, str] = NO_CHANGES,
 ) -> Source:
     """Start a source for these service ids (by default one) and accept its link.
 
     Args:
+        answer: changes of ``Request.answer``.
         buffer: size of the service's receive buffer, in bytes.
     """
     ids = ids or ("SSH1",)
@@ -88,7 +93,7 @@ async def source(
     mapping = ",".join(f"{name}={port}" for name, port in ports.items())
     arguments = ("-e", stage.endpoint, "-b", "127.0.0.1", "-s", mapping, *more)
     proxy = lab.proxy(*arguments, settings=settings, ours=ours)
-    return Source(lab, stage, proxy, await stage.tunnel(*ids), ports)
+    return Source(lab, stage, proxy, await stage.tunnel(*ids, **answer), ports, answer)
 
 
 @dataclass
@@ -100,6 +105,8 @@ class Destination:
     proxy: Proxy
     link: Link
     applications: Mapping[str, Application]
+    answer: Mapping[str, str] = field(default_factory=dict)
+    """As for :class:`Source`."""
 
     async def open(
         self, service: str = "SSH1", stream: int = 1, connection: int = 1, kind: int = 0
@@ -108,6 +115,11 @@ class Destination:
         kind = kind or (STREAM_START if connection == 1 else CONNECTION_START)
         await self.link.send(message(kind, stream, service, connection))
         return await self.applications[service].accept()
+
+    async def reconnect(self) -> None:
+        """Go on with the next link, once this one has ended."""
+        await self.link.over()
+        self.link = await self.stage.tunnel(*self.applications, **self.answer)
 
     async def check(
         self, app: Socket, service: str = "SSH1", stream: int = 1, connection: int = 1
@@ -128,6 +140,7 @@ async def destination(
     ours: tuple[str, ...] = (),
     more: tuple[str, ...] = (),
     buffer: int = 0,
+    answer: Mapping[str, str] = NO_CHANGES,
 ) -> Destination:
     """Start a destination for these service ids (by default one) and accept its link."""
     ids = ids or ("SSH1",)
@@ -135,4 +148,5 @@ async def destination(
     applications = {name: lab.application(buffer=buffer) for name in ids}
     mapping = ",".join(f"{name}=127.0.0.1:{app.port}" for name, app in applications.items())
     proxy = lab.proxy("-e", stage.endpoint, "-d", mapping, *more, settings=settings, ours=ours)
-    return Destination(lab, stage, proxy, await stage.tunnel(*ids), applications)
+    link = await stage.tunnel(*ids, **answer)
+    return Destination(lab, stage, proxy, link, applications, answer)

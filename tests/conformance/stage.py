@@ -330,9 +330,9 @@ class Stage:
         await link.accept(**changes)
         return link
 
-    async def tunnel(self, *ids: str) -> Link:
+    async def tunnel(self, *ids: str, **changes: Any) -> Link:
         """Return the next connection, upgraded and told the service ids."""
-        link = await self.link()
+        link = await self.link(**changes)
         await link.send(service_ids(*ids))
         return link
 

@@ -52,7 +52,7 @@ def test_every_number_is_shown() -> None:
     assert set(DECIDED) <= set(TITLES)
     assert set(TITLES) >= OVER_EACH_LINK
     kinds = Counter(number[0] for number in TITLES)
-    assert (kinds["S"], kinds["B"], kinds["R"]) == (62, 21, 14)
+    assert (kinds["S"], kinds["B"], kinds["R"], kinds["L"]) == (62, 21, 14, 16)
     assert set(kinds) == set(KINDS)
 
 
@@ -206,7 +206,7 @@ def test_the_worst_counts(results: Results, tmp_path: Path) -> None:
         "B3": Verdict.PASS,
         "S57": Verdict.NOT_RUN,
     }
-    assert summary(results, KINDS) == "other v1: S 0/1, B 1/1, R 0/0"
+    assert summary(results, KINDS) == "other v1: S 0/1, B 1/1, R 0/0, L 0/0"
     write([results, results], tmp_path / "run.json")
     assert read_results(tmp_path / "run.json") == [results, results]
 

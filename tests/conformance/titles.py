@@ -10,6 +10,7 @@ KINDS: Final = {
     "S": "Conformance scenarios",
     "B": "Bugs found open in version 3.3.1 of the C++ local proxy",
     "R": "Bugs it once had",
+    "L": "Connections that outlive links",
 }
 
 TITLES: Final = {
@@ -110,6 +111,22 @@ TITLES: Final = {
     "R4376b6d": "Port 70000, IPv6 and %00 in proxy URLs, TLS 1.1",
     "Rbfd503e": "Twelve connections at once, slow sockets: no byte goes astray",
     "R2026-03": "The last bytes before a reset arrive",
+    "L1": "Offers: the first message of a link, and only where the service passes them on",
+    "L2": "Agreement: only an offer that names the present incarnation brings it",
+    "L3": "A cut link: streams are started again, and replayed from what was received",
+    "L4": "A start that was lost is sent again; nothing is opened twice",
+    "L5": "Connections that ended while the link was down",
+    "L6": "Acknowledgements and windows: 256 KiB at first, up to 4 MiB",
+    "L7": "Half-close: one direction ends at its offset, over cuts too, without a reset",
+    "L8": "The peer leaves and comes back: the link stays, connections wait",
+    "L9": "A foreign peer while connections wait: they are reset, it sees no message of ours",
+    "L10": "The peer was restarted: what had begun is reset, new connections work",
+    "L11": "Close 1000 ends everything, other codes are cuts",
+    "L12": "Broken books end their connection, broken offers the link",
+    "L13": "Service: passes the messages between two that can resume; no resets when one leaves",
+    "L14": "Service: nobody else is sent any, and is answered and served as ever",
+    "L15": "Recorded conversations with AWS and all other services: the same bytes as ever",
+    "L16": "--resume-timeout: what has waited for so long is reset; 0 offers nothing",
 }
 
 DECIDED: Final = {
@@ -138,6 +155,7 @@ OVER_EACH_LINK: Final = frozenset(
         *("S25", "S26", "S40", "S41", "S46", "S47", "S48", "S49", "S50", "S61"),
         *("B2", "B3", "B4", "B5", "B6", "B8", "B9", "B10", "B13", "B17", "B19"),
         *("R63b3e65", "R88", "R4376b6d"),
+        *("L3", "L11"),
     }
 )
 """What the link back end decides: run over each one, also where the rest is run over one."""

@@ -38,6 +38,7 @@ BLOCKS = [block for page in PAGES for block in blocks(page)]
 SHELL = [block for block in BLOCKS if block.language == ""]
 
 RUN = {
+    "hex": "tests/meta/test_sessions_page.py",
     "squid": "tests/e2e/test_tls_inspection.py",
     "nginx": "tests/e2e/test_reverse_proxies.py",
     "haproxy": "tests/e2e/test_reverse_proxies.py",

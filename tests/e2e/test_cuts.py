@@ -20,8 +20,9 @@ from support.service import ServiceProcess, service_process
 from support.tunnel import Ends, Tunnel, both_proxies, disguise, running_proxy, tunnel_of
 from support.waiting import HANG, until
 from tailrace.common.addresses import LocalAddress, TCPAddress
-from tailrace.localproxy.events import ConnectionCut, ConnectionRefused
+from tailrace.localproxy.events import ConnectionCut, ConnectionRefused, TunnelPaused
 from tailrace.localproxy.settings import PeerVersion
+from tailrace.session import EndCause
 from tailrace.wire import Side
 
 SIZE = 3_000_000
@@ -89,14 +90,18 @@ class Holding:
 
 @asynccontextmanager
 async def download(
-    service: ServiceProcess, **changes: object
+    service: ServiceProcess, *, resume_timeout: float = 0.0, **changes: object
 ) -> AsyncIterator[tuple[Client, Holding, Ends, Tunnel]]:
-    """A download that is under way, and that its client does not read."""
+    """A download that is under way, and that its client does not read.
+
+    It does not outlive its link, unless that is asked for.
+    """
+    waits = {"resume_timeout": resume_timeout}
     handler = Holding()
     with tunnel_of(service, "SSH") as tunnel:
         async with application(handler) as where:
-            near = tunnel.settings(Side.SOURCE, **changes)
-            far = tunnel.settings(Side.DESTINATION, services={"SSH": where})
+            near = tunnel.settings(Side.SOURCE, **waits, **changes)
+            far = tunnel.settings(Side.DESTINATION, services={"SSH": where}, **waits)
             async with both_proxies(near, far) as ends, Client(ends.listening["SSH"]) as client:
                 await client.read(1)
                 yield client, handler, ends, tunnel
@@ -167,6 +172,23 @@ async def test_a_killed_service_is_a_cut_at_both_ends(
             assert ending == RESET
             assert CONTENT[1:].startswith(received)
             await until(lambda: handler.endings == [RESET], "a reset at the application")
+
+
+async def test_a_link_that_does_not_come_back_in_time_is_a_cut_at_both_ends(
+    service: ServiceProcess, tmp_path_factory: pytest.TempPathFactory
+):
+    with service_process(tmp_path_factory.mktemp("killed")) as killed:
+        async with download(killed, resume_timeout=0.5) as (client, handler, ends, _):
+            killed.process.kill()
+            event = await ends.source.seen(ConnectionCut)
+            assert event.reason == EndCause.NOT_RESUMED.value
+            received, ending = await client.rest()
+            assert ending == RESET
+            assert CONTENT[1:].startswith(received)
+            assert len(received) + 1 == event.received
+            await until(lambda: handler.endings == [RESET], "a reset at the application")
+            for end in (ends.source, ends.destination):
+                assert end.all(TunnelPaused) == [TunnelPaused("link lost", 1, 0.5)]
 
 
 async def test_an_end_in_order_stays_one(service: ServiceProcess):

@@ -35,6 +35,8 @@ UPGRADE = [
     *("Host", "Upgrade", "Connection", "Sec-WebSocket-Version", "Sec-WebSocket-Key"),
     *("Sec-WebSocket-Protocol", "access-token", "client-token", "User-Agent"),
 ]
+OFFER = "X-Tailrace-Capabilities"
+"""Comes last, and not to AWS."""
 CONNECT = ["Host", "Proxy-Authorization", "User-Agent"]
 REQUEST_LINES = (
     r"GET /tunnel\?local-proxy-mode=source HTTP/1\.1",
@@ -97,7 +99,11 @@ def check(request: bytes) -> None:
     assert any(re.fullmatch(line, first) for line in REQUEST_LINES), first
     assert not re.search(r"[^ -~]", "".join(fields)), fields
     names = [field.partition(": ")[0] for field in fields]
-    assert names == (CONNECT if first.startswith("CONNECT") else UPGRADE)
+    if first.startswith("CONNECT"):
+        assert names == CONNECT
+    else:
+        is_aws = fields[0].endswith((".amazonaws.com", ".amazonaws.com.cn"))
+        assert names == (UPGRADE if is_aws else [*UPGRADE, OFFER])
 
 
 def check_all(environ: Mapping[str, str], *argv: str) -> bool:

@@ -99,9 +99,10 @@ async def test_a_killed_proxy_is_restarted(service: ServiceProcess, tmp_path: Pa
                 await proxies[Side.DESTINATION].said("Connected to ")
                 proxies[side].signal(signal.SIGKILL)
                 assert await proxies[side].exit_code() == -signal.SIGKILL
+                again = start(side, f"{side.value}-again")
+                assert await again.ready() == (ports if side is Side.SOURCE else {"SSH": where})
+                # A source waits for a destination, until the next one says that it is another.
                 await check_closed(streams)
-            again = start(side, f"{side.value}-again")
-            assert await again.ready() == (ports if side is Side.SOURCE else {"SSH": where})
             await usable(ports["SSH"])
             other = proxies[Side.SOURCE if side is Side.DESTINATION else Side.DESTINATION]
             assert other.running
@@ -245,7 +246,7 @@ async def test_a_process_that_sleeps_wakes_up(tmp_path: Path, who: str):
     fine.write_text(
         '{"tunneling": {"proxy": {"websocket": {"ping_period_ms": 200, "retry_delay_ms": 20}}}}'
     )
-    options = ("--settings-json", str(fine))
+    options = ("--settings-json", str(fine), "--resume-timeout", "0")
     with service_process(tmp_path) as service, tunnel_of(service, "SSH") as tunnel:
         async with (
             application(mirror) as where,

@@ -75,13 +75,15 @@ class Rig:
 async def rig_of(
     service: ServiceProcess, side: Side, backend: Backend = Backend.AUTO, **source: PeerVersion
 ) -> AsyncIterator[Rig]:
+    """A tunnel whose connections end with their link."""
     listener = Listener()
     with tunnel_of(service, "SSH") as tunnel:
         async with application(listener) as where:
+            both = {"backend": backend, "resume_timeout": 0.0}
             settings = {
-                Side.SOURCE: tunnel.settings(Side.SOURCE, backend=backend, **source),
+                Side.SOURCE: tunnel.settings(Side.SOURCE, **both, **source),
                 Side.DESTINATION: tunnel.settings(
-                    Side.DESTINATION, backend=backend, services={"SSH": where}
+                    Side.DESTINATION, services={"SSH": where}, **both
                 ),
             }
             async with middlebox(settings[side]) as box:

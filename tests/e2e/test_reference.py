@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -33,10 +33,15 @@ from support.tunnel import RunningProxy, Tunnel, running_proxy, tunnel_of
 from support.waiting import HANG, until
 from tailrace.cli.exit_codes import ExitCode
 from tailrace.common.addresses import LocalAddress, ServiceAddresses, TCPAddress
+from tailrace.common.secret import Secret
+from tailrace.errors import LinkError
+from tailrace.localproxy.events import ConnectionCut, ConnectionOpened
 from tailrace.localproxy.settings import PeerVersion
 from tailrace.wire import Side
 
 REFERENCE = os.environ.get("LOCALPROXY_REFERENCE", "")
+ADDRESS_SPACE = 8 << 30
+"""Bytes; the reference keeps whatever a local socket does not take."""
 SIZES = (1, 64_512, 64_513, 2 * 1024 * 1024)
 
 pytestmark = pytest.mark.skipif(
@@ -87,6 +92,7 @@ def reference(
     )
     entries = (f"{name}={where}" if name else str(where) for name, where in services.items())
     command = [
+        *("prlimit", f"--as={ADDRESS_SPACE}"),
         *(REFERENCE, "-s" if side is Side.SOURCE else "-d", ",".join(entries)),
         *("-e", tunnel.endpoints.data_endpoint, "-c", tunnel.endpoints.ca_dir),
         *("--settings-json", str(settings), "-v", "5", *options),
@@ -237,3 +243,47 @@ async def test_a_stop_on_our_side_ends_the_streams_on_theirs(
         assert await rig.ours.stop() is ExitCode.OK
         await check_closed(streams)
         assert rig.theirs.running
+
+
+@pytest.mark.parametrize("role", Side, ids=lambda side: side.value)
+async def test_the_place_of_one_that_is_waited_for(
+    service: ServiceProcess, tmp_path: Path, role: Side
+):
+    """What has waited is reset, and the reference is sent nothing that it does not know."""
+    token = Secret("reference-" + role.value.ljust(32, "0"))
+    async with AsyncExitStack() as stack:
+        tunnel = stack.enter_context(tunnel_of(service, "SSH"))
+        where = await stack.enter_async_context(application(mirror))
+        settings = {
+            Side.SOURCE: tunnel.settings(Side.SOURCE),
+            Side.DESTINATION: tunnel.settings(Side.DESTINATION, services={"SSH": where}),
+        }
+        kept = await stack.enter_async_context(running_proxy(settings[role.other]))
+        async with running_proxy(
+            replace(settings[role], client_token=token, connect_retry_count=0)
+        ) as leaving:
+            proxies = {role: leaving, role.other: kept}
+            ports = await proxies[Side.SOURCE].ready()
+            await proxies[Side.DESTINATION].ready()
+            await exchange(ports["SSH"], 100_000)
+            waiting = await stack.enter_async_context(client(ports["SSH"]))
+            waiting[1].write(b"half a head")
+            await kept.seen(ConnectionOpened, 2)
+            services: ServiceAddresses = {"SSH": where}
+            if role is Side.SOURCE:
+                port = free_port()
+                services, ports = (
+                    {"SSH": TCPAddress("", port)},
+                    {"SSH": TCPAddress("127.0.0.1", port)},
+                )
+            options = ("-i", token.reveal(), *(("-b", "127.0.0.1") if role is Side.SOURCE else ()))
+            theirs = stack.enter_context(reference(tmp_path, tunnel, role, services, *options))
+            with pytest.raises(LinkError, match="replaced"):
+                await leaving.ended()
+        assert "cannot resume" in (await kept.seen(ConnectionCut)).reason
+        await check_closed(waiting)
+        if role is Side.SOURCE:
+            await theirs.said(f"Listening for new connection on port {ports['SSH'].port}")
+        for turn in range(2):
+            await exchange(ports["SSH"], 300_000, seed=turn)
+        assert theirs.running

@@ -309,7 +309,9 @@ def test_a_device_that_comes_late(site: Site) -> None:
 
 def test_a_device_that_goes(site: Site) -> None:
     with site.device(LATE) as device:
-        session = site.start(*site.ssh(LATE, "echo started; exec sleep 60"))
+        command, ssh, *rest = site.ssh(LATE, "echo started; exec sleep 60")
+        # Otherwise the session waits two minutes for it.
+        session = site.start(command, ssh, "--resume-timeout", "0.1", *rest)
         assert session.stdout is not None
         assert session.stdout.readline() == b"started\n"
         device.kill()

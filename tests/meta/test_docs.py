@@ -96,6 +96,7 @@ def test_the_rules_can_fail() -> None:
         "bench",
         "fuzz",
         "soak",
+        "soak-survival",
         "soak-agent",
         "apt",
         "apt-bench",

@@ -8,7 +8,16 @@ from __future__ import annotations
 
 import pytest
 
-from support.session.playbook import Data, Ended, Ignored, Playbook, Ready, Requested, ready
+from support.session.playbook import (
+    Data,
+    Ended,
+    Ignored,
+    Playbook,
+    Ready,
+    Requested,
+    frame_of,
+    ready,
+)
 from tailrace.errors import LocalProtocolError
 from tailrace.session import ConnectionRequested, EndCause, Event
 from tailrace.wire import MAX_STREAM_ID, Message, MessageType, Side
@@ -384,3 +393,19 @@ def test_data_of_a_connection_nobody_took_is_dropped() -> None:
     book.requested[0].sink = None
     book.receive(HELLO_1)
     book.expect()
+
+
+def test_a_payload_that_looks_like_a_message_stays_in_its_place() -> None:
+    """Also in a frame of its own, which would otherwise be known at once."""
+    book = two_connections()
+    for _ in range(2):
+        book.receive(HELLO_1)
+        book.expect(GOT_1)
+    payload = b"before" + frame_of(HELLO_1) + b"after"
+    whole = frame_of(Message(MessageType.DATA, 1, "SSH1", 2, payload))
+    at = whole.index(payload) + len(b"before")
+    for frame in (whole[:at], HELLO_1):
+        book.receive(frame)
+        book.expect()
+    book.receive(whole[at + len(frame_of(HELLO_1)) :])
+    book.expect(Data("SSH1", 1, 2, payload))

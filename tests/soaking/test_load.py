@@ -76,6 +76,25 @@ async def test_early_ends_need_a_reason(restless: bool) -> None:
         assert set(figures.failures) <= {name}
 
 
+@pytest.mark.parametrize("interrupted", [True, False])
+async def test_refusals_need_a_moment_without_a_link(interrupted: bool) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    async with application(refuse) as where:
+        assert isinstance(where, TCPAddress)
+        async with running(lambda _: where.port) as (lane, figures):
+            outcome = figures.ended if interrupted else figures.failures
+            name = "refused" if interrupted else "cut without a fault"
+            async with asyncio.timeout(HANG):
+                while not outcome[name]:
+                    if interrupted:
+                        lane.interrupt()
+                    await asyncio.sleep(0.01)
+            assert set(figures.failures) <= {name}
+            assert set(figures.ended) <= {name}
+
+
 async def test_foreign_bytes_are_found() -> None:
     async def stranger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(bytes(100_000))

@@ -102,6 +102,8 @@ API = """
     TunnelEvent
     TunnelListener
     TunnelNotFound
+    TunnelPaused
+    TunnelResumed
     TunnelState
     TunnelStatus
     TunnelSummary
@@ -141,9 +143,11 @@ SIGNATURES = {
     "Client.untag": "self, tunnel, keys",
     "Client.tags": "self, tunnel",
     "Tunnel.source": "token, *, region=None, endpoint=None, ca=None, client_token=None,"
-    " dialect=None, timeout=30.0, renewal_timeout=0.0",
+    " dialect=None, timeout=30.0, renewal_timeout=0.0,"
+    " resume_timeout=120.0",
     "Tunnel.destination": "token, services, *, region=None, endpoint=None, ca=None,"
-    " client_token=None, timeout=30.0, renewal_timeout=0.0",
+    " client_token=None, timeout=30.0, renewal_timeout=0.0,"
+    " resume_timeout=120.0",
     "Tunnel.renew": "self, token",
     "Tunnel.wait_peer": "self, timeout=None",
     "Tunnel.wait_closed": "self",
@@ -165,7 +169,7 @@ SIGNATURES = {
     "Service.client": "self, timeout=30.0",
     "connect": "thing=None, *, tunnel_id=None, services=(), reuse=False, keep=False,"
     " lifetime=None, timeout=30.0, client=None, client_token=None, region=None, endpoint=None,"
-    " ca=None, dialect=None",
+    " ca=None, dialect=None, resume_timeout=120.0",
 }
 """Functions and methods, and their parameters."""
 

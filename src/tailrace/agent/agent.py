@@ -26,6 +26,7 @@ from ..errors import (
     NotificationNotStored,
 )
 from ..library import Application, ServiceMap, ServiceRule, TunnelStatus, endpoint_in
+from ..library.settings import RESUME_TIMEOUT
 from .kill_switch import KillSwitch
 from .notification import Notification, parse_notification
 from .served_tunnel import DestinationSettings, destination
@@ -99,6 +100,7 @@ class Agent:
         endpoint: str | None = None,
         ca: str | os.PathLike[str] | None = None,
         max_tunnels: int = MAX_TUNNELS,
+        resume_timeout: float = RESUME_TIMEOUT,
         state_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         """Prepare; nothing is opened before the agent is entered.
@@ -114,6 +116,7 @@ class Agent:
             ca: file or directory of PEM certificates to trust besides the system's.
             max_tunnels: tunnels that are served at once, at least 1. A rotation whose tunnel is
                 not told may come beyond it for 30 seconds.
+            resume_timeout: as for :meth:`Tunnel.source`.
             state_dir: directory in which tunnels are kept over restarts, for one agent at a time;
                 made with mode 0700. ``None``: they are not kept.
 
@@ -131,6 +134,7 @@ class Agent:
             region=region,
             endpoint=endpoint,
             ca=None if ca is None else Path(ca),
+            resume_timeout=resume_timeout,
         )
         self._check_settings()
         self._state = AgentState(None if state_dir is None else Path(state_dir), time.time)

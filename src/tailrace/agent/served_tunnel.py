@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
+from ..control.summary import paused_text, resumed_text
 from ..errors import (
     AccessRefused,
     RemoteProtocolError,
@@ -27,8 +28,11 @@ from ..library import (
     ServicesMapped,
     Tunnel,
     TunnelEvent,
+    TunnelPaused,
+    TunnelResumed,
     TunnelStatus,
 )
+from ..library.settings import RESUME_TIMEOUT
 from .state import KeptTunnel
 
 __all__ = ["DestinationSettings", "ServedTunnel", "TunnelPhase", "destination"]
@@ -55,6 +59,8 @@ class DestinationSettings:
     endpoint: str | None = None
     """Data endpoint of all tunnels; ``None``: that of the tunnel's region."""
     ca: Path | None = None
+    resume_timeout: float = RESUME_TIMEOUT
+    """Seconds for which open connections wait for a lost link, or a source that has left."""
 
 
 class TunnelPhase(Enum):
@@ -85,6 +91,7 @@ def destination(
         client_token=kept.client_token,
         timeout=None,
         renewal_timeout=renewal_timeout,
+        resume_timeout=settings.resume_timeout,
     )
 
 
@@ -217,6 +224,10 @@ class ServedTunnel:
                 case Reconnecting(cause=cause):
                     self._enter(TunnelPhase.WAITING)
                     self._tell(str(cause), cause.advice)
+                case TunnelPaused():
+                    _log.info("tunnel %s: %s", self.label, paused_text(event))
+                case TunnelResumed():
+                    _log.info("tunnel %s: %s", self.label, resumed_text(event))
 
     def _enter(self, phase: TunnelPhase) -> None:
         if phase is not self.phase:

@@ -128,6 +128,7 @@ def _run(args: argparse.Namespace) -> None:
         endpoint=args.proxy_endpoint,
         ca=capath_of(args),
         max_tunnels=max_tunnels_of(args),
+        resume_timeout=args.resume_timeout,
         state_dir=agent_state_dir(args),
     )
     _start(args, lambda: _serve(agent, sources, file, args), adopted.warnings)
@@ -334,7 +335,11 @@ def _destination_settings(
     if region is None and endpoint is None and notification.region is None:
         region, endpoint = endpoint_in(os.environ)
     settings = DestinationSettings(
-        services=services_of(args, {})[0], region=region, endpoint=endpoint, ca=capath_of(args)
+        services=services_of(args, {})[0],
+        region=region,
+        endpoint=endpoint,
+        ca=capath_of(args),
+        resume_timeout=args.resume_timeout,
     )
     # Raises here what would otherwise be taken for a fault that may pass.
     destination(KeptTunnel(notification, Secret(_CONSTANT), 0), settings)

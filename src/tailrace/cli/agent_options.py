@@ -14,6 +14,7 @@ from ..errors import ConfigurationError
 from .agent_broker import add_broker_options
 from .agent_device_client import add_device_client_option
 from .agent_service import add_service_option
+from .arguments import RESUME_TIMEOUT, RESUME_TIMEOUT_HELP, resume_timeout
 from .localproxy.files import default_state_dir
 
 if TYPE_CHECKING:
@@ -80,6 +81,11 @@ DESTINATION: Final = (
         "--capath",
         "file or directory of PEM certificates to trust besides the system's",
         {"metavar": "PATH", "type": Path},
+    ),
+    Option(
+        "--resume-timeout",
+        RESUME_TIMEOUT_HELP,
+        {"metavar": "SECONDS", "type": resume_timeout, "default": RESUME_TIMEOUT},
     ),
 )
 _WAYS_IN: Final = (

@@ -5,9 +5,24 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
-__all__ = ["Subparsers", "add_state_dir", "state_dir_of", "subparsers_of"]
+__all__ = [
+    "RESUME_TIMEOUT",
+    "RESUME_TIMEOUT_HELP",
+    "Subparsers",
+    "add_state_dir",
+    "resume_timeout",
+    "state_dir_of",
+    "subparsers_of",
+]
+
+RESUME_TIMEOUT: Final = 120.0
+RESUME_TIMEOUT_HELP: Final = (
+    "let open connections wait this long for a lost link, or a peer that has left, to come back; "
+    f"0 ends them at once (default: {RESUME_TIMEOUT:.0f})"
+)
+_DAY: Final = 86_400.0
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[Any]"
 
@@ -23,6 +38,21 @@ def add_state_dir(parser: argparse.ArgumentParser) -> None:
             default=None if each is parser else argparse.SUPPRESS,
             help="directory of the service's files (default: ~/.local/state/tailrace)",
         )
+
+
+def resume_timeout(text: str) -> float:
+    """Return the seconds that ``--resume-timeout`` gives.
+
+    Raises:
+        ArgumentTypeError: they are not 0 to a day.
+    """
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= _DAY:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, 0 to {_DAY:.0f}")
+    return seconds
 
 
 def state_dir_of(args: argparse.Namespace) -> Path:

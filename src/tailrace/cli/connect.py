@@ -179,6 +179,7 @@ async def _run_with_token(args: argparse.Namespace, wishes: list[ServiceWish]) -
             ca=args.ca_bundle,
             client_token=_kept_client_token(token, stack),
             timeout=patience,
+            resume_timeout=args.resume_timeout,
         )
         # Such a directory is named after the thing, more often than not.
         label = args.source_token_file.absolute().parent.name or "tunnel"

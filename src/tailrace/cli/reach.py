@@ -16,7 +16,7 @@ from ..common.user_directories import state_directory
 from ..errors import ConfigurationError
 from ..operator.failures import CommandFailed, Terminated
 from ..operator.host_names import USUAL_SERVICE, Host, parse_host
-from .arguments import Subparsers
+from .arguments import RESUME_TIMEOUT, RESUME_TIMEOUT_HELP, Subparsers, resume_timeout
 from .client_options import add_client_options, client_of, client_words
 from .exit_codes import SIGNALLED, exit_code_of
 
@@ -127,6 +127,13 @@ def add_tunnel_options(parser: argparse.ArgumentParser) -> None:
         help="how long to wait for the device (default: until Ctrl-C on a terminal, "
         f"{_UNSEEN_PATIENCE:.0f} elsewhere)",
     )
+    parser.add_argument(
+        "--resume-timeout",
+        metavar="SECONDS",
+        type=resume_timeout,
+        default=RESUME_TIMEOUT,
+        help=RESUME_TIMEOUT_HELP,
+    )
 
 
 def _minutes(text: str) -> timedelta:
@@ -166,6 +173,7 @@ def wanted_tunnel(
         keep=args.keep,
         lifetime=args.lifetime,
         timeout=device_patience(args),
+        resume_timeout=args.resume_timeout,
     )
 
 

@@ -89,11 +89,25 @@ def _connections(tunnels: list[Document]) -> Iterator[Metric]:
         "Bytes of local connections: read from them (in), received for them (out).",
         labels=(*_TUNNEL, "direction"),
     )
+    waiting = GaugeMetricFamily(
+        "tailrace_proxy_connections_waiting",
+        "Local connections that wait until a lost link, or the peer, has come back.",
+        labels=_TUNNEL,
+    )
+    pauses = CounterMetricFamily(
+        "tailrace_proxy_pauses", "How often connections have waited for that.", labels=_TUNNEL
+    )
+    again = CounterMetricFamily(
+        "tailrace_proxy_sent_again_bytes", "Bytes sent again behind such pauses.", labels=_TUNNEL
+    )
     for each in tunnels:
         labels = (each["tunnel"], each["side"])
+        waiting.add_metric(labels, each["waiting"])
+        pauses.add_metric(labels, each["pauses"])
+        again.add_metric(labels, each["bytes_again"])
         for service, count in each["services"].items():
             current.add_metric((*labels, service), count)
         opened.add_metric(labels, each["opened"])
         size.add_metric((*labels, "in"), each["bytes_in"])
         size.add_metric((*labels, "out"), each["bytes_out"])
-    yield from (current, opened, size)
+    yield from (current, opened, size, waiting, pauses, again)

@@ -74,12 +74,17 @@ def tunnel_document(name: str, status: TunnelStatus, **more: object) -> Document
         "opened": status.opened,
         "bytes_in": status.bytes_in,
         "bytes_out": status.bytes_out,
+        "paused_since": status.paused_since,
+        "waiting": status.waiting,
+        "pauses": status.pauses,
+        "bytes_again": status.bytes_again,
         "connections": [
             {
                 "service": each.service_id,
                 "connection": each.connection_id,
                 "peer": each.peer,
                 "state": each.state.value,
+                "waits": each.waits,
                 "bytes_in": each.bytes_in,
                 "bytes_out": each.bytes_out,
                 "since": each.since,

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..common.escaping import cut, escape
 
-__all__ = ["duration", "failures_text", "round_trip_text", "size", "summary_lines"]
+if TYPE_CHECKING:
+    from ..localproxy.events import TunnelPaused, TunnelResumed
+
+__all__ = [
+    "duration",
+    "failures_text",
+    "pause_text",
+    "paused_text",
+    "resumed_text",
+    "round_trip_text",
+    "size",
+    "summary_lines",
+    "waiting_text",
+]
 
 _MOST_TUNNELS: Final = 50
 _LONGEST: Final = 600
@@ -54,6 +67,8 @@ def _link_text(tunnel: Mapping[str, Any], now: float) -> str:
         parts.append(f"round trip {round_trip_text(tunnel['round_trip'])}")
     if tunnel["peer"] in ("absent", "connected"):
         parts.append(f"peer {tunnel['peer']}")
+    if tunnel["waiting"]:
+        parts.append(pause_text(tunnel, now))
     if tunnel["failures"]:
         parts.append(failures_text(tunnel, now))
     return ", ".join(parts)
@@ -65,6 +80,28 @@ def failures_text(tunnel: Mapping[str, Any], now: float) -> str:
     ago = duration(now - tunnel["last_failure"])
     cause = cut(tunnel["last_cause"], _LONGEST_CAUSE)
     return f"reconnects: {tunnel['reconnects']:d} ({causes}; last {ago} ago: {cause})"
+
+
+def pause_text(tunnel: Mapping[str, Any], now: float) -> str:
+    """Return how many connections of a tunnel wait until link and peer are back, and since when."""
+    return f"paused for {duration(now - tunnel['paused_since'])}: {waiting_text(tunnel['waiting'])}"
+
+
+def paused_text(event: TunnelPaused) -> str:
+    """Return what is logged of connections that begin to wait."""
+    return f"paused: {event.cause}, {waiting_text(event.connections)} up to {event.timeout:g} s"
+
+
+def resumed_text(event: TunnelResumed) -> str:
+    """Return what is logged when they go on."""
+    if not event.connections:
+        return f"resumed after {event.after:.1f} s, no connection is left"
+    return f"resumed after {event.after:.1f} s, {size(event.bytes_again)} sent again"
+
+
+def waiting_text(count: int) -> str:
+    """Return how many connections wait until link and peer are back."""
+    return "1 connection waits" if count == 1 else f"{count:d} connections wait"
 
 
 def round_trip_text(seconds: float | None) -> str:

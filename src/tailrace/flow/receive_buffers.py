@@ -4,9 +4,10 @@ Bytes that a local socket does not take wait in memory. The protocol knows no cr
 are three ways to keep that bounded, from the gentlest to the last:
 
 1. The peer of one connection is asked to pause it and later to resume it, where it
-   understands that (docs/flow-messages.md). No other connection is held up. What is in flight
+   understands that (docs/internals/sessions.md). No other connection is held up. What is in flight
    still comes, so this begins early (:data:`PAUSE_HIGH`), and earlier when all together hold
-   much (:data:`PAUSE_HIGH_CROWDED`): many stalled connections get less room each.
+   much (:data:`PAUSE_HIGH_CROWDED`): many stalled connections get less room each. A connection
+   that outlives links has a window, which does this alone as long as they are not crowded.
 2. The link is not read. TCP carries that back to the peer and nothing is lost, but all
    connections wait. It begins when one connection whose peer cannot pause is over its own
    mark, or all together are over theirs, and ends at a mark well below, or reading would
@@ -76,10 +77,11 @@ class ReceiveBuffers(Generic[C]):
         """Whether the link must not be read."""
         return bool(self._over_own) or self._over_total
 
-    def wants_pause(self, waiting: int) -> bool:
+    def wants_pause(self, waiting: int, *, has_window: bool = False) -> bool:
         """Return whether ``waiting`` bytes of one connection are reason to pause its peer."""
-        crowded = self.total > TOTAL_CROWDED
-        return waiting > (PAUSE_HIGH_CROWDED if crowded else PAUSE_HIGH)
+        if self.total > TOTAL_CROWDED:
+            return waiting > PAUSE_HIGH_CROWDED
+        return waiting > PAUSE_HIGH and not has_window
 
     def added(
         self, connection: C, size: int, waiting: int, now: float, *, can_pause: bool = False

@@ -1,8 +1,8 @@
 """Sockets to tunnel: which connections may send now, and which one is next.
 
 The protocol has no window for a single stream, so all connections of a tunnel share one
-gate. It is closed while the link's write buffer is over its mark, or while as much is in
-flight as :mod:`.send_window` allows.
+gate. It is closed while the link's write buffer is over its mark, while as much is in flight as
+:mod:`.send_window` allows, or while as much is kept to be sent again as may be.
 
 *Open*: a socket is read when it is readable, and no accounts are kept. *Closed*: a connection
 that wants to send is parked, which costs one entry in a queue. So the cost of a pause depends
@@ -63,6 +63,7 @@ class Turns(Generic[C]):
         "_accounts",
         "_ahead",
         "_link_paused",
+        "_memory_full",
         "_parked",
         "_scale",
         "_window_full",
@@ -74,6 +75,7 @@ class Turns(Generic[C]):
         """Whether bulk data has to wait."""
         self._link_paused = False
         self._window_full = False
+        self._memory_full = False
         self._parked: deque[C] = deque()
         self._accounts: dict[C, _Account] = {}
         self._ahead = 0
@@ -87,13 +89,21 @@ class Turns(Generic[C]):
     def set_link_paused(self, paused: bool) -> bool:
         """Note whether the link's write buffer is over its mark; return whether the gate opens."""
         self._link_paused = paused
-        was_closed, self.closed = self.closed, paused or self._window_full
-        return was_closed and not self.closed
+        return self._judge()
 
     def set_window_full(self, full: bool) -> bool:
         """Note whether as much is in flight as may be; return whether this opens the gate."""
         self._window_full = full
-        was_closed, self.closed = self.closed, full or self._link_paused
+        return self._judge()
+
+    def set_memory_full(self, full: bool) -> bool:
+        """Note whether as much is kept as may be; return whether this opens the gate."""
+        self._memory_full = full
+        return self._judge()
+
+    def _judge(self) -> bool:
+        was_closed = self.closed
+        self.closed = self._link_paused or self._window_full or self._memory_full
         return was_closed and not self.closed
 
     def set_quantum(self, quantum: int) -> None:

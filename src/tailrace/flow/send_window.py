@@ -70,9 +70,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 __all__ = ["PATIENCE", "QUEUE_DELAY", "SendWindow"]
 
@@ -124,8 +123,11 @@ class _FarEnd(Enum):
     SILENT = "has not answered in time, and is not pinged"
 
 
-@dataclass(frozen=True, slots=True)
-class _Ping:
+# To look a member up in its class costs as much as the rest of a question like "is it full?".
+_UNKNOWN, _ANSWERS, _SILENT = _FarEnd
+
+
+class _Ping(NamedTuple):
     number: int
     position: int
     """Bytes sent before it."""
@@ -146,6 +148,7 @@ class SendWindow:
         "_acked",
         "_far_end",
         "_history",
+        "_in_force",
         "_last_news",
         "_last_number",
         "_limited_at",
@@ -156,11 +159,14 @@ class SendWindow:
         "_round_trip",
         "_round_trip_time",
         "_size",
+        "_spacing",
         "_starting",
         "_suspended",
         "_used_up_at",
         "mark",
+        "quantum",
         "sent",
+        "size",
     )
 
     def __init__(self) -> None:
@@ -169,13 +175,14 @@ class SendWindow:
         self.mark = _START // 2
         """Value of :attr:`sent` from which on :meth:`mark_reached` has to be called."""
         self._size = _START
+        """What was found to fit the path."""
         self._starting = True
         self._acked = 0
         """Bytes known to be read."""
         self._pings: deque[_Ping] = deque(maxlen=_MAX_PINGS)
         """Pings under way, oldest first; their numbers have no gaps."""
         self._last_number = 0
-        self._far_end = _FarEnd.UNKNOWN
+        self._far_end = _UNKNOWN
         self._patience = PATIENCE
         """Seconds that a full window waits for a pong."""
         self._suspended = False
@@ -196,13 +203,16 @@ class SendWindow:
         self._round_trip_time = 0.0
         """When the shortest round trip was last seen."""
         self._probing = False
-
-    @property
-    def size(self) -> int:
+        # What follows from all that, and is asked for more often than it changes.
+        self._in_force = True
+        """Whether anything is bounded."""
+        self.size = _START
         """Bytes that may be in flight now."""
-        if not self._in_force:
-            return _CEILING
-        return _FLOOR if self._probing else self._size
+        self.quantum = 0
+        """Bytes that one of many senders may send before it is the next one's turn."""
+        self._spacing = 0
+        """Bytes between two pings."""
+        self._settle()
 
     @property
     def in_flight(self) -> int:
@@ -212,12 +222,7 @@ class SendWindow:
     @property
     def full(self) -> bool:
         """Whether bulk data has to wait for a pong."""
-        return self._in_force and self.sent - self._acked >= self.size
-
-    @property
-    def quantum(self) -> int:
-        """Bytes that one of many senders may send before it is the next one's turn."""
-        return max(_MIN_QUANTUM, self.size // _PINGS)
+        return self.sent - self._acked >= self.size and self._in_force
 
     def turn_used_up(self) -> None:
         """Note that as many bytes were sent at once as a turn has; before :meth:`mark_reached`."""
@@ -231,19 +236,21 @@ class SendWindow:
         """Set the next mark; return the payload of a ping to send now, if one is due."""
         payload = None
         if self._in_force:
+            sent = self.sent
             last = self._pings[-1].position if self._pings else self._acked
+            is_full = sent - self._acked >= self.size
             # What fills the window is not to wait for the pong of what came before it.
-            due = self._spacing // 4 if self.full else self._spacing
-            if self.sent - last >= due:
+            if sent - last >= (self._spacing // 4 if is_full else self._spacing):
                 payload = self._ping(now)
-            if self.full:
-                self._limited_at = self.sent
+            if is_full:
+                self._limited_at = sent
         self._set_mark()
         return payload
 
     def suspend(self) -> None:
         """Bound nothing until :meth:`resume`: the other end is not read, nor are its pongs."""
         self._suspended = True
+        self._settle()
         self._set_mark()
 
     def resume(self) -> None:
@@ -255,6 +262,7 @@ class SendWindow:
         self._history.clear()
         self._acked = self.sent
         self._probing = False
+        self._settle()
         self._set_mark()
 
     def patience_left(self, now: float) -> float:
@@ -266,8 +274,9 @@ class SendWindow:
 
         If no pong has ever come, stop pinging and bound nothing.
         """
-        if self._far_end is _FarEnd.UNKNOWN:
-            self._far_end = _FarEnd.SILENT
+        if self._far_end is _UNKNOWN:
+            self._far_end = _SILENT
+            self._settle()
         self._patience = min(_MAX_PATIENCE, 2 * self._patience)
         self._last_news = now
         self._acked = self.sent
@@ -278,32 +287,42 @@ class SendWindow:
 
         A pong that answers no ping of this window only shows that this end sends pongs.
         """
-        self._far_end = _FarEnd.ANSWERS
+        if self._far_end is not _ANSWERS:
+            self._far_end = _ANSWERS
+            self._settle()
         ping = self._answered(payload)
         if ping is None:
             return None
         self._last_news = now
         self._measure(ping, now)
+        self._settle()
         # A late pong may be older than the last time that patience ran out.
-        self._acked = max(self._acked, ping.position)
+        if ping.position > self._acked:
+            self._acked = ping.position
         # The invariant: a window that has just become smaller may be full of data that no ping
         # has followed yet.
-        due = self._ping(now) if self.full and not self._pings else None
+        due = self._ping(now) if not self._pings and self.full else None
         self._set_mark()
         return due
 
-    @property
-    def _in_force(self) -> bool:
-        return self._far_end is not _FarEnd.SILENT and not self._suspended
-
-    @property
-    def _spacing(self) -> int:
-        return max(min(_SPACING, self.size // 2), self.size // _PINGS)
+    def _settle(self) -> None:
+        """Work out again what follows from the state; to be called when that has changed."""
+        self._in_force = self._far_end is not _SILENT and not self._suspended
+        size = _CEILING if not self._in_force else _FLOOR if self._probing else self._size
+        self.size = size
+        part = size // _PINGS
+        self.quantum = part if part > _MIN_QUANTUM else _MIN_QUANTUM
+        small = size // 2
+        if small > _SPACING:
+            small = _SPACING
+        self._spacing = part if part > small else small
 
     def _set_mark(self) -> None:
         # The next ping is due, or the window full, whichever comes first.
         last = self._pings[-1].position if self._pings else self._acked
-        self.mark = max(self.sent + 1, min(last + self._spacing, self._acked + self.size))
+        ping_due, full = last + self._spacing, self._acked + self.size
+        mark = ping_due if ping_due < full else full
+        self.mark = mark if mark > self.sent else self.sent + 1
 
     def _ping(self, now: float) -> bytes:
         if not self._pings:
@@ -340,7 +359,8 @@ class SendWindow:
         self._note_round_trip(ping, now)
         round_trip = now - ping.time
         queued = round_trip - self._round_trip
-        self._patience = min(_MAX_PATIENCE, max(PATIENCE, 4 * round_trip))
+        patience = 4 * round_trip
+        self._patience = PATIENCE if patience < PATIENCE else min(_MAX_PATIENCE, patience)
         # 2. In start-up the window grows without a rate.
         if self._starting:
             self._start_up(ping, queued)
@@ -372,7 +392,9 @@ class SendWindow:
         there is none yet. Drops what is older.
         """
         history = self._history
-        latest = min(ping.time, now - _RATE_SPAN)
+        latest = now - _RATE_SPAN
+        if ping.time < latest:
+            latest = ping.time
         while len(history) > 1 and history[1][0] <= latest:
             history.popleft()
         return history[0] if history[0][0] <= latest else None
@@ -380,7 +402,9 @@ class SendWindow:
     def _best_rate(self, rate: float, now: float) -> float:
         """Return the highest rate that is still believed, ``rate`` being the latest."""
         rates = self._rates
-        memory = max(_RATE_MEMORY, 4 * self._round_trip)
+        memory = 4 * self._round_trip
+        if memory < _RATE_MEMORY:
+            memory = _RATE_MEMORY
         while rates and rates[-1][1] <= rate:
             rates.pop()
         rates.append((now, rate))
@@ -390,8 +414,9 @@ class SendWindow:
 
     def _fitting(self, rate: float) -> int:
         """Return the window for a rate in bytes a second, on a path of this round trip."""
-        time = max(self._round_trip + QUEUE_DELAY, _LONG_PATH * self._round_trip)
-        return max(_FLOOR, min(_CEILING, int(rate * time)))
+        time, on_long_path = self._round_trip + QUEUE_DELAY, _LONG_PATH * self._round_trip
+        window = int(rate * (on_long_path if on_long_path > time else time))
+        return _FLOOR if window < _FLOOR else _CEILING if window > _CEILING else window
 
     def _note_round_trip(self, ping: _Ping, now: float) -> None:
         """Keep the shortest round trip; begin or end a probe of it (rule 4)."""

@@ -5,6 +5,7 @@ No argv, no exit codes, no files.
 """
 
 from ..common.addresses import LocalAddress, TCPAddress, UnixAddress
+from ..localproxy.connection_states import ConnectionState
 from ..localproxy.events import (
     Connected,
     Connecting,
@@ -22,8 +23,9 @@ from ..localproxy.events import (
     Reconnecting,
     ServicesMapped,
     Started,
+    TunnelPaused,
+    TunnelResumed,
 )
-from ..localproxy.local_connection import ConnectionState
 from ..localproxy.routes import StreamHandler
 from ..localproxy.status import ConnectionStatus, LinkPhase, LinkStatus, PeerPresence, TunnelStatus
 from ..wire import Side
@@ -69,6 +71,8 @@ __all__ = [
     "Tunnel",
     "TunnelEvent",
     "TunnelListener",
+    "TunnelPaused",
+    "TunnelResumed",
     "TunnelStatus",
     "UnixAddress",
     "connect",

@@ -24,7 +24,7 @@ from ..localproxy.endpoints import ENDPOINT_VARIABLE, REGION_VARIABLE
 from ..localproxy.settings import ProxySettings
 from ..wire import Side
 from .device import wait_for_device
-from .settings import DialectName, check_seconds, proxy_settings
+from .settings import RESUME_TIMEOUT, DialectName, check_seconds, proxy_settings
 from .tunnel import SourceTunnel
 
 __all__ = ["ConnectObserver", "connect", "connect_observed", "region_of"]
@@ -75,6 +75,7 @@ def connect(
     endpoint: str | None = None,
     ca: str | os.PathLike[str] | None = None,
     dialect: DialectName | None = None,
+    resume_timeout: float = RESUME_TIMEOUT,
 ) -> AbstractAsyncContextManager[SourceTunnel]:
     """Open a tunnel to a thing, wait for its device, and close the tunnel at the end of the block.
 
@@ -96,8 +97,9 @@ def connect(
             ``None``: for ever. Where the service does not tell, as AWS' does not, the control API
             is asked for the device, at first each second, later every 5 seconds.
         client: makes the calls; otherwise a :class:`Client` of its own does, which is closed.
-        client_token, region, endpoint, ca, dialect: as for :meth:`Tunnel.source`. Without region,
-            endpoint and the variables, the region is that of the client if it calls AWS.
+        client_token, region, endpoint, ca, dialect, resume_timeout: as for :meth:`Tunnel.source`.
+            Without region, endpoint and the variables, the region is that of the client if it
+            calls AWS.
 
     Raises:
         ConfigurationError: an argument or a variable of the environment is not valid.
@@ -126,6 +128,7 @@ def connect(
         endpoint=endpoint,
         ca=ca,
         dialect=dialect,
+        resume_timeout=resume_timeout,
     )
 
 
@@ -145,6 +148,7 @@ def connect_observed(
     endpoint: str | None = None,
     ca: str | os.PathLike[str] | None = None,
     dialect: DialectName | None = None,
+    resume_timeout: float = RESUME_TIMEOUT,
 ) -> AbstractAsyncContextManager[SourceTunnel]:
     """Do as :func:`connect`, and tell an observer about it."""
     if isinstance(services, str):
@@ -165,6 +169,7 @@ def connect_observed(
             ca=ca,
             client_token=client_token,
             dialect=dialect,
+            resume_timeout=resume_timeout,
         )
 
     return _connected(observer, wanted, client, settings, timeout)

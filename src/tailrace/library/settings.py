@@ -25,7 +25,18 @@ from ..wire import Side
 from .application import Application, local_service
 from .service_map import ServiceMap, check_mapping
 
-__all__ = ["DialectName", "check_seconds", "endpoint_in", "proxy_settings", "secret"]
+__all__ = [
+    "RESUME_TIMEOUT",
+    "DialectName",
+    "check_seconds",
+    "endpoint_in",
+    "proxy_settings",
+    "secret",
+]
+
+RESUME_TIMEOUT: Final = 120.0
+"""Seconds for which open connections wait for a lost link unless something else is given."""
+_LONGEST_WAIT: Final = 86_400.0
 
 DialectName: TypeAlias = Literal["V1", "V2", "V3"]
 """A version of the tunnel protocol."""
@@ -50,6 +61,7 @@ def proxy_settings(
     client_token: str | Secret | None = None,
     dialect: DialectName | None = None,
     renewal_timeout: float = 0.0,
+    resume_timeout: float = RESUME_TIMEOUT,
     control: str | None = None,
 ) -> ProxySettings:
     """Return the settings of one end of a tunnel.
@@ -63,6 +75,11 @@ def proxy_settings(
     """
     host, port, authority = _endpoint(region, endpoint, environ, control)
     check_seconds("renewal_timeout", renewal_timeout)
+    check_seconds("resume_timeout", resume_timeout)
+    if resume_timeout is None or not 0 <= resume_timeout <= _LONGEST_WAIT:
+        raise ConfigurationError(
+            f"resume_timeout={resume_timeout!r} is not 0 to {_LONGEST_WAIT:.0f} seconds"
+        )
     if dialect not in _DIALECTS:
         raise ConfigurationError(f"dialect={dialect!r} is none of 'V1', 'V2' and 'V3'")
     fixed, routes = None, None
@@ -81,6 +98,7 @@ def proxy_settings(
         listen=False,
         peer_version=_DIALECTS[dialect],
         renewal_timeout=renewal_timeout,
+        resume_timeout=resume_timeout,
         capath=_authority(ca) or authority,
         web_proxy=web_proxy_for(host, port, environ),
     )

@@ -31,7 +31,7 @@ from .advice import NETWORK_ADVICE, advised, with_advice
 from .application import Application
 from .event_stream import EventStream, TunnelEvent
 from .service_map import ServiceMap
-from .settings import DialectName, check_seconds, proxy_settings, secret
+from .settings import RESUME_TIMEOUT, DialectName, check_seconds, proxy_settings, secret
 
 __all__ = ["DestinationTunnel", "SourceTunnel", "Tunnel", "TunnelListener"]
 
@@ -86,6 +86,7 @@ class Tunnel:
         dialect: DialectName | None = None,
         timeout: float | None = _PATIENCE,
         renewal_timeout: float = 0.0,
+        resume_timeout: float = RESUME_TIMEOUT,
     ) -> SourceTunnel:
         """Return the source of a tunnel, the end that opens connections. It is not entered yet.
 
@@ -106,6 +107,9 @@ class Tunnel:
             timeout: seconds that entering may take; ``None``: for ever.
             renewal_timeout: seconds to wait for :meth:`renew` when the service says that the
                 access token was rotated; 0: the tunnel then fails with :class:`TokenRotated`.
+            resume_timeout: seconds, at most a day, for which open connections wait for a lost link,
+                or a peer that has left, to come back; 0: they end at once. Without a service and a
+                peer of this project they always do.
 
         A web proxy is taken from ``https_proxy``, unless ``no_proxy`` has the endpoint.
 
@@ -127,6 +131,7 @@ class Tunnel:
             client_token=client_token,
             dialect=dialect,
             renewal_timeout=renewal_timeout,
+            resume_timeout=resume_timeout,
         )
         return SourceTunnel(settings, timeout)
 
@@ -141,6 +146,7 @@ class Tunnel:
         client_token: str | Secret | None = None,
         timeout: float | None = _PATIENCE,
         renewal_timeout: float = 0.0,
+        resume_timeout: float = RESUME_TIMEOUT,
     ) -> DestinationTunnel:
         """Return the destination of a tunnel, the end that serves connections.
 
@@ -153,7 +159,8 @@ class Tunnel:
                 when it raises anything but a ``ConnectionError``, that is logged and the connection
                 is reset. It is cancelled when the tunnel ends. Each service of the tunnel needs
                 one of them; a :class:`ServiceMap` may change, and serves only those that it has.
-            region, endpoint, ca, client_token, timeout, renewal_timeout: as for :meth:`source`.
+            region, endpoint, ca, client_token, timeout, renewal_timeout, resume_timeout: as for
+                :meth:`source`.
 
         Raises:
             ConfigurationError: an argument or a variable of the environment is not valid.
@@ -173,6 +180,7 @@ class Tunnel:
             ca=ca,
             client_token=client_token,
             renewal_timeout=renewal_timeout,
+            resume_timeout=resume_timeout,
         )
         return DestinationTunnel(settings, timeout)
 

@@ -118,7 +118,7 @@ async def upgrade(
     """
     parser = UpgradeParser(endpoint, key)
     accepted = await exchange.run(request, parser, endpoint.connect_timeout)
-    return LinkInfo(accepted.subprotocol, accepted.channel_id, backend, accepted.flow_messages)
+    return LinkInfo(accepted.subprotocol, accepted.channel_id, backend, accepted.capabilities)
 
 
 class BaseLink(ABC):

@@ -12,13 +12,15 @@ from .. import __version__
 from ..common.addresses import format_host, format_host_port
 from ..common.secret import Secret
 from ..errors import ConfigurationError
-from ..wire import SUBPROTOCOL_V3, Side
+from ..wire import OFFER, SUBPROTOCOL_V3, Capabilities, Side
 from .proxy.settings import WebProxy
 
 __all__ = ["NetworkEndpoint", "ServiceEndpoint", "TLSOptions", "user_agent"]
 
 _HTTPS_PORT = 443
 _HOST_NAME = re.compile(r"(?=.{1,254}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
+_AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu", ".api.aws")
+"""Of AWS' endpoints in all public partitions, those of VPCs and with IPv6 included."""
 _HTTP_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_TEXT = re.compile(r"[\x20-\x7e]+")
 
@@ -87,6 +89,8 @@ class ServiceEndpoint(NetworkEndpoint):
     access_token: Secret
     client_token: Secret | None = None
     subprotocol: str = SUBPROTOCOL_V3
+    capabilities: Capabilities = OFFER
+    """What is offered to a service, unless it is AWS' own."""
     web_proxy: WebProxy | None = None
     """Reach the service through this proxy; ``None``: directly."""
 
@@ -102,6 +106,11 @@ class ServiceEndpoint(NetworkEndpoint):
     def host_header(self) -> str:
         """The ``Host`` header: with any port but the default (RFC 9110 section 7.2)."""
         return format_host(self.host) if self.port == _HTTPS_PORT else self.authority
+
+    @property
+    def is_aws(self) -> bool:
+        """Return whether the service is AWS' own, by its name."""
+        return self.server_name.lower().endswith(_AWS_DOMAINS)
 
     @property
     def secrets(self) -> tuple[Secret, ...]:

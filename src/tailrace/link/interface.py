@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol, TypeAlias
 
+from ..wire import NO_CAPABILITIES, Capabilities
+
 __all__ = ["Buffer", "CloseCode", "ClosedBy", "Link", "LinkClosed", "LinkHandler", "LinkInfo"]
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -59,8 +61,8 @@ class LinkInfo:
     """The service's id of this link, for support requests; "" when not sent."""
     backend: str
     """``picows`` or ``websockets``."""
-    flow_messages: bool = False
-    """Whether the service passes on flow messages, and only to peers that understand them."""
+    capabilities: Capabilities = NO_CAPABILITIES
+    """What the service passes on, and only to peers that can do the same."""
 
 
 class LinkHandler(Protocol):

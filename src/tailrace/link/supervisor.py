@@ -12,14 +12,15 @@ What happens after a link went down, or could not be set up, is decided as follo
   login, and a certificate that does not verify, or authorities that cannot be read, may be half of
   a roll-over: these are tried again.
 * Everything else, from an unknown host to a dropped connection, may pass: tried again after the
-  delays of :mod:`tailrace.link.backoff`, or a longer one that the service asks for, as often as
-  the policy allows.
+  delays of :mod:`tailrace.link.backoff`, quickly at first if the link had lasted, or after a longer
+  one that the service asks for, as often as the policy allows.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -69,7 +70,8 @@ class ReconnectPolicy:
     retry_count: int = FOREVER
     """Tries to set up the link again before giving up; -1: for ever."""
     retry_delay: float = 2.5
-    """Longest first delay; the following ones grow exponentially."""
+    """Longest first delay; the following ones grow exponentially. After a link that had lasted, a
+    quick try comes before them."""
     retry_delay_cap: float = 120.0
     ping_period: float = 20.0
     renewal_timeout: float = 0.0
@@ -110,12 +112,15 @@ class LinkSupervisor:
         observer: LinkObserver,
         *,
         backend: str = "auto",
+        in_haste: Callable[[], bool] = lambda: False,
     ) -> None:
         """Prepare; :meth:`run` does the work.
 
         Args:
             backend: as for :func:`tailrace.link.connector.connect`.
+            in_haste: returns whether connections wait for a lost link to come back.
         """
+        self._in_haste = in_haste
         self._endpoint = endpoint
         self._policy = policy
         self._observer = observer
@@ -288,7 +293,7 @@ class LinkSupervisor:
         if self._policy.retry_count != FOREVER and self._failures > self._policy.retry_count:
             raise cause
         asked_for = min(cause.retry_after, self._policy.retry_delay_cap)
-        delay = max(self._backoff.next_delay(), asked_for)
+        delay = max(self._backoff.next_delay(in_haste=self._in_haste()), asked_for)
         self._observer.retrying(cause, delay)
         await asyncio.sleep(delay)
 

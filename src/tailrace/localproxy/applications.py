@@ -14,7 +14,7 @@ from ..common.addresses import (
     TCPAddress,
 )
 from .capped_end import CappedEnd
-from .dialer import DialFailed, dial
+from .dialer import Attempt, DialFailed, begin, dial
 from .events import ConnectionOpened, ProxyEvent
 from .in_process import IN_PROCESS, Streams, new_streams
 from .local_connection import LocalConnection
@@ -120,21 +120,37 @@ class Applications:
         service_id = local.connection.service_id
         self._log.debug("Attempting to establish tcp socket connection to: %s", route.service)
         self._dialing[service_id] += 1
-        task = self._dials[local] = self._loop.create_task(self._dial(local, route))
-        task.add_done_callback(partial(self._dial_done, service_id))
+        assert isinstance(route.service, _Dialed)
+        attempt = begin(route.service, self._settings, route.networks)
+        if isinstance(attempt, Attempt) and attempt.is_connected:
+            # It counts until the next turn.
+            self._loop.call_soon(self._dial_next, service_id)
+            self._attach(local, SocketEnd(self._loop, attempt.sock), route)
+            return
+        task = self._dials[local] = self._loop.create_task(self._dial(local, route, attempt))
+        task.add_done_callback(partial(self._dial_done, service_id, attempt))
 
-    def _dial_done(self, service_id: str, _: object) -> None:
-        """Dial the next one that waits; cancelled tasks come here, too."""
+    def _dial_done(
+        self, service_id: str, attempt: Attempt | DialFailed | None, task: asyncio.Task[None]
+    ) -> None:
+        if isinstance(attempt, Attempt) and task.cancelled():
+            attempt.sock.close()  # the task may not even have begun
+        self._dial_next(service_id)
+
+    def _dial_next(self, service_id: str) -> None:
+        """Dial the next one that waits: one of those that were dialed is done."""
         self._dialing[service_id] -= 1
         queue = self._queued.get(service_id)
         if queue:
             self._begin_dial(*queue.popitem(last=False))
 
-    async def _dial(self, local: LocalConnection, route: Route) -> None:
+    async def _dial(
+        self, local: LocalConnection, route: Route, attempt: Attempt | DialFailed | None
+    ) -> None:
         address = route.service
         assert isinstance(address, _Dialed)
         try:
-            sock = await dial(address, self._settings, route.networks)
+            sock = await dial(address, self._settings, route.networks, attempt)
         except DialFailed as error:
             del self._dials[local]
             told = f"the destination could not reach {_told(address)} ({error.cause})"

@@ -249,13 +249,13 @@ class CappedEnd:
         return sent
 
     def expect_end(self) -> None:
-        """Hold back nothing: what was received before the end is to be delivered soon."""
+        """Hold back nothing: what was received is to be delivered soon, what is read is lost."""
         self._writing.lift()
+        self._reading.lift()
         self._end.expect_end()
 
     def shut_down(self) -> None:
-        """End the writing half. What is still read goes nowhere, so it needs no cap."""
-        self._reading.lift()
+        """End the writing half."""
         self._end.shut_down()
 
     def close(self) -> None:

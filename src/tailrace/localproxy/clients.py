@@ -2,9 +2,9 @@
 
 A client that comes is queued, and the connections of the present link (if there is one) are
 told. They take it at once, unless the service's peer carries one connection at a time and is
-busy: then it waits, and with it all that come behind it, in order; the listener is paused, so
-that those wait in the kernel. Clients from within this process also wait here while there is
-no link; those of a listener wait in its backlog.
+busy, or both ends have yet to agree how the open ones go on: then it waits, and with it all that
+come behind it, in order; the listener is paused, so that those wait in the kernel. Clients from
+within this process also wait here while there is no link; those of a listener wait in its backlog.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 from ..common.addresses import LocalAddress, TCPAddress
 from ..errors import OpenFailed, TunnelClosed
@@ -27,6 +28,8 @@ from .socket_pair import socket_pair
 from .sockets import SocketEnd
 
 __all__ = ["Client", "Clients"]
+
+_NO_LINK: Final = "there is no link"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,7 +82,7 @@ class Clients:
         """The service id of those that were added, and whether their port was picked."""
         self._waiting: dict[str, deque[Client]] = {}
         self._service_ids: tuple[str, ...] | None = None
-        self._serve: Callable[[str], None] | None = None
+        self._serve: Callable[[str], str] | None = None
         self._end = ""
         """Why there will be no more connections; empty as long as there may be."""
 
@@ -158,8 +161,9 @@ class Clients:
     ) -> None:
         end = SocketEnd(asyncio.get_running_loop(), sock)
         client = Client(service_id, peer, end, listener=listener)
-        if not self._add(client):
-            self._log.info("%s waits: the peer carries one connection of a service at a time", peer)
+        reason = self._add(client)
+        if reason:
+            self._log.info("%s waits: %s", peer, reason)
             listener.pause()
 
     # -- clients within this process ---------------------------------------------------------
@@ -224,8 +228,11 @@ class Clients:
 
     # -- the queue ------------------------------------------------------------------------------
 
-    def tunnel_ready(self, service_ids: tuple[str, ...], serve: Callable[[str], None]) -> None:
-        """Let connections be opened: ``serve`` is called with the service a client came for."""
+    def tunnel_ready(self, service_ids: tuple[str, ...], serve: Callable[[str], str]) -> None:
+        """Let connections be opened: ``serve`` is called with the service a client came for.
+
+        It returns why clients of that service still wait, for people.
+        """
         self._service_ids = service_ids
         self._serve = serve
         for service_id in self._waiting.keys() - set(service_ids):
@@ -267,13 +274,12 @@ class Clients:
             self._start(client.listener, service_id)
         return client
 
-    def _add(self, client: Client) -> bool:
-        """Queue a client; return whether it was taken at once."""
+    def _add(self, client: Client) -> str:
+        """Queue a client; return why it waits, nothing if it was taken at once."""
         queue = self._waiting.setdefault(client.service_id, deque())
         queue.append(client)
-        if self._serve is not None:
-            self._serve(client.service_id)
-        return client not in queue
+        reason = _NO_LINK if self._serve is None else self._serve(client.service_id)
+        return reason if client in queue else ""
 
     @staticmethod
     def _refuse(

@@ -15,10 +15,11 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from ..session import V3, Connection, Session
+from ..session import V3, Connection, Session, SessionState
 from ..wire import Side
 from .applications import Applications, name_of
 from .clients import Clients
+from .connection_states import ConnectionState
 from .events import (
     ConnectionClosed,
     ConnectionCut,
@@ -28,7 +29,7 @@ from .events import (
     ProxyEvent,
 )
 from .inbound import Inbound
-from .local_connection import ConnectionState, LocalConnection
+from .local_connection import LocalConnection
 from .log import TunnelLog
 from .outbound import Outbound
 from .routes import Refusal, Route
@@ -51,6 +52,7 @@ class ConnectionTable:
         loop: asyncio.AbstractEventLoop,
         settings: ProxySettings,
         session: Session,
+        outbound: Outbound[LocalConnection],
         clients: Clients,
         emit: Callable[[ProxyEvent], None],
         log: TunnelLog,
@@ -59,7 +61,7 @@ class ConnectionTable:
         self.log = log
         self.linger = settings.linger
         self.stall_timeout = settings.stall_timeout
-        self.outbound: Outbound[LocalConnection] = Outbound(loop, settings.max_payload)
+        self.outbound = outbound
         self.inbound: Inbound[LocalConnection] = Inbound(
             loop, session, settings.stall_timeout, self._crowded, self._give_up
         )
@@ -74,6 +76,7 @@ class ConnectionTable:
         """Who is told of the end of a connection, where its route asks for it."""
         self._change: asyncio.Future[None] | None = None
         self._silence_timer: asyncio.TimerHandle | None = None
+        self._peer_has_left = False
 
     def __iter__(self) -> Iterator[LocalConnection]:
         return iter([*self._live.values(), *self._draining])
@@ -130,7 +133,8 @@ class ConnectionTable:
             local.abort()
 
     def link_lost(self) -> None:
-        """Say nothing more about the silence of the peer."""
+        """Say nothing more about the peer."""
+        self._peer_has_left = False
         if self._silence_timer is not None:
             self._silence_timer.cancel()
 
@@ -179,6 +183,13 @@ class ConnectionTable:
             self.log.debug("%s: resumed by the peer", local.name)
             local.resume()
 
+    def peer_finished(self, connection: Connection) -> None:
+        """Called when the peer sends nothing more for a connection."""
+        local = self._live.get(connection)
+        if local is not None:
+            self.log.debug("%s: the peer has sent everything", local.name)
+            local.peer_finished()
+
     def _detach(self, local: LocalConnection, *, cut: str) -> None:
         """Have a connection that has ended in the tunnel drain by itself; ``cut`` says why."""
         if self._live.pop(local.connection, None) is None:
@@ -192,10 +203,30 @@ class ConnectionTable:
 
     # -- source: clients --------------------------------------------------------------------
 
-    def serve(self, service_id: str) -> None:
-        """Connect the clients that wait for a service, for as long as it takes connections."""
+    def serve_all(self) -> None:
+        """Connect the clients that wait, as :meth:`serve`."""
+        if self._session.side is Side.SOURCE:
+            for service_id in self._session.service_ids:
+                self.serve(service_id)
+
+    def serve(self, service_id: str) -> str:
+        """Connect the clients that wait for a service, for as long as it takes connections.
+
+        Return why those that are left wait, for people.
+        """
         while self._clients.has_waiting(service_id) and self._make_room(service_id):
             self._open(service_id)
+        if self._session.state is SessionState.READY:
+            return "the peer carries one connection of a service at a time"
+        peer = self._session.side.other.value
+        if self._peer_has_left:
+            return f"the {peer} has left, and open connections wait for it"
+        return f"the {peer} has not agreed yet how open connections go on"
+
+    def peer_changed(self, present: bool) -> None:
+        """Called when the peer has connected, or is not connected."""
+        self._peer_has_left = not present
+        self.serve_all()
 
     def _make_room(self, service_id: str) -> bool:
         """Return whether a service can take a connection now.
@@ -273,6 +304,9 @@ class ConnectionTable:
     def half_closed(self, connection: LocalConnection) -> None:
         if self._clients.has_waiting(connection.connection.service_id):
             connection.end_linger()
+
+    def finished(self, connection: LocalConnection) -> None:
+        self._session.finish(connection.connection)
 
     def local_ended(self, connection: LocalConnection, failure: str) -> None:
         del self._live[connection.connection]

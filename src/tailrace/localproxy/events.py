@@ -31,6 +31,8 @@ __all__ = [
     "ServicesMapped",
     "Started",
     "Subscriber",
+    "TunnelPaused",
+    "TunnelResumed",
 ]
 
 
@@ -217,6 +219,38 @@ class Reconnecting:
 
 
 @dataclass(frozen=True, slots=True)
+class TunnelPaused:
+    """The link, or the peer, is gone, and open connections wait until both are back.
+
+    :class:`TunnelResumed` follows, or :class:`ConnectionCut` for each that has waited in vain.
+
+    Example: ``case tailrace.TunnelPaused(cause): print("paused:", cause)``
+    """
+
+    cause: str
+    """For people, on one line."""
+    connections: int
+    """Those that wait."""
+    timeout: float
+    """Seconds after which those that still wait are reset."""
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelResumed:
+    """The connections that have waited go on, but for those that have ended at the peer.
+
+    Example: ``case tailrace.TunnelResumed(after): print(f"resumed after {after:.1f} s")``
+    """
+
+    after: float
+    """Seconds that they have waited."""
+    connections: int
+    """Those that go on."""
+    bytes_again: int
+    """Bytes that this end sends again."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The tunnel was closed or this proxy was told to stop.
 
@@ -245,6 +279,8 @@ ProxyEvent: TypeAlias = (
     | ConnectionCut
     | ConnectionClosed
     | Reconnecting
+    | TunnelPaused
+    | TunnelResumed
     | Ended
 )
 

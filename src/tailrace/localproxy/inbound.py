@@ -2,13 +2,16 @@
 
 The bytes themselves are kept by their connections, copied once. The books are kept by
 :mod:`tailrace.flow.receive_buffers`, which explains the three steps and their marks; here they
-are acted on. The session pauses and resumes the peer of one connection; the reading of the
-whole link stops and starts; and while the link is not read, every quarter of the stall timeout
-connections that take nothing are looked for and given up, so that the others can go on. One
-that is alone may take as long as it likes.
+are acted on. The session pauses and resumes the peer of one connection, or tells it how much it
+may send; the reading of the whole link stops and starts; and while the link is not read, every
+quarter of the stall timeout connections that take nothing are looked for and given up, so that the
+others can go on. One that is alone may take as long as it likes.
 
 Invariant: the link is read exactly while the buffers are not full. A new link that finds them
 full is not read either.
+
+What has come for connections that outlive links is acknowledged when much of it has, and within a
+second in any case: the peer keeps it until then.
 """
 
 from __future__ import annotations
@@ -25,13 +28,18 @@ __all__ = ["Inbound", "Receiver"]
 _STALL_CHECK: Final = 0.25
 """How often stalled connections are looked for, as a part of the stall timeout."""
 
+_ACKNOWLEDGE_AFTER: Final = 1.0
+"""Seconds after which what has come is acknowledged, however little it is."""
+
 
 class Receiver(Protocol):
     """A local connection, as far as what waits for its socket is concerned."""
 
     connection: Connection
-    waiting: int
-    """Bytes received that its socket has not taken."""
+
+    @property
+    def waiting(self) -> int:
+        """Bytes received that its socket has not taken."""
 
 
 R = TypeVar("R", bound=Receiver)
@@ -62,6 +70,9 @@ class Inbound(Generic[R]):
         self._give_up = give_up
         self._set_reading: Callable[[bool], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._owing: set[R] = set()
+        """Connections for which something may not have been acknowledged."""
+        self._owing_timer: asyncio.TimerHandle | None = None
 
     def attach(self, set_reading: Callable[[bool], None]) -> None:
         """Regulate a new link, which is being read; ``set_reading`` changes that."""
@@ -73,26 +84,49 @@ class Inbound(Generic[R]):
         """Regulate nothing: the link is gone."""
         self._set_reading = None
         self._cancel_timer()
+        self._owing.clear()
+        if self._owing_timer is not None:
+            self._owing_timer.cancel()
+            self._owing_timer = None
 
     def buffered(self, receiver: R, size: int) -> None:
         """Note that ``size`` more bytes wait for a connection's socket."""
         connection, waiting = receiver.connection, receiver.waiting
+        has_window = connection.ledger is not None
         can_pause = connection.can_pause
-        self.buffers.added(receiver, size, waiting, self._loop.time(), can_pause=can_pause)
-        if can_pause and self.buffers.wants_pause(waiting):
+        bounded = can_pause or has_window
+        self.buffers.added(receiver, size, waiting, self._loop.time(), can_pause=bounded)
+        if can_pause and self.buffers.wants_pause(waiting, has_window=has_window):
             self._session.pause(connection)
         self._regulate()
+
+    def mark_reached(self, receiver: R) -> None:
+        """Have the session judge what has come for a connection, and acknowledge it in time."""
+        self._owing.add(receiver)
+        if self._owing_timer is None:
+            self._owing_timer = self._loop.call_later(_ACKNOWLEDGE_AFTER, self._acknowledge)
+        self._session.mark_reached(receiver.connection)
+
+    def _acknowledge(self) -> None:
+        self._owing_timer = None
+        receivers, self._owing = self._owing, set()
+        for receiver in receivers:
+            self._session.acknowledge(receiver.connection)
 
     def taken(self, receiver: R, size: int) -> None:
         """Note that a socket took ``size`` of its bytes."""
         self.buffers.taken(receiver, size, receiver.waiting, self._loop.time())
+        connection = receiver.connection
         if receiver.waiting <= PAUSE_LOW:
-            self._session.resume(receiver.connection)
+            self._session.resume(connection)
+        if connection.ledger is not None:
+            self._session.settle(connection)
         self._regulate()
 
     def removed(self, receiver: R) -> None:
         """Forget a connection and what waited for its socket."""
         self.buffers.removed(receiver, receiver.waiting)
+        self._owing.discard(receiver)
         self._regulate()
 
     def _regulate(self) -> None:

@@ -16,6 +16,7 @@ from typing import Final
 from ..errors import ServiceIdMismatch, TailraceError
 from ..flow.window_driver import WindowDriver
 from ..link import Link, LinkClosed
+from ..wire import NO_CAPABILITIES, Capabilities
 from .traffic import Traffic
 
 __all__ = ["LinkSession"]
@@ -104,8 +105,8 @@ class LinkSession:
     # -- carrier ------------------------------------------------------------------------------
 
     @property
-    def flow_messages(self) -> bool:
-        return self.link is not None and self.link.info.flow_messages
+    def capabilities(self) -> Capabilities:
+        return self.link.info.capabilities if self.link is not None else NO_CAPABILITIES
 
     def send_control(self, frame: bytes) -> None:
         if self.link is not None:
@@ -139,11 +140,12 @@ class LinkSession:
 
     # -- turns --------------------------------------------------------------------------------
 
-    def count_request(self) -> None:
-        if not self._requests:
+    def count_request(self, cost: int = 1) -> None:
+        before = self._requests
+        if not before:
             self._loop.call_soon(self._begin_turn)
-        self._requests += 1
-        if self._requests == _REQUESTS and self._receive_frame != _drop:
+        self._requests += cost
+        if before < _REQUESTS <= self._requests and self._receive_frame != _drop:
             self._receive_frame = self._keep
 
     def _keep(self, frame: memoryview) -> None:

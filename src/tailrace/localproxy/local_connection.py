@@ -6,23 +6,8 @@ read behind the gap of a buffer that all connections share, and what an end does
 once is copied exactly once. (A transport would own a buffer for each connection, and uvloop's
 keep views of memory that is about to be reused.)
 
-====================  ==================================  =================================
-state                 bytes of the local end              bytes of the tunnel
-====================  ==================================  =================================
-DIALING               there is no local end yet           wait
-OPEN                  are read and sent                   are written, or wait
-PARKED                stay where they are: they are       are written, or wait
-                      sent when it is its turn
-PAUSED                stay where they are: the peer       are written, or wait
-                      takes nothing
-HALF_CLOSED           there are no more                   are written, or wait
-FLUSHING              stay, and are lost                  have ended; what waits is written
-CLOSING               are read and dropped                have all been written
-RESETTING             stay, and are lost                  have all been written
-CLOSED                are lost                            are lost
-====================  ==================================  =================================
-
-Who moves it:
+What happens to bytes in each state, and which states may follow which, stands in
+:mod:`.connection_states`. Who moves it:
 
 * the owner: :meth:`~LocalConnection.attach` ends DIALING; ``pause`` and ``resume`` pass on
   what the peer asks; ``tunnel_ended`` begins FLUSHING; ``end_linger`` and ``abort`` are the
@@ -33,16 +18,10 @@ Who moves it:
 * time: silence ends HALF_CLOSED, and FLUSHING, CLOSING and RESETTING end when the local end
   takes nothing or does not close.
 
-An end of file at the local end means that the connection ended in order, and nothing else does:
-what was cut ends with a reset, after everything received has been delivered. A reset destroys
-what has not reached the other end, so RESETTING waits until that is all acknowledged. Where it
-cannot be, because the local end takes nothing or all is aborted, a reset also tells of the loss.
-
-Which states may follow which stands in ``_NEXT``. Only ``_enter`` changes the state, and
-whether the local end is read follows from the state alone (``_READ``); it is written exactly
-while something waits. Everything received is delivered before the local end is closed, unless
-it fails, stalls, or is aborted. The session hears of an end that comes from here before the
-local end is closed.
+Only ``_enter`` changes the state, and whether the local end is read follows from the state alone;
+it is written exactly while something waits. Everything received is delivered before the local end
+is closed, unless it fails, stalls, or is aborted. The session hears of an end that comes from here
+before the local end is closed.
 """
 
 from __future__ import annotations
@@ -53,18 +32,19 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
-from enum import Enum
+from contextlib import suppress
 from functools import partial
 from typing import Final, Protocol
 
 from ..errors import LocalProtocolError
-from ..session import Connection
+from ..session import FEW, LARGE, Connection, Ledger
+from .connection_states import LIVE, NEXT, READ, ConnectionState
 from .inbound import Inbound
 from .local_end import LocalEnd
 from .log import TunnelLog
 from .outbound import Outbound
 
-__all__ = ["ConnectionHost", "ConnectionState", "LocalConnection"]
+__all__ = ["ConnectionHost", "LocalConnection"]
 
 _DRAIN_TIMEOUT: Final = 5.0
 """Seconds a local peer has to close after everything was delivered to it."""
@@ -73,33 +53,6 @@ _LAST_LOOK: Final = 1.0
 """Seconds between two looks at a local end, at first and at most; each wait is twice the last."""
 _MAX_PIECES: Final = 64
 """Pieces of waiting data handed over at once."""
-
-
-class ConnectionState(Enum):
-    """Life of a local connection.
-
-    Example: ``if connection.state is tailrace.ConnectionState.PAUSED: ...``
-    """
-
-    DIALING = "dialing"
-    """Destination: the application is being connected."""
-    OPEN = "open"
-    PARKED = "parked"
-    """It has something to send and waits for its turn."""
-    PAUSED = "paused"
-    """The peer's local end takes nothing, so ours is not read; its end is noticed later."""
-    HALF_CLOSED = "half-closed"
-    """The local client has ended its sending half; it still receives for a while."""
-    FLUSHING = "flushing"
-    """The connection has ended in the tunnel; what came before is still being delivered."""
-    CLOSING = "closing"
-    """Everything is delivered and our half is shut; waiting for the local end to close."""
-    RESETTING = "resetting"
-    """The connection was cut; waiting until all that was written has reached the local end."""
-    CLOSED = "closed"
-
-    # Enum's own is a call in Python, for each look at a set of states.
-    __hash__ = object.__hash__
 
 
 # To look a member up in its class costs a twentieth of what a small message does.
@@ -115,23 +68,6 @@ class ConnectionState(Enum):
     _CLOSED,
 ) = ConnectionState
 
-_NEXT: Final[dict[ConnectionState, frozenset[ConnectionState]]] = {
-    _DIALING: frozenset({_OPEN, _PAUSED, _FLUSHING, _CLOSED}),
-    _OPEN: frozenset({_PARKED, _PAUSED, _HALF_CLOSED, _FLUSHING, _CLOSED}),
-    _PARKED: frozenset({_OPEN, _PAUSED, _HALF_CLOSED, _FLUSHING, _CLOSED}),
-    _PAUSED: frozenset({_OPEN, _FLUSHING, _CLOSED}),
-    _HALF_CLOSED: frozenset({_FLUSHING, _CLOSED}),
-    _FLUSHING: frozenset({_CLOSING, _RESETTING, _CLOSED}),
-    _CLOSING: frozenset({_CLOSED}),
-    _RESETTING: frozenset({_CLOSED}),
-    _CLOSED: frozenset(),
-}
-
-_LIVE: Final = frozenset({_OPEN, _PARKED, _PAUSED, _HALF_CLOSED})
-"""States with a local end and a connection in the tunnel."""
-_READ: Final = frozenset({_OPEN, _CLOSING})
-"""States in which the local end is read."""
-
 
 class ConnectionHost(Protocol):
     """What a local connection needs of the table it stands in."""
@@ -145,6 +81,9 @@ class ConnectionHost(Protocol):
 
     def half_closed(self, connection: LocalConnection) -> None:
         """Called when a client will send nothing more and may still wait for an answer."""
+
+    def finished(self, connection: LocalConnection) -> None:
+        """Called when the local end has sent its last byte, or what follows may be due."""
 
     def local_ended(self, connection: LocalConnection, failure: str) -> None:
         """Called when the local end has gone or has no more to say: end it in the tunnel.
@@ -170,23 +109,24 @@ class LocalConnection:
     __slots__ = (
         "_answered",
         "_broken",
+        "_counts",
         "_cut",
         "_end",
         "_host",
         "_inbound",
         "_last_delivery",
+        "_ledger",
         "_lingers",
         "_loop",
         "_outbound",
+        "_peer_finished",
         "_pieces",
+        "_replay",
         "_timer",
-        "bytes_in",
-        "bytes_out",
         "connection",
         "name",
         "since",
         "state",
-        "waiting",
     )
 
     def __init__(self, host: ConnectionHost, connection: Connection, name: str, lingers: bool):
@@ -195,12 +135,7 @@ class LocalConnection:
         self.since = time.time()
         """When it came, in seconds since the epoch."""
         self.state: ConnectionState = _DIALING
-        self.waiting = 0
-        """Bytes received from the tunnel that the local end has not taken yet."""
-        self.bytes_in = 0
-        """Bytes read from the local end."""
-        self.bytes_out = 0
-        """Bytes received from the tunnel."""
+        self._open_books()
         self._host = host
         self._loop = host.loop
         self._outbound = host.outbound
@@ -211,10 +146,31 @@ class LocalConnection:
         self._timer: asyncio.TimerHandle | None = None
         self._last_delivery = 0.0
         self._answered = False
+        self._peer_finished = False
         self._broken: OSError | None = None
         self._cut = ""
         """Why it has ended in the tunnel other than in order; empty as long as it has not."""
         connection.sink = self
+
+    def _open_books(self) -> None:
+        self._counts = self.connection.counts
+        self._ledger = self.connection.ledger
+        self._replay = self._ledger.replay if self._ledger is not None else None
+
+    @property
+    def waiting(self) -> int:
+        """Bytes received from the tunnel that the local end has not taken yet."""
+        return self._counts.waiting
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes read from the local end."""
+        return self._counts.sent
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes received from the tunnel."""
+        return self._counts.received
 
     @property
     def attached(self) -> bool:
@@ -229,16 +185,16 @@ class LocalConnection:
         Raises:
             LocalProtocolError: the state may not follow the present one.
         """
-        if state not in _NEXT[self.state]:
+        if state not in NEXT[self.state]:
             raise LocalProtocolError(f"{self!r} cannot become {state.value}")
         end = self._end
-        if self.state in _READ and end is not None:
+        if self.state in READ and end is not None:
             end.stop_reading()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self.state = state
-        if state in _READ and end is not None:
+        if state in READ and end is not None:
             end.start_reading(self._readable if state is _OPEN else self._discard)
 
     def attach(self, end: LocalEnd) -> None:
@@ -250,21 +206,33 @@ class LocalConnection:
             self._flush()
         else:
             self._enter(_PAUSED if self.connection.is_paused else _OPEN)
+            if self._peer_finished and not self._pieces:
+                self._end_writing()
 
     def pause(self) -> None:
         """Read the local end no more, until :meth:`resume`: the peer takes nothing.
 
         What the local end still sends waits in the kernel, and so does its end of file.
         """
-        if self.state is _PARKED:
+        if self.state is _PARKED or self._ledger is not None:
             self._outbound.unpark(self)
         if self.state in (_OPEN, _PARKED):
             self._enter(_PAUSED)
 
     def resume(self) -> None:
-        """Read the local end again after :meth:`pause`."""
+        """Read the local end again after :meth:`pause`, and first send what was lost again.
+
+        One that has waited for a peer may outlive links from now on.
+        """
+        if self._counts is not self.connection.counts:
+            self._open_books()
+        unsent = self._ledger.unsent if self._ledger is not None else 0
         if self.state is _PAUSED:
-            self._enter(_OPEN)
+            self._enter(_PARKED if unsent else _OPEN)
+        elif self.state is not _HALF_CLOSED:
+            return  # one that is parked waits for its turn already
+        if unsent:
+            self._outbound.ask_turn(self)
 
     def _park(self) -> None:
         self._enter(_PARKED)
@@ -272,6 +240,9 @@ class LocalConnection:
 
     def take_turn(self) -> None:
         """Read once, after having been parked; then read on, or park again."""
+        if self._ledger is not None and self._ledger.unsent:
+            self._send_again(self._ledger)
+            return
         before = self.bytes_in
         self._read(self._outbound.budget)
         if self.state is _PARKED:
@@ -280,10 +251,22 @@ class LocalConnection:
             else:
                 self._enter(_OPEN)
 
+    def _send_again(self, ledger: Ledger) -> None:
+        """Send once of what was lost with a link; then go on, or park again."""
+        self._outbound.send(ledger.next_unsent(self._outbound.replay_budget))
+        if ledger.unsent:
+            self._outbound.ask_turn(self)
+        elif self.state is _PARKED:
+            self._enter(_OPEN)
+        else:
+            self._host.finished(self)
+
     def _local_eof(self) -> None:
         """Everything read has been sent. A client may still wait for its answer."""
         if self._broken is not None:
-            self._local_failed(self._broken)
+            self._reading_failed(self._broken)
+        elif self._ledger is not None:
+            self._half_close()
         elif self._lingers:
             self._enter(_HALF_CLOSED)
             self._last_delivery = self._loop.time()
@@ -293,9 +276,26 @@ class LocalConnection:
         else:
             self._end_locally()
 
+    def _half_close(self) -> None:
+        """Tell the peer that the local end has sent its last byte."""
+        self._enter(_HALF_CLOSED)
+        self._host.finished(self)
+
+    def peer_finished(self) -> None:
+        """End our half once everything received is written: the peer sends nothing more."""
+        self._peer_finished = True
+        if self._end is not None and not self._pieces:
+            self._end_writing()
+
+    def _end_writing(self) -> None:
+        assert self._end is not None
+        # One that has failed says so when it is read.
+        with suppress(OSError):
+            self._end.shut_down()
+
     def end_linger(self) -> None:
         """Make room for another client, unless this half-closed one is getting its answer."""
-        if self.state is _HALF_CLOSED and not self._takes_answer():
+        if self.state is _HALF_CLOSED and self._ledger is None and not self._takes_answer():
             self._end_locally()
 
     def _end_locally(self) -> None:
@@ -311,7 +311,7 @@ class LocalConnection:
         One that was ``cut``, which says why, has not ended in order and is reset instead.
         """
         self._cut = self._cut or cut
-        if self.state in _LIVE:
+        if self.state in LIVE:
             self._enter(_FLUSHING)
             self._outbound.forget(self)
             self._flush()
@@ -347,6 +347,7 @@ class LocalConnection:
         destroys what the kernel has not delivered yet.
         """
         assert self._end is not None
+        self._end.expect_end()
         try:
             self._end.shut_down()
         except OSError:
@@ -356,20 +357,27 @@ class LocalConnection:
         self._arm(_DRAIN_TIMEOUT, self.abort)
         self._host.delivered(self)
 
+    def _reading_failed(self, error: OSError) -> None:
+        """End as the local end has; a stream of this process that was closed has sent its last."""
+        if self._ledger is not None and error.errno == errno.EPIPE:
+            self._half_close()
+        else:
+            self._local_failed(error)
+
     def _local_failed(self, error: OSError) -> None:
         self._host.log.debug("%s: local socket failed: %s", self.name, error)
-        if self.state in _LIVE:
+        if self.state in LIVE:
             self._host.local_ended(self, self._failure_of(error))
         self.abort()
 
     def _failure_of(self, error: OSError) -> str:
         """Return what the peer is told of a failure; nothing where it is an end in order."""
         error = self._broken or error
-        if self.state is _HALF_CLOSED or error.errno == errno.EPIPE:
+        if self._ledger is None and (self.state is _HALF_CLOSED or error.errno == errno.EPIPE):
             # It had ended its sending half before, or has closed a stream of this process.
             return ""
         who = "client" if self._lingers else "application"
-        if error.errno == errno.ECONNRESET:
+        if error.errno in (errno.ECONNRESET, errno.EPIPE):
             return f"the {who} reset the connection"
         return f"the connection of the {who} failed: {error.strerror}"
 
@@ -377,7 +385,7 @@ class LocalConnection:
         """Close the local end at once; what still waits is lost, which a reset tells of."""
         if self.state is _CLOSED:
             return
-        cut = bool(self._cut) or self.state in _LIVE or bool(self._pieces)
+        cut = bool(self._cut) or self.state in LIVE or bool(self._pieces)
         self._enter(_CLOSED)
         self._outbound.forget(self)
         if self._end is not None:
@@ -390,7 +398,7 @@ class LocalConnection:
         self._inbound.removed(self)
         self._host.closed(self)
         self._pieces.clear()
-        self.waiting = 0
+        self._counts.waiting = 0
 
     # -- local end to tunnel ----------------------------------------------------------------
 
@@ -404,15 +412,21 @@ class LocalConnection:
 
     def _read(self, limit: int) -> None:
         """Read at most ``limit`` bytes and send them, or see the end of the local end."""
-        end, outbound = self._end, self._outbound
+        end, outbound, counts = self._end, self._outbound, self._counts
         assert end is not None
-        buffer = outbound.read_buffer
+        room = counts.room
+        if room < limit:
+            limit = room if room >= FEW else counts.grant(limit)
+            if not limit:
+                self.pause()
+                return
+        block = outbound.block
         try:
-            size = end.recv_into(buffer.payload, limit)
+            size = end.recv_into(block.payload, limit)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            self._local_failed(error)
+            self._reading_failed(error)
             return
         if not size:
             self._local_eof()
@@ -421,11 +435,23 @@ class LocalConnection:
         if error_number:
             self._broken = OSError(error_number, os.strerror(error_number))
             self._loop.call_soon(self._read_to_the_end)
-        self.bytes_in += size
+        counts.room -= size
         header = self.connection.data_header(size)
-        start = buffer.GAP - len(header)
-        buffer.memory[start : buffer.GAP] = header
-        outbound.send(buffer.view[start : buffer.GAP + size])
+        start = block.GAP - len(header)
+        block.memory[start : block.GAP] = header
+        message = block.view[start : block.GAP + size]
+        outbound.send(message)
+        replay = self._replay
+        if replay is not None:
+            if size < LARGE:
+                replay.tail += message
+            else:
+                offset = counts.ahead - counts.room
+                if replay.tail:
+                    replay.end_tail(offset - size)
+                replay.pieces.append((message, offset, block))
+                spare = outbound.spare
+                outbound.block = spare.pop() if spare else outbound.memory.new_block()
 
     def _read_to_the_end(self) -> None:
         """Go on reading what came in before the local end broke the connection.
@@ -444,7 +470,7 @@ class LocalConnection:
         sending then gets a reset.
         """
         assert self._end is not None
-        buffer = self._outbound.read_buffer.payload
+        buffer = self._outbound.block.payload
         try:
             size = self._end.recv_into(buffer, len(buffer))
         except (BlockingIOError, InterruptedError):
@@ -458,10 +484,11 @@ class LocalConnection:
 
     def data_received(self, payload: memoryview) -> None:
         """Write ``payload`` to the local end; what it does not take at once is copied."""
+        counts = self._counts
         size = len(payload)
-        self.bytes_out += size
+        counts.received += size
         end = self._end
-        if end is not None and not self.waiting:
+        if end is not None and not self._pieces:
             try:
                 sent = end.send(payload)
             except (BlockingIOError, InterruptedError):
@@ -473,13 +500,17 @@ class LocalConnection:
                 self._last_delivery = self._loop.time()
                 self._answered = True
             if sent == size:
+                if counts.received >= counts.ack_at:
+                    self._inbound.mark_reached(self)
                 return
             end.start_writing(self._writable)
             payload = payload[sent:]
             size -= sent
         self._pieces.append(memoryview(bytes(payload)))
-        self.waiting += size
+        counts.waiting += size
         self._inbound.buffered(self, size)
+        if counts.received >= counts.ack_at:
+            self._inbound.mark_reached(self)
 
     def _writable(self) -> None:
         end, pieces = self._end, self._pieces
@@ -502,13 +533,15 @@ class LocalConnection:
                 break
             left -= len(piece)
             pieces.popleft()
-        self.waiting -= sent
+        self._counts.waiting -= sent
         self._last_delivery = self._loop.time()
         self._inbound.taken(self, sent)
         if not pieces:
             end.stop_writing()
             if self.state is _FLUSHING:
                 self._flushed()
+            elif self._peer_finished:
+                self._end_writing()
 
     # -- time ---------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ class LocalEnd(Protocol):
         """Call ``writable`` no more."""
 
     def expect_end(self) -> None:
-        """Note that nothing comes any more but what waits: none of it need be held back."""
+        """Note that the connection has ended: nothing need be held back either way."""
 
     def pending_error(self) -> int:
         """Return the error number of a failure that has come and was not raised yet, or 0."""

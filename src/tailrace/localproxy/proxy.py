@@ -19,7 +19,7 @@ from ..common.addresses import LocalAddress
 from ..common.secret import Secret
 from ..errors import ConfigurationError, LocalProtocolError, TailraceError, TokenRotated
 from ..link import ClosedBy, ServiceEndpoint, SupervisorOutcome, TLSOptions
-from ..wire import Side
+from ..wire import OFFER, RESUME, Side
 from .clients import Clients
 from .destination import Destination
 from .events import Ended, Events, ServicesMapped, Started, Subscriber
@@ -308,6 +308,7 @@ def _target(settings: ProxySettings) -> ServiceEndpoint:
         access_token=settings.access_token,
         client_token=settings.client_token,
         subprotocol=settings.subprotocol,
+        capabilities=OFFER | RESUME if settings.can_resume else OFFER,
         tls=TLSOptions(settings.capath, settings.verify_tls),
         connect_timeout=settings.connect_timeout,
         web_proxy=settings.web_proxy,

@@ -85,8 +85,11 @@ class ProxySettings:
     connect_retry_count: int = -1
     """Tries to set up the link again before giving up; -1: no limit."""
     retry_delay: float = 2.5
-    """First delay of the exponential backoff of the link."""
+    """First delay of the exponential backoff of the link; after one that had lasted, a quick try
+    comes before it."""
     retry_delay_cap: float = 120.0
+    resume_timeout: float = 120.0
+    """How long connections wait for a lost link, or a lost peer, to come back; 0: not at all."""
     renewal_timeout: float = 0.0
     """How long a new access token is waited for when the old one was rotated."""
     reconnect_on_data_error: bool = True
@@ -100,3 +103,10 @@ class ProxySettings:
     """How long a half-closed client stays open while nothing arrives for it."""
     stall_timeout: float = 30.0
     """How long a connection that accepts no data may hold up the others."""
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether connections may outlive the link: only V3 tells them apart."""
+        return self.resume_timeout > 0 and (
+            self.side is Side.DESTINATION or self.peer_version in (PeerVersion.AUTO, PeerVersion.V3)
+        )

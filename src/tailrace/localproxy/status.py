@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from ..wire import Side
+from .connection_states import ConnectionState
 from .events import (
     Connected,
     Connecting,
@@ -18,8 +19,10 @@ from .events import (
     PeerLeft,
     ProxyEvent,
     Reconnecting,
+    TunnelPaused,
+    TunnelResumed,
 )
-from .local_connection import ConnectionState, LocalConnection
+from .local_connection import LocalConnection
 
 __all__ = [
     "ConnectionStatus",
@@ -78,6 +81,8 @@ class ConnectionStatus:
     """Received from the tunnel."""
     since: float
     """Seconds since the epoch."""
+    waits: bool = False
+    """Whether it waits until a lost link, or the peer, has come back."""
 
     @classmethod
     def of(cls, local: LocalConnection) -> ConnectionStatus:
@@ -91,6 +96,7 @@ class ConnectionStatus:
             local.bytes_in,
             local.bytes_out,
             local.since,
+            inner.is_open and inner.is_awaited,
         )
 
 
@@ -136,6 +142,15 @@ class TunnelStatus:
     """Read from all of their local ends, sent into the tunnel."""
     bytes_out: int = 0
     """Received from the tunnel for all of them."""
+    paused_since: float | None = None
+    """Since when connections wait until a lost link, or the peer, has come back, in seconds since
+    the epoch; ``None`` if none does."""
+    waiting: int = 0
+    """Connections that do."""
+    pauses: int = 0
+    """How often connections have waited so far."""
+    bytes_again: int = 0
+    """What this end has sent again behind all pauses, of ``bytes_in``."""
 
 
 class TunnelHistory:
@@ -152,6 +167,9 @@ class TunnelHistory:
         self._closed_in = 0
         self._closed_out = 0
         """Bytes of connections that have ended."""
+        self._paused_since: float | None = None
+        self._pauses = 0
+        self._bytes_again = 0
         self.peer = PeerPresence.UNKNOWN
         """Whether the other side is connected."""
 
@@ -175,6 +193,12 @@ class TunnelHistory:
                 self._last_cause = str(event.cause)
                 self._last_failure = time.time()
                 self._failures[type(event.cause).__name__] += 1
+            case TunnelPaused():
+                self._paused_since = time.time()
+                self._pauses += 1
+            case TunnelResumed():
+                self._paused_since = None
+                self._bytes_again += event.bytes_again
             case ConnectionOpened():
                 self._opened += 1
             case ConnectionClosed():
@@ -196,6 +220,9 @@ class TunnelHistory:
         connections: Sequence[ConnectionStatus],
     ) -> TunnelStatus:
         """Return the status of the tunnel, given what is so at the moment."""
+        waiting = sum(each.waits for each in connections)
+        if self._paused_since is None:
+            waiting = 0  # what a destination has agreed to go on with is about to be started
         return TunnelStatus(
             side=side,
             service_ids=service_ids,
@@ -205,6 +232,10 @@ class TunnelHistory:
             opened=self._opened,
             bytes_in=self._closed_in + sum(each.bytes_in for each in connections),
             bytes_out=self._closed_out + sum(each.bytes_out for each in connections),
+            paused_since=self._paused_since if waiting else None,
+            waiting=waiting,
+            pauses=self._pauses,
+            bytes_again=self._bytes_again,
         )
 
     def link_status(self, round_trip: float | None) -> LinkStatus:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
 from ..common.escaping import printable
-from ..control.summary import size
+from ..control.summary import size, waiting_text
 from .progress import Style, TerminalLine, progress_line
 from .state import HolderState, Phase
 from .traffic import ServiceTraffic
@@ -58,9 +58,10 @@ def _headline(picture: Picture) -> list[tuple[str, Style]]:
     if picture.outcome:
         return [(f"{picture.label}: ", Style.NAME), (picture.outcome, Style.PLAIN)]
     if picture.places and picture.state.phase is Phase.RECONNECTING:
-        seconds = max(0, round(picture.state.retry_at - picture.now))
-        # The cause may be long, and the line is cut.
-        text = f"reconnecting in {seconds} s: {picture.state.cause}"
+        text = f"reconnecting in {max(0, round(picture.state.retry_at - picture.now))} s"
+        if picture.state.waiting:
+            text += f", {waiting_text(picture.state.waiting)}"
+        text += f": {picture.state.cause}"  # last, as it may be long, and the line is cut
         return [(f"{picture.label}: ", Style.NAME), (text, Style.BAD)]
     if picture.state.phase is not Phase.READY or not picture.places:
         return progress_line(picture.label, picture.state, picture.started, picture.now)

@@ -25,6 +25,7 @@ from ..library import (
     Reconnecting,
     SourceTunnel,
     TunnelEvent,
+    TunnelPaused,
 )
 from ..library.connector import ConnectObserver, connect_observed
 from .hints import absence_hint
@@ -150,6 +151,7 @@ class Opening(ConnectObserver):
                 lifetime=wanted.lifetime,
                 timeout=wanted.timeout,
                 client=self._client,
+                resume_timeout=wanted.resume_timeout,
             ) as tunnel:
                 if wanted.keep and self._entry is not None:
                     self._entry.remove()
@@ -204,6 +206,8 @@ class Opening(ConnectObserver):
             async for event in tunnel.events():
                 self._heard(event)
                 self._follow(event, tunnel)
+                if self.state.waiting or isinstance(event, TunnelPaused):
+                    self._become(waiting=tunnel.status().waiting)
         finally:
             asking.cancel()
             await asyncio.wait([asking])

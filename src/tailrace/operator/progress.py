@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Final, TextIO, TypeAlias
 
 from ..common.escaping import printable
+from ..control.summary import waiting_text
 from .state import HolderState, Origin, Phase
 
 __all__ = ["Line", "Style", "TerminalLine", "progress_line", "short_id"]
@@ -82,6 +83,8 @@ def _nobody(state: HolderState, seconds: int) -> Line:
     else:
         said = f"nobody connected for {seconds} s"
     closes = "closes the tunnel" if state.origin is Origin.OPENED else "ends this"
+    if state.waiting:
+        said += f", {waiting_text(state.waiting)}"
     return [(f"{said}{hint}.", Style.BAD), (f" Ctrl-C {closes}.", Style.PLAIN)]
 
 

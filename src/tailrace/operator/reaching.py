@@ -41,7 +41,10 @@ def reached(wish: Wish, line: TerminalLine) -> Iterator[Membership]:
     started = time.monotonic()
     tunnel = wish.tunnel
     # What a later command would want to be the same, to be served by the same tunnel.
-    wanted = (tunnel.thing, tunnel.services, tunnel.tunnel_id, tunnel.keep, tunnel.lifetime)
+    wanted = (
+        *(tunnel.thing, tunnel.services, tunnel.tunnel_id),
+        *(tunnel.keep, tunnel.lifetime, tunnel.resume_timeout),
+    )
     own = os.urandom(16).hex() if tunnel.new else ""
     name = share_name(repr((wanted, own)), os.environ)
     membership = join(runtime_directory(os.environ), name, fork_holder(wish))

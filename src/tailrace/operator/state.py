@@ -53,6 +53,8 @@ class HolderState:
     """What is known of a device that does not come."""
     notes: tuple[str, ...] = ()
     """What else a person should know, one line each."""
+    waiting: int = 0
+    """Connections that wait until link and device are back."""
 
     def to_document(self) -> dict[str, Any]:
         """Return it as a JSON document."""

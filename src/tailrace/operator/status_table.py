@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..control.summary import duration, failures_text, round_trip_text, size
+from ..control.summary import duration, failures_text, pause_text, round_trip_text, size
 from .rates import Rates
 
 __all__ = ["GAP", "RIGHT", "StatusTable", "fitted", "plain_lines", "status_table"]
@@ -52,6 +52,9 @@ def status_table(documents: Iterable[Mapping[str, Any]], rates: Rates) -> Status
             row = {**first, **cells}
             rows.append(tuple(row.get(column) or _NOTHING for column in COLUMNS))
         for tunnel in document.get("tunnels", ()):
+            if tunnel.get("waiting"):  # an older process does not tell
+                pause = pause_text(tunnel, document["time"])
+                notes.append(f"{name}, tunnel {tunnel['tunnel']}: {pause}")
             if tunnel["failures"]:
                 failures = failures_text(tunnel, document["time"])
                 notes.append(f"{name}, tunnel {tunnel['tunnel']}: {failures}")

@@ -35,6 +35,8 @@ class WantedTunnel:
     lifetime: timedelta | None = None
     timeout: float | None = None
     """Seconds that each of connecting and waiting for the device may take."""
+    resume_timeout: float = 120.0
+    """Seconds for which open connections wait for a lost link, or a device that has left."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,37 +15,55 @@ from .events import (
     Event,
     MessageIgnored,
     PeerChanged,
+    PeerFinished,
+    PeerOffered,
+    Resumed,
     SessionHandler,
+    Suspended,
     TunnelReady,
 )
+from .ledger import FEW, Counts, Ledger
+from .replay import LARGE, MAX_KEPT, Block, ReplayBuffer, ReplayMemory
 from .services import match_service_ids
 from .session import Session
 from .streams import Connection, DataSink, Stream, StreamState
 from .transitions import Action, SessionState, Standing
 
 __all__ = [
+    "FEW",
+    "LARGE",
+    "MAX_KEPT",
     "V1",
     "V2",
     "V3",
     "Action",
+    "Block",
     "Connection",
     "ConnectionEnded",
     "ConnectionPaused",
     "ConnectionRequested",
     "ConnectionResumed",
+    "Counts",
     "DataSink",
     "Dialect",
     "DialectLearned",
     "EndCause",
     "Event",
+    "Ledger",
     "MessageIgnored",
     "PeerChanged",
+    "PeerFinished",
+    "PeerOffered",
+    "ReplayBuffer",
+    "ReplayMemory",
+    "Resumed",
     "Session",
     "SessionHandler",
     "SessionState",
     "Standing",
     "Stream",
     "StreamState",
+    "Suspended",
     "TunnelReady",
     "match_service_ids",
 ]

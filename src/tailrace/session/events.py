@@ -19,7 +19,11 @@ __all__ = [
     "Event",
     "MessageIgnored",
     "PeerChanged",
+    "PeerFinished",
+    "PeerOffered",
+    "Resumed",
     "SessionHandler",
+    "Suspended",
     "TunnelReady",
 ]
 
@@ -34,6 +38,12 @@ class EndCause(Enum):
     PROTOCOL_ERROR = "the peer broke the protocol"
     LINK_LOST = "the link to the service was lost"
     TUNNEL_ENDED = "the tunnel has ended"
+    COMPLETED = "both ends have sent everything"
+    PEER_RESTARTED = "the peer was restarted, or replaced by another one"
+    NOT_RESUMED = "the link, or the peer, was lost and did not come back in time"
+    PEER_CANNOT_RESUME = (
+        "the link, or the peer, was lost, and what came back cannot resume connections"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +85,36 @@ class ConnectionResumed:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerFinished:
+    """The peer sends nothing more for a connection; what was received before comes first."""
+
+    connection: Connection
+
+
+@dataclass(frozen=True, slots=True)
+class PeerOffered:
+    """The peer has said how far it has come, which is to be answered for so many connections."""
+
+    connections: int
+
+
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """There is no agreement with the peer: the connections that outlive links wait."""
+
+    connections: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """The two ends agree on which connections go on, and from where; there may be none."""
+
+    connections: int
+    replayed: int
+    """Bytes that are sent again."""
+
+
+@dataclass(frozen=True, slots=True)
 class DialectLearned:
     """Source: the peer's answers show that it speaks an older dialect; told once."""
 
@@ -103,6 +143,10 @@ Event: TypeAlias = (
     | ConnectionEnded
     | ConnectionPaused
     | ConnectionResumed
+    | PeerFinished
+    | PeerOffered
+    | Suspended
+    | Resumed
     | DialectLearned
     | PeerChanged
     | MessageIgnored

@@ -1,91 +1,58 @@
-"""One end of a tunnel over one link, as a pure state machine.
+"""One end of a tunnel as a pure state machine: its link, its peer, and the messages to both.
 
 Frames go in through :meth:`Session.receive_frame`; events and control messages come out
-through the handler, application data through each connection's sink. A session lives as long
-as its link: after a reconnect a new one is made, and ids start again (guide V3, reconnecting).
+through the handler, application data through each connection's sink. What belongs to a stream is
+the business of :mod:`.multiplexer`.
+
+Most sessions live as long as their link: after a reconnect a new one is made, and ids start again
+(guide V3, reconnecting). One that :attr:`~Session.survives` its link goes on with the next, and so
+do those of its connections that were opened under an agreement with the peer (:mod:`.continuity`).
+
+With each link such a session is *suspended* until it knows whom it has to do with, and again
+whenever that changes. The service says whether the other side is connected, and what it can do:
+
+* A peer that goes on over lost links sends nothing for a stream before both have agreed. What comes
+  all the same was sent to an incarnation that has gone, and has no effect.
+* With any other peer all is as the guides have it, and what waited for an agreement has failed.
+* Without a peer, connections wait, for as long as the owner does not :meth:`~Session.give_up`. If
+  there are none, new ones are refused by the service, as the guides have it.
 
 What a message does is decided by the tables of :mod:`.transitions`; the methods here only
-carry it out. Three rules hold in all of them:
-
-* A control message leaves before the event that it belongs to: the handler may open the next
-  stream at once, and that one must not be hit by a reset of the last.
-* An end is reported for each connection exactly once, after the connection has left its stream.
-* Data of a connection that has been heard once does not come here any more: the bytes before its
-  payload are known (:mod:`tailrace.wire.fastpath`), and its sink gets the payload directly.
+carry it out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final
 
 from ..errors import LocalProtocolError, RemoteProtocolError, ServiceIdMismatch
-from ..wire import (
-    PEER_LISTENS,
-    ConnectionIndex,
-    Message,
-    MessageSplitter,
-    MessageType,
-    Side,
-    decode,
-    encode_delimited,
-)
-from .dialect import V1, V2, V3, Dialect
+from ..wire import Capabilities, Message, MessageSplitter, Side, decode
+from .continuity import Continuity
+from .dialect import V1, Dialect
 from .events import (
-    ConnectionEnded,
-    ConnectionPaused,
-    ConnectionRequested,
-    ConnectionResumed,
-    DialectLearned,
     EndCause,
     MessageIgnored,
     PeerChanged,
+    PeerOffered,
     SessionHandler,
     TunnelReady,
 )
+from .far_end import FarEnd
+from .multiplexer import Multiplexer
+from .outgoing import Outgoing
+from .replay import ReplayMemory
 from .services import MAX_SERVICE_ID, match_service_ids
-from .streams import Connection, DataSink, Stream, StreamState
-from .transitions import (
-    DESTINATION,
-    ENDINGS,
-    SESSION,
-    SOURCE,
-    Action,
-    Ending,
-    MessageKind,
-    SessionAction,
-    SessionState,
-    Standing,
-    kind_of,
-    standing_of,
-)
+from .streams import Connection
+from .transitions import SESSION, MessageKind, SessionAction, SessionState, kind_of
 
 __all__ = ["Session"]
 
-_StreamHandler: TypeAlias = Callable[["Session", Stream, Message, Standing], None]
-
-_IGNORED: Final = {
-    Standing.INVALID: "stream id {0.stream_id} is invalid",
-    Standing.NO_SERVICE: "the tunnel has no such service",
-    Standing.IDLE: "the stream is not open",
-    Standing.RESET: "the stream is not open",
-    Standing.STALE: "stream {0.stream_id} is not the current one",
-    Standing.OPEN: "connection {0.connection_id} is not open",
-    Standing.LIVE: "the stream is already open",
+_PASSED_OVER: Final = {
+    MessageKind.STREAM: "it was sent before the two ends had agreed to go on",
+    MessageKind.OFFER: "nothing goes on over links here",
+    MessageKind.IGNORABLE: "unknown type, marked ignorable",
 }
-"""Why a message had no effect."""
-
-_REFUSED: Final = {
-    Standing.RESET: "its stream has been reset",
-    Standing.STALE: "its stream is not the current one",
-    Standing.LIVE: "the connection id is in use",
-}
-"""Why a destination refused a CONNECTION_START."""
-
-_UNANSWERED: Final = "no destination is connected, or it could not reach its application"
-"""What a reset of the stream means where nothing has come back."""
-_MAX_FAILURE: Final = 200
-"""Bytes of the words in a reset that say why; the rest is cut off."""
+"""Why a message had no effect on the session as a whole."""
 
 _ENDS_LINK: Final = {
     MessageKind.STREAM: "a stream message came before the service ids",
@@ -100,7 +67,9 @@ class Session:
     ``configured`` are the service ids this end was started with, see
     :func:`~tailrace.session.services.match_service_ids`. ``dialect`` fixes the message format a
     source uses; ``None`` means V3, giving way to an older one where the peer's answers
-    show it. A destination always answers in the form it was addressed.
+    show it. A destination always answers in the form it was addressed. ``session_id`` is random,
+    16 bytes; without one no connection outlives its link, and one must not be given to a source
+    with an older dialect. What is kept for those that do is counted in ``memory``.
     """
 
     def __init__(
@@ -109,27 +78,36 @@ class Session:
         handler: SessionHandler,
         configured: tuple[str, ...] | None = None,
         dialect: Dialect | None = None,
+        session_id: bytes | None = None,
+        memory: ReplayMemory | None = None,
     ) -> None:
         self.side = side
         self.state = SessionState.AWAITING_SERVICE_IDS
-        self.dialect = dialect or V3
-        self.may_pause = False
-        """Whether flow messages may be sent: the service has said that it passes them on, and
-        only to clients that understand them. Set it before the first frame."""
-        self._peer_present: bool | None = None
-        """Whether the other side is connected; ``None`` as long as the service has not said."""
-        self._peer_listens = False
-        """Whether the service has said that the other side understands flow messages."""
-        self._may_learn = dialect is None and side is Side.SOURCE
+        self._far = FarEnd(dialect, learns=side is Side.SOURCE)
         self._configured = configured
         self._handler = handler
-        self._table = SOURCE if side is Side.SOURCE else DESTINATION
-        self._splitter = MessageSplitter()
         self._announced: tuple[str, ...] = ()
-        self._streams: dict[str, Stream] = {}
-        self._known: ConnectionIndex[DataSink] = ConnectionIndex()
+        self._splitter = MessageSplitter()
+        outgoing = Outgoing(handler.send_control)
+        self._streams = streams = Multiplexer(side, self._far, outgoing, handler)
+        self._known = streams.known
+        self._continuity: Continuity | None = None
+        """``None`` where no connection outlives its link."""
+        if session_id is not None:
+            kept = memory or ReplayMemory()
+            self._continuity = Continuity(side, session_id, kept, outgoing, streams, self._agreed)
+            streams.continuity = self._continuity
+        # What is done with one connection, at no further cost.
+        self.reset = streams.reset
+        self.refuse = streams.refuse
+        self.pause = streams.pause
+        self.resume = streams.resume
+        self.finish = streams.finish
+        self.settle = streams.settle
+        self.acknowledge = streams.acknowledge
+        self.mark_reached = streams.mark_reached
 
-    # -- what the link brings -------------------------------------------------------
+    # -- links ---------------------------------------------------------------------------
 
     def receive_frame(self, frame: memoryview) -> None:
         """Take the payload of one WebSocket frame.
@@ -138,9 +116,15 @@ class Session:
             RemoteProtocolError: the link cannot go on; close it with code 1002.
             ServiceIdMismatch: this end was started with the wrong service ids.
         """
+        splitter = self._splitter
+        # Nearly all frames are one message of a connection that is known.
+        known = None if splitter.partial else self._known.find_only(frame)
+        if known is not None:
+            sink, start, stop = known
+            sink.data_received(frame[start:stop])
+            return
         find = self._known.find
-        only = self._splitter.only(frame)
-        for body in self._splitter.feed(frame) if only is None else (only,):
+        for body in splitter.feed(frame):
             known = find(body)
             if known is not None:
                 sink, start, stop = known
@@ -152,49 +136,88 @@ class Session:
             kind = kind_of(message)
             action = SESSION[self.state, kind]
             if action is SessionAction.TO_STREAM:
-                self._receive_stream_message(message, body)
+                self._streams.receive(message, body)
             else:
                 self._receive_session_message(action, kind, message)
 
-    def link_lost(self, cause: EndCause = EndCause.LINK_LOST) -> None:
-        """End the session: every connection ends, nothing can be sent any more."""
-        self.state = SessionState.CLOSED
-        for stream in self._streams.values():
-            self._end_stream(stream, cause)
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the service passes on, and only to clients that can do the same.
 
-    # -- what the owner asks for ---------------------------------------------------
+        To be set before the first frame of a link.
+        """
+        return self._far.capabilities
+
+    @capabilities.setter
+    def capabilities(self, capabilities: Capabilities) -> None:
+        self._far.capabilities = capabilities
+
+    @property
+    def survives(self) -> bool:
+        """Whether the session can go on with another link when it loses this one."""
+        return self._survivor is not None
+
+    @property
+    def _survivor(self) -> Continuity | None:
+        """What goes on over this link; ``None`` unless its service passes offers on."""
+        return self._continuity if self._far.passes_offers else None
 
     @property
     def closed(self) -> bool:
-        """Whether the link of this session is gone."""
+        """Whether the session is over, and its link gone."""
         return self.state is SessionState.CLOSED
+
+    def link_lost(self, cause: EndCause = EndCause.LINK_LOST) -> None:
+        """End what ends with the link, which is everything unless this session survives it.
+
+        It never survives for another cause than that the link was lost.
+        """
+        if self.closed:
+            return
+        survivor = self._survivor
+        if cause is EndCause.LINK_LOST and survivor is not None:
+            # As before the first link, in all but its streams.
+            self.state = SessionState.AWAITING_SERVICE_IDS
+            self._splitter = MessageSplitter()
+            self._far.begin()
+            self._streams.end_plain(cause)
+            survivor.resumption.link_lost()
+            survivor.tell_suspended()
+        else:
+            self.state = SessionState.CLOSED
+            self._streams.end_all(cause, tells_peer=False)
+
+    # -- what the owner asks for ---------------------------------------------------------
+
+    @property
+    def dialect(self) -> Dialect:
+        """What messages carry on this link."""
+        return self._far.dialect
 
     @property
     def service_ids(self) -> tuple[str, ...]:
         """The agreed service ids; empty before the tunnel is ready."""
-        return tuple(self._streams)
+        return tuple(self._streams.streams)
 
     @property
     def connections(self) -> list[Connection]:
         """All open connections."""
-        return [c for stream in self._streams.values() for c in stream.connections.values()]
+        return self._streams.connections
 
     def count(self, service_id: str) -> int:
         """Return the number of open connections of a service."""
-        stream = self._streams.get(service_id)
+        stream = self._streams.streams.get(service_id)
         return len(stream.connections) if stream is not None else 0
 
     def can_open(self, service_id: str) -> bool:
         """Return whether :meth:`open` would succeed; V1 and V2 carry one connection a stream."""
-        stream = self._streams.get(service_id)
-        if self.state is not SessionState.READY or stream is None:
-            return False
-        return self.dialect.has_connection_id or not stream.connections
+        return self.state is SessionState.READY and self._streams.has_room(service_id)
 
     def open(self, service_id: str) -> Connection:
         """Open a connection (source only): STREAM_START, or CONNECTION_START on an open stream.
 
-        Data may be sent at once; a refusal comes back as a reset.
+        Data may be sent at once, unless :attr:`Connection.is_paused`; a refusal comes back as a
+        reset.
 
         Raises:
             LocalProtocolError: not a source, not ready, unknown service, or the stream is
@@ -204,69 +227,25 @@ class Session:
             raise LocalProtocolError("only a source opens connections")
         if not self.can_open(service_id):
             raise LocalProtocolError(f"service {service_id!r} cannot take a connection now")
-        stream = self._streams[service_id]
-        has_connection_id = self.dialect.has_connection_id
-        if stream.state is StreamState.OPEN and has_connection_id:
-            kind = MessageType.CONNECTION_START
-        else:
-            kind = MessageType.STREAM_START
-            stream.wire_name = self._wire_name(service_id)
-            stream.begin(stream.next_stream_id(), self._peer_listens)
-        connection = stream.add(stream.next_connection_id(), has_connection_id)
-        self._send(kind, connection)
-        if kind is MessageType.STREAM_START:
-            self._announce_flow(connection)
-        return connection
-
-    def reset(self, connection: Connection, failure: str = "") -> None:
-        """End a connection from this side; does nothing if it has already ended.
-
-        Sends CONNECTION_RESET, or STREAM_RESET where connections carry no id. ``failure`` says
-        why it did not end in order; a peer that would not understand it is not told.
-        """
-        if not connection.is_open:
-            return
-        if connection.has_connection_id:
-            self._remove(connection)
-            self._send(MessageType.CONNECTION_RESET, connection, failure=failure)
-        else:
-            self._reset_stream(connection, failure)
-
-    def refuse(self, connection: Connection, failure: str = "") -> None:
-        """End a connection (destination only) whose application could not be reached.
-
-        STREAM_RESET answers a STREAM_START, CONNECTION_RESET a CONNECTION_START
-        (guide V3, when to send); a stream with other live connections is never reset.
-        ``failure`` as for :meth:`reset`.
-        """
-        stream = connection.stream
-        if connection.is_open and stream.first is connection and len(stream.connections) == 1:
-            self._reset_stream(connection, failure)
-        else:
-            self.reset(connection, failure)
-
-    def pause(self, connection: Connection) -> None:
-        """Ask the peer for no more data of a connection; what is on its way still comes.
-
-        Does nothing if that was asked, if the connection has ended, or if the peer would not
-        understand it: see :attr:`Connection.can_pause`.
-        """
-        if connection.can_pause and connection.is_open and not connection.pauses_peer:
-            connection.pauses_peer = True
-            self._send_flow(MessageType.CONNECTION_PAUSE, connection)
-
-    def resume(self, connection: Connection) -> None:
-        """Ask the peer for data of a connection again; does nothing if it is not paused."""
-        if connection.pauses_peer and connection.is_open:
-            connection.pauses_peer = False
-            self._send_flow(MessageType.CONNECTION_RESUME, connection)
+        return self._streams.open(service_id)
 
     def reset_all(self, failure: str = "") -> None:
         """End every open connection from this side; ``failure`` as for :meth:`reset`."""
         for connection in self.connections:
             self.reset(connection, failure)
 
-    # -- messages of the session -----------------------------------------------------
+    def give_up(self, cause: EndCause = EndCause.NOT_RESUMED) -> None:
+        """End the connections that outlive links: the peer does not come to go on with them.
+
+        Those that have waited to be told whom they reach end, too.
+        """
+        self._streams.end_waiting(cause)
+        if self._continuity is not None:
+            self._continuity.give_up(cause)
+            if self.state is SessionState.SUSPENDED and self._far.peer_present is False:
+                self._become_ready()
+
+    # -- messages of the session ----------------------------------------------------------
 
     def _receive_session_message(
         self, action: SessionAction, kind: MessageKind, message: Message
@@ -278,25 +257,15 @@ class Session:
                 raise RemoteProtocolError("the service announced other service ids than before")
             self._ignore(message, "service ids announced again")
         elif action is SessionAction.END_STREAMS:
-            for stream in self._streams.values():
-                self._end_stream(stream, EndCause.SESSION_RESET)
+            self._streams.end_all(EndCause.SESSION_RESET, tells_peer=True)
         elif action is SessionAction.NOTE_PEER:
             self._note_peer(message)
+        elif action is SessionAction.TAKE_OFFER:
+            self._take_offer(message)
         elif action is SessionAction.IGNORE:
-            self._ignore(message, "unknown type, marked ignorable")
+            self._ignore(message, _PASSED_OVER[kind])
         else:
             raise RemoteProtocolError(_ENDS_LINK[kind].format(message))
-
-    def _note_peer(self, message: Message) -> None:
-        """Note what a service of this project says about the other side of the tunnel."""
-        present = message.type == MessageType.PEER_JOINED
-        if not self.may_pause:
-            self._ignore(message, "the service does not tell of peers")
-            return
-        self._peer_listens = present and message.payload == PEER_LISTENS
-        if present is not self._peer_present:
-            self._peer_present = present
-            self._handler.event_occurred(PeerChanged(present))
 
     def _match_service_ids(self, message: Message) -> None:
         announced = message.available_service_ids
@@ -310,242 +279,84 @@ class Session:
                 f"a V1 peer carries one service, the tunnel has [{', '.join(service_ids)}]",
                 setting="dialect",
             )
+        survivor = self._survivor
+        if survivor is not None and not survivor.resumption.fits(service_ids):
+            raise RemoteProtocolError("the service announced more service ids than an offer holds")
+        if survivor is None or set(announced) != set(self._announced):
+            self.give_up(EndCause.PEER_CANNOT_RESUME)
         self._announced = announced
-        self._streams = {name: Stream(name, self._wire_name(name)) for name in service_ids}
-        self.state = SessionState.READY
+        self._streams.set_services(service_ids)
+        if survivor is None:
+            self._become_ready()
+        else:
+            self.state = SessionState.SUSPENDED
+            survivor.resumption.link_up()
+            self._follow_peer(survivor)
         self._handler.event_occurred(TunnelReady(service_ids))
-
-    def _wire_name(self, service_id: str) -> str:
-        return service_id if self.dialect.has_service_id else ""
-
-    # -- messages of a stream --------------------------------------------------------
-
-    def _receive_stream_message(self, message: Message, body: memoryview) -> None:
-        stream = self._find_stream(message)
-        standing = standing_of(message, stream)
-        # What names no service of the tunnel acts on a stream that nobody else has.
-        place = stream if stream is not None else Stream(message.service_id, message.service_id)
-        action = self._table[standing, message.type]
-        if action is Action.DELIVER:
-            self._deliver(place, message, body)
-        else:
-            self._HANDLERS[action](self, place, message, standing)
-
-    def _find_stream(self, message: Message) -> Stream | None:
-        stream = self._streams.get(message.service_id)
-        if stream is None and not message.service_id and len(self._streams) == 1:
-            # A V1 peer names no service; where there is only one, it means that one.
-            (stream,) = self._streams.values()
-        return stream
-
-    def _deliver(self, stream: Stream, message: Message, body: memoryview) -> None:
-        connection = self._named(stream, message)
-        if not connection.heard:
-            connection.heard = True
-            if self._may_learn:
-                self._learn(stream, message)
-            if connection.sink is not None:
-                connection.data_key = self._known.add(body, message, connection.sink)
-        payload = message.payload
-        if isinstance(payload, memoryview) and payload and connection.sink is not None:
-            connection.sink.data_received(payload)
-
-    def _learn(self, stream: Stream, message: Message) -> None:
-        """Adopt the dialect of a peer whose first answer lacks what V3 and V2 carry.
-
-        Safe only while no stream has more than one connection: then nothing that is
-        under way needs what the older dialect cannot say.
-        """
-        self._may_learn = False
-        if message.connection_id or any(len(s.connections) > 1 for s in self._streams.values()):
-            return
-        # A V1 peer skips the service id, and names must not come and go on one link
-        # (guide V2, backward compatibility): towards either, messages are those of V2.
-        self.dialect = V2
-        for connection in self.connections:
-            connection.drop_number()
-        learned = V2 if message.service_id == stream.service_id else V1
-        self._handler.event_occurred(DialectLearned(learned))
-
-    def _open_stream(self, stream: Stream, message: Message, standing: Standing) -> None:
-        self._end_stream(stream, EndCause.STREAM_REPLACED)
-        stream.begin(message.stream_id, self._peer_listens)
-        stream.wire_name = message.service_id
-        self._announce_flow(self._request(stream, message))
-
-    def _add_connection(self, stream: Stream, message: Message, standing: Standing) -> None:
-        self._request(stream, message)
-
-    def _request(self, stream: Stream, message: Message) -> Connection:
-        # Guide V3, message schema: a missing connection id is read as 1; the answers
-        # then carry none either.
-        has_connection_id = message.connection_id != 0
-        connection = stream.add(message.connection_id or 1, has_connection_id)
-        self._handler.event_occurred(ConnectionRequested(connection))
-        return connection
-
-    def _named(self, stream: Stream, message: Message) -> Connection:
-        """Return the connection that a message which stands LIVE names."""
-        connection = stream.find(message.connection_id)
-        assert connection is not None
-        return connection
-
-    def _close_connection(self, stream: Stream, message: Message, standing: Standing) -> None:
-        connection = self._named(stream, message)
-        self._remove(connection)
-        self._tell_end(connection, EndCause.CONNECTION_RESET, self._failure_in(message))
-
-    def _close_stream(self, stream: Stream, message: Message, standing: Standing) -> None:
-        if self._may_learn and message.service_id != stream.wire_name:
-            # Only a V1 peer leaves the service id out, and it has no other end than this.
-            self._learn(stream, message)
-        self._end_stream(stream, EndCause.STREAM_RESET, self._failure_in(message))
-
-    def _refuse_stream(self, stream: Stream, message: Message, standing: Standing) -> None:
-        """Answer a STREAM_START with a reset; the active stream ends too, at both ends.
-
-        Resets go out first: once told of an end, the owner may open the next stream,
-        and that one must not be hit.
-        """
-        self._answer_reset(message)
-        if standing is Standing.STALE:
-            self._send_stream_reset(stream)
-        self._end_stream(stream, EndCause.PROTOCOL_ERROR)
-        self._ignore(message, "a destination must not start streams")
-
-    def _refuse_connection(self, stream: Stream, message: Message, standing: Standing) -> None:
-        """Answer a CONNECTION_START with a reset; a live connection of that id ends too."""
-        self._answer_reset(message)
-        connection = stream.find(message.connection_id)
-        if connection is not None and message.stream_id == stream.stream_id:
-            self._remove(connection)
-            self._tell_end(connection, EndCause.PROTOCOL_ERROR)
-        if self.side is Side.SOURCE:
-            self._ignore(message, "a destination must not start connections")
-        else:
-            self._ignore(message, _REFUSED[standing])
-
-    def _answer(self, stream: Stream, message: Message, standing: Standing) -> None:
-        """Answer a start that cannot be served: the peer's client must not be left waiting."""
-        self._answer_reset(message)
-        self._ignore(message, _IGNORED[standing])
-
-    def _do_nothing(self, stream: Stream, message: Message, standing: Standing) -> None:
-        self._ignore(message, _IGNORED[standing].format(message))
-
-    # -- flow messages -----------------------------------------------------------------
-
-    def _note_flow(self, stream: Stream, message: Message, standing: Standing) -> None:
-        """Note that the peer understands flow messages, although this one comes too late."""
-        stream.peer_listens = self.may_pause
-        self._do_nothing(stream, message, standing)
-
-    def _pause_or_resume(self, stream: Stream, message: Message, standing: Standing) -> None:
-        stream.peer_listens = self.may_pause
-        connection = self._named(stream, message)
-        paused = message.type == MessageType.CONNECTION_PAUSE
-        if connection.is_paused is paused:
-            self._ignore(message, "nothing changes")
-            return
-        connection.is_paused = paused
-        event = ConnectionPaused if paused else ConnectionResumed
-        self._handler.event_occurred(event(connection))
-
-    def _announce_flow(self, connection: Connection) -> None:
-        """Show the peer of a new stream, by a resume, that flow messages are understood here."""
-        if self.may_pause and connection.is_open:
-            self._send_flow(MessageType.CONNECTION_RESUME, connection)
-
-    # -- ending and sending ------------------------------------------------------------
-
-    def _remove(self, connection: Connection) -> None:
-        connection.stream.remove(connection)
-        self._known.remove(connection.data_key)
-
-    def _end_stream(self, stream: Stream, cause: EndCause, failure: str = "") -> None:
-        ended = stream.end()
-        for connection in ended:
-            self._known.remove(connection.data_key)
-        for connection in ended:
-            self._tell_end(connection, cause, failure)
-
-    def _tell_end(self, connection: Connection, cause: EndCause, failure: str = "") -> None:
-        """Report an end; ``failure`` is why the peer calls it a failure, if it does."""
-        ending = ENDINGS[cause]
-        by_dialect = ending is Ending.BY_DIALECT and connection.has_connection_id
-        if not failure and (by_dialect or ending is Ending.FAILURE):
-            unanswered = self.side is Side.SOURCE and not connection.heard
-            failure = _UNANSWERED if by_dialect and unanswered else cause.value
-        self._handler.event_occurred(ConnectionEnded(connection, cause, failure))
-
-    def _failure_in(self, message: Message) -> str:
-        """Return what a reset says about why; empty from a peer that may mean something else."""
-        if not self.may_pause:
-            return ""
-        text = bytes(message.payload[:_MAX_FAILURE]).decode(errors="replace")
-        return "".join(c if c.isprintable() else "?" for c in text)
-
-    @staticmethod
-    def _failure_for(stream: Stream, failure: str) -> bytes:
-        """Return what a reset tells the peer about why: nothing that it would not understand."""
-        return failure.encode(errors="replace")[:_MAX_FAILURE] if stream.peer_listens else b""
-
-    def _reset_stream(self, connection: Connection, failure: str) -> None:
-        """Reset the stream of a connection that this side ends; any others end with it."""
-        stream = connection.stream
-        self._remove(connection)
-        stream.ended_stream_id = stream.stream_id
-        self._send_stream_reset(stream, failure)
-        self._end_stream(stream, EndCause.STREAM_RESET)
-
-    def _send_stream_reset(self, stream: Stream, failure: str = "") -> None:
-        payload = self._failure_for(stream, failure)
-        message = Message(MessageType.STREAM_RESET, stream.stream_id, stream.wire_name, 0, payload)
-        self._handler.send_control(encode_delimited(message))
-
-    def _answer_reset(self, message: Message) -> None:
-        """Answer a start with the reset of the same kind and the same ids."""
-        if message.type == MessageType.CONNECTION_START:
-            kind, number = MessageType.CONNECTION_RESET, message.connection_id
-        else:
-            kind, number = MessageType.STREAM_RESET, 0
-        answer = Message(kind, message.stream_id, message.service_id, number)
-        self._handler.send_control(encode_delimited(answer))
-
-    def _send(
-        self,
-        kind: MessageType,
-        connection: Connection,
-        *,
-        ignorable: bool = False,
-        failure: str = "",
-    ) -> None:
-        stream = connection.stream
-        number = connection.connection_id if connection.has_connection_id else 0
-        payload = self._failure_for(stream, failure)
-        message = Message(
-            kind, stream.stream_id, stream.wire_name, number, payload, ignorable=ignorable
-        )
-        self._handler.send_control(encode_delimited(message))
-
-    def _send_flow(self, kind: MessageType, connection: Connection) -> None:
-        self._send(kind, connection, ignorable=True)
 
     def _ignore(self, message: Message, reason: str) -> None:
         self._handler.event_occurred(MessageIgnored(message.type, message.service_id, reason))
 
-    _HANDLERS: Final[dict[Action, _StreamHandler]] = {
-        Action.OPEN_STREAM: _open_stream,
-        Action.REPLACE_STREAM: _open_stream,
-        Action.ADD_CONNECTION: _add_connection,
-        Action.CLOSE_CONNECTION: _close_connection,
-        Action.CLOSE_STREAM: _close_stream,
-        Action.NOTE_FLOW: _note_flow,
-        Action.PAUSE_CONNECTION: _pause_or_resume,
-        Action.RESUME_CONNECTION: _pause_or_resume,
-        Action.REFUSE_STREAM: _refuse_stream,
-        Action.REFUSE_CONNECTION: _refuse_connection,
-        Action.ANSWER_RESET: _answer,
-        Action.IGNORE: _do_nothing,
-    }
-    """What carries out each action but DELIVER, which also needs the message's bytes."""
+    # -- the peer -------------------------------------------------------------------------
+
+    def _note_peer(self, message: Message) -> None:
+        """Note what a service of this project says about the other side of the tunnel."""
+        if not self._far.tells_presence:
+            self._ignore(message, "the service does not tell of peers")
+            return
+        changes = self._far.note_presence(message)
+        if changes and not self._far.peer_present:
+            # What waits for a peer that came and went has been started at nobody else.
+            self._streams.end_waiting(EndCause.PEER_RESTARTED)
+        if self._survivor is not None and self.state is not SessionState.AWAITING_SERVICE_IDS:
+            self._follow_peer(self._survivor)
+        if changes:
+            self._handler.event_occurred(PeerChanged(self._far.peer_present is True))
+
+    def _follow_peer(self, continuity: Continuity) -> None:
+        """Wait for an agreement, or do without one, as the other side of the tunnel requires."""
+        far = self._far
+        if far.peer_present is None:
+            return
+        if far.peer_resumes:
+            if not continuity.is_live:
+                self._await_agreement()
+            return
+        if far.peer_present:
+            continuity.give_up(EndCause.PEER_CANNOT_RESUME)
+        continuity.resumption.peer_left()
+        if far.peer_present:
+            self._streams.meet()
+        if continuity.has_connections:
+            self.state = SessionState.SUSPENDED
+            continuity.tell_suspended()
+        else:
+            self._become_ready()
+
+    def _await_agreement(self) -> None:
+        """Take no stream message until both ends have agreed: this peer opens none before."""
+        self._streams.end_plain(EndCause.PEER_RESTARTED, keeps_new=True)
+        self.state = SessionState.SUSPENDED
+
+    def _take_offer(self, message: Message) -> None:
+        survivor, far = self._survivor, self._far
+        if survivor is None or (far.peer_present and not far.peer_resumes):
+            self._ignore(message, _PASSED_OVER[MessageKind.OFFER])
+            return
+        self._handler.event_occurred(PeerOffered(survivor.cost_of(message)))
+        if not survivor.is_live:
+            self._await_agreement()
+        survivor.resumption.offer_received(message.payload)
+        if not survivor.is_live:
+            self.state = SessionState.SUSPENDED
+            survivor.tell_suspended()
+
+    def _agreed(self) -> None:
+        """Called when both ends have agreed on what goes on."""
+        self._far.peer_agreed()
+        self._become_ready()
+        self._streams.meet()
+
+    def _become_ready(self) -> None:
+        self.state = SessionState.READY
+        self._streams.forget_idle()

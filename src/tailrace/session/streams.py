@@ -6,7 +6,16 @@ from enum import Enum
 from typing import Protocol
 
 from ..errors import LocalProtocolError
-from ..wire import MAX_CONNECTION_ID, MAX_STREAM_ID, DataHeader, DataKey
+from ..wire import (
+    MAX_CONNECTION_ID,
+    MAX_STREAM_ID,
+    NO_CAPABILITIES,
+    Capabilities,
+    Capability,
+    DataHeader,
+    DataKey,
+)
+from .ledger import Counts, Ledger
 
 __all__ = ["Connection", "DataSink", "Stream", "StreamState"]
 
@@ -30,20 +39,26 @@ class Connection:
 
     __slots__ = (
         "_header",
+        "awaits_peer",
         "connection_id",
+        "counts",
         "data_key",
         "has_connection_id",
         "heard",
         "is_open",
         "is_paused",
+        "is_recognised",
         "pauses_peer",
         "sink",
         "stream",
         "stream_id",
     )
 
-    def __init__(self, stream: Stream, connection_id: int, has_connection_id: bool) -> None:
+    def __init__(
+        self, stream: Stream, connection_id: int, has_connection_id: bool, counts: Counts
+    ) -> None:
         self.stream = stream
+        self.counts = counts
         self.stream_id = stream.stream_id
         """The stream id it was opened under; its stream goes on to the next one."""
         self.connection_id = connection_id
@@ -52,8 +67,13 @@ class Connection:
         self.is_open = True
         self.heard = False
         """Whether any data has come from the peer."""
+        self.awaits_peer = False
+        """Whether it is not known whom it reaches, and so whether it outlives links."""
+        self.is_recognised = False
+        """Whether the form of the peer's data messages has been looked at, on this link."""
         self.is_paused = False
-        """Whether the peer has asked for no more data."""
+        """Whether no data may be sent: the peer has asked for none, there is no agreement with it,
+        or it is not known."""
         self.pauses_peer = False
         """Whether this end has asked the peer for no more data."""
         self.data_key: DataKey | None = None
@@ -74,9 +94,19 @@ class Connection:
         return self.stream.service_id
 
     @property
+    def ledger(self) -> Ledger | None:
+        """Its books, if the connection outlives links."""
+        return self.counts if isinstance(self.counts, Ledger) else None
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether it waits, over links, until both ends go on with it."""
+        return self.ledger is not None and not self.ledger.is_open
+
+    @property
     def can_pause(self) -> bool:
         """Whether the peer does what it is asked with a pause."""
-        return self.stream.peer_listens
+        return Capability.FLOW in self.stream.peer_capabilities
 
     def data_header(self, size: int) -> bytes:
         """Return what must stand in front of ``size`` bytes (1..64512) of data.
@@ -106,7 +136,7 @@ class Stream:
         "ended_stream_id",
         "first",
         "last_connection_id",
-        "peer_listens",
+        "peer_capabilities",
         "service_id",
         "state",
         "stream_id",
@@ -125,16 +155,16 @@ class Stream:
         self.first: Connection | None = None
         """The connection that STREAM_START opened; data without an id is its."""
         self.last_connection_id = 0
-        self.peer_listens = False
-        """Whether the peer has shown that it understands flow messages."""
+        self.peer_capabilities = NO_CAPABILITIES
+        """What the peer is known to be able to do."""
 
-    def begin(self, stream_id: int, peer_listens: bool = False) -> None:
+    def begin(self, stream_id: int, peer_capabilities: Capabilities = NO_CAPABILITIES) -> None:
         """Open the stream under ``stream_id``."""
         self.state = StreamState.OPEN
         self.stream_id = stream_id
         self.ended_stream_id = 0
         self.first = None
-        self.peer_listens = peer_listens
+        self.peer_capabilities = peer_capabilities
 
     def next_stream_id(self) -> int:
         """Return the id of the next stream of this service: 1, 2, ... 2**31-1, 1."""
@@ -147,9 +177,9 @@ class Stream:
             if self.last_connection_id not in self.connections:
                 return self.last_connection_id
 
-    def add(self, connection_id: int, has_connection_id: bool) -> Connection:
+    def add(self, connection_id: int, has_connection_id: bool, counts: Counts) -> Connection:
         """Add an open connection."""
-        connection = Connection(self, connection_id, has_connection_id)
+        connection = Connection(self, connection_id, has_connection_id, counts)
         self.connections[connection_id] = connection
         if self.first is None:
             self.first = connection

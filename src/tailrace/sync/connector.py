@@ -14,7 +14,7 @@ from datetime import timedelta
 
 from .. import library
 from ..aws import Secret
-from ..library.settings import DialectName
+from ..library.settings import RESUME_TIMEOUT, DialectName
 from .block import Block
 from .client import Client, asynchronous
 from .tunnel import SourceTunnel
@@ -37,6 +37,7 @@ def connect(
     endpoint: str | None = None,
     ca: str | os.PathLike[str] | None = None,
     dialect: DialectName | None = None,
+    resume_timeout: float = RESUME_TIMEOUT,
 ) -> AbstractContextManager[SourceTunnel]:
     """Open a tunnel to a thing, wait for its device, and close the tunnel at the end of the block.
 
@@ -49,7 +50,8 @@ def connect(
         timeout: seconds that each of connecting to the service and waiting for the device may take;
             ``None``: for ever.
         client: makes the calls; otherwise a :class:`Client` of its own does.
-        client_token, region, endpoint, ca, dialect: as for :func:`tailrace.connect`.
+        client_token, region, endpoint, ca, dialect, resume_timeout: as for
+            :func:`tailrace.connect`.
 
     Raises:
         ConfigurationError, TimedOut, ControlError, TailraceError: as :func:`tailrace.connect`.
@@ -73,6 +75,7 @@ def connect(
         endpoint=endpoint,
         ca=ca,
         dialect=dialect,
+        resume_timeout=resume_timeout,
     )
     return _connected(manager, client)
 

@@ -15,7 +15,7 @@ from ..aws import Secret
 from ..errors import ConfigurationError, TimedOut
 from ..library import TunnelEvent, TunnelStatus
 from ..library.service_map import check_mapping
-from ..library.settings import DialectName, check_seconds
+from ..library.settings import RESUME_TIMEOUT, DialectName, check_seconds
 from .block import Block
 from .handlers import Application, Handlers
 
@@ -66,6 +66,7 @@ class Tunnel:
         dialect: DialectName | None = None,
         timeout: float | None = _PATIENCE,
         renewal_timeout: float = 0.0,
+        resume_timeout: float = RESUME_TIMEOUT,
     ) -> SourceTunnel:
         """Return the source of a tunnel, the end that opens connections. It is not entered yet.
 
@@ -74,6 +75,8 @@ class Tunnel:
             region, endpoint, ca, client_token, dialect: as for :meth:`tailrace.Tunnel.source`.
             timeout: seconds that entering may take; ``None``: for ever.
             renewal_timeout: seconds to wait for :meth:`renew` when the access token was rotated.
+            resume_timeout: seconds, at most a day, for which open connections wait for a lost link,
+                or a peer that has left, to come back; 0: they end at once.
 
         Raises:
             ConfigurationError: an argument or a variable of the environment is not valid.
@@ -93,6 +96,7 @@ class Tunnel:
                 dialect=dialect,
                 timeout=timeout,
                 renewal_timeout=renewal_timeout,
+                resume_timeout=resume_timeout,
             )
         )
 
@@ -107,6 +111,7 @@ class Tunnel:
         client_token: str | Secret | None = None,
         timeout: float | None = _PATIENCE,
         renewal_timeout: float = 0.0,
+        resume_timeout: float = RESUME_TIMEOUT,
         max_threads: int = _THREADS,
     ) -> DestinationTunnel:
         """Return the destination of a tunnel, the end that serves connections.
@@ -120,7 +125,8 @@ class Tunnel:
                 own, with a connected, blocking TCP socket. The connection ends when it returns;
                 when it raises anything but a ``ConnectionError``, that is logged and the connection
                 is reset. When the tunnel ends, its socket is reset.
-            region, endpoint, ca, client_token, timeout, renewal_timeout: as for :meth:`source`.
+            region, endpoint, ca, client_token, timeout, renewal_timeout, resume_timeout: as for
+                :meth:`source`.
             max_threads: how many handlers run at the same time, 1 or more; further connections wait
                 until one has returned.
 
@@ -145,6 +151,7 @@ class Tunnel:
             client_token=client_token,
             timeout=timeout,
             renewal_timeout=renewal_timeout,
+            resume_timeout=resume_timeout,
         )
         return DestinationTunnel(tunnel, handlers)
 

@@ -131,6 +131,8 @@ class Runtime:
             ping_period=_PING_SECONDS,
             retry_delay=_RETRY_SECONDS,
             retry_delay_cap=_LONGEST_RETRY_SECONDS,
+            # Tests want to see what a cut does to their program.
+            resume_timeout=0.0,
         )
         end = LocalEnd(settings, box)
         self.ends.add(end)

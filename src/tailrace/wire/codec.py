@@ -153,6 +153,13 @@ class DataHeader:
         total = len(self._prefix) + len(length) + size
         return total.to_bytes(2, "big") + self._prefix + length
 
+    def payload_size(self, length: int) -> int:
+        """Return the size of the payload in a message of ours whose length prefix is ``length``."""
+        rest = length - len(self._prefix)
+        if rest <= 0x80:
+            return rest - 1
+        return rest - 2 if rest <= 0x4001 else rest - 3
+
     def build(self, size: int) -> bytes:
         """Return length prefix and fields for a payload of ``size`` bytes (1..64512).
 

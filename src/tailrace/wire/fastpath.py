@@ -20,7 +20,9 @@ tried, the first that matches decides.
 
 from __future__ import annotations
 
-from typing import Final, Generic, TypeAlias, TypeVar
+from collections.abc import Callable
+from struct import Struct
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from .codec import encode, encode_varint
 from .messages import Message, MessageType
@@ -37,16 +39,24 @@ _MAX_SIZES: Final = 8
 
 T = TypeVar("T")
 
+_Latest: TypeAlias = tuple[int, bytes, tuple[T, int, int] | None]
+_NOTHING: Final = (-1, b"", None)
+
 
 class ConnectionIndex(Generic[T]):
     """What belongs to the connections whose DATA messages are known. Values are not ``None``."""
 
-    __slots__ = ("_prefixes", "_sizes")
+    __slots__ = ("_latest", "_prefixes", "_readers")
 
     def __init__(self) -> None:
         self._prefixes: dict[bytes, dict[bytes, T]] = {}
         """Prefix -> tail -> value. Connections of one stream share the ascending prefix."""
-        self._sizes: tuple[int, ...] = ()
+        self._readers: tuple[tuple[int, Callable[[memoryview], tuple[Any, ...]]], ...] = ()
+        """Each size of prefixes, and what reads so much of a delimited message: length, prefix and
+        the first byte of the payload's length."""
+        self._latest: _Latest[T] = _NOTHING
+        """The latest frame that :meth:`find_only` has found, if there is nothing behind its
+        payload: its size, what precedes the payload, and what was found."""
 
     def add(self, body: memoryview, message: Message, value: T) -> DataKey | None:
         """Remember ``value`` for messages like ``body``, which was decoded to ``message``.
@@ -57,6 +67,7 @@ class ConnectionIndex(Generic[T]):
         _, stream_id, service_id, connection_id, payload, *_ = message
         if not payload:
             return None
+        self._latest = _NOTHING
         start = encode(Message(MessageType.DATA, stream_id))
         routing = encode(Message(0, 0, service_id, connection_id))
         length = encode_varint(len(payload))
@@ -64,10 +75,11 @@ class ConnectionIndex(Generic[T]):
             prefix = fields + _PAYLOAD_TAG
             header = prefix + length
             if body[: len(header)] == header and body[len(header) + len(payload) :] == tail:
-                if len(prefix) not in self._sizes:
-                    if len(self._sizes) == _MAX_SIZES:
+                if all(len(prefix) != size for size, _ in self._readers):
+                    if len(self._readers) == _MAX_SIZES:
                         return None
-                    self._sizes = (*self._sizes, len(prefix))
+                    reader = Struct(f">H{len(prefix)}sB").unpack_from
+                    self._readers = (*self._readers, (len(prefix), reader))
                 self._prefixes.setdefault(prefix, {})[tail] = value
                 return prefix, tail
         return None
@@ -79,20 +91,62 @@ class ConnectionIndex(Generic[T]):
         prefix, tail = key
         tails = self._prefixes[prefix]
         tails.pop(tail, None)
+        self._latest = _NOTHING
         if not tails:
             del self._prefixes[prefix]
 
     def clear(self) -> None:
         """Forget everything."""
         self._prefixes.clear()
-        self._sizes = ()
+        self._latest = _NOTHING
+        self._readers = ()
+
+    def find_only(self, frame: memoryview) -> tuple[T, int, int] | None:
+        """As :meth:`find`, for a frame that is one delimited message and nothing else.
+
+        Often it has the size and the connection of the one before, so that is looked at first.
+        """
+        end = len(frame)
+        size, head, latest = self._latest
+        if end == size and frame[: len(head)] == head:
+            return latest
+        for size, read in self._readers:
+            if end > size + 3:
+                stated, prefix, length = read(frame)
+                if stated != end - 2:
+                    return None
+                tails = self._prefixes.get(prefix)
+                if tails is not None:
+                    break
+        else:
+            return None
+        start = size + 3
+        if length > 0x7F:
+            try:
+                length = length & 0x7F | frame[start] << 7
+                start += 1
+                if length > 0x3FFF:
+                    length = length & 0x3FFF | frame[start] << 14
+                    start += 1
+            except IndexError:
+                return None
+        stop = start + length
+        if stop > end or not 0 < length <= MAX_PAYLOAD:
+            return None
+        value = tails.get(b"" if stop == end else frame[stop:].tobytes())
+        if value is None:
+            return None
+        found = (value, start, stop)
+        if stop == end:
+            self._latest = (end, frame[:start].tobytes(), found)
+        return found
 
     def find(self, body: memoryview) -> tuple[T, int, int] | None:
         """Return what was remembered for a message, and where its payload begins and ends.
 
         ``None`` for a message that is not known, or not valid: decode it to be told why.
         """
-        for size in self._sizes:
+        for size, _ in self._readers:
             tails = self._prefixes.get(body[:size].tobytes())
             if tails is not None:
                 break

@@ -6,8 +6,8 @@ frames). Only one message can be unfinished at any time, so one splitter that fo
 link in one direction holds back that one, with its prefix, and nothing else. All other
 messages are views of the frame they came in.
 
-Most frames are exactly one message: :meth:`MessageSplitter.only` recognises those without
-starting a generator.
+Most frames are exactly one message of a connection that is known, and are not split at all: see
+:meth:`tailrace.wire.fastpath.ConnectionIndex.find_only`.
 """
 
 from __future__ import annotations
@@ -27,28 +27,16 @@ _PREFIX: Final = 2
 class MessageSplitter:
     """Split the bytes of consecutive frames into messages.
 
-    An end of a tunnel needs the bodies: it calls :meth:`only` for each frame, and
-    :meth:`feed` when that returns ``None``. A relay passes messages on with their
-    prefixes and may have to stop in the middle of a frame: while something is
-    :attr:`pending` it calls :meth:`complete` first, and :meth:`feed` with the rest.
+    An end of a tunnel needs the bodies, and feeds each frame. A relay passes messages on with
+    their prefixes and may have to stop in the middle of a frame: while something is
+    :attr:`partial` it calls :meth:`complete` first, and :meth:`feed` with the rest.
     """
 
-    __slots__ = ("_partial",)
+    __slots__ = ("partial",)
 
     def __init__(self) -> None:
-        self._partial = bytearray()
-
-    @property
-    def pending(self) -> int:
-        """Bytes held back of a message that is not complete yet: at most 65,536."""
-        return len(self._partial)
-
-    def only(self, frame: memoryview) -> memoryview | None:
-        """Return the body of the message that ``frame`` is, ``None`` if it is not exactly one."""
-        size = len(frame)
-        if size > _PREFIX and frame[0] << 8 | frame[1] == size - _PREFIX and not self._partial:
-            return frame[_PREFIX:]
-        return None
+        self.partial = bytearray()
+        """The beginning of a message that is not complete yet: at most 65,536 bytes."""
 
     def feed(self, frame: memoryview) -> Iterator[memoryview]:
         """Yield the body of each message that ``frame`` completes, in order.
@@ -62,7 +50,7 @@ class MessageSplitter:
         """
         at = 0
         end = len(frame)
-        if self._partial:
+        if self.partial:
             message, at = self.complete(frame)
             if message is None:
                 return
@@ -77,7 +65,7 @@ class MessageSplitter:
             yield frame[at + _PREFIX : stop]
             at = stop
         if at < end:
-            self._partial += frame[at:]
+            self.partial += frame[at:]
 
     def complete(self, frame: memoryview) -> tuple[memoryview | None, int]:
         """Give the message held back what it lacks; return it, and how much of ``frame`` it took.
@@ -88,7 +76,7 @@ class MessageSplitter:
         Raises:
             DecodeError: as :meth:`feed`.
         """
-        partial = self._partial
+        partial = self.partial
         # The prefix may itself have been cut, and says how much is missing only once whole.
         at = max(0, _PREFIX - len(partial))
         partial += frame[:at]
@@ -102,7 +90,7 @@ class MessageSplitter:
         if len(partial) < _PREFIX + size:
             return None, len(frame)
         # A new buffer, because the views of this one are still in use.
-        self._partial = bytearray()
+        self.partial = bytearray()
         return memoryview(partial), at + missing
 
 

@@ -5,13 +5,21 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-__all__ = ["FLOW_MESSAGES", "PEER_LISTENS", "PEER_MESSAGES", "Message", "MessageType"]
+__all__ = [
+    "FLOW_MESSAGES",
+    "PEER_LISTENS",
+    "PEER_MESSAGES",
+    "RESUME_MESSAGES",
+    "Message",
+    "MessageType",
+]
 
 
 class MessageType(IntEnum):
     """Field 1 of every message; values are those of the protocol's schema.
 
-    Four are our own (docs/flow-messages.md), with numbers that the schema is unlikely to reach.
+    Some are our own (docs/internals/sessions.md), with numbers that the schema is unlikely to
+    reach.
     """
 
     UNKNOWN = 0
@@ -27,12 +35,19 @@ class MessageType(IntEnum):
     CONNECTION_RESUME = 1002
     PEER_JOINED = 1003
     PEER_LEFT = 1004
+    SESSION_OFFER = 1005
+    CONNECTION_ACK = 1006
+    CONNECTION_FIN = 1007
 
 
 FLOW_MESSAGES: Final = frozenset({MessageType.CONNECTION_PAUSE, MessageType.CONNECTION_RESUME})
 """Types of this project, sent only to peers that have said they understand them."""
 PEER_MESSAGES: Final = frozenset({MessageType.PEER_JOINED, MessageType.PEER_LEFT})
 """Types of this project with which the service tells about the other side of the tunnel."""
+RESUME_MESSAGES: Final = frozenset(
+    {MessageType.SESSION_OFFER, MessageType.CONNECTION_ACK, MessageType.CONNECTION_FIN}
+)
+"""Types of this project with which connections outlive a link (:mod:`.resumption`)."""
 PEER_LISTENS: Final = b"1"
 """Payload of PEER_JOINED where the other side understands flow messages."""
 

@@ -35,6 +35,7 @@ from tailrace.session import (
     TunnelReady,
 )
 from tailrace.wire import (
+    FLOW,
     MAX_FRAME,
     MAX_PAYLOAD,
     Message,
@@ -200,7 +201,8 @@ class End:
         self.checker = StrictChecker(side, pair.service_ids, dialect, passes_flow=pair.passes_flow)
         self._told = MessageSplitter()
         self.session = Session(side, self, pair.configured, dialect)
-        self.session.may_pause = pair.passes_flow
+        if pair.passes_flow:
+            self.session.capabilities = FLOW
 
     @property
     def _is_source(self) -> bool:

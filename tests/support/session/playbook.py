@@ -34,16 +34,43 @@ from tailrace.session import (
     Event,
     MessageIgnored,
     PeerChanged,
+    PeerFinished,
+    PeerOffered,
     Session,
+    Suspended,
     TunnelReady,
 )
-from tailrace.wire import Message, MessageType, Side, decode, encode_delimited
+from tailrace.session import Resumed as SessionResumed
+from tailrace.session.ledger import FIRST_LIMIT
+from tailrace.wire import (
+    FLOW,
+    NOBODY,
+    RESUME,
+    Capabilities,
+    Message,
+    MessageType,
+    Place,
+    Progress,
+    SessionOffer,
+    Side,
+    decode,
+    decode_offer,
+    encode_delimited,
+    encode_offer,
+    format_capabilities,
+)
 
 __all__ = [
+    "ME",
+    "RESUMABLE",
+    "YOU",
+    "Agreed",
     "Data",
     "Ended",
+    "Finished",
     "Ignored",
     "Learned",
+    "Offered",
     "Paused",
     "Peer",
     "Playbook",
@@ -52,13 +79,25 @@ __all__ = [
     "Resumed",
     "Sent",
     "Step",
+    "Waits",
     "budget",
     "effort",
     "feed",
     "frame_of",
+    "joined",
+    "left",
+    "live",
+    "offer",
+    "offered",
+    "place",
     "ready",
     "service_ids",
 ]
+
+ME, YOU = b"m" * 16, b"y" * 16
+"""Session ids of a playbook's session and of its peer."""
+RESUMABLE: Capabilities = FLOW | RESUME
+"""What a service passes on, and a peer can do, so that connections outlive links."""
 
 _USUAL_EXAMPLES = 100
 """Examples of a test without settings of its own, in the house profile."""
@@ -164,6 +203,33 @@ class Resumed(_Of):
 
 
 @dataclass(frozen=True, slots=True)
+class Finished(_Of):
+    """PeerFinished."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """Suspended."""
+
+    connections: int
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """PeerOffered."""
+
+    connections: int
+
+
+@dataclass(frozen=True, slots=True)
+class Agreed:
+    """Resumed."""
+
+    connections: int = 0
+    replayed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Learned:
     """DialectLearned."""
 
@@ -195,7 +261,20 @@ class Ignored:
 
 
 Step: TypeAlias = (
-    Sent | Ready | Requested | Data | Ended | Paused | Resumed | Learned | Peer | Ignored
+    Sent
+    | Ready
+    | Requested
+    | Data
+    | Ended
+    | Paused
+    | Resumed
+    | Finished
+    | Waits
+    | Offered
+    | Agreed
+    | Learned
+    | Peer
+    | Ignored
 )
 
 
@@ -271,9 +350,11 @@ class Playbook:
         react: Callable[[Event], None] | None = None,
         *,
         may_pause: bool = False,
+        resumes: bool = False,
     ) -> None:
-        self.session = Session(side, self, configured, dialect)
-        self.session.may_pause = may_pause
+        self.session = Session(side, self, configured, dialect, ME if resumes else None)
+        if may_pause or resumes:
+            self.session.capabilities = RESUMABLE if resumes else FLOW
         self.react = react
         self.requested: list[Connection] = []
         """Connections the peer opened, oldest first."""
@@ -316,6 +397,15 @@ class Playbook:
                 assert c.is_open
                 assert not c.is_paused
                 step = Resumed(c.service_id, c.stream_id, c.connection_id)
+            case PeerFinished(c):
+                assert c.is_open
+                step = Finished(c.service_id, c.stream_id, c.connection_id)
+            case Suspended(connections):
+                step = Waits(connections)
+            case PeerOffered(connections):
+                step = Offered(connections)
+            case SessionResumed(connections, replayed):
+                step = Agreed(connections, replayed)
             case DialectLearned(dialect):
                 step = Learned(dialect)
             case PeerChanged(present):
@@ -409,6 +499,61 @@ def ready(
     book = Playbook(side, configured, dialect, may_pause=may_pause)
     book.receive(service_ids(*ids))
     book.expect(Ready(ids or ("",)))
+    return book
+
+
+# -- connections that outlive links ----------------------------------------------------------
+
+
+def joined(capabilities: Capabilities = RESUMABLE) -> Message:
+    """Return what the service says when the other side connects."""
+    payload = format_capabilities(capabilities).encode()
+    return Message(MessageType.PEER_JOINED, payload=payload, ignorable=True)
+
+
+def left() -> Message:
+    """Return what the service says when the other side is gone, or not there."""
+    return Message(MessageType.PEER_LEFT, ignorable=True)
+
+
+def place(number: int, received: int = 0, *, stream_id: int = 1, fin_seen: bool = False) -> Place:
+    """Return what the peer says in an offer of a connection of SSH1."""
+    progress = Progress(received, FIRST_LIMIT + received, fin_seen)
+    return Place("SSH1", stream_id, number, progress)
+
+
+def offer(
+    *places: Place,
+    nonce: int = 1,
+    highest: int = 0,
+    sender: bytes = YOU,
+    names: int = 0,
+    more: bool = False,
+) -> Message:
+    """Return an offer of the peer; it ``names`` an incarnation of the session, or none."""
+    peer = ME if names else NOBODY
+    content = SessionOffer(sender, peer, nonce, names, {"SSH1": highest}, places, more)
+    (payload,) = encode_offer(content)
+    return Message(MessageType.SESSION_OFFER, payload=payload, ignorable=True)
+
+
+def offered(step: Step) -> SessionOffer:
+    """Return the offer that a session has sent."""
+    assert isinstance(step, Sent)
+    message = decode(memoryview(step.frame)[2:])
+    assert message.type == MessageType.SESSION_OFFER
+    content = decode_offer(message.payload)
+    assert content is not None
+    return content
+
+
+def live(side: Side, *, peer: Capabilities = RESUMABLE) -> Playbook:
+    """Return the playbook of a session that has agreed with its peer; both are incarnation 1."""
+    book = Playbook(side, resumes=True)
+    book.receive(service_ids("SSH1"), joined(peer))
+    book.receive_more(offer(names=1))
+    assert book.session.can_open("SSH1")
+    book.forget()
     return book
 
 

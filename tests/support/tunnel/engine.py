@@ -36,6 +36,9 @@ from tailrace.localproxy.settings import ProxySettings
 from tailrace.localproxy.traffic import Traffic
 from tailrace.session import Connection, ConnectionRequested, Event, Session, TunnelReady
 from tailrace.wire import (
+    FLOW,
+    NO_CAPABILITIES,
+    Capabilities,
     DataHeader,
     Message,
     MessageSplitter,
@@ -240,9 +243,9 @@ class ScriptedEnd:
 class NullLink:
     """An open link to nowhere; notes what was asked of it."""
 
-    def __init__(self, *, flow_messages: bool = False) -> None:
+    def __init__(self, capabilities: Capabilities = NO_CAPABILITIES) -> None:
         self.info = SimpleNamespace(
-            flow_messages=flow_messages, channel_id="channel", backend="picows"
+            capabilities=capabilities, channel_id="channel", backend="picows"
         )
         self.sent = bytearray()
         self.messages: list[Message] = []
@@ -360,6 +363,7 @@ class Ready:
         services: Mapping[str, LocalService] | None = None,
         *,
         flow_messages: bool = False,
+        capabilities: Capabilities | None = None,
     ) -> None:
         self.events: list[ProxyEvent] = []
         self.failures: list[TailraceError] = []
@@ -370,11 +374,17 @@ class Ready:
         self.clients = Clients("127.0.0.1", self._emit, log)
         self.traffic = Traffic(loop, wanted, self.clients, self._ready, self._emit, log)
         self.table = self.traffic.connections
-        self.link = NullLink(flow_messages=flow_messages)
-        self.link_session = LinkSession(loop, self.traffic, self.failures.append)
-        self.link_session.link_opened(self.link)
-        self.link_session.frame_received(service_ids(*ids))
         self._loop = loop
+        self._ids = ids
+        self._capabilities = capabilities or (FLOW if flow_messages else NO_CAPABILITIES)
+        self.open_link()
+
+    def open_link(self) -> None:
+        """Have another link to nowhere, and be told the service ids."""
+        self.link = NullLink(self._capabilities)
+        self.link_session = LinkSession(self._loop, self.traffic, self.failures.append)
+        self.link_session.link_opened(self.link)
+        self.link_session.frame_received(service_ids(*self._ids))
 
     def _emit(self, event: ProxyEvent) -> None:
         self.events.append(event)
@@ -389,6 +399,13 @@ class Ready:
         end = ScriptedEnd()
         self.clients._add(Client(service_id, peer, end))
         return end
+
+    def answer_pings(self) -> None:
+        """Let everything that was sent be read by the other end."""
+        while self.link.pings:
+            pings, self.link.pings = self.link.pings, []
+            for ping in pings:
+                self.link_session.pong_received(ping)
 
     def lose_link(self) -> None:
         self.link_session.link_closed(LinkClosed(ClosedBy.NETWORK, 1006, "connection lost"))

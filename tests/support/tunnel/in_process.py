@@ -15,10 +15,10 @@ from tailrace.cli.exit_codes import ExitCode
 from tailrace.common.addresses import LocalAddress
 from tailrace.link.endpoint import ServiceEndpoint
 from tailrace.link.http.upgrade import request_headers
-from tailrace.localproxy.events import Connected, Listening, ProxyEvent, ServicesMapped
+from tailrace.localproxy.events import Connected, Listening, PeerJoined, ProxyEvent, ServicesMapped
 from tailrace.localproxy.proxy import LocalProxy
 from tailrace.localproxy.settings import ProxySettings
-from tailrace.wire import Side
+from tailrace.wire import CAPABILITIES_FIELD, Side
 
 __all__ = ["Ends", "RunningProxy", "both_proxies", "disguise", "running_proxy"]
 
@@ -114,10 +114,14 @@ class Ends:
 
 @asynccontextmanager
 async def both_proxies(source: ProxySettings, destination: ProxySettings) -> AsyncIterator[Ends]:
-    """Source and destination in this loop, ready."""
+    """Source and destination in this loop, ready, and told of each other if they ever are."""
     async with running_proxy(destination) as far, running_proxy(source) as near:
         await far.ready()
-        yield Ends(near, far, await near.ready())
+        listening = await near.ready()
+        for each in (near, far):
+            if (await each.seen(Connected)).tells_presence:
+                await each.seen(PeerJoined)
+        yield Ends(near, far, listening)
 
 
 def disguise(monkeypatch: pytest.MonkeyPatch, *sides: Side) -> None:
@@ -127,7 +131,10 @@ def disguise(monkeypatch: pytest.MonkeyPatch, *sides: Side) -> None:
     """
 
     def headers(endpoint: ServiceEndpoint, agent: str) -> list[tuple[str, str]]:
-        return request_headers(endpoint, "localproxy" if endpoint.side in sides else agent)
+        if endpoint.side not in sides:
+            return request_headers(endpoint, agent)
+        fields = request_headers(endpoint, "localproxy")
+        return [field for field in fields if field[0] != CAPABILITIES_FIELD]
 
     for module in ("picows_link", "http.upgrade"):
         monkeypatch.setattr(f"tailrace.link.{module}.request_headers", headers)

@@ -89,7 +89,7 @@ def test_a_device(tailrace_service: ServiceInThread, tailrace_tunnel: TunnelFact
 
 async def source(token: str) -> None:
     """Use a source."""
-    tunnel = tailrace.Tunnel.source(token, region="eu-west-1", ca=Path("ca.pem"), timeout=None)
+    tunnel = tailrace.Tunnel.source(token, region="eu-west-1", resume_timeout=3.0, timeout=None)
     assert_type(tunnel, tailrace.SourceTunnel)
     events: AsyncIterator[tailrace.TunnelEvent] = tunnel.events()
     async with tunnel as entered:
@@ -248,6 +248,10 @@ def happened(event: tailrace.TunnelEvent) -> None:
             print(bytes_in + bytes_out)
         case tailrace.Reconnecting(cause, delay):
             print(cause.retryable, delay)
+        case tailrace.TunnelPaused(cause, count, timeout):
+            print(cause.upper(), count, timeout / 60)
+        case tailrace.TunnelResumed(after, count, size):
+            print(after / 60, count, size)
         case tailrace.Ended(code, reason, requested):
             print(code, reason, requested)
         case tailrace.EventsDropped(count):
@@ -322,6 +326,7 @@ async def agent() -> None:
         endpoint="localhost",
         ca=Path("ca.pem"),
         max_tunnels=3,
+        resume_timeout=0,
         state_dir="state",
     ) as entered:
         assert_type(entered, tailrace.Agent)

@@ -546,6 +546,7 @@ async def test_subscribers_are_told_of_changes() -> None:
     ("services", "changes", "text"),
     [
         (SERVICES, {"max_tunnels": 0}, "max_tunnels=0 is not positive"),
+        (SERVICES, {"resume_timeout": -1}, "resume_timeout=-1 is not 0 to 86400 seconds"),
         ({"SSH": 0}, {}, "port 0"),
         ({"SS H": 22}, {}, "Service ID"),
         (SERVICES, {"region": "../x"}, "Region"),

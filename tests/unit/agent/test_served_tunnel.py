@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -162,6 +163,27 @@ async def test_it_goes_on_with_the_token_of_a_rotation(service: ServiceProcess) 
             await until(lambda: found.changes >= 4)
             await found.reached(TunnelPhase.UP)
             assert found.served.notifications == (renewed,)
+
+
+async def test_connections_that_wait_for_the_link_are_logged(
+    service: ServiceProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with tunnel_of(service, "SSH") as opened:
+        kept = kept_of(opened, tunnel_id="t")
+        token, endpoint = opened.tokens[Side.SOURCE], opened.endpoints.data_endpoint
+        async with serving(kept, settings_for(opened)) as found:
+            async with Tunnel.source(token, endpoint=endpoint) as source:
+                await source.wait_peer(timeout=HANG)
+                streams = await source.open_connection("SSH")
+                await check_echo(streams, b"before")
+                found.drop_link()
+                await until(lambda: "tunnel t: resumed after" in caplog.text)
+                await check_echo(streams, b"after")
+                streams[1].close()
+    assert "tunnel t: paused: link lost, 1 connection waits up to 120 s" in caplog.messages
+    (resumed,) = (each for each in caplog.messages if "resumed" in each)
+    assert re.fullmatch(r"tunnel t: resumed after \d+\.\d s, \d+ B sent again", resumed)
 
 
 async def test_a_wrong_new_token_does_not_cost_the_tunnel(

@@ -15,6 +15,7 @@ from tailrace.cli.agent_options import (
     services_of,
 )
 from tailrace.errors import ConfigurationError
+from tailrace.library.settings import RESUME_TIMEOUT
 
 
 def parse(*argv: str) -> argparse.Namespace:
@@ -27,6 +28,8 @@ def test_nothing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
     args = parse()
     assert max_tunnels_of(args) == 20
+    assert args.resume_timeout == RESUME_TIMEOUT
+    assert parse("--resume-timeout", "0").resume_timeout == 0
     assert capath_of(args) is None
     assert agent_state_dir(args) == tmp_path / "tailrace-agent"
     with pytest.raises(ConfigurationError, match="no services"):

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tailrace.cli.arguments import add_state_dir, state_dir_of
+from tailrace.cli.arguments import RESUME_TIMEOUT, add_state_dir, resume_timeout, state_dir_of
+from tailrace.library import settings
+from tailrace.operator.wish import WantedTunnel
 
 
 def read(*argv: str) -> Path:
@@ -40,3 +42,19 @@ def test_it_stands_before_or_behind_a_command(argv: list[str], expected: str) ->
     parser.add_subparsers().add_parser("list")
     add_state_dir(parser)
     assert state_dir_of(parser.parse_args(argv)) == Path(expected)
+
+
+def test_connections_wait_as_long_as_those_of_the_library() -> None:
+    wanted = WantedTunnel("pump-7", ("SSH",), Path())
+    assert RESUME_TIMEOUT == wanted.resume_timeout == settings.RESUME_TIMEOUT
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("0", 0.0), ("0.5", 0.5), ("86400", 86_400.0)])
+def test_seconds_to_resume(text: str, seconds: float) -> None:
+    assert resume_timeout(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "nan", "inf", "86401"])
+def test_what_is_no_time_to_resume(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a number of seconds, 0 to 86400"):
+        resume_timeout(text)

@@ -15,6 +15,7 @@ import pytest
 
 from tailrace.cli.tailrace import main
 from tailrace.errors import ConfigurationError
+from tailrace.library.settings import RESUME_TIMEOUT
 from tailrace.operator import reaching, ssh, stdio
 from tailrace.operator.failures import CommandFailed, Terminated
 from tailrace.operator.progress import TerminalLine
@@ -87,12 +88,23 @@ def test_arguments_of_ssh(stage: Stage, words: list[str], tail: list[str]) -> No
 
 
 def test_options_of_a_tunnel(stage: Stage, tmp_path: Path) -> None:
-    words = ["--tunnel", "t", "--keep", "--lifetime", "60", "--timeout", "1.5"]
+    words = [
+        "--tunnel",
+        "t",
+        "--keep",
+        "--lifetime",
+        "60",
+        "--timeout",
+        "1.5",
+        "--resume-timeout",
+        "3600",
+    ]
     assert main(["ssh", *words, "pump-7"]) == 0
     wish = stage.wish
     assert wish is not None
     wanted = wish.tunnel
     assert (wanted.tunnel_id, wanted.keep, wanted.timeout, wanted.new) == ("t", True, 1.5, False)
+    assert wanted.resume_timeout == 3600
     assert wanted.lifetime is not None
     assert wanted.lifetime.total_seconds() == 3600
     assert wanted.ledger == tmp_path / "tailrace" / "opened"
@@ -109,6 +121,7 @@ def test_how_long_is_waited(
     main(["ssh", "pump-7"])
     assert stage.wish is not None
     assert stage.wish.tunnel.timeout == timeout
+    assert stage.wish.tunnel.resume_timeout == RESUME_TIMEOUT
 
 
 @pytest.mark.parametrize(
@@ -120,6 +133,7 @@ def test_how_long_is_waited(
         (["ssh", "--lifetime", "721", "t"], "is not a number of minutes"),
         (["ssh", "--timeout", "0", "t"], "'0' is not a number of seconds"),
         (["ssh", "--timeout", "x", "t"], "'x' is not a number of seconds"),
+        (["ssh", "--resume-timeout", "86401", "t"], "is not a number of seconds, 0 to 86400"),
         (["ssh", "--new", "--tunnel", "x", "t"], "not allowed with argument"),
         (["ssh", "t", "--usr", "x"], "did you mean --user?"),
         (["proxy", "t", "SSH", "x"], "unrecognized arguments: x"),

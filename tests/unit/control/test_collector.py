@@ -18,6 +18,9 @@ TUNNEL: dict[str, Any] = {
     "opened": 7,
     "bytes_in": 1000,
     "bytes_out": 12,
+    "waiting": 3,
+    "pauses": 2,
+    "bytes_again": 500,
 }
 ORDER = ("kind", "version", "tunnel", "side", "service", "cause", "direction")
 OTHER = TUNNEL | {"tunnel": "cd", "phase": "waiting", "peer": "untold", "round_trip": None}
@@ -51,6 +54,9 @@ def test_a_tunnel():
         "tailrace_proxy_connections_opened_total ab source": 7,
         "tailrace_proxy_bytes_total ab source in": 1000,
         "tailrace_proxy_bytes_total ab source out": 12,
+        "tailrace_proxy_connections_waiting ab source": 3,
+        "tailrace_proxy_pauses_total ab source": 2,
+        "tailrace_proxy_sent_again_bytes_total ab source": 500,
     }
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tailrace import __version__
 from tailrace.control.documents import FORMAT, process_document, tunnel_document
-from tailrace.localproxy.local_connection import ConnectionState
+from tailrace.localproxy.connection_states import ConnectionState
 from tailrace.localproxy.status import (
     ConnectionStatus,
     LinkPhase,
@@ -28,12 +28,16 @@ def status(connections: int) -> TunnelStatus:
         LINK,
         PeerPresence.CONNECTED,
         tuple(
-            ConnectionStatus("SSH", number, "peer", ConnectionState.OPEN, 1, 2, 95.0)
+            ConnectionStatus("SSH", number, "peer", ConnectionState.OPEN, 1, 2, 95.0, True)
             for number in range(connections)
         ),
         opened=connections + 1,
         bytes_in=1000,
         bytes_out=2000,
+        paused_since=91.0,
+        waiting=1,
+        pauses=2,
+        bytes_again=500,
     )
 
 
@@ -55,12 +59,17 @@ def test_a_tunnel():
         "opened": 2,
         "bytes_in": 1000,
         "bytes_out": 2000,
+        "paused_since": 91.0,
+        "waiting": 1,
+        "pauses": 2,
+        "bytes_again": 500,
         "connections": [
             {
                 "service": "SSH",
                 "connection": 0,
                 "peer": "peer",
                 "state": "open",
+                "waits": True,
                 "bytes_in": 1,
                 "bytes_out": 2,
                 "since": 95.0,

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from tailrace.control.summary import duration, size, summary_lines
+from tailrace.control.summary import duration, paused_text, resumed_text, size, summary_lines
+from tailrace.localproxy.events import TunnelPaused, TunnelResumed
 
 TUNNEL = {
     "tunnel": "#ab",
@@ -20,6 +21,10 @@ TUNNEL = {
     "opened": 7,
     "bytes_in": 1_234_567,
     "bytes_out": 12,
+    "paused_since": None,
+    "waiting": 0,
+    "pauses": 0,
+    "bytes_again": 0,
 }
 PROCESS = {"kind": "localproxy", "pid": 4711, "since": 0.0, "time": 100.0}
 
@@ -34,6 +39,24 @@ def test_a_process_and_its_tunnels():
         "tunnel #ab; source of no service yet; connected to host:443; 1 of 7 connections open;"
         " 1.2 MB in, 12 B out",
     ]
+
+
+@pytest.mark.parametrize(
+    ("waiting", "text"), [(1, "1 connection waits"), (3, "3 connections wait")]
+)
+def test_a_tunnel_whose_connections_wait(waiting: int, text: str):
+    paused = TUNNEL | {"failures": {}, "paused_since": 88.0, "waiting": waiting}
+    (_, line) = summary_lines(PROCESS | {"tunnels": [paused]})
+    assert f"peer connected, paused for 12 s: {text}; 1 of 7" in line
+    assert paused_text(TunnelPaused("link lost", waiting, 0.5)).endswith(f"{text} up to 0.5 s")
+
+
+def test_what_is_logged_of_a_pause():
+    paused = TunnelPaused("link lost", 3, 120.0)
+    assert paused_text(paused) == "paused: link lost, 3 connections wait up to 120 s"
+    resumed = TunnelResumed(3.21, 3, 1_100_000)
+    assert resumed_text(resumed) == "resumed after 3.2 s, 1.1 MB sent again"
+    assert resumed_text(TunnelResumed(3.21, 0, 0)) == "resumed after 3.2 s, no connection is left"
 
 
 def test_a_process_without_tunnels():

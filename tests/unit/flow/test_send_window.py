@@ -346,6 +346,7 @@ class Sender:
         self.window = SendWindow()
         # Large enough for all rules to be seen at work.
         self.window._size, self.window.mark = 64 * K, 16 * K
+        self.window._settle()
         self.pings: list[bytes] = []
 
     def send(self, now: float, size: int) -> None:
@@ -405,6 +406,7 @@ def grown(size: int) -> Sender:
     """A sender whose window has become ``size``, with nothing under way."""
     sender = on_path(1 / 16)
     sender.window._size, sender.window.mark = size, sender.window.sent + max(16 * K, size // 8)
+    sender.window._settle()
     assert (sender.window.size, sender.window.in_flight) == (size, 0)
     return sender
 
@@ -711,6 +713,7 @@ def test_a_lack_of_data_makes_no_window_smaller_than_16_kib() -> None:
     for size, fits in ((64 * K, 16 * K), (8 * K, 8 * K)):
         sender = started(1 / 16)
         sender.window._size, sender.window.mark = size, sender.window.sent + 4 * K
+        sender.window._settle()
         sender.send(1.0, size // 2)
         sender.pong(1.5)
         assert sender.window.size == fits

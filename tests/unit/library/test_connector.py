@@ -241,6 +241,7 @@ def test_what_is_no_client_is_not_asked_to_open_a_tunnel():
         ({"thing": None, "tunnel_id": "i", "services": (), "reuse": True}, "leave out"),
         ({"client_token": Secret("short")}, "client_token= is not"),
         ({"endpoint": None}, "which service has the tunnel"),
+        ({"resume_timeout": -1}, "resume_timeout=-1 is not 0 to 86400 seconds"),
         ({"timeout": "30"}, "timeout='30' is not a number of seconds"),
     ],
 )

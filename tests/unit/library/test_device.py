@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -27,7 +26,7 @@ from tailrace.library import PeerPresence, SourceTunnel, Tunnel, connect
 from tailrace.library.device import _Inquiry, wait_for_device
 from tailrace.service.relay import handshake
 from tailrace.service.service import Service
-from tailrace.wire import Side
+from tailrace.wire import NO_CAPABILITIES, Side
 
 _RETRY = "tailrace.library.device._FIRST_PAUSE"
 
@@ -35,7 +34,7 @@ _RETRY = "tailrace.library.device._FIRST_PAUSE"
 @pytest.fixture
 async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
     """A service that takes our proxies for those of AWS, and sends them nothing of its own."""
-    monkeypatch.setattr(handshake, "_TAILRACE", re.compile("nobody"))
+    monkeypatch.setattr(handshake, "_read_offer", lambda _: (NO_CAPABILITIES, None))
     for name in ("AWSIOT_TUNNEL_ENDPOINT", "AWSIOT_TUNNEL_REGION"):
         monkeypatch.delenv(name, raising=False)
     async with Service() as running:

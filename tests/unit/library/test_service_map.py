@@ -227,14 +227,15 @@ async def test_a_change_is_for_new_connections(service: ServiceProcess):
         services.replace({"A": shout, "B": echo})
         after = await source.open_connection("A")
         after[1].write(b"hello\n")
-        assert await after[0].readline() == b"HELLO\n"
+        assert await after[0].read() == b"HELLO\n"
+        after[1].close()
         added = await source.open_connection("B")
         await check_echo(added, b"hello")
         services.replace({})
         assert await refused(source, "A") == "the destination has no service 'A'"
         await check_echo(before, b"still here")
         await check_echo(added, b"still here")
-        assert len(destination.status().connections) == 2
+        await until(lambda: len(destination.status().connections) == 2, "the end of the other")
         before[1].close()
         added[1].close()
 

@@ -15,7 +15,7 @@ from tailrace.common.enrolment import Role
 from tailrace.common.secret import Secret
 from tailrace.errors import ConfigurationError
 from tailrace.library.service_map import ServiceMap
-from tailrace.library.settings import proxy_settings
+from tailrace.library.settings import RESUME_TIMEOUT, proxy_settings
 from tailrace.localproxy.settings import PeerVersion, ProxySettings
 from tailrace.wire import Side
 
@@ -62,6 +62,14 @@ def test_the_dialect_is_found_out_unless_given(dialect: Any):
     assert settings(endpoint="h", dialect=dialect).peer_version is PeerVersion(dialect)
     with pytest.raises(ConfigurationError, match="dialect='v1' is none of 'V1', 'V2' and 'V3'"):
         settings(endpoint="h", dialect="v1")
+
+
+def test_connections_wait_for_a_lost_link_as_long_as_was_said():
+    usual = settings(endpoint="h")
+    engine = ProxySettings(side=Side.SOURCE, host="h", access_token=Secret("t0ken"))
+    assert usual.resume_timeout == RESUME_TIMEOUT == engine.resume_timeout
+    assert settings(endpoint="h", resume_timeout=0).resume_timeout == 0
+    assert settings(endpoint="h", resume_timeout=86_400).resume_timeout == 86_400
 
 
 def test_the_rest_is_what_was_given(tmp_path: Path):
@@ -114,6 +122,14 @@ def test_an_application_is_an_address_a_port_or_a_handler():
         ({}, {"endpoint": 7444}, "endpoint=7444 is not a string"),
         ({}, {"region": b"eu-west-1"}, "region=b'eu-west-1' is not a string"),
         ({}, {"endpoint": "h", "renewal_timeout": "5"}, "renewal_timeout='5' is not a number"),
+        ({}, {"endpoint": "h", "resume_timeout": "5"}, "resume_timeout='5' is not a number"),
+        ({}, {"endpoint": "h", "resume_timeout": None}, "resume_timeout=None is not 0 to 86400 s"),
+        (
+            {},
+            {"endpoint": "h", "resume_timeout": -1},
+            "resume_timeout=-1 is not 0 to 86400",
+        ),
+        ({}, {"endpoint": "h", "resume_timeout": 86_401}, "resume_timeout=86401 is not 0 to"),
         ({}, {"endpoint": "h", "client_token": b"t0p"}, "client_token is of type bytes: give a"),
     ],
 )

@@ -71,11 +71,12 @@ def far(tunnel: OpenTunnel, services: dict[str, Application], **changes: Any) ->
 
 @asynccontextmanager
 async def both(
-    service: ServiceProcess, **services: Application
+    service: ServiceProcess, *, resume_timeout: float = 120, **services: Application
 ) -> AsyncIterator[tuple[SourceTunnel, DestinationTunnel]]:
     """Both ends of a tunnel, which know of each other."""
+    changes = {"resume_timeout": resume_timeout}
     with tunnel_of(service, *services) as tunnel:
-        async with far(tunnel, services) as destination, near(tunnel) as source:
+        async with far(tunnel, services, **changes) as destination, near(tunnel) as source:
             await source.wait_peer(timeout=HANG)
             await destination.wait_peer(timeout=HANG)
             yield source, destination
@@ -263,6 +264,13 @@ async def test_what_cannot_be_sent_is_no_token():
         Tunnel.source("t0ken\n", endpoint="localhost")
 
 
+def test_what_is_no_time_to_resume():
+    with pytest.raises(ConfigurationError, match="resume_timeout=-1"):
+        Tunnel.source("t0ken", endpoint="localhost", resume_timeout=-1)
+    with pytest.raises(ConfigurationError, match="resume_timeout=-1"):
+        Tunnel.destination("t0ken", {"SSH": 22}, endpoint="localhost", resume_timeout=-1)
+
+
 @pytest.mark.parametrize("timeout", ["30", float("nan")])
 async def test_what_is_no_time_to_wait(service: ServiceProcess, timeout: Any):
     with pytest.raises(ConfigurationError, match="is not a number of seconds"):
@@ -411,7 +419,7 @@ async def test_a_connection_that_was_cut_is_reset_after_what_had_arrived(service
         writer.transport.abort()
 
     for handler in (cut, echo):
-        async with both(service, SSH=handler) as (source, _):
+        async with both(service, SSH=handler, resume_timeout=0) as (source, _):
             loop = asyncio.get_running_loop()
             reader, writer = await source.open_connection("SSH")
             sock = await source.open_socket("SSH")

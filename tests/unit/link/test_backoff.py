@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tailrace.errors import ConfigurationError
-from tailrace.link.backoff import LASTED, MIN_DELAY, SETTLED, Backoff
+from tailrace.link.backoff import LASTED, MIN_DELAY, QUICK, SETTLED, Backoff
 
 
 class Highest(random.Random):
@@ -27,7 +27,7 @@ class Lowest(random.Random):
 
 
 def test_links_are_judged_by_these_times() -> None:
-    assert (MIN_DELAY, LASTED, SETTLED) == (0.05, 5.0, 60.0)
+    assert (MIN_DELAY, QUICK, LASTED, SETTLED) == (0.05, 0.5, 5.0, 60.0)
 
 
 def delays(backoff: Backoff, count: int) -> list[float]:
@@ -36,6 +36,12 @@ def delays(backoff: Backoff, count: int) -> list[float]:
 
 def test_the_limit_doubles_up_to_the_cap() -> None:
     assert delays(Backoff(2.5, 20.0, Highest()), 6) == [2.5, 5.0, 10.0, 20.0, 20.0, 20.0]
+
+
+def test_it_doubles_only_twice_while_connections_wait() -> None:
+    backoff = Backoff(2.5, 60.0, Highest())
+    assert [backoff.next_delay(in_haste=True) for _ in range(4)] == [2.5, 5.0, 10.0, 10.0]
+    assert backoff.next_delay() == 40.0
 
 
 @pytest.mark.parametrize(
@@ -51,24 +57,39 @@ def test_there_is_never_no_delay(backoff: Backoff) -> None:
 @pytest.mark.parametrize(
     ("lasted", "expected"),
     [
-        (0.0, [8.0, 16.0]),
-        (LASTED - 0.1, [8.0, 16.0]),
-        (LASTED, [1.0, 8.0]),
-        (SETTLED - 0.1, [1.0, 8.0]),
-        (SETTLED, [1.0, 2.0]),
+        (0.0, [8.0, 16.0, 32.0]),
+        (LASTED - 0.1, [8.0, 16.0, 32.0]),
+        (LASTED, [QUICK, 8.0, 16.0]),
+        (SETTLED - 0.1, [QUICK, 8.0, 16.0]),
+        (SETTLED, [QUICK, 1.0, 2.0]),
     ],
 )
-def test_a_link_that_lasted_earns_shorter_delays(lasted: float, expected: list[float]) -> None:
+def test_a_link_that_lasted_earns_a_quick_try(lasted: float, expected: list[float]) -> None:
     backoff = Backoff(1.0, 100.0, Highest())
     delays(backoff, 3)
     backoff.link_lasted(lasted)
-    assert delays(backoff, 2) == expected
+    assert delays(backoff, 3) == expected
 
 
-def test_a_settled_link_forgets_an_earned_short_delay() -> None:
+def test_two_links_that_lasted_earn_one_quick_try() -> None:
     backoff = Backoff(1.0, 100.0, Highest())
     backoff.link_lasted(LASTED)
     backoff.link_lasted(SETTLED)
+    assert delays(backoff, 3) == [QUICK, 1.0, 2.0]
+
+
+@pytest.mark.parametrize(("base", "cap"), [(0.2, 100.0), (100.0, 0.2)])
+def test_no_quick_try_is_later_than_another_first_one(base: float, cap: float) -> None:
+    backoff = Backoff(base, cap, Highest())
+    backoff.link_lasted(LASTED)
+    assert backoff.next_delay() == 0.2
+
+
+def test_a_fresh_start_earns_no_quick_try() -> None:
+    backoff = Backoff(1.0, 100.0, Highest())
+    delays(backoff, 3)
+    backoff.link_lasted(LASTED)
+    backoff.start_afresh()
     assert delays(backoff, 3) == [1.0, 2.0, 4.0]
 
 
@@ -90,8 +111,12 @@ def test_delays_stay_in_bounds_for_ever(base: float, cap: float, seed: int, trie
         assert MIN_DELAY <= delay <= max(MIN_DELAY, cap)
 
 
-@given(seed=st.integers())
-def test_clients_do_not_come_back_together(seed: int) -> None:
+@given(seed=st.integers(), lasted=st.sampled_from([0.0, LASTED, SETTLED]))
+def test_clients_do_not_come_back_together(seed: int, lasted: float) -> None:
     rng = random.Random(seed)
-    first = {Backoff(60.0, 120.0, rng).next_delay() for _ in range(20)}
-    assert len(first) > 10
+    first = set()
+    for _ in range(20):
+        backoff = Backoff(60.0, 120.0, rng)
+        backoff.link_lasted(lasted)
+        first.add(backoff.next_delay())
+    assert len(first) > 5

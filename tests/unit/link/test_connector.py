@@ -42,7 +42,7 @@ from tailrace.errors import (
 from tailrace.link import CloseCode, ClosedBy, LinkClosed, TLSOptions, connect
 from tailrace.link.connector import BACKENDS
 from tailrace.link.proxy.settings import WebProxy
-from tailrace.wire import SUBPROTOCOL_V2, SUBPROTOCOL_V3, Side
+from tailrace.wire import FLOW, NO_CAPABILITIES, SUBPROTOCOL_V2, SUBPROTOCOL_V3, Side
 
 SHORT = 0.3
 """Seconds of patience where the other side says nothing at all."""
@@ -64,23 +64,24 @@ async def test_an_open_link_says_what_it_is(certificates: Certificates, backend:
         link = await connect(service.endpoint(), recorder, backend)
         assert link.info.subprotocol == SUBPROTOCOL_V3
         assert link.info.channel_id == "channel-7"
-        assert not link.info.flow_messages
+        assert link.info.capabilities == NO_CAPABILITIES
         assert link.info.backend == backend
         link.close(CloseCode.OK, "done")
         assert await recorder.end() == LinkClosed(ClosedBy.US, 1000, "done")
 
 
+@pytest.mark.parametrize("field", ["X-Tailrace-Flow: 1", "X-Tailrace-Capabilities: flow"])
 async def test_a_service_may_say_that_it_passes_on_flow_messages(
-    certificates: Certificates, backend: str
+    certificates: Certificates, backend: str, field: str
 ) -> None:
     def script(peer: Peer) -> None:
-        peer.upgrade(more="X-Tailrace-Flow: 1\r\n")
+        peer.upgrade(more=f"{field}\r\n")
         until_closed(peer)
 
     with ScriptedService(certificates, script) as service:
         recorder = Recorder()
         link = await connect(service.endpoint(), recorder, backend)
-        assert link.info.flow_messages
+        assert link.info.capabilities == FLOW
         link.close(CloseCode.OK, "")
         await recorder.end()
 

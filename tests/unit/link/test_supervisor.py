@@ -827,11 +827,12 @@ FAILS = Fails()
         ([FAILS], [0, 2.5, 7.5, 17.5, 37.5, 77.5, 157.5, 277.5, 397.5, 517.5]),
         # A link that broke at once is no better than a failed try.
         ([FAILS, FAILS, Lasts(4.9), FAILS], [0, 2.5, 7.5, 22.4, 42.4, 82.4]),
-        # One that lasted a little earns one short delay.
-        ([FAILS, FAILS, Lasts(5), FAILS], [0, 2.5, 7.5, 15, 25, 45]),
-        ([FAILS, FAILS, Lasts(59.9), FAILS], [0, 2.5, 7.5, 69.9, 79.9, 99.9]),
+        # One that lasted a little earns one quick try.
+        ([FAILS, FAILS, Lasts(5), FAILS], [0, 2.5, 7.5, 13, 23, 43]),
+        ([FAILS, FAILS, Lasts(59.9), FAILS], [0, 2.5, 7.5, 67.9, 77.9, 97.9]),
+        ([Lasts(5), Lasts(5), FAILS], [0, 5.5, 11, 13.5, 18.5]),
         # A minute is as good as new.
-        ([FAILS, FAILS, Lasts(60), FAILS], [0, 2.5, 7.5, 70, 75, 85, 105]),
+        ([FAILS, FAILS, Lasts(60), FAILS], [0, 2.5, 7.5, 68, 70.5, 75.5, 85.5]),
         # What the service asks for is the least, and the cap the most.
         ([Later(1), Later(7), Later(1e9), FAILS], [0, 2.5, 9.5, 129.5, 149.5]),
     ],
@@ -868,7 +869,7 @@ def test_a_link_that_lasted_starts_the_count_of_tries_afresh(
     stage = Stage(monkeypatch, FAILS, Lasts(5), FAILS)
     with pytest.raises(ConnectFailed):
         stage.run(0, retry_count=1)
-    assert stage.tries == pytest.approx([0, 2.5, 10, 15])
+    assert stage.tries == pytest.approx([0, 2.5, 8, 13])
 
 
 @pytest.mark.parametrize(
@@ -880,11 +881,11 @@ def test_a_link_is_dead_after_three_periods_without_a_byte(
     stage = Stage(monkeypatch, Hears(heard))
     stage.run(2)
     assert stage.ends[0] == pytest.approx(end)
-    # Pinged all the while, and set up again after the shortest delay for how it lasted.
+    # Pinged all the while, and set up again quickly, as it had lasted.
     assert [ping for ping in stage.pings if ping < end] == pytest.approx(
         [20.0 * n for n in range(int((end - 0.1) / 20) + 1)]
     )
-    assert stage.tries == pytest.approx([0, end + 2.5])
+    assert stage.tries == pytest.approx([0, end + 0.5])
     assert stage.observer.ends[0] == LinkClosed(ClosedBy.NETWORK, 1006, "nothing received for 60 s")
 
 

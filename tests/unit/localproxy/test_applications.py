@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 from collections.abc import Iterator
 
@@ -18,9 +19,9 @@ from support.tunnel.engine import Ready, data_message, settings, turn
 from support.waiting import until
 from tailrace.common.addresses import TCPAddress, UnixAddress
 from tailrace.localproxy.applications import name_of
+from tailrace.localproxy.connection_states import ConnectionState
 from tailrace.localproxy.dialer import DialFailed
 from tailrace.localproxy.events import ConnectionClosed, ConnectionOpened, ConnectionRefused
-from tailrace.localproxy.local_connection import ConnectionState
 from tailrace.localproxy.routes import SocketFactory, StreamHandler
 from tailrace.localproxy.socket_pair import socket_pair
 from tailrace.wire import Message, MessageType, Side, encode_delimited
@@ -305,6 +306,48 @@ def test_some_are_dialed_at_once_and_the_others_wait(
     assert numbers == list(range(1, 201))  # those that came first are dialed first
     assert not far.traffic.applications.tasks
     assert far.traffic.is_drained
+
+
+def test_applications_of_this_machine_are_connected_at_once_but_no_more_than_that_in_a_turn(
+    loop: ClockLoop,
+):
+    with socket.create_server(("127.0.0.1", 0), backlog=256) as listening:
+        address = TCPAddress("127.0.0.1", listening.getsockname()[1])
+        far = Ready(loop, settings(Side.DESTINATION), ("A",), services={"A": address})
+        for number in range(1, 201):
+            kind = MessageType.STREAM_START if number == 1 else MessageType.CONNECTION_START
+            frame = encode_delimited(Message(kind, 1, "A", number))
+            far.link_session.frame_received(memoryview(frame))
+        opened = [
+            event.connection_id for event in far.events if isinstance(event, ConnectionOpened)
+        ]
+        assert opened == list(range(1, 129))
+        turn(loop)
+        opened = [
+            event.connection_id for event in far.events if isinstance(event, ConnectionOpened)
+        ]
+        assert opened == list(range(1, 201))
+        assert not far.traffic.applications.tasks
+        far.lose_link()
+        far.table.abort()
+        assert far.traffic.is_drained
+
+
+def test_an_attempt_that_is_cancelled_before_its_task_has_begun_leaves_no_socket(loop: ClockLoop):
+    with black_hole() as port:
+        services = {"SSH": TCPAddress("127.0.0.1", port)}
+        far = Ready(loop, settings(Side.DESTINATION), services=services)
+        before = descriptors()
+        far.link_session.frame_received(message(MessageType.STREAM_START))
+        assert descriptors() == before + 1
+        far.link_session.frame_received(message(MessageType.CONNECTION_RESET))
+        turn(loop, 3)
+        assert descriptors() == before
+        assert far.traffic.is_drained
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
 
 
 def test_those_that_wait_to_be_dialed_end_with_the_link(

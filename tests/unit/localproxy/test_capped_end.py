@@ -198,10 +198,9 @@ def test_what_goes_nowhere_is_read_without_a_cap(loop: ClockLoop):
     reader = Reader(loop, Bandwidth(RATE))
     reader.start()
     reader.inner.say(bytes(50_000))
-    reader.end.shut_down()
+    reader.end.expect_end()
     reader.inner.tell()
     assert len(reader.received) == 50_000
-    assert reader.inner.shut
     reader.end.stop_reading()
 
 

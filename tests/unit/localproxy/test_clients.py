@@ -34,12 +34,13 @@ class Rig:
     def ready(self, *service_ids: str) -> None:
         self.clients.tunnel_ready(service_ids, self.serve)
 
-    def serve(self, service_id: str) -> None:
+    def serve(self, service_id: str) -> str:
         while self.room and self.clients.has_waiting(service_id):
             self.room -= 1
             client = self.clients.next(service_id)
             client.take()
             self.taken.append(client)
+        return "there is no room"
 
     def make_room(self, service_id: str = "SSH") -> None:
         self.room += 1
@@ -140,7 +141,7 @@ async def test_one_waits_here_and_the_others_in_the_backlog(
     await until(lambda: rig.clients.has_waiting("SSH"), "one that waits")
     await asyncio.sleep(0.05)
     host, port = clients[1].getsockname()
-    waits = f"{host}:{port} waits: the peer carries one connection of a service at a time"
+    waits = f"{host}:{port} waits: there is no room"
     assert [record.getMessage() for record in caplog.records] == [waits]
     assert len(rig.clients._waiting["SSH"]) == 1
     rig.make_room()

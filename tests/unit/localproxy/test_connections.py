@@ -16,13 +16,13 @@ from support.tunnel import both_proxies, tunnel_of
 from support.tunnel.engine import Ready, data_message, pass_time, settings, turn
 from tailrace.common.addresses import TCPAddress
 from tailrace.flow.receive_buffers import CONNECTION_HIGH
+from tailrace.localproxy.connection_states import ConnectionState
 from tailrace.localproxy.events import (
     ConnectionClosed,
     ConnectionOpened,
     ConnectionRefused,
     PeerSilent,
 )
-from tailrace.localproxy.local_connection import ConnectionState
 from tailrace.localproxy.settings import PeerVersion
 from tailrace.wire import Message, MessageType, Side, encode_delimited
 

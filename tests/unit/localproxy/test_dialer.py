@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import resource
 import socket
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -16,7 +20,7 @@ from support.network.ports import free_port
 from support.network.sockets import black_hole
 from tailrace.common.addresses import TCPAddress, UnixAddress
 from tailrace.common.secret import Secret
-from tailrace.localproxy.dialer import DialFailed, dial
+from tailrace.localproxy.dialer import Attempt, DialFailed, begin, dial
 from tailrace.localproxy.routes import SocketFactory
 from tailrace.localproxy.settings import ProxySettings
 from tailrace.wire import Side
@@ -90,6 +94,147 @@ async def test_the_bind_address_is_the_local_end():
             assert sock.getsockname()[0] == "127.0.0.2"
 
 
+@pytest.mark.parametrize(
+    ("listen", "host", "bind_address"),
+    [
+        ("127.0.0.1", "127.0.0.1", ""),
+        ("127.0.0.1", "", ""),
+        ("127.0.0.1", "127.0.0.1", "127.0.0.2"),
+        ("::1", "::1", ""),
+        ("::1", "::1%1", "::1"),
+    ],
+)
+def test_an_application_of_this_machine_is_reached_at_once(
+    listen: str, host: str, bind_address: str
+):
+    family = socket.AF_INET6 if ":" in listen else socket.AF_INET
+    with socket.create_server((listen, 0), family=family) as listening:
+        port = listening.getsockname()[1]
+        attempt = begin(TCPAddress(host, port), settings(bind_address=bind_address))
+        assert isinstance(attempt, Attempt)
+        with attempt.sock as sock:
+            assert attempt.is_connected
+            assert sock.getpeername()[:2] == (listen, port)
+            assert sock.getsockname()[0] == (bind_address or listen)
+            assert not sock.getblocking()
+
+
+def test_an_application_at_a_unix_socket_is_reached_at_once(tmp_path: Path):
+    path = str(tmp_path / "app.sock")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen()
+        attempt = begin(UnixAddress(path), settings())
+        assert isinstance(attempt, Attempt)
+        with attempt.sock as sock:
+            assert attempt.is_connected
+            assert sock.getpeername() == path
+
+
+async def no_socket() -> socket.socket:
+    raise AssertionError("nothing was to be connected")
+
+
+def test_what_takes_time_or_may_not_be_reached_is_not_begun():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        address = TCPAddress("127.0.0.1", port)
+        for unknown in ("localhost", "127.1", "nul\0nul"):
+            assert begin(TCPAddress(unknown, port), settings()) is None
+        assert begin(SocketFactory(no_socket), settings()) is None
+        assert begin(address, settings(allowed=())) is None
+        assert begin(address, settings(), [ip_network("10.0.0.0/8")]) is None
+        for bind_address in ("localhost", "::1"):
+            assert begin(address, settings(bind_address=bind_address)) is None
+        unknown = begin(address, settings(bind_address="192.0.2.1"))
+        assert "Cannot assign requested address" in str(unknown)
+        listening.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listening.accept()
+
+
+async def test_what_has_failed_at_once_was_the_first_attempt():
+    """An application that has accepted and reset a connection must not see another one."""
+    address = TCPAddress("127.0.0.1", free_port())
+    failed = begin(address, settings())
+    assert str(failed) == f"{address} -- Connection refused"
+    with socket.create_server(("127.0.0.1", address.port)) as listening:
+        with pytest.raises(DialFailed) as caught:
+            await dial(address, settings(), begun=failed)
+        assert caught.value is failed
+        listening.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listening.accept()
+        wanted = settings(dial_retry_count=1, dial_retry_delay=0.0)
+        with await dial(address, wanted, begun=failed) as sock:
+            assert sock.getpeername()[1] == address.port
+
+
+@contextmanager
+def full_queue(path: str) -> Iterator[socket.socket]:
+    """A unix socket with as many connections as wait to be accepted."""
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listening.bind(path)
+        listening.listen(0)
+        while True:
+            waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+            waiting.setblocking(False)
+            if waiting.connect_ex(path):
+                yield listening
+                return
+
+
+async def test_a_unix_socket_that_is_too_busy_is_tried_again(tmp_path: Path):
+    path = str(tmp_path / "app.sock")
+    with full_queue(path) as listening:
+        assert isinstance(begin(UnixAddress(path), settings()), DialFailed)
+        with pytest.raises(DialFailed, match=r"app\.sock -- Resource temporarily unavailable"):
+            await dial(UnixAddress(path), settings())
+        wanted = settings(dial_retry_count=-1, dial_retry_delay=0.001)
+        task = asyncio.get_running_loop().create_task(dial(UnixAddress(path), wanted))
+        await asyncio.sleep(0)
+        assert not task.done()
+        listening.accept()[0].close()
+        with await task as sock:
+            assert sock.getpeername() == path
+
+
+async def test_what_was_begun_is_the_first_attempt():
+    with black_hole() as port:
+        address = TCPAddress("127.0.0.1", port)
+        attempt = begin(address, settings())
+        assert isinstance(attempt, Attempt)
+        assert not attempt.is_connected
+        with pytest.raises(DialFailed, match=rf"127\.0\.0\.1:{port} -- no answer within 0\.1 s"):
+            await dial(address, settings(dial_timeout=0.1), begun=attempt)
+        assert attempt.sock.fileno() < 0
+
+
+async def test_after_what_was_begun_every_attempt_begins_anew():
+    with socket.create_server(("127.0.0.1", 0)) as listening, black_hole() as port:
+        silent = begin(TCPAddress("127.0.0.1", port), settings())
+        address = TCPAddress("127.0.0.1", listening.getsockname()[1])
+        wanted = settings(dial_timeout=0.1, dial_retry_count=1, dial_retry_delay=0.0)
+        with await dial(address, wanted, begun=silent) as sock:
+            assert sock.getpeername()[1] == address.port
+
+
+async def test_an_answer_that_takes_time_is_waited_for(monkeypatch: pytest.MonkeyPatch):
+    """As everywhere but on this machine, and on other systems also here."""
+    monkeypatch.setattr(sys, "platform", "other")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        attempt = begin(TCPAddress("127.0.0.1", port), settings())
+        assert isinstance(attempt, Attempt)
+        assert not attempt.is_connected
+        with await dial(TCPAddress("127.0.0.1", port), settings(), begun=attempt) as sock:
+            assert sock is attempt.sock
+            assert sock.getpeername()[1] == port
+    with pytest.raises(DialFailed, match=rf"127\.0\.0\.1:{port} -- Connection refused"):
+        await dial(TCPAddress("127.0.0.1", port), settings())
+
+
 async def test_only_what_is_allowed_is_reached():
     with socket.create_server(("127.0.0.1", 0)) as listening:
         address = TCPAddress("127.0.0.1", listening.getsockname()[1])
@@ -140,6 +285,11 @@ async def test_a_cause_names_no_address_and_each_reason_once():
 async def test_a_missing_unix_socket_is_named(tmp_path: Path):
     with pytest.raises(DialFailed, match=r"none\.sock -- No such file"):
         await dial(UnixAddress(str(tmp_path / "none.sock")), settings())
+
+
+async def test_an_unknown_interface_is_said():
+    with pytest.raises(DialFailed, match=r"^\[fe80::1%none\]:22 -- Name or service not known$"):
+        await dial(TCPAddress("fe80::1%none", 22), settings())
 
 
 async def test_an_unknown_name_is_named():

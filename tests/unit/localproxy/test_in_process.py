@@ -20,6 +20,7 @@ from support.service.process import ServiceProcess
 from support.tunnel import Ends, both_proxies, running_proxy, tunnel_of
 from support.waiting import until
 from tailrace.errors import LocalProtocolError, OpenFailed
+from tailrace.localproxy.connection_states import ConnectionState
 from tailrace.localproxy.events import (
     ConnectionClosed,
     ConnectionOpened,
@@ -28,7 +29,6 @@ from tailrace.localproxy.events import (
     ServicesMapped,
 )
 from tailrace.localproxy.in_process import StreamEnd, new_streams
-from tailrace.localproxy.local_connection import ConnectionState
 from tailrace.localproxy.proxy import LocalProxy
 from tailrace.localproxy.routes import StreamHandler
 from tailrace.localproxy.settings import PeerVersion

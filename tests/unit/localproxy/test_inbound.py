@@ -28,10 +28,10 @@ from tailrace.flow.receive_buffers import (
     TOTAL_HIGH,
     TOTAL_LOW,
 )
+from tailrace.localproxy.connection_states import ConnectionState
 from tailrace.localproxy.inbound import Inbound
-from tailrace.localproxy.local_connection import ConnectionState
 from tailrace.session import Connection, Session
-from tailrace.wire import MessageType, Side
+from tailrace.wire import FLOW, NO_CAPABILITIES, MessageType, Side
 
 # -- step by step --------------------------------------------------------------------------------
 
@@ -67,7 +67,7 @@ class Rig:
         self.crowded = True
         self.loop = loop
         self.session = Session(Side.SOURCE, self)
-        self.session.may_pause = True
+        self.session.capabilities = FLOW
         self.inbound: Inbound[Receiver] = Inbound(
             loop, self.session, 30.0, lambda: self.crowded, self._give_up
         )
@@ -77,7 +77,7 @@ class Rig:
 
     def receiver(self, *, can_pause: bool = False) -> Receiver:
         connection = self.session.open("SSH")
-        connection.stream.peer_listens = can_pause
+        connection.stream.peer_capabilities = FLOW if can_pause else NO_CAPABILITIES
         return Receiver(self, connection)
 
     def event_occurred(self, event: object) -> None:

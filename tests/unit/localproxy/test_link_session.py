@@ -9,10 +9,18 @@ from support.plugins.clock import ClockLoop
 from support.tunnel.engine import NullLink, Ready, data_message, service_ids, settings, turn
 from tailrace.errors import RemoteProtocolError, ServiceIdMismatch
 from tailrace.flow.receive_buffers import CONNECTION_HIGH, CONNECTION_LOW
+from tailrace.localproxy.connection_states import ConnectionState
 from tailrace.localproxy.events import ConnectionOpened
 from tailrace.localproxy.link_session import LinkSession
-from tailrace.localproxy.local_connection import ConnectionState
-from tailrace.wire import MAX_PAYLOAD, Message, MessageType, Side, encode_delimited
+from tailrace.wire import (
+    FLOW,
+    MAX_PAYLOAD,
+    NO_CAPABILITIES,
+    Message,
+    MessageType,
+    Side,
+    encode_delimited,
+)
 
 
 @pytest.fixture
@@ -27,18 +35,10 @@ def source(loop: ClockLoop) -> Ready:
     return Ready(loop, settings())
 
 
-def answer_pings(source: Ready) -> None:
-    """Let everything that was sent be read by the other end."""
-    while source.link.pings:
-        pings, source.link.pings = source.link.pings, []
-        for ping in pings:
-            source.link_session.pong_received(ping)
-
-
 def test_before_the_link_is_open_nothing_is_sent_and_nothing_is_read(loop: ClockLoop):
     unopened = LinkSession(loop, Ready(loop, settings()).traffic, lambda _: None)
     assert unopened.link is None
-    assert not unopened.flow_messages
+    assert unopened.capabilities == NO_CAPABILITIES
     unopened.send_control(b"nobody hears this")
 
 
@@ -62,12 +62,12 @@ def test_a_full_window_parks_bulk_until_it_is_answered(source: Ready):
     sent = len(source.link.data)
     assert 4 * 1024 <= sent < 8 * 1024
     assert source.link.pings
-    answer_pings(source)
+    source.answer_pings()
     turn(source._loop, 10)
     end.tell()
     assert len(source.link.data) > sent
     while len(source.link.data) < 20 * 8192:
-        answer_pings(source)
+        source.answer_pings()
         turn(source._loop, 10)
         end.tell()
     assert source.link.data == bytes(20 * 8192)
@@ -77,7 +77,7 @@ def test_a_full_window_parks_bulk_until_it_is_answered(source: Ready):
 def test_a_full_write_buffer_parks_bulk_until_it_has_drained(source: Ready):
     end = source.come()
     end.say(*[bytes(1024)] * 3)
-    answer_pings(source)
+    source.answer_pings()
     before = len(source.link.data)
     source.link_session.writing_paused()
     end.say(b"hello")
@@ -133,11 +133,11 @@ def test_control_messages_go_out_at_once_and_count_for_nothing(source: Ready):
     assert source.link_session._window.window.sent == sent == 0
 
 
-def test_flow_messages_are_what_the_link_says(loop: ClockLoop):
-    for flow_messages in (True, False):
+def test_the_capabilities_are_what_the_link_says(loop: ClockLoop):
+    for capabilities in (FLOW, NO_CAPABILITIES):
         session = LinkSession(loop, Ready(loop, settings()).traffic, lambda _: None)
-        session.link_opened(NullLink(flow_messages=flow_messages))
-        assert session.flow_messages is flow_messages
+        session.link_opened(NullLink(capabilities))
+        assert session.capabilities == capabilities
 
 
 # -- turns ---------------------------------------------------------------------------------------

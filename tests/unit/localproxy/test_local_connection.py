@@ -16,7 +16,8 @@ from support.plugins.clock import ClockLoop
 from support.tunnel.engine import Host, ScriptedEnd, data_message, pass_time, turn
 from tailrace.errors import LocalProtocolError
 from tailrace.flow.receive_buffers import PAUSE_LOW
-from tailrace.localproxy.local_connection import _NEXT, ConnectionState, LocalConnection
+from tailrace.localproxy.connection_states import NEXT, ConnectionState
+from tailrace.localproxy.local_connection import LocalConnection
 from tailrace.wire import MessageType, Side
 
 (
@@ -117,11 +118,11 @@ def into(rig: Rig, state: ConnectionState) -> None:
 
 @pytest.mark.parametrize("state", list(ConnectionState), ids=lambda state: state.value)
 def test_only_what_the_table_says_may_follow(loop: ClockLoop, state: ConnectionState):
-    assert set(_NEXT) == set(ConnectionState)
+    assert set(NEXT) == set(ConnectionState)
     for following in ConnectionState:
         rig = Rig(loop, Side.SOURCE)
         into(rig, state)
-        if following not in _NEXT[state]:
+        if following not in NEXT[state]:
             with pytest.raises(LocalProtocolError, match=f"{state.value}> cannot become"):
                 rig.local._enter(following)
             assert rig.local.state is state

@@ -20,8 +20,9 @@ from support.network.sockets import reset
 from support.tunnel.engine import Host
 from support.waiting import until
 from tailrace.localproxy.capped_end import Bandwidth, CappedEnd
+from tailrace.localproxy.connection_states import ConnectionState
 from tailrace.localproxy.in_process import new_streams
-from tailrace.localproxy.local_connection import ConnectionState, LocalConnection
+from tailrace.localproxy.local_connection import LocalConnection
 from tailrace.localproxy.local_end import LocalEnd
 from tailrace.localproxy.sockets import SocketEnd
 from tailrace.wire import Side

@@ -7,7 +7,8 @@ import pytest
 from support.plugins.clock import ClockLoop
 from support.tunnel.engine import pass_time, turn
 from tailrace.flow.scheduler import AHEAD, GRANT, INTERACTIVE_BURST
-from tailrace.localproxy.outbound import Outbound, ReadBuffer
+from tailrace.localproxy.outbound import Outbound
+from tailrace.session import MAX_KEPT
 
 MAX_PAYLOAD = 1000
 
@@ -46,14 +47,6 @@ def outbound(loop: ClockLoop) -> Outbound[Sender]:
     return outbound
 
 
-def test_the_gap_takes_the_longest_header():
-    buffer = ReadBuffer(1000)
-    assert len(buffer.payload) == 1000
-    assert len(buffer.memory) == len(buffer.view) == 1000 + ReadBuffer.GAP
-    buffer.payload[0] = 7
-    assert buffer.memory[ReadBuffer.GAP] == 7
-
-
 def test_nothing_can_be_sent_without_a_link(loop: ClockLoop):
     outbound: Outbound[Sender] = Outbound(loop, MAX_PAYLOAD)
     assert outbound.budget == 0
@@ -74,7 +67,7 @@ def test_nothing_can_be_sent_without_a_link(loop: ClockLoop):
 
 def test_those_that_wait_for_the_first_link_are_served(loop: ClockLoop):
     outbound: Outbound[Sender] = Outbound(loop, MAX_PAYLOAD)
-    assert len(outbound.read_buffer.payload) == MAX_PAYLOAD
+    assert len(outbound.block.payload) == MAX_PAYLOAD
     assert outbound.must_wait(0)
     waits = Sender(outbound)
     outbound.park(waits)
@@ -232,3 +225,64 @@ def test_what_goes_ahead_is_bounded_until_the_gate_opens(
     turn(loop)
     outbound.set_link_paused(True)
     assert outbound.go_ahead(Sender(outbound)) == GRANT
+
+
+def test_one_that_asks_gets_its_turn_through_an_open_gate(
+    outbound: Outbound[Sender], loop: ClockLoop
+):
+    sender = Sender(outbound)
+    outbound.ask_turn(sender)
+    assert sender.turns == 0
+    turn(loop)
+    assert sender.turns == 1
+    outbound.set_link_paused(True)
+    outbound.ask_turn(sender)
+    turn(loop)
+    assert sender.turns == 1
+    outbound.set_link_paused(False)
+    turn(loop)
+    assert sender.turns == 2
+
+
+def test_nothing_is_read_while_as_much_is_kept_as_may_be(
+    outbound: Outbound[Sender], loop: ClockLoop
+):
+    sender = Sender(outbound)
+    outbound.memory.count(MAX_KEPT + 1)
+    assert outbound.budget == 0
+    outbound.park(sender)
+    outbound.memory.count(-1)
+    turn(loop)
+    assert sender.turns == 0
+    outbound.memory.count(-MAX_KEPT)
+    turn(loop)
+    assert sender.turns == 1
+    assert outbound.budget == MAX_PAYLOAD
+
+
+def test_what_has_to_be_sent_again_does_not_wait_for_memory(
+    outbound: Outbound[Sender], loop: ClockLoop
+):
+    """Only what it sends can be acknowledged, and make room."""
+    outbound.memory.count(MAX_KEPT + 1)
+    assert outbound.budget == 0
+    reads, sends_again, forgotten = Sender(outbound), Sender(outbound), Sender(outbound)
+    outbound.park(reads)
+    for sender in (sends_again, forgotten):
+        outbound.ask_turn(sender)
+    outbound.unpark(forgotten)
+    outbound.forget(forgotten)
+    assert outbound.replay_budget == MAX_PAYLOAD
+    turn(loop)
+    assert (reads.turns, sends_again.turns, forgotten.turns) == (0, 1, 0)
+    outbound.set_window(full=True, quantum=500)
+    outbound.ask_turn(sends_again)
+    turn(loop)
+    assert sends_again.turns == 1
+    outbound.set_window(full=False, quantum=500)
+    assert outbound.replay_budget == 500
+    turn(loop)
+    assert (reads.turns, sends_again.turns) == (0, 2)
+    outbound.memory.count(-MAX_KEPT)
+    turn(loop)
+    assert reads.turns == 1

@@ -12,6 +12,7 @@ from support.tunnel import both_proxies, running_proxy, tunnel_of
 from support.tunnel.engine import Host, ScriptedEnd
 from support.waiting import until
 from tailrace.errors import ConnectFailed, LinkError
+from tailrace.localproxy.connection_states import ConnectionState
 from tailrace.localproxy.events import (
     Connected,
     Connecting,
@@ -21,8 +22,10 @@ from tailrace.localproxy.events import (
     ProxyEvent,
     Reconnecting,
     Started,
+    TunnelPaused,
+    TunnelResumed,
 )
-from tailrace.localproxy.local_connection import ConnectionState, LocalConnection
+from tailrace.localproxy.local_connection import LocalConnection
 from tailrace.localproxy.proxy import LocalProxy
 from tailrace.localproxy.status import (
     ConnectionStatus,
@@ -112,6 +115,37 @@ def test_the_peer_is_told_by_events_where_the_service_tells():
     assert history.peer is unknown
 
 
+def told(history: TunnelHistory, waiting: int) -> TunnelStatus:
+    connections = [
+        ConnectionStatus("SSH", n, "peer", ConnectionState.PAUSED, 10, 20, 0.0, n < waiting)
+        for n in range(3)
+    ]
+    return history.status(Side.SOURCE, ("SSH",), None, connections)
+
+
+def test_connections_that_wait_are_told_with_since_when():
+    history = TunnelHistory(ENDPOINT)
+    idle = told(history, 0)
+    assert (idle.paused_since, idle.waiting, idle.pauses, idle.bytes_again) == (None, 0, 0, 0)
+    before = time.time()
+    history(TunnelPaused("link lost", 2, 120.0))
+    paused = told(history, 2)
+    assert paused.paused_since is not None
+    assert before <= paused.paused_since <= time.time()
+    assert (paused.waiting, paused.pauses) == (2, 1)
+    # All of them were given up.
+    assert (told(history, 0).paused_since, told(history, 0).waiting) == (None, 0)
+    history(TunnelResumed(3.0, 2, 1000))
+    # A destination's wait for their start, which is on its way.
+    resumed = told(history, 2)
+    assert (resumed.paused_since, resumed.waiting) == (None, 0)
+    assert (resumed.pauses, resumed.bytes_again) == (1, 1000)
+    for _ in range(2):
+        history(TunnelPaused("link lost", 1, 120.0))
+        history(TunnelResumed(3.0, 1, 500))
+    assert (told(history, 0).pauses, told(history, 0).bytes_again) == (3, 2000)
+
+
 async def test_a_connection_is_told_by_its_counts():
     host = Host(asyncio.get_running_loop())
     local = LocalConnection(host, host.connection, "127.0.0.1:9", lingers=True)
@@ -165,7 +199,12 @@ async def test_the_status_of_a_proxy_in_each_phase_of_its_life(service: ServiceP
                 assert before <= each.since <= time.time()
             ends.source.drop_link()
             await ends.source.seen(Reconnecting)
-            waiting = proxy.status().link
+            paused = proxy.status()
+            assert (paused.waiting, paused.pauses) == (1, 1)
+            assert paused.paused_since is not None
+            (mine,) = paused.connections
+            assert (mine.state, mine.waits) == (ConnectionState.PAUSED, True)
+            waiting = paused.link
             assert waiting.phase is LinkPhase.WAITING
             assert waiting.round_trip is None
             assert waiting.last_cause is not None
@@ -174,13 +213,20 @@ async def test_the_status_of_a_proxy_in_each_phase_of_its_life(service: ServiceP
             again = proxy.status().link
             assert (again.phase, again.reconnects) == (LinkPhase.CONNECTED, 1)
             assert again.last_cause == waiting.last_cause
+            await ends.source.seen(TunnelResumed)
+            resumed = proxy.status()
+            assert (resumed.waiting, resumed.pauses, resumed.paused_since) == (0, 1, None)
+            writer.write(b"hello")
+            await reader.readexactly(5)
+            (mine,) = proxy.status().connections
+            assert (mine.state, mine.waits) == (ConnectionState.OPEN, False)
             writer.close()
         for ended in (ends.source, ends.destination):
             status = ended.proxy.status()
             assert status.link.phase is LinkPhase.ENDED
             assert status.connections == ()
             assert status.service_ids == ("SSH",)
-            assert (status.opened, status.bytes_in, status.bytes_out) == (1, 5, 5)
+            assert (status.opened, status.bytes_in, status.bytes_out) == (1, 10, 10)
 
 
 async def test_the_status_of_a_proxy_that_cannot_go_on(service: ServiceProcess):

@@ -1,22 +1,42 @@
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 from collections.abc import Iterator
 
 import pytest
 
-from support.network.applications import application, check_echo, client, echo
+from support.network.applications import Handler, application, check_echo, client, echo
 from support.plugins.clock import ClockLoop
 from support.service.process import ServiceProcess
+from support.session.playbook import RESUMABLE, frame_of, joined, left
 from support.tunnel import both_proxies, tunnel_of
-from support.tunnel.engine import NullLink, Ready, data_message, pass_time, settings
+from support.tunnel.engine import (
+    NullLink,
+    Ready,
+    ScriptedEnd,
+    data_message,
+    pass_time,
+    settings,
+    turn,
+)
 from support.waiting import until
 from tailrace.flow.receive_buffers import PAUSE_HIGH
-from tailrace.localproxy.events import ConnectionClosed, ConnectionCut, PeerDialectLearned
-from tailrace.localproxy.local_connection import ConnectionState
+from tailrace.link import ClosedBy, LinkClosed
+from tailrace.localproxy.clients import Client
+from tailrace.localproxy.connection_states import ConnectionState
+from tailrace.localproxy.events import (
+    ConnectionClosed,
+    ConnectionCut,
+    PeerDialectLearned,
+    ProxyEvent,
+    TunnelPaused,
+    TunnelResumed,
+)
 from tailrace.localproxy.settings import PeerVersion
-from tailrace.session import V1, V2, V3
-from tailrace.wire import Message, MessageType, Side, encode_delimited
+from tailrace.session import V1, V2, V3, EndCause
+from tailrace.wire import FLOW, Message, MessageType, Side, encode_delimited
 
 PAUSE, RESUME = MessageType.CONNECTION_PAUSE, MessageType.CONNECTION_RESUME
 
@@ -129,7 +149,7 @@ def test_it_can_be_attached_to_another_link(loop: ClockLoop):
     other = NullLink()
 
     class Other:
-        flow_messages = True
+        capabilities = FLOW
         reading: list[bool] = []
 
         def send_control(self, sent: bytes) -> None:
@@ -147,7 +167,7 @@ def test_it_can_be_attached_to_another_link(loop: ClockLoop):
     assert source.link.data == b""
     assert other.data == b"hello"
     assert other.control == [(MessageType.CONNECTION_RESET, 1)]
-    assert source.traffic.session.may_pause
+    assert source.traffic.session.capabilities == FLOW
     source.close()
 
 
@@ -155,7 +175,7 @@ async def test_an_older_peer_is_told_about_once(service: ServiceProcess):
     """A source that says V2 makes the destination answer in V2, which a V3 source follows."""
     with tunnel_of(service, "SSH") as tunnel:
         async with application(echo) as app:
-            far = tunnel.settings(Side.DESTINATION, services={"SSH": app})
+            far = tunnel.settings(Side.DESTINATION, services={"SSH": app}, resume_timeout=0.0)
             near = tunnel.settings(Side.SOURCE)
             async with both_proxies(near, far) as ends:
                 (destination,) = ends.destination.proxy._uplink.traffics
@@ -166,3 +186,245 @@ async def test_an_older_peer_is_told_about_once(service: ServiceProcess):
                     await check_echo(streams, b"hello")
                     await check_echo(streams, b"again")
                 assert ends.source.all(PeerDialectLearned) == [PeerDialectLearned("V2")]
+
+
+# -- connections that outlive links ---------------------------------------------------------------
+
+
+async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(86_400.0)
+
+
+async def take_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionResetError):
+        while await reader.read(65_536):
+            pass
+
+
+class Meeting:
+    """Both ends of a tunnel, and between them what a service would pass on."""
+
+    def __init__(
+        self, loop: ClockLoop, resume_timeout: float = 120.0, handler: Handler = hold
+    ) -> None:
+        near = settings(resume_timeout=resume_timeout)
+        far = settings(Side.DESTINATION, resume_timeout=resume_timeout)
+        self._loop = loop
+        self.source = Ready(loop, near, capabilities=RESUMABLE)
+        self.destination = Ready(loop, far, services={"SSH": handler}, capabilities=RESUMABLE)
+        self._carried: dict[NullLink, int] = {}
+        self.meet()
+
+    def meet(self) -> None:
+        """Tell both ends of each other, and let them agree."""
+        for end in (self.source, self.destination):
+            end.link_session.frame_received(memoryview(frame_of(joined())))
+        self.carry()
+
+    def carry(self) -> None:
+        """Pass on what both ends have sent, until they send nothing more."""
+        before = -1
+        while (
+            now := len(self.source.link.messages) + len(self.destination.link.messages)
+        ) > before:
+            before = now
+            self._pass(self.source.link, self.destination)
+            self._pass(self.destination.link, self.source)
+            turn(self._loop, 3)
+
+    def deliver(self, count: int) -> None:
+        """Pass on so many more messages of the source, and nothing of the destination."""
+        self._pass(self.source.link, self.destination, count)
+
+    def _pass(self, link: NullLink, to: Ready, most: int | None = None) -> None:
+        begin = self._carried.get(link, 0)
+        end = len(link.messages) if most is None else begin + most
+        for message in link.messages[begin:end]:
+            to.link_session.frame_received(memoryview(encode_delimited(message)))
+        self._carried[link] = end
+
+    def cut(self) -> None:
+        """Lose the link of the source, of which the destination is told."""
+        self.source.lose_link()
+        self.destination.link_session.frame_received(memoryview(frame_of(left())))
+
+    def events(self, *kinds: type) -> list[list[ProxyEvent]]:
+        """Return what both ends have told, of these kinds."""
+        ends = (self.source, self.destination)
+        return [[event for event in end.events if isinstance(event, kinds)] for end in ends]
+
+    def close(self) -> None:
+        self.source.close()
+        self.destination.close()
+
+
+def test_connections_wait_for_the_link_and_go_on(loop: ClockLoop):
+    meeting = Meeting(loop)
+    ends = [meeting.source.come() for _ in range(2)]
+    meeting.carry()
+    ends[0].say(b"lost with the link")
+    meeting.cut()
+    near, far = meeting.events(TunnelPaused, TunnelResumed)
+    assert near == [TunnelPaused("link lost", 2, 120.0)]
+    assert far == [TunnelPaused("the source has left", 2, 120.0)]
+    pass_time(loop, 3.0)
+    meeting.source.open_link()
+    meeting.meet()
+    (*_, mine), (*_, its) = meeting.events(TunnelPaused, TunnelResumed)
+    assert isinstance(mine, TunnelResumed)
+    assert isinstance(its, TunnelResumed)
+    assert (mine.connections, mine.bytes_again) == (2, 18)
+    assert (its.connections, its.bytes_again) == (2, 0)
+    assert mine.after == pytest.approx(3.0, abs=0.5)
+    assert meeting.source.link.data == b"lost with the link"
+    pass_time(loop, 200.0)
+    assert meeting.events(ConnectionCut) == [[], []]
+    assert not any(end.closed for end in ends)
+    meeting.close()
+
+
+@pytest.mark.parametrize("count", range(8))
+def test_what_was_lost_is_sent_again_whatever_sizes_it_had(loop: ClockLoop, count: int):
+    """Large messages stay where they were read, small ones are copied behind one another."""
+    meeting = Meeting(loop, handler=take_all)
+    end = meeting.source.come()
+    meeting.carry()
+    for _ in range(10):
+        end.say(bytes(60_000))
+        meeting.source.answer_pings()
+        meeting.carry()
+    before = len(meeting.source.link.messages)
+    pieces = [bytes([n]) * size for n, size in enumerate((5, 40_000, 7, 1, 33_000, 34_000, 3))]
+    for piece in pieces:
+        end.say(piece)
+        turn(loop, 2)
+    sent = meeting.source.link.messages[before:]
+    assert [bytes(message.payload) for message in sent] == pieces
+    meeting.deliver(count)
+    meeting.cut()
+    meeting.source.open_link()
+    meeting.meet()
+    for _ in range(10):
+        meeting.source.answer_pings()
+        meeting.carry()
+    assert meeting.source.link.data == b"".join(pieces[count:])
+    (resumed,) = meeting.events(TunnelResumed)[0]
+    assert isinstance(resumed, TunnelResumed)
+    assert resumed.bytes_again == len(meeting.source.link.data)
+    meeting.close()
+
+
+def test_new_clients_wait_as_long_as_open_connections_do(loop: ClockLoop):
+    meeting = Meeting(loop)
+    table = meeting.source.table
+    meeting.source.come()
+    meeting.carry()
+    meeting.source.link_session.frame_received(memoryview(frame_of(left())))
+    newcomer = Client("SSH", "newcomer", ScriptedEnd())
+    reason = meeting.source.clients._add(newcomer)
+    assert reason == "the destination has left, and open connections wait for it"
+    meeting.cut()
+    meeting.source.clients.pause()
+    assert meeting.source.clients._add(Client("SSH", "third", ScriptedEnd())) == "there is no link"
+    meeting.source.open_link()
+    assert table.serve("SSH") == "the destination has not agreed yet how open connections go on"
+    assert len(list(table)) == 1
+    meeting.meet()
+    assert sorted(local.name for local in table) == ["client", "newcomer", "third"]
+    meeting.close()
+
+
+def test_connections_that_wait_in_vain_are_cut(loop: ClockLoop):
+    meeting = Meeting(loop, resume_timeout=5.0)
+    end = meeting.source.come()
+    meeting.carry()
+    meeting.cut()
+    pass_time(loop, 4.9)
+    assert meeting.events(ConnectionCut) == [[], []]
+    pass_time(loop, 0.2)
+    reason = EndCause.NOT_RESUMED.value
+    near, far = meeting.events(ConnectionCut)
+    assert near == [ConnectionCut("SSH", 1, "client", 0, reason)]
+    assert [event.reason for event in far if isinstance(event, ConnectionCut)] == [reason]
+    assert end.was_reset
+    meeting.source.open_link()
+    meeting.meet()
+    assert meeting.events(TunnelResumed) == [[], []]
+    again = meeting.source.come()
+    meeting.carry()
+    again.say(b"hello")
+    assert meeting.source.link.data == b"hello"
+    meeting.close()
+
+
+def test_a_pause_is_told_once(loop: ClockLoop):
+    meeting = Meeting(loop)
+    meeting.source.come()
+    meeting.carry()
+    meeting.cut()
+    meeting.source.open_link()
+    meeting.cut()
+    meeting.source.open_link()
+    meeting.meet()
+    near, far = meeting.events(TunnelPaused, TunnelResumed)
+    assert [type(event) for event in near] == [TunnelPaused, TunnelResumed]
+    assert [type(event) for event in far] == [TunnelPaused, TunnelResumed]
+    meeting.close()
+
+
+def test_nothing_is_told_of_a_cut_without_connections(loop: ClockLoop):
+    meeting = Meeting(loop)
+    meeting.cut()
+    meeting.source.open_link()
+    meeting.meet()
+    assert meeting.events(TunnelPaused, TunnelResumed) == [[], []]
+    meeting.close()
+
+
+def test_an_abort_ends_the_wait(loop: ClockLoop):
+    meeting = Meeting(loop, resume_timeout=5.0)
+    end = meeting.source.come()
+    meeting.carry()
+    meeting.cut()
+    meeting.source.traffic.abort()
+    assert end.was_reset
+    told = len(meeting.source.events)
+    pass_time(loop, 10.0)
+    assert len(meeting.source.events) == told
+    meeting.close()
+
+
+def test_an_end_for_good_ends_the_wait_and_says_so(loop: ClockLoop):
+    meeting = Meeting(loop)
+    end = meeting.source.come()
+    meeting.carry()
+    meeting.cut()
+    meeting.source.traffic.give_up(EndCause.TUNNEL_ENDED)
+    near, _ = meeting.events(ConnectionCut)
+    assert near == [ConnectionCut("SSH", 1, "client", 0, "the tunnel has ended")]
+    assert end.was_reset
+    meeting.close()
+
+
+def test_a_peer_that_never_agrees_holds_nobody_for_longer(loop: ClockLoop):
+    """It says that it can go on over lost links, and makes no offer."""
+    source = Ready(loop, settings(resume_timeout=5.0), capabilities=RESUMABLE)
+    source.link_session.frame_received(memoryview(frame_of(left())))
+    end = source.come()
+    source.link_session.frame_received(memoryview(frame_of(joined())))
+    pass_time(loop, 4.9)
+    assert not end.was_reset
+    pass_time(loop, 0.2)
+    assert end.was_reset
+    assert [event for event in source.events if isinstance(event, TunnelPaused)] == []
+    source.close()
+
+
+def test_nothing_is_waited_for_behind_the_end_of_the_tunnel(loop: ClockLoop):
+    meeting = Meeting(loop)
+    meeting.source.come()
+    meeting.carry()
+    meeting.cut()
+    meeting.destination.link_session.link_closed(LinkClosed(ClosedBy.PEER, 1000, "closed"))
+    assert not meeting.destination.traffic.waits
+    meeting.close()

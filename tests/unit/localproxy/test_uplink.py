@@ -8,8 +8,17 @@ from support.network.applications import application, check_echo, client, echo, 
 from support.service.process import ServiceProcess
 from support.tunnel import both_proxies, running_proxy, tunnel_of
 from support.waiting import until
-from tailrace.localproxy.events import Connected, Connecting, ConnectionClosed, Reconnecting
-from tailrace.localproxy.local_connection import ConnectionState
+from tailrace.errors import LinkError
+from tailrace.localproxy.connection_states import ConnectionState
+from tailrace.localproxy.events import (
+    Connected,
+    Connecting,
+    ConnectionClosed,
+    ConnectionCut,
+    Reconnecting,
+    TunnelPaused,
+    TunnelResumed,
+)
 from tailrace.wire import Side
 
 
@@ -21,7 +30,7 @@ async def test_each_link_carries_a_traffic_of_its_own_and_the_old_ones_drain(
         async with application(echo) as app:
             far = tunnel.settings(Side.DESTINATION, services={"SSH": app})
             async with (
-                both_proxies(tunnel.settings(Side.SOURCE), far) as ends,
+                both_proxies(tunnel.settings(Side.SOURCE, resume_timeout=0), far) as ends,
                 client(ends.listening["SSH"]) as first,
             ):
                 await check_echo(first, b"before")
@@ -40,6 +49,49 @@ async def test_each_link_carries_a_traffic_of_its_own_and_the_old_ones_drain(
                 assert len(uplink.traffics) == 1
                 async with client(ends.listening["SSH"]) as again:
                     await check_echo(again, b"after")
+
+
+async def test_the_next_link_carries_the_traffic_that_survives(service: ServiceProcess):
+    with tunnel_of(service, "SSH") as tunnel:
+        async with application(echo) as app:
+            far = tunnel.settings(Side.DESTINATION, services={"SSH": app})
+            async with (
+                both_proxies(tunnel.settings(Side.SOURCE), far) as ends,
+                client(ends.listening["SSH"]) as streams,
+            ):
+                await check_echo(streams, b"before")
+                before = ends.source.proxy._uplink.traffics
+                ends.source.drop_link()
+                paused = await ends.source.seen(TunnelPaused)
+                assert paused == TunnelPaused("link lost", 1, 120.0)
+                assert await ends.destination.seen(TunnelPaused) == TunnelPaused(
+                    "the source has left", 1, 120.0
+                )
+                for end in (ends.source, ends.destination):
+                    resumed = await end.seen(TunnelResumed)
+                    assert resumed.connections == 1
+                assert ends.source.proxy._uplink.traffics == before
+                await check_echo(streams, b"after")
+                assert ends.source.all(ConnectionCut) == []
+
+
+async def test_what_waits_is_cut_when_no_link_is_to_come(service: ServiceProcess):
+    with tunnel_of(service, "SSH") as tunnel:
+        async with application(echo) as app:
+            far = tunnel.settings(Side.DESTINATION, services={"SSH": app})
+            near = tunnel.settings(Side.SOURCE, connect_retry_count=0)
+            async with (
+                both_proxies(near, far) as ends,
+                client(ends.listening["SSH"]) as streams,
+            ):
+                await check_echo(streams, b"before")
+                ends.source.drop_link()
+                with pytest.raises(LinkError, match="1006"):
+                    await ends.source.ended()
+                assert await ends.source.seen(TunnelPaused)
+                assert (await ends.source.seen(ConnectionCut)).reason == "the tunnel has ended"
+                with pytest.raises(ConnectionResetError):
+                    await streams[0].read()
 
 
 async def test_the_link_is_there_while_it_is_open(service: ServiceProcess):

@@ -38,6 +38,10 @@ def tunnel() -> dict[str, Any]:
         "opened": 7,
         "bytes_in": 1_000_000,
         "bytes_out": 12,
+        "paused_since": None,
+        "waiting": 0,
+        "pauses": 0,
+        "bytes_again": 0,
         "connections": [],
     }
 

@@ -92,6 +92,9 @@ def test_a_table(screen: Screen) -> None:
     )
     view.show(replace(READY, state=lost))
     assert screen.lines()[0] == "pump-7: reconnecting in 4 s: connection reset"
+    view.show(replace(READY, state=replace(lost, waiting=1)))
+    text = "pump-7: reconnecting in 4 s, 1 connection waits: connection reset"
+    assert screen.lines()[0] == text
     view.show(replace(READY, outcome="tunnel 0233… closed"))
     view.close()
     assert screen.lines()[0] == "pump-7: tunnel 0233… closed"

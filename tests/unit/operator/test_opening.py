@@ -7,12 +7,22 @@ from pathlib import Path
 
 import pytest
 
+from support.network.applications import check_echo
 from support.service.devices import device_of, service_client
 from support.service.process import ServiceProcess
 from support.waiting import HANG, until
 from tailrace.aws import Client, RotatedTokens, TunnelState
 from tailrace.errors import AccessRefused, LinkError
-from tailrace.library import ConnectionOpened, PeerJoined, Reconnecting, ServicesMapped, Tunnel
+from tailrace.library import (
+    ConnectionCut,
+    ConnectionOpened,
+    PeerJoined,
+    Reconnecting,
+    ServicesMapped,
+    Tunnel,
+    TunnelPaused,
+    TunnelResumed,
+)
 from tailrace.operator import opening as module
 from tailrace.operator.ledger import LedgerEntry
 from tailrace.operator.opening import Opening
@@ -102,6 +112,25 @@ async def test_a_link_that_is_lost(service: ServiceProcess, way: Way) -> None:
     way.opening._follow(lost, tunnel)
     way.opening._follow(ServicesMapped({}), tunnel)
     assert way.opening.state.phase is Phase.RECONNECTING
+
+
+async def test_connections_that_wait_are_counted_as_long_as_they_do(
+    service: ServiceProcess, way: Way
+) -> None:
+    async with device_of(service, way.client, "opening-paused", "SSH"):
+        async with way.opening.tunnel(way.client, way.wanted("opening-paused")) as tunnel:
+            reader, writer = await tunnel.open_connection("SSH")
+            await check_echo((reader, writer), b"before")
+            link = tunnel._proxy._uplink.link
+            assert link is not None
+            link.abort()
+            await until(lambda: way.opening.state.waiting == 1)
+            await until(lambda: way.opening.state.waiting == 0)
+            await check_echo((reader, writer), b"after")
+            writer.close()
+    told = [type(event) for event in way.events]
+    assert told.index(TunnelPaused) < told.index(TunnelResumed)
+    assert ConnectionCut not in told
 
 
 async def test_what_is_known_of_a_device_that_does_not_come(

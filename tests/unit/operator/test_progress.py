@@ -44,6 +44,11 @@ OPENED = HolderState(Phase.CONNECTING, Origin.OPENED, ID, waiting_since=10.0)
             "the device has disconnected 1 s ago. Ctrl-C closes the tunnel.",
         ),
         (
+            replace(OPENED, phase=Phase.WAITING, cause="the device has disconnected", waiting=3),
+            11,
+            "the device has disconnected 1 s ago, 3 connections wait. Ctrl-C closes the tunnel.",
+        ),
+        (
             replace(OPENED, phase=Phase.RECONNECTING, cause="no route", retry_at=14.2),
             11,
             "tunnel 0233… opened · notified · no route; again in 3 s",

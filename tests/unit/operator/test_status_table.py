@@ -34,6 +34,16 @@ def test_plain_text(proxy: dict[str, Any], serve: dict[str, Any], tunnel: dict[s
     ]
 
 
+def test_connections_that_wait_are_said_below(proxy: dict[str, Any], tunnel: dict[str, Any]):
+    tunnel |= {"failures": {}, "paused_since": 88.0, "waiting": 3}
+    table = status_table([proxy], {})
+    assert table.notes == (
+        "localproxy 4711, tunnel 0233abcd-1234: paused for 12 s: 3 connections wait",
+    )
+    del tunnel["waiting"], tunnel["paused_since"]  # as an older process tells it
+    assert status_table([proxy], {}).notes == ()
+
+
 def test_narrow_terminals_do_without_columns(proxy: dict[str, Any]):
     table = status_table([proxy], {})
     wide = dict(fitted(table, 200))

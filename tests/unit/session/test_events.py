@@ -19,11 +19,16 @@ from tailrace.session.events import (
     Event,
     MessageIgnored,
     PeerChanged,
+    PeerFinished,
+    PeerOffered,
+    Resumed,
+    Suspended,
     TunnelReady,
 )
+from tailrace.session.ledger import Counts
 from tailrace.session.streams import Connection, Stream
 
-CONNECTION = Connection(Stream("SSH1", "SSH1"), 1, has_connection_id=True)
+CONNECTION = Connection(Stream("SSH1", "SSH1"), 1, has_connection_id=True, counts=Counts())
 
 EXAMPLES: list[Event] = [
     TunnelReady(("SSH1",)),
@@ -31,6 +36,10 @@ EXAMPLES: list[Event] = [
     ConnectionEnded(CONNECTION, EndCause.LINK_LOST),
     ConnectionPaused(CONNECTION),
     ConnectionResumed(CONNECTION),
+    PeerFinished(CONNECTION),
+    PeerOffered(3),
+    Suspended(3),
+    Resumed(3, 1000),
     DialectLearned(V2),
     PeerChanged(present=True),
     MessageIgnored(1, "SSH1", "stale"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tailrace.errors import LocalProtocolError
+from tailrace.session.ledger import Counts, Ledger
+from tailrace.session.replay import ReplayMemory
 from tailrace.session.streams import Connection, Stream, StreamState
 from tailrace.wire import MAX_CONNECTION_ID, MAX_PAYLOAD, MAX_STREAM_ID
 
@@ -13,6 +15,10 @@ def open_stream(stream_id: int = 1, service_id: str = "SSH1") -> Stream:
     stream = Stream(service_id, service_id)
     stream.begin(stream_id)
     return stream
+
+
+def add(stream: Stream, connection_id: int, *, has_connection_id: bool = True) -> Connection:
+    return stream.add(connection_id, has_connection_id, Counts())
 
 
 class TestStreamIds:
@@ -45,14 +51,14 @@ class TestConnectionIds:
 
     def test_an_ended_one_is_not_used_again_soon(self) -> None:
         stream = open_stream()
-        connection = stream.add(stream.next_connection_id(), has_connection_id=True)
+        connection = add(stream, stream.next_connection_id())
         stream.remove(connection)
         assert stream.next_connection_id() == 2
 
     def test_they_wrap_and_skip_those_in_use(self) -> None:
         stream = open_stream()
-        stream.add(1, has_connection_id=True)
-        stream.add(2, has_connection_id=True)
+        add(stream, 1)
+        add(stream, 2)
         stream.last_connection_id = MAX_CONNECTION_ID - 1
         assert [stream.next_connection_id() for _ in range(2)] == [MAX_CONNECTION_ID, 3]
 
@@ -62,7 +68,10 @@ class TestLookup:
 
     def test_by_number(self) -> None:
         stream = open_stream()
-        first, second = stream.add(5, has_connection_id=True), stream.add(6, has_connection_id=True)
+        first, second = (
+            add(stream, 5),
+            add(stream, 6),
+        )
         assert stream.find(5) is first
         assert stream.find(6) is second
         assert stream.find(7) is None
@@ -70,19 +79,19 @@ class TestLookup:
     def test_no_number_means_the_first_connection_of_the_stream(self) -> None:
         stream = open_stream()
         assert stream.find(0) is None
-        first = stream.add(5, has_connection_id=True)
-        stream.add(6, has_connection_id=True)
+        first = add(stream, 5)
+        add(stream, 6)
         assert stream.find(0) is first
         stream.remove(first)
         assert stream.find(0) is None
 
     def test_the_next_stream_has_a_first_connection_of_its_own(self) -> None:
         stream = open_stream()
-        stream.add(5, has_connection_id=True)
+        add(stream, 5)
         stream.end()
         stream.begin(2)
         assert stream.find(0) is None
-        second = stream.add(6, has_connection_id=True)
+        second = add(stream, 6)
         assert stream.find(0) is second
 
 
@@ -100,7 +109,7 @@ class TestEnding:
 
     def test_an_end_takes_all_connections_oldest_first(self) -> None:
         stream = open_stream()
-        connections = [stream.add(number, has_connection_id=True) for number in (3, 1, 2)]
+        connections = [add(stream, number) for number in (3, 1, 2)]
         assert stream.end() == connections
         assert not any(connection.is_open for connection in connections)
         assert stream.connections == {}
@@ -108,7 +117,10 @@ class TestEnding:
 
     def test_removing_one_leaves_the_others(self) -> None:
         stream = open_stream()
-        first, second = stream.add(1, has_connection_id=True), stream.add(2, has_connection_id=True)
+        first, second = (
+            add(stream, 1),
+            add(stream, 2),
+        )
         stream.remove(first)
         assert (first.is_open, second.is_open) == (False, True)
         assert list(stream.connections) == [2]
@@ -138,24 +150,24 @@ class TestDataHeader:
     ) -> None:
         stream = Stream("SSH1", wire_name)
         stream.begin(1)
-        connection = stream.add(2, has_connection_id)
+        connection = add(stream, 2, has_connection_id=has_connection_id)
         assert connection.data_header(5) == bytes.fromhex(header)
 
     def test_a_number_can_be_dropped(self) -> None:
-        connection = open_stream().add(2, has_connection_id=True)
+        connection = add(open_stream(), 2)
         connection.drop_number()
         assert not connection.has_connection_id
         assert connection.data_header(5) == bytes.fromhex("0011 0801 1001 2a04 53534831 2205")
 
     @pytest.mark.parametrize("size", [-1, 0, MAX_PAYLOAD + 1])
     def test_sizes_out_of_range(self, size: int) -> None:
-        connection = open_stream().add(1, has_connection_id=True)
+        connection = add(open_stream(), 1)
         with pytest.raises(LocalProtocolError):
             connection.data_header(size)
 
     def test_an_ended_connection_has_none(self) -> None:
         stream = open_stream()
-        connection = stream.add(1, has_connection_id=True)
+        connection = add(stream, 1)
         stream.remove(connection)
         with pytest.raises(LocalProtocolError, match="connection SSH1/1/1 has ended"):
             connection.data_header(5)
@@ -165,19 +177,36 @@ class TestNames:
     """What a connection is called in the log."""
 
     def test_service_stream_and_connection(self) -> None:
-        connection = open_stream(7).add(2, has_connection_id=True)
+        connection = add(open_stream(7), 2)
         assert repr(connection) == "connection SSH1/7/2"
         assert connection.service_id == "SSH1"
 
     def test_without_a_service_id(self) -> None:
-        connection = open_stream(service_id="").add(1, has_connection_id=False)
+        connection = add(open_stream(service_id=""), 1, has_connection_id=False)
         assert repr(connection) == "connection -/1/1"
         assert connection.service_id == ""
 
     def test_the_name_stays_when_the_stream_goes_on(self) -> None:
         stream = open_stream()
-        connection: Connection = stream.add(1, has_connection_id=True)
+        connection: Connection = add(stream, 1)
         stream.end()
         stream.begin(2)
         assert repr(connection) == "connection SSH1/1/1"
         assert connection.stream_id == 1
+
+
+class TestOutlivingLinks:
+    """A connection with books waits until both ends go on with it."""
+
+    def test_one_without_books_waits_for_nothing(self) -> None:
+        connection = add(open_stream(), 1)
+        assert connection.ledger is None
+        assert not connection.is_awaited
+
+    def test_one_with_books_waits_for_an_agreement(self) -> None:
+        ledger = Ledger("SSH1", 1, 1, ReplayMemory())
+        connection = open_stream().add(1, has_connection_id=True, counts=ledger)
+        assert connection.ledger is ledger
+        assert connection.is_awaited
+        ledger.begin()
+        assert not connection.is_awaited

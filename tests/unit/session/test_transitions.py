@@ -26,7 +26,12 @@ STARTS = (MessageType.STREAM_START, MessageType.CONNECTION_START)
 
 
 def test_the_stream_messages_are_all_but_the_session_s_own() -> None:
-    own = {MessageType.UNKNOWN, MessageType.SESSION_RESET, MessageType.SERVICE_IDS}
+    own = {
+        MessageType.UNKNOWN,
+        MessageType.SESSION_RESET,
+        MessageType.SERVICE_IDS,
+        MessageType.SESSION_OFFER,
+    }
     assert set(MessageType) - own - PEER_MESSAGES == STREAM_MESSAGES
 
 

@@ -139,6 +139,9 @@ def test_a_device_that_does_not_come(client: Client) -> None:
     assert states(client, "f") == [TunnelState.CLOSED]
 
 
-def test_arguments_that_cannot_be() -> None:
+def test_arguments_that_cannot_be(client: Client) -> None:
     with pytest.raises(ConfigurationError, match="which tunnel"):
         connect()
+    wrong = connect("t", services=["SSH"], client=client, endpoint="h", resume_timeout=-1)
+    with pytest.raises(ConfigurationError, match="resume_timeout=-1"), wrong:
+        raise AssertionError

@@ -121,6 +121,10 @@ def test_its_client_token_lets_it_in_again(service: ServiceProcess):
 def test_arguments_that_cannot_be():
     with pytest.raises(ConfigurationError, match="Region must contain"):
         Tunnel.source("token", region="eu west", endpoint=None)
+    with pytest.raises(ConfigurationError, match="resume_timeout=-1"):
+        Tunnel.source("token", endpoint="localhost", resume_timeout=-1)
+    with pytest.raises(ConfigurationError, match="resume_timeout=-1"):
+        Tunnel.destination("token", {"SSH": echo}, endpoint="localhost", resume_timeout=-1)
     with pytest.raises(ConfigurationError, match="max_threads=0"):
         Tunnel.destination("token", {"SSH": echo}, endpoint="localhost", max_threads=0)
     with pytest.raises(ConfigurationError, match="Service ID must contain"):

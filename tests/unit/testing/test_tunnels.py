@@ -440,14 +440,17 @@ async def saw(tunnel: tailrace.Tunnel, kind: type) -> Any:
     raise AssertionError(f"the tunnel has ended without {kind.__name__}")
 
 
-async def test_a_tunnel_of_a_program_is_cut(service: ServiceInThread, echo: int) -> None:
+async def test_a_tunnel_of_a_program_is_cut_and_goes_on(
+    service: ServiceInThread, echo: int
+) -> None:
     async with own_tunnel(service, echo) as (_, near, _):
-        reader, _ = await near.open_connection("A")
+        reader, writer = await near.open_connection("A")
         seen = asyncio.gather(saw(near, tailrace.Reconnecting))
         await asyncio.to_thread(service.cut)
-        with pytest.raises(ConnectionResetError):
-            await reader.read(1)
         await seen
+        writer.write(b"x")
+        assert await reader.readexactly(1) == b"X"
+        writer.close()
 
 
 async def test_a_tunnel_of_a_program_is_rotated_and_expires(

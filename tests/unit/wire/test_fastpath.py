@@ -35,6 +35,10 @@ def ascending(payload: bytes, stream: int = 1, service: str = "SSH", connection:
     return encode(Message(MessageType.DATA, stream, service, connection, payload))
 
 
+def delimited(body: bytes) -> bytes:
+    return len(body).to_bytes(2, "big") + body
+
+
 FORMS = [payload_last, ascending]
 each_form = pytest.mark.parametrize("write", FORMS)
 
@@ -48,6 +52,9 @@ def add(index: ConnectionIndex[str], body: bytes, value: str) -> DataKey | None:
 
 def found(index: ConnectionIndex[str], body: bytes) -> tuple[str, bytes] | None:
     hit = index.find(memoryview(body))
+    # The same goes for the frame that is this message alone.
+    only = index.find_only(memoryview(delimited(body)))
+    assert only == (None if hit is None else (hit[0], hit[1] + 2, hit[2] + 2))
     return None if hit is None else (hit[0], body[hit[1] : hit[2]])
 
 
@@ -216,6 +223,39 @@ def test_messages_that_are_cut_off(write: Write) -> None:
         assert found(index, body) is not None
         for cut in {*range(min(len(body), 40)), len(body) - 1}:
             assert found(index, body[:cut]) is None
+
+
+@each_form
+def test_a_frame_like_the_one_before_is_found_only_as_long_as_that_is(write: Write) -> None:
+    index: ConnectionIndex[str] = ConnectionIndex()
+    body = write(b"hello")
+    frame, other = (memoryview(delimited(write(b"hallo", connection=n))) for n in (1, 2))
+
+    def values() -> list[str | None]:
+        hits = [index.find_only(each) for each in (frame, frame, other, frame)]
+        return [hit and hit[0] for hit in hits]
+
+    assert values() == [None] * 4
+    key = add(index, body, "one")
+    assert values() == ["one", "one", None, "one"]
+    add(index, body, "two")
+    assert values() == ["two", "two", None, "two"]
+    add(index, write(b"hello", connection=2), "other")
+    assert values() == ["two", "two", "other", "two"]
+    index.remove(key)
+    assert values() == [None, None, "other", None]
+    index.clear()
+    assert values() == [None] * 4
+
+
+@each_form
+def test_a_frame_that_is_not_just_one_message(write: Write) -> None:
+    index: ConnectionIndex[str] = ConnectionIndex()
+    add(index, write(b"hello"), "it")
+    one = delimited(write(b"x" * 300))
+    assert index.find_only(memoryview(one)) is not None
+    for frame in (b"", one[:1], one[:-1], one + b"\0", one + one, one[2:], b"\0" + one):
+        assert index.find_only(memoryview(frame)) is None
 
 
 def test_bytes_that_can_be_written_to() -> None:

@@ -48,7 +48,7 @@ def test_any_cut_gives_the_same_messages(sent: list[Message], cuts: list[int]) -
     for frame in cut(stream, cuts):
         received += [decode(memoryview(body)) for body in feed(splitter, frame)]
     assert received == sent
-    assert splitter.pending == 0
+    assert len(splitter.partial) == 0
 
 
 @given(st.lists(st.binary(min_size=1, max_size=40), max_size=5), st.integers(1, 5))
@@ -95,7 +95,7 @@ def test_only_the_straddling_message_is_copied() -> None:
     assert next(bodies, None) is None
 
 
-def test_what_is_held_back_is_a_copy() -> None:
+def test_what_is_partial_is_a_copy() -> None:
     splitter = MessageSplitter()
     whole = encode_delimited(DATA)
     first = bytearray(whole[:9])
@@ -104,18 +104,18 @@ def test_what_is_held_back_is_a_copy() -> None:
     assert feed(splitter, whole[9:]) == [encode(DATA)]
 
 
-def test_a_body_outlives_the_next_held_back_message() -> None:
+def test_a_body_outlives_the_next_partial_message() -> None:
     # The straddling body is yielded while the splitter already starts a new buffer.
     splitter = MessageSplitter()
     whole = encode_delimited(DATA)
     feed(splitter, whole[:5])
     bodies = list(splitter.feed(memoryview(whole[5:] + whole[:7])))
-    assert splitter.pending == 7
+    assert len(splitter.partial) == 7
     assert [bytes(body) for body in bodies] == [encode(DATA)]
 
 
 @given(st.lists(st.integers(1, MAX_FRAME), min_size=1, max_size=8))
-def test_at_most_one_message_is_held_back(sizes: list[int]) -> None:
+def test_at_most_one_message_is_partial(sizes: list[int]) -> None:
     longest = prefixed(bytes(MAX_MESSAGE))
     stream = memoryview(longest * 3)
     splitter = MessageSplitter()
@@ -124,8 +124,8 @@ def test_at_most_one_message_is_held_back(sizes: list[int]) -> None:
         frame = stream[at : at + size]
         at += len(frame)
         completed += len([len(body) for body in splitter.feed(frame)])
-        assert splitter.pending < len(longest)
-        assert completed * len(longest) + splitter.pending == at
+        assert len(splitter.partial) < len(longest)
+        assert completed * len(longest) + len(splitter.partial) == at
 
 
 def test_the_longest_message_in_small_frames() -> None:
@@ -144,11 +144,11 @@ def test_empty_frames_change_nothing() -> None:
     assert feed(splitter, b"") == []
     whole = encode_delimited(START)
     for at, byte in enumerate(whole):
-        assert splitter.pending == at
+        assert len(splitter.partial) == at
         assert feed(splitter, b"") == []
         bodies = feed(splitter, bytes((byte,)))
     assert bodies == [encode(START)]
-    assert splitter.pending == 0
+    assert len(splitter.partial) == 0
 
 
 @pytest.mark.parametrize(
@@ -175,26 +175,6 @@ def test_messages_before_a_length_of_0_are_delivered() -> None:
         next(bodies)
 
 
-@given(st.lists(st.binary(max_size=12), max_size=3), st.binary(max_size=2), st.integers(0, 1))
-@example([bytes(300)], b"", 0)
-@example([b"a"], b"", 0)
-@example([b"a"], b"", 1)
-@example([], b"", 0)
-@example([b""], b"", 0)
-def test_only_takes_a_frame_that_is_just_one_message(
-    sent: list[bytes], rest: bytes, held: int
-) -> None:
-    splitter = MessageSplitter()
-    feed(splitter, bytes(held))
-    frame = b"".join(map(prefixed, sent)) + rest
-    only = splitter.only(memoryview(frame))
-    if only is None:
-        assert held or len(sent) != 1 or rest or not sent[0]
-    else:
-        assert bytes(only) == frame[2:]
-        assert feed(splitter, frame) == [frame[2:]]
-
-
 @given(
     st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=6),
     st.lists(st.integers(0, 200), max_size=10),
@@ -209,14 +189,14 @@ def test_whole_messages_with_their_prefixes(sent: list[bytes], cuts: list[int]) 
     passed = bytearray()
     for frame in cut(stream, cuts):
         start = 0
-        if splitter.pending:
-            held = splitter.pending
+        if splitter.partial:
+            held = len(splitter.partial)
             message, start = splitter.complete(memoryview(frame))
             if message is None:
                 assert start == len(frame)
-                assert splitter.pending == held + start
+                assert len(splitter.partial) == held + start
                 continue
-            assert splitter.pending == 0
+            assert len(splitter.partial) == 0
             assert len(message) == held + start
             passed += message
         for body in splitter.feed(memoryview(frame)[start:]):
@@ -247,14 +227,6 @@ def test_a_caller_may_stop_behind_any_message_and_come_back(stop_behind: int) ->
         at += 2 + len(body)
         if number == stop_behind:
             break
-    assert splitter.pending == 0
+    assert len(splitter.partial) == 0
     assert feed(splitter, bytes(frame[at:])) == bodies[stop_behind:]
-    assert splitter.pending == 1
-
-
-def test_only_leaves_what_is_held_back_alone() -> None:
-    splitter = MessageSplitter()
-    feed(splitter, b"\x00")
-    whole = encode_delimited(DATA)
-    assert splitter.only(memoryview(whole)) is None
-    assert splitter.pending == 1
+    assert len(splitter.partial) == 1

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from tailrace.wire.messages import FLOW_MESSAGES, PEER_MESSAGES, Message, MessageType
+from tailrace.wire.messages import (
+    FLOW_MESSAGES,
+    PEER_MESSAGES,
+    RESUME_MESSAGES,
+    Message,
+    MessageType,
+)
+
+OURS = FLOW_MESSAGES | PEER_MESSAGES | RESUME_MESSAGES
 
 
 def test_type_numbers_are_those_of_the_schema() -> None:
@@ -18,15 +26,18 @@ def test_type_numbers_are_those_of_the_schema() -> None:
         "SERVICE_IDS": 5,
         "CONNECTION_START": 6,
         "CONNECTION_RESET": 7,
-    } | {kind.name: kind.value for kind in FLOW_MESSAGES | PEER_MESSAGES}
+    } | {kind.name: kind.value for kind in OURS}
 
 
 def test_types_of_our_own_are_far_from_those_of_the_schema() -> None:
-    assert {kind.name: kind.value for kind in FLOW_MESSAGES | PEER_MESSAGES} == {
+    assert {kind.name: kind.value for kind in OURS} == {
         "CONNECTION_PAUSE": 1001,
         "CONNECTION_RESUME": 1002,
         "PEER_JOINED": 1003,
         "PEER_LEFT": 1004,
+        "SESSION_OFFER": 1005,
+        "CONNECTION_ACK": 1006,
+        "CONNECTION_FIN": 1007,
     }
 
 

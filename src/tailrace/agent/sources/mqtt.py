@@ -295,7 +295,7 @@ class MqttSource:
         self._subscribed_at = None
         self._trouble = text
         if was_up >= SETTLED:
-            self._backoff.link_lasted(was_up)
+            self._backoff.start_afresh()
             self._failures = _Failures()
         broker = self._settings.broker
         self._reports.say(logging.WARNING, kind, f"{broker}: {text}; trying again")

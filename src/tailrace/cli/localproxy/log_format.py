@@ -42,18 +42,23 @@ _THRESHOLDS: Final = (
     logging.DEBUG,
     TRACE,
 )
-_SEVERITIES: Final = (
-    (logging.CRITICAL, "fatal"),
-    (logging.ERROR, "error"),
-    (logging.WARNING, "warning"),
-    (logging.INFO, "info"),
-    (logging.DEBUG, "debug"),
-)
+_SEVERITIES: Final = {
+    logging.CRITICAL: "fatal",
+    logging.ERROR: "error",
+    logging.WARNING: "warning",
+    logging.INFO: "info",
+    logging.DEBUG: "debug",
+}
 
 
 def threshold(verbosity: int) -> int:
     """Return the lowest :mod:`logging` level that ``-v verbosity`` shows (0 to 6 and above)."""
     return _THRESHOLDS[min(max(verbosity, 0), MAX_VERBOSITY)]
+
+
+def _severity(number: int) -> str:
+    exact = _SEVERITIES.get(number)
+    return exact or next((_SEVERITIES[level] for level in _SEVERITIES if number >= level), "trace")
 
 
 class ConsoleFormatter(logging.Formatter):
@@ -63,14 +68,21 @@ class ConsoleFormatter(logging.Formatter):
     escapes: they can neither start a line of their own nor steer a terminal.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._latest = (-1, "")
+        """The second of the latest record, and how it is written: many share one."""
+
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of ``record``, and its traceback on further lines."""
         seconds = int(record.created)
         micros = int((record.created - seconds) * 1_000_000)
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
-        severity = next((name for level, name in _SEVERITIES if record.levelno >= level), "trace")
+        latest, stamp = self._latest
+        if latest != seconds:
+            stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+            self._latest = (seconds, stamp)
         line = (
-            f"[{stamp}.{micros:06d}] (0x{record.thread or 0:016x}) [{severity}]"
+            f"[{stamp}.{micros:06d}] (0x{record.thread or 0:016x}) [{_severity(record.levelno)}]"
             f" {escape(cut(message_of(record), LONGEST_LINE))}"
         )
         if record.exc_info and not record.exc_text:

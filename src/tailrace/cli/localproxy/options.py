@@ -245,6 +245,15 @@ _BEHAVIOUR: Final = (
         default="10",
     ),
     Option(
+        name="resume-timeout",
+        metavar="SECONDS",
+        help="Let open connections wait SECONDS for a lost link, or a peer that has left, to come"
+        " back, where service and peer can go on with them; 0 ends them at once",
+        kind=Kind.SECONDS,
+        maximum=86_400,
+        default="120",
+    ),
+    Option(
         name="link",
         metavar="NAME",
         help="WebSocket implementation: auto, picows or websockets",

@@ -7,6 +7,7 @@ import errno
 import json
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ from ...common.atomic_files import write_atomically
 from ...common.log_floods import flood_kind
 from ...common.queued_output import QueuedOutput
 from ...common.systemd import ServiceManager
+from ...control.summary import paused_text, resumed_text
 from ...errors import ConfigurationError
 from ...localproxy.events import (
     Connected,
@@ -41,6 +43,8 @@ from ...localproxy.events import (
     Reconnecting,
     ServicesMapped,
     Started,
+    TunnelPaused,
+    TunnelResumed,
 )
 from ...localproxy.in_process import IN_PROCESS
 from ...wire import Side
@@ -64,15 +68,55 @@ def _with_options(reason: str) -> str:
     return reason
 
 
+class _Line:
+    """A line that is logged for every connection.
+
+    To find the caller and the names of file, thread and process each time would cost as much as
+    three messages of data, so its records are copies of one.
+    """
+
+    def __init__(self, template: str) -> None:
+        path, line, function, _ = logger.findCaller(stacklevel=2)
+        record = logger.makeRecord(
+            logger.name, logging.INFO, path, line, template, (), None, function
+        )
+        self._attributes = record.__dict__
+        self._started = record.created - record.relativeCreated / 1000
+
+    def __call__(self, *arguments: object) -> None:
+        if not logger.isEnabledFor(logging.INFO):
+            return
+        now = time.time()
+        record = logging.LogRecord.__new__(logging.LogRecord)
+        record.__dict__ = self._attributes | {
+            "args": arguments,
+            "created": now,
+            "msecs": float(int(now % 1 * 1000)),
+            "relativeCreated": (now - self._started) * 1000,
+        }
+        logger.handle(record)
+
+
 class LogReporter:
     """Logs the lines of the C++ command that scripts and people wait for."""
 
     def __init__(self, side: Side) -> None:
         self._source = side is Side.SOURCE
         self._ports: dict[str, int] = {}
+        self._creating = _Line("creating tcp connection id %d")
+        self._accepted = _Line("Accepted tcp connection on %s from %s")
+        self._connected = _Line("Connected to %s, port: %s")
+        self._connected_to_path = _Line("Connected to Unix socket: %s")
+        self._disconnected = _Line("Disconnected from: %s")
 
     def __call__(self, event: ProxyEvent) -> None:
         match event:
+            case ConnectionOpened():
+                self._opened(event)
+            case ConnectionClosed():
+                self._closed(event)
+            case ConnectionRefused() | ConnectionCut():
+                self._failed(event)
             case Started(side):
                 logger.info("Starting proxy in %s mode", side.value)
             case Connecting(endpoint):
@@ -96,12 +140,16 @@ class LogReporter:
                 logger.info("No %s is connected", peer.value)
             case Reconnecting(cause, delay):
                 logger.error("%s; trying again in %.1f s", describe(cause), delay)
+            case TunnelPaused():
+                logger.info("%s", paused_text(event))
+            case TunnelResumed():
+                logger.info("%s", resumed_text(event))
             case Ended(code, reason, requested) if not requested:
                 logger.info("Web socket close received. Code: %d; Reason: %s", code, reason)
             case ListeningOnNetwork() | PeerDialectLearned() | PeerSilent():
                 self._warning(event)
             case _:
-                self._connection(event)
+                pass
 
     def _mapped(self, services: Mapping[str, LocalAddress | None]) -> None:
         logger.info("Use port mapping:")
@@ -144,37 +192,32 @@ class LogReporter:
                     seconds,
                 )
 
-    def _connection(self, event: ProxyEvent) -> None:
+    def _opened(self, event: ConnectionOpened) -> None:
+        peer = event.peer
+        if self._source:
+            self._creating(event.connection_id)
+            port = self._ports.get(event.service_id)
+            self._accepted(f"port {port}" if port else "socket", peer)
+        elif peer.startswith("/"):
+            self._connected_to_path(peer)
+        else:
+            host, _, port_text = peer.rpartition(":")
+            self._connected(host or DEFAULT_APPLICATION_HOST, port_text)
+
+    def _closed(self, event: ConnectionClosed) -> None:
+        self._disconnected(event.peer)
+        about = (event.connection_id, event.bytes_in, event.bytes_out)
+        logger.debug("Connection %d: %d bytes sent, %d received", *about)
+
+    def _failed(self, event: ConnectionRefused | ConnectionCut) -> None:
+        kind = flood_kind(per=event.service_id)
         match event:
-            case ConnectionOpened(service_id, connection_id, peer) if self._source:
-                logger.info("creating tcp connection id %d", connection_id)
-                port = self._ports.get(service_id)
-                logger.info(
-                    "Accepted tcp connection on %s from %s",
-                    f"port {port}" if port else "socket",
-                    peer,
-                )
-            case ConnectionOpened(_, _, peer) if peer.startswith("/"):
-                logger.info("Connected to Unix socket: %s", peer)
-            case ConnectionOpened(_, _, peer):
-                host, _, port_text = peer.rpartition(":")
-                logger.info(
-                    "Connected to %s, port: %s", host or DEFAULT_APPLICATION_HOST, port_text
-                )
-            case ConnectionRefused(service_id, _, reason):
-                logger.error("%s", _with_options(reason), extra=flood_kind(per=service_id))
+            case ConnectionRefused(_, _, reason):
+                logger.error("%s", _with_options(reason), extra=kind)
             case ConnectionCut(service_id, connection_id, _, received, reason):
                 name = f"{connection_id} of {service_id}" if service_id else str(connection_id)
                 when = f"after {received} bytes" if received else "before any byte"
-                kind = flood_kind(per=service_id)
                 logger.warning("connection %s was reset %s: %s", name, when, reason, extra=kind)
-            case ConnectionClosed(_, connection_id, peer, bytes_in, bytes_out):
-                logger.info("Disconnected from: %s", peer)
-                logger.debug(
-                    "Connection %d: %d bytes sent, %d received", connection_id, bytes_in, bytes_out
-                )
-            case _:
-                pass
 
 
 class JSONReporter:
@@ -235,6 +278,12 @@ class JSONReporter:
             case Reconnecting(cause, delay):
                 about = {"cause": describe(cause), "delay": round(delay, 3)}
                 return {"event": "reconnecting", **about}
+            case TunnelPaused(cause, connections, timeout):
+                about = {"cause": cause, "connections": connections}
+                return {"event": "paused", **about, "timeout": round(timeout, 3)}
+            case TunnelResumed(after, connections, again):
+                about = {"after": round(after, 3), "connections": connections}
+                return {"event": "resumed", **about, "bytes_again": again}
             case Ended(code, reason, requested):
                 about = {"code": code, "reason": reason}
                 return {"event": "closed", **about, "by": "request" if requested else "service"}

@@ -492,6 +492,7 @@ class _Values:
             ),
             linger=pick("linger", proxy.linger),
             stall_timeout=pick("stall_timeout", proxy.stall_timeout),
+            resume_timeout=pick("resume_timeout", proxy.resume_timeout),
         )
 
     # -- the command -----------------------------------------------------------------------

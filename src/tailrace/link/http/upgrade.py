@@ -33,6 +33,15 @@ from ...errors import (
     RemoteProtocolError,
     ServiceUnavailable,
 )
+from ...wire import (
+    CAPABILITIES_FIELD,
+    FLOW,
+    FLOW_FIELD,
+    NO_CAPABILITIES,
+    Capabilities,
+    format_capabilities,
+    parse_capabilities,
+)
 from ..endpoint import ServiceEndpoint
 from .login_page import find_login_page, is_page, login_words
 from .response import MAX_BODY, Response, ResponseReader, scrub
@@ -65,8 +74,8 @@ class UpgradeAccepted:
     channel_id: str
     leftover: bytes
     """Bytes behind the response: the beginning of the first frames."""
-    flow_messages: bool = False
-    """Whether the service passes on flow messages, and only to peers that understand them."""
+    capabilities: Capabilities = NO_CAPABILITIES
+    """What the service passes on, and only to peers that can do the same."""
 
 
 def accept_for(key: str) -> str:
@@ -92,6 +101,8 @@ def request_headers(endpoint: ServiceEndpoint, agent: str) -> list[tuple[str, st
     if endpoint.client_token:
         headers.append(("client-token", endpoint.client_token.reveal()))
     headers.append(("User-Agent", agent))
+    if not endpoint.is_aws:
+        headers.append((CAPABILITIES_FIELD, format_capabilities(endpoint.capabilities)))
     return headers
 
 
@@ -107,6 +118,14 @@ def build_request(endpoint: ServiceEndpoint, key: str, agent: str) -> bytes:
     ]
     fields = "".join(f"{name}: {value}\r\n" for name, value in headers)
     return f"GET {request_path(endpoint)} HTTP/1.1\r\n{fields}\r\n".encode("ascii")
+
+
+def _agreed(response: Response, offered: Capabilities) -> Capabilities:
+    """Return what the service passes on; some answer no offer, but know a proxy by its name."""
+    agreed = parse_capabilities(response.values(CAPABILITIES_FIELD.lower()))
+    if response.values(FLOW_FIELD.lower()) == ["1"]:
+        agreed |= FLOW
+    return agreed & offered
 
 
 class UpgradeParser:
@@ -172,8 +191,9 @@ class UpgradeParser:
             names = self._scrub(", ".join(chosen))
             self._fail(f'the answer names the subprotocol "{names}", not {wanted}')
         channel = self._scrub(", ".join(response.values("channel-id")))
-        flow_messages = response.values("x-tailrace-flow") == ["1"]
-        return UpgradeAccepted(wanted, channel, response.leftover, flow_messages)
+        return UpgradeAccepted(
+            wanted, channel, response.leftover, _agreed(response, self._endpoint.capabilities)
+        )
 
     def _refuse(self, response: Response) -> NoReturn:
         reason = response.shown_reason(self._endpoint.secrets)

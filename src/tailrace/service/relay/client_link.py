@@ -28,7 +28,7 @@ from ...common.log_floods import flood_kind
 from ...errors import RemoteProtocolError
 from ...flow.token_bucket import Bucket
 from ...flow.window_driver import WindowDriver
-from ...wire import SUBPROTOCOL_V1, Side
+from ...wire import SUBPROTOCOL_V1, Capabilities, Capability, Side
 from ..config import DataSettings
 from ..limits import Limits
 from ..telemetry.counters import Counters
@@ -89,8 +89,8 @@ class LinkInfo:
     side: Side
     services: Sequence[str]
     subprotocol: str
-    is_tailrace: bool
-    """Whether the client is a proxy of this project, see :class:`~.handshake.Handshake`."""
+    capabilities: Capabilities
+    """What the client can do, see :class:`~.handshake.Handshake`."""
     owner: str
     """Side, tunnel and thing in words, for logs."""
 
@@ -156,7 +156,7 @@ class ClientLink(WSListener):
         self._turn_budget = TurnBudget()
         self._read_gate = ReadGate(context.counters.stalls)
         window = None
-        if info.is_tailrace:
+        if Capability.PINGS in info.capabilities:
             loop = asyncio.get_running_loop()
             window = WindowDriver(loop, self.ping, self._update_writing)
         self._write_gate = WriteGate(window)
@@ -197,7 +197,7 @@ class ClientLink(WSListener):
             info.services,
             context.counters,
             self._turn_budget,
-            is_tailrace=info.is_tailrace,
+            info.capabilities,
         )
         self._end.join(context.switchboard, info.tunnel_id, info.expires_at)
 
@@ -438,6 +438,7 @@ class ClientLink(WSListener):
         if self._state is not _OPEN or self._end is None:
             return
         self._end.sweep()
+        self._read_gate.look_again()
         if self._throttle_timer is not None:
             # As for a peer that is blocked: no pongs come while nothing is read.
             self.ping(b"0")

@@ -20,6 +20,7 @@ from ...errors import RemoteProtocolError
 from ...wire import (
     FLOW_MESSAGES,
     PEER_MESSAGES,
+    RESUME_MESSAGES,
     ConnectionIndex,
     Message,
     MessageType,
@@ -49,7 +50,10 @@ _CLIENT_TYPES: Final = (
     - {MessageType.UNKNOWN, MessageType.SESSION_RESET, MessageType.SERVICE_IDS}
     - _FLOW_TYPES
     - PEER_MESSAGES
+    - RESUME_MESSAGES
 )
+_DROPPED_TYPES: Final = _FLOW_TYPES | frozenset(map(int, RESUME_MESSAGES))
+"""Ours, which pass between some clients; from all others they are dropped as unknown ones are."""
 _SOURCE_ONLY: Final = frozenset({MessageType.STREAM_START, MessageType.CONNECTION_START})
 
 
@@ -65,6 +69,7 @@ class ClientRules:
         "_started",
         "_streams",
         "find",
+        "find_only",
     )
 
     def __init__(self, side: Side, services: Iterable[str]) -> None:
@@ -79,6 +84,7 @@ class ClientRules:
         self._index: ConnectionIndex[bool] = ConnectionIndex()
         self._seen_routings: dict[tuple[int, str, int], bool] = {}
         """The connections that have sent data -> whether their form can be recognised."""
+        self.find_only = self._index.find_only
         self.find = self._index.find
         """Tell whether a message may pass without being judged: not ``None`` if so."""
 
@@ -135,9 +141,9 @@ class ClientRules:
 
     def _judge_rarer(self, message: Message) -> Message | None:
         type_, stream_id, service_id = message[:3]
-        # 1. The type. Ours are like unknown ones: fit to be dropped, or refused.
+        # 1. The type. Ours may be dropped as unknown ones are; those of the service are refused.
         if type_ not in _CLIENT_TYPES:
-            if message.ignorable and (type_ not in _KNOWN_TYPES or type_ in _FLOW_TYPES):
+            if message.ignorable and (type_ not in _KNOWN_TYPES or type_ in _DROPPED_TYPES):
                 return message
             raise RemoteProtocolError(f"message of type {type_} from a client")
         # 2. The ids. Names must not come and go on one link (guide V2).

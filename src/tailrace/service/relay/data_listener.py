@@ -264,8 +264,8 @@ class DataListener:
         request.headers["Connection"] = "Upgrade"
         request.headers["Upgrade"] = "websocket"
         headers = {"Sec-WebSocket-Protocol": handshake.subprotocol, "channel-id": channel_id}
-        if handshake.is_tailrace:
-            headers["X-Tailrace-Flow"] = "1"
+        if handshake.agreement is not None:
+            headers.update([handshake.agreement])
         response = WSUpgradeResponse.create_101_response(headers)
         link = ClientLink(
             self,
@@ -277,7 +277,7 @@ class DataListener:
                 side,
                 tunnel.services,
                 handshake.subprotocol,
-                handshake.is_tailrace,
+                handshake.capabilities,
                 _describe_side(side, tunnel),
             ),
         )

@@ -1,4 +1,4 @@
-"""Keep what belongs to a destination's old streams away from a new source.
+"""Keep what belongs to old streams of a client away from a new peer.
 
 When the link of a source ends, the relay resets its streams at the destination. What the
 destination sent before it read those resets is still on its way, and a new source may be
@@ -17,8 +17,10 @@ before it may wait in a backlog (:mod:`.turn_budget`): its place is then the end
 backlog at that moment, and the fence comes down when everything up to there has been
 dropped. And a client may answer no pings at all: after two sweeps it is listened to again.
 
-A source needs no fence. It numbers the streams, so that the relay knows from the ids of a
-message whether it belongs to one that is open.
+Most sources need no fence. They number the streams, so that the relay knows from the ids of a
+message whether it belongs to one that is open. But a source that goes on by itself when its peer
+has left starts its streams again under the ids that they had, and what it sent before it knew that
+a peer has left must not reach the next one. So it gets a ping behind PEER_LEFT.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ _MAX_SWEEPS: Final = 2
 
 
 class Fence:
-    """One destination's fence. While it :attr:`is_up`, drop what the client sends."""
+    """The fence of one client. While it :attr:`is_up`, drop what the client sends."""
 
     __slots__ = ("_count", "_end", "_ping", "_sweeps", "is_up")
 

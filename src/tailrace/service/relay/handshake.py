@@ -18,7 +18,18 @@ from urllib.parse import parse_qs
 
 from ...common.secret import Secret, is_client_token
 from ...errors import ConfigurationError, TailraceError
-from ...wire import SUBPROTOCOLS, Side
+from ...wire import (
+    CAPABILITIES_FIELD,
+    FLOW_FIELD,
+    NO_CAPABILITIES,
+    PASSED_ON,
+    SUBPROTOCOLS,
+    Capabilities,
+    Capability,
+    Side,
+    format_capabilities,
+    parse_capabilities,
+)
 from ..tunnels.rules import Refusal
 
 __all__ = [
@@ -44,6 +55,9 @@ _IN_BETWEEN: Final = "a proxy in between may have"
 ``localproxy`` looks for these words."""
 _COOKIE: Final = "awsiot-tunnel-token"
 _TAILRACE: Final = re.compile(r"/tailrace-\d")
+"""In the ``User-Agent`` of a proxy of this project."""
+_BEFORE_OFFERS: Final[Capabilities] = frozenset({Capability.FLOW, Capability.PINGS})
+"""What such a proxy can do if it makes no offer."""
 _ORIGIN: Final = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.ASCII
 )
@@ -84,9 +98,10 @@ class Handshake:
     client_token: Secret | None
     subprotocol: str
     """The newest of the offered ones that is known here."""
-    is_tailrace: bool = False
-    """Whether the client is a proxy of this project: it may be pinged while it sends, which
-    others are known to break over, and knows what to do with flow messages."""
+    capabilities: Capabilities = NO_CAPABILITIES
+    """What the client can do beyond the guides' protocol."""
+    agreement: tuple[str, str] | None = None
+    """The header field that answers a proxy of this project; nobody else gets one."""
 
 
 class HandshakeRefused(TailraceError):
@@ -168,8 +183,8 @@ def read_handshake(
     _check_upgrade(request)
     token = _read_access_token(request, origins)
     client_token = _read_client_token(request)
-    is_tailrace = any(_TAILRACE.search(agent) for agent in request.values("user-agent"))
-    return Handshake(side, token, client_token, _choose_subprotocol(request), is_tailrace)
+    subprotocol = _choose_subprotocol(request)
+    return Handshake(side, token, client_token, subprotocol, *_read_offer(request))
 
 
 def _bad(text: str) -> HandshakeRefused:
@@ -263,6 +278,17 @@ def _read_client_token(request: UpgradeRequest) -> Secret | None:
     if not is_client_token(tokens[0]):
         raise _bad("Invalid client token: It must match ^[a-zA-Z0-9-]{32,128}$.")
     return Secret(tokens[0])
+
+
+def _read_offer(request: UpgradeRequest) -> tuple[Capabilities, tuple[str, str] | None]:
+    """Return what a client can do, and the field that tells it what is passed on."""
+    offers = request.values(CAPABILITIES_FIELD.lower())
+    if offers:
+        offer = parse_capabilities(offers)
+        return offer, (CAPABILITIES_FIELD, format_capabilities(offer & PASSED_ON))
+    if any(_TAILRACE.search(agent) for agent in request.values("user-agent")):
+        return _BEFORE_OFFERS, (FLOW_FIELD, "1")
+    return NO_CAPABILITIES, None
 
 
 def _choose_subprotocol(request: UpgradeRequest) -> str:

@@ -16,6 +16,7 @@ stop (:attr:`ReadGate.can_pause_in_read`).
 from __future__ import annotations
 
 import asyncio
+import socket
 from enum import Enum
 from typing import Final
 
@@ -118,3 +119,17 @@ class ReadGate:
                 retry()
         else:
             transport.pause_reading()
+
+    def look_again(self) -> None:
+        """Have a connection that was reset read to its end; call it every few seconds.
+
+        libuv tells of an error once, and aiofastnet reads once when told: if bytes were left then,
+        the error would never be seen. To ask for it clears it, and what is left is an end of file.
+        """
+        transport = self._transport
+        # Before the link is told that it was lost, its socket may be gone.
+        if transport is None or not self.is_reading or transport.is_closing():
+            return
+        if transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            transport.pause_reading()
+            transport.resume_reading()

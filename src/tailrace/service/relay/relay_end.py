@@ -13,13 +13,16 @@ frames" and "Message types").
 
 **Streams that are over stay over.** An end that has told its client of a reset drops what
 the client still sends for that stream, because it did not know yet. For a source that
-follows from the stream id, for a destination see :mod:`.fence`.
+follows from the stream id, for a destination see :mod:`.fence`. A source that goes on by itself
+when its peer has left starts streams again under the ids they had, and has a fence as well.
 
 **Turns.** In one turn of the event loop an end handles as many messages as its
 :class:`~.turn_budget.TurnBudget` allows, and keeps the rest in its backlog, as bytes.
 
-**Flow messages** (docs/flow-messages.md) pass between two proxies of this project only.
-From and for all others they are unknown messages, which are dropped.
+**Flow messages** (docs/internals/sessions.md) pass between two clients with that capability only.
+From and for all others they are unknown messages, which are dropped. So it is with those of
+clients that go on with their connections over lost links: when one of two leaves, the other one
+is told so, and its streams are forgotten here but not reset.
 
 **Back-pressure.** A client that takes in too little (:meth:`RelayEnd.write_blocked`) blocks
 the other side, whose link is then not read (:meth:`RelayEnd.peer_blocked`). What was read
@@ -36,11 +39,15 @@ from ...errors import RemoteProtocolError
 from ...wire import (
     FLOW_MESSAGES,
     PEER_LISTENS,
+    RESUME_MESSAGES,
+    Capabilities,
+    Capability,
     Message,
     MessageSplitter,
     MessageType,
     Side,
     encode_delimited,
+    format_capabilities,
 )
 from ..telemetry.counters import Counters, ResetCause
 from .client_rules import MAX_STREAMS, ClientRules, StreamKey
@@ -57,7 +64,13 @@ REPLACED: Final = "replaced by a newer connection"
 _STREAM_START: Final = int(MessageType.STREAM_START)
 _STREAM_RESET: Final = int(MessageType.STREAM_RESET)
 _CONNECTION_START: Final = int(MessageType.CONNECTION_START)
-_FLOW_TYPES: Final = frozenset(int(type_) for type_ in FLOW_MESSAGES)
+_SESSION_OFFER: Final = int(MessageType.SESSION_OFFER)
+_NEEDED: Final = dict.fromkeys(map(int, FLOW_MESSAGES), Capability.FLOW) | dict.fromkeys(
+    map(int, RESUME_MESSAGES), Capability.RESUME
+)
+"""What both clients must be able to do for a message of ours to pass."""
+_TELLING: Final = frozenset({Capability.FLOW, Capability.RESUME})
+"""Clients with any of these are told about the other side."""
 _ASKED_FOR: Final = {
     Side.SOURCE: ResetCause.SOURCE,
     Side.DESTINATION: ResetCause.DESTINATION,
@@ -101,6 +114,7 @@ class RelayEnd:
         "_fence",
         "_link",
         "_peer_blocked",
+        "_peer_resumes",
         "_pending_resets",
         "_presence_pending",
         "_rules",
@@ -109,7 +123,7 @@ class RelayEnd:
         "_traffic",
         "_turn_budget",
         "_write_blocked",
-        "is_tailrace",
+        "capabilities",
     )
 
     def __init__(
@@ -119,13 +133,12 @@ class RelayEnd:
         services: Iterable[str],
         counters: Counters,
         turn_budget: TurnBudget,
-        *,
-        is_tailrace: bool,
+        capabilities: Capabilities,
     ) -> None:
         self._link = link
         self._side = side
-        self.is_tailrace = is_tailrace
-        """Whether the client is a proxy of this project, which understands flow messages."""
+        self.capabilities = capabilities
+        """What the client can do."""
         self._counters = counters
         self._traffic = counters.traffic[side]
         self._turn_budget = turn_budget
@@ -140,6 +153,8 @@ class RelayEnd:
         self._fence = Fence()
         self._write_blocked = False
         self._peer_blocked = False
+        self._peer_resumes = False
+        """Whether both clients go on by themselves when one of them comes back."""
         self._pending_resets: dict[StreamKey, int] = {}
         """The streams to be refused when the client reads again -> connection ids."""
         self._presence_pending = False
@@ -153,10 +168,10 @@ class RelayEnd:
     def join(self, switchboard: Switchboard, tunnel_id: str, expires_at: float) -> None:
         """Take the side's place in the tunnel; a previous connection loses it."""
         self._attachment = switchboard.join(tunnel_id, self._side, self, expires_at)
-        self._tell_presence()
+        self._note_peer()
 
     def leave(self) -> None:
-        """Give the place up: the link is gone. The other side's streams are reset."""
+        """Give the place up: the link is gone. The other side is told, or its streams are reset."""
         attachment = self._attachment
         self._lose_place()
         if attachment is not None:
@@ -187,12 +202,13 @@ class RelayEnd:
             return
         budget.left -= FRAME_COST
         # Nearly all frames are one message of a connection that is known.
-        body = self._splitter.only(frame)
-        if body is not None and self._rules.find(body) is not None:
+        if self._rules.find_only(frame) is not None and not self._splitter.partial:
             budget.left -= 1
-            self._traffic.messages += 1
-            self._traffic.bytes += len(frame)
-            self._forward(frame, None)
+            traffic = self._traffic
+            traffic.messages += 1
+            traffic.bytes += len(frame)
+            if self._attachment is not None and not self._fence.is_up:
+                self._attachment.forward(frame, None)
             return
         at = self._take(frame)
         if at < len(frame):
@@ -245,7 +261,7 @@ class RelayEnd:
         start = 0
         # 1. The message that an earlier frame has begun. It has been copied, so that it
         #    cannot leave together with what follows.
-        if self._splitter.pending:
+        if self._splitter.partial:
             message, start = self._splitter.complete(frame)
             if message is not None:
                 self._take_straddling(message)
@@ -302,7 +318,10 @@ class RelayEnd:
     def _route(self, message: Message, raw: memoryview) -> None:
         """Pass on, answer or drop a message that the rules have singled out."""
         key = (message.service_id, message.stream_id)
-        if message.type == _STREAM_START:
+        if self._fence.is_up and message.type in (_STREAM_START, _CONNECTION_START):
+            # Of a source that goes on by itself, for a peer that has left.
+            self._rules.stream_started(message, is_open=False)
+        elif message.type == _STREAM_START:
             has_peer = self._attachment is not None and self._attachment.peer_present
             self._rules.stream_started(message, is_open=has_peer)
             if has_peer:
@@ -316,12 +335,17 @@ class RelayEnd:
             self._forward(raw, message)
         elif message.type == _CONNECTION_START:
             self._answer_reset(key, message.connection_id)
-        elif message.type in _FLOW_TYPES and self._passes_flow(key):
+        elif self._passes(message, key):
+            self._counters.offers += message.type == _SESSION_OFFER and self._peer_resumes
             self._forward(raw, message)
 
-    def _passes_flow(self, key: StreamKey) -> bool:
-        """Return whether the client's flow messages for a stream are passed on, as its data is."""
-        return self.is_tailrace and (self._side is Side.DESTINATION or self._rules.is_open(key))
+    def _passes(self, message: Message, key: StreamKey) -> bool:
+        """Return whether a message of ours is passed on: for a stream, where its data is."""
+        return _NEEDED.get(message.type) in self.capabilities and (
+            message.type == _SESSION_OFFER
+            or self._side is Side.DESTINATION
+            or self._rules.is_open(key)
+        )
 
     def _answer_reset(self, key: StreamKey, connection_id: int) -> None:
         """Refuse a stream; to a client that does not read, later."""
@@ -338,13 +362,13 @@ class RelayEnd:
         return f"no {self._side.other.value} is connected"
 
     def _send_reset(self, key: StreamKey, connection_id: int, why: str) -> None:
-        """Tell the client that a stream is over, and one of this project why.
+        """Tell the client that a stream is over, and why if it understands that.
 
         The connection id of the stream's start is kept: peers on protocol 3.0 exist
         that drop the link over a reset without one, and the others ignore it.
         """
         service_id, stream_id = key
-        payload = why.encode() if self.is_tailrace else b""
+        payload = why.encode() if Capability.FLOW in self.capabilities else b""
         self._link.send(
             encode_delimited(
                 Message(MessageType.STREAM_RESET, stream_id, service_id, connection_id, payload)
@@ -359,33 +383,57 @@ class RelayEnd:
                 self._rules.stream_started(control)
             elif control.type == _STREAM_RESET:
                 self._rules.stream_ended((control.service_id, control.stream_id))
-            elif not self.is_tailrace:
+            elif _NEEDED[control.type] not in self.capabilities:
                 return
         self._link.send(messages)
 
     def _tell_presence(self) -> None:
-        """Tell a proxy of this project whether the other side is connected, and what it is."""
+        """Tell a client that understands it whether the other side is connected, and what it is."""
         self._presence_pending = self._write_blocked
-        if self._attachment is None or not self.is_tailrace or self._write_blocked:
+        if self._attachment is None or self._write_blocked or not _TELLING & self.capabilities:
             return
-        kind, payload = MessageType.PEER_LEFT, b""
         if self._attachment.peer_present:
-            kind = MessageType.PEER_JOINED
-            payload = PEER_LISTENS if self._attachment.peer_is_tailrace else b""
+            self._send_presence(MessageType.PEER_JOINED, self._peer_in_words())
+        else:
+            self._send_presence(MessageType.PEER_LEFT)
+
+    def _send_presence(self, kind: MessageType, payload: bytes = b"") -> None:
         self._link.send(encode_delimited(Message(kind, payload=payload, ignorable=True)))
 
-    def peer_joined(self) -> None:
+    def _peer_in_words(self) -> bytes:
+        """Return what PEER_JOINED says of the other side, in the words that the client knows."""
+        assert self._attachment is not None
+        capabilities = self._attachment.peer_capabilities
+        if Capability.RESUME in self.capabilities:
+            return format_capabilities(capabilities).encode()
+        return PEER_LISTENS if Capability.FLOW in capabilities else b""
+
+    def _note_peer(self) -> None:
+        assert self._attachment is not None
+        both = self.capabilities & self._attachment.peer_capabilities
+        self._peer_resumes = Capability.RESUME in both
         self._tell_presence()
+
+    def peer_joined(self) -> None:
+        self._note_peer()
 
     def peer_left(self) -> None:
         streams = self._rules.end_streams()
-        self._counters.resets[ResetCause.PEER_LEFT] += len(streams)
-        for key, connection_id in streams.items():
-            self._send_reset(key, connection_id, f"the {self._side.other.value} has left")
+        resumes, self._peer_resumes = self._peer_resumes, False
+        self._counters.suspended += resumes
+        if resumes:
+            # At once: what the next peer sends must not be taken for this one's. And ahead of the
+            # ping, so that the pong says that the client knows.
+            self._send_presence(MessageType.PEER_LEFT)
+        else:
+            for key, connection_id in streams.items():
+                self._counters.resets[ResetCause.PEER_LEFT] += 1
+                self._send_reset(key, connection_id, f"the {self._side.other.value} has left")
         # Also without streams: the source may have reset one that data is still on its way for.
-        if self._side is Side.DESTINATION and self._rules.any_started:
+        if resumes or (self._side is Side.DESTINATION and self._rules.any_started):
             self._link.ping(self._fence.put_up())
-        self._tell_presence()
+        if not resumes:
+            self._tell_presence()
 
     def peer_blocked(self) -> None:
         self._peer_blocked = True

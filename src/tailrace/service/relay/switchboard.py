@@ -12,7 +12,7 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 from typing import Final, Protocol
 
-from ...wire import Message, Side
+from ...wire import NO_CAPABILITIES, Capabilities, Message, Side
 
 __all__ = ["Attachment", "Inbox", "Switchboard"]
 
@@ -24,8 +24,8 @@ class Inbox(Protocol):
     """One connected side of a tunnel, as the switchboard sees it."""
 
     @property
-    def is_tailrace(self) -> bool:
-        """Whether the client is a proxy of this project, which understands flow messages."""
+    def capabilities(self) -> Capabilities:
+        """What the client can do."""
 
     def deliver(self, messages: memoryview, control: Message | None) -> None:
         """Called with whole messages from the other side, length prefixes included.
@@ -170,9 +170,9 @@ class Attachment:
         return self.peer is not None
 
     @property
-    def peer_is_tailrace(self) -> bool:
-        """Whether the other side is a connected proxy of this project."""
-        return self.peer is not None and self.peer.inbox.is_tailrace
+    def peer_capabilities(self) -> Capabilities:
+        """What the other side can do; nothing unless it is connected."""
+        return NO_CAPABILITIES if self.peer is None else self.peer.inbox.capabilities
 
     def forward(self, messages: memoryview, control: Message | None) -> None:
         """Pass messages to the other side; without one they are dropped.

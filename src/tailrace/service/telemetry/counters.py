@@ -117,6 +117,11 @@ class Counters:
     def __init__(self, clock: Callable[[], float]) -> None:
         self.traffic = {side: Traffic() for side in Side}
         self.resets: Counter[ResetCause] = Counter()
+        self.suspended = 0
+        """Clients that were told that the other side has left, and wait for it to come back: their
+        streams were not reset."""
+        self.offers = 0
+        """Messages that were passed on with which two clients agree to go on."""
         self.refusals: Counter[str] = Counter()
         """Refused handshakes by cause."""
         self.ended: Counter[str] = Counter()

@@ -107,6 +107,16 @@ class _ServiceCollector(Collector):
             for cause, count in causes.items():
                 family.add_metric([cause], count)
             yield family
+        yield CounterMetricFamily(
+            "tailrace_sessions_suspended",
+            "Proxies that were told that the other side has left, and wait for it to come back.",
+            counters.suspended,
+        )
+        yield CounterMetricFamily(
+            "tailrace_session_offers",
+            "Messages passed on with which two proxies agree to go on with connections.",
+            counters.offers,
+        )
 
     def _requests(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(

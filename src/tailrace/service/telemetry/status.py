@@ -39,6 +39,8 @@ def service_status(
             "tunnels": tunnels,
             "sides": sides,
             "resets": dict(counters.resets),
+            "suspended": counters.suspended,
+            "offers": counters.offers,
             "refused": dict(counters.refusals),
             "ended": dict(counters.ended),
             "requests": counters.requests.total(),

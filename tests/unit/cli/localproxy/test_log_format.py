@@ -80,6 +80,15 @@ def test_microseconds_have_six_digits(created: float) -> None:
     assert LINE.fullmatch(ConsoleFormatter().format(made))
 
 
+def test_each_record_has_its_own_second() -> None:
+    formatter = ConsoleFormatter()
+    made = record("x")
+    shown: list[str] = []
+    for made.created in (7.25, 7.5, 8.0, 7.0):
+        shown.append(formatter.format(made)[18:28])
+    assert shown == ["07.250000]", "07.500000]", "08.000000]", "07.000000]"]
+
+
 @pytest.mark.parametrize(
     ("verbosity", "shown"),
     [

@@ -41,6 +41,8 @@ from tailrace.localproxy.events import (
     Reconnecting,
     ServicesMapped,
     Started,
+    TunnelPaused,
+    TunnelResumed,
 )
 from tailrace.wire import Side
 
@@ -122,6 +124,36 @@ def test_the_lines_scripts_wait_for_at_a_destination(
     assert lines(caplog) == [line]
 
 
+def test_the_lines_of_connections_have_records_like_any_other(caplog: pytest.LogCaptureFixture):
+    """They are made in another way, as there are many."""
+    caplog.set_level(logging.DEBUG)
+    report = LogReporter(Side.SOURCE)
+    report(Started(Side.SOURCE))
+    for _ in range(2):
+        report(ConnectionOpened("SSH", 1, "127.0.0.1:9"))
+        report(ConnectionClosed("SSH", 1, "127.0.0.1:9", 10, 20))
+    usual, *records = caplog.records
+    own = ("msg", "args", "message", "lineno", "funcName", "created", "msecs", "relativeCreated")
+    about, numbers = vars(usual).keys() - own, set()
+    for record in (each for each in records if each.levelno == logging.INFO):
+        assert vars(record).keys() == vars(usual).keys()
+        assert {name: vars(record)[name] for name in about} == {
+            name: vars(usual)[name] for name in about
+        }
+        made = logging.makeLogRecord({})
+        assert usual.created <= record.created <= made.created
+        assert usual.relativeCreated <= record.relativeCreated <= made.relativeCreated
+        assert record.msecs == int(record.created % 1 * 1000)
+        numbers.add(record.lineno)
+    assert len(numbers) == 3, "floods are told apart by the line of the call"
+
+
+def test_the_lines_of_connections_go_with_their_level(caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.WARNING)
+    LogReporter(Side.SOURCE)(ConnectionOpened("SSH", 1, "127.0.0.1:9"))
+    assert not caplog.records
+
+
 def test_unix_listeners(caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.INFO)
     report = LogReporter(Side.SOURCE)
@@ -173,6 +205,23 @@ def test_the_other_side_comes_and_goes(peer: Side, caplog: pytest.LogCaptureFixt
     assert written(out) == [
         {"event": "peer_left", "peer": peer.value},
         {"event": "peer_joined", "peer": peer.value},
+    ]
+
+
+def test_a_pause_is_told_with_how_many_wait_and_for_how_long(caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO)
+    out = io.StringIO()
+    for event in (TunnelPaused("link lost", 3, 120.0), TunnelResumed(3.2109, 3, 1_100_000)):
+        LogReporter(Side.SOURCE)(event)
+        JSONReporter(out, "a-tunnel")(event)
+    assert lines(caplog) == [
+        "paused: link lost, 3 connections wait up to 120 s",
+        "resumed after 3.2 s, 1.1 MB sent again",
+    ]
+    assert {record.levelno for record in caplog.records} == {logging.INFO}
+    assert written(out) == [
+        {"event": "paused", "cause": "link lost", "connections": 3, "timeout": 120.0},
+        {"event": "resumed", "after": 3.211, "connections": 3, "bytes_again": 1_100_000},
     ]
 
 

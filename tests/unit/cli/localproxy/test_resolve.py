@@ -182,6 +182,14 @@ CASES = [
         "the argument ('0') for option '{}' is invalid",
     ),
     Case(
+        "resume-timeout",
+        "0",
+        "resume_timeout",
+        0.0,
+        "86401",
+        "the argument ('86401') for option '{}' is invalid",
+    ),
+    Case(
         "dial-timeout",
         "3",
         "dial_timeout",

@@ -24,7 +24,7 @@ from tailrace.link.http.response import MAX_BODY, MAX_HEAD
 from tailrace.link.http.upgrade import UpgradeAccepted, UpgradeParser, accept_for, build_request
 from tailrace.service.relay.handshake import refuse_admission
 from tailrace.service.tunnels.rules import Refusal
-from tailrace.wire import Side
+from tailrace.wire import FLOW, NO_CAPABILITIES, OFFER, RESUME, Capabilities, Side
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # RFC 6455 section 1.3
@@ -88,8 +88,43 @@ def test_request_to_the_byte(port: int, host: str) -> None:
         f"access-token: {TOKEN}\r\n"
         f"client-token: {CLIENT_TOKEN}\r\n"
         "User-Agent: agent/1\r\n"
+        "X-Tailrace-Capabilities: flow, pings\r\n"
         "\r\n"
     )
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "data.tunneling.iot.us-east-1.amazonaws.com",
+        "data.tunneling.iot.cn-north-1.amazonaws.com.cn",
+        "vpce-0a1b-2c3d.data.tunneling.iot.eu-west-1.vpce.amazonaws.com.",
+        "Data.Tunneling.IoT.eusc-de-east-1.AmazonAWS.eu",
+        "data.iot-tunneling.us-east-1.api.aws",
+    ],
+)
+@pytest.mark.parametrize("capabilities", [OFFER, OFFER | RESUME])
+def test_nothing_is_offered_to_aws(host: str, capabilities: Capabilities) -> None:
+    """Recorded from a proxy that knew no offers."""
+    target = endpoint(host=host, port=443, capabilities=capabilities)
+    assert build_request(target, KEY, "agent/1").decode() == (
+        "GET /tunnel?local-proxy-mode=destination HTTP/1.1\r\n"
+        f"Host: {host}\r\n"
+        "Upgrade: websocket\r\n"
+        "Connection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\n"
+        f"Sec-WebSocket-Key: {KEY}\r\n"
+        f"Sec-WebSocket-Protocol: {V3}\r\n"
+        f"access-token: {TOKEN}\r\n"
+        f"client-token: {CLIENT_TOKEN}\r\n"
+        "User-Agent: agent/1\r\n"
+        "\r\n"
+    )
+
+
+@pytest.mark.parametrize("host", ["amazonaws.com.example", "amazonaws.com", "data.notaws.com"])
+def test_a_service_of_another_name_is_made_an_offer(host: str) -> None:
+    assert b"X-Tailrace-Capabilities: " in build_request(endpoint(host=host), KEY, "agent/1")
 
 
 def test_client_token_only_when_there_is_one() -> None:
@@ -153,7 +188,25 @@ def test_flow_messages_are_for_a_service_that_says_it_passes_them_on(
 ) -> None:
     accepted = feed(answer(x_tailrace_flow=value))
     assert accepted is not None
-    assert accepted.flow_messages is passed_on
+    assert accepted.capabilities == (FLOW if passed_on else NO_CAPABILITIES)
+
+
+@pytest.mark.parametrize(
+    ("value", "capabilities"),
+    [
+        ("flow", {"flow"}),
+        ("flow,\tpings , juggling", {"flow", "pings"}),
+        ("Flow", set()),
+        ("", set()),
+        (None, set()),
+    ],
+)
+def test_the_capabilities_are_those_that_both_know(
+    value: str | None, capabilities: set[str]
+) -> None:
+    accepted = feed(answer(x_tailrace_capabilities=value))
+    assert accepted is not None
+    assert accepted.capabilities == capabilities
 
 
 def test_interim_answers_are_passed_over() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -15,6 +16,8 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from support.network.frames import BINARY, frame
+from support.network.sockets import reset
 from support.service import api, config, dial, running, trust
 from support.service.data_plane import CLIENT, RESET, data, open_tunnel, plain, start
 from support.waiting import HANG
@@ -27,8 +30,21 @@ from tailrace.service.tunneling_service import TunnelingService
 from tailrace.service.tunnels.rules import Owner, TunnelSpec
 from tailrace.service.tunnels.sqlite_store import SqliteStore
 from tailrace.service.tunnels.store import Things
-from tailrace.wire import MAX_PAYLOAD, SUBPROTOCOL_V3, Message, Side
+from tailrace.wire import (
+    CAPABILITIES_FIELD,
+    MAX_PAYLOAD,
+    SUBPROTOCOL_V3,
+    Message,
+    Side,
+    encode_delimited,
+)
 
+OTHERS = (
+    "User-Agent: localproxy linux 64-bit/boost-1.74.0/openssl-3.0.0/protobuf-3.21.12\r\n",
+    "User-Agent: Go-http-client/1.1\r\n",
+    "",
+)
+"""What C++ and Go proxies, and those without a name, say of themselves."""
 USED = "Invalid access token: The access token was previously used and can not be used again."
 DIFFERS = (
     "Invalid client token: The provided client token does not match the client token that was "
@@ -82,6 +98,49 @@ class TestHandshake:
             response = peer.socket.response
             assert response is not None
             assert response.headers["X-Tailrace-Flow"] == "1"
+            assert CAPABILITIES_FIELD not in response.headers
+
+    async def test_an_offer_is_answered(
+        self, service: TunnelingService, tunnel: dict[str, Any]
+    ) -> None:
+        headers = {
+            "access-token": tunnel["sourceAccessToken"],
+            CAPABILITIES_FIELD: "flow, pings",
+        }
+        async with dial(service.endpoints, "source", "", additional_headers=headers) as peer:
+            response = peer.socket.response
+            assert response is not None
+            assert response.headers[CAPABILITIES_FIELD] == "flow"
+            assert "X-Tailrace-Flow" not in response.headers
+
+    @pytest.mark.parametrize("side", list(Side))
+    @pytest.mark.parametrize("agent", OTHERS)
+    async def test_not_a_byte_more_for_others(self, tmp_path: Path, side: Side, agent: str) -> None:
+        """The whole answer and the first frame, as recorded before there were offers."""
+        async with plain(tmp_path) as served:
+            opened = served.control.open_tunnel(TunnelSpec())
+            token = opened.source_token if side is Side.SOURCE else opened.destination_token
+            reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+            writer.write(
+                f"GET /tunnel?local-proxy-mode={side} HTTP/1.1\r\nHost: localhost\r\n"
+                "Upgrade: websocket\r\nConnection: upgrade\r\n"
+                "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+                f"Sec-WebSocket-Protocol: {SUBPROTOCOL_V3}\r\n"
+                f"access-token: {token.reveal()}\r\n{agent}\r\n".encode()
+            )
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            first = await reader.readexactly(6)
+            writer.transport.abort()
+        assert re.fullmatch(
+            "HTTP/1.1 101 Switching Protocols\r\n"
+            f"Sec-WebSocket-Protocol: {SUBPROTOCOL_V3}\r\n"
+            "channel-id: [0-9a-f]{24}\r\n"
+            "Connection: upgrade\r\n"
+            "Upgrade: websocket\r\n"
+            r"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK\+xOo=" + "\r\n\r\n",
+            head,
+        )
+        assert first == b"\x82\x04\x00\x02\x08\x05"
 
     async def test_a_token_in_a_cookie(
         self, service: TunnelingService, tunnel: dict[str, Any]
@@ -304,7 +363,40 @@ class TestFailingStore:
         assert record.source.status == "DISCONNECTED"
 
 
+def reach(service: TunnelingService, token: str) -> ssl.SSLSocket:
+    """Return the socket of a destination without a loop, behind its handshake; blocking."""
+    host, _, port = service.endpoints.data_endpoint.rpartition(":")
+    plain_socket = socket.create_connection((host, int(port)), HANG)
+    found = trust(service.endpoints).wrap_socket(plain_socket, server_hostname=host)
+    found.sendall(
+        f"GET /tunnel?local-proxy-mode=destination HTTP/1.1\r\nHost: {host}\r\n"
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: 9/h0zvwMEXrg06G+RjnmcA==\r\n"
+        f"Sec-WebSocket-Protocol: {SUBPROTOCOL_V3}\r\naccess-token: {token}\r\n\r\n".encode()
+    )
+    assert found.recv(4096).startswith(b"HTTP/1.1 101 ")
+    return found
+
+
 class TestComingAndGoing:
+    async def test_a_client_that_was_reset_behind_much_has_left(
+        self, service: TunnelingService, tunnel: dict[str, Any], loop_kind: str
+    ) -> None:
+        """Libuv tells of that once, and TLS may not read all of it then."""
+        async with dial(service.endpoints, "source", tunnel["sourceAccessToken"]) as source:
+            token = tunnel["destinationAccessToken"]
+            destination = await asyncio.to_thread(reach, service, token)
+            await source.send(start())
+            await asyncio.to_thread(destination.recv, 4096)
+            # All of it is there before the loop sees any.
+            for _ in range(6):
+                sent = encode_delimited(data(bytes(8_000)))
+                destination.sendall(frame(BINARY, sent, masked=True))
+            reset(destination)
+            async with asyncio.timeout(HANG):
+                while (await source.recv()).type != RESET:
+                    pass
+
     async def test_a_newer_connection_replaces_an_older_one(
         self, service: TunnelingService, tunnel: dict[str, Any]
     ) -> None:

@@ -19,7 +19,16 @@ from tailrace.service.relay.handshake import (
     refuse_admission,
 )
 from tailrace.service.tunnels.rules import Refusal
-from tailrace.wire import SUBPROTOCOL_V1, SUBPROTOCOL_V2, SUBPROTOCOL_V3, Side
+from tailrace.wire import (
+    CAPABILITIES_FIELD,
+    NO_CAPABILITIES,
+    OFFER,
+    SUBPROTOCOL_V1,
+    SUBPROTOCOL_V2,
+    SUBPROTOCOL_V3,
+    Side,
+    format_capabilities,
+)
 
 TARGET = "/tunnel?local-proxy-mode=source"
 UPGRADE = [
@@ -31,6 +40,7 @@ UPGRADE = [
 ]
 PROTOCOL = ("Sec-WebSocket-Protocol", SUBPROTOCOL_V3)
 TOKEN = ("access-token", "tok")
+AGENT = "localproxy linux 64-bit/python-3.11.7/openssl-3.0.2/tailrace-0.1.0"
 CLIENT = ("client-token", "2da438cf-9a30-4148-b236-c338182f243c")
 
 
@@ -71,14 +81,43 @@ def test_the_destination_without_client_token() -> None:
 @pytest.mark.parametrize(
     ("agent", "is_tailrace"),
     [
-        ("localproxy linux 64-bit/python-3.11.7/openssl-3.0.2/tailrace-0.1.0", True),
+        (AGENT, True),
         ("localproxy Linux 64-bit/boost-1.87.0/openssl-3.0.2/protobuf-3.17.3", False),
         ("tailrace", False),
     ],
 )
-def test_whose_client_it_is(agent: str, is_tailrace: bool) -> None:
-    assert read(PROTOCOL, TOKEN, ("User-Agent", agent)).is_tailrace is is_tailrace
-    assert not read(PROTOCOL, TOKEN).is_tailrace
+def test_a_proxy_of_this_project_that_makes_no_offer(agent: str, is_tailrace: bool) -> None:
+    handshake = read(PROTOCOL, TOKEN, ("User-Agent", agent))
+    assert handshake.capabilities == ({"flow", "pings"} if is_tailrace else NO_CAPABILITIES)
+    assert handshake.agreement == (("X-Tailrace-Flow", "1") if is_tailrace else None)
+    nameless = read(PROTOCOL, TOKEN)
+    assert (nameless.capabilities, nameless.agreement) == (NO_CAPABILITIES, None)
+
+
+@pytest.mark.parametrize(
+    ("offer", "capabilities", "passed_on"),
+    [
+        ("flow, pings", {"flow", "pings"}, "flow"),
+        ("juggling,flow", {"flow"}, "flow"),
+        ("resume, pings, flow", {"flow", "pings", "resume"}, "flow, resume"),
+        ("pings", {"pings"}, ""),
+        ("", set(), ""),
+    ],
+)
+@pytest.mark.parametrize("agent", [AGENT, "curl/8"])
+def test_an_offer_is_answered_with_what_is_passed_on(
+    offer: str, capabilities: set[str], passed_on: str, agent: str
+) -> None:
+    """Whatever the client is called."""
+    offered = ("x-tailrace-capabilities", offer)
+    handshake = read(PROTOCOL, TOKEN, ("User-Agent", agent), offered)
+    assert handshake.capabilities == capabilities
+    assert handshake.agreement == ("X-Tailrace-Capabilities", passed_on)
+
+
+def test_what_proxies_offer_is_understood() -> None:
+    offered = (CAPABILITIES_FIELD, format_capabilities(OFFER))
+    assert read(PROTOCOL, TOKEN, offered).capabilities == OFFER
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator
 import aiofastnet
 import pytest
 
+from support.network.sockets import reset
 from support.plugins.clock import ManualClock
+from support.waiting import HANG
 from tailrace.service.relay.read_gate import ReadBlock, ReadGate
 from tailrace.service.relay.read_limiter import FULL_READ, SMALL_READ, ReadLimiter
 from tailrace.service.telemetry.counters import StallClock
@@ -141,6 +143,7 @@ class Receiver(asyncio.BufferedProtocol):
         self.blocks = False
         self.sizes: list[int] = []
         self.buffer = bytearray(4 * FULL_READ)
+        self.lost = False
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return memoryview(self.buffer)
@@ -150,6 +153,9 @@ class Receiver(asyncio.BufferedProtocol):
         if self.blocks:
             self.gate.block(BUDGET)
             self.gate.apply()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
 
 
 class TestAiofastnet:
@@ -193,6 +199,39 @@ class TestAiofastnet:
                 await asyncio.sleep(0)
             assert receiver.sizes == [FULL_READ] * reads
             gate.unblock(BUDGET)
+
+
+async def test_a_reset_behind_bytes_is_found(gate: ReadGate, loop_kind: str) -> None:
+    """Behind TLS on uvloop, nobody else would tell of it."""
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        far = socket.create_connection(listening.getsockname())
+        near, _ = listening.accept()
+    near.setblocking(False)
+    receiver = Receiver(gate)
+    transport, _ = await aiofastnet.create_connection(loop, lambda: receiver, sock=near)
+    gate.attach(transport)
+    gate.limit_reads(small=True)
+    gate.look_again()
+    far.sendall(bytes(3 * FULL_READ))
+    reset(far)
+    async with asyncio.timeout(HANG):
+        while not receiver.sizes:
+            await asyncio.sleep(0)
+        while not receiver.lost:
+            gate.look_again()
+            await asyncio.sleep(0.001)
+    assert sum(receiver.sizes) == 3 * FULL_READ
+    gate.look_again()
+    gate.detach()
+    gate.look_again()
+
+
+async def test_what_is_not_read_is_not_looked_at(gate: ReadGate, transport: Transport) -> None:
+    gate.block(PEER)
+    await asyncio.sleep(0)
+    gate.look_again()
+    assert transport.told == ["pause"]
 
 
 async def test_reads_of_other_transports_are_not_limited(gate: ReadGate) -> None:

@@ -18,8 +18,13 @@ from tailrace.service.relay.turn_budget import (
 )
 from tailrace.service.telemetry.counters import Counters, ResetCause
 from tailrace.wire import (
+    FLOW,
     MAX_PAYLOAD,
+    NO_CAPABILITIES,
+    PASSED_ON,
     PEER_MESSAGES,
+    RESUME_MESSAGES,
+    Capabilities,
     DataHeader,
     Message,
     MessageSplitter,
@@ -71,7 +76,7 @@ class Recorder:
                 message = decode(body)
                 kept = self.told if message.type in PEER_MESSAGES else found
                 kept.append(message._replace(payload=bytes(message.payload)))
-        assert splitter.pending == 0
+        assert len(splitter.partial) == 0
         self.frames.clear()
         return found
 
@@ -85,18 +90,27 @@ class Tunnel:
         self.source, self.source_link = self.connect(Side.SOURCE)
         self.destination, self.destination_link = self.connect(Side.DESTINATION)
 
-    def connect(self, side: Side, *, is_tailrace: bool = False) -> tuple[RelayEnd, Recorder]:
+    def connect(
+        self, side: Side, *, has_flow: bool = False, capabilities: Capabilities | None = None
+    ) -> tuple[RelayEnd, Recorder]:
         link = Recorder()
-        end = new_end(link, side, self.counters, is_tailrace=is_tailrace)
+        end = new_end(link, side, self.counters, has_flow=has_flow, capabilities=capabilities)
         end.join(self.switchboard, "t", 1e9)
         return end, link
 
 
 def new_end(
-    link: Recorder, side: Side, counters: Counters | None = None, *, is_tailrace: bool = False
+    link: Recorder,
+    side: Side,
+    counters: Counters | None = None,
+    *,
+    has_flow: bool = False,
+    capabilities: Capabilities | None = None,
 ) -> RelayEnd:
     counters = counters or Counters(lambda: 0.0)
-    return RelayEnd(link, side, ("A", "B"), counters, TurnBudget(), is_tailrace=is_tailrace)
+    if capabilities is None:
+        capabilities = FLOW if has_flow else NO_CAPABILITIES
+    return RelayEnd(link, side, ("A", "B"), counters, TurnBudget(), capabilities)
 
 
 @pytest.fixture
@@ -281,6 +295,18 @@ class TestRecognisedMessages:
         self.warm(tunnel, service)
         sent = [data(b"one", 1, service, number) for number in (4, 5, 6)] * 3
         feed(tunnel.source, *sent)
+        assert tunnel.destination_link.take() == sent
+
+    def test_not_in_the_middle_of_another_message(self, tunnel: Tunnel, service: str) -> None:
+        """A payload may look like a message, and come in a frame of its own."""
+        self.warm(tunnel, service)
+        inner = DataHeader(1, service, 1).build(4) + b"what"
+        payload = b"before" + inner + b"after"
+        outer = DataHeader(1, service, 1).build(len(payload)) + payload
+        at = outer.index(inner)
+        for frame in (inner, outer[:at], inner, b"after"):
+            tunnel.source.frame_received(memoryview(frame))
+        sent = [data(each, 1, service) for each in (b"what", payload)]
         assert tunnel.destination_link.take() == sent
 
     @pytest.mark.parametrize("who", ["source", "destination"])
@@ -646,9 +672,9 @@ class TestFlowMessages:
     def tunnel(self, source: bool, destination: bool) -> Tunnel:
         """Return a tunnel with a stream; say which of its clients are ours."""
         tunnel = Tunnel()
-        tunnel.source, tunnel.source_link = tunnel.connect(Side.SOURCE, is_tailrace=source)
+        tunnel.source, tunnel.source_link = tunnel.connect(Side.SOURCE, has_flow=source)
         tunnel.destination, tunnel.destination_link = tunnel.connect(
-            Side.DESTINATION, is_tailrace=destination
+            Side.DESTINATION, has_flow=destination
         )
         feed(tunnel.source, start())
         assert tunnel.destination_link.take() == [start()]
@@ -695,13 +721,13 @@ class TestFlowMessages:
         tunnel = self.tunnel(True, True)
         tunnel.destination.leave()
         feed(tunnel.source, self.PAUSE)
-        _, link = tunnel.connect(Side.DESTINATION, is_tailrace=True)
+        _, link = tunnel.connect(Side.DESTINATION, has_flow=True)
         feed(tunnel.source, self.PAUSE, self.RESUME)
         assert link.take() == []
 
     def test_those_of_an_old_source_s_streams_do_not_reach_a_new_one(self) -> None:
         tunnel = self.tunnel(True, True)
-        source, link = tunnel.connect(Side.SOURCE, is_tailrace=True)
+        source, link = tunnel.connect(Side.SOURCE, has_flow=True)
         feed(source, start())
         feed(tunnel.destination, self.PAUSE)
         assert link.take() == []
@@ -709,17 +735,30 @@ class TestFlowMessages:
         feed(tunnel.destination, self.PAUSE)
         assert link.take() == [self.PAUSE]
 
-    @pytest.mark.parametrize("is_tailrace", [True, False])
-    def test_one_that_is_not_ignorable_is_refused(self, is_tailrace: bool) -> None:
-        tunnel = self.tunnel(is_tailrace, is_tailrace)
+    @pytest.mark.parametrize("kind", sorted(RESUME_MESSAGES))
+    def test_those_of_resumption_are_unknown(self, kind: MessageType) -> None:
+        """To clients that have not offered to go on over lost links."""
+        tunnel = self.tunnel(True, True)
+        odd = Message(kind, 1, "A", 1, b"payload", ignorable=True)
+        for message in (odd, odd._replace(stream_id=0, service_id="", connection_id=0)):
+            feed(tunnel.source, message, data())
+            assert tunnel.destination_link.take() == [data()]
+            feed(tunnel.destination, message)
+            assert tunnel.source_link.take() == []
+        with pytest.raises(RemoteProtocolError, match=f"type {kind}"):
+            feed(tunnel.source, odd._replace(ignorable=False))
+
+    @pytest.mark.parametrize("has_flow", [True, False])
+    def test_one_that_is_not_ignorable_is_refused(self, has_flow: bool) -> None:
+        tunnel = self.tunnel(has_flow, has_flow)
         with pytest.raises(RemoteProtocolError, match="type 1001"):
             feed(tunnel.source, self.PAUSE._replace(ignorable=False))
 
-    @pytest.mark.parametrize("is_tailrace", [True, False])
+    @pytest.mark.parametrize("has_flow", [True, False])
     def test_one_that_names_nothing_is_as_harmless_as_any_unknown_message(
-        self, is_tailrace: bool
+        self, has_flow: bool
     ) -> None:
-        tunnel = self.tunnel(is_tailrace, is_tailrace)
+        tunnel = self.tunnel(has_flow, has_flow)
         for odd in (
             Message(1001, ignorable=True),
             Message(1001, -1, "A", ignorable=True),
@@ -747,13 +786,13 @@ class TestPresence:
         tunnel = Tunnel()
         tunnel.source.leave()
         tunnel.destination.leave()
-        _, link = tunnel.connect(side, is_tailrace=True)
+        _, link = tunnel.connect(side, has_flow=True)
         assert self.told(link) == [self.NOBODY]
         stranger, far = tunnel.connect(side.other)
         assert self.told(link) == [self.STRANGER]
         stranger.leave()
         assert self.told(link) == [self.NOBODY]
-        _, ours = tunnel.connect(side.other, is_tailrace=True)
+        _, ours = tunnel.connect(side.other, has_flow=True)
         assert self.told(link) == [self.OURS]
         assert self.told(ours) == [self.OURS]
         tunnel.connect(side.other)
@@ -762,7 +801,7 @@ class TestPresence:
 
     def test_one_that_does_not_read_is_told_the_latest_once_it_does(self) -> None:
         tunnel = Tunnel()
-        source, link = tunnel.connect(Side.SOURCE, is_tailrace=True)
+        source, link = tunnel.connect(Side.SOURCE, has_flow=True)
         source.write_blocked()
         for _ in range(1000):
             tunnel.connect(Side.DESTINATION)
@@ -773,10 +812,10 @@ class TestPresence:
         source.write_unblocked()
         assert self.told(link) == []
 
-    @pytest.mark.parametrize("is_tailrace", [True, False])
-    def test_no_client_may_say_so(self, is_tailrace: bool) -> None:
+    @pytest.mark.parametrize("has_flow", [True, False])
+    def test_no_client_may_say_so(self, has_flow: bool) -> None:
         tunnel = Tunnel()
-        source, _ = tunnel.connect(Side.SOURCE, is_tailrace=is_tailrace)
+        source, _ = tunnel.connect(Side.SOURCE, has_flow=has_flow)
         with pytest.raises(RemoteProtocolError, match="type 1003"):
             feed(source, self.OURS)
 
@@ -785,12 +824,12 @@ class TestWhy:
     """Resets tell proxies of this project why; to all others they are what they were."""
 
     @pytest.mark.parametrize(
-        ("is_tailrace", "why"), [(True, b"no destination is connected"), (False, b"")]
+        ("has_flow", "why"), [(True, b"no destination is connected"), (False, b"")]
     )
-    def test_a_start_without_a_peer(self, is_tailrace: bool, why: bytes) -> None:
+    def test_a_start_without_a_peer(self, has_flow: bool, why: bytes) -> None:
         tunnel = Tunnel()
         tunnel.destination.leave()
-        source, link = tunnel.connect(Side.SOURCE, is_tailrace=is_tailrace)
+        source, link = tunnel.connect(Side.SOURCE, has_flow=has_flow)
         feed(source, start())
         assert link.take() == [reset(connection=1)._replace(payload=why)]
         source.write_blocked()
@@ -798,10 +837,10 @@ class TestWhy:
         source.write_unblocked()
         assert link.take() == [reset(2, connection=1)._replace(payload=why)]
 
-    @pytest.mark.parametrize(("is_tailrace", "why"), [(True, b"the source has left"), (False, b"")])
-    def test_a_peer_that_leaves(self, is_tailrace: bool, why: bytes) -> None:
+    @pytest.mark.parametrize(("has_flow", "why"), [(True, b"the source has left"), (False, b"")])
+    def test_a_peer_that_leaves(self, has_flow: bool, why: bytes) -> None:
         tunnel = Tunnel()
-        tunnel.destination, link = tunnel.connect(Side.DESTINATION, is_tailrace=is_tailrace)
+        tunnel.destination, link = tunnel.connect(Side.DESTINATION, has_flow=has_flow)
         feed(tunnel.source, start())
         assert link.take() == [start()]
         tunnel.source.leave()
@@ -865,3 +904,128 @@ class TestCounting:
             ResetCause.PEER_LEFT: 2,
             ResetCause.PEER_ABSENT: 1,
         }
+
+
+class TestResumption:
+    """Two clients that go on over lost links by themselves."""
+
+    OFFER = Message(MessageType.SESSION_OFFER, payload=b"an offer", ignorable=True)
+    ACK = Message(MessageType.CONNECTION_ACK, 1, "A", 1, b"so far", ignorable=True)
+    FIN = ACK._replace(type=MessageType.CONNECTION_FIN)
+    LEFT = Message(MessageType.PEER_LEFT, ignorable=True)
+
+    def tunnel(self, destination: Capabilities = PASSED_ON) -> Tunnel:
+        """Return a tunnel with a stream, whose source goes on."""
+        tunnel = Tunnel()
+        tunnel.source, tunnel.source_link = tunnel.connect(Side.SOURCE, capabilities=PASSED_ON)
+        tunnel.destination, tunnel.destination_link = tunnel.connect(
+            Side.DESTINATION, capabilities=destination
+        )
+        feed(tunnel.source, start())
+        assert tunnel.destination_link.take() == [start()]
+        return tunnel
+
+    def test_their_messages_pass_in_their_place(self) -> None:
+        tunnel = self.tunnel()
+        feed(tunnel.source, data(), self.OFFER, self.ACK, data(), self.FIN)
+        sent = [data(), self.OFFER, self.ACK, data(), self.FIN]
+        assert tunnel.destination_link.take() == sent
+        feed(tunnel.destination, *sent)
+        assert tunnel.source_link.take() == sent
+        assert tunnel.counters.offers == 2
+
+    @pytest.mark.parametrize("others", [NO_CAPABILITIES, FLOW])
+    def test_nobody_else_sees_or_sends_any(self, others: Capabilities) -> None:
+        tunnel = self.tunnel(others)
+        messages = (self.OFFER, self.ACK, self.FIN)
+        feed(tunnel.source, *messages)
+        assert tunnel.destination_link.frames == []
+        feed(tunnel.destination, *messages)
+        assert tunnel.source_link.take() == []
+        assert tunnel.counters.offers == 0
+
+    def test_those_of_a_stream_that_is_over_are_dropped(self) -> None:
+        tunnel = self.tunnel()
+        feed(tunnel.source, self.ACK._replace(stream_id=9), self.OFFER)
+        assert tunnel.destination_link.take() == [self.OFFER]
+
+    def test_a_peer_that_leaves_is_told_of_and_no_stream_is_reset(self) -> None:
+        tunnel = self.tunnel()
+        tunnel.source_link.take()
+        tunnel.source_link.told.clear()
+        tunnel.destination.leave()
+        assert tunnel.source_link.take() == []
+        assert tunnel.source_link.told == [self.LEFT]
+        assert not tunnel.counters.resets[ResetCause.PEER_LEFT]
+        assert tunnel.counters.suspended == 1
+        feed(tunnel.source, self.OFFER)
+        assert tunnel.counters.offers == 0
+        # The stream is forgotten: its data goes nowhere, and it can be started again.
+        _, link = tunnel.connect(Side.DESTINATION, capabilities=PASSED_ON)
+        tunnel.source.pong_received(tunnel.source_link.pings[-1])
+        feed(tunnel.source, data(), self.ACK)
+        assert link.take() == []
+        feed(tunnel.source, start(), data())
+        assert link.take() == [start(), data()]
+
+    def test_what_a_source_sends_before_it_knows_is_not_for_the_next_peer(self) -> None:
+        tunnel = self.tunnel()
+        tunnel.destination.leave()
+        tunnel.source_link.take()
+        _, link = tunnel.connect(Side.DESTINATION)
+        more = start()._replace(type=MessageType.CONNECTION_START, connection_id=2)
+        feed(tunnel.source, start(), data(), more, self.OFFER, start(2, "B"), data(b"x", 2, "B"))
+        assert link.take() == []
+        assert tunnel.source_link.take() == []
+        tunnel.source.pong_received(tunnel.source_link.pings[-1])
+        feed(tunnel.source, start(2), data(b"x", 2))
+        assert link.take() == [start(2), data(b"x", 2)]
+
+    @pytest.mark.parametrize("others", [NO_CAPABILITIES, FLOW])
+    def test_streams_with_anybody_else_are_reset(self, others: Capabilities) -> None:
+        tunnel = self.tunnel(others)
+        tunnel.destination.leave()
+        assert [each.type for each in tunnel.source_link.take()] == [MessageType.STREAM_RESET]
+        assert tunnel.counters.resets[ResetCause.PEER_LEFT] == 1
+        assert tunnel.counters.suspended == 0
+
+    def test_a_source_that_leaves_puts_up_the_fence(self) -> None:
+        tunnel = self.tunnel()
+        tunnel.destination_link.take()
+        source, link = tunnel.connect(Side.SOURCE, capabilities=PASSED_ON)
+        assert tunnel.destination_link.take() == []
+        assert tunnel.destination_link.told[-2] == self.LEFT
+        feed(tunnel.destination, self.OFFER, data())
+        assert link.take() == []
+        tunnel.destination.pong_received(tunnel.destination_link.pings[-1])
+        feed(tunnel.destination, self.OFFER)
+        assert link.take() == [self.OFFER]
+        feed(source, self.OFFER)
+        assert tunnel.destination_link.take() == [self.OFFER]
+
+    def test_who_does_not_read_is_told_ahead_of_what_the_next_peer_sends(self) -> None:
+        tunnel = self.tunnel()
+        tunnel.destination_link.take()
+        tunnel.destination_link.told.clear()
+        tunnel.destination.write_blocked()
+        source, _ = tunnel.connect(Side.SOURCE, capabilities=PASSED_ON)
+        assert tunnel.destination_link.take() == []
+        assert tunnel.destination_link.told == [self.LEFT]
+        feed(source, self.OFFER)
+        assert tunnel.destination_link.take() == [self.OFFER]
+        tunnel.destination.write_unblocked()
+        tunnel.destination_link.take()
+        assert [each.type for each in tunnel.destination_link.told] == [
+            MessageType.PEER_LEFT,
+            MessageType.PEER_JOINED,
+        ]
+
+    @pytest.mark.parametrize(
+        ("peer", "words"), [(PASSED_ON, b"flow, resume"), (FLOW, b"flow"), (NO_CAPABILITIES, b"")]
+    )
+    def test_they_are_told_what_the_other_side_can_do(
+        self, peer: Capabilities, words: bytes
+    ) -> None:
+        tunnel = self.tunnel(peer)
+        tunnel.source_link.take()
+        assert tunnel.source_link.told[-1].payload == words

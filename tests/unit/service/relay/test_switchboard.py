@@ -1,7 +1,7 @@
 """The switchboard: who hears of whom, and in which order."""
 
 from tailrace.service.relay.switchboard import Switchboard
-from tailrace.wire import Message, Side
+from tailrace.wire import FLOW, NO_CAPABILITIES, Capabilities, Message, Side
 
 LATER = 1e9
 """When tunnels end that are not to end here."""
@@ -10,9 +10,9 @@ LATER = 1e9
 class Box:
     """An inbox that writes down what it is told."""
 
-    def __init__(self, *, is_tailrace: bool = False) -> None:
+    def __init__(self, capabilities: Capabilities = NO_CAPABILITIES) -> None:
         self.heard: list[object] = []
-        self.is_tailrace = is_tailrace
+        self.capabilities = capabilities
         self.joined = 0
         """How often it was told that the other side has connected."""
 
@@ -77,16 +77,16 @@ def test_replacing_a_side() -> None:
 
 def test_one_that_was_there_before_learns_who_joins() -> None:
     switchboard = Switchboard()
-    source, destination = Box(is_tailrace=True), Box()
+    source, destination = Box(FLOW), Box()
     attachment = switchboard.join("t", Side.SOURCE, source, LATER)
-    assert not attachment.peer_is_tailrace
+    assert attachment.peer_capabilities == NO_CAPABILITIES
     back = switchboard.join("t", Side.DESTINATION, destination, LATER)
     assert (source.joined, destination.joined) == (1, 0)
-    assert not attachment.peer_is_tailrace
-    assert back.peer_is_tailrace
-    switchboard.join("t", Side.DESTINATION, Box(is_tailrace=True), LATER)
+    assert attachment.peer_capabilities == NO_CAPABILITIES
+    assert back.peer_capabilities == FLOW
+    switchboard.join("t", Side.DESTINATION, Box(FLOW), LATER)
     assert source.joined == 2
-    assert attachment.peer_is_tailrace
+    assert attachment.peer_capabilities == FLOW
 
 
 def test_leaving() -> None:

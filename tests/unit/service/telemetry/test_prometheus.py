@@ -53,6 +53,7 @@ def test_everything(store: SqliteStore) -> None:
     source = counters.traffic[Side.SOURCE]
     source.links, source.messages, source.bytes = 2, 30, 4000
     counters.resets[ResetCause.PEER_LEFT] = 4
+    counters.suspended, counters.offers = 5, 11
     counters.refusals["token_used"] = 6
     counters.ended["lost"] = 8
     counters.requests["OpenTunnel", "ok"] = 9
@@ -74,6 +75,8 @@ def test_everything(store: SqliteStore) -> None:
         "tailrace_messages_total source": 30,
         "tailrace_bytes_total source": 4000,
         "tailrace_stream_resets_total peer_left": 4,
+        "tailrace_sessions_suspended_total": 5,
+        "tailrace_session_offers_total": 11,
         "tailrace_handshakes_refused_total token_used": 6,
         "tailrace_links_ended_total lost": 8,
         "tailrace_api_requests_total OpenTunnel ok": 9,

@@ -43,6 +43,7 @@ def test_counts_and_a_summary(
     source = counters.traffic[Side.SOURCE]
     source.links, source.messages, source.bytes = 2, 30, 4000
     counters.resets[ResetCause.PEER_LEFT] = 4
+    counters.suspended, counters.offers = 5, 11
     counters.refusals["token_used"] = 6
     counters.ended["lost"] = 8
     counters.requests["OpenTunnel", "ok"] = 9
@@ -62,6 +63,8 @@ def test_counts_and_a_summary(
                 "destination": {"links": 0, "messages": 0, "bytes": 0},
             },
             "resets": {"peer_left": 4},
+            "suspended": 5,
+            "offers": 11,
             "refused": {"token_used": 6},
             "ended": {"lost": 8},
             "requests": 9,

@@ -1,0 +1,263 @@
+"""DATA messages that were sent for a connection and that the peer has not acknowledged.
+
+Most of them are never looked at again, so keeping them must cost next to nothing. They are kept as
+they were sent, header and all. A large one stays in the block that it was read into, and the next
+read takes another block. Small ones are copied behind one another, and put together if they are
+tiny. Where each begins is found out only when they have to be sent again, and what memory they take
+is counted a good many at a time.
+
+Offsets count the payload bytes of the connection from its first. Invariant: the pieces, and the
+tail behind them, hold whole messages; ``base`` lies in the first piece, or in the tail.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Final, TypeAlias
+
+from ..wire import MAX_PAYLOAD, DataHeader
+
+__all__ = ["LARGE", "MAX_KEPT", "Block", "ReplayBuffer", "ReplayMemory"]
+
+LARGE: Final = 32 * 1024
+"""Bytes of payload from which on a message stays in its block, of which it then fills half."""
+MAX_KEPT: Final = 24 * 1024 * 1024
+"""Bytes that the connections of a tunnel may keep together, as far as they are counted; above that
+none is read."""
+_LOW: Final = MAX_KEPT // 2
+_UNCOUNTED: Final = 8 * 1024 * 1024
+"""Bytes of payload that all connections together may send before they are counted."""
+_TINY_SHARE: Final = 8 * 1024
+_FIRST_SHARE: Final = 16 * 1024
+_SMALL_SHARE: Final = 4 * MAX_PAYLOAD
+_LARGE_SHARE: Final = 16 * MAX_PAYLOAD
+"""Bytes that a connection may send before that: fewer where most of the memory is headers."""
+_TINY: Final = 4
+"""Bytes that are kept for each byte of payload, at which messages are put together."""
+_SPARE: Final = 32
+"""Blocks that wait to be read into again."""
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+class Block:
+    """Memory for one DATA message; the gap in front of the payload takes its header."""
+
+    __slots__ = ("memory", "payload", "view")
+
+    GAP: Final = DataHeader.MAX_SIZE
+
+    def __init__(self, max_payload: int = MAX_PAYLOAD) -> None:
+        self.memory = bytearray(self.GAP + max_payload)
+        self.view = memoryview(self.memory)
+        self.payload = self.view[self.GAP :]
+
+
+class ReplayMemory:
+    """What all connections of a tunnel keep, in bytes, and the blocks that are free."""
+
+    __slots__ = (
+        "_full",
+        "_max_payload",
+        "filled",
+        "keeping",
+        "owing",
+        "room_made",
+        "size",
+        "spare",
+    )
+
+    def __init__(self, max_payload: int = MAX_PAYLOAD) -> None:
+        self._max_payload = max_payload
+        self._full = False
+        self.spare: list[Block] = []
+        """Blocks to read into, before :meth:`new_block` makes another one."""
+        self.size = 0
+        """Bytes that are kept and counted."""
+        self.keeping = 0
+        """Connections that keep something."""
+        self.owing = 0
+        """Connections that owe the peer an acknowledgement."""
+        self.filled: Callable[[], None] = _nothing
+        """Called when as much is kept as may be."""
+        self.room_made: Callable[[], None] = _nothing
+        """Called when only half as much is kept again."""
+
+    def new_block(self) -> Block:
+        """Make a block to read into."""
+        return Block(self._max_payload)
+
+    def share(self, most: int) -> int:
+        """Return how many bytes of payload a connection may send uncounted, of ``most``."""
+        return max(_TINY_SHARE, min(most, _UNCOUNTED // max(1, self.keeping)))
+
+    def count(self, size: int) -> None:
+        """Count ``size`` bytes more, or less where it is negative."""
+        self.size += size
+        if self.size > MAX_KEPT and not self._full:
+            self._full = True
+            self.filled()
+        elif self._full and self.size <= _LOW:
+            self._full = False
+            self.room_made()
+        del self.spare[_SPARE:]
+
+
+_Piece: TypeAlias = tuple[memoryview, int, Block | None]
+"""Whole messages, the offset behind their payload, and the block of a large one."""
+
+
+class ReplayBuffer:
+    """What has been sent in one direction of a connection and may have to be sent again.
+
+    Small messages are kept by adding them to :attr:`tail`, and a large one by adding it to
+    :attr:`pieces`, behind :meth:`end_tail` if there is any. Its block must not be changed from then
+    on. Call :meth:`count` before there is more than the share of the memory.
+    """
+
+    __slots__ = (
+        "_again",
+        "_counted",
+        "_dropped",
+        "_header",
+        "_keeps",
+        "base",
+        "memory",
+        "pieces",
+        "tail",
+    )
+
+    def __init__(self, memory: ReplayMemory, header: DataHeader) -> None:
+        self.memory = memory
+        self.base = 0
+        """The offset up to which everything is acknowledged."""
+        self.tail = bytearray()
+        """The latest small messages."""
+        self.pieces: deque[_Piece] = deque()
+        """What comes before them."""
+        self._header = header
+        self._counted = 0
+        """The first pieces, which the memory has counted."""
+        self._keeps = False
+        """Whether it is one of those that keep something."""
+        self._dropped = 0
+        """The offset of the first byte that is kept."""
+        self._again: deque[memoryview] = deque()
+        """What has to be sent again on this link."""
+
+    def end_tail(self, end: int) -> bool:
+        """Make a piece of the small messages; ``end`` is the offset behind them.
+
+        Return whether they were tiny.
+        """
+        tail, self.tail = memoryview(self.tail), bytearray()
+        start = self.pieces[-1][1] if self.pieces else self._dropped
+        is_tiny = len(tail) > _TINY * (end - start)
+        self.pieces.append((self._joined(tail) if is_tiny else tail, end, None))
+        return is_tiny
+
+    def _joined(self, messages: memoryview, skipped: int = 0) -> memoryview:
+        """Return the payload of messages, but for its first bytes, in as few as possible."""
+        payload = bytearray()
+        at = 0
+        for size, paid in self._walk(messages):
+            at += size
+            payload += messages[at - paid : at]
+        joined = bytearray()
+        for at in range(skipped, len(payload), MAX_PAYLOAD):
+            part = payload[at : at + MAX_PAYLOAD]
+            joined += self._header.build(len(part)) + part
+        return memoryview(joined)
+
+    def count(self, end: int) -> int:
+        """Count what is kept, up to offset ``end``; return how much may be sent uncounted."""
+        most = _LARGE_SHARE if self.pieces and self.pieces[-1][2] is not None else _SMALL_SHARE
+        if self.tail:
+            most = _TINY_SHARE if self.end_tail(end) else _SMALL_SHARE
+        self._note(keeps=bool(self.pieces))
+        size = sum(map(_size, islice(self.pieces, self._counted, None)))
+        self._counted = len(self.pieces)
+        self.memory.count(size)
+        return self.memory.share(most if end else _FIRST_SHARE)
+
+    def trim(self, offset: int, end: int) -> None:
+        """Drop what is acknowledged: everything before ``offset`` (base..end).
+
+        ``end`` is the offset behind the last byte.
+        """
+        pieces, spare = self.pieces, self.memory.spare
+        freed = dropped = 0
+        while pieces and pieces[0][1] <= offset:
+            piece = pieces.popleft()
+            self._dropped = piece[1]
+            if dropped < self._counted:
+                freed += _size(piece)
+            dropped += 1
+            if piece[2] is not None:
+                spare.append(piece[2])
+        self._counted = max(0, self._counted - dropped)
+        self.base = offset
+        if offset == end:
+            self.tail = bytearray()
+            self._dropped = end
+            self._note(keeps=False)
+        self.memory.count(-freed)
+
+    def _note(self, *, keeps: bool) -> None:
+        if keeps is not self._keeps:
+            self._keeps = keeps
+            self.memory.keeping += 1 if keeps else -1
+
+    def rewind(self, end: int) -> None:
+        """Begin to send again what is not acknowledged; ``end`` is the offset behind it."""
+        if self.tail:
+            self.end_tail(end)
+        self._again = deque(view for view, *_ in self.pieces)
+        if self.base > self._dropped:
+            self._again[0] = self._joined(self._again[0], self.base - self._dropped)
+
+    def next(self, limit: int) -> tuple[memoryview, int]:
+        """Return the next messages to be sent again, and how much payload they have.
+
+        That is at least one message, and as many as there are in ``limit`` bytes.
+        """
+        first = self._again[0]
+        taken = paid = 0
+        for size, payload in self._walk(first):
+            if taken and taken + size > limit:
+                break
+            taken += size
+            paid += payload
+        if taken == len(first):
+            self._again.popleft()
+        else:
+            self._again[0] = first[taken:]
+        return first[:taken], paid
+
+    def _walk(self, view: memoryview) -> Iterator[tuple[int, int]]:
+        """Yield the size of each message, and of its payload."""
+        at, payload_size = 0, self._header.payload_size
+        while at < len(view):
+            body = view[at] << 8 | view[at + 1]
+            yield body + 2, payload_size(body)
+            at += body + 2
+
+    def close(self) -> None:
+        """Keep nothing any more."""
+        freed = sum(map(_size, islice(self.pieces, self._counted)))
+        self.pieces.clear()
+        self._counted = 0
+        self.tail = bytearray()
+        self._again.clear()
+        self._note(keeps=False)
+        self.memory.count(-freed)
+
+
+def _size(piece: _Piece) -> int:
+    """Return the bytes of memory that a piece takes."""
+    view, _, block = piece
+    return len(view) if block is None else len(block.memory)

@@ -1,0 +1,50 @@
+"""Keep the books of a connection as those do who move its bytes."""
+
+from __future__ import annotations
+
+from tailrace.session import LARGE, Counts, Ledger
+from tailrace.wire import MAX_PAYLOAD, DataHeader, decode
+
+__all__ = ["keep", "payload_of", "send", "take"]
+
+
+def take(counts: Counts, wanted: int) -> int:
+    """Take up to so many bytes from what may be sent; return how many there are."""
+    size = wanted if counts.room >= wanted else counts.grant(wanted)
+    counts.room -= size
+    return size
+
+
+def keep(ledger: Ledger, message: bytes, size: int) -> None:
+    """Keep a message with ``size`` bytes of payload that was sent."""
+    replay = ledger.replay
+    if size < LARGE:
+        replay.tail += message
+        return
+    memory = replay.memory
+    block = memory.spare.pop() if memory.spare else memory.new_block()
+    start = block.GAP + size - len(message)
+    block.memory[start : block.GAP + size] = message
+    if replay.tail:
+        replay.end_tail(ledger.sent - size)
+    replay.pieces.append((block.view[start : block.GAP + size], ledger.sent, block))
+
+
+def send(ledger: Ledger, data: bytes) -> None:
+    """Send bytes, all of which may be sent, and keep them."""
+    header = DataHeader(ledger.stream_id, ledger.service_id, ledger.connection_id)
+    while data:
+        size = take(ledger, min(len(data), MAX_PAYLOAD))
+        assert size
+        keep(ledger, header.build(size) + data[:size], size)
+        data = data[size:]
+
+
+def payload_of(messages: bytes | memoryview) -> bytes:
+    """Return the payload of DATA messages in a row."""
+    payload = b""
+    while messages:
+        size = int.from_bytes(messages[:2], "big")
+        payload += decode(bytes(messages[2 : 2 + size])).payload
+        messages = messages[2 + size :]
+    return payload

@@ -1,0 +1,178 @@
+"""What may have to be sent again: kept as it was, trimmed from the front, sent from anywhere."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from support.session.books import keep, payload_of
+from tailrace.session.ledger import Ledger
+from tailrace.session.replay import MAX_KEPT, Block, ReplayBuffer, ReplayMemory
+from tailrace.wire import MAX_PAYLOAD, DataHeader
+
+HEADER = DataHeader(1, "SSH", 7)
+
+
+class Sender:
+    """A connection that sends and keeps, without a limit."""
+
+    def __init__(self, memory: ReplayMemory | None = None) -> None:
+        self.memory = memory or ReplayMemory()
+        self.ledger = Ledger("SSH", 1, 7, self.memory)
+        self.ledger.ahead = self.ledger.room = self.ledger.limit = 1 << 40
+        self.replay: ReplayBuffer = self.ledger.replay
+
+    def send(self, data: bytes) -> None:
+        self.ledger.room -= len(data)
+        keep(self.ledger, HEADER.build(len(data)) + data, len(data))
+
+    def count(self) -> int:
+        return self.replay.count(self.ledger.sent)
+
+    def trim(self, offset: int) -> None:
+        self.replay.trim(offset, self.ledger.sent)
+
+    def again(self, limit: int = MAX_PAYLOAD) -> list[bytes]:
+        """Return what has to be sent again, turn by turn."""
+        self.replay.rewind(self.ledger.sent)
+        left, found = self.ledger.sent - self.replay.base, []
+        while left:
+            messages, size = self.replay.next(limit)
+            found.append(payload_of(messages))
+            assert len(found[-1]) == size
+            left -= size
+        return found
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(min_size=1, max_size=40),
+            st.sampled_from([MAX_PAYLOAD, 64_507, 30_000]).map(lambda n: b"abc" * (n // 3)),
+            st.floats(0, 1),
+            st.just(None),
+        ),
+        max_size=12,
+    ),
+    st.sampled_from([7, 1000, MAX_PAYLOAD]),
+)
+def test_it_is_a_queue_of_bytes(steps: list[bytes | float | None], limit: int) -> None:
+    sender = Sender()
+    other = Sender(sender.memory)
+    other.send(b"of another connection")
+    kept, base = b"", 0
+    for step in steps:
+        if isinstance(step, bytes):
+            sender.send(step)
+            kept += step
+        elif step is None:
+            sender.count()
+            assert b"".join(sender.again(limit)) == kept
+        else:
+            size = int(step * len(kept))
+            base += size
+            sender.trim(base)
+            kept = kept[size:]
+        assert sender.replay.base == base
+        assert sender.memory.size >= 0
+    assert b"".join(sender.again(limit)) == kept
+    assert other.again() == [b"of another connection"]
+    sender.replay.close()
+    other.replay.close()
+    assert sender.memory.size == 0
+
+
+def test_a_turn_is_as_many_messages_as_fit_and_at_least_one() -> None:
+    sender = Sender()
+    for number in range(4):
+        sender.send(bytes([number]) * 400)
+    assert [len(part) for part in sender.again(900)] == [800, 800]
+    assert [len(part) for part in sender.again(1)] == [400] * 4
+
+
+def test_what_the_peer_has_of_a_message_is_not_sent_again() -> None:
+    sender = Sender()
+    sender.send(b"0123456789")
+    sender.send(b"abc")
+    sender.trim(4)
+    assert b"".join(sender.again()) == b"456789abc"
+    sender.trim(11)
+    assert sender.again() == [b"bc"]
+
+
+def test_tiny_messages_are_put_together() -> None:
+    sender = Sender()
+    for _ in range(5000):
+        sender.send(b"k")
+    before = len(sender.replay.tail)
+    sender.count()
+    assert sender.memory.size < before // 10
+    assert sender.again() == [b"k" * 5000]
+
+
+def test_blocks_are_used_again_once_they_are_acknowledged() -> None:
+    sender = Sender()
+    sender.send(bytes(40_000))
+    sender.send(b"small")
+    sender.trim(39_999)
+    assert not sender.memory.spare
+    sender.trim(40_002)
+    assert len(sender.memory.spare) == 1
+    sender.send(bytes(50_000))
+    assert not sender.memory.spare
+    assert b"".join(sender.again()) == b"all" + bytes(50_000)
+
+
+def test_few_blocks_wait_to_be_used_again() -> None:
+    sender = Sender()
+    for _ in range(100):
+        sender.send(bytes(MAX_PAYLOAD))
+    sender.trim(sender.ledger.sent)
+    assert len(sender.memory.spare) == 32
+
+
+def test_a_block_has_room_for_a_header_and_a_payload() -> None:
+    block = Block()
+    assert len(block.payload) == MAX_PAYLOAD
+    assert len(block.memory) == MAX_PAYLOAD + Block.GAP
+    block.payload[0] = 7
+    assert block.view[Block.GAP] == block.memory[Block.GAP] == 7
+    assert len(ReplayMemory(100).new_block().payload) == 100
+
+
+@pytest.mark.parametrize(
+    ("pieces", "most"),
+    [
+        ([], 16 * 1024),
+        ([1] * 50, 8192),
+        ([5000], 4 * MAX_PAYLOAD),
+        ([MAX_PAYLOAD], 16 * MAX_PAYLOAD),
+    ],
+)
+def test_how_much_is_sent_uncounted_depends_on_what_it_costs(pieces: list[int], most: int) -> None:
+    sender = Sender()
+    for size in pieces:
+        sender.send(bytes(size))
+    assert sender.count() == most
+    sender.memory.keeping = 1000
+    assert sender.memory.share(most) == min(most, 8 * 1024 * 1024 // 1000)
+    sender.memory.keeping = 1_000_000
+    assert sender.memory.share(most) == 8192
+
+
+def test_full_memory_has_room_again_when_half_of_it_is_acknowledged() -> None:
+    memory = ReplayMemory()
+    memory.count(MAX_KEPT + 1)  # nobody wants to know
+    memory.count(-MAX_KEPT)
+    told: list[str] = []
+    memory.filled, memory.room_made = lambda: told.append("full"), lambda: told.append("room")
+    memory.count(MAX_KEPT - 1)
+    assert told == []
+    memory.count(1)
+    memory.count(1)
+    memory.count(-MAX_KEPT // 2)
+    assert told == ["full"]
+    memory.count(-2)
+    memory.count(-2)
+    assert told == ["full", "room"]
