@@ -69,25 +69,46 @@ def _escaped(text: str) -> str:
 
 
 def _section(name: str, parser: argparse.ArgumentParser) -> str:
-    usage = " ".join(parser.format_usage().removeprefix("usage: ").replace(" [-h]", "").split())
     parts = [f"## {name}", ""]
     if parser.description:
         parts += [_escaped(" ".join(parser.description.split())), ""]
-    parts += ["```text", *_wrapped(usage), "```", ""]
+    parts += ["```text"]
+    for form in _usage(parser).splitlines():
+        parts += _wrapped(form)
+    parts += ["```", ""]
     rows = _options(parser)
     if rows:
         parts += [table(["Argument", "Does"], rows)]
     return "\n".join(parts)
 
 
+def _usage(parser: argparse.ArgumentParser) -> str:
+    """Return the usage of a parser, each form of it on one line."""
+    # argparse breaks lines within arguments, and where depends on the version of Python.
+    formatter = argparse.HelpFormatter(parser.prog, width=10_000)
+    formatter.add_usage(parser.usage, parser._actions, parser._mutually_exclusive_groups, prefix="")
+    return formatter.format_help().replace(" [-h]", "").strip()
+
+
 def _wrapped(usage: str, width: int = 84) -> list[str]:
-    """Return a usage on lines that break between arguments, whatever the version of Python."""
+    """Return a usage on lines that break between arguments."""
     lines = [""]
-    for part in re.findall(r"\[[^\]]*\](?: \.\.\.)?|\S+", usage):
+    for part in _arguments(usage):
         if lines[-1] and len(lines[-1]) + 1 + len(part) > width:
             lines.append("   ")
         lines[-1] += f" {part}" if lines[-1] else part
     return lines
+
+
+def _arguments(usage: str) -> Iterator[str]:
+    """Yield the arguments in a usage: what brackets hold together is one."""
+    words: list[str] = []
+    for word in usage.split():
+        words.append(word)
+        argument = " ".join(words)
+        if argument.count("[") == argument.count("]"):
+            yield argument
+            words = []
 
 
 def page() -> str:
