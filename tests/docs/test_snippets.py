@@ -52,7 +52,7 @@ CHECKED = {"", "python", "json", "toml", "yaml", "ini", "http"}
 
 PROGRAMS = {
     *("apt", "aws", "cat", "cd", "certbot", "cp", "docker", "echo", "eval", "export", "git"),
-    *("install", "localproxy", "make", "nc", "pip", "rsync", "ruff", "scp", "ssh", "sudo"),
+    *("install", "kill", "localproxy", "make", "nc", "pip", "rsync", "ruff", "scp", "ssh", "sudo"),
     *("systemctl", "tailrace", "tar", "do", "done", "for"),
 }
 """Programs that the documents may name; a new one is added when a page needs it."""
@@ -216,6 +216,7 @@ def test_commands_in_sentences_exist(
 RUN_PAGES = {
     "README.md": "tests/docs/test_walkthroughs.py",
     "docs/guides/connect.md": "tests/docs/test_walkthroughs.py",
+    "docs/guides/cut-links.md": "tests/docs/test_walkthroughs.py",
     "docs/guides/enrolment.md": "tests/docs/test_walkthroughs.py",
     "docs/guides/fleet.md": "tests/docs/test_walkthroughs.py",
     "docs/guides/from-device-client.md": "tests/docs/test_walkthroughs.py",

@@ -227,6 +227,44 @@ def test_another_service_of_a_device(machine: Machine, tmp_path: Path) -> None:
     assert "127.0.0.1 localhost" in machine.output()
 
 
+COUNTING = "i=0; while sleep 1; do i=$((i + 1)); echo $i; done"
+
+
+@needs_sshd
+@pytest.mark.skipif(os.geteuid() != 0, reason="port 22, where the device has its server, is root's")
+def test_a_shell_that_lives_through_the_end_of_the_service(
+    machine: Machine, tmp_path: Path
+) -> None:
+    """It counts faster than on the page, and until this test tells it to stop."""
+    page = "docs/guides/cut-links.md"
+    server = configure_sshd(tmp_path, 22, "pump-7.tunnel", tmp_path)
+    machine.run(f"kill $!; {shlex.join(server)} &")
+    keys = f"-i {tmp_path}/.ssh/id_ed25519 -o UserKnownHostsFile={tmp_path}/.ssh/known_hosts"
+    (tmp_path / "bin" / "ssh").unlink()
+    machine.run("export XDG_RUNTIME_DIR=$HOME/run; mkdir -m 700 run")
+    machine.run_commands(SERVE)
+    (options,) = steps(page, "How long connections wait")
+    agent, ssh = options.text.splitlines()
+    machine.run_commands(agent)
+    (status, kill, serve) = steps(page, "See it")[0].text.splitlines()
+    assert f"\n{COUNTING}\n" in (ROOT / page).read_text()
+    counting = COUNTING.replace("while sleep 1", f"until test -e {tmp_path}/stop")
+    counting = counting.replace("echo $i", "echo $i; sleep 0.02")
+    machine.run(f"{ssh} -- -T {keys} {shlex.quote(counting)} > counted & ssh=$!")
+    more = (
+        "l=$(wc -l < counted); until test $(wc -l < counted) -gt $((l + 9)); do\n"
+        "    kill -0 $ssh; sleep 0.05\n"
+        "done"
+    )
+    machine.run(more)
+    machine.run(f"pid=$({status} | sed -n 's/^serve \\([0-9]*\\) .*/\\1/p' | head -n 1)")
+    machine.run(kill.replace("PID", "$pid"))
+    machine.run_commands(serve)
+    machine.run(more)
+    machine.run(f"touch {tmp_path}/stop; wait $ssh; seq $(wc -l < counted) | cmp - counted")
+    machine.output()
+
+
 def test_by_hand_without_aws(machine: Machine) -> None:
     machine.run_commands(SERVE)
     for block in steps(FIRST_SHELL, "By hand"):
