@@ -90,6 +90,23 @@ def test_a_shell_reads_all_commands() -> None:
     assert shell_faults(["true", "if true"]) == ["if true"]
 
 
+READERS = ("README.md", "docs/tutorials", "docs/guides", "docs/reference", "docs/about/security")
+"""Beginnings of the pages whose commands are pasted into shells of all kinds."""
+
+
+def comments(script: str) -> list[str]:
+    """Return the lines of a script with comments."""
+    return [line for line in script.splitlines() if re.search(r"(?:^|\s)#", line)]
+
+
+@pytest.mark.parametrize("block", SHELL, ids=everyone)
+def test_commands_have_no_comments(block: Block) -> None:
+    """At the prompt of zsh, the shell of macOS, they are arguments."""
+    if str(block.page.relative_to(ROOT)).startswith(READERS):
+        assert comments(commands(block.text)) == []
+    assert comments("a # b\n# c\na#b\n") == ["a # b", "# c"]
+
+
 def simple_commands(script: str) -> Iterator[list[str]]:
     """Yield the simple commands of a script, without assignments and redirections."""
     script = re.sub(r"<<'(\w+)'\n.*?^\1$", "", script, flags=re.DOTALL | re.MULTILINE)
