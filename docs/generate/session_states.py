@@ -145,9 +145,9 @@ def session_drawing() -> str:
     drawing.words((places[0] + _BOX + places[1]) / 2, 47, matching, size=12)
     for here, there in pairwise(places[1:]):
         drawing.arrow(here + _BOX, 55, there, 55, both=True)
-    drawing.words(
-        middle + 120, below + 70, ["or by a lost link"], anchor="start", size=12, soft=True
-    )
+        drawing.words((here + _BOX + there) / 2, 47, ["agreement"], size=12)
+    lost = ["or by a lost link that it does not outlive"]
+    drawing.words(middle + 120, below + 70, lost, anchor="start", size=12, soft=True)
     return drawing.render()
 
 
