@@ -380,7 +380,7 @@ async def test_l6_a_sender_keeps_to_its_limit(lab: Lab) -> None:
 
 @scenario("L6", ours_alone=True)
 async def test_l6_a_receiver_acknowledges_half_windows(lab: Lab) -> None:
-    """Or earlier; the window doubles up to 4 MiB for an application that keeps up."""
+    """Or earlier; the window doubles up to 8 MiB for an application that keeps up."""
     rig, _ = await destination_and_peer(lab)
     app = await rig.open()
     received, window, part = 0, FIRST_LIMIT, bytes(32_768)

@@ -116,7 +116,7 @@ TITLES: Final = {
     "L3": "A cut link: streams are started again, and replayed from what was received",
     "L4": "A start that was lost is sent again; nothing is opened twice",
     "L5": "Connections that ended while the link was down",
-    "L6": "Acknowledgements and windows: 256 KiB at first, up to 4 MiB",
+    "L6": "Acknowledgements and windows: 256 KiB at first, up to 8 MiB",
     "L7": "Half-close: one direction ends at its offset, over cuts too, without a reset",
     "L8": "The peer leaves and comes back: the link stays, connections wait",
     "L9": "A foreign peer while connections wait: they are reset, it sees no message of ours",

@@ -35,8 +35,8 @@ __all__ = ["FEW", "FIRST_LIMIT", "MAX_WINDOW", "UNLIMITED", "Counts", "Ledger", 
 
 FIRST_LIMIT: Final = 256 * 1024
 """Bytes that may be sent before the first acknowledgement; the smallest window, too."""
-MAX_WINDOW: Final = 4 * 1024 * 1024
-_OWED_AT_MOST: Final = MAX_KEPT // 20
+MAX_WINDOW: Final = 8 * 1024 * 1024
+_OWED_AT_MOST: Final = MAX_KEPT // 12
 """Bytes after which an acknowledgement is due, divided by how many connections owe one."""
 UNLIMITED: Final = 1 << 63
 """A mark that is never reached."""

@@ -32,12 +32,14 @@ _UNCOUNTED: Final = 8 * 1024 * 1024
 _TINY_SHARE: Final = 8 * 1024
 _FIRST_SHARE: Final = 16 * 1024
 _SMALL_SHARE: Final = 4 * MAX_PAYLOAD
-_LARGE_SHARE: Final = 16 * MAX_PAYLOAD
+_LARGE_SHARE: Final = 64 * MAX_PAYLOAD
 """Bytes that a connection may send before that: fewer where most of the memory is headers."""
 _TINY: Final = 4
 """Bytes that are kept for each byte of payload, at which messages are put together."""
-_SPARE: Final = 32
-"""Blocks that wait to be read into again."""
+_SPARE: Final = 96
+"""Blocks that wait to be read into again: as many as an acknowledgement or two may free."""
+_SPARE_IDLE: Final = 16
+"""The same while nothing is kept."""
 
 
 def _nothing() -> None:
@@ -104,7 +106,7 @@ class ReplayMemory:
         elif self._full and self.size <= _LOW:
             self._full = False
             self.room_made()
-        del self.spare[_SPARE:]
+        del self.spare[_SPARE if self.keeping else _SPARE_IDLE :]
 
 
 _Piece: TypeAlias = tuple[memoryview, int, Block | None]
