@@ -26,7 +26,7 @@ SPHINX := $(DOCS_VENV)/bin/python -m sphinx -c docs -d build/doctrees --fail-on-
 PIP_INSTALL := @$(BIN)/python -m pip --disable-pip-version-check install >&2
 
 # Real servers that some tests talk to; those tests are skipped without them.
-TEST_PACKAGES := ansible-core caddy curl fish git haproxy iproute2 libnginx-mod-stream mitmproxy mosquitto netcat-openbsd nginx-light openssh-client openssh-server openssl redis-server rsync squid-openssl tinyproxy-bin zsh
+TEST_PACKAGES := ansible-core caddy curl fish git haproxy iproute2 libnginx-mod-stream man-db mitmproxy mosquitto netcat-openbsd nginx-light openssh-client openssh-server openssl redis-server rsync squid-openssl tinyproxy-bin zsh
 # What the benchmark measures beside tailrace, and measures with.
 BENCH_PACKAGES := libnginx-mod-stream nginx-light valgrind
 
@@ -53,7 +53,7 @@ SOAK_SILENCES ?= 15
 SOAK_ROUNDS ?= 100
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test conformance check audit cover docs docs-links docs-recording bench bench-publish bench-must-hold bench-micro bench-instructions fuzz soak soak-survival soak-agent apt apt-bench clean
+.PHONY: help setup demo test conformance check audit package zipapp deb release test-version cover docs docs-links docs-recording bench bench-publish bench-must-hold bench-micro bench-instructions fuzz soak soak-survival soak-agent apt apt-bench clean
 
 help:
 	@echo "make setup        make the virtual environment $(VENV)"
@@ -62,6 +62,11 @@ help:
 	@echo "make conformance  run all scenarios over both link back ends; TARGET=PATH adds another proxy"
 	@echo "make check        lint, format check, types and audit"
 	@echo "make audit        known vulnerabilities of what is installed, where PyPI can be asked"
+	@echo "make package      build sdist and wheel into dist, twice, and install each into a bare environment"
+	@echo "make zipapp       one file of localproxy and the agent for any CPython, into dist"
+	@echo "make deb          a Debian package for the Python of this Debian, into dist"
+	@echo "make release      cut VERSION=0.2.0: changelog, checks, tests, archives, commit, tag; pushes nothing"
+	@echo "make test-version  unit tests with another interpreter, PYTHON=python3.13, in an environment of its own"
 	@echo "make cover        run all tests and write htmlcov/index.html"
 	@echo "make docs         build the documentation site in build/docs; a warning is an error"
 	@echo "make docs-recording      record the terminal that the documentation shows"
@@ -89,7 +94,7 @@ define VIRTUAL_ENVIRONMENT
 endef
 
 $(READY): pyproject.toml
-	$(call VIRTUAL_ENVIRONMENT,all that tests and checks use: about 410 MB)
+	$(call VIRTUAL_ENVIRONMENT,all that tests and checks use: about 470 MB)
 	$(PIP_INSTALL) --upgrade 'pip>=25.1'
 	$(PIP_INSTALL) --editable '.[service,socks,operator]' --group dev
 	@touch $@
@@ -120,11 +125,32 @@ conformance: $(READY)
 check: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy --strict src bench fuzz soak examples docs
+	$(BIN)/mypy --strict src bench fuzz soak release examples docs
 	@$(BIN)/python tests/audit_gate.py
 
 audit: $(READY)
 	@$(BIN)/python tests/audit_gate.py
+
+# Both archives, which have to be the same bytes when they are built again.
+package: $(READY)
+	@$(BIN)/python -m release.archives --install
+
+# With another interpreter, and without the gates: they hold for the usual one.
+test-version: OTHER = build/venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+test-version:
+	@$(OTHER)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(OTHER)
+	@$(OTHER)/bin/python -m pip --disable-pip-version-check --quiet install --upgrade 'pip>=25.1'
+	@$(OTHER)/bin/python -m pip --disable-pip-version-check --quiet install --editable '.[service,socks,operator]' --group dev
+	@$(OTHER)/bin/python -m pytest $(PYTEST_WORKERS) $(or $(PYTEST_ARGS),tests/unit)
+
+zipapp: $(READY)
+	@$(BIN)/python -m release.single_file
+
+deb: $(READY)
+	@$(BIN)/python -m release.debian_package
+
+release: $(READY)
+	@$(BIN)/python -m release.cut $(VERSION) $(RELEASE_ARGS)
 
 cover: $(READY)
 	@rm -f .coverage .coverage.*

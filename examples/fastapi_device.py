@@ -1,6 +1,6 @@
 """Serve a FastAPI app on a device through a tunnel; the device listens on no port.
 
-    pip install fastapi uvicorn
+    ~/tailrace/bin/pip install fastapi uvicorn
     python examples/fastapi_device.py tokens/destination.token
 
 It serves HTTP, a service of the tunnel, until the tunnel is closed. The tunnel brings its

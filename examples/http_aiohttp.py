@@ -1,6 +1,6 @@
 """Fetch a URL from a device by aiohttp, through a tunnel and without a local port.
 
-    pip install aiohttp
+    ~/tailrace/bin/pip install aiohttp
     python examples/http_aiohttp.py pump-7 http://pump-7/status
     python examples/http_aiohttp.py pump-7 https://pump-7/status --ca device-ca.pem
 

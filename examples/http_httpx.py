@@ -1,6 +1,6 @@
 """Fetch a URL from a device by httpx, through a tunnel and without a local port.
 
-    pip install httpx
+    ~/tailrace/bin/pip install httpx
     python examples/http_httpx.py pump-7 http://pump-7/status
     python examples/http_httpx.py pump-7 https://pump-7/status --ca device-ca.pem
 

@@ -1,6 +1,6 @@
 """Count in Redis on a device, through a tunnel that listens on a port of this machine.
 
-    pip install redis
+    ~/tailrace/bin/pip install redis
     python examples/redis_listener.py pump-7 visits
 
 REDIS is a service of the device. Clients that connect by themselves, as those of databases do,

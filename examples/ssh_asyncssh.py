@@ -1,6 +1,6 @@
 """Run a command on a device by SSH from asyncio, through a tunnel and without a local port.
 
-    pip install asyncssh
+    ~/tailrace/bin/pip install asyncssh
     python examples/ssh_asyncssh.py pump-7 uptime
 
 SSH is the service of the device's sshd. The device's host key is looked up in ~/.ssh/known_hosts

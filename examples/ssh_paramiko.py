@@ -1,6 +1,6 @@
 """Run a command on a device by SSH from a blocking script, through a tunnel without a local port.
 
-    pip install paramiko
+    ~/tailrace/bin/pip install paramiko
     python examples/ssh_paramiko.py pump-7 uptime
 
 SSH is the service of the device's sshd. The device's host key is looked up in ~/.ssh/known_hosts

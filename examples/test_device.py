@@ -1,6 +1,6 @@
 """Test the web server of a device through a real tunnel, on this machine alone.
 
-    pip install pytest httpx
+    ~/tailrace/bin/pip install pytest httpx
     pytest examples/test_device.py
 
 The fixture `tailrace_tunnel` comes with tailrace[service]: it opens a tunnel through a tunneling

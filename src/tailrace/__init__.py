@@ -9,6 +9,12 @@ Example::
         reader, writer = await tunnel.open_connection("SSH")
 """
 
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036 - run from a clone or an archive, nothing else looks
+    found = ".".join(map(str, sys.version_info[:2]))
+    sys.exit(f"tailrace needs Python 3.11 or later; {sys.executable} is Python {found}")
+
 TYPE_CHECKING = False
 """As ``typing`` has it, whose import takes longer than all of this."""
 if TYPE_CHECKING:

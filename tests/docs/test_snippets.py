@@ -54,6 +54,7 @@ PROGRAMS = {
     *("apt", "aws", "cat", "cd", "certbot", "cp", "docker", "echo", "eval", "export", "git"),
     *("install", "kill", "localproxy", "make", "nc", "pip", "rsync", "ruff", "scp", "ssh", "sudo"),
     *("systemctl", "tailrace", "tar", "do", "done", "for"),
+    *("man", "pipx", "source", "uv"),
 }
 """Programs that the documents may name; a new one is added when a page needs it."""
 
@@ -260,6 +261,7 @@ PARSED_PAGES = {
     "docs/guides/corporate-proxy.md": "needs AWS",
     "docs/guides/deployment.md": "needs /var/lib, certbot and systemd",
     "docs/guides/doctor.md": "needs AWS",
+    "docs/guides/packages.md": "needs an index of packages; tests/releasing builds and installs",
     "docs/guides/systemd.md": "needs systemd",
     "docs/reference/agent-mqtt.md": "needs AWS IoT Core",
     "docs/reference/agent.md": "needs AWS IoT Core",

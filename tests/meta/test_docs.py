@@ -30,6 +30,11 @@ def from_an_index(text: str) -> list[str]:
     )
 
 
+def into_the_system(text: str) -> list[str]:
+    """Return the commands that install with the system's pip, which many systems refuse."""
+    return re.findall(r"(?<!/bin/)(?<!uv )(?<!DIR/)\b(?:python3? -m )?pip install\b.*", text)
+
+
 def missing_files(text: str) -> list[str]:
     """Return the Python files a document names that are neither in the package nor beside it."""
     named = sorted(set(re.findall(r"`([a-z_]+(?:/[a-z_]+)+\.py)`", text)))
@@ -54,6 +59,23 @@ INSTALLING = sorted(
 def test_nothing_is_installed_from_an_index(path) -> None:
     assert from_an_index(path.read_text()) == []
     assert "pypi.org/project/tailrace" not in path.read_text()
+
+
+GUIDES = sorted([*PAGES, *(ROOT / "examples").glob("*.*")])
+
+
+@pytest.mark.parametrize("path", GUIDES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_is_installed_into_the_system(path) -> None:
+    assert into_the_system(path.read_text()) == []
+
+
+def test_the_rule_of_the_system_can_fail() -> None:
+    assert into_the_system("pip install x\nsudo pip install y\npython3 -m pip install z") == [
+        "pip install x",
+        "pip install y",
+        "python3 -m pip install z",
+    ]
+    assert into_the_system("~/v/bin/pip install x\nuv pip install y\npipx install z") == []
 
 
 @pytest.mark.parametrize(
@@ -92,6 +114,11 @@ def test_the_rules_can_fail() -> None:
         "conformance",
         "check",
         "audit",
+        "package",
+        "zipapp",
+        "deb",
+        "release",
+        "test-version",
         "cover",
         "bench",
         "fuzz",

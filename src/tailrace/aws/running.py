@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from ..common.enrolment import Role
 from ..common.private_files import OTHERS, open_private
+from ..common.process_ids import is_running
 from ..common.secret import Secret
 from ..common.user_directories import state_directory
 from ..errors import ConfigurationError
@@ -37,8 +38,8 @@ def find_running(environment: Mapping[str, str]) -> JoinedService | None:
         path = state_directory(environment) / _FILE
         with open(open_private(path, os.O_RDONLY, OTHERS), "rb") as file:
             document: dict[str, Any] = json.loads(file.read(_MAX_FILE))
-        os.kill(document["pid"], 0)
-        return _service(document) if document["secret_access_key"] else None
+        is_useful = is_running(document["pid"]) and document["secret_access_key"]
+        return _service(document) if is_useful else None
     except ConfigurationError:
         return None  # this user has no home directory, or the file names no service
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from ..common.single_file import single_file
 from ..errors import ConfigurationError
 from .agent_broker import read_broker
 from .agent_device_client import adopt_device_client
@@ -195,7 +196,7 @@ def _program(args: argparse.Namespace) -> PurePosixPath:
     if args.program is not None:
         return PurePosixPath(args.program.absolute())
     beside = Path(sys.executable).with_name("tailrace")
-    found = beside if beside.exists() else shutil.which("tailrace")
+    found = single_file() or (beside if beside.exists() else shutil.which("tailrace"))
     if found is None:
         raise ConfigurationError("where is the command tailrace? give --program FILE")
     return PurePosixPath(Path(found).absolute())
@@ -203,6 +204,8 @@ def _program(args: argparse.Namespace) -> PurePosixPath:
 
 def _socket_groups(services: Mapping[str, ServiceRule]) -> Sequence[str]:
     """Return the groups one has to be of, to connect to the sockets of services."""
+    if sys.platform == "win32":
+        raise ConfigurationError("this system has no systemd")
     import grp
     import stat
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ..common.queued_output import write_briefly
+from ..common.single_file import single_file
 from ..common.user_directories import state_directory
 from ..errors import ConfigurationError
 from ..operator.failures import CommandFailed, Terminated
@@ -291,6 +292,9 @@ def run_ssh_config(args: argparse.Namespace) -> None:
 
 def _this_command() -> list[str]:
     """Return how other programs run this command, whatever their PATH."""
+    archive = single_file()
+    if archive is not None:
+        return [sys.executable, str(archive.absolute())]
     program = Path(sys.argv[0])
     if program.name == "tailrace" and program.is_file():
         return [str(program.absolute())]

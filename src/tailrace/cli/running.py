@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from ..common.process_ids import is_running
 from ..errors import ConfigurationError
 from ..service.config import Endpoints, ServiceConfig
 
@@ -38,12 +38,8 @@ def endpoints_if_running(state_dir: Path) -> Endpoints | None:
 
 
 def _check_running(endpoints: Endpoints, state_dir: Path) -> None:
-    try:
-        os.kill(endpoints.pid, 0)
-    except PermissionError:
-        pass
-    except OSError:
+    if not is_running(endpoints.pid):
         raise ConfigurationError(
             f"the service in {state_dir} is no longer running (pid {endpoints.pid}); "
             f"start it with: tailrace serve --state-dir {state_dir}"
-        ) from None
+        )

@@ -7,6 +7,8 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from ..common.loop_signals import looking_up
+
 __all__ = ["signals_handled"]
 
 
@@ -31,7 +33,8 @@ def signals_handled(stop: Callable[[], None], reload: Callable[[], None]) -> Ite
     for number in actions:
         signal.signal(number, lambda n, _: loop.call_soon_threadsafe(actions[signal.Signals(n)]))
     try:
-        yield
+        with looking_up(loop):
+            yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

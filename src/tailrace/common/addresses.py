@@ -7,6 +7,7 @@ options and files: an IPv6 address that a port follows stands in brackets (RFC 3
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -79,9 +80,16 @@ class UnixAddress:
     """The path of a unix stream socket.
 
     Example: ``address = tailrace.UnixAddress("/run/app.sock")``
+
+    Raises:
+        AddressError: this system has no unix sockets.
     """
 
     path: str
+
+    def __post_init__(self) -> None:
+        if sys.platform == "win32":
+            raise AddressError(self.path, AddressFault.SYSTEM)
 
     def __str__(self) -> str:
         return self.path
@@ -100,6 +108,7 @@ class AddressFault(Enum):
     PORT_MISSING = "has no port"
     PORT = "is not a port number"
     PATH = f"is not the path of a unix socket (1 to {MAX_UNIX_PATH} bytes)"
+    SYSTEM = "is the path of a unix socket, which this system does not have"
 
 
 class AddressError(ConfigurationError):

@@ -33,7 +33,8 @@ def write_atomically(
         OSError: the file cannot be written; what was at ``path`` is still there.
     """
     temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}"
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+    handle = os.open(temporary, flags, mode)
     try:
         with open(handle, "wb") as file:
             if owner is not None:

@@ -4,13 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from ..errors import ConfigurationError
 from .private_files import open_private
 
-__all__ = ["locked"]
+if sys.platform != "win32":
+    import fcntl
+
+__all__ = ["HAS_LOCKS", "lock", "locked"]
+
+HAS_LOCKS: Final = sys.platform != "win32"
+"""Whether a lock ends with the process that holds it, and other processes see it."""
+
+
+def lock(handle: int, *, wait: bool) -> None:
+    """Lock an open file until it is closed; nothing is done where there are no locks.
+
+    Raises:
+        BlockingIOError: another process holds the lock, and ``wait`` is false.
+        OSError: the file cannot be locked.
+    """
+    if sys.platform != "win32":
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextlib.contextmanager
@@ -29,15 +48,12 @@ def locked(path: Path, *, wait: bool) -> Iterator[None]:
     except OSError as error:
         raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error
     try:
-        with contextlib.suppress(ImportError):
-            import fcntl
-
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise
-            except OSError as error:
-                raise ConfigurationError(f"cannot lock {path}: {error.strerror}") from error
+        try:
+            lock(handle, wait=wait)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise ConfigurationError(f"cannot lock {path}: {error.strerror}") from error
         yield
     finally:
         # The lock goes with the descriptor, also when the process is killed.

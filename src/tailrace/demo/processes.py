@@ -87,7 +87,9 @@ class Processes:
 
         A transfer would otherwise wait: a source keeps its clients until there is a link again.
         """
-        previous = signal.signal(signal.SIGCHLD, lambda *_: self.check())
+        has_signal = hasattr(signal, "SIGCHLD")
+        if has_signal:
+            previous = signal.signal(signal.SIGCHLD, lambda *_: self.check())
         try:
             yield
         except DemoFailed:
@@ -98,7 +100,8 @@ class Processes:
                 time.sleep(_POLL)
             raise
         finally:
-            signal.signal(signal.SIGCHLD, previous)
+            if has_signal:
+                signal.signal(signal.SIGCHLD, previous)
 
     def wait(self) -> None:
         """Wait until the proxies have ended by themselves, then end the service.

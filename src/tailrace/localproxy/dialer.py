@@ -24,6 +24,7 @@ from ..common.addresses import (
     format_host_port,
 )
 from ..common.network_errors import network_error_text
+from ..common.readiness import readiness_of
 from ..errors import NameResolutionFailed
 from ..link.tcp import resolve
 from .allow_list import is_allowed
@@ -200,7 +201,7 @@ def _begin(
         sock.close()
         raise _failed(where, error) from None
     # A unix socket is never under way: it has refused for now, as too many wait to be accepted.
-    is_under_way = error_number in _UNDER_WAY and family != socket.AF_UNIX
+    is_under_way = error_number in _UNDER_WAY and not isinstance(target, str)
     if error_number not in (0, errno.EISCONN) and not is_under_way:
         sock.close()
         raise _failed(where, OSError(error_number, ""))
@@ -229,13 +230,13 @@ async def _finish(attempt: Attempt, timeout: float) -> socket.socket:
 
 async def _answer(sock: socket.socket) -> None:
     """Wait until a socket is connected, or raise why it is not."""
-    loop = asyncio.get_running_loop()
+    readiness = readiness_of(asyncio.get_running_loop())
     answered = asyncio.Event()
-    loop.add_writer(sock.fileno(), answered.set)
+    readiness.add_writer(sock.fileno(), answered.set)
     try:
         await answered.wait()
     finally:
-        loop.remove_writer(sock.fileno())
+        readiness.remove_writer(sock.fileno())
     error_number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if error_number:
         raise OSError(error_number, "")

@@ -18,6 +18,7 @@ from ..common.addresses import (
     UnixAddress,
     format_host_port,
 )
+from ..common.readiness import readiness_of
 from ..errors import ListenError
 from .log import TunnelLog
 
@@ -169,7 +170,7 @@ class Listener:
         self._loop = loop
         self._on_accept = on_accept
         for sock in self._sockets:
-            loop.add_reader(sock.fileno(), self._acceptable, sock)
+            readiness_of(loop).add_reader(sock.fileno(), self._acceptable, sock)
 
     def pause(self) -> None:
         """Accept no more; clients wait in the backlog."""
@@ -179,7 +180,7 @@ class Listener:
             self._retry.cancel()
             self._retry = None
         for sock in self._sockets:
-            self._loop.remove_reader(sock.fileno())
+            readiness_of(self._loop).remove_reader(sock.fileno())
         self._loop = None
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
+from ..common.readiness import readiness_of
 from .client_socket import is_closed
 
 __all__ = ["SocketEnd", "tune", "unacknowledged"]
@@ -22,6 +23,9 @@ _LINGER: Final = struct.Struct("hh" if sys.platform == "win32" else "ii")
 _RST_ON_CLOSE: Final = _LINGER.pack(1, 0)
 _FIN_ON_CLOSE: Final = _LINGER.pack(0, 0)
 """Values of SO_LINGER."""
+_SO_NWRITE: Final = 0x1024
+"""Option of macOS, which has no ``TIOCOUTQ`` for sockets: bytes in the send buffer."""
+_HAS_SENDMSG: Final = hasattr(socket.socket, "sendmsg")
 
 
 class SocketEnd:
@@ -52,15 +56,17 @@ class SocketEnd:
         self._sock = sock
         self.recv_into: Callable[[memoryview, int], int] = sock.recv_into
         self.send: Callable[[memoryview], int] = sock.send
-        self.sendmsg: Callable[[list[memoryview]], int] = sock.sendmsg
+        self.sendmsg: Callable[[list[memoryview]], int] = (
+            sock.sendmsg if _HAS_SENDMSG else partial(_send_joined, sock)
+        )
         self.pending_error: Callable[[], int] = partial(
             sock.getsockopt, socket.SOL_SOCKET, socket.SO_ERROR
         )
-        fd = sock.fileno()
-        self.start_reading: Callable[[_Callback], object] = partial(loop.add_reader, fd)
-        self.stop_reading: _Stop = partial(loop.remove_reader, fd)
-        self.start_writing: Callable[[_Callback], object] = partial(loop.add_writer, fd)
-        self.stop_writing: _Stop = partial(loop.remove_writer, fd)
+        fd, readiness = sock.fileno(), readiness_of(loop)
+        self.start_reading: Callable[[_Callback], object] = partial(readiness.add_reader, fd)
+        self.stop_reading: _Stop = partial(readiness.remove_reader, fd)
+        self.start_writing: Callable[[_Callback], object] = partial(readiness.add_writer, fd)
+        self.stop_writing: _Stop = partial(readiness.remove_writer, fd)
 
     def expect_end(self) -> None:
         """Do nothing: a socket holds back nothing."""
@@ -91,6 +97,11 @@ class SocketEnd:
         # Systems exist that refuse it on a socket whose connection has failed.
         with suppress(OSError):
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _FIN_ON_CLOSE)
+
+
+def _send_joined(sock: socket.socket, pieces: list[memoryview]) -> int:
+    """Do what ``sendmsg`` does on systems that do not have it."""
+    return sock.send(b"".join(pieces))
 
 
 def tune(sock: socket.socket) -> None:
@@ -124,6 +135,8 @@ else:
     def unacknowledged(sock: socket.socket) -> int:
         """Return how many sent bytes the other end's kernel has not taken; 1 if unknown."""
         try:
+            if sys.platform == "darwin":
+                return sock.getsockopt(socket.SOL_SOCKET, _SO_NWRITE)
             answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
         except (OSError, ValueError):
             return 1

@@ -9,11 +9,13 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TextIO
 
 from ..common.addresses import format_host_port
+from ..common.loop_signals import ending_signals, loop_signals
 from ..common.suggestions import closest_name
 from ..control.documents import Document, tunnel_document
 from ..control.server import told
@@ -271,17 +273,7 @@ async def _show_in_browser(url: str) -> bool:
 @contextmanager
 def _signals(end: Callable[[int], None]) -> Iterator[None]:
     """Call ``end`` on the first two signals that ask for an end; the third one ends the process."""
-    loop = asyncio.get_running_loop()
     count = 0
-    numbers = [
-        number
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        if signal.getsignal(number) is not signal.SIG_IGN  # as nohup sets it
-    ]
-
-    def remove() -> None:
-        for number in numbers:
-            loop.remove_signal_handler(number)
 
     def handle(number: int) -> None:
         nonlocal count
@@ -290,11 +282,10 @@ def _signals(end: Callable[[int], None]) -> Iterator[None]:
             remove()
         end(number)
 
-    with suppress(NotImplementedError, RuntimeError, ValueError):  # Windows; another thread
-        for number in numbers:
-            loop.add_signal_handler(number, handle, number)
-    try:
+    handlers = {
+        number: partial(handle, number)
+        for number in ending_signals()
+        if signal.getsignal(number) is not signal.SIG_IGN  # as nohup sets it
+    }
+    with loop_signals(handlers) as remove:
         yield
-    finally:
-        with suppress(NotImplementedError, RuntimeError, ValueError):
-            remove()

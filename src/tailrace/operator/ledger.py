@@ -4,12 +4,12 @@ A tunnel costs money, so that one whose process was killed is closed by the next
 tunnel has a file of mode 0600, written before the service is asked for the tunnel: from then on it
 is found, if not by its id then by its description, which no other has. The file is locked by the
 process that has the tunnel, and the lock goes with the process however that ends: a file without a
-lock is one whose tunnel nobody closes any more. No token stands in it.
+lock is one whose tunnel nobody closes any more. No token stands in it. Where processes have no such
+locks, on Windows, nothing is written, and what a killed command has left open ends by itself.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
@@ -22,6 +22,7 @@ from typing import Final
 
 from ..aws import Client, TunnelState
 from ..common.atomic_files import make_private_directory
+from ..common.file_lock import HAS_LOCKS, lock
 from ..common.private_files import open_private
 from ..errors import CallRefused, ConfigurationError, TailraceError, TunnelNotFound
 
@@ -50,7 +51,7 @@ class LedgerEntry:
         hidden = self._path.with_suffix(".new")
         try:
             self._handle = open_private(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-            fcntl.flock(self._handle, fcntl.LOCK_EX)
+            lock(self._handle, wait=True)
             self._write(
                 endpoint=client.endpoint,
                 region=client.region,
@@ -111,13 +112,13 @@ async def close_orphans(directory: Path, client: Client) -> list[str]:
 
 def _orphans(directory: Path) -> Iterator[tuple[Path, int]]:
     """Yield entries that no process has any more, locked."""
-    for path in sorted(directory.glob(f"*{_SUFFIX}")):
+    for path in sorted(directory.glob(f"*{_SUFFIX}")) if HAS_LOCKS else ():
         try:
             handle = open_private(path, os.O_RDWR)
         except OSError:
             continue  # gone meanwhile, or not ours
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(handle, wait=False)
             is_removed = os.fstat(handle).st_nlink == 0
         except OSError:
             os.close(handle)

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from ..aws import Client
 from ..common.escaping import cut
+from ..common.file_lock import HAS_LOCKS
 from ..errors import AccessRefused, CredentialsRefused, TailraceError, TokenRotated
 from ..library import (
     ConnectionCut,
@@ -169,11 +170,12 @@ class Opening(ConnectObserver):
 
     def opening(self, description: str) -> None:
         wanted = self._wanted
-        self._entry = LedgerEntry(wanted.ledger, self._client, wanted.thing, description)
+        if HAS_LOCKS:
+            self._entry = LedgerEntry(wanted.ledger, self._client, wanted.thing, description)
 
     def opened(self, tunnel_id: str) -> None:
-        assert self._entry is not None
-        self._entry.opened(tunnel_id)
+        if self._entry is not None:
+            self._entry.opened(tunnel_id)
         self._found(Origin.OPENED, tunnel_id)
 
     def taken(self, tunnel_id: str) -> None:

@@ -10,7 +10,7 @@ import json
 import socket
 import sys
 
-__all__ = ["main"]
+__all__ = ["main", "run"]
 
 
 def main(path: str, service: str, stdout: int = 1) -> str:
@@ -40,10 +40,15 @@ def main(path: str, service: str, stdout: int = 1) -> str:
     return ""
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Do what the arguments of this process say, and end it."""
     try:
         problem = main(sys.argv[1], sys.argv[2])
     except OSError as error:
         problem = f"{error.strerror}"
     if problem:
         sys.exit(f"tailrace ssh: {problem}")
+
+
+if __name__ == "__main__":
+    run()

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from ..common.single_file import single_file
 from ..errors import ConfigurationError
 from .failures import CommandFailed
 from .host_names import host_name
@@ -45,7 +46,7 @@ def ssh_command(
     ``arguments`` are of ssh: options, and a command for the device behind them. What is set here
     goes before these and the user's configuration.
     """
-    helper = [sys.executable, "-I", "-S", str(_HELPER), str(path), service]
+    helper = [sys.executable, "-I", "-S", *_helper(), str(path), service]
     # ssh expands %, and lets the shell of the user exec it.
     proxy = shlex.join(helper).replace("%", "%%")
     name = host_name(thing, service)
@@ -58,6 +59,15 @@ def ssh_command(
     }
     options = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
     return ["ssh", *options, *(("-l", user) if user else ()), name, *arguments]
+
+
+def _helper() -> list[str]:
+    """Return how Python runs the helper: as a file, or out of the archive that has it."""
+    archive = single_file()
+    if archive is None:
+        return [str(_HELPER)]
+    load = f"import sys; sys.path.insert(0, {str(archive)!r})"
+    return ["-c", f"{load}; from tailrace.operator.pass_socket import run; run()"]
 
 
 def has_program(name: str) -> bool:

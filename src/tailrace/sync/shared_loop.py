@@ -115,5 +115,6 @@ class SharedLoop:
 SHARED: Final = SharedLoop()
 """The loop of this process."""
 
-os.register_at_fork(after_in_child=SHARED.forget)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=SHARED.forget)
 atexit.register(SHARED.end)

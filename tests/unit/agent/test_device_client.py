@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from support.oracles.nesting import said_of_nesting
 from tailrace.agent.device_client import (
     DeviceClientSettings,
     check_device_client_is_not_running,
@@ -313,7 +314,10 @@ def test_web_proxies_that_cannot_be_used(changes: dict[str, Any], sentence: str)
         (b'{"endpoint": }', "client.conf is not valid JSON: line 1, column 14"),
         (b'{"a": NaN}', "client.conf is not valid JSON"),
         (b"\xff", "client.conf is not valid JSON"),
-        (4000 * b"[", "client.conf is nested too deeply"),
+        (
+            4000 * b"[",
+            "client.conf is " + said_of_nesting(4000 * b"[", "not valid JSON: line 1, column 4001"),
+        ),
         (b"[]", "client.conf is not a JSON object"),
     ],
 )

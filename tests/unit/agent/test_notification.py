@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from support.oracles.nesting import said_of_nesting
 from tailrace.agent.notification import MAX_PAYLOAD, Notification, parse_notification
 from tailrace.common.secret import Secret
 from tailrace.errors import NotificationIgnored
@@ -198,8 +199,8 @@ def test_a_key_that_stands_twice_is_ignored(text: bytes) -> None:  # vector 18
         (payload()[:-1] + b', "zz": -Infinity}', "not valid JSON"),
         (payload()[:-1] + b', "zz": ' + b"9" * 5000 + b"}", "not valid JSON"),
         (payload().decode().encode("utf-16"), "not valid JSON"),
-        (b"[" * 8000, "nested too deeply"),
-        (b'{"a":' * 1600, "nested too deeply"),
+        (b"[" * 8000, said_of_nesting(b"[" * 8000)),
+        (b'{"a":' * 1600, said_of_nesting(b'{"a":' * 1600)),
     ],
 )
 def test_what_is_no_object_is_ignored(text: bytes, reason: str) -> None:  # vector 19

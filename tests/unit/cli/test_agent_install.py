@@ -225,6 +225,13 @@ def test_the_command_beside_this_python_is_run(capsys: pytest.CaptureFixture[str
     assert "/bin/tailrace agent run" in out or "does not see" in err
 
 
+def test_a_single_file_is_run_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "single_file", lambda: Path("/opt/tailrace.pyz"))
+    assert "/opt/tailrace.pyz agent run" in result(capsys, "--dry-run", *SSH[2:])[1]
+
+
 def test_no_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.executable", "/nonexistent/python")
     monkeypatch.setenv("PATH", "/nonexistent")

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tailrace.cli import reach
 from tailrace.cli.tailrace import main
 from tailrace.errors import ConfigurationError
 from tailrace.library.settings import RESUME_TIMEOUT
@@ -295,3 +296,7 @@ def test_ssh_config(
     monkeypatch.setattr(sys, "argv", ["-c"])
     assert main(["ssh-config"]) == 0
     assert f"ProxyCommand {sys.executable} -m tailrace proxy -- '%n'\n" in capsys.readouterr().out
+    monkeypatch.setattr(reach, "single_file", lambda: Path("tailrace.pyz"))
+    assert main(["ssh-config"]) == 0
+    shown = f"ProxyCommand {sys.executable} {tmp_path}/tailrace.pyz proxy -- '%n'\n"
+    assert shown in capsys.readouterr().out

@@ -11,6 +11,7 @@ import pytest
 
 from support.network.sockets import reset
 from support.waiting import until
+from tailrace.localproxy import sockets
 from tailrace.localproxy.sockets import SocketEnd, tune, unacknowledged
 
 
@@ -34,6 +35,17 @@ def test_unix_sockets_are_left_alone():
     with one, other:
         tune(one)
         assert one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
+
+
+async def test_pieces_are_sent_together_where_there_is_no_sendmsg(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(sockets, "_HAS_SENDMSG", False)
+    client, server = connected_pair()
+    with client, server:
+        end = SocketEnd(asyncio.get_running_loop(), client)
+        assert end.sendmsg([memoryview(b"one"), memoryview(b"two")]) == 6
+        assert server.recv(10) == b"onetwo"
 
 
 def test_unacknowledged_counts_what_the_other_kernel_has_not_taken():

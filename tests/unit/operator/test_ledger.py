@@ -12,6 +12,7 @@ import pytest
 from support.service.scripted_client import ScriptedClient, tunnel
 from tailrace.aws import TunnelState
 from tailrace.errors import CallRefused, ConfigurationError, ControlError, TunnelNotFound
+from tailrace.operator import ledger
 from tailrace.operator.ledger import LedgerEntry, close_orphans
 
 
@@ -133,3 +134,13 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
         tmp_path.chmod(0o500)
         with pytest.raises(ConfigurationError, match="cannot write"):
             LedgerEntry(tmp_path, ScriptedClient(), "pump-7", "d")
+
+
+async def test_without_locks_nothing_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = ScriptedClient()
+    LedgerEntry(tmp_path, client, "pump-7", "d").leave()
+    monkeypatch.setattr(ledger, "HAS_LOCKS", False)
+    assert await close_orphans(tmp_path, client) == []
+    assert len(os.listdir(tmp_path)) == 1

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from support.repository import SOURCE
 from support.waiting import HANG
 from tailrace.errors import ConfigurationError
 from tailrace.operator import ssh
@@ -34,6 +35,15 @@ def test_the_command() -> None:
     other = ssh_command(Path("s"), "pump-7", "ADMIN", None, [])
     assert other[-1] == "pump-7.ADMIN.tunnel"
     assert "-l" not in other
+
+
+def test_the_command_of_a_single_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh, "single_file", lambda: SOURCE.parent)  # imports take it as well
+    command = ssh_command(Path("/nowhere"), "pump-7", "SSH", None, [])
+    (proxy,) = (word for word in command if word.startswith("ProxyCommand="))
+    helper = shlex.split(proxy.partition("=")[2])
+    done = subprocess.run(helper, capture_output=True, text=True, check=False)
+    assert (done.stderr, done.returncode) == ("tailrace ssh: No such file or directory\n", 1)
 
 
 @pytest.mark.parametrize(

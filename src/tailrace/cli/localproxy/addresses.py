@@ -99,6 +99,8 @@ def _reworded(error: AddressError, text: str, side: Side) -> ConfigurationError:
                 f"The path of a unix socket has at most {MAX_UNIX_PATH} bytes:"
                 f" {printable(error.text)}"
             )
+        case AddressFault.SYSTEM:
+            return error
         case AddressFault.HOST:
             return ConfigurationError(
                 f"Invalid address '{printable(text)}'{brackets_hint(text, 22)}"

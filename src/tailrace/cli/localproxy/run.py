@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from ...common.event_loop import loop_factory, raise_descriptor_limit
 from ...common.log_floods import telling_floods
+from ...common.loop_signals import loop_signals
 from ...common.queued_output import QueuedOutput
 from ...common.redaction import register_secrets
 from ...common.secret import Secret
@@ -73,10 +74,7 @@ async def _serve(settings: CommandSettings, tunnel: str, reporter: JSONReporter)
     if manager.is_there:
         proxy.subscribe(SystemdNotifier(manager))
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # Windows loops have no signal handlers; there Ctrl-C cancels the task.
-        with suppress(NotImplementedError):
-            loop.add_signal_handler(number, _end, proxy, number)
+    ending = {number: partial(_end, proxy, number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def details() -> dict[str, Any]:
         return {"tunnels": [tunnel_document(tunnel, proxy.status())]}
@@ -89,7 +87,7 @@ async def _serve(settings: CommandSettings, tunnel: str, reporter: JSONReporter)
             at_socket=settings.control,
             metrics_listen=settings.metrics_listen,
         ):
-            with telling_floods(loop):
+            with telling_floods(loop), manager.watchdog(loop), loop_signals(ending):
                 await proxy.run()
     except (AccessRefused, HandshakeAltered) as error:
         logger.error(

@@ -404,6 +404,8 @@ def imported_by(argv: list[str], code: int) -> set[str]:
 def test_imports_little(argv: list[str], code: int, most: int) -> None:
     modules = imported_by(argv, code)
     assert not {name.partition(".")[0] for name in modules} & HEAVY
+    # Later Pythons need some more for the same.
+    most += 4 * (sys.version_info >= (3, 12))
     assert len(modules) <= most, sorted(modules)
 
 

@@ -60,6 +60,29 @@ def test_what_ends_the_proxy_ends_the_run(tmp_path: Path, capsys: pytest.Capture
     assert not settings.ready_file.exists()
 
 
+def test_signs_of_life(
+    service: ServiceProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[bytes] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(60)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "60000000")
+
+        def listen() -> None:
+            while not told or not told[-1].startswith(b"READY=1"):
+                told.append(manager.recv(1000))
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        with tunnel_of(service, "SSH") as tunnel:
+            thread = threading.Thread(target=listen)
+            thread.start()
+            run(CommandSettings(proxy=tunnel.settings(Side.SOURCE)))
+            thread.join()
+    assert told[0] == b"WATCHDOG=1"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("loop", [LoopChoice.ASYNCIO, LoopChoice.UVLOOP])
 def test_a_signal_ends_it_in_order(
