@@ -27,6 +27,10 @@ READY := $(VENV)/.ready
 DEMO_READY := $(VENV)/.ready-demo
 # What the optional extension is built from, when the package is installed.
 EXTENSION := hatch_build.py src/tailrace/_fast.pyx src/tailrace/_core.pyx src/tailrace/_core.pxd
+# Sphinx has an environment of its own: it wants another docutils than awscli.
+DOCS_VENV := .venv-docs
+DOCS_READY := $(DOCS_VENV)/.ready
+SPHINX := $(DOCS_VENV)/bin/python -m sphinx -c docs -d build/doctrees --fail-on-warning --keep-going --quiet
 # Its progress is for people, standard output for results.
 PIP_INSTALL := @$(BIN)/python -m pip --disable-pip-version-check install >&2
 
@@ -66,7 +70,7 @@ SOAK_SILENCES ?= 15
 SOAK_ROUNDS ?= 100
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test conformance check audit package zipapp deb release test-version cover bench bench-publish bench-must-hold bench-micro bench-instructions fuzz soak soak-survival soak-agent apt apt-bench clean test-python fuzz-native wheels
+.PHONY: help setup demo test test-python conformance check audit package wheels zipapp deb release test-version cover docs docs-links docs-recording bench bench-publish bench-must-hold bench-micro bench-instructions fuzz fuzz-native soak soak-survival soak-agent apt apt-bench clean
 
 help:
 	@echo "make setup        make the virtual environment $(VENV)"
@@ -77,11 +81,15 @@ help:
 	@echo "make check        lint, format check, types and audit"
 	@echo "make audit        known vulnerabilities of what is installed, where PyPI can be asked"
 	@echo "make package      build sdist and wheel into dist, twice, and install each into a bare environment"
+	@echo "make wheels       put wheels into dist/: one for each of WHEEL_PYTHONS, and one for any Python"
 	@echo "make zipapp       one file of localproxy and the agent for any CPython, into dist"
 	@echo "make deb          a Debian package for the Python of this Debian, into dist"
 	@echo "make release      cut VERSION=0.2.0: changelog, checks, tests, archives, commit, tag; pushes nothing"
 	@echo "make test-version  unit tests with another interpreter, PYTHON=python3.13, in an environment of its own"
 	@echo "make cover        run all tests and write htmlcov/index.html"
+	@echo "make docs         build the documentation site in build/docs; a warning is an error"
+	@echo "make docs-recording      record the terminal that the documentation shows"
+	@echo "make docs-links   ask every external link of the documentation for an answer"
 	@echo "make bench        measure tailrace beside others; SCENARIOS=bulk,latency ROUNDS=3 narrow it down"
 	@echo "make bench-must-hold     the same, but shows only the figures that must hold"
 	@echo "make bench-publish       put the latest results into bench/results/latest.* and README.md"
@@ -89,7 +97,6 @@ help:
 	@echo "make bench-instructions  machine instructions of the hot paths, for noisy machines"
 	@echo "make fuzz         made-up inputs for FUZZ_MINUTES=10 of CPU time; TARGETS='codec sigv4' narrows it down"
 	@echo "make fuzz-native  the same for NATIVE_MINUTES=60, with the extension built to find faults of memory"
-	@echo "make wheels       put wheels into dist/: one for each of WHEEL_PYTHONS, and one for any Python"
 	@echo "make soak         20 tunnels under load and random faults for SOAK_MINUTES=10"
 	@echo "make soak-survival  one ssh session and one transfer through SOAK_CUTS=1000 cuts"
 	@echo "make soak-agent   the device agent through SOAK_ROUNDS=100 restarts, drops and rotations"
@@ -142,7 +149,7 @@ conformance: $(READY)
 check: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy --strict src bench fuzz soak release examples
+	$(BIN)/mypy --strict src bench fuzz soak release examples docs
 	@$(BIN)/python tests/audit_gate.py
 
 audit: $(READY)
@@ -172,6 +179,25 @@ release: $(READY)
 cover: $(READY)
 	@rm -f .coverage .coverage.*
 	@$(BIN)/python -m pytest $(PYTEST_WORKERS) --cov --cov-report=html --cov-report=term $(PYTEST_ARGS)
+
+$(DOCS_READY): pyproject.toml
+	@echo "Setting up $(DOCS_VENV) with what builds the documentation: about 130 MB, once ..." >&2
+	@$(DOCS_VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(DOCS_VENV)
+	@$(DOCS_VENV)/bin/python -m pip --disable-pip-version-check install >&2 --upgrade 'pip>=25.1'
+	@$(DOCS_VENV)/bin/python -m pip --disable-pip-version-check install >&2 --editable '.[service,socks,operator]' --group docs
+	@touch $@
+
+# Once its environment is there, it takes no network: only docs-links looks at other sites.
+docs: $(DOCS_READY)
+	@$(SPHINX) -b html . build/docs
+	@echo "build/docs/index.html"
+
+docs-links: $(DOCS_READY)
+	@$(SPHINX) -b linkcheck . build/docs-links
+
+# The recording of a terminal, made anew.
+docs-recording: $(READY)
+	@PYTHONPATH=tests $(BIN)/python -m docs.record
 
 bench: $(READY)
 	@$(BIN)/python -m bench --rounds $(ROUNDS) $(if $(SCENARIOS),--only '$(SCENARIOS)') $(BENCH_ARGS)
@@ -241,5 +267,5 @@ apt apt-bench:
 	fi
 
 clean:
-	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DOCS_VENV) build dist htmlcov .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

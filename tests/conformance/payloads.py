@@ -1,6 +1,6 @@
 """Payloads with which connections outlive links, written and read without the package under test.
 
-The layout is that of docs/sessions.md.
+The layout is that of docs/internals/sessions.md.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Merge recorded runs into one document.
 
-    python tests/conformance/report.py RUN.json... > docs/conformance.md
+    python tests/conformance/report.py RUN.json... > docs/about/conformance.md
 
 A run is recorded with ``pytest tests/conformance --record RUN.json``. Columns come in the
 order of the files; ours have to come first.
@@ -50,7 +50,7 @@ what. What another local proxy gets wrong is shown there and fails no test. The 
 kept in `build/conformance.json`, and
 
 ```
-.venv/bin/python tests/conformance/report.py build/conformance.json > docs/conformance.md
+.venv/bin/python tests/conformance/report.py build/conformance.json > docs/about/conformance.md
 ```
 
 writes this page. `--full` runs with sizes and counts that take minutes. With

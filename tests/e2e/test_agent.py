@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 import tailrace
+from support.documents import blocks
 from support.network.applications import application, check_echo, echo
 from support.processes.child import Process, clean_environment, installed, process
 from support.processes.mosquitto import broker, needs_mosquitto
+from support.repository import ROOT
 from support.service.process import ServiceProcess, service_process
 from support.waiting import HANG, until
 from tailrace.cli.exit_codes import ExitCode
@@ -241,9 +243,11 @@ async def test_tunnels_stay_up_while_the_broker_is_away(tmp_path: Path) -> None:
 
 @needs_mosquitto
 async def test_a_program_hands_on_what_its_mqtt_client_receives(tmp_path: Path) -> None:
-    """As docs/agent.md shows it for paho, whose callbacks run in a thread of its own."""
+    """As docs/reference/agent.md shows it for paho, whose callbacks run in a thread of its own."""
     from paho.mqtt.client import CallbackAPIVersion, Client
 
+    page = ROOT / "docs" / "reference" / "agent.md"
+    (shown,) = (each.text for each in blocks(page) if "client.loop_start()" in each.text)
     loop, subscribed = asyncio.get_running_loop(), asyncio.Event()
     with broker(tmp_path) as running:
         url = f"mqtt://127.0.0.1:{running.port}"
@@ -252,19 +256,10 @@ async def test_a_program_hands_on_what_its_mqtt_client_receives(tmp_path: Path) 
             async with tailrace.Agent(
                 {"SSH": echo}, endpoint=endpoints.data_endpoint, ca=endpoints.ca_dir
             ) as agent:
-
-                def on_message(client: Any, userdata: Any, message: Any) -> None:
-                    received = agent.receive(message.payload, retained=message.retain)
-                    asyncio.run_coroutine_threadsafe(received, loop).result()
-
-                def on_connect(client: Any, *_: Any) -> None:
-                    client.subscribe("$aws/things/pump-7/tunnels/notify", qos=1)
-
                 client = Client(CallbackAPIVersion.VERSION2)
-                client.on_connect, client.on_message = on_connect, on_message
                 client.on_subscribe = lambda *_: loop.call_soon_threadsafe(subscribed.set)
-                client.connect_async("127.0.0.1", running.port)
-                client.loop_start()
+                program = shown.replace('"localhost"', f'"127.0.0.1", {running.port}')
+                exec(program, {"asyncio": asyncio, "agent": agent, "client": client})
                 try:
                     await subscribed.wait()
                     opened = await open_tunnel(service)

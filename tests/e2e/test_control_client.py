@@ -18,7 +18,7 @@ from support.repository import ROOT
 from support.service import ServiceProcess, service_process
 from support.waiting import HANG
 
-PAGE = (ROOT / "docs" / "control-client.md").read_text()
+PAGE = (ROOT / "docs" / "reference" / "control-client.md").read_text()
 (PROGRAM,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 

@@ -1,6 +1,6 @@
 """A cut never looks like an end: what had arrived is delivered, then the connection is reset.
 
-docs/faults.md tells what is known of whom; here is what applications and clients see.
+docs/about/faults.md tells what is known of whom; here is what applications and clients see.
 """
 
 from __future__ import annotations

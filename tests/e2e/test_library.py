@@ -107,15 +107,15 @@ def pip(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_examples_of_the_page_are_python() -> None:
-    page = (ROOT / "docs" / "library.md").read_text()
+    page = (ROOT / "docs" / "reference" / "library.md").read_text()
     examples = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     assert len(examples) == page.count("```python") > 3
     for example in examples:
-        compile(example, "docs/library.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        compile(example, "docs/reference/library.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
 def test_the_snippets_word_for_word(programs: Path, tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "library.md").read_text()
+    page = (ROOT / "docs" / "reference" / "library.md").read_text()
     for snippet in (SOURCE, DESTINATION):
         assert snippet.replace("; ", "\n    ") in page
     with service_process(tmp_path, command=str(programs / "tailrace")) as service:
@@ -153,7 +153,7 @@ async def test_the_snippet_of_connect_word_for_word(
     programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The device starts as soon as there is a tunnel for it, as its agent would."""
-    assert CONNECT in (ROOT / "docs" / "library.md").read_text()
+    assert CONNECT in (ROOT / "docs" / "reference" / "library.md").read_text()
     tokens: list[tailrace.Secret] = []
     program = """\
 import asyncio, os, sys

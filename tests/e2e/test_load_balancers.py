@@ -1,4 +1,4 @@
-"""Local proxies behind real load balancers: TLS passes through, the address is kept."""
+"""Local proxies behind real load balancers, as the page configures them: the address is kept."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from support.documents import blocks, section
 from support.network.ports import free_port
 from support.processes.child import server_process
+from support.repository import ROOT
 from support.service import api, config, dial, running
 from tailrace.service.config import DataSettings, OperationSettings
 from tailrace.wire import Message, MessageType
@@ -21,18 +23,7 @@ from tailrace.wire import Message, MessageType
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
 STREAM_MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
 
-HAPROXY = """
-global
-  maxconn 100
-defaults
-  mode tcp
-  timeout connect 5s
-  timeout client 60s
-  timeout server 60s
-listen tunnels
-  bind 127.0.0.1:{port}
-  server tailrace 127.0.0.1:{target} {send} check
-"""
+PAGE = ROOT / "docs" / "guides" / "load-balancer.md"
 
 NGINX = """
 load_module {module};
@@ -40,15 +31,20 @@ daemon off;
 pid {directory}/nginx.pid;
 error_log stderr warn;
 events {{ worker_connections 64; }}
-stream {{
-  server {{
-    listen 127.0.0.1:{port};
-    proxy_pass 127.0.0.1:{target};
-    proxy_protocol on;
-    proxy_timeout 60s;
-  }}
-}}
 """
+
+
+def documented(kind: str, port: int, target: int) -> str:
+    """Return the configuration of the page, for these ports of this machine."""
+    part = section(PAGE, "Behind a load balancer")
+    (block,) = (each.text for each in blocks(PAGE, part) if each.language == kind)
+    for written, meant in (
+        ("10.0.0.7:7444", f"127.0.0.1:{target}"),
+        ("bind :443", f"bind 127.0.0.1:{port}"),
+        ("listen 443", f"listen 127.0.0.1:{port}"),
+    ):
+        block = block.replace(written, meant)
+    return block
 
 
 def balancer(kind: str, directory: Path, port: int, target: int) -> list[str]:
@@ -59,11 +55,11 @@ def balancer(kind: str, directory: Path, port: int, target: int) -> list[str]:
         pytest.skip(f"{name} is not installed: make apt installs it")
     path = directory / f"{name}.conf"
     if name == "haproxy":
-        path.write_text(HAPROXY.format(port=port, target=target, send=kind.partition(" ")[2]))
+        block = documented(name, port, target).replace("send-proxy-v2", kind.partition(" ")[2])
+        path.write_text(f"global\n  maxconn 100\n{block}")
         return [program, "-db", "-f", str(path)]
-    path.write_text(
-        NGINX.format(port=port, target=target, directory=directory, module=STREAM_MODULE)
-    )
+    own = NGINX.format(directory=directory, module=STREAM_MODULE)
+    path.write_text(own + documented(name, port, target))
     return [program, "-p", str(directory), "-c", str(path), "-e", "stderr"]
 
 

@@ -31,7 +31,7 @@ TUNNELS = 8
 SENT = 8 * 1024 * 1024
 """Bytes that each source tries to get rid of."""
 BOUND = 2560 * 1024
-"""What a link may cost: docs/service.md, "Limits", twice for copies under way, and TLS."""
+"""What a link may cost: docs/reference/service.md, "Limits", twice for copies, and TLS."""
 
 START, DATA = MessageType.STREAM_START, MessageType.DATA
 

@@ -1,6 +1,6 @@
 """What happens to processes: killed, stopped for a while, out of disk, descriptors or names.
 
-The outcome of each is written down in docs/faults.md.
+The outcome of each is written down in docs/about/faults.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The configurations of docs/deployment.md: real reverse proxies that end TLS, and one that fails.
+"""Real reverse proxies that end TLS, as docs/guides/load-balancer.md has them, and one that fails.
 
 The blocks of the page are run as they are but for addresses, ports and names of files.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import httpx
 import pytest
 from botocore.exceptions import ClientError
 
+from support.documents import blocks, section
 from support.network.certificates import Certificates
 from support.network.ports import free_port
 from support.processes.child import server_process
@@ -38,7 +38,7 @@ from tailrace.service.tunneling_service import TunnelingService
 from tailrace.wire import Message, MessageType
 
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
-PAGE = ROOT / "docs" / "deployment.md"
+PAGE = ROOT / "docs" / "guides" / "load-balancer.md"
 
 HAPROXY = "global\n  maxconn 100\n{block}"
 NGINX = """
@@ -73,7 +73,8 @@ server {
 
 def documented(kind: str) -> str:
     """Return the block of the page that is marked with ``kind``."""
-    (block,) = re.findall(rf"^```{kind}\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    part = section(PAGE, "Behind a reverse proxy")
+    (block,) = (each.text for each in blocks(PAGE, part) if each.language == kind)
     return block
 
 
@@ -268,5 +269,5 @@ async def test_what_a_proxy_forgets_is_not_blamed_on_the_token(
                 assert "got another upgrade request than was sent" in local.fatal_line
                 assert missing in local.fatal_line
                 assert "a proxy in between may have" in local.fatal_line
-                assert "docs/intermediaries.md" in local.fatal_line
+                assert "docs/guides/intermediaries.md" in local.fatal_line
                 assert "rotate" not in local.log

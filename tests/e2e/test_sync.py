@@ -20,7 +20,7 @@ from support.repository import ROOT
 from support.service import ServiceProcess
 from support.waiting import HANG, wait_until
 
-PAGE = (ROOT / "docs" / "sync.md").read_text()
+PAGE = (ROOT / "docs" / "reference" / "sync.md").read_text()
 SNIPPETS = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 CONNECT, SOCKET, LISTENER, HANDLER, CLIENT, SERVICE, EVENTS = SNIPPETS
 
@@ -48,7 +48,7 @@ def client(variables: dict[str, str]) -> tailrace.sync.Client:
 
 
 def run(snippet: str, **names: Any) -> None:
-    exec(compile(snippet, "docs/sync.md", "exec"), {"tailrace": tailrace, **names})
+    exec(compile(snippet, "docs/reference/sync.md", "exec"), {"tailrace": tailrace, **names})
 
 
 def tunnels(client: tailrace.sync.Client, thing: str) -> list[tailrace.TunnelSummary]:

@@ -1,4 +1,4 @@
-"""Local proxies through web proxies that inspect TLS: what docs/intermediaries.md promises."""
+"""Local proxies through web proxies that inspect TLS, as docs/guides/intermediaries.md says."""
 
 from __future__ import annotations
 

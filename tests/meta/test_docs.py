@@ -7,41 +7,9 @@ from dataclasses import asdict
 
 import pytest
 
+from support.documents import PAGES
 from support.repository import ROOT, SOURCE
-from tailrace.cli.exit_codes import ExitCode
 from tailrace.service.limits import AWS, DEFAULT
-
-FOLDERS = ("docs", "bench", "examples")
-DOCUMENTS = sorted(
-    [*ROOT.glob("*.md"), *(path for name in FOLDERS for path in (ROOT / name).rglob("*.md"))]
-)
-
-
-def exit_codes(text: str) -> dict[int, str]:
-    """Return code -> meaning of the table of exit codes in a document."""
-    return {
-        int(code): meaning
-        for code, meaning in re.findall(r"^\| (\d+) \| ([^|]+?) \|", text, re.MULTILINE)
-    }
-
-
-def broken_links(text: str, exists) -> list[str]:
-    """Return the relative link targets of a document that do not exist."""
-    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text)
-    return [target for target in targets if "://" not in target and not exists(target)]
-
-
-def anchors(text: str) -> set[str]:
-    """Return the anchors that GitHub gives to the headings of a document."""
-    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
-    headings = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}
-
-
-def broken_anchors(text: str, read) -> list[str]:
-    """Return the links into documents that have no such heading; ``read("")`` is this one."""
-    targets = re.findall(r"\]\(((?:[^):#]+\.md)?)#([^)]+)\)", text)
-    return [f"{page}#{anchor}" for page, anchor in targets if anchor not in anchors(read(page))]
 
 
 def limits(text: str) -> dict[str, tuple[float, float]]:
@@ -53,12 +21,6 @@ def limits(text: str) -> dict[str, tuple[float, float]]:
         name.replace("-", "_"): (float(default.replace(",", "")), float(aws.replace(",", "")))
         for name, default, aws in rows
     }
-
-
-def unlinked(text: str, pages) -> list[str]:
-    """Return the pages that an index does not link."""
-    linked = set(re.findall(r"\]\(([^)#]+)", text))
-    return sorted(set(pages) - linked)
 
 
 def from_an_index(text: str) -> list[str]:
@@ -80,21 +42,13 @@ def missing_files(text: str) -> list[str]:
 
 
 def test_files_that_the_architecture_names_exist() -> None:
-    assert missing_files((ROOT / "docs" / "architecture.md").read_text()) == []
+    assert missing_files((ROOT / "docs" / "internals" / "architecture.md").read_text()) == []
     assert missing_files("`wire/codec.py` and `wire/nothing.py`") == ["wire/nothing.py"]
-
-
-def test_the_index_has_every_page() -> None:
-    pages = [str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")]
-    index = (ROOT / "docs" / "README.md").read_text()
-    assert unlinked(index, set(pages) - {"README.md"}) == []
-    assert "docs/README.md" in (ROOT / "README.md").read_text()
-    assert unlinked("[a](b.md#c)", ["b.md", "d.md"]) == ["d.md"]
 
 
 INSTALLING = sorted(
     [
-        *DOCUMENTS,
+        *PAGES,
         *(path for path in (ROOT / "packaging").rglob("*") if path.is_file()),
         *SOURCE.rglob("*.py"),
     ]
@@ -107,7 +61,7 @@ def test_nothing_is_installed_from_an_index(path) -> None:
     assert "pypi.org/project/tailrace" not in path.read_text()
 
 
-GUIDES = sorted([*DOCUMENTS, *(ROOT / "examples").glob("*.*")])
+GUIDES = sorted([*PAGES, *(ROOT / "examples").glob("*.*")])
 
 
 @pytest.mark.parametrize("path", GUIDES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -140,35 +94,15 @@ def test_the_rule_of_indexes_can_fail(command: str, is_wrong: bool) -> None:
     assert bool(from_an_index(command)) is is_wrong
 
 
-def test_exit_codes() -> None:
-    readme = exit_codes((ROOT / "README.md").read_text())
-    assert set(readme) == set(ExitCode)
-    assert exit_codes((ROOT / "docs" / "exit-codes.md").read_text()) == readme
-
-
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_lead_somewhere(document) -> None:
-    text = document.read_text()
-    assert broken_links(text, lambda t: (document.parent / t).exists()) == []
-    assert broken_anchors(text, lambda t: (document.parent / t).read_text() if t else text) == []
-
-
 def test_limits() -> None:
     default, aws = asdict(DEFAULT), asdict(AWS)
-    assert limits((ROOT / "docs" / "service.md").read_text()) == {
+    assert limits((ROOT / "docs" / "reference" / "service.md").read_text()) == {
         name: (default[name], aws[name]) for name in default
     }
 
 
 def test_the_rules_can_fail() -> None:
-    assert broken_links("[a](b.md) [c](https://d) [e](f.md#g)", lambda t: t == "b.md") == ["f.md"]
-    linking = "[a](#a-b) [c](d.md#a-b) [e](#f) [g](d.md#h) [i](https://j#k)"
-    assert broken_anchors(linking, {"": "# A, B", "d.md": "```\n# H\n```\n## a b"}.get) == [
-        "#f",
-        "d.md#h",
-    ]
     assert limits("| `--max-a-b N` each | 1,000 | 0 (none) | no |") == {"a_b": (1000.0, 0.0)}
-    assert exit_codes("| Code | Meaning |\n|---|---|\n| 3 | no | x |\n") == {3: "no"}
 
 
 @pytest.mark.parametrize(
@@ -194,6 +128,9 @@ def test_the_rules_can_fail() -> None:
         "apt",
         "apt-bench",
         "clean",
+        "docs",
+        "docs-links",
+        "docs-recording",
     ],
 )
 def test_targets_of_the_makefile_are_documented(target: str) -> None:

@@ -1,4 +1,4 @@
-"""The page on embedding is true."""
+"""The pages on embedding and testing are true."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from support.waiting import HANG
 from tailrace.testing import plugin
 from tailrace.testing.tunnels import LocalTunnel
 
-PAGE = ROOT / "docs" / "embedding.md"
+GUIDES = ROOT / "docs" / "guides"
+EMBEDDING, TESTING = ((GUIDES / name).read_text() for name in ("embedding.md", "testing.md"))
 
 
 def test_the_examples_run(tmp_path: Path) -> None:
-    program, *tests = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    (program,) = re.findall(r"```python\n(.*?)```", EMBEDDING, re.DOTALL)
+    tests = re.findall(r"```python\n(.*?)```", TESTING, re.DOTALL)
     output = run(tmp_path, "-W", "error", "-c", program)
     endpoint, tunnel_id = output.split()
     assert endpoint.startswith("https://127.0.0.1:")
@@ -43,9 +45,12 @@ def run(directory: Path, *arguments: str) -> str:
     return result.stdout
 
 
-def test_every_argument_and_fixture_stands_on_the_page() -> None:
-    page = PAGE.read_text()
-    for name in (*inspect.signature(tailrace.Service).parameters, *plugin.__all__):
-        assert f"`{name}`" in page, name
+def test_every_argument_and_fixture_stands_on_its_page() -> None:
+    for page, names in (
+        (EMBEDDING, inspect.signature(tailrace.Service).parameters),
+        (TESTING, plugin.__all__),
+    ):
+        for name in names:
+            assert f"`{name}`" in page, name
     for name in vars(LocalTunnel):
-        assert name.startswith("_") or f"tunnel.{name}(" in page, name
+        assert name.startswith("_") or f"tunnel.{name}(" in TESTING, name

@@ -1,4 +1,4 @@
-"""docs/sessions.md: its bytes are those of the program, its figures the program's own."""
+"""docs/internals/sessions.md: its bytes are those of the program, its figures the program's own."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tailrace.wire import (
     format_capabilities,
 )
 
-PAGE = (ROOT / "docs" / "sessions.md").read_text()
+PAGE = (ROOT / "docs" / "internals" / "sessions.md").read_text()
 LISTED = re.compile(r"^\| ([A-Z_]+) \| (\d+) \|", re.MULTILINE)
 
 

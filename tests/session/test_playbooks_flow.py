@@ -1,4 +1,4 @@
-"""Pausing and resuming single connections: docs/sessions.md, message by message."""
+"""Pausing and resuming single connections: docs/internals/sessions.md, message by message."""
 
 from __future__ import annotations
 

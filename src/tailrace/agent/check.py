@@ -64,7 +64,7 @@ def agent_checks(settings: AgentCheckSettings) -> list[Check]:
         Check("kill switch", _local(partial(_check_switch, settings.state_dir))),
     ]
     checks += [
-        Check("configuration", _local(partial(warning, each, "see docs/agent.md")))
+        Check("configuration", _local(partial(warning, each, "see docs/reference/agent.md")))
         for each in settings.warnings
     ]
     if settings.broker is not None:

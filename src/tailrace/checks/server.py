@@ -282,7 +282,7 @@ class _Path:
             return warning(
                 text,
                 "TLS is inspected on the way: who does it sees tokens and all that is not encrypted"
-                " in itself; have this host excepted, or see docs/intermediaries.md",
+                " in itself; have this host excepted, or see docs/guides/intermediaries.md",
             )
         if end is not None and end - datetime.now(UTC) < _SOON:
             return warning(text, "renew the certificate of the server")

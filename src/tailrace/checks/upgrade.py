@@ -115,11 +115,17 @@ def _fix(error: HandshakeFailed, server: Server) -> str:
         case NotTunnelingService():
             return f"check {_option(server)}: it has to be the data endpoint, not the control API's"
         case HandshakeAltered():
-            return "a proxy in between has to pass WebSocket upgrades on: docs/intermediaries.md"
+            return (
+                "a proxy in between has to pass WebSocket upgrades on: "
+                "docs/guides/intermediaries.md"
+            )
         case ServiceUnavailable():
             return "the service is there, but refuses for now: try again later"
         case _:
-            return f"check {_option(server)}, and what stands in between: docs/intermediaries.md"
+            return (
+                f"check {_option(server)}, and what stands in between: "
+                "docs/guides/intermediaries.md"
+            )
 
 
 def _option(server: Server) -> str:

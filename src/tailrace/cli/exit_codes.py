@@ -32,7 +32,7 @@ BROKEN_PIPE: Final = 141
 
 
 class ExitCode(IntEnum):
-    """Exit status of the commands; the same table stands in ``docs/exit-codes.md``."""
+    """Exit status of the commands; the same table stands in ``docs/reference/exit-codes.md``."""
 
     OK = 0
     """Ended as asked: tunnel closed or expired, SIGTERM, SIGINT."""

@@ -4,7 +4,7 @@ Bytes that a local socket does not take wait in memory. The protocol knows no cr
 are three ways to keep that bounded, from the gentlest to the last:
 
 1. The peer of one connection is asked to pause it and later to resume it, where it
-   understands that (docs/sessions.md). No other connection is held up. What is in flight
+   understands that (docs/internals/sessions.md). No other connection is held up. What is in flight
    still comes, so this begins early (:data:`PAUSE_HIGH`), and earlier when all together hold
    much (:data:`PAUSE_HIGH_CROWDED`): many stalled connections get less room each. A connection
    that outlives links has a window, which does this alone as long as they are not crowded.

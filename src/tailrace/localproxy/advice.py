@@ -24,7 +24,7 @@ __all__ = [
 
 ALTERED_ADVICE: Final = (
     "A proxy in between has to pass WebSocket upgrades on as they are: HTTP/1.1, Upgrade, "
-    "Connection, Sec-WebSocket-*, access-token and the path (docs/intermediaries.md)"
+    "Connection, Sec-WebSocket-*, access-token and the path (docs/guides/intermediaries.md)"
 )
 _CONTROL_API: Final = "UnknownOperationException"
 """In what the control API answers to the upgrade, AWS' or that of ``tailrace serve``."""

@@ -9,7 +9,7 @@ from ..errors import TailraceError
 __all__ = ["CommandFailed", "Terminated"]
 
 _LOST: Final = 4
-"""The status of a command whose way to the service has failed; see ``docs/exit-codes.md``."""
+"""The status of a command whose way to the service has failed: docs/reference/exit-codes.md."""
 
 
 class CommandFailed(TailraceError):

@@ -19,6 +19,8 @@ from ..common.escaping import cut
 from ..common.file_lock import HAS_LOCKS
 from ..errors import AccessRefused, CredentialsRefused, TailraceError, TokenRotated
 from ..library import (
+    ConnectionCut,
+    ConnectionOpened,
     LinkPhase,
     PeerJoined,
     PeerLeft,
@@ -225,6 +227,10 @@ class Opening(ConnectObserver):
                 )
             case PeerJoined() if self._is_ready:
                 self._become_ready()
+            case ConnectionOpened() if self.state.refusal:
+                self._become(refusal="")
+            case ConnectionCut(received=0, reason=reason):
+                self._become(refusal=reason)
             case _ if self.state.phase is Phase.RECONNECTING:
                 status = tunnel.status()
                 if status.link.phase is not LinkPhase.CONNECTED:

@@ -24,7 +24,7 @@ from ..errors import ConfigurationError
 from .failures import CommandFailed
 from .host_names import host_name
 from .sharing import Membership
-from .state import Phase
+from .state import HolderState, Phase
 
 __all__ = ["NO_SSH", "explanation", "has_program", "run", "ssh_command"]
 
@@ -128,16 +128,20 @@ def _forwarded_signals() -> Iterator[Callable[[int], None]]:
 
 
 def explanation(membership: Membership, status: int) -> str:
-    """Return why ssh may have ended with this status; "" if the tunnel is not the reason."""
+    """Return why ssh may have ended with this status; "" if neither tunnel nor device is why."""
     if status != _SSH_FAILED:
         return ""
     deadline = time.monotonic() + _NEWS
     try:
         membership.check()
         # The connection may be cut before the reason is known.
-        while membership.state.phase is Phase.READY and time.monotonic() < deadline:
+        while not _trouble(membership.state) and time.monotonic() < deadline:
             membership.receive(max(0.0, deadline - time.monotonic()))
     except CommandFailed as error:
         return str(error)
-    state = membership.state
-    return state.cause if state.phase is not Phase.READY else ""
+    return _trouble(membership.state)
+
+
+def _trouble(state: HolderState) -> str:
+    """Return why a connection may have ended, "" if nothing is known."""
+    return state.refusal if state.phase is Phase.READY else state.cause

@@ -55,6 +55,8 @@ class HolderState:
     """What else a person should know, one line each."""
     waiting: int = 0
     """Connections that wait until link and device are back."""
+    refusal: str = ""
+    """Why the device has made nothing of the latest connection, "" if that is not so."""
 
     def to_document(self) -> dict[str, Any]:
         """Return it as a JSON document."""

@@ -12,7 +12,7 @@ Stale data and resets have no effect; a stale start is answered with a reset, be
 sender has a client waiting.
 
 Sources: guide V3, message type reference; where the C++ proxy and the guide differ, the guide.
-What pauses and resumes a connection is our own (docs/sessions.md).
+What pauses and resumes a connection is our own (docs/internals/sessions.md).
 """
 
 from __future__ import annotations

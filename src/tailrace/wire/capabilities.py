@@ -3,7 +3,7 @@
 A proxy offers what it can do in a header field of its upgrade request. The service answers with
 the part of it that it passes on, to peers that can do the same. A proxy that makes no offer but
 names this project in its ``User-Agent`` is answered with ``X-Tailrace-Flow: 1``, which says that
-flow messages are passed on. Nobody else is sent either field (docs/sessions.md).
+flow messages are passed on. Nobody else is sent either field (docs/internals/sessions.md).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Capability(StrEnum):
     """Something that not every end or service can do, spelled as in the header field."""
 
     FLOW = "flow"
-    """Understands flow messages, presence, and resets that say why (docs/sessions.md)."""
+    """Understands flow messages, presence, and resets that say why (docs/internals/sessions.md)."""
     PINGS = "pings"
     """May be pinged at any time: C++ proxies answer from within whatever they are writing."""
     RESUME = "resume"

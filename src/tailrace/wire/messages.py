@@ -18,7 +18,8 @@ __all__ = [
 class MessageType(IntEnum):
     """Field 1 of every message; values are those of the protocol's schema.
 
-    Some are our own (docs/sessions.md), with numbers that the schema is unlikely to reach.
+    Some are our own (docs/internals/sessions.md), with numbers that the schema is unlikely to
+    reach.
     """
 
     UNKNOWN = 0

@@ -21,7 +21,7 @@ __all__ = ["InspectingProxy", "mitmproxy", "squid"]
 
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin"
 _CERTIFICATES = Path("/usr/lib/squid/security_file_certgen")
-_PAGE = ROOT / "docs" / "intermediaries.md"
+_PAGE = ROOT / "docs" / "guides" / "intermediaries.md"
 _UPGRADES = "http_upgrade_request_protocols websocket allow all\n"
 _MORE = """
 http_port {port} ssl-bump cert={ca} generate-host-certificates=on

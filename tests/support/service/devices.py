@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from support.network.applications import echo
 from support.service.process import ServiceProcess
 from tailrace.aws import Client, Credentials, Secret, TunnelState
-from tailrace.library import Tunnel
+from tailrace.library import Application, Tunnel
 from tailrace.wire import Side
 
 __all__ = ["device_of", "service_client"]
@@ -26,9 +26,9 @@ async def service_client(service: ServiceProcess) -> AsyncIterator[Client]:
 
 @asynccontextmanager
 async def device_of(
-    service: ServiceProcess, client: Client, thing: str, *services: str
+    service: ServiceProcess, client: Client, thing: str, *services: str, serves: Application = echo
 ) -> AsyncIterator[None]:
-    """A device that echoes, and connects to the first open tunnel of its thing."""
+    """A device that echoes, or has another target, and joins the first open tunnel of its thing."""
 
     async def serve() -> None:
         token: Secret | None = None
@@ -38,7 +38,9 @@ async def device_of(
                     rotated = await client.rotate(each.tunnel_id, Side.DESTINATION)
                     token = rotated.destination_token
         place = service.endpoints.data_endpoint
-        async with Tunnel.destination(token, dict.fromkeys(services, echo), endpoint=place) as far:
+        async with Tunnel.destination(
+            token, dict.fromkeys(services, serves), endpoint=place
+        ) as far:
             await far.wait_closed()
 
     serving = asyncio.get_running_loop().create_task(serve())

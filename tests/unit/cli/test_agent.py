@@ -130,7 +130,7 @@ def test_each_option_is_documented() -> None:
     }
     pages = [
         (ROOT / "docs" / name).read_text()
-        for name in ("agent.md", "agent-install.md", "agent-mqtt.md")
+        for name in ("reference/agent.md", "guides/agent-install.md", "reference/agent-mqtt.md")
     ]
     documented = set(re.findall(r"`(--[a-z-]+)", "\n".join(pages)))
     assert options - documented == set()

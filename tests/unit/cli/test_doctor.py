@@ -303,7 +303,7 @@ def test_times_that_cannot_be(text: str, capsys: pytest.CaptureFixture[str]) -> 
 def test_the_page_has_each_option() -> None:
     parser = argparse.ArgumentParser()
     options = add_doctor_parser(parser.add_subparsers())._option_string_actions
-    page = (ROOT / "docs" / "doctor.md").read_text()
+    page = (ROOT / "docs" / "guides" / "doctor.md").read_text()
     named = {each for each in options if each.startswith("--") and each != "--help"}
     written = set(re.findall(r"(?<![\w-])--[a-z-]+", page))
     assert named - {"--region", "--proxy-endpoint"} <= written

@@ -13,7 +13,7 @@ from tailrace.flow.scheduler import (
 
 
 def test_the_figures_are_those_that_were_measured():
-    """A change of them is a change of how keystrokes feel: see docs/performance.md."""
+    """A change of them is a change of how keystrokes feel: see docs/about/performance.md."""
     assert (INTERACTIVE_BURST, INTERACTIVE_RATE) == (16_384, 8_192)
     assert (GRANT, AHEAD) == (4_096, 65_536)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.network.applications import check_echo
+from support.network.ports import free_port
 from support.service.devices import device_of, service_client
 from support.service.process import ServiceProcess
 from support.waiting import HANG, until
@@ -112,6 +113,24 @@ async def test_a_link_that_is_lost(service: ServiceProcess, way: Way) -> None:
     way.opening._follow(lost, tunnel)
     way.opening._follow(ServicesMapped({}), tunnel)
     assert way.opening.state.phase is Phase.RECONNECTING
+
+
+async def test_a_device_that_makes_nothing_of_a_connection(
+    service: ServiceProcess, way: Way
+) -> None:
+    """Why is known until the next one is made."""
+    async with (
+        device_of(service, way.client, "opening-refused", "SSH", serves=free_port()),
+        way.opening.tunnel(way.client, way.wanted("opening-refused")) as tunnel,
+    ):
+        reader, writer = await tunnel.open_connection("SSH")
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        await until(lambda: way.opening.state.refusal != "")
+        assert "the destination could not reach" in way.opening.state.refusal
+        way.opening._follow(ConnectionOpened("SSH", 2, ""), tunnel)
+        assert way.opening.state.refusal == ""
+        writer.close()
 
 
 async def test_connections_that_wait_are_counted_as_long_as_they_do(

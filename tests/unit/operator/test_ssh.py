@@ -132,3 +132,10 @@ def test_a_device_that_has_gone(
     holder.sendall(encode_message("state", state.to_document()))
     monkeypatch.setattr(ssh, "_NEWS", HANG)
     assert explanation(membership, 255) == "the device has disconnected"
+
+
+def test_a_service_that_does_not_answer(pair: tuple[Membership, socket.socket]) -> None:
+    membership, holder = pair
+    state = replace(membership.state, refusal="the destination could not reach localhost:22")
+    holder.sendall(encode_message("state", state.to_document()))
+    assert explanation(membership, 255) == "the destination could not reach localhost:22"

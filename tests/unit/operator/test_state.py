@@ -11,7 +11,9 @@ from tailrace.operator.state import HolderState, Origin, Phase
     "state",
     [
         HolderState(),
-        HolderState(Phase.READY, Origin.TAKEN, "id", 1.5, 2.5, "cause", "hint", ("a", "b"), 3),
+        HolderState(
+            Phase.READY, Origin.TAKEN, "id", 1.5, 2.5, "cause", "hint", ("a", "b"), 3, "refusal"
+        ),
     ],
 )
 def test_it_crosses_processes(state: HolderState) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
-from pathlib import Path
-from types import ModuleType
 
 import pytest
+from docs.generate import session_states
 
 from tailrace.session.transitions import (
     DESTINATION,
@@ -23,20 +21,8 @@ from tailrace.session.transitions import (
 )
 from tailrace.wire import PEER_MESSAGES, MessageType, Side
 
-DOCS = Path(__file__).parents[3] / "docs"
 BOTH = pytest.mark.parametrize("table", [SOURCE, DESTINATION], ids=["source", "destination"])
 STARTS = (MessageType.STREAM_START, MessageType.CONNECTION_START)
-
-
-def load_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "make_session_states", DOCS / "make_session_states.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_stream_messages_are_all_but_the_session_s_own() -> None:
@@ -110,14 +96,8 @@ def test_roles_are_the_words_of_the_data_endpoint() -> None:
     assert [side.value for side in Side] == ["source", "destination"]
 
 
-def test_the_page_shows_these_tables() -> None:
-    script = load_script()
-    page = (DOCS / "session-states.md").read_text(encoding="utf-8")
-    assert page == script.render(), "run python docs/make_session_states.py"
-
-
 def test_the_page_has_a_row_for_every_message_of_both_ends() -> None:
-    page = load_script().render()
+    page = session_states.page()
     for kind in STREAM_MESSAGES:
         assert page.count(f"| {MessageType(kind).name} |") == 2
     for entry in (*Action, *SessionAction, *MessageKind, *Standing):

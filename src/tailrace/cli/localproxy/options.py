@@ -1,8 +1,8 @@
 """The one table of the options of ``localproxy``.
 
 The argument parser, ``--help``, the reader of ``--config`` files, the look-up in the
-environment and the table in ``docs/localproxy.md`` all read :data:`OPTIONS`; nothing about
-an option is written down a second time.
+environment and the table in ``docs/reference/localproxy.md`` all read :data:`OPTIONS`; nothing
+about an option is written down a second time.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ when its peer has left starts streams again under the ids they had, and has a fe
 **Turns.** In one turn of the event loop an end handles as many messages as its
 :class:`~.turn_budget.TurnBudget` allows, and keeps the rest in its backlog, as bytes.
 
-**Flow messages** (docs/sessions.md) pass between two clients with that capability only.
+**Flow messages** (docs/internals/sessions.md) pass between two clients with that capability only.
 From and for all others they are unknown messages, which are dropped. So it is with those of
 clients that go on with their connections over lost links: when one of two leaves, the other one
 is told so, and its streams are forgotten here but not reset.

@@ -6,7 +6,6 @@ import re
 
 import pytest
 
-from support.repository import ROOT
 from tailrace.cli.localproxy.help import HELP_WIDTH, help_text, options_table
 from tailrace.cli.localproxy.options import GROUPS, OPTIONS, Option
 
@@ -32,10 +31,6 @@ def test_help_fits_its_width_and_is_grouped() -> None:
 
 def test_help_has_what_scripts_look_for() -> None:
     assert "Show help message" in help_text()
-
-
-def test_documentation_has_the_table() -> None:
-    assert options_table() in (ROOT / "docs" / "localproxy.md").read_text()
 
 
 @EVERY_OPTION

@@ -120,7 +120,7 @@ async def test_without_a_control_api(subject: Subject) -> None:
 
 def test_the_page_has_each_line(subject: Subject) -> None:
     settings = DoctorSettings(thing="pump-7", token_file=Path("token"), measure=True)
-    page = (ROOT / "docs" / "doctor.md").read_text()
+    page = (ROOT / "docs" / "guides" / "doctor.md").read_text()
     rows = re.findall(
         r"^\| ((?:`[^`|]+`(?:, )?)+) \| [a-z]", page.partition("## The lines")[2], re.M
     )

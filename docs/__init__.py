@@ -1,0 +1,1 @@
+"""The documentation; ``docs.generate`` writes those of its pages that are made from the code."""
