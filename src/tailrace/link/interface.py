@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from ..common.counts import Meter
 from ..wire import NO_CAPABILITIES, Capabilities
+
+if TYPE_CHECKING:
+    from ..common.counts import Meter
 
 __all__ = ["Buffer", "CloseCode", "ClosedBy", "Link", "LinkClosed", "LinkHandler", "LinkInfo"]
 
