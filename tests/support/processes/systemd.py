@@ -17,10 +17,11 @@ class Systemd:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(address)
         self._socket.setblocking(False)
+        self._unheard: list[str] = []
 
     def told(self) -> list[str]:
         """Return the datagrams since the last call."""
-        texts = []
+        texts, self._unheard = self._unheard, []
         while True:
             try:
                 texts.append(self._socket.recv(4096).decode())
@@ -28,12 +29,14 @@ class Systemd:
                 return texts
 
     def hears(self, text: str) -> str:
-        """Wait for the datagram that begins with ``text``; return it."""
+        """Wait for the datagram that begins with ``text``; return it. What came before is over."""
         found = ""
 
         def heard() -> bool:
             nonlocal found
-            found = next((each for each in self.told() if each.startswith(text)), "")
+            told = iter(self.told())
+            found = next((each for each in told if each.startswith(text)), "")
+            self._unheard = list(told)
             return bool(found)
 
         wait_until(heard, f"{text!r} for systemd")
