@@ -22,3 +22,4 @@ def test_scopes(nodeid: str, scope: str) -> None:
 def test_processes_take_longer_than_units() -> None:
     assert cost_of("tests/soaking/test_run.py", 4) > cost_of("tests/unit/wire/test_codec.py", 200)
     assert cost_of("tests/unit/wire/test_codec.py", 200) > cost_of("tests/e2e/test_demo.py", 6)
+    assert cost_of("tests/e2e/test_platforms.py", 15) > cost_of("tests/e2e/test_demo.py", 30)

@@ -15,11 +15,17 @@ _TOGETHER: Final = "tests/conformance/"
 _SECONDS: Final = {
     _TOGETHER: 0.5,
     "tests/soaking/": 3.0,
+    "tests/docs/test_walkthroughs.py": 2.5,
+    "tests/e2e/test_platforms.py": 2.0,
     "tests/e2e/": 0.5,
+    "tests/releasing/": 0.5,
     "tests/benchmark/": 0.2,
     "tests/unit/cli/": 0.1,
 }
-"""Room -> seconds that one of its tests takes, roughly, mostly for processes to start."""
+"""Room or file -> seconds that one of its tests takes, roughly, mostly for processes to start.
+
+The first that fits counts.
+"""
 _USUAL: Final = 0.05
 
 
