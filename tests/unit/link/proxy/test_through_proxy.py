@@ -379,9 +379,10 @@ async def test_an_answer_in_lines_without_carriage_returns(
         peer.send(b"HTTP/1.0 200 Connection established\nProxy-Agent: x\n\n")
         peer.read_to_end()
 
-    async with scripted(certificates, script, tls=tls) as (_, endpoint):
+    async with scripted(certificates, script, tls=tls) as (proxy, endpoint):
         sock = await way(endpoint)
         sock.close()
+        await left(proxy)
 
 
 @both
