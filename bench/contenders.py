@@ -30,6 +30,7 @@ __all__ = [
     "LOOPBACK",
     "NGINX",
     "PICOWS",
+    "PYTHON",
     "REFERENCE",
     "WEBSOCKETS",
     "Address",
@@ -45,6 +46,7 @@ __all__ = [
 
 LOOPBACK: Final = "127.0.0.1"
 PICOWS: Final = "picows"
+PYTHON: Final = "python"
 WEBSOCKETS: Final = "websockets"
 NGINX: Final = "nginx"
 REFERENCE: Final = "reference"
@@ -113,6 +115,12 @@ def all_contenders(variants: Iterable[str] = ()) -> list[Contender]:
     """
     return [
         LocalProxies(PICOWS, "tailrace with the picows link", ["--link", "picows"]),
+        LocalProxies(
+            PYTHON,
+            "the same without the compiled extension, at both ends and in the service",
+            ["--link", "picows"],
+            environment={"TAILRACE_FAST": "0"},
+        ),
         LocalProxies(WEBSOCKETS, "tailrace with the websockets link", ["--link", "websockets"]),
         *(_variant(text) for text in variants),
         Nginx(),

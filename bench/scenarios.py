@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from . import in_process
-from .contenders import NGINX, PICOWS, REFERENCE, WEBSOCKETS, Contender, Role
+from .contenders import NGINX, PICOWS, PYTHON, REFERENCE, WEBSOCKETS, Contender, Role
 from .model import Metric
 from .processes import BenchError, Supervisor
 from .rig import Rig, Usage
@@ -294,7 +294,7 @@ SCENARIOS: Final = (
         _WAYS,
         _BULK_METRICS,
         _bulk,
-        (PICOWS, WEBSOCKETS, NGINX, REFERENCE),
+        (PICOWS, PYTHON, WEBSOCKETS, NGINX, REFERENCE),
     ),
     Scenario(
         "streams",
@@ -314,7 +314,7 @@ SCENARIOS: Final = (
             *_OF_EACH,
         ),
         _latency,
-        (PICOWS, NGINX, REFERENCE),
+        (PICOWS, PYTHON, NGINX, REFERENCE),
     ),
     Scenario(
         "connects",

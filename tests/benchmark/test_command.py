@@ -64,5 +64,5 @@ def test_cases_and_contenders_are_chosen() -> None:
     assert parse_cases("").keys() == {scenario.name for scenario in SCENARIOS}
     plan = Plan(all_contenders(["mine=-v 1"]), {"mine"}, cases, 1)
     names = [[each.name for each in plan.contenders_in(s)] for s in (bulk, streams, latency)]
-    everybody = ["picows", "websockets", "mine", "nginx", "reference"]
+    everybody = ["picows", "python", "websockets", "mine", "nginx", "reference"]
     assert names == [everybody, ["picows", "mine"], []]

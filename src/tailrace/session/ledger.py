@@ -178,8 +178,8 @@ class Ledger(Counts):
         """Return how many bytes of those that are wanted (> 0) may be sent now; perhaps none."""
         if self.room < min(wanted, FEW):
             sent = self.ahead - self.room
-            self.ahead = min(self.limit, sent + self.replay.count(sent))
-            self.room = self.ahead - sent
+            self.room = self.replay.count(sent, self.limit - sent)
+            self.ahead = sent + self.room
         return min(self.room, wanted)
 
     def next_unsent(self, limit: int) -> memoryview:
@@ -220,6 +220,8 @@ class Ledger(Counts):
         if fin_seen and (self.half is SendingHalf.OPEN or received != self.sent):
             raise RemoteProtocolError(f"an end acknowledged that was not sent for {self}")
         self.replay.trim(received, self.sent)
+        if received == self.sent:
+            self.ahead, self.room = received, 0
         if self.half is SendingHalf.OPEN:
             self.limit = max(self.limit, min(limit, received + MAX_WINDOW))
         if fin_seen:

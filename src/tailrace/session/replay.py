@@ -28,7 +28,8 @@ MAX_KEPT: Final = 24 * 1024 * 1024
 none is read."""
 _LOW: Final = MAX_KEPT // 2
 _UNCOUNTED: Final = 8 * 1024 * 1024
-"""Bytes of payload that all connections together may send before they are counted."""
+"""Bytes of payload that all connections together may send before they are counted, but for the
+smallest shares."""
 _TINY_SHARE: Final = 8 * 1024
 _FIRST_SHARE: Final = 16 * 1024
 _SMALL_SHARE: Final = 4 * MAX_PAYLOAD
@@ -66,8 +67,8 @@ class ReplayMemory:
         "_full",
         "_max_payload",
         "filled",
-        "keeping",
         "owing",
+        "promised",
         "room_made",
         "size",
         "spare",
@@ -80,8 +81,8 @@ class ReplayMemory:
         """Blocks to read into, before :meth:`new_block` makes another one."""
         self.size = 0
         """Bytes that are kept and counted."""
-        self.keeping = 0
-        """Connections that keep something."""
+        self.promised = 0
+        """Bytes of payload that connections may send, or have sent, uncounted."""
         self.owing = 0
         """Connections that owe the peer an acknowledgement."""
         self.filled: Callable[[], None] = _nothing
@@ -93,9 +94,16 @@ class ReplayMemory:
         """Make a block to read into."""
         return Block(self._max_payload)
 
-    def share(self, most: int) -> int:
-        """Return how many bytes of payload a connection may send uncounted, of ``most``."""
-        return max(_TINY_SHARE, min(most, _UNCOUNTED // max(1, self.keeping)))
+    def promise(self, most: int, before: int) -> int:
+        """Return how many bytes of payload, of ``most``, a connection may send uncounted.
+
+        That takes the place of what it was promised ``before``. Half of what there is goes to each
+        that asks, so that others find something, and several who go on asking get equal shares.
+        """
+        self.promised -= before
+        share = min(most, max(_TINY_SHARE, (_UNCOUNTED - self.promised) // 2))
+        self.promised += share
+        return share
 
     def count(self, size: int) -> None:
         """Count ``size`` bytes more, or less where it is negative."""
@@ -106,7 +114,7 @@ class ReplayMemory:
         elif self._full and self.size <= _LOW:
             self._full = False
             self.room_made()
-        del self.spare[_SPARE if self.keeping else _SPARE_IDLE :]
+        del self.spare[_SPARE if self.promised else _SPARE_IDLE :]
 
 
 _Piece: TypeAlias = tuple[memoryview, int, Block | None]
@@ -118,7 +126,7 @@ class ReplayBuffer:
 
     Small messages are kept by adding them to :attr:`tail`, and a large one by adding it to
     :attr:`pieces`, behind :meth:`end_tail` if there is any. Its block must not be changed from then
-    on. Call :meth:`count` before there is more than the share of the memory.
+    on. Call :meth:`count` before there is more than that has promised.
     """
 
     __slots__ = (
@@ -126,7 +134,7 @@ class ReplayBuffer:
         "_counted",
         "_dropped",
         "_header",
-        "_keeps",
+        "_promised",
         "base",
         "memory",
         "pieces",
@@ -144,8 +152,8 @@ class ReplayBuffer:
         self._header = header
         self._counted = 0
         """The first pieces, which the memory has counted."""
-        self._keeps = False
-        """Whether it is one of those that keep something."""
+        self._promised = 0
+        """Bytes of payload that may be kept uncounted."""
         self._dropped = 0
         """The offset of the first byte that is kept."""
         self._again: deque[memoryview] = deque()
@@ -175,16 +183,20 @@ class ReplayBuffer:
             joined += self._header.build(len(part)) + part
         return memoryview(joined)
 
-    def count(self, end: int) -> int:
-        """Count what is kept, up to offset ``end``; return how much may be sent uncounted."""
+    def count(self, end: int, wanted: int) -> int:
+        """Count what is kept, up to offset ``end``; return how much may be sent uncounted.
+
+        That is ``wanted`` at most, and given back when everything is acknowledged.
+        """
         most = _LARGE_SHARE if self.pieces and self.pieces[-1][2] is not None else _SMALL_SHARE
         if self.tail:
             most = _TINY_SHARE if self.end_tail(end) else _SMALL_SHARE
-        self._note(keeps=bool(self.pieces))
         size = sum(map(_size, islice(self.pieces, self._counted, None)))
         self._counted = len(self.pieces)
         self.memory.count(size)
-        return self.memory.share(most if end else _FIRST_SHARE)
+        most = min(wanted, most if end else _FIRST_SHARE)
+        self._promised = self.memory.promise(most, self._promised)
+        return self._promised
 
     def trim(self, offset: int, end: int) -> None:
         """Drop what is acknowledged: everything before ``offset`` (base..end).
@@ -206,13 +218,8 @@ class ReplayBuffer:
         if offset == end:
             self.tail = bytearray()
             self._dropped = end
-            self._note(keeps=False)
+            self._promised = self.memory.promise(0, self._promised)
         self.memory.count(-freed)
-
-    def _note(self, *, keeps: bool) -> None:
-        if keeps is not self._keeps:
-            self._keeps = keeps
-            self.memory.keeping += 1 if keeps else -1
 
     def rewind(self, end: int) -> None:
         """Begin to send again what is not acknowledged; ``end`` is the offset behind it."""
@@ -255,7 +262,7 @@ class ReplayBuffer:
         self._counted = 0
         self.tail = bytearray()
         self._again.clear()
-        self._note(keeps=False)
+        self._promised = self.memory.promise(0, self._promised)
         self.memory.count(-freed)
 
 

@@ -309,7 +309,7 @@ class _End:
                 books += [ledger.replay.base, ledger.unsent, kept, ledger.progress]
             self.outcome.books.append(tuple(books))
         memory = self.traffic.connections.outbound.memory
-        self.outcome.books.append((memory.size, memory.keeping, memory.owing))
+        self.outcome.books.append((memory.size, memory.promised, memory.owing))
 
     def _parsed(self) -> list[Frame]:
         """Return the frames that were sent: each was written at once."""

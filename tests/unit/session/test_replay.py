@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import cycle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from support.session.books import keep, payload_of
 from tailrace.session.ledger import Ledger
-from tailrace.session.replay import MAX_KEPT, Block, ReplayBuffer, ReplayMemory
-from tailrace.wire import MAX_PAYLOAD, DataHeader
+from tailrace.session.replay import (
+    _TINY_SHARE,
+    _UNCOUNTED,
+    MAX_KEPT,
+    Block,
+    ReplayBuffer,
+    ReplayMemory,
+)
+from tailrace.wire import MAX_PAYLOAD, DataHeader, Progress
 
 HEADER = DataHeader(1, "SSH", 7)
 
@@ -28,7 +38,7 @@ class Sender:
         keep(self.ledger, HEADER.build(len(data)) + data, len(data))
 
     def count(self) -> int:
-        return self.replay.count(self.ledger.sent)
+        return self.replay.count(self.ledger.sent, 1 << 40)
 
     def trim(self, offset: int) -> None:
         self.replay.trim(offset, self.ledger.sent)
@@ -158,10 +168,65 @@ def test_how_much_is_sent_uncounted_depends_on_what_it_costs(pieces: list[int], 
     for size in pieces:
         sender.send(bytes(size))
     assert sender.count() == most
-    sender.memory.keeping = 1000
-    assert sender.memory.share(most) == min(most, 8 * 1024 * 1024 // 1000)
-    sender.memory.keeping = 1_000_000
-    assert sender.memory.share(most) == 8192
+
+
+def test_shares_get_smaller_the_more_is_promised() -> None:
+    memory = ReplayMemory()
+    shares = [memory.promise(10**9, 0) for _ in range(12)]
+    assert shares[:3] == [_UNCOUNTED // 2, _UNCOUNTED // 4, _UNCOUNTED // 8]
+    assert shares[-1] == _TINY_SHARE
+    assert memory.promised == sum(shares)
+    assert memory.promise(100, shares[0]) == 100
+    assert memory.promise(0, 100) == 0
+    assert memory.promised == sum(shares[1:])
+
+
+def test_those_who_go_on_asking_get_equal_shares() -> None:
+    memory = ReplayMemory()
+    shares = [0] * 7
+    for _ in range(100):
+        shares = [memory.promise(10**9, each) for each in shares]
+    assert max(shares) - min(shares) < _TINY_SHARE
+    assert sum(shares) <= _UNCOUNTED
+
+
+@pytest.mark.parametrize("size", [64, 5000, 40_000, MAX_PAYLOAD])
+@pytest.mark.parametrize("many", [1, 3, 200])
+def test_no_more_is_kept_than_may_be(many: int, size: int) -> None:
+    memory = ReplayMemory()
+    full = []
+    memory.filled = partial(full.append, True)
+    senders = [Sender(memory) for _ in range(many)]
+    for each in senders:
+        each.ledger.ahead = each.ledger.room = 0
+    payload = bytes(size)
+    for each in cycle(senders):
+        if full:
+            break
+        # A turn's worth, as long as it is read.
+        for _ in range(-(-MAX_PAYLOAD // size)):
+            granted = each.ledger.grant(size)
+            each.send(payload[:granted])
+    kept = sum(each.ledger.kept for each in senders)
+    assert MAX_KEPT // 2 < kept <= MAX_KEPT + _UNCOUNTED + many * _TINY_SHARE + MAX_PAYLOAD
+
+
+def test_what_was_promised_is_given_back_once_all_is_acknowledged() -> None:
+    sender = Sender()
+    sender.ledger.ahead = sender.ledger.room = 0
+    assert sender.ledger.grant(5000) == 5000
+    sender.send(bytes(5000))
+    sender.ledger.acknowledged(Progress(4999, 0, fin_seen=False))
+    assert sender.memory.promised
+    assert sender.ledger.room
+    sender.ledger.acknowledged(Progress(5000, 0, fin_seen=False))
+    assert not sender.memory.promised
+    assert not sender.ledger.room
+    assert sender.ledger.sent == 5000
+    sender.ledger.grant(1)
+    assert sender.memory.promised
+    sender.replay.close()
+    assert not sender.memory.promised
 
 
 def test_full_memory_has_room_again_when_half_of_it_is_acknowledged() -> None:
