@@ -199,7 +199,9 @@ class TestDetails:
     ) -> None:
         async with scripted_https(certificates) as server:
             server.answers = [answer({"__type": code, "message": "no"}, status)] * 9
-            details = await describe_tunnels([scripted(server.port, certificates)], "abc")
+            client = scripted(server.port, certificates)
+            details = await describe_tunnels([client], "abc")
+            await client.aclose()
             assert details.found == {}
             assert code in str(details.refusal)
             assert len(server.bodies) == 1
