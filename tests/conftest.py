@@ -13,7 +13,10 @@ import hypothesis
 import pytest
 
 from support.plugins.loops import LOOP_FACTORIES
-from support.plugins.scheduling import scheduler, worker_count
+from support.plugins.scheduling import is_measured, scheduler, worker_count
+
+COVERAGE_OF_PROCESSES = "COVERAGE_PROCESS_CONFIG"
+"""Variable by which processes know that they are measured."""
 
 pytest_plugins = ["support.plugins.leaks", "support.plugins.pairwise", "pytester"]
 
@@ -49,6 +52,26 @@ def _runtime_directory() -> Iterator[None]:
         del os.environ["XDG_RUNTIME_DIR"]
     else:
         os.environ["XDG_RUNTIME_DIR"] = before
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the coverage of whole programs out."""
+    for item in items:
+        if not is_measured(item.nodeid):
+            item.add_marker("no_cover")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Nor measure what such a test starts."""
+    if is_measured(item.nodeid):
+        return (yield)
+    config = os.environ.pop(COVERAGE_OF_PROCESSES, None)
+    try:
+        return (yield)
+    finally:
+        if config is not None:
+            os.environ[COVERAGE_OF_PROCESSES] = config
 
 
 @pytest.hookimpl(optionalhook=True)

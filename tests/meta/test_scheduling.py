@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.plugins.scheduling import cost_of, scope_of
+from support.plugins.scheduling import cost_of, is_measured, scope_of
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,8 @@ def test_processes_take_longer_than_units() -> None:
     assert cost_of("tests/soaking/test_run.py", 4) > cost_of("tests/unit/wire/test_codec.py", 200)
     assert cost_of("tests/unit/wire/test_codec.py", 200) > cost_of("tests/e2e/test_demo.py", 6)
     assert cost_of("tests/e2e/test_platforms.py", 15) > cost_of("tests/e2e/test_demo.py", 30)
+
+
+def test_what_runs_whole_programs_is_not_measured() -> None:
+    assert is_measured("tests/unit/test_errors.py::test_a")
+    assert not is_measured("tests/e2e/test_demo.py::test_a")

@@ -1,4 +1,4 @@
-"""How pytest-xdist spreads tests over processes."""
+"""How pytest-xdist spreads tests over processes, and which of them are measured."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any, Final
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-__all__ = ["cost_of", "scheduler", "scope_of", "worker_count"]
+__all__ = ["cost_of", "is_measured", "scheduler", "scope_of", "worker_count"]
 
 _TOGETHER: Final = "tests/conformance/"
+_MEASURED: Final = ("tests/unit/", "tests/session/", "tests/fuzzing/")
 
 _SECONDS: Final = {
     _TOGETHER: 0.5,
@@ -43,6 +44,14 @@ def worker_count() -> int:
 def scope_of(nodeid: str) -> str:
     """Return what a test stays together with: its file, or its directory for the scenarios."""
     return _TOGETHER if nodeid.startswith(_TOGETHER) else nodeid.partition("::")[0]
+
+
+def is_measured(nodeid: str) -> bool:
+    """Return whether a test counts for coverage: those do that mirror the source.
+
+    The others run whole programs, which would be slower for it and show nothing more.
+    """
+    return nodeid.startswith(_MEASURED)
 
 
 def cost_of(scope: str, tests: int) -> float:

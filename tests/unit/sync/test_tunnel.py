@@ -34,7 +34,14 @@ from tailrace.errors import (
     TokenRotated,
     TunnelClosed,
 )
-from tailrace.library import Connected, ConnectionClosed, Ended, LinkPhase, PeerPresence
+from tailrace.library import (
+    Connected,
+    ConnectionClosed,
+    Ended,
+    LinkPhase,
+    PeerLeft,
+    PeerPresence,
+)
 from tailrace.sync.handlers import Application
 from tailrace.sync.tunnel import DestinationTunnel, SourceTunnel, Tunnel
 from tailrace.wire import Side
@@ -226,7 +233,9 @@ def test_another_thread_closes_it(service: ServiceProcess):
             listing = threads.submit(list, events)
             threads.submit(tunnel.close).result(HANG)
             assert waiting.result(HANG) is None
-            assert [type(each) for each in listing.result(HANG)] == [Ended]
+            # Whether it has heard by then that nobody is there is a matter of chance.
+            kinds = [type(each) for each in listing.result(HANG)]
+            assert [kind for kind in kinds if kind is not PeerLeft] == [Ended]
 
 
 def test_events_from_the_beginning_to_the_end(service: ServiceProcess):
