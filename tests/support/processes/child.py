@@ -15,6 +15,7 @@ from support.waiting import HANG, until, wait_until
 
 __all__ = ["Process", "clean_environment", "installed", "process", "server_process"]
 
+_ONCE_MORE = 5.0
 _LOG_TAIL = 60
 
 
@@ -161,4 +162,8 @@ def server_process(
         yield started
         if started.running:
             started.terminate()  # which takes its own children along, unlike SIGKILL
-            started.wait()
+            try:
+                started._popen.wait(_ONCE_MORE)
+            except subprocess.TimeoutExpired:
+                started.terminate()  # mosquitto misses one that comes while it starts
+                started.wait()
