@@ -24,7 +24,7 @@ from tailrace.aws import ControlClient, Credentials
 from tailrace.common.secret import Secret
 from tailrace.errors import ControlError
 
-from .processes import BenchError, Process, Supervisor, unused_port
+from .processes import BenchError, Process, Supervisor, unused_ports
 
 __all__ = [
     "LOOPBACK",
@@ -247,7 +247,7 @@ class LocalProxies(Contender):
         service = start_service(supervisor, self._directory, self._environment)
         tunnel = service.open_tunnel(list(applications))
         (supervisor.directory / _SETTINGS).write_text(_REFERENCE_SETTINGS)
-        ports = {name: unused_port() for name in applications}
+        ports = dict(zip(applications, unused_ports(len(applications)), strict=True))
 
         def spawn(name: str, flag: str, services: Mapping[str, object], hub: Address) -> Process:
             command = [
@@ -359,9 +359,10 @@ class Nginx(Contender):
         authority.cert_pem.write_to_path(supervisor.directory / "authority.pem")
         certificate.private_key_pem.write_to_path(supervisor.directory / "key.pem")
         certificate.cert_chain_pems[0].write_to_path(supervisor.directory / "certificate.pem")
-        last = {unused_port(): address for address in applications.values()}
-        middle = {unused_port(): Address(LOOPBACK, port) for port in last}
-        first = {unused_port(): gate(Address(LOOPBACK, port)) for port in middle}
+        ports = iter(unused_ports(3 * len(applications)))
+        last = {next(ports): address for address in applications.values()}
+        middle = {next(ports): Address(LOOPBACK, port) for port in last}
+        first = {next(ports): gate(Address(LOOPBACK, port)) for port in middle}
         hops = {Role.DESTINATION: last, Role.RELAY: middle, Role.SOURCE: first}
         processes = {role: _hop(supervisor, role, targets) for role, targets in hops.items()}
         for role, targets in hops.items():

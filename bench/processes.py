@@ -15,11 +15,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-__all__ = ["BenchError", "Process", "Supervisor", "python_path", "unused_port"]
+__all__ = ["BenchError", "Process", "Supervisor", "python_path", "unused_ports"]
 
 _START_TIMEOUT: Final = 60.0
 _STOP_TIMEOUT: Final = 8.0
 _LOG_LINES: Final = 3
+_PLENTY: Final = 8000
+"""Sockets that may still be closing where ports are chosen."""
 _LISTEN: Final = "0A"
 _PR_SET_PDEATHSIG: Final = 1
 _libc: Final = ctypes.CDLL(None)
@@ -174,11 +176,24 @@ def python_path() -> dict[str, str]:
     return {"PYTHONPATH": str(Path(__file__).resolve().parent.parent), "PYTHONHASHSEED": "0"}
 
 
-def unused_port() -> int:
-    """Return a loopback port that nothing listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+def unused_ports(count: int) -> list[int]:
+    """Return loopback ports that nothing listens on, once there are plenty.
+
+    Those of short connections that are over stay taken for a minute.
+    """
+    while _waiting_sockets() > _PLENTY:
+        time.sleep(1.0)
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for sock in socks:
+            sock.bind(("127.0.0.1", 0))
+        return [int(sock.getsockname()[1]) for sock in socks]
+
+
+def _waiting_sockets() -> int:
+    """Return how many sockets are in TIME_WAIT."""
+    words = Path("/proc/net/sockstat").read_text().split()
+    return int(words[words.index("tw") + 1])
 
 
 def _clean_environment() -> dict[str, str]:

@@ -8,7 +8,8 @@ The receiver also says how much may be sent in all: what its local end has taken
 That limit bounds what waits at the receiver and what the sender keeps for a replay, however long
 the link is down: an end whose local program sends on stops reading it. An end that has heard
 nothing may send :data:`FIRST_LIMIT` bytes, so that no connection begins with a round trip. The
-window doubles for as long as the local end keeps up with what comes.
+window doubles for as long as the local end keeps up with what comes, up to a share of what the
+sender can keep where many connections are at work.
 
 Acknowledgements are sent for each half window, more often where many connections owe one, and
 within a second in any case: what all of them together have received and not acknowledged must stay
@@ -37,8 +38,12 @@ __all__ = ["FEW", "FIRST_LIMIT", "MAX_WINDOW", "UNLIMITED", "Counts", "Ledger", 
 FIRST_LIMIT: Final = 256 * 1024
 """Bytes that may be sent before the first acknowledgement; the smallest window, too."""
 MAX_WINDOW: Final = 8 * 1024 * 1024
-_OWED_AT_MOST: Final = MAX_KEPT // 12
-"""Bytes after which an acknowledgement is due, divided by how many connections owe one."""
+_SHARED_WINDOW: Final = MAX_KEPT
+"""Bytes up to which a window widens, divided by how many connections owe an acknowledgement."""
+_OWED_BY_ONE: Final = MAX_KEPT // 12
+"""Bytes after which an acknowledgement is due."""
+_OWED_BY_ALL: Final = MAX_KEPT // 3
+"""The same, divided by how many connections owe one."""
 UNLIMITED: Final = 1 << 62
 """A mark that is never reached."""
 _ROOM: Final = 1 << 29
@@ -286,12 +291,14 @@ class Ledger(Counts):
     @property
     def _step(self) -> int:
         """Bytes after which an acknowledgement is due."""
-        return min(self.window // 2, _OWED_AT_MOST // max(self.replay.memory.owing, 1))
+        share = _OWED_BY_ALL // max(self.replay.memory.owing, 1)
+        return min(self.window // 2, _OWED_BY_ONE, share)
 
     def widen(self) -> None:
         """Let more come ahead, after half a window that the local end has kept up with."""
         if not self.waiting and self.received >= self._widens_at:
-            self.window = min(2 * self.window, MAX_WINDOW)
+            share = _SHARED_WINDOW // max(self.replay.memory.owing, 1)
+            self.window = max(self.window, min(2 * self.window, MAX_WINDOW, share))
             self._widens_at = self.received + self.window // 2
 
     # -- links --------------------------------------------------------------------------------

@@ -187,6 +187,21 @@ class TestReceiving:
         assert windows == [2, 4, 8, 16, 32, 32, 32]
         assert ledger.window == MAX_WINDOW
 
+    def test_many_at_work_share_what_may_be_kept(self) -> None:
+        ledger = begun()
+        ledger.replay.memory.owing = 40
+        for _ in range(7):
+            for _ in range(2):
+                receive(ledger, ledger.ack_at - ledger.received, waiting=False)
+                ledger.mark_reached()
+            ledger.widen()
+            ledger.progress_told()
+        assert FIRST_LIMIT < ledger.window <= MAX_KEPT // 40
+        ledger.replay.memory.owing = 1000
+        receive(ledger, ledger.window, waiting=False)
+        ledger.widen()
+        assert ledger.window > FIRST_LIMIT
+
     def test_the_window_stays_for_one_that_does_not(self) -> None:
         ledger = begun()
         receive(ledger, HALF)
@@ -204,9 +219,9 @@ class TestReceiving:
         receive(ledger, 60_000)
         ledger.mark_reached()
         assert not ledger.acknowledgement_is_due
-        ledger.replay.memory.owing = 50
+        ledger.replay.memory.owing = 200
         ledger.mark_reached()
-        assert ledger.ack_at == MAX_KEPT // 12 // 50
+        assert ledger.ack_at == MAX_KEPT // 3 // 200
         assert ledger.acknowledgement_is_due
 
     def test_more_than_was_allowed(self) -> None:
