@@ -150,13 +150,19 @@ def _invite(file: InvitationFile, args: argparse.Namespace) -> None:
 
 def _user() -> str:
     """Return the name of the user, or of the one who has become root."""
+    if sys.platform == "win32":
+        return _if_plain(os.environ.get("USERNAME", ""), "somebody")
     import pwd
 
     try:
         name = os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         name = ""
-    return name if re.fullmatch(r"[\w.@-]{1,64}", name) else f"uid {os.getuid()}"
+    return _if_plain(name, f"uid {os.getuid()}")
+
+
+def _if_plain(name: str, otherwise: str) -> str:
+    return name if re.fullmatch(r"[\w.@-]{1,64}", name) else otherwise
 
 
 def _list(file: InvitationFile, args: argparse.Namespace) -> None:
