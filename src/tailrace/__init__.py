@@ -118,7 +118,7 @@ if TYPE_CHECKING:
     from .service.limits import Limits
     from .service.service import Service
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AccessRefused",
