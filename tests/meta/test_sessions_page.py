@@ -128,7 +128,7 @@ RESUME_TIMEOUT = {each.name: each.default for each in fields(ProxySettings)}["re
 FIGURES = [
     Figure(r"^- (\d+) KiB may be sent before the first", KIB, ledger.FIRST_LIMIT),
     Figure(r"up to\s+(\d+) MiB, and never shrinks", MIB, ledger.MAX_WINDOW),
-    Figure(r"up to their share of (\d+) MiB", MIB, ledger._SHARED_WINDOW),
+    Figure(r"only up to its share of (\d+) MiB", MIB, ledger._SHARED_WINDOW),
     Figure(r"its window: (\d+) KiB to 8 MiB", KIB, ledger.FIRST_LIMIT),
     Figure(r"its window: 256 KiB to (\d+) MiB", MIB, ledger.MAX_WINDOW),
     Figure(r"and from (\d+) MiB on no local socket", MIB, replay.MAX_KEPT),

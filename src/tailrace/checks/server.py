@@ -63,7 +63,6 @@ _SLOW: Final = 2.0
 _PATIENCE: Final = 3.0
 """Seconds for the other addresses once one has accepted a connection."""
 _SILENCE: Final = f"no answer within {_PATIENCE:g} s"
-_AWS: Final = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
 _AUTHORITIES_OF_AWS: Final = ("Amazon", "Starfield", "DigiCert")
 """Whose certificates AWS has had."""
 
@@ -277,7 +276,7 @@ class _Path:
         end = None if leaf is None else end_of_validity(leaf)
         if end is not None:
             text += f", good until {end:%Y-%m-%d}"
-        stranger = self._endpoint.server_name.endswith(_AWS) and bool(chain)
+        stranger = self._endpoint.is_aws and bool(chain)
         if stranger and not any(each in chain[-1] for each in _AUTHORITIES_OF_AWS):
             return warning(
                 text,

@@ -75,7 +75,7 @@ if TYPE_CHECKING or why_not():
         """Whether it may be written so now."""
 
         def readable(self) -> None:
-            """Called when there is something to read, instead of what Python does."""
+            """Called when there is something to read; without the extension nobody does."""
             raise NotImplementedError
 
 else:

@@ -76,6 +76,11 @@ class NetworkEndpoint:
         """The name the certificate has to carry: without the dot that ends a rooted name."""
         return self.host.rstrip(".")
 
+    @property
+    def is_aws(self) -> bool:
+        """Return whether it is AWS' own, by its name."""
+        return self.server_name.lower().endswith(_AWS_DOMAINS)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceEndpoint(NetworkEndpoint):
@@ -106,11 +111,6 @@ class ServiceEndpoint(NetworkEndpoint):
     def host_header(self) -> str:
         """The ``Host`` header: with any port but the default (RFC 9110 section 7.2)."""
         return format_host(self.host) if self.port == _HTTPS_PORT else self.authority
-
-    @property
-    def is_aws(self) -> bool:
-        """Return whether the service is AWS' own, by its name."""
-        return self.server_name.lower().endswith(_AWS_DOMAINS)
 
     @property
     def secrets(self) -> tuple[Secret, ...]:

@@ -205,9 +205,10 @@ class LocalConnection(Pump):
         self._note_takes()
 
     def _note_takes(self) -> None:
-        """Let what comes be written without Python where nothing but that is to be done.
+        """Let what comes be written without Python where nothing else has to be done.
 
-        How a half-closed client of the protocol's own takes its answer, is of interest.
+        A half-closed client whose connection ends with its link lingers for as long as it gets an
+        answer, so its deliveries have to be seen.
         """
         state = self.state
         flows = state in FLOWING or (state is _HALF_CLOSED and self._replay is not None)

@@ -204,12 +204,13 @@ async def test_tls_that_does_not_come_through(certificates: Certificates) -> Non
     assert found["broker TLS"].finding.fix.endswith("drops large packets: a lower MTU shows")
 
 
+@pytest.mark.parametrize("domain", ["us-east-1.amazonaws.com", "eusc-de-east-1.amazonaws.eu"])
 @pytest.mark.parametrize("is_of_aws", [False, True])
 async def test_tls_that_is_inspected(
-    certificates: Certificates, is_of_aws: bool, tmp_path: Path
+    certificates: Certificates, is_of_aws: bool, domain: str, tmp_path: Path
 ) -> None:
     """A host of AWS has no certificate of just any authority, also where that is trusted."""
-    host = "data.tunneling.iot.us-east-1.amazonaws.com"
+    host = f"data.tunneling.iot.{domain}"
     authority = trustme.CA(organization_name="Amazon") if is_of_aws else certificates.ca
     trusted = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(trusted))
