@@ -12,9 +12,7 @@ tail behind them, hold whole messages; ``base`` lies in the first piece, or in t
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
-from itertools import islice
 from typing import Final, TypeAlias
 
 from ..wire import MAX_PAYLOAD, DataHeader
@@ -147,7 +145,9 @@ class ReplayBuffer:
         """The offset up to which everything is acknowledged."""
         self.tail = bytearray()
         """The latest small messages."""
-        self.pieces: deque[_Piece] = deque()
+        # Lists, as thousands of connections keep nothing most of the time: an empty deque takes 760
+        # bytes.
+        self.pieces: list[_Piece] = []
         """What comes before them."""
         self._header = header
         self._counted = 0
@@ -156,8 +156,8 @@ class ReplayBuffer:
         """Bytes of payload that may be kept uncounted."""
         self._dropped = 0
         """The offset of the first byte that is kept."""
-        self._again: deque[memoryview] = deque()
-        """What has to be sent again on this link."""
+        self._again: list[memoryview] = []
+        """What has to be sent again on this link, last first."""
 
     def end_tail(self, end: int) -> bool:
         """Make a piece of the small messages; ``end`` is the offset behind them.
@@ -191,7 +191,7 @@ class ReplayBuffer:
         most = _LARGE_SHARE if self.pieces and self.pieces[-1][2] is not None else _SMALL_SHARE
         if self.tail:
             most = _TINY_SHARE if self.end_tail(end) else _SMALL_SHARE
-        size = sum(map(_size, islice(self.pieces, self._counted, None)))
+        size = sum(map(_size, self.pieces[self._counted :]))
         self._counted = len(self.pieces)
         self.memory.count(size)
         most = min(wanted, most if end else _FIRST_SHARE)
@@ -203,16 +203,18 @@ class ReplayBuffer:
 
         ``end`` is the offset behind the last byte.
         """
-        pieces, spare = self.pieces, self.memory.spare
+        spare = self.memory.spare
         freed = dropped = 0
-        while pieces and pieces[0][1] <= offset:
-            piece = pieces.popleft()
+        for piece in self.pieces:
+            if piece[1] > offset:
+                break
             self._dropped = piece[1]
             if dropped < self._counted:
                 freed += _size(piece)
             dropped += 1
             if piece[2] is not None:
                 spare.append(piece[2])
+        del self.pieces[:dropped]
         self._counted = max(0, self._counted - dropped)
         self.base = offset
         if offset == end:
@@ -225,16 +227,16 @@ class ReplayBuffer:
         """Begin to send again what is not acknowledged; ``end`` is the offset behind it."""
         if self.tail:
             self.end_tail(end)
-        self._again = deque(view for view, *_ in self.pieces)
+        self._again = [view for view, *_ in reversed(self.pieces)]
         if self.base > self._dropped:
-            self._again[0] = self._joined(self._again[0], self.base - self._dropped)
+            self._again[-1] = self._joined(self._again[-1], self.base - self._dropped)
 
     def next(self, limit: int) -> tuple[memoryview, int]:
         """Return the next messages to be sent again, and how much payload they have.
 
         That is at least one message, and as many as there are in ``limit`` bytes.
         """
-        first = self._again[0]
+        first = self._again[-1]
         taken = paid = 0
         for size, payload in self._walk(first):
             if taken and taken + size > limit:
@@ -242,9 +244,9 @@ class ReplayBuffer:
             taken += size
             paid += payload
         if taken == len(first):
-            self._again.popleft()
+            self._again.pop()
         else:
-            self._again[0] = first[taken:]
+            self._again[-1] = first[taken:]
         return first[:taken], paid
 
     def _walk(self, view: memoryview) -> Iterator[tuple[int, int]]:
@@ -257,7 +259,7 @@ class ReplayBuffer:
 
     def close(self) -> None:
         """Keep nothing any more."""
-        freed = sum(map(_size, islice(self.pieces, self._counted)))
+        freed = sum(map(_size, self.pieces[: self._counted]))
         self.pieces.clear()
         self._counted = 0
         self.tail = bytearray()
