@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, nonecheck=True, cdivision=True
-"""Move the bytes of known DATA messages without the interpreter; everything else is Python's.
+"""Move the bytes of known messages without the interpreter; everything else is Python's.
 
 What is known, and what may pass, Python decides beforehand: it opens a gate when everything that came
 before is dealt with, and the first frame that is anything else shuts it and goes to Python. So each

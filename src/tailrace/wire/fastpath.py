@@ -1,12 +1,14 @@
-"""Recognise the DATA messages of known connections by the bytes around their payload.
+"""Recognise messages of known connections by the bytes around their payload.
 
-Nearly all messages of a busy tunnel are DATA of a connection that has sent some before,
-and differ from those in their payload only. Two forms are in use (fields ascend wherever
-protobuf's own libraries write them, as in the C++ and Go proxies)::
+Nearly all messages of a busy tunnel are DATA, or acknowledgements, of a connection that has sent
+some before, and differ from those in their payload only. Two forms are in use (fields ascend
+wherever protobuf's own libraries write them, as in the C++ and Go proxies)::
 
     ours       | type, stream id, service id, connection id, tag | length | payload |
     ascending  | type, stream id, tag | length | payload | service id, connection id |
                         prefix                               tail
+
+Where a message is marked ignorable, that stands behind the stream id.
 
 Prefix and tail are the same in every message of a connection. Looking them up takes a
 fraction of the time that decoding does and proves as much: both are whole fields, encoded
@@ -25,7 +27,7 @@ from struct import Struct
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from .codec import encode, encode_varint
-from .messages import Message, MessageType
+from .messages import Message
 from .protocol import MAX_PAYLOAD
 
 __all__ = ["ConnectionIndex", "DataKey"]
@@ -44,7 +46,7 @@ _NOTHING: Final = (-1, b"", None)
 
 
 class ConnectionIndex(Generic[T]):
-    """What belongs to the connections whose DATA messages are known. Values are not ``None``."""
+    """What belongs to the connections whose messages are known. Values are not ``None``."""
 
     __slots__ = ("_latest", "prefixes", "readers")
 
@@ -67,11 +69,11 @@ class ConnectionIndex(Generic[T]):
         Returns what :meth:`remove` takes; ``None`` for a message in neither form, which is
         not remembered.
         """
-        _, stream_id, service_id, connection_id, payload, *_ = message
+        type_, stream_id, service_id, connection_id, payload, _, ignorable = message
         if not payload:
             return None
         self._latest = _NOTHING
-        start = encode(Message(MessageType.DATA, stream_id))
+        start = encode(Message(type_, stream_id, ignorable=ignorable))
         routing = encode(Message(0, 0, service_id, connection_id))
         length = encode_varint(len(payload))
         for fields, tail in ((start + routing, b""), (start, routing)):

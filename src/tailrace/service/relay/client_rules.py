@@ -4,11 +4,11 @@ Rules: guide V3, "Tunneling message frames" and "Message types"; guide V2, "Back
 compatibility". What may pass depends on which streams are open, so this is also where the
 streams that the relay knows of are remembered, whichever side opened or reset them.
 
-Nearly all messages are DATA of an open stream. From its second message on, a connection is
-recognised by the bytes around the payload (:mod:`tailrace.wire.fastpath`) instead of being
-decoded. That is the same verdict only as long as nothing changes that the verdict rests
-on: whatever changes the set of open streams, or whether service ids may be left out, makes
-all connections unknown again.
+Nearly all messages are DATA of an open stream, or acknowledge it between two clients that both
+understand that. From the third of its kind on, a message is recognised by the bytes around the
+payload (:mod:`tailrace.wire.fastpath`) instead of being decoded. That is the same verdict only as
+long as nothing changes that the verdict rests on: whatever changes the set of open streams, who is
+on the other side, or whether service ids may be left out, makes all messages unknown again.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ StreamKey = tuple[str, int]
 MAX_STREAMS: Final = 1024
 """Streams remembered for one client; one that opens more loses the oldest."""
 
-_MAX_SEEN: Final = 256
-"""Connections whose messages are recognised at the same time."""
+_MAX_SEEN: Final = 512
+"""Kinds of messages that are recognised at the same time; a connection has two."""
 
 # Plain ints: looking up an enum member costs more than the comparison.
 _DATA: Final = int(MessageType.DATA)
@@ -82,9 +82,10 @@ class ClientRules:
         self._peer_omits_ids = False
         """Whether the client has left out the service id, as version 1 does."""
         self.known: ConnectionIndex[bool] = ConnectionIndex()
-        """The connections whose messages may pass without being judged."""
-        self._seen_routings: dict[tuple[int, str, int], bool] = {}
-        """The connections that have sent data -> whether their form can be recognised."""
+        """The messages that may pass without being judged."""
+        self._seen_routings: dict[tuple[int, int, str, int], bool] = {}
+        """The types and ids of messages that have passed -> whether their form can be
+        recognised."""
         self.find_only = self.known.find_only
         self.find = self.known.find
         """Tell whether a message may pass without being judged: not ``None`` if so."""
@@ -136,7 +137,7 @@ class ClientRules:
             and bool(message.service_id) is not self._peer_omits_ids
             and (message.service_id, message.stream_id) in self._streams
         ):
-            self._learn(body, message)
+            self.learn(body, message)
             return None
         return self._judge_rarer(message)
 
@@ -185,12 +186,12 @@ class ClientRules:
 
     # -- recognising -------------------------------------------------------------------
 
-    def _learn(self, body: memoryview, message: Message) -> None:
-        """Recognise messages like this legal one from now on, if it is not its connection's first.
+    def learn(self, body: memoryview, message: Message) -> None:
+        """Recognise messages like this legal one from now on, if it is not the first of its kind.
 
         Many connections send a single message, and learning costs as much as judging.
         """
-        routing = message[1:4]
+        routing = message[:4]
         if routing not in self._seen_routings:
             if len(self._seen_routings) == _MAX_SEEN:
                 self._unlearn()

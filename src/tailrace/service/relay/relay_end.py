@@ -66,6 +66,7 @@ _STREAM_START: Final = int(MessageType.STREAM_START)
 _STREAM_RESET: Final = int(MessageType.STREAM_RESET)
 _CONNECTION_START: Final = int(MessageType.CONNECTION_START)
 _SESSION_OFFER: Final = int(MessageType.SESSION_OFFER)
+_CONNECTION_ACK: Final = int(MessageType.CONNECTION_ACK)
 _NEEDED: Final = dict.fromkeys(map(int, FLOW_MESSAGES), Capability.FLOW) | dict.fromkeys(
     map(int, RESUME_MESSAGES), Capability.RESUME
 )
@@ -352,7 +353,10 @@ class RelayEnd:
         elif message.type == _CONNECTION_START:
             self._answer_reset(key, message.connection_id)
         elif self._passes(message, key):
-            self._counters.offers += message.type == _SESSION_OFFER and self._peer_resumes
+            if self._peer_resumes:
+                self._counters.offers += message.type == _SESSION_OFFER
+                if message.type == _CONNECTION_ACK:
+                    self._rules.learn(raw[2:], message)
             self._forward(raw, message)
 
     def _passes(self, message: Message, key: StreamKey) -> bool:

@@ -258,10 +258,10 @@ class TestRecognising:
 
     def test_so_many_connections_at_the_same_time(self, side: Side) -> None:
         rules = rules_for(side, start())
-        for number in [*range(1, 257)] * 2:
+        for number in [*range(1, 513)] * 2:
             rules.judge(payload_last(number))
-        assert all(rules.find(payload_last(number)) for number in range(1, 257))
-        rules.judge(payload_last(257))
-        assert not any(rules.find(payload_last(number)) for number in range(1, 258))
-        rules.judge(payload_last(257))
-        assert rules.find(payload_last(257)) is not None
+        assert all(rules.find(payload_last(number)) for number in range(1, 513))
+        rules.judge(payload_last(513))
+        assert not any(rules.find(payload_last(number)) for number in range(1, 514))
+        rules.judge(payload_last(513))
+        assert rules.find(payload_last(513)) is not None

@@ -31,6 +31,7 @@ from tailrace.wire import (
     MessageType,
     Side,
     decode,
+    encode,
     encode_delimited,
 )
 
@@ -943,6 +944,38 @@ class TestResumption:
         feed(tunnel.destination, *messages)
         assert tunnel.source_link.take() == []
         assert tunnel.counters.offers == 0
+
+    def test_acknowledgements_are_recognised(self) -> None:
+        tunnel = self.tunnel()
+        raw = memoryview(encode(self.ACK))
+        for end in (tunnel.source, tunnel.destination):
+            for known in (False, False, True):
+                assert (end.known.find(raw) is not None) is known
+                feed(end, self.ACK)
+        assert tunnel.destination_link.take() == [self.ACK] * 3
+        assert tunnel.source_link.take() == [self.ACK] * 3
+
+    def test_those_that_are_recognised_are_judged_again_after_a_change(self) -> None:
+        tunnel = self.tunnel()
+        feed(tunnel.source, *[self.ACK] * 3)
+        feed(tunnel.destination, *[self.ACK] * 3)
+        feed(tunnel.source, Message(MessageType.STREAM_RESET, 1, "A"))
+        tunnel.destination_link.take()
+        feed(tunnel.source, self.ACK)
+        assert tunnel.destination_link.take() == []
+        feed(tunnel.source, start(), *[self.ACK] * 3)
+        tunnel.destination.leave()
+        _, link = tunnel.connect(Side.DESTINATION, capabilities=FLOW)
+        tunnel.source.pong_received(tunnel.source_link.pings[-1])
+        feed(tunnel.source, start(), *[self.ACK] * 3)
+        assert link.take() == [start()]
+
+    @pytest.mark.parametrize("others", [NO_CAPABILITIES, FLOW])
+    def test_none_is_recognised_from_or_for_anybody_else(self, others: Capabilities) -> None:
+        tunnel = self.tunnel(others)
+        for end in (tunnel.source, tunnel.destination):
+            feed(end, *[self.ACK] * 3)
+            assert end.known.find(memoryview(encode(self.ACK))) is None
 
     def test_those_of_a_stream_that_is_over_are_dropped(self) -> None:
         tunnel = self.tunnel()
