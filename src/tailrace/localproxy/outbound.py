@@ -31,7 +31,7 @@ from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from ..common.counts import Way
-from ..flow.scheduler import Turns
+from ..flow.scheduler import GRANT, Turns
 from ..session import Block, ReplayMemory
 
 __all__ = ["Outbound", "Sender"]
@@ -158,10 +158,12 @@ class Outbound(Way, Generic[S]):
         """Return whether one that has just sent ``size`` bytes in its turn has to park again.
 
         Where many have more to send than the link takes, to watch a socket again only to be
-        told that it still waits would cost more than its next turn.
+        told that it still waits would cost more than its next turn: four system calls, and that
+        one is for nothing costs one. Not what sends little: a person may type there, and must be
+        able to go ahead.
         """
         turns = self._turns
-        return turns.closed or (turns.contended and size >= self._turn_budget)
+        return turns.closed or (turns.contended and size >= min(self._turn_budget, GRANT))
 
     def _give_turns_soon(self) -> None:
         if self._next_turns is None:

@@ -142,6 +142,15 @@ def test_one_with_more_to_send_waits_where_others_do(outbound: Outbound[Sender])
     assert not outbound.must_wait(499)
 
 
+def test_one_that_sends_little_is_watched_again_where_others_wait(loop: ClockLoop):
+    """It may go ahead then, which one that is parked may not."""
+    outbound: Outbound[Sender] = Outbound(loop, 64_512)
+    outbound.attach(lambda _: None)
+    outbound.park(Sender(outbound))
+    assert outbound.must_wait(GRANT)
+    assert not outbound.must_wait(GRANT - 1)
+
+
 @pytest.mark.parametrize("reason", ["link", "window"])
 def test_turns_are_given_in_a_turn_of_the_loop_when_the_gate_opens(
     outbound: Outbound[Sender], loop: ClockLoop, reason: str
