@@ -71,8 +71,8 @@ class Inbound(Generic[R]):
         self._set_reading: Callable[[bool], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._owing: dict[R, None] = {}
-        """Connections for which something may not have been acknowledged, in order: what is sent
-        does not depend on chance."""
+        """Connections for which something has come lately, in order: what is sent does not depend
+        on chance."""
         self._owing_timer: asyncio.TimerHandle | None = None
 
     def attach(self, set_reading: Callable[[bool], None]) -> None:
@@ -104,15 +104,21 @@ class Inbound(Generic[R]):
     def mark_reached(self, receiver: R) -> None:
         """Have the session judge what has come for a connection, and acknowledge it in time."""
         self._owing[receiver] = None
+        self._acknowledge_soon()
+        self._session.mark_reached(receiver.connection)
+
+    def _acknowledge_soon(self) -> None:
         if self._owing_timer is None:
             self._owing_timer = self._loop.call_later(_ACKNOWLEDGE_AFTER, self._acknowledge)
-        self._session.mark_reached(receiver.connection)
 
     def _acknowledge(self) -> None:
         self._owing_timer = None
         receivers, self._owing = self._owing, {}
         for receiver in receivers:
-            self._session.acknowledge(receiver.connection)
+            if self._session.acknowledge(receiver.connection):
+                self._owing[receiver] = None
+        if self._owing:
+            self._acknowledge_soon()
 
     def taken(self, receiver: R, size: int) -> None:
         """Note that a socket took ``size`` of its bytes."""

@@ -163,11 +163,19 @@ class Continuity:
         self._owner.tell(ConnectionResumed(connection))
         self.settle(connection)
 
-    def acknowledge(self, connection: Connection) -> None:
-        """Acknowledge what has come for a connection, however little it is."""
+    def acknowledge(self, connection: Connection) -> bool:
+        """Acknowledge what has come for a connection, however little it is.
+
+        Return whether anything has: the next bytes are not looked at before a mark.
+        """
         ledger = connection.ledger
-        if ledger is not None and ledger.is_open and ledger.owes:
+        if ledger is None or not (ledger.is_open and ledger.owes):
+            return False
+        if ledger.has_news:
             self._acknowledge(connection, ledger)
+        else:
+            ledger.owe_nothing()
+        return ledger.owes
 
     def _acknowledge(self, connection: Connection, ledger: Ledger) -> None:
         payload = encode_progress(ledger.progress)

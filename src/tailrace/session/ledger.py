@@ -39,7 +39,7 @@ FIRST_LIMIT: Final = 256 * 1024
 """Bytes that may be sent before the first acknowledgement; the smallest window, too."""
 MAX_WINDOW: Final = 8 * 1024 * 1024
 _SHARED_WINDOW: Final = MAX_KEPT
-"""Bytes up to which a window widens, divided by how many connections owe an acknowledgement."""
+"""Bytes up to which a window widens, divided by how many connections owe acknowledgements."""
 _OWED_BY_ONE: Final = MAX_KEPT // 12
 """Bytes after which an acknowledgement is due."""
 _OWED_BY_ALL: Final = MAX_KEPT // 3
@@ -148,7 +148,7 @@ class Ledger(Counts):
         self._allowed = FIRST_LIMIT
         """Bytes that it may send in all."""
         self.owes = False
-        """Whether something has come since the last acknowledgement."""
+        """Whether something has come lately, of which not all may be acknowledged."""
         self._widens_at = FIRST_LIMIT // 2
         """``received`` at which the window may grow."""
 
@@ -250,7 +250,7 @@ class Ledger(Counts):
         if not self.owes:
             self.owes = True
             self.replay.memory.owing += 1
-        self.ack_at = min(self._told.received + self._step, self._allowed + 1)
+        self._set_mark()
 
     def fin_arrived(self, offset: int) -> None:
         """Note that the peer has sent its last byte.
@@ -262,6 +262,11 @@ class Ledger(Counts):
             raise RemoteProtocolError(f"an end at {offset}, not at {self.received}, for {self}")
         self.fin_seen = True
         self.ack_at = 0
+
+    @property
+    def has_news(self) -> bool:
+        """Whether something has come since the last acknowledgement."""
+        return self.received > self._told.received
 
     @property
     def acknowledgement_is_due(self) -> bool:
@@ -279,14 +284,21 @@ class Ledger(Counts):
         """Note that an acknowledgement was sent."""
         self._told = self.progress
         self._allowed = self._told.limit
-        self._owe_nothing()
-        if not self.fin_seen:
-            self.ack_at = self.received + 1
+        if self.owes and not self.fin_seen:
+            self._set_mark()
+        else:
+            self.owe_nothing()
 
-    def _owe_nothing(self) -> None:
+    def owe_nothing(self) -> None:
+        """Note that all is acknowledged, or will be; what comes next is looked at."""
         if self.owes:
             self.owes = False
             self.replay.memory.owing -= 1
+        if not self.fin_seen:
+            self.ack_at = self.received + 1
+
+    def _set_mark(self) -> None:
+        self.ack_at = min(self._told.received + self._step, self._allowed + 1)
 
     @property
     def _step(self) -> int:
@@ -325,13 +337,14 @@ class Ledger(Counts):
         if self.half is SendingHalf.TOLD:
             self.half = SendingHalf.ENDED
         self._told = _NOTHING
+        self.owe_nothing()
 
     def close(self) -> None:
         """Keep nothing any more."""
         self.is_open = False
         self.unsent = 0
         self.replay.close()
-        self._owe_nothing()
+        self.owe_nothing()
 
     def __repr__(self) -> str:
         return f"connection {self.service_id or '-'}/{self.stream_id}/{self.connection_id}"

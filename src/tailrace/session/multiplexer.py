@@ -238,10 +238,14 @@ class Multiplexer:
         if connection.is_open and continuity is not None:
             self._keep_to_books(connection, continuity.mark_reached)
 
-    def acknowledge(self, connection: Connection) -> None:
-        """Acknowledge what has come for a connection that outlives links, however little it is."""
-        if connection.is_open and self.continuity is not None:
-            self.continuity.acknowledge(connection)
+    def acknowledge(self, connection: Connection) -> bool:
+        """Acknowledge what has come for a connection that outlives links, however little it is.
+
+        Return whether anything has, so that this is to be called again in time.
+        """
+        if not connection.is_open or self.continuity is None:
+            return False
+        return self.continuity.acknowledge(connection)
 
     def settle(self, connection: Connection) -> None:
         """Send what is due for a connection that outlives links: its end, an acknowledgement."""

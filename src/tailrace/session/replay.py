@@ -82,7 +82,7 @@ class ReplayMemory:
         self.promised = 0
         """Bytes of payload that connections may send, or have sent, uncounted."""
         self.owing = 0
-        """Connections that owe the peer an acknowledgement."""
+        """Connections for which something has come lately, and which owe acknowledgements of it."""
         self.filled: Callable[[], None] = _nothing
         """Called when as much is kept as may be."""
         self.room_made: Callable[[], None] = _nothing

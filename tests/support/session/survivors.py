@@ -562,9 +562,7 @@ class World:
     def acknowledge(self) -> bool:
         """Let a second pass, in which all that has come is acknowledged; return whether any was."""
         owing = [half for half in self.alive if half.owes]
-        for half in owing:
-            half.end.session.acknowledge(half.connection)
-        return any(not half.owes for half in owing)
+        return sum(half.end.session.acknowledge(half.connection) for half in owing) > 0
 
     def settle(self) -> None:
         """Connect both ends, and let everything that is under way arrive."""

@@ -17,6 +17,7 @@ from support.network.applications import (
 )
 from support.plugins.clock import ClockLoop
 from support.service.process import ServiceProcess
+from support.session.playbook import live
 from support.tunnel import RunningProxy, both_proxies, disguise, tunnel_of
 from support.tunnel.engine import NullLink, connections_of, deaf_application, pass_time, service_ids
 from support.waiting import until
@@ -31,7 +32,16 @@ from tailrace.flow.receive_buffers import (
 from tailrace.localproxy.connection_states import ConnectionState
 from tailrace.localproxy.inbound import Inbound
 from tailrace.session import Connection, Session
-from tailrace.wire import FLOW, NO_CAPABILITIES, MessageType, Side
+from tailrace.session.ledger import FIRST_LIMIT
+from tailrace.wire import (
+    FLOW,
+    NO_CAPABILITIES,
+    Message,
+    MessageType,
+    Progress,
+    Side,
+    encode_progress,
+)
 
 # -- step by step --------------------------------------------------------------------------------
 
@@ -166,6 +176,35 @@ def test_a_peer_that_does_not_understand_is_not_asked(rig: Rig):
     one.buffer(PAUSE_HIGH + 1)
     one.take(one.waiting)
     assert rig.asked == []
+
+
+def test_what_comes_is_acknowledged_within_a_second(rig: Rig):
+    """One that has been silent for longer is looked at again as soon as something comes."""
+    book = live(Side.SOURCE)
+    inbound: Inbound[Receiver] = Inbound(rig.loop, book.session, 30.0, lambda: True, rig._give_up)
+    one = Receiver(rig, book.open())
+    ledger = one.connection.ledger
+    assert ledger is not None
+    book.forget()
+    for received, looks in ((1, True), (2, False), (3, True), (4, True)):
+        ledger.received = received
+        assert (received >= ledger.ack_at) is looks
+        if looks:
+            inbound.mark_reached(one)
+        pass_time(rig.loop, 0.9)
+        book.expect()
+        pass_time(rig.loop, 0.11)
+        limit, number = received + FIRST_LIMIT, one.connection.connection_id
+        payload = encode_progress(Progress(received, limit, fin_seen=False))
+        ids = (1, "SSH1", number)
+        book.expect(Message(MessageType.CONNECTION_ACK, *ids, payload, ignorable=True))
+        if received > 1:
+            pass_time(rig.loop, 3.0)
+            assert rig.timers == 0
+    inbound.mark_reached(one)
+    inbound.removed(one)
+    pass_time(rig.loop, 1.0)
+    assert rig.timers == 0
 
 
 def test_one_that_takes_nothing_while_others_wait_is_given_up(rig: Rig):

@@ -152,13 +152,14 @@ class TestAcknowledgements:
         ledger.received = 1
         book.session.mark_reached(connection)
         book.expect()
-        book.session.acknowledge(connection)
+        assert book.session.acknowledge(connection)
         book.expect(ack(1, FIRST_LIMIT + 1))
-        book.session.acknowledge(connection)
+        assert not book.session.acknowledge(connection)
+        assert not book.session.acknowledge(connection)
         book.expect()
         book.session.reset(connection)
         book.forget()
-        book.session.acknowledge(connection)
+        assert not book.session.acknowledge(connection)
         book.expect()
 
 

@@ -166,6 +166,30 @@ class TestReceiving:
         ledger.suspend()
         assert not ledger.acknowledgement_is_due
 
+    def test_one_for_which_more_and_more_comes_is_looked_at_at_marks_only(self) -> None:
+        ledger = begun()
+        receive(ledger, 1)
+        ledger.mark_reached()
+        receive(ledger, HALF - 1)
+        assert ledger.has_news
+        ledger.progress_told()
+        assert not ledger.has_news
+        assert ledger.owes
+        assert ledger.ack_at == 2 * HALF
+        ledger.owe_nothing()
+        assert not ledger.owes
+        assert ledger.ack_at == HALF + 1
+
+    def test_one_that_goes_on_owes_nothing(self) -> None:
+        ledger = begun()
+        receive(ledger, 1)
+        ledger.mark_reached()
+        ledger.suspend()
+        ledger.go_on(said(0))
+        assert not ledger.owes
+        assert ledger.replay.memory.owing == 0
+        assert ledger.ack_at == 2
+
     def test_marks_are_never_behind_the_limit(self) -> None:
         ledger = begun()
         receive(ledger, FIRST_LIMIT - 10)
