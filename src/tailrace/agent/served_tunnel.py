@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
+from ..common.log_floods import flood_kind
 from ..control.summary import paused_text, resumed_text
 from ..errors import (
     AccessRefused,
@@ -22,6 +23,7 @@ from ..errors import (
 )
 from ..library import (
     Connected,
+    ConnectionRefused,
     DestinationTunnel,
     Reconnecting,
     ServiceMap,
@@ -224,6 +226,10 @@ class ServedTunnel:
                 case Reconnecting(cause=cause):
                     self._enter(TunnelPhase.WAITING)
                     self._tell(str(cause), cause.advice)
+                case ConnectionRefused(service_id=service, reason=reason):
+                    # How often is decided by who uses the tunnel.
+                    kind = flood_kind(per=f"{self.label} {service}")
+                    _log.warning("tunnel %s: %s", self.label, reason, extra=kind)
                 case TunnelPaused():
                     _log.info("tunnel %s: %s", self.label, paused_text(event))
                 case TunnelResumed():

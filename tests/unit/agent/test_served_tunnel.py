@@ -186,6 +186,24 @@ async def test_connections_that_wait_for_the_link_are_logged(
     assert re.fullmatch(r"tunnel t: resumed after \d+\.\d s, \d+ B sent again", resumed)
 
 
+async def test_an_application_that_cannot_be_reached_is_logged(
+    service: ServiceProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    nobody = f"127.0.0.1:{free_port()}"
+    with tunnel_of(service, "SSH") as opened:
+        kept = kept_of(opened, tunnel_id="t")
+        token, endpoint = opened.tokens[Side.SOURCE], opened.endpoints.data_endpoint
+        settings = settings_for(opened, services=ServiceMap({"SSH": nobody}))
+        async with serving(kept, settings), Tunnel.source(token, endpoint=endpoint) as source:
+            await source.wait_peer(timeout=HANG)
+            reader, writer = await source.open_connection("SSH")
+            with pytest.raises(ConnectionError):
+                await reader.readexactly(1)
+            writer.close()
+    (told,) = (record.message for record in caplog.records if nobody in record.message)
+    assert told.startswith(f"tunnel t: Could not connect to destination {nobody}")
+
+
 async def test_a_wrong_new_token_does_not_cost_the_tunnel(
     service: ServiceProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
