@@ -89,7 +89,7 @@ cdef class Pump:
                 tail = self._replay.tail
                 tail += PyMemoryView_FromMemory(payload - header, header + size, PyBUF_READ)
             else:
-                self.keep(self._replay, block, block.view[gap - header : gap + size], size)
+                self.keep(block, block.view[gap - header : gap + size], size)
 
     cdef take(self, char* data, Py_ssize_t size):
         """Write what has come to the socket; only while :attr:`takes` is true."""

@@ -465,20 +465,15 @@ class LocalConnection(Pump):
             if size < LARGE:
                 replay.tail += message
             else:
-                self.keep(replay, block, message, size)
+                self.keep(block, message, size)
 
-    def keep(self, replay: ReplayBuffer, block: Block, message: memoryview, size: int) -> None:
+    def keep(self, block: Block, message: memoryview, size: int) -> None:
         """Keep a large message of ``size`` bytes of payload that was just sent from its block.
 
         The next read takes another block.
         """
-        outbound, counts = self._outbound, self._counts
-        offset = counts.ahead - counts.room
-        if replay.tail:
-            replay.end_tail(offset - size)
-        replay.pieces.append((message, offset, block))
-        spare = outbound.spare
-        outbound.block = spare.pop() if spare else outbound.memory.new_block()
+        assert self._ledger is not None
+        self._outbound.block = self._ledger.keep(block, message, size)
 
     def nothing_read(self, error_number: int) -> None:
         """Called when a read has found the end of a socket, or an error of that number."""

@@ -31,7 +31,7 @@ from typing import Final
 from ..common.counts import ByteCounts
 from ..errors import RemoteProtocolError
 from ..wire import DataHeader, Place, Progress
-from .replay import MAX_KEPT, ReplayBuffer, ReplayMemory
+from .replay import MAX_KEPT, Block, ReplayBuffer, ReplayMemory
 
 __all__ = ["FEW", "FIRST_LIMIT", "MAX_WINDOW", "UNLIMITED", "Counts", "Ledger", "SendingHalf"]
 
@@ -99,9 +99,9 @@ class Counts(ByteCounts):
 class Ledger(Counts):
     """One connection that outlives links, at one end. It has no opinion on whether there is one.
 
-    Sending: take what is sent from ``room``, where :attr:`is_open`, and keep it in the
-    :attr:`replay`, but send first what is :attr:`unsent`. :meth:`end` after the last byte, and send
-    a FIN where :attr:`fin_is_due`.
+    Sending: take what is sent from ``room``, where :attr:`is_open`, and keep it: small messages in
+    the :attr:`replay`, large ones with :meth:`keep`. But send first what is :attr:`unsent`.
+    :meth:`end` after the last byte, and send a FIN where :attr:`fin_is_due`.
 
     Receiving: add what comes to ``received``, and to ``waiting`` what the local end does not take
     at once. Send an acknowledgement where :attr:`acknowledgement_is_due`.
@@ -182,10 +182,25 @@ class Ledger(Counts):
     def grant(self, wanted: int) -> int:
         """Return how many bytes of those that are wanted (> 0) may be sent now; perhaps none."""
         if self.room < min(wanted, FEW):
-            sent = self.ahead - self.room
-            self.room = self.replay.count(sent, self.limit - sent)
-            self.ahead = sent + self.room
+            self._make_room()
         return min(self.room, wanted)
+
+    def _make_room(self) -> None:
+        sent = self.ahead - self.room
+        self.room = self.replay.count(sent, self.limit - sent)
+        self.ahead = sent + self.room
+
+    def keep(self, block: Block, message: memoryview, size: int) -> Block:
+        """Keep a large message that was just sent from its block; return another one to read into.
+
+        Makes room for the next one, as far as there may be one, so that nobody has to ask for it.
+        """
+        replay = self.replay
+        replay.keep(block, message, size, self.ahead - self.room)
+        if self.room < size and self.ahead < self.limit:
+            self._make_room()
+        spare = replay.memory.spare
+        return spare.pop() if spare else replay.memory.new_block()
 
     def next_unsent(self, limit: int) -> memoryview:
         """Return messages that have to be sent next, and count them as sent.

@@ -3,8 +3,8 @@
 Most of them are never looked at again, so keeping them must cost next to nothing. They are kept as
 they were sent, header and all. A large one stays in the block that it was read into, and the next
 read takes another block. Small ones are copied behind one another, and put together if they are
-tiny. Where each begins is found out only when they have to be sent again, and what memory they take
-is counted a good many at a time.
+tiny; what memory those take is counted a good many at a time. Where each begins is found out only
+when they have to be sent again.
 
 Offsets count the payload bytes of the connection from its first. Invariant: the pieces, and the
 tail behind them, hold whole messages; ``base`` lies in the first piece, or in the tail.
@@ -26,12 +26,11 @@ MAX_KEPT: Final = 24 * 1024 * 1024
 none is read."""
 _LOW: Final = MAX_KEPT // 2
 _UNCOUNTED: Final = 8 * 1024 * 1024
-"""Bytes of payload that all connections together may send before they are counted, but for the
-smallest shares."""
+"""Bytes of payload that all connections together may send in small messages before those are
+counted, but for the smallest shares."""
 _TINY_SHARE: Final = 8 * 1024
 _FIRST_SHARE: Final = 16 * 1024
-_SMALL_SHARE: Final = 4 * MAX_PAYLOAD
-_LARGE_SHARE: Final = 64 * MAX_PAYLOAD
+_USUAL_SHARE: Final = 4 * MAX_PAYLOAD
 """Bytes that a connection may send before that: fewer where most of the memory is headers."""
 _TINY: Final = 4
 """Bytes that are kept for each byte of payload, at which messages are put together."""
@@ -122,14 +121,12 @@ _Piece: TypeAlias = tuple[memoryview, int, Block | None]
 class ReplayBuffer:
     """What has been sent in one direction of a connection and may have to be sent again.
 
-    Small messages are kept by adding them to :attr:`tail`, and a large one by adding it to
-    :attr:`pieces`, behind :meth:`end_tail` if there is any. Its block must not be changed from then
-    on. Call :meth:`count` before there is more than that has promised.
+    Small messages are kept by adding them to :attr:`tail`, and a large one with :meth:`keep`. Call
+    :meth:`count` before there is more in small ones than that has promised.
     """
 
     __slots__ = (
         "_again",
-        "_counted",
         "_dropped",
         "_header",
         "_promised",
@@ -150,8 +147,6 @@ class ReplayBuffer:
         self.pieces: list[_Piece] = []
         """What comes before them."""
         self._header = header
-        self._counted = 0
-        """The first pieces, which the memory has counted."""
         self._promised = 0
         """Bytes of payload that may be kept uncounted."""
         self._dropped = 0
@@ -159,7 +154,17 @@ class ReplayBuffer:
         self._again: list[memoryview] = []
         """What has to be sent again on this link, last first."""
 
-    def end_tail(self, end: int) -> bool:
+    def keep(self, block: Block, message: memoryview, size: int, end: int) -> None:
+        """Keep a large message, with ``size`` bytes of payload up to offset ``end``, in its block.
+
+        That must not be changed any more.
+        """
+        if self.tail:
+            self._end_tail(end - size)
+        self.pieces.append((message, end, block))
+        self.memory.count(len(block.memory))
+
+    def _end_tail(self, end: int) -> bool:
         """Make a piece of the small messages; ``end`` is the offset behind them.
 
         Return whether they were tiny.
@@ -167,7 +172,9 @@ class ReplayBuffer:
         tail, self.tail = memoryview(self.tail), bytearray()
         start = self.pieces[-1][1] if self.pieces else self._dropped
         is_tiny = len(tail) > _TINY * (end - start)
-        self.pieces.append((self._joined(tail) if is_tiny else tail, end, None))
+        kept = self._joined(tail) if is_tiny else tail
+        self.pieces.append((kept, end, None))
+        self.memory.count(len(kept))
         return is_tiny
 
     def _joined(self, messages: memoryview, skipped: int = 0) -> memoryview:
@@ -188,14 +195,10 @@ class ReplayBuffer:
 
         That is ``wanted`` at most, and given back when everything is acknowledged.
         """
-        most = _LARGE_SHARE if self.pieces and self.pieces[-1][2] is not None else _SMALL_SHARE
-        if self.tail:
-            most = _TINY_SHARE if self.end_tail(end) else _SMALL_SHARE
-        size = sum(map(_size, self.pieces[self._counted :]))
-        self._counted = len(self.pieces)
-        self.memory.count(size)
-        most = min(wanted, most if end else _FIRST_SHARE)
-        self._promised = self.memory.promise(most, self._promised)
+        most = _USUAL_SHARE if end else _FIRST_SHARE
+        if self.tail and self._end_tail(end):
+            most = _TINY_SHARE
+        self._promised = self.memory.promise(min(wanted, most), self._promised)
         return self._promised
 
     def trim(self, offset: int, end: int) -> None:
@@ -209,13 +212,11 @@ class ReplayBuffer:
             if piece[1] > offset:
                 break
             self._dropped = piece[1]
-            if dropped < self._counted:
-                freed += _size(piece)
+            freed += _size(piece)
             dropped += 1
             if piece[2] is not None:
                 spare.append(piece[2])
         del self.pieces[:dropped]
-        self._counted = max(0, self._counted - dropped)
         self.base = offset
         if offset == end:
             self.tail = bytearray()
@@ -226,7 +227,7 @@ class ReplayBuffer:
     def rewind(self, end: int) -> None:
         """Begin to send again what is not acknowledged; ``end`` is the offset behind it."""
         if self.tail:
-            self.end_tail(end)
+            self._end_tail(end)
         self._again = [view for view, *_ in reversed(self.pieces)]
         if self.base > self._dropped:
             self._again[-1] = self._joined(self._again[-1], self.base - self._dropped)
@@ -259,9 +260,8 @@ class ReplayBuffer:
 
     def close(self) -> None:
         """Keep nothing any more."""
-        freed = sum(map(_size, self.pieces[: self._counted]))
+        freed = sum(map(_size, self.pieces))
         self.pieces.clear()
-        self._counted = 0
         self.tail = bytearray()
         self._again.clear()
         self._promised = self.memory.promise(0, self._promised)

@@ -25,9 +25,7 @@ def keep(ledger: Ledger, message: bytes, size: int) -> None:
     block = memory.spare.pop() if memory.spare else memory.new_block()
     start = block.GAP + size - len(message)
     block.memory[start : block.GAP + size] = message
-    if replay.tail:
-        replay.end_tail(ledger.sent - size)
-    replay.pieces.append((block.view[start : block.GAP + size], ledger.sent, block))
+    memory.spare.append(ledger.keep(block, block.view[start : block.GAP + size], size))
 
 
 def send(ledger: Ledger, data: bytes) -> None:

@@ -126,11 +126,11 @@ def test_blocks_are_used_again_once_they_are_acknowledged() -> None:
     sender.send(bytes(40_000))
     sender.send(b"small")
     sender.trim(39_999)
-    assert not sender.memory.spare
+    (into,) = sender.memory.spare
     sender.trim(40_002)
-    assert len(sender.memory.spare) == 1
+    assert len(sender.memory.spare) == 2
     sender.send(bytes(50_000))
-    assert not sender.memory.spare
+    assert sender.memory.spare == [into]
     assert b"".join(sender.again()) == b"all" + bytes(50_000)
 
 
@@ -160,7 +160,7 @@ def test_a_block_has_room_for_a_header_and_a_payload() -> None:
         ([], 16 * 1024),
         ([1] * 50, 8192),
         ([5000], 4 * MAX_PAYLOAD),
-        ([MAX_PAYLOAD], 64 * MAX_PAYLOAD),
+        ([MAX_PAYLOAD], 4 * MAX_PAYLOAD),
     ],
 )
 def test_how_much_is_sent_uncounted_depends_on_what_it_costs(pieces: list[int], most: int) -> None:
@@ -168,6 +168,33 @@ def test_how_much_is_sent_uncounted_depends_on_what_it_costs(pieces: list[int], 
     for size in pieces:
         sender.send(bytes(size))
     assert sender.count() == most
+
+
+def test_large_messages_are_counted_at_once() -> None:
+    sender = Sender()
+    sender.send(b"small")
+    assert sender.memory.size == 0
+    sender.send(bytes(MAX_PAYLOAD))
+    assert sender.memory.size == len(HEADER.build(5)) + 5 + MAX_PAYLOAD + Block.GAP
+
+
+def test_one_that_sends_large_messages_has_room_without_asking() -> None:
+    memory = ReplayMemory()
+    senders = [Sender(memory) for _ in range(40)]
+    for each in senders:
+        each.ledger.ahead = each.ledger.room = 0
+    for each in senders * 9:
+        each.send(bytes(each.ledger.grant(MAX_PAYLOAD)))
+    for _ in range(9):
+        for each in senders:
+            each.send(bytes(min(each.ledger.room, MAX_PAYLOAD)))
+    assert all(each.ledger.room >= MAX_PAYLOAD for each in senders)
+    assert memory.promised <= _UNCOUNTED
+    last = senders[0].ledger
+    last.limit = last.ahead
+    while last.room:
+        senders[0].send(bytes(min(last.room, MAX_PAYLOAD)))
+    assert last.sent == last.limit
 
 
 def test_shares_get_smaller_the_more_is_promised() -> None:
