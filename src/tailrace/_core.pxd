@@ -10,7 +10,7 @@ cdef class Tally:
     cdef public long long messages, bytes
 
 cdef class ByteCounts:
-    cdef public long long room, ahead, received, waiting, ack_at
+    cdef public long long room, limit, small_room, received, waiting, ack_at
 
 cdef class Outlet:
     cdef put(self, char* data, Py_ssize_t size)

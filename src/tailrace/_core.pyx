@@ -29,8 +29,7 @@ cdef extern from *:
 cdef enum:
     MAX_PAYLOAD = 64512
     MAX_LENGTHS = 5  # bytes of a length prefix and of the length of a payload
-    LARGE = 32768  # as in replay.py, and in ledger.py:
-    FEW = 4096
+    LARGE = 32768  # as in replay.py
 
 cdef class Meter:
     """Bytes sent, and the mark at which Python is called: SendWindow."""
@@ -56,16 +55,13 @@ cdef class Pump:
     def readable(self):
         """Read and send a turn's worth; Python does where there is no room for that."""
         cdef Way way = self._outbound
-        cdef Py_ssize_t limit = way.budget, gap = way.gap, room = self._counts.room, size, header
+        cdef Py_ssize_t limit = min(way.budget, self._counts.room), gap = way.gap, size, header
         cdef object block = way.block
         cdef bytearray memory = block.memory, tail
         cdef bytes prefix = self.connection.header.prefix
         cdef Outlet outlet = way.outlet
-        if FEW <= room < limit:
-            limit = room
         if (
             outlet is None
-            or room < limit
             or not self.connection.is_open
             or not 0 < limit <= min(MAX_PAYLOAD, PyByteArray_GET_SIZE(memory) - gap)
             or gap < PyBytes_GET_SIZE(prefix) + MAX_LENGTHS
@@ -88,6 +84,9 @@ cdef class Pump:
             if size < LARGE:
                 tail = self._replay.tail
                 tail += PyMemoryView_FromMemory(payload - header, header + size, PyBUF_READ)
+                self._counts.small_room -= size
+                if self._counts.small_room < 0:
+                    self._counts.count_small()
             else:
                 self.keep(block, block.view[gap - header : gap + size], size)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from support.plugins.clock import ClockLoop
+from support.session.books import keep, take
 from support.tunnel.engine import Host, NullLink, ScriptedEnd, quiet_log, service_ids
 from tailrace.localproxy.connection_states import ConnectionState
 from tailrace.localproxy.inbound import Inbound
@@ -86,11 +87,10 @@ class Peer:
         counts, ledger = self.connection.counts, self.connection.ledger
         assert ledger is not None
         while payload:
-            part = payload[: counts.grant(min(len(payload), MAX_PAYLOAD))]
+            part = payload[: take(counts, min(len(payload), MAX_PAYLOAD))]
             assert part, "more than is allowed"
-            counts.room -= len(part)
             message = self.connection.data_header(len(part)) + part
-            ledger.replay.tail += message
+            keep(ledger, message, len(part))
             self._frames.append(message)
             payload = payload[len(part) :]
 
@@ -385,7 +385,8 @@ def test_a_peer_that_sends_more_is_reset(rig: Rig):
     peer = rig.peer.connection
     assert peer is not None
     assert peer.ledger is not None
-    peer.ledger.limit = FIRST_LIMIT + 1
+    peer.ledger.limit += 1
+    peer.ledger.room += 1
     rig.peer.say(bytes(FIRST_LIMIT + 1))
     rig.carry()
     assert rig.host.events == ["ended: the peer broke the protocol"]

@@ -41,12 +41,13 @@ if TYPE_CHECKING or why_not():
     class ByteCounts:
         """The bytes of a connection, see :class:`~tailrace.session.Counts`."""
 
-        __slots__ = ("ack_at", "ahead", "received", "room", "waiting")
+        __slots__ = ("ack_at", "limit", "received", "room", "small_room", "waiting")
 
         ack_at: int
-        ahead: int
+        limit: int
         received: int
         room: int
+        small_room: int
         waiting: int
 
     class Way:

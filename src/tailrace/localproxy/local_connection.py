@@ -39,7 +39,7 @@ from typing import Final, Protocol
 from ..common.counts import Pump
 from ..common.extension import load
 from ..errors import LocalProtocolError
-from ..session import FEW, LARGE, Block, Connection, Counts, Ledger, ReplayBuffer
+from ..session import LARGE, Block, Connection, Counts, Ledger, ReplayBuffer
 from .connection_states import FLOWING, LIVE, NEXT, READ, ConnectionState
 from .inbound import Inbound
 from .local_end import LocalEnd
@@ -262,10 +262,13 @@ class LocalConnection(Pump):
         if self._ledger is not None and self._ledger.unsent:
             self._send_again(self._ledger)
             return
-        before = self.bytes_in
-        self._read(self._outbound.budget)
+        before = self._counts.room
+        if self.fd < 0:
+            self._read(self._outbound.budget)
+        else:
+            self.readable()
         if self.state is _PARKED:
-            if self._outbound.must_wait(self.bytes_in - before):
+            if self._outbound.must_wait(before - self._counts.room):
                 self._outbound.park(self)
             else:
                 self._enter(_OPEN)
@@ -434,9 +437,8 @@ class LocalConnection(Pump):
         """Read at most ``limit`` bytes and send them, or see the end of the local end."""
         end, outbound, counts = self._end, self._outbound, self._counts
         assert end is not None
-        room = counts.room
-        if room < limit:
-            limit = room if room >= FEW else counts.grant(limit)
+        if counts.room < limit:
+            limit = counts.room
             if not limit:
                 self.pause()
                 return
@@ -460,12 +462,16 @@ class LocalConnection(Pump):
         block.memory[start : block.GAP] = header
         message = block.view[start : block.GAP + size]
         outbound.send(message)
-        replay = self._replay
-        if replay is not None:
-            if size < LARGE:
-                replay.tail += message
-            else:
-                self.keep(block, message, size)
+        ledger = self._ledger
+        if ledger is None:
+            return
+        if size >= LARGE:
+            self.keep(block, message, size)
+            return
+        ledger.replay.tail += message
+        ledger.small_room -= size
+        if ledger.small_room < 0:
+            ledger.count_small()
 
     def keep(self, block: Block, message: memoryview, size: int) -> None:
         """Keep a large message of ``size`` bytes of payload that was just sent from its block.

@@ -65,7 +65,7 @@ class Outbound(Way, Generic[S]):
         """What the connections keep to send it again."""
         self.memory.filled = self._memory_filled
         self.memory.room_made = self._room_made
-        self.block = self.memory.new_block()
+        self.block = self.memory.take_block()
         """What all connections read into."""
         self.gap = Block.GAP
         self.outlet = None

@@ -22,7 +22,7 @@ from .events import (
     Suspended,
     TunnelReady,
 )
-from .ledger import FEW, Counts, Ledger
+from .ledger import Counts, Ledger
 from .replay import LARGE, MAX_KEPT, Block, ReplayBuffer, ReplayMemory
 from .services import match_service_ids
 from .session import Session
@@ -30,7 +30,6 @@ from .streams import Connection, DataSink, Stream, StreamState
 from .transitions import Action, SessionState, Standing
 
 __all__ = [
-    "FEW",
     "LARGE",
     "MAX_KEPT",
     "V1",

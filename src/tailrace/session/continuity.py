@@ -215,10 +215,10 @@ class Continuity:
         """
         ledger = connection.ledger
         assert ledger is not None
-        was_out = ledger.sent == ledger.limit
+        was_out = not ledger.room
         ledger.acknowledged(decode_progress(message.payload))
         # What has to be sent again comes first, and is under way to its turn.
-        if was_out and ledger.sent < ledger.limit and not (connection.is_paused or ledger.unsent):
+        if was_out and ledger.room and not (connection.is_paused or ledger.unsent):
             self._owner.tell(ConnectionResumed(connection))
         self.settle(connection)
 

@@ -19,8 +19,9 @@ acknowledgements that are never due.
 Each direction ends by itself, at an offset.
 
 Bytes are counted for each message, so :class:`Counts` are plain numbers that those who move the
-bytes change. All else is done at marks: who has no ``room`` any more asks for it
-(:meth:`Counts.grant`), and what comes is looked at when it reaches ``ack_at``.
+bytes change. All else is done at marks: who has no ``room`` any more waits, small messages are
+counted when they have used up their share (``small_room``), and what comes is looked at when it
+reaches ``ack_at``.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from ..errors import RemoteProtocolError
 from ..wire import DataHeader, Place, Progress
 from .replay import MAX_KEPT, Block, ReplayBuffer, ReplayMemory
 
-__all__ = ["FEW", "FIRST_LIMIT", "MAX_WINDOW", "UNLIMITED", "Counts", "Ledger", "SendingHalf"]
+__all__ = ["FIRST_LIMIT", "MAX_WINDOW", "UNLIMITED", "Counts", "Ledger", "SendingHalf"]
 
 FIRST_LIMIT: Final = 256 * 1024
 """Bytes that may be sent before the first acknowledgement; the smallest window, too."""
@@ -46,10 +47,6 @@ _OWED_BY_ALL: Final = MAX_KEPT // 3
 """The same, divided by how many connections owe one."""
 UNLIMITED: Final = 1 << 62
 """A mark that is never reached."""
-_ROOM: Final = 1 << 29
-"""Bytes after which one that may send without limit asks again: Python is quick with less."""
-FEW: Final = 4 * 1024
-"""Bytes that are sent before what was sent is counted, although more are wanted."""
 _NOTHING: Final = Progress(0, 0, fin_seen=False)
 """Makes an acknowledgement due: the offer may be older than what the local end has taken."""
 
@@ -71,11 +68,13 @@ class Counts(ByteCounts):
 
     __slots__ = ()
 
-    def __init__(self, ack_at: int = UNLIMITED) -> None:
-        self.room = 0
-        """Bytes that the local end may send before it has to ask again."""
-        self.ahead = 0
-        """Bytes that it will have sent by then. So it has sent ``ahead - room``."""
+    def __init__(self, limit: int = UNLIMITED, ack_at: int = UNLIMITED) -> None:
+        self.room = limit
+        """Bytes that the local end may still send."""
+        self.limit = limit
+        """Bytes that it may send in all. So it has sent ``limit - room``."""
+        self.small_room = 0
+        """Bytes that it may send in small messages before :meth:`Ledger.count_small`."""
         self.received = 0
         """Bytes that have come from the peer."""
         self.waiting = 0
@@ -86,22 +85,16 @@ class Counts(ByteCounts):
     @property
     def sent(self) -> int:
         """Bytes that the local end has sent."""
-        return self.ahead - self.room
-
-    def grant(self, wanted: int) -> int:
-        """Return how many bytes of those that are wanted (> 0) may be sent now; perhaps none."""
-        if self.room < wanted:
-            self.ahead += _ROOM - self.room
-            self.room = _ROOM
-        return wanted
+        return self.limit - self.room
 
 
 class Ledger(Counts):
     """One connection that outlives links, at one end. It has no opinion on whether there is one.
 
-    Sending: take what is sent from ``room``, where :attr:`is_open`, and keep it: small messages in
-    the :attr:`replay`, large ones with :meth:`keep`. But send first what is :attr:`unsent`.
-    :meth:`end` after the last byte, and send a FIN where :attr:`fin_is_due`.
+    Sending: take what is sent from ``room``, where :attr:`is_open`, and keep it: a large message
+    with :meth:`keep`, a small one in the :attr:`replay`, with :meth:`count_small` where that makes
+    ``small_room`` negative. But send first what is :attr:`unsent`. :meth:`end` after the last byte,
+    and send a FIN where :attr:`fin_is_due`.
 
     Receiving: add what comes to ``received``, and to ``waiting`` what the local end does not take
     at once. Send an acknowledgement where :attr:`acknowledgement_is_due`.
@@ -115,7 +108,6 @@ class Ledger(Counts):
         "fin_seen",
         "half",
         "is_open",
-        "limit",
         "owes",
         "replay",
         "service_id",
@@ -127,9 +119,7 @@ class Ledger(Counts):
     def __init__(
         self, service_id: str, stream_id: int, connection_id: int, memory: ReplayMemory
     ) -> None:
-        super().__init__(ack_at=1)
-        self.limit = FIRST_LIMIT
-        """Bytes that the local end may send in all."""
+        super().__init__(FIRST_LIMIT, ack_at=1)
         self.service_id = service_id
         self.stream_id = stream_id
         self.connection_id = connection_id
@@ -179,28 +169,17 @@ class Ledger(Counts):
         """Bytes that were sent and are not acknowledged."""
         return self.sent - self.replay.base
 
-    def grant(self, wanted: int) -> int:
-        """Return how many bytes of those that are wanted (> 0) may be sent now; perhaps none."""
-        if self.room < min(wanted, FEW):
-            self._make_room()
-        return min(self.room, wanted)
-
-    def _make_room(self) -> None:
-        sent = self.ahead - self.room
-        self.room = self.replay.count(sent, self.limit - sent)
-        self.ahead = sent + self.room
-
     def keep(self, block: Block, message: memoryview, size: int) -> Block:
         """Keep a large message that was just sent from its block; return another one to read into.
 
-        Makes room for the next one, as far as there may be one, so that nobody has to ask for it.
+        That must not be changed any more.
         """
-        replay = self.replay
-        replay.keep(block, message, size, self.ahead - self.room)
-        if self.room < size and self.ahead < self.limit:
-            self._make_room()
-        spare = replay.memory.spare
-        return spare.pop() if spare else replay.memory.new_block()
+        self.small_room = self.replay.keep(block, message, size, self.sent)
+        return self.replay.memory.take_block()
+
+    def count_small(self) -> None:
+        """Count the small messages that are kept; some more may be sent then."""
+        self.small_room = self.replay.count(self.sent)
 
     def next_unsent(self, limit: int) -> memoryview:
         """Return messages that have to be sent next, and count them as sent.
@@ -215,7 +194,7 @@ class Ledger(Counts):
         """Note that the local end has sent its last byte."""
         if self.half is SendingHalf.OPEN:
             self.half = SendingHalf.ENDED
-            self.limit = self.ahead = self.sent
+            self.limit = self.sent
             self.room = 0
 
     @property
@@ -241,9 +220,11 @@ class Ledger(Counts):
             raise RemoteProtocolError(f"an end acknowledged that was not sent for {self}")
         self.replay.trim(received, self.sent)
         if received == self.sent:
-            self.ahead, self.room = received, 0
-        if self.half is SendingHalf.OPEN:
-            self.limit = max(self.limit, min(limit, received + MAX_WINDOW))
+            self.small_room = 0
+        more = min(limit, received + MAX_WINDOW) - self.limit
+        if more > 0 and self.half is SendingHalf.OPEN:
+            self.limit += more
+            self.room += more
         if fin_seen:
             self.half = SendingHalf.ACKNOWLEDGED
 

@@ -75,7 +75,7 @@ class ReplayMemory:
         self._max_payload = max_payload
         self._full = False
         self.spare: list[Block] = []
-        """Blocks to read into, before :meth:`new_block` makes another one."""
+        """Blocks to read into, before another one is made."""
         self.size = 0
         """Bytes that are kept and counted."""
         self.promised = 0
@@ -87,9 +87,9 @@ class ReplayMemory:
         self.room_made: Callable[[], None] = _nothing
         """Called when only half as much is kept again."""
 
-    def new_block(self) -> Block:
-        """Make a block to read into."""
-        return Block(self._max_payload)
+    def take_block(self) -> Block:
+        """Return a block to read into."""
+        return self.spare.pop() if self.spare else Block(self._max_payload)
 
     def promise(self, most: int, before: int) -> int:
         """Return how many bytes of payload, of ``most``, a connection may send uncounted.
@@ -122,7 +122,7 @@ class ReplayBuffer:
     """What has been sent in one direction of a connection and may have to be sent again.
 
     Small messages are kept by adding them to :attr:`tail`, and a large one with :meth:`keep`. Call
-    :meth:`count` before there is more in small ones than that has promised.
+    :meth:`count` as soon as there is more in small ones than that has promised.
     """
 
     __slots__ = (
@@ -154,28 +154,33 @@ class ReplayBuffer:
         self._again: list[memoryview] = []
         """What has to be sent again on this link, last first."""
 
-    def keep(self, block: Block, message: memoryview, size: int, end: int) -> None:
-        """Keep a large message, with ``size`` bytes of payload up to offset ``end``, in its block.
+    def keep(self, block: Block, message: memoryview, size: int, end: int) -> int:
+        """Keep a large message in its block, with ``size`` bytes of payload up to ``end``.
 
-        That must not be changed any more.
+        Return as :meth:`count`: small ones are counted, too.
         """
         if self.tail:
             self._end_tail(end - size)
         self.pieces.append((message, end, block))
         self.memory.count(len(block.memory))
+        return self._promised
 
     def _end_tail(self, end: int) -> bool:
         """Make a piece of the small messages; ``end`` is the offset behind them.
 
         Return whether they were tiny.
         """
-        tail, self.tail = memoryview(self.tail), bytearray()
-        start = self.pieces[-1][1] if self.pieces else self._dropped
-        is_tiny = len(tail) > _TINY * (end - start)
+        tail = memoryview(self.tail)
+        is_tiny = len(tail) > _TINY * (end - self._tail_start)
+        self.tail = bytearray()
         kept = self._joined(tail) if is_tiny else tail
         self.pieces.append((kept, end, None))
         self.memory.count(len(kept))
         return is_tiny
+
+    @property
+    def _tail_start(self) -> int:
+        return self.pieces[-1][1] if self.pieces else self._dropped
 
     def _joined(self, messages: memoryview, skipped: int = 0) -> memoryview:
         """Return the payload of messages, but for its first bytes, in as few as possible."""
@@ -190,15 +195,20 @@ class ReplayBuffer:
             joined += self._header.build(len(part)) + part
         return memoryview(joined)
 
-    def count(self, end: int, wanted: int) -> int:
-        """Count what is kept, up to offset ``end``; return how much may be sent uncounted.
+    def count(self, end: int) -> int:
+        """Count what is kept, up to offset ``end``; return how much more may be kept uncounted.
 
-        That is ``wanted`` at most, and given back when everything is acknowledged.
+        That is given back when everything is acknowledged, and then a first share is enough for
+        most.
         """
-        most = _USUAL_SHARE if end else _FIRST_SHARE
-        if self.tail and self._end_tail(end):
-            most = _TINY_SHARE
-        self._promised = self.memory.promise(min(wanted, most), self._promised)
+        if not self._promised:
+            self._promised = self.memory.promise(_FIRST_SHARE, 0)
+            left = self._promised - (end - self._tail_start)
+            if left >= 0:
+                return left
+        is_tiny = self._end_tail(end)
+        most = _TINY_SHARE if is_tiny else _USUAL_SHARE
+        self._promised = self.memory.promise(most, self._promised)
         return self._promised
 
     def trim(self, offset: int, end: int) -> None:

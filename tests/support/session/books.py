@@ -10,7 +10,7 @@ __all__ = ["keep", "payload_of", "send", "take"]
 
 def take(counts: Counts, wanted: int) -> int:
     """Take up to so many bytes from what may be sent; return how many there are."""
-    size = wanted if counts.room >= wanted else counts.grant(wanted)
+    size = min(wanted, counts.room)
     counts.room -= size
     return size
 
@@ -20,9 +20,12 @@ def keep(ledger: Ledger, message: bytes, size: int) -> None:
     replay = ledger.replay
     if size < LARGE:
         replay.tail += message
+        ledger.small_room -= size
+        if ledger.small_room < 0:
+            ledger.count_small()
         return
     memory = replay.memory
-    block = memory.spare.pop() if memory.spare else memory.new_block()
+    block = memory.take_block()
     start = block.GAP + size - len(message)
     block.memory[start : block.GAP + size] = message
     memory.spare.append(ledger.keep(block, block.view[start : block.GAP + size], size))

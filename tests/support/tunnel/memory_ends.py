@@ -305,7 +305,7 @@ class _End:
             books: list[object] = [counts.sent, counts.received, counts.waiting]
             if ledger is not None:
                 kept = b"".join([*(view for view, *_ in ledger.replay.pieces), ledger.replay.tail])
-                books += [counts.room, counts.ahead, counts.ack_at, ledger.limit, ledger.half]
+                books += [counts.room, counts.limit, counts.small_room, counts.ack_at, ledger.half]
                 books += [ledger.replay.base, ledger.unsent, kept, ledger.progress]
             self.outcome.books.append(tuple(books))
         memory = self.traffic.connections.outbound.memory

@@ -7,7 +7,7 @@ import pytest
 from support.session.books import payload_of, send, take
 from tailrace.errors import RemoteProtocolError
 from tailrace.session.ledger import FIRST_LIMIT, MAX_WINDOW, UNLIMITED, Counts, Ledger, SendingHalf
-from tailrace.session.replay import MAX_KEPT, ReplayMemory
+from tailrace.session.replay import LARGE, MAX_KEPT, ReplayMemory
 from tailrace.wire import MAX_PAYLOAD, Place, Progress
 
 HALF = FIRST_LIMIT // 2
@@ -52,9 +52,6 @@ def test_what_ends_with_its_link_is_only_counted() -> None:
     assert take(counts, MAX_PAYLOAD) == MAX_PAYLOAD
     assert take(counts, 5) == 5
     assert counts.sent == MAX_PAYLOAD + 5
-    counts.room = 3
-    assert take(counts, MAX_PAYLOAD) == MAX_PAYLOAD
-    assert counts.grant(7) == 7
 
 
 class TestSending:
@@ -80,24 +77,37 @@ class TestSending:
         ledger.acknowledged(said(100, 1 << 63))
         assert ledger.limit == 100 + MAX_WINDOW
 
-    def test_no_more_is_granted_than_the_limit(self) -> None:
+    def test_no_more_may_be_sent_than_the_limit(self) -> None:
         ledger = begun()
         send(ledger, bytes(FIRST_LIMIT - 10))
         assert take(ledger, MAX_PAYLOAD) == 10
         assert take(ledger, 1) == 0
         assert ledger.sent == FIRST_LIMIT
 
-    def test_what_is_granted_is_used_before_more_is_asked_for(self) -> None:
+    def test_small_messages_are_counted_when_their_share_is_used_up(self) -> None:
         ledger = begun()
-        granted = ledger.grant(MAX_PAYLOAD)
-        ledger.room -= granted
-        ahead = ledger.ahead
-        assert take(ledger, 100) == 100
-        assert ledger.ahead > ahead
-        left = ledger.room
-        assert ledger.grant(10_000_000) == left
+        memory = ledger.replay.memory
+        for _ in range(2):
+            send(ledger, b"the first one")
+            assert ledger.small_room == memory.promised - 13 > 0
+            while ledger.small_room:
+                assert memory.size == 0
+                send(ledger, bytes(min(1024, ledger.small_room)))
+            counted = memory.promised
+            send(ledger, b"x")
+            assert memory.size > counted
+            assert ledger.small_room == memory.promised
+            ledger.acknowledged(said(ledger.sent))
+            assert (ledger.small_room, memory.promised, memory.size) == (0, 0, 0)
 
-    def test_nothing_is_granted_behind_the_end(self) -> None:
+    def test_large_messages_use_up_no_share(self) -> None:
+        ledger = begun()
+        send(ledger, b"small")
+        assert 0 < ledger.small_room < ledger.replay.memory.promised
+        send(ledger, bytes(LARGE))
+        assert ledger.small_room == ledger.replay.memory.promised
+
+    def test_nothing_may_be_sent_behind_the_end(self) -> None:
         ledger = begun()
         ledger.end()
         assert take(ledger, 1) == 0
@@ -321,7 +331,6 @@ class TestBothWays:
     def test_one_that_is_closed_keeps_nothing(self) -> None:
         ledger = resumed(bytes(5))
         memory = ledger.replay.memory
-        ledger.replay.count(ledger.sent, 1 << 40)
         assert memory.size
         receive(ledger, 1)
         ledger.mark_reached()
