@@ -12,7 +12,7 @@ PYTEST_ARGS ?=
 # share, and some whole tunnels. Everything is `make test-python PYTEST_ARGS=tests`.
 DATA_PATH_TESTS := tests/unit/common/test_counts.py tests/unit/wire tests/unit/session tests/unit/flow \
     $(addprefix tests/unit/link/test_,base_link.py picows_link.py) \
-    $(addprefix tests/unit/localproxy/test_,inbound.py link_session.py local_connection.py local_end.py outbound.py) \
+    $(addprefix tests/unit/localproxy/test_,inbound.py link_session.py local_connection.py local_end.py local_pump.py outbound.py) \
     tests/unit/service/relay $(addprefix tests/session/test_,local_connections.py survival.py) \
     tests/conformance/test_recorded.py $(addprefix tests/e2e/test_,backpressure.py half_close.py survival.py)
 # Files are spread over more processes than there are cores; the tests of a file stay together

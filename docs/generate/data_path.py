@@ -12,7 +12,7 @@ STEPS: Final = {
     "source": (
         ("client", "TCP"),
         ("localproxy/listener.py", "accepts"),
-        ("localproxy/local_connection.py", "reads when it is its turn"),
+        ("localproxy/local_pump.py", "reads when it is its turn"),
         ("localproxy/outbound.py", "turns and window, from flow/"),
         ("wire/codec.py", "header in front of the payload"),
         ("session/replay.py", "kept until it is acknowledged"),
@@ -32,7 +32,7 @@ STEPS: Final = {
         ("localproxy/link_session.py", "one link and its session"),
         ("session/session.py", "tables decide, fastpath.py aside"),
         ("session/ledger.py", "counts it, and acknowledges"),
-        ("localproxy/local_connection.py", "writes the view"),
+        ("localproxy/local_pump.py", "writes the view"),
         ("localproxy/inbound.py", "counts what has to wait"),
         ("application", "TCP"),
     ),

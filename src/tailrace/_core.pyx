@@ -50,10 +50,10 @@ cdef class Outlet:
         raise NotImplementedError
 
 cdef class Pump:
-    """The socket of a LocalConnection, which inherits from this."""
+    """The socket of a LocalPump, which inherits from this."""
 
     def readable(self):
-        """Read and send a turn's worth; Python does where there is no room for that."""
+        """Read and send a turn's worth; Python looks where nothing may be sent as it is."""
         cdef Way way = self._outbound
         cdef Py_ssize_t limit = min(way.budget, self._counts.room), gap = way.gap, size, header
         cdef object block = way.block

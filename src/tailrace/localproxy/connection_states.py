@@ -36,7 +36,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final, TypeAlias
 
-__all__ = ["FLOWING", "LIVE", "NEXT", "READ", "ConnectionState"]
+__all__ = ["LIVE", "NEXT", "READ", "ConnectionState"]
 
 
 class ConnectionState(Enum):
@@ -82,7 +82,5 @@ NEXT: Final[dict[ConnectionState, frozenset[ConnectionState]]] = {
 
 LIVE: Final = frozenset({_S.OPEN, _S.PARKED, _S.PAUSED, _S.HALF_CLOSED})
 """States with a local end and a connection in the tunnel."""
-FLOWING: Final = frozenset({_S.OPEN, _S.PARKED, _S.PAUSED})
-"""Those of them in which the local end sends, or may again."""
 READ: Final = frozenset({_S.OPEN, _S.CLOSING})
 """States in which the local end is read."""

@@ -1,10 +1,8 @@
 """One local connection and its place in the tunnel: a state machine on any kind of local end.
 
-It drives a :mod:`.local_end`: a socket (:mod:`.sockets`), or a stream of this process
-(:mod:`.in_process`). Both are driven by readiness and not as asyncio transports: bytes are
-read behind the gap of a buffer that all connections share, and what an end does not take at
-once is copied exactly once. (A transport would own a buffer for each connection, and uvloop's
-keep views of memory that is about to be reused.)
+Its bytes are moved by :mod:`.local_pump`, from which it inherits. What may not enter is a byte of
+the local end: nothing is read from it here, or written to it. This says when it is read, and what
+follows from all that the pump, the owner, the turns and time have to tell.
 
 What happens to bytes in each state, and which states may follow which, stands in
 :mod:`.connection_states`. Who moves it:
@@ -18,10 +16,9 @@ What happens to bytes in each state, and which states may follow which, stands i
 * time: silence ends HALF_CLOSED, and FLUSHING, CLOSING and RESETTING end when the local end
   takes nothing or does not close.
 
-Only ``_enter`` changes the state, and whether the local end is read follows from the state alone;
-it is written exactly while something waits. Everything received is delivered before the local end
-is closed, unless it fails, stalls, or is aborted. The session hears of an end that comes from here
-before the local end is closed.
+Only ``_enter`` changes the state, and whether the local end is read follows from the state alone.
+Everything received is delivered before the local end is closed, unless it fails, stalls, or is
+aborted. The session hears of an end that comes from here before the local end is closed.
 """
 
 from __future__ import annotations
@@ -30,19 +27,17 @@ import asyncio
 import errno
 import os
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Final, Protocol
 
-from ..common.counts import Pump
-from ..common.extension import load
 from ..errors import LocalProtocolError
-from ..session import LARGE, Block, Connection, Counts, Ledger, ReplayBuffer
-from .connection_states import FLOWING, LIVE, NEXT, READ, ConnectionState
+from ..session import Connection, Ledger
+from .connection_states import LIVE, NEXT, READ, ConnectionState
 from .inbound import Inbound
 from .local_end import LocalEnd
+from .local_pump import LocalPump
 from .log import TunnelLog
 from .outbound import Outbound
 
@@ -53,22 +48,11 @@ _DRAIN_TIMEOUT: Final = 5.0
 _FIRST_LOOK: Final = 0.01
 _LAST_LOOK: Final = 1.0
 """Seconds between two looks at a local end, at first and at most; each wait is twice the last."""
-_MAX_PIECES: Final = 64
-"""Pieces of waiting data handed over at once."""
 
 
 # To look a member up in its class costs a twentieth of what a small message does.
-(
-    _DIALING,
-    _OPEN,
-    _PARKED,
-    _PAUSED,
-    _HALF_CLOSED,
-    _FLUSHING,
-    _CLOSING,
-    _RESETTING,
-    _CLOSED,
-) = ConnectionState
+_DIALING, _OPEN, _PARKED, _PAUSED, _HALF_CLOSED, *_ENDED = ConnectionState
+_FLUSHING, _CLOSING, _RESETTING, _CLOSED = _ENDED
 
 
 class ConnectionHost(Protocol):
@@ -100,8 +84,8 @@ class ConnectionHost(Protocol):
         """Called when the local end is closed; nothing follows."""
 
 
-class LocalConnection(Pump):
-    """The pump between one local end and one connection of the session.
+class LocalConnection(LocalPump):
+    """The life of one local end and one connection of the session.
 
     ``lingers`` tells whether the local end keeps receiving after its end of file: true for
     clients (source), false for applications (destination), whose end of file ends the
@@ -109,78 +93,33 @@ class LocalConnection(Pump):
     """
 
     __slots__ = (
-        "_answered",
         "_broken",
         "_cut",
-        "_end",
         "_host",
-        "_inbound",
-        "_last_delivery",
-        "_ledger",
         "_lingers",
-        "_loop",
         "_peer_finished",
-        "_pieces",
         "_timer",
         "name",
         "since",
         "state",
     )
 
-    connection: Connection
-    _counts: Counts
     _outbound: Outbound[LocalConnection]
-    _replay: ReplayBuffer | None
+    _inbound: Inbound[LocalConnection]
 
     def __init__(self, host: ConnectionHost, connection: Connection, name: str, lingers: bool):
-        self.connection = connection
-        self.fd = -1
-        self.takes = False
+        super().__init__(connection, host.loop, host.outbound, host.inbound)
         self.name = name
         self.since = time.time()
         """When it came, in seconds since the epoch."""
         self.state: ConnectionState = _DIALING
-        self._open_books()
         self._host = host
-        self._loop = host.loop
-        self._outbound = host.outbound
-        self._inbound = host.inbound
         self._lingers = lingers
-        self._end: LocalEnd | None = None
-        self._pieces: deque[memoryview] = deque()
         self._timer: asyncio.TimerHandle | None = None
-        self._last_delivery = 0.0
-        self._answered = False
         self._peer_finished = False
         self._broken: OSError | None = None
         self._cut = ""
         """Why it has ended in the tunnel other than in order; empty as long as it has not."""
-        connection.sink = self
-
-    def _open_books(self) -> None:
-        self._counts = self.connection.counts
-        self._ledger = self.connection.ledger
-        self._replay = self._ledger.replay if self._ledger is not None else None
-
-    @property
-    def waiting(self) -> int:
-        """Bytes received from the tunnel that the local end has not taken yet."""
-        return self._counts.waiting
-
-    @property
-    def bytes_in(self) -> int:
-        """Bytes read from the local end."""
-        return self._counts.sent
-
-    @property
-    def bytes_out(self) -> int:
-        """Bytes received from the tunnel."""
-        return self._counts.received
-
-    @property
-    def attached(self) -> bool:
-        """Whether the connection ever had a local end."""
-        return self._end is not None
 
     # -- transitions --------------------------------------------------------------------
 
@@ -199,28 +138,17 @@ class LocalConnection(Pump):
             self._timer.cancel()
             self._timer = None
         self.state = state
-        if state in READ and end is not None:
-            readable = self._readable if self.fd < 0 else self.readable
-            end.start_reading(readable if state is _OPEN else self._discard)
-        self._note_takes()
-
-    def _note_takes(self) -> None:
-        """Let what comes be written without Python where nothing else has to be done.
-
-        A half-closed client whose connection ends with its link lingers for as long as it gets an
-        answer, so its deliveries have to be seen.
-        """
-        state = self.state
-        flows = state in FLOWING or (state is _HALF_CLOSED and self._replay is not None)
-        self.takes = flows and self.fd >= 0 and not self._pieces
+        if state is _OPEN:
+            self._start_reading()
+        elif state not in LIVE:
+            self.fd = -1
+            self.takes = False
+            if state is _CLOSING:
+                self._start_discarding()
 
     def attach(self, end: LocalEnd) -> None:
         """Take over a connected local end and start to move bytes."""
-        self._end = end
-        if load() is not None:
-            self.fd = end.descriptor
-        if self._pieces:
-            end.start_writing(self._writable)
+        self._set_end(end)
         if self.state is _FLUSHING:
             self._flush()
         else:
@@ -253,6 +181,8 @@ class LocalConnection(Pump):
         if unsent:
             self._outbound.ask_turn(self)
 
+    # -- turns ------------------------------------------------------------------------------
+
     def _park(self) -> None:
         self._enter(_PARKED)
         self._outbound.park(self)
@@ -283,6 +213,8 @@ class LocalConnection(Pump):
         else:
             self._host.finished(self)
 
+    # -- the end of either half -------------------------------------------------------------
+
     def _local_eof(self) -> None:
         """Everything read has been sent. A client may still wait for its answer."""
         if self._broken is not None:
@@ -291,6 +223,9 @@ class LocalConnection(Pump):
             self._half_close()
         elif self._lingers:
             self._enter(_HALF_CLOSED)
+            # Its deliveries have to be seen: it lingers for as long as it gets an answer.
+            self.takes = False
+            self._awaits_answer = True
             self._last_delivery = self._loop.time()
             self._linger(_FIRST_LOOK)
             if self.state is _HALF_CLOSED:
@@ -307,6 +242,12 @@ class LocalConnection(Pump):
         """End our half once everything received is written: the peer sends nothing more."""
         self._peer_finished = True
         if self._end is not None and not self._pieces:
+            self._end_writing()
+
+    def _all_written(self) -> None:
+        if self.state is _FLUSHING:
+            self._flushed()
+        elif self._peer_finished:
             self._end_writing()
 
     def _end_writing(self) -> None:
@@ -326,6 +267,8 @@ class LocalConnection(Pump):
         self._host.local_ended(self, "")
         if self.state is _FLUSHING:
             self._flush()
+
+    # -- the end in the tunnel --------------------------------------------------------------
 
     def tunnel_ended(self, *, cut: str = "") -> None:
         """Deliver what was received, then close: the connection ended in the tunnel.
@@ -347,11 +290,6 @@ class LocalConnection(Pump):
             self._arm(self._host.stall_timeout, self._flush_expired)
         else:
             self._flushed()
-
-    def expect_end(self) -> None:
-        """Deliver what waits even to a program of this process that does not read."""
-        if self._end is not None:
-            self._end.expect_end()
 
     def _flushed(self) -> None:
         """Close as the connection has ended: everything received is written."""
@@ -378,6 +316,23 @@ class LocalConnection(Pump):
         self._enter(_CLOSING)
         self._arm(_DRAIN_TIMEOUT, self.abort)
         self._host.delivered(self)
+
+    # -- failures ---------------------------------------------------------------------------
+
+    def note_broken(self, error_number: int) -> None:
+        """Note that the local end broke the connection, behind what there is to read."""
+        self._broken = OSError(error_number, os.strerror(error_number))
+        self._loop.call_soon(self._read_to_the_end)
+
+    def _read_to_the_end(self) -> None:
+        """Go on reading what came in before the local end broke the connection.
+
+        uvloop calls back once when a socket has an error, and never again.
+        """
+        if self.state is _OPEN:
+            assert self._end is not None
+            self._end.stop_reading()
+            self._start_reading()
 
     def _reading_failed(self, error: OSError) -> None:
         """End as the local end has; a stream of this process that was closed has sent its last."""
@@ -409,7 +364,6 @@ class LocalConnection(Pump):
             return
         cut = bool(self._cut) or self.state in LIVE or bool(self._pieces)
         self._enter(_CLOSED)
-        self.fd = -1
         self._outbound.forget(self)
         if self._end is not None:
             if self._pieces:
@@ -422,181 +376,6 @@ class LocalConnection(Pump):
         self._host.closed(self)
         self._pieces.clear()
         self._counts.waiting = 0
-
-    # -- local end to tunnel ----------------------------------------------------------------
-
-    def _readable(self) -> None:
-        outbound = self._outbound
-        limit = outbound.budget or outbound.go_ahead(self)
-        if limit:
-            self._read(limit)
-        else:
-            self._park()
-
-    def _read(self, limit: int) -> None:
-        """Read at most ``limit`` bytes and send them, or see the end of the local end."""
-        end, outbound, counts = self._end, self._outbound, self._counts
-        assert end is not None
-        if counts.room < limit:
-            limit = counts.room
-            if not limit:
-                self.pause()
-                return
-        block = outbound.block
-        try:
-            size = end.recv_into(block.payload, limit)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
-            self._reading_failed(error)
-            return
-        if not size:
-            self._local_eof()
-            return
-        error_number = end.pending_error()
-        if error_number:
-            self.note_broken(error_number)
-        counts.room -= size
-        header = self.connection.data_header(size)
-        start = block.GAP - len(header)
-        block.memory[start : block.GAP] = header
-        message = block.view[start : block.GAP + size]
-        outbound.send(message)
-        ledger = self._ledger
-        if ledger is None:
-            return
-        if size >= LARGE:
-            self.keep(block, message, size)
-            return
-        ledger.replay.tail += message
-        ledger.small_room -= size
-        if ledger.small_room < 0:
-            ledger.count_small()
-
-    def keep(self, block: Block, message: memoryview, size: int) -> None:
-        """Keep a large message of ``size`` bytes of payload that was just sent from its block.
-
-        The next read takes another block.
-        """
-        assert self._ledger is not None
-        self._outbound.block = self._ledger.keep(block, message, size)
-
-    def nothing_read(self, error_number: int) -> None:
-        """Called when a read has found the end of a socket, or an error of that number."""
-        if error_number:
-            self._reading_failed(OSError(error_number, os.strerror(error_number)))
-        else:
-            self._local_eof()
-
-    def note_broken(self, error_number: int) -> None:
-        """Note that the local end broke the connection, behind what there is to read."""
-        self._broken = OSError(error_number, os.strerror(error_number))
-        self._loop.call_soon(self._read_to_the_end)
-
-    def _read_to_the_end(self) -> None:
-        """Go on reading what came in before the local end broke the connection.
-
-        uvloop calls back once when a socket has an error, and never again.
-        """
-        if self.state is _OPEN:
-            assert self._end is not None
-            self._end.stop_reading()
-            self._end.start_reading(self._readable if self.fd < 0 else self.readable)
-
-    def _discard(self) -> None:
-        """Drop what the local end still sends; it can go nowhere.
-
-        As soon as everything of ours is acknowledged, close: a local end that keeps
-        sending then gets a reset.
-        """
-        assert self._end is not None
-        buffer = self._outbound.block.payload
-        try:
-            size = self._end.recv_into(buffer, len(buffer))
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            size = 0
-        if not size or not self._end.unacknowledged():
-            self.abort()
-
-    # -- tunnel to local end ------------------------------------------------------------------
-
-    def data_received(self, payload: memoryview) -> None:
-        """Write ``payload`` to the local end; what it does not take at once is copied."""
-        counts = self._counts
-        size = len(payload)
-        counts.received += size
-        end = self._end
-        if end is not None and not self._pieces:
-            try:
-                sent = end.send(payload)
-            except (BlockingIOError, InterruptedError):
-                sent = 0
-            except OSError as error:
-                self._local_failed(error)
-                return
-            if self.state is _HALF_CLOSED:
-                self._last_delivery = self._loop.time()
-                self._answered = True
-            if sent == size:
-                if counts.received >= counts.ack_at:
-                    self._inbound.mark_reached(self)
-                return
-            payload = payload[sent:]
-        self.rest_received(payload)
-
-    def rest_received(self, rest: memoryview) -> None:
-        """Keep what the local end does not take now, which is counted as received already."""
-        counts, size = self._counts, len(rest)
-        if self._end is not None and not self._pieces:
-            self._end.start_writing(self._writable)
-        self._pieces.append(memoryview(bytes(rest)))
-        self.takes = False
-        counts.waiting += size
-        self._inbound.buffered(self, size)
-        if counts.received >= counts.ack_at:
-            self._inbound.mark_reached(self)
-
-    def mark_reached(self) -> None:
-        """Called when as much has come that it has to be looked at."""
-        self._inbound.mark_reached(self)
-
-    def writing_failed(self, error_number: int) -> None:
-        """Called when the socket does not take what has come, because of an error."""
-        self._local_failed(OSError(error_number, os.strerror(error_number)))
-
-    def _writable(self) -> None:
-        end, pieces = self._end, self._pieces
-        assert end is not None
-        try:
-            if len(pieces) == 1:
-                sent = end.send(pieces[0])
-            else:
-                sent = end.sendmsg([pieces[i] for i in range(min(len(pieces), _MAX_PIECES))])
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
-            self._local_failed(error)
-            return
-        left = sent
-        while left:
-            piece = pieces[0]
-            if len(piece) > left:
-                pieces[0] = piece[left:]
-                break
-            left -= len(piece)
-            pieces.popleft()
-        self._counts.waiting -= sent
-        self._last_delivery = self._loop.time()
-        self._inbound.taken(self, sent)
-        if not pieces:
-            end.stop_writing()
-            self._note_takes()
-            if self.state is _FLUSHING:
-                self._flushed()
-            elif self._peer_finished:
-                self._end_writing()
 
     # -- time ---------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ from tailrace.flow import send_window, window_driver
 from tailrace.link import ClosedBy, LinkClosed, picows_link
 from tailrace.link.endpoint import ServiceEndpoint
 from tailrace.link.interface import LinkInfo
-from tailrace.localproxy import local_connection
+from tailrace.localproxy import local_pump
 from tailrace.localproxy.clients import Client, Clients
 from tailrace.localproxy.events import ProxyEvent
 from tailrace.localproxy.link_session import LinkSession
@@ -402,7 +402,7 @@ def _set_up(compiled: bool, window: int) -> Iterator[ToldLoop]:
         stack.enter_context(mock.patch.object(send_window, "_START", window))
         stack.enter_context(mock.patch.object(os, "urandom", lambda size: b"1" * size))
         if not compiled:
-            for module in (picows_link, local_connection):
+            for module in (picows_link, local_pump):
                 stack.enter_context(mock.patch.object(module, "load", return_value=None))
         asyncio.set_event_loop(loop)
         yield loop

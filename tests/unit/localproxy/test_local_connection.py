@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
 import random
 import time
@@ -14,8 +13,8 @@ import pytest
 
 from support.plugins.clock import ClockLoop
 from support.tunnel.engine import Host, ScriptedEnd, data_message, pass_time, turn
+from tailrace.common.extension import load, why_not
 from tailrace.errors import LocalProtocolError
-from tailrace.flow.receive_buffers import PAUSE_LOW
 from tailrace.localproxy.connection_states import NEXT, ConnectionState
 from tailrace.localproxy.local_connection import LocalConnection
 from tailrace.wire import MessageType, Side
@@ -163,6 +162,19 @@ def test_what_the_owner_says_too_late_changes_nothing(loop: ClockLoop, state: Co
     rig.local.abort()
 
 
+@pytest.mark.skipif(load() is None, reason=f"no compiled extension: {why_not()}")
+@pytest.mark.parametrize("state", list(ConnectionState), ids=lambda state: state.value)
+def test_the_extension_writes_to_live_ones_that_do_not_linger(
+    loop: ClockLoop, state: ConnectionState, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(ScriptedEnd, "descriptor", 1000)
+    rig = Rig(loop, Side.SOURCE)
+    into(rig, state)
+    assert rig.local.takes is (state in (OPEN, PARKED, PAUSED))
+    rig.local.abort()
+    assert (rig.local.fd, rig.local.takes) == (-1, False)
+
+
 def test_attached_tells_whether_there_ever_was_a_local_end(application: Rig):
     assert not application.local.attached
     application.attach()
@@ -171,21 +183,7 @@ def test_attached_tells_whether_there_ever_was_a_local_end(application: Rig):
     assert application.local.attached
 
 
-# -- local end to tunnel -------------------------------------------------------------------------
-
-
-def test_bytes_become_messages_in_order(client: Rig):
-    client.end.say(b"hello", b" again")
-    assert client.host.link.data == b"hello again"
-    assert client.local.bytes_in == 11
-    assert client.end.reads == [64_512] * 2
-
-
-def test_a_read_that_would_have_to_wait_is_no_end(client: Rig):
-    assert client.end.readable is not None
-    client.end.readable()
-    assert client.local.state is OPEN
-    assert client.host.link.data == b""
+# -- turns and pauses ----------------------------------------------------------------------------
 
 
 def test_without_a_budget_a_connection_parks_and_reads_at_its_turn(client: Rig):
@@ -252,17 +250,6 @@ def test_a_turn_with_nothing_to_say_goes_back_to_watching(client: Rig):
     assert client.local.state is OPEN
 
 
-def test_what_may_go_ahead_is_read_and_no_more(client: Rig):
-    client.host.outbound.set_link_paused(True)
-    client.end.say(bytes(10_000))
-    # 4096 at a time, until that is no longer little.
-    assert client.end.reads == [4096] * 3
-    assert client.local.bytes_in == 10_000
-    client.end.say(bytes(10_000))
-    assert client.local.state is PARKED
-    assert 16 * 1024 <= client.local.bytes_in < 20_000
-
-
 def test_a_paused_connection_is_not_read_and_loses_nothing(client: Rig):
     client.local.pause()
     client.local.pause()
@@ -308,68 +295,7 @@ def test_an_application_may_be_paused_while_it_is_dialed(application: Rig):
     assert application.host.link.data == b"hello"
 
 
-# -- tunnel to local end -------------------------------------------------------------------------
-
-
-def test_what_the_end_does_not_take_is_copied_and_arrives_unharmed(client: Rig):
-    """The sender's memory is overwritten right after each call, as the link's is."""
-    content = random.Random(1).randbytes(200_000)
-    client.end.room = 1000
-    for at in range(0, len(content), 1000):
-        client.hear(content[at : at + 1000])
-    waiting = client.local.waiting
-    assert waiting == client.host.inbound.buffers.total == len(content) - 1000
-    # Parts of pieces, whole pieces, and more pieces than go at once.
-    for size in (1, 999, 1500, 100_000):
-        client.end.take(size)
-        waiting -= min(size, waiting)
-        assert client.local.waiting == client.host.inbound.buffers.total == waiting
-    client.end.take()
-    assert client.local.waiting == client.host.inbound.buffers.total == 0
-    assert client.end.writable is None
-    assert client.local.bytes_out == len(content)
-    assert hashlib.sha256(client.end.taken).digest() == hashlib.sha256(content).digest()
-    client.hear(b"goes straight through")
-    assert client.end.taken.endswith(b"goes straight through")
-
-
-def test_at_most_64_pieces_are_handed_over_at_once(client: Rig):
-    client.end.room = 0
-    for _ in range(100):
-        client.hear(b"x")
-    client.end.room = None
-    assert client.end.writable is not None
-    client.end.writable()
-    assert len(client.end.taken) == 64
-
-
-def test_what_waits_is_not_overtaken(client: Rig):
-    client.end.room = 3
-    client.hear(b"hello")
-    client.end.room = 100
-    client.hear(b" again")
-    assert client.end.taken == b"hel"
-    client.end.take()
-    assert client.end.taken == b"hello again"
-
-
-def test_a_local_end_that_would_have_to_wait_waits(client: Rig):
-    client.end.room = 0
-    client.hear(b"hello")
-    assert client.end.writable is not None
-    client.end.writable()
-    assert client.local.waiting == 5
-    assert client.local.state is OPEN
-
-
-def test_the_peer_goes_on_when_little_is_left(client: Rig):
-    client.host.connection.pauses_peer = True
-    client.end.room = 0
-    client.hear(bytes(PAUSE_LOW + 2))
-    client.end.take(1)
-    assert client.host.connection.pauses_peer
-    client.end.take(1)
-    assert not client.host.connection.pauses_peer
+# -- failures ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("state", [OPEN, PARKED, PAUSED, HALF_CLOSED])
@@ -394,17 +320,6 @@ def test_an_end_that_fails_with_bytes_waiting_is_given_up(client: Rig, piece: in
     client.end.writable()
     assert client.host.events == ["local ended", "closed"]
     assert client.host.inbound.buffers.total == 0
-
-
-def test_data_that_comes_while_dialing_waits(application: Rig):
-    application.hear(b"early ")
-    application.hear(b"bird")
-    assert application.local.waiting == application.host.inbound.buffers.total == 10
-    application.attach()
-    assert application.end.taken == b""
-    application.end.take()
-    assert application.end.taken == b"early bird"
-    assert application.local.state is OPEN
 
 
 # -- the end of the local end --------------------------------------------------------------------
