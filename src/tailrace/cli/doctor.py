@@ -38,43 +38,8 @@ def add_doctor_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument(
         "thing", metavar="THING", nargs="?", help="also look at the open tunnel of this thing"
     )
-    parser.add_argument("-r", "--region", help="AWS region (default: the environment)")
-    parser.add_argument(
-        "-e",
-        "--proxy-endpoint",
-        metavar="HOST[:PORT]",
-        help="data endpoint of the service, instead of a region",
-    )
-    parser.add_argument(
-        "--endpoint-url", metavar="URL", help="control API (default: as for tailrace tunnel)"
-    )
-    parser.add_argument("--profile", help="profile in the AWS configuration files")
-    parser.add_argument(
-        "--ca-bundle",
-        metavar="FILE",
-        type=Path,
-        help="CA certificates to trust in addition to the system's",
-    )
-    parser.add_argument("--tunnel", metavar="TUNNEL_ID", help="also look at this tunnel")
-    parser.add_argument(
-        "--service",
-        metavar="ID",
-        action="append",
-        default=[],
-        help="service id that the tunnel is to have; may be repeated",
-    )
-    parser.add_argument(
-        "--access-token-file",
-        metavar="FILE",
-        type=Path,
-        help="also look at the access token in FILE, without using it",
-    )
-    parser.add_argument(
-        "--mode",
-        choices=("source", "destination"),
-        default="source",
-        help="side that the token is of (default: %(default)s)",
-    )
+    _add_service_options(parser)
+    _add_tunnel_options(parser)
     parser.add_argument(
         "--measure",
         action="store_true",
@@ -99,6 +64,51 @@ def add_doctor_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
         help="limit of each step of a connection (default: 10)",
     )
     return parser
+
+
+def _add_service_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says which service is looked at, and the way to it."""
+    parser.add_argument("-r", "--region", help="AWS region (default: the environment)")
+    parser.add_argument(
+        "-e",
+        "--proxy-endpoint",
+        metavar="HOST[:PORT]",
+        help="data endpoint of the service, instead of a region",
+    )
+    parser.add_argument(
+        "--endpoint-url", metavar="URL", help="control API (default: as for tailrace tunnel)"
+    )
+    parser.add_argument("--profile", help="profile in the AWS configuration files")
+    parser.add_argument(
+        "--ca-bundle",
+        metavar="FILE",
+        type=Path,
+        help="CA certificates to trust in addition to the system's",
+    )
+
+
+def _add_tunnel_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says which tunnel is looked at there, and which token."""
+    parser.add_argument("--tunnel", metavar="TUNNEL_ID", help="also look at this tunnel")
+    parser.add_argument(
+        "--service",
+        metavar="ID",
+        action="append",
+        default=[],
+        help="service id that the tunnel is to have; may be repeated",
+    )
+    parser.add_argument(
+        "--access-token-file",
+        metavar="FILE",
+        type=Path,
+        help="also look at the access token in FILE, without using it",
+    )
+    parser.add_argument(
+        "--mode",
+        choices=("source", "destination"),
+        default="source",
+        help="side that the token is of (default: %(default)s)",
+    )
 
 
 def run_doctor(args: argparse.Namespace) -> None:
