@@ -37,6 +37,8 @@ __all__ = ["LocalPump"]
 _GAP: Final = Block.GAP
 _MAX_PIECES: Final = 64
 """Pieces of waiting data handed over at once."""
+_NOTHING: Final[deque[memoryview]] = deque(maxlen=0)
+"""What waits for most local ends; a deque of its own takes 760 bytes."""
 
 
 class LocalPump(Pump, ABC):
@@ -74,7 +76,7 @@ class LocalPump(Pump, ABC):
         self._outbound = outbound
         self._inbound = inbound
         self._end: LocalEnd | None = None
-        self._pieces: deque[memoryview] = deque()
+        self._pieces = _NOTHING
         """What has come and waits for the local end; it is written while there is any."""
         self._last_delivery = 0.0
         """When the local end took something that had to wait, or a part of its answer."""
@@ -280,8 +282,10 @@ class LocalPump(Pump, ABC):
     def rest_received(self, rest: memoryview) -> None:
         """Keep what the local end does not take now, which is counted as received already."""
         counts, size = self._counts, len(rest)
-        if self._end is not None and not self._pieces:
-            self._end.start_writing(self._writable)
+        if not self._pieces:
+            self._pieces = deque()
+            if self._end is not None:
+                self._end.start_writing(self._writable)
         self._pieces.append(memoryview(bytes(rest)))
         self.takes = False
         counts.waiting += size
@@ -322,6 +326,7 @@ class LocalPump(Pump, ABC):
         self._last_delivery = self._loop.time()
         self._inbound.taken(self, sent)
         if not pieces:
+            self._pieces = _NOTHING
             end.stop_writing()
             self.takes = self.fd >= 0 and not self._awaits_answer
             self._all_written()
