@@ -70,7 +70,7 @@ class Inbound(Generic[R]):
         self._give_up = give_up
         self._set_reading: Callable[[bool], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._owing: dict[R, None] = {}
+        self._owing: dict[Connection, None] = {}
         """Connections for which something has come lately, in order: what is sent does not depend
         on chance."""
         self._owing_timer: asyncio.TimerHandle | None = None
@@ -103,7 +103,7 @@ class Inbound(Generic[R]):
 
     def mark_reached(self, receiver: R) -> None:
         """Have the session judge what has come for a connection, and acknowledge it in time."""
-        self._owing[receiver] = None
+        self._owing[receiver.connection] = None
         self._acknowledge_soon()
         self._session.mark_reached(receiver.connection)
 
@@ -113,10 +113,7 @@ class Inbound(Generic[R]):
 
     def _acknowledge(self) -> None:
         self._owing_timer = None
-        receivers, self._owing = self._owing, {}
-        for receiver in receivers:
-            if self._session.acknowledge(receiver.connection):
-                self._owing[receiver] = None
+        self._owing = dict.fromkeys(self._session.acknowledge(list(self._owing)))
         if self._owing:
             self._acknowledge_soon()
 
@@ -133,7 +130,7 @@ class Inbound(Generic[R]):
     def removed(self, receiver: R) -> None:
         """Forget a connection and what waited for its socket."""
         self.buffers.removed(receiver, receiver.waiting)
-        self._owing.pop(receiver, None)
+        self._owing.pop(receiver.connection, None)
         self._regulate()
 
     def _regulate(self) -> None:

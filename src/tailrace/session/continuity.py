@@ -7,7 +7,7 @@ agreed is said in messages and events, and messages are entered into the books.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from ..wire import (
@@ -163,24 +163,23 @@ class Continuity:
         self._owner.tell(ConnectionResumed(connection))
         self.settle(connection)
 
-    def acknowledge(self, connection: Connection) -> bool:
-        """Acknowledge what has come for a connection, however little it is.
+    def acknowledge(self, connections: Iterable[Connection]) -> list[Connection]:
+        """Acknowledge what has come for connections, however little it is.
 
-        Return whether anything has: the next bytes are not looked at before a mark.
+        Return those for which anything has: their next bytes are not looked at before a mark.
         """
-        ledger = connection.ledger
-        if ledger is None or not (ledger.is_open and ledger.owes):
-            return False
-        if ledger.has_news:
-            self._acknowledge(connection, ledger)
-        else:
-            ledger.owe_nothing()
-        return ledger.owes
-
-    def _acknowledge(self, connection: Connection, ledger: Ledger) -> None:
-        payload = encode_progress(ledger.progress)
-        self._outgoing.send_ours(MessageType.CONNECTION_ACK, connection, payload)
-        ledger.progress_told()
+        news: list[tuple[Connection, bytes]] = []
+        for connection in connections:
+            ledger = connection.ledger
+            if ledger is None or not (ledger.is_open and ledger.owes):
+                continue
+            if ledger.has_news:
+                news.append((connection, encode_progress(ledger.progress)))
+                ledger.progress_told()
+            else:
+                ledger.owe_nothing()
+        self._outgoing.send_all(MessageType.CONNECTION_ACK, news)
+        return [connection for connection, _ in news]
 
     def settle(self, connection: Connection) -> None:
         """Send what is due for a connection, and end it if it is over."""
@@ -191,7 +190,9 @@ class Continuity:
             self._outgoing.send_ours(MessageType.CONNECTION_FIN, connection, payload)
             ledger.fin_sent()
         if ledger.acknowledgement_is_due:
-            self._acknowledge(connection, ledger)
+            payload = encode_progress(ledger.progress)
+            self._outgoing.send_ours(MessageType.CONNECTION_ACK, connection, payload)
+            ledger.progress_told()
         if ledger.is_over and connection.is_open:
             self._owner.end_connection(connection, EndCause.COMPLETED)
 

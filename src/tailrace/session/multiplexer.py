@@ -14,7 +14,7 @@ only carry it out. Four rules hold in all of them:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
 
 from ..errors import RemoteProtocolError
@@ -238,14 +238,14 @@ class Multiplexer:
         if connection.is_open and continuity is not None:
             self._keep_to_books(connection, continuity.mark_reached)
 
-    def acknowledge(self, connection: Connection) -> bool:
-        """Acknowledge what has come for a connection that outlives links, however little it is.
+    def acknowledge(self, connections: Iterable[Connection]) -> list[Connection]:
+        """Acknowledge what has come for connections that outlive links, however little it is.
 
-        Return whether anything has, so that this is to be called again in time.
+        Return those for which anything has, so that this is to be called again in time.
         """
-        if not connection.is_open or self.continuity is None:
-            return False
-        return self.continuity.acknowledge(connection)
+        if self.continuity is None:
+            return []
+        return self.continuity.acknowledge(each for each in connections if each.is_open)
 
     def settle(self, connection: Connection) -> None:
         """Send what is due for a connection that outlives links: its end, an acknowledgement."""

@@ -562,7 +562,7 @@ class World:
     def acknowledge(self) -> bool:
         """Let a second pass, in which all that has come is acknowledged; return whether any was."""
         owing = [half for half in self.alive if half.owes]
-        return sum(half.end.session.acknowledge(half.connection) for half in owing) > 0
+        return sum(len(half.end.session.acknowledge([half.connection])) for half in owing) > 0
 
     def settle(self) -> None:
         """Connect both ends, and let everything that is under way arrive."""

@@ -185,8 +185,7 @@ class _Peer:
                     keep(ledger, message, size)
 
     def acknowledge(self) -> None:
-        for connection, _ in self._ledgers():
-            self.session.acknowledge(connection)
+        self.session.acknowledge([connection for connection, _ in self._ledgers()])
 
     def finish(self) -> None:
         for connection, ledger in self._ledgers():

@@ -152,14 +152,23 @@ class TestAcknowledgements:
         ledger.received = 1
         book.session.mark_reached(connection)
         book.expect()
-        assert book.session.acknowledge(connection)
+        assert book.session.acknowledge([connection]) == [connection]
         book.expect(ack(1, FIRST_LIMIT + 1))
-        assert not book.session.acknowledge(connection)
-        assert not book.session.acknowledge(connection)
+        assert not book.session.acknowledge([connection])
+        assert not book.session.acknowledge([connection])
         book.expect()
         book.session.reset(connection)
         book.forget()
-        assert not book.session.acknowledge(connection)
+        assert not book.session.acknowledge([connection])
+        book.expect()
+
+    def test_where_nothing_outlives_its_link_nothing_is_acknowledged(self) -> None:
+        book = Playbook(Side.SOURCE)
+        book.receive(service_ids("SSH1"))
+        book.expect(Ready(("SSH1",)))
+        connection = book.open()
+        book.expect(START_1)
+        assert book.session.acknowledge([connection]) == []
         book.expect()
 
 

@@ -77,3 +77,18 @@ def test_what_an_agreement_asks_for_is_sent_under_the_ids_of_the_books() -> None
     wire = Wire()
     wire.outgoing.of_ledger(MessageType.STREAM_START, Ledger("SSH1", 3, 7, ReplayMemory()))
     assert wire.take() == Message(MessageType.STREAM_START, 3, "SSH1", 7)
+
+
+@pytest.mark.parametrize(("many", "frames"), [(0, 0), (1, 1), (400, 1), (2000, 3)])
+def test_many_of_this_project_go_together(many: int, frames: int) -> None:
+    wire = Wire()
+    each = connection()
+    payloads = [b"%d" % number for number in range(many)]
+    wire.outgoing.send_all(MessageType.CONNECTION_ACK, [(each, payload) for payload in payloads])
+    sent = list(wire.frames)
+    assert len(sent) == frames
+    assert all(len(frame) <= 16 * 1024 for frame in sent)
+    wire.frames.clear()
+    for payload in payloads:
+        wire.outgoing.send_ours(MessageType.CONNECTION_ACK, each, payload)
+    assert b"".join(sent) == b"".join(wire.frames)

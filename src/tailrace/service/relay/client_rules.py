@@ -41,6 +41,7 @@ _MAX_SEEN: Final = 512
 
 # Plain ints: looking up an enum member costs more than the comparison.
 _DATA: Final = int(MessageType.DATA)
+_CONNECTION_ACK: Final = int(MessageType.CONNECTION_ACK)
 _STREAM_START: Final = int(MessageType.STREAM_START)
 _STREAM_RESET: Final = int(MessageType.STREAM_RESET)
 _KNOWN_TYPES: Final = frozenset(int(type_) for type_ in MessageType)
@@ -70,6 +71,7 @@ class ClientRules:
         "find",
         "find_only",
         "known",
+        "peer_resumes",
     )
 
     def __init__(self, side: Side, services: Iterable[str]) -> None:
@@ -81,6 +83,9 @@ class ClientRules:
         """The services that have had a stream."""
         self._peer_omits_ids = False
         """Whether the client has left out the service id, as version 1 does."""
+        self.peer_resumes = False
+        """Whether both clients go on by themselves when one of them comes back. What is recognised
+        depends on it: to be changed only while no stream is open."""
         self.known: ConnectionIndex[bool] = ConnectionIndex()
         """The messages that may pass without being judged."""
         self._seen_routings: dict[tuple[int, int, str, int], bool] = {}
@@ -132,12 +137,16 @@ class ClientRules:
             RemoteProtocolError: the client may not send it.
         """
         message = decode(body, strict=True)
-        if (
-            message.type == _DATA
-            and bool(message.service_id) is not self._peer_omits_ids
-            and (message.service_id, message.stream_id) in self._streams
-        ):
-            self.learn(body, message)
+        is_open = (message.service_id, message.stream_id) in self._streams
+        if message.type == _DATA:
+            passes = is_open and bool(message.service_id) is not self._peer_omits_ids
+        elif message.type == _CONNECTION_ACK and message.ignorable:
+            is_open = is_open or self._side is Side.DESTINATION
+            passes = is_open and self.peer_resumes
+        else:
+            passes = False
+        if passes:
+            self._learn(body, message)
             return None
         return self._judge_rarer(message)
 
@@ -186,7 +195,7 @@ class ClientRules:
 
     # -- recognising -------------------------------------------------------------------
 
-    def learn(self, body: memoryview, message: Message) -> None:
+    def _learn(self, body: memoryview, message: Message) -> None:
         """Recognise messages like this legal one from now on, if it is not the first of its kind.
 
         Many connections send a single message, and learning costs as much as judging.

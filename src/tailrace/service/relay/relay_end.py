@@ -66,7 +66,6 @@ _STREAM_START: Final = int(MessageType.STREAM_START)
 _STREAM_RESET: Final = int(MessageType.STREAM_RESET)
 _CONNECTION_START: Final = int(MessageType.CONNECTION_START)
 _SESSION_OFFER: Final = int(MessageType.SESSION_OFFER)
-_CONNECTION_ACK: Final = int(MessageType.CONNECTION_ACK)
 _NEEDED: Final = dict.fromkeys(map(int, FLOW_MESSAGES), Capability.FLOW) | dict.fromkeys(
     map(int, RESUME_MESSAGES), Capability.RESUME
 )
@@ -116,7 +115,6 @@ class RelayEnd:
         "_fence",
         "_link",
         "_peer_blocked",
-        "_peer_resumes",
         "_pending_resets",
         "_presence_pending",
         "_rules",
@@ -158,8 +156,6 @@ class RelayEnd:
         self._fence = Fence()
         self._write_blocked = False
         self._peer_blocked = False
-        self._peer_resumes = False
-        """Whether both clients go on by themselves when one of them comes back."""
         self._pending_resets: dict[StreamKey, int] = {}
         """The streams to be refused when the client reads again -> connection ids."""
         self._presence_pending = False
@@ -353,10 +349,7 @@ class RelayEnd:
         elif message.type == _CONNECTION_START:
             self._answer_reset(key, message.connection_id)
         elif self._passes(message, key):
-            if self._peer_resumes:
-                self._counters.offers += message.type == _SESSION_OFFER
-                if message.type == _CONNECTION_ACK:
-                    self._rules.learn(raw[2:], message)
+            self._counters.offers += message.type == _SESSION_OFFER and self._rules.peer_resumes
             self._forward(raw, message)
 
     def _passes(self, message: Message, key: StreamKey) -> bool:
@@ -431,7 +424,7 @@ class RelayEnd:
     def _note_peer(self) -> None:
         assert self._attachment is not None
         both = self.capabilities & self._attachment.peer_capabilities
-        self._peer_resumes = Capability.RESUME in both
+        self._rules.peer_resumes = Capability.RESUME in both
         self._tell_presence()
 
     def peer_joined(self) -> None:
@@ -441,7 +434,7 @@ class RelayEnd:
         if self.gate is not None:
             self.gate.shut()
         streams = self._rules.end_streams()
-        resumes, self._peer_resumes = self._peer_resumes, False
+        resumes, self._rules.peer_resumes = self._rules.peer_resumes, False
         self._counters.suspended += resumes
         if resumes:
             # At once: what the next peer sends must not be taken for this one's. And ahead of the

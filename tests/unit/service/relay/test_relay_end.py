@@ -955,6 +955,19 @@ class TestResumption:
         assert tunnel.destination_link.take() == [self.ACK] * 3
         assert tunnel.source_link.take() == [self.ACK] * 3
 
+    def test_many_acknowledgements_stay_in_one_frame(self) -> None:
+        tunnel = self.tunnel()
+        frame = b"".join(
+            encode_delimited(self.ACK._replace(connection_id=number)) for number in range(1, 9)
+        )
+        for end, link in (
+            (tunnel.source, tunnel.destination_link),
+            (tunnel.destination, tunnel.source_link),
+        ):
+            link.frames.clear()
+            end.frame_received(memoryview(frame))
+            assert link.frames == [frame]
+
     def test_those_that_are_recognised_are_judged_again_after_a_change(self) -> None:
         tunnel = self.tunnel()
         feed(tunnel.source, *[self.ACK] * 3)
