@@ -84,7 +84,7 @@ cdef class Pump:
             if size < LARGE:
                 tail = self._replay.tail
                 tail += PyMemoryView_FromMemory(payload - header, header + size, PyBUF_READ)
-                self._counts.small_room -= size
+                self._counts.small_room -= header + size
                 if self._counts.small_room < 0:
                     self._counts.count_small()
             else:

@@ -134,7 +134,7 @@ FIGURES = [
     Figure(r"and from (\d+) MiB on no local socket", MIB, replay.MAX_KEPT),
     Figure(r"read until (\d+) MiB are left", MIB, replay._LOW),
     Figure(r"of all connections of a tunnel \| (\d+) MiB,", MIB, replay.MAX_KEPT + UNCOUNTED),
-    Figure(r"MiB, and (\d+) KiB of each:", KIB, replay._TINY_SHARE),
+    Figure(r"MiB, and (\d+) KiB of each:", KIB, replay._LEAST_SHARE),
     Figure(r"a message of (\d+) KiB or more stays", KIB, replay.LARGE),
     Figure(r"further than (\d+) MiB ahead of what has come", MIB, ledger.MAX_WINDOW),
     Figure(r"of all connections \| (\d+) KiB each from", KIB, receive_buffers.PAUSE_HIGH_CROWDED),

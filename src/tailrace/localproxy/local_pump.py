@@ -217,7 +217,7 @@ class LocalPump(Pump, ABC):
             self.keep(block, message, size)
             return
         ledger.replay.tail += message
-        ledger.small_room -= size
+        ledger.small_room -= len(message)
         if ledger.small_room < 0:
             ledger.count_small()
 

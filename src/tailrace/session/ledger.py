@@ -74,7 +74,7 @@ class Counts(ByteCounts):
         self.limit = limit
         """Bytes that it may send in all. So it has sent ``limit - room``."""
         self.small_room = 0
-        """Bytes that it may send in small messages before :meth:`Ledger.count_small`."""
+        """Bytes of small messages, headers included, before :meth:`Ledger.count_small`."""
         self.received = 0
         """Bytes that have come from the peer."""
         self.waiting = 0

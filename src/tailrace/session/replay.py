@@ -26,12 +26,12 @@ MAX_KEPT: Final = 24 * 1024 * 1024
 none is read."""
 _LOW: Final = MAX_KEPT // 2
 _UNCOUNTED: Final = 8 * 1024 * 1024
-"""Bytes of payload that all connections together may send in small messages before those are
-counted, but for the smallest shares."""
-_TINY_SHARE: Final = 8 * 1024
+"""Bytes of small messages that are kept uncounted, of all connections together, but for the
+smallest shares."""
+_LEAST_SHARE: Final = 8 * 1024
 _FIRST_SHARE: Final = 16 * 1024
-_USUAL_SHARE: Final = 4 * MAX_PAYLOAD
-"""Bytes that a connection may send before that: fewer where most of the memory is headers."""
+_MOST_SHARE: Final = 4 * MAX_PAYLOAD
+"""The same of one connection."""
 _TINY: Final = 4
 """Bytes that are kept for each byte of payload, at which messages are put together."""
 _SPARE: Final = 96
@@ -79,7 +79,7 @@ class ReplayMemory:
         self.size = 0
         """Bytes that are kept and counted."""
         self.promised = 0
-        """Bytes of payload that connections may send, or have sent, uncounted."""
+        """Bytes of small messages that connections may keep uncounted."""
         self.owing = 0
         """Connections for which something has come lately, and which owe acknowledgements of it."""
         self.filled: Callable[[], None] = _nothing
@@ -92,13 +92,13 @@ class ReplayMemory:
         return self.spare.pop() if self.spare else Block(self._max_payload)
 
     def promise(self, most: int, before: int) -> int:
-        """Return how many bytes of payload, of ``most``, a connection may send uncounted.
+        """Return how many bytes of small messages, of ``most``, a connection may keep uncounted.
 
         That takes the place of what it was promised ``before``. Half of what there is goes to each
         that asks, so that others find something, and several who go on asking get equal shares.
         """
         self.promised -= before
-        share = min(most, max(_TINY_SHARE, (_UNCOUNTED - self.promised) // 2))
+        share = min(most, max(_LEAST_SHARE, (_UNCOUNTED - self.promised) // 2))
         self.promised += share
         return share
 
@@ -111,7 +111,7 @@ class ReplayMemory:
         elif self._full and self.size <= _LOW:
             self._full = False
             self.room_made()
-        del self.spare[_SPARE if self.promised else _SPARE_IDLE :]
+        del self.spare[_SPARE if self.size else _SPARE_IDLE :]
 
 
 _Piece: TypeAlias = tuple[memoryview, int, Block | None]
@@ -148,7 +148,7 @@ class ReplayBuffer:
         """What comes before them."""
         self._header = header
         self._promised = 0
-        """Bytes of payload that may be kept uncounted."""
+        """Bytes of the tail that may be kept uncounted."""
         self._dropped = 0
         """The offset of the first byte that is kept."""
         self._again: list[memoryview] = []
@@ -165,22 +165,13 @@ class ReplayBuffer:
         self.memory.count(len(block.memory))
         return self._promised
 
-    def _end_tail(self, end: int) -> bool:
-        """Make a piece of the small messages; ``end`` is the offset behind them.
-
-        Return whether they were tiny.
-        """
-        tail = memoryview(self.tail)
-        is_tiny = len(tail) > _TINY * (end - self._tail_start)
-        self.tail = bytearray()
-        kept = self._joined(tail) if is_tiny else tail
+    def _end_tail(self, end: int) -> None:
+        """Make a piece of the small messages, and count it; ``end`` is the offset behind them."""
+        tail, self.tail = memoryview(self.tail), bytearray()
+        start = self.pieces[-1][1] if self.pieces else self._dropped
+        kept = self._joined(tail) if len(tail) > _TINY * (end - start) else tail
         self.pieces.append((kept, end, None))
         self.memory.count(len(kept))
-        return is_tiny
-
-    @property
-    def _tail_start(self) -> int:
-        return self.pieces[-1][1] if self.pieces else self._dropped
 
     def _joined(self, messages: memoryview, skipped: int = 0) -> memoryview:
         """Return the payload of messages, but for its first bytes, in as few as possible."""
@@ -196,19 +187,18 @@ class ReplayBuffer:
         return memoryview(joined)
 
     def count(self, end: int) -> int:
-        """Count what is kept, up to offset ``end``; return how much more may be kept uncounted.
+        """Count the tail, which ends at offset ``end``; return how long the next one may be.
 
         That is given back when everything is acknowledged, and then a first share is enough for
         most.
         """
         if not self._promised:
             self._promised = self.memory.promise(_FIRST_SHARE, 0)
-            left = self._promised - (end - self._tail_start)
+            left = self._promised - len(self.tail)
             if left >= 0:
                 return left
-        is_tiny = self._end_tail(end)
-        most = _TINY_SHARE if is_tiny else _USUAL_SHARE
-        self._promised = self.memory.promise(most, self._promised)
+        self._end_tail(end)
+        self._promised = self.memory.promise(_MOST_SHARE, self._promised)
         return self._promised
 
     def trim(self, offset: int, end: int) -> None:

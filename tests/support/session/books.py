@@ -20,7 +20,7 @@ def keep(ledger: Ledger, message: bytes, size: int) -> None:
     replay = ledger.replay
     if size < LARGE:
         replay.tail += message
-        ledger.small_room -= size
+        ledger.small_room -= len(message)
         if ledger.small_room < 0:
             ledger.count_small()
         return
