@@ -1,4 +1,7 @@
-"""Made-up traffic of two clients: mostly data of known connections, and all that comes between."""
+"""Made-up traffic of two clients: mostly data of known connections, and all that comes between.
+
+Acknowledgements, too, may be recognised.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,12 @@ def _ascending(routing: tuple[int, str, int], size: int) -> bytes:
     return len(body).to_bytes(2, "big") + body
 
 
-_FORMS = st.sampled_from((_ours, _ascending))
+def _acknowledging(routing: tuple[int, str, int], size: int) -> bytes:
+    kind = MessageType.CONNECTION_ACK
+    return encode_delimited(Message(kind, *routing, bytes(size), ignorable=True))
+
+
+_FORMS = st.sampled_from((_ours, _ours, _ascending, _acknowledging))
 
 
 def _message(kind: MessageType, routing: tuple[int, str, int]) -> bytes:
