@@ -12,9 +12,9 @@ from .repository import ROOT
 __all__ = ["PAGES", "Block", "blocks", "commands", "inline_commands", "section"]
 
 FOLDERS = ("docs", "bench", "examples")
-PAGES = sorted(
-    [*ROOT.glob("*.md"), *(path for name in FOLDERS for path in (ROOT / name).rglob("*.md"))]
-)
+_FOUND = [*ROOT.glob("*.md"), *(path for name in FOLDERS for path in (ROOT / name).rglob("*.md"))]
+# Of the benchmark's results, only those that are published belong to the repository.
+PAGES = sorted(page for page in _FOUND if page.parent.name != "results" or page.stem == "latest")
 
 _FENCE = re.compile(r"^( *)```([\w{}-]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _PROMPT = re.compile(r"^(?:[\w.-]*)\$ ", re.MULTILINE)
