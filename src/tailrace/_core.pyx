@@ -53,7 +53,7 @@ cdef class Pump:
     """The socket of a LocalPump, which inherits from this."""
 
     def readable(self):
-        """Read and send a turn's worth; Python looks where nothing may be sent as it is."""
+        """Read and send a turn's worth; where nothing may be sent, Python decides what follows."""
         cdef Way way = self._outbound
         cdef Py_ssize_t limit = min(way.budget, self._counts.room), gap = way.gap, size, header
         cdef object block = way.block

@@ -192,13 +192,9 @@ class LocalConnection(LocalPump):
         if self._ledger is not None and self._ledger.unsent:
             self._send_again(self._ledger)
             return
-        before = self._counts.room
-        if self.fd < 0:
-            self._read(self._outbound.budget)
-        else:
-            self.readable()
+        size = self._read_turn()
         if self.state is _PARKED:
-            if self._outbound.must_wait(before - self._counts.room):
+            if self._outbound.must_wait(size):
                 self._outbound.park(self)
             else:
                 self._enter(_OPEN)

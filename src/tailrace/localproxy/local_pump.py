@@ -13,7 +13,7 @@ when the local end is read; it is written exactly while something waits.
 
 This is also the reference of what the extension does with sockets without the interpreter. Its
 ``Pump`` (:mod:`tailrace.common.counts`) stands in for ``_readable`` and ``data_received``. What it
-leaves to Python, it calls by name: ``_readable`` where nothing may be sent as it is, ``keep``,
+leaves to Python, it calls by name: ``_readable`` where nothing may be sent, ``keep``,
 ``nothing_read``, ``note_broken``, ``rest_received``, ``mark_reached`` and ``writing_failed``.
 """
 
@@ -172,6 +172,15 @@ class LocalPump(Pump, ABC):
         """Read the local end, and drop what it says."""
         assert self._end is not None
         self._end.start_reading(self._discard)
+
+    def _read_turn(self) -> int:
+        """Read and send once, within the budget; return how many bytes."""
+        before = self.bytes_in
+        if self.fd < 0:
+            self._read(self._outbound.budget)
+        else:
+            self.readable()
+        return self.bytes_in - before
 
     def _readable(self) -> None:
         outbound = self._outbound

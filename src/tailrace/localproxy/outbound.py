@@ -156,10 +156,9 @@ class Outbound(Way, Generic[S]):
     def must_wait(self, size: int) -> bool:
         """Return whether one that has just sent ``size`` bytes in its turn has to park again.
 
-        Where many have more to send than the link takes, to watch a socket again only to be
-        told that it still waits would cost more than its next turn: four system calls, and that
-        one is for nothing costs one. Not what sends little: a person may type there, and must be
-        able to go ahead.
+        Where many have more to send than the link takes, watching a socket again costs four system
+        calls, and a turn that finds nothing to read costs one. One that sends little is watched
+        all the same: a person may be typing there, and must be able to go ahead.
         """
         turns = self._turns
         return turns.closed or (turns.contended and size >= min(self._turn_budget, GRANT))

@@ -170,9 +170,9 @@ class Ledger(Counts):
         return self.sent - self.replay.base
 
     def keep(self, block: Block, message: memoryview, size: int) -> Block:
-        """Keep a large message that was just sent from its block; return another one to read into.
+        """Keep a large message in the block that it was sent from, which must not change any more.
 
-        That must not be changed any more.
+        Return another one to read into.
         """
         self.small_room = self.replay.keep(block, message, size, self.sent)
         return self.replay.memory.take_block()

@@ -137,18 +137,16 @@ class ClientRules:
             RemoteProtocolError: the client may not send it.
         """
         message = decode(body, strict=True)
-        is_open = (message.service_id, message.stream_id) in self._streams
-        if message.type == _DATA:
-            passes = is_open and bool(message.service_id) is not self._peer_omits_ids
-        elif message.type == _CONNECTION_ACK and message.ignorable:
-            is_open = is_open or self._side is Side.DESTINATION
-            passes = is_open and self.peer_resumes
-        else:
-            passes = False
-        if passes:
+        if self._is_usual(message) and (message.service_id, message.stream_id) in self._streams:
             self._learn(body, message)
             return None
         return self._judge_rarer(message)
+
+    def _is_usual(self, message: Message) -> bool:
+        """Return whether a message is one of those that nearly all are, if its stream is open."""
+        if message.type == _DATA:
+            return bool(message.service_id) is not self._peer_omits_ids
+        return message.type == _CONNECTION_ACK and message.ignorable and self.peer_resumes
 
     def _judge_rarer(self, message: Message) -> Message | None:
         type_, stream_id, service_id = message[:3]

@@ -955,6 +955,20 @@ class TestResumption:
         assert tunnel.destination_link.take() == [self.ACK] * 3
         assert tunnel.source_link.take() == [self.ACK] * 3
 
+    def test_none_is_recognised_of_a_stream_that_is_not_open(self) -> None:
+        """Its names may be of any length, and what is recognised is remembered."""
+        tunnel = self.tunnel()
+        tunnel.source_link.take()
+        strange = [self.ACK._replace(service_id="x" * 60_000), self.ACK._replace(stream_id=9)]
+        for ack in strange:
+            feed(tunnel.source, *[ack] * 3)
+            feed(tunnel.destination, *[ack] * 3)
+            for end in (tunnel.source, tunnel.destination):
+                assert end.known.find(memoryview(encode(ack))) is None
+                assert not end._rules._seen_routings
+        assert tunnel.destination_link.take() == []
+        assert tunnel.source_link.take() == [ack for ack in strange for _ in range(3)]
+
     def test_many_acknowledgements_stay_in_one_frame(self) -> None:
         tunnel = self.tunnel()
         frame = b"".join(
