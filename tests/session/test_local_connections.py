@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Iterator
 
 import pytest
 
@@ -203,13 +202,6 @@ class Rig:
             self.end.tell()
             if not (self.host.frames or self.host.to_peer):
                 break
-
-
-@pytest.fixture
-def loop() -> Iterator[ClockLoop]:
-    loop = ClockLoop()
-    yield loop
-    loop.close()
 
 
 @pytest.fixture

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from support.plugins.clock import ClockLoop
 from support.service import ServiceProcess, service_process
 
-__all__ = ["service", "session_service"]
+__all__ = ["loop", "service", "session_service"]
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +28,11 @@ def service(session_service: ServiceProcess, monkeypatch: pytest.MonkeyPatch) ->
     """
     monkeypatch.setenv("SSL_CERT_FILE", session_service.endpoints.ca_file)
     return session_service
+
+
+@pytest.fixture
+def loop() -> Iterator[ClockLoop]:
+    """A loop that does not run, and whose clock a test turns."""
+    loop = ClockLoop()
+    yield loop
+    loop.close()

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -128,13 +127,6 @@ class Rig:
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             self._loop.run_until_complete(self._task)
-
-
-@pytest.fixture
-def loop() -> Iterator[ClockLoop]:
-    loop = ClockLoop()
-    yield loop
-    loop.close()
 
 
 @pytest.fixture

@@ -1,3 +1,3 @@
-from support.plugins.fixtures import service, session_service
+from support.plugins.fixtures import loop, service, session_service
 
-__all__ = ["service", "session_service"]
+__all__ = ["loop", "service", "session_service"]

@@ -36,13 +36,6 @@ def message(kind: MessageType) -> memoryview:
     return memoryview(encode_delimited(Message(kind, 1, "SSH", 1)))
 
 
-@pytest.fixture
-def loop() -> Iterator[ClockLoop]:
-    loop = ClockLoop()
-    yield loop
-    loop.close()
-
-
 def requested(loop: ClockLoop, handler: StreamHandler) -> Ready:
     """Return a destination whose handler the peer has connected to."""
     far = Ready(loop, settings(Side.DESTINATION), services={"SSH": handler})

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 
@@ -11,13 +10,6 @@ from tailrace.localproxy.capped_end import Bandwidth, CappedEnd
 
 RATE = 16_000
 BURST, TURN = 4000, 1000
-
-
-@pytest.fixture
-def loop() -> Iterator[ClockLoop]:
-    loop = ClockLoop()
-    yield loop
-    loop.close()
 
 
 class Reader:

@@ -5,7 +5,6 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Iterator
 
 import pytest
 
@@ -32,13 +31,6 @@ CONNECTION_RESET = MessageType.CONNECTION_RESET
 STREAM_RESET = MessageType.STREAM_RESET
 
 # -- step by step --------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def loop() -> Iterator[ClockLoop]:
-    loop = ClockLoop()
-    yield loop
-    loop.close()
 
 
 @pytest.fixture

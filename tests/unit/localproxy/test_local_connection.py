@@ -6,7 +6,6 @@ import errno
 import logging
 import random
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -65,13 +64,6 @@ class Rig:
     @property
     def timers(self) -> int:
         return len([handle for handle in self.loop._scheduled if not handle.cancelled()])
-
-
-@pytest.fixture
-def loop() -> Iterator[ClockLoop]:
-    loop = ClockLoop()
-    yield loop
-    loop.close()
 
 
 @pytest.fixture

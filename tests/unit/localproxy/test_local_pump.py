@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import random
-from collections.abc import Iterator
 
 import pytest
 
@@ -70,13 +69,6 @@ class Rig:
         for _ in pieces:
             assert self.end.readable is not None
             self.end.readable()
-
-
-@pytest.fixture
-def loop() -> Iterator[ClockLoop]:
-    loop = ClockLoop()
-    yield loop
-    loop.close()
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from support.plugins.clock import ClockLoop
@@ -29,13 +27,6 @@ class Sender:
         self.left -= 1
         if self.left > 0:
             self._outbound.park(self)
-
-
-@pytest.fixture
-def loop() -> Iterator[ClockLoop]:
-    loop = ClockLoop()
-    yield loop
-    loop.close()
 
 
 @pytest.fixture

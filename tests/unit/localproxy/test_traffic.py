@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator
 
 import pytest
 
@@ -39,13 +38,6 @@ from tailrace.session import LARGE, V1, V2, V3, EndCause
 from tailrace.wire import FLOW, Message, MessageType, Side, encode_delimited
 
 PAUSE, RESUME = MessageType.CONNECTION_PAUSE, MessageType.CONNECTION_RESUME
-
-
-@pytest.fixture
-def loop() -> Iterator[ClockLoop]:
-    loop = ClockLoop()
-    yield loop
-    loop.close()
 
 
 def frame(kind: int, connection_id: int = 1, service_id: str = "SSH") -> memoryview:

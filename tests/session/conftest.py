@@ -1,0 +1,3 @@
+from support.plugins.fixtures import loop
+
+__all__ = ["loop"]
